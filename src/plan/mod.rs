@@ -1,0 +1,1 @@
+//! Plans: schema, validation, registry.
