@@ -5,5 +5,11 @@
 #[cfg(test)]
 mod testing;
 
+pub mod clock;
+pub mod ids;
+pub mod lifecycle;
+pub mod model;
 pub mod pb;
 pub mod plan;
+pub mod provider;
+pub mod store;

@@ -1,0 +1,743 @@
+//! Lifecycle of a step: attempts, their stages, and what happens when an outcome is unknown (design section 6).
+//!
+//! An attempt is *open* from the moment its intent is durable until it has settled. Inside an open attempt the
+//! stages observing, acting and verifying follow each other without commits of their own: after a crash every stage
+//! means the same, "the action may or may not have happened".
+
+#![expect(missing_docs, reason = "statig generates undocumented items")]
+#![allow(unused_qualifications, reason = "in statig's expansion")]
+
+use statig::blocking::*;
+
+use super::backoff::Backoff;
+use super::hsm::{self, Verdict};
+use crate::clock::Timestamp;
+
+/// Public state of a step (proto).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Its turn has not come.
+    Waiting,
+    /// An attempt is open, or the next one is awaited.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Gave up.
+    Failed,
+    /// Not needed.
+    Skipped,
+    /// Ended by a cancel.
+    Canceled,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 6] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Skipped,
+        Self::Canceled,
+    ];
+
+    /// Name in tables and filters.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "WAITING",
+            Self::Running => "RUNNING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Skipped => "SKIPPED",
+            Self::Canceled => "CANCELED",
+        }
+    }
+
+    /// The phase of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == name)
+    }
+}
+
+/// Why the machine is being observed, and so what an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Basis {
+    /// A new attempt: nothing of it has been sent.
+    Fresh,
+    /// The provider has the operation and was still going when last asked.
+    Poll,
+    /// The outcome of the attempt is unknown. `checks` counts the looks that failed.
+    Unknown {
+        /// Looks that failed so far.
+        checks: u32,
+    },
+}
+
+/// State of a step. Attempts count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Its turn has not come.
+    Waiting,
+    /// Asking the machine whether it is so.
+    Observing {
+        /// Attempt.
+        attempt: u32,
+        /// Why.
+        basis: Basis,
+    },
+    /// The action has been, or is being, sent.
+    Acting {
+        /// Attempt.
+        attempt: u32,
+    },
+    /// The provider is still going; asked again at `until`.
+    Polling {
+        /// Attempt.
+        attempt: u32,
+        /// When to ask again.
+        until: Timestamp,
+    },
+    /// The action is reported done; checking that it is so.
+    Verifying {
+        /// Attempt.
+        attempt: u32,
+        /// Checks that could not be made so far.
+        checks: u32,
+    },
+    /// Waiting for the next try. With [`Basis::Fresh`] that is the next attempt, otherwise another look.
+    BackingOff {
+        /// Attempt that failed.
+        attempt: u32,
+        /// When to go on.
+        until: Timestamp,
+        /// What to do then.
+        basis: Basis,
+    },
+    /// The outcome is unknown and only an operator can say.
+    Unknown {
+        /// Attempt.
+        attempt: u32,
+    },
+    /// Terminal: done.
+    Succeeded,
+    /// Terminal: gave up.
+    Failed,
+    /// Terminal: not needed.
+    Skipped,
+    /// Terminal: ended by a cancel.
+    Canceled,
+}
+
+impl State {
+    /// The public phase.
+    #[must_use]
+    pub const fn phase(self) -> Phase {
+        match self {
+            Self::Waiting => Phase::Waiting,
+            Self::Observing { .. }
+            | Self::Acting { .. }
+            | Self::Polling { .. }
+            | Self::Verifying { .. }
+            | Self::BackingOff { .. }
+            | Self::Unknown { .. } => Phase::Running,
+            Self::Succeeded => Phase::Succeeded,
+            Self::Failed => Phase::Failed,
+            Self::Skipped => Phase::Skipped,
+            Self::Canceled => Phase::Canceled,
+        }
+    }
+
+    /// Whether nothing more will happen to the step.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        !matches!(self.phase(), Phase::Waiting | Phase::Running)
+    }
+
+    /// Whether an attempt is open: its action may be happening.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Observing { .. }
+            | Self::Acting { .. }
+            | Self::Polling { .. }
+            | Self::Verifying { .. } => true,
+            Self::BackingOff { basis, .. } => !matches!(basis, Basis::Fresh),
+            Self::Waiting
+            | Self::Unknown { .. }
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Skipped
+            | Self::Canceled => false,
+        }
+    }
+
+    /// The attempt in progress, if any.
+    #[must_use]
+    pub const fn attempt(self) -> Option<u32> {
+        match self {
+            Self::Observing { attempt, .. }
+            | Self::Acting { attempt }
+            | Self::Polling { attempt, .. }
+            | Self::Verifying { attempt, .. }
+            | Self::BackingOff { attempt, .. }
+            | Self::Unknown { attempt } => Some(attempt),
+            Self::Waiting | Self::Succeeded | Self::Failed | Self::Skipped | Self::Canceled => None,
+        }
+    }
+}
+
+/// What to do when the outcome of an attempt is unknown (plan, `on_unknown`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnUnknown {
+    /// Act again with the same operation id.
+    Retry,
+    /// Look, and decide by what is seen.
+    Verify,
+    /// Hold the run for an operator.
+    Hold,
+}
+
+/// Class of a failure: what the caller can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorClass {
+    /// Nothing took effect, and trying again may help.
+    Transient,
+    /// Nothing took effect, and trying again will not help.
+    Permanent,
+    /// A person has to look.
+    NeedsHuman,
+    /// It may or may not have taken effect.
+    OutcomeUnknown,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 4] =
+        [Self::Transient, Self::Permanent, Self::NeedsHuman, Self::OutcomeUnknown];
+
+    /// Name in TOML and in the history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::NeedsHuman => "needs-human",
+            Self::OutcomeUnknown => "outcome-unknown",
+        }
+    }
+}
+
+/// What the machine was seen to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Seen {
+    /// It is so.
+    Done,
+    /// It is not so, and nothing is under way.
+    NotDone,
+    /// The operation is under way; ask again at `until`.
+    InProgress {
+        /// When to ask again.
+        until: Timestamp,
+    },
+    /// It cannot be told.
+    Unknowable,
+}
+
+/// What an operator found out about a step whose outcome was unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resolution {
+    /// It was done.
+    Done,
+    /// It was not done: make a new attempt.
+    Retry,
+    /// It does not matter.
+    Skip,
+}
+
+/// What can happen to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// Its turn has come.
+    Start,
+    /// Its turn has come, and its guard says no.
+    GuardedOut,
+    /// The observation was answered.
+    Observed(Seen),
+    /// The action is reported done.
+    Acted,
+    /// The provider took the action and is still going.
+    Accepted {
+        /// When to ask.
+        until: Timestamp,
+    },
+    /// The verification was answered: it is so, and stays so.
+    Verified,
+    /// The verification was answered: it is not so.
+    NotVerified,
+    /// The call in flight failed.
+    CallFailed(ErrorClass),
+    /// The time that the state waits for has come.
+    Woken,
+    /// The attempt took longer than its timeout.
+    TimedOut,
+    /// The server was restarted while this state was stored.
+    Recovered,
+    /// An operator skips the step.
+    Skip,
+    /// The run is being canceled.
+    Cancel,
+    /// The run is aborted: whatever is in flight is left alone.
+    Detach,
+    /// An operator says what the unknown outcome was.
+    Resolve(Resolution),
+}
+
+/// What the engine must do after the new state is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// A new attempt is open: give it an operation id and a deadline.
+    Open {
+        /// Attempt.
+        attempt: u32,
+    },
+    /// The open attempt goes on under a new deadline.
+    Extend,
+    /// Ask the machine whether it is so.
+    Observe,
+    /// Send the action.
+    Act,
+    /// Check that it is so and stays so.
+    Verify,
+    /// Wake the step at this time.
+    WakeAt(Timestamp),
+    /// Tell the provider to stop the operation.
+    Stop,
+    /// Hold the run: the outcome is unknown.
+    Hold,
+}
+
+/// Rules of a step that do not change while it runs (from the plan).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Most attempts, at least 1.
+    pub attempts_max: u32,
+    /// Whether a transient failure opens a new attempt.
+    pub retry_transient: bool,
+    /// Whether a permanent failure opens a new attempt.
+    pub retry_permanent: bool,
+    /// Whether a failure that needs a person opens a new attempt.
+    pub retry_needs_human: bool,
+    /// Delay between attempts.
+    pub backoff: Backoff,
+    /// What to do when the outcome is unknown.
+    pub on_unknown: OnUnknown,
+    /// Whether the action can destroy data or service: such a step settles before a cancel takes effect.
+    pub destructive: bool,
+}
+
+/// Most times an unknown outcome is looked at, or acted upon again, before the run is held.
+pub const UNKNOWN_CHECKS_MAX: u32 = 5;
+
+/// Facts that come in with an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Time of the event.
+    pub now: Timestamp,
+    /// 64 random bits, for the jitter of a backoff.
+    pub random: u64,
+    /// The run is to end at the next safe point: no new attempt is opened.
+    pub stopping: bool,
+    /// Times this attempt's outcome has been unknown before.
+    pub unknowns: u32,
+}
+
+/// Facts in, effects and refusals out.
+#[derive(Debug)]
+pub struct Context {
+    facts: Facts,
+    effects: Vec<Effect>,
+    denied: Option<&'static str>,
+}
+
+/// The event makes no sense in this state, or a guard said no; nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// No state up to the root takes the event.
+    #[error("a step that is {state:?} does not accept {event:?}")]
+    Illegal {
+        /// State of the step.
+        state: State,
+        /// What happened.
+        event: Event,
+    },
+    /// A guard said no.
+    #[error("{0}")]
+    Denied(&'static str),
+}
+
+/// Applies `event` to `state`: the state after it, and what the engine must do once that state is durable.
+///
+/// # Errors
+/// [`Rejected`] if the state does not take the event; then nothing is to be done.
+pub fn apply(
+    rules: Rules,
+    state: State,
+    event: Event,
+    facts: Facts,
+) -> Result<(State, Vec<Effect>), Rejected> {
+    let mut next = state;
+    let mut machine = StepMachine(rules);
+    let mut context = Context { facts, effects: Vec::new(), denied: None };
+    let verdict = hsm::dispatch(&mut next, &mut machine, &event, &mut context);
+    match (context.denied, verdict) {
+        (Some(why), _) => Err(Rejected::Denied(why)),
+        (None, Verdict::Unhandled) => Err(Rejected::Illegal { state, event }),
+        (None, Verdict::Moved | Verdict::Kept) => Ok((next, context.effects)),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct StepMachine(Rules);
+
+#[state_machine(
+    initial = "State::Waiting",
+    state(custom, name = "State"),
+    superstate(name = "Group", derive(Debug))
+)]
+impl StepMachine {
+    #[state(superstate = "unsettled")]
+    fn waiting(context: &mut Context, event: &Event) -> Outcome<State> {
+        match event {
+            Event::Start => context.observe(1, Basis::Fresh, true),
+            Event::GuardedOut | Event::Skip => Transition(State::Skipped),
+            Event::Cancel => Transition(State::Canceled),
+            Event::Recovered => Handled,
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "in_flight")]
+    fn observing(
+        &mut self,
+        attempt: &u32,
+        basis: &Basis,
+        context: &mut Context,
+        event: &Event,
+    ) -> Outcome<State> {
+        let rules = self.0;
+        match (event, *basis) {
+            (Event::Observed(Seen::Done), Basis::Fresh | Basis::Unknown { .. }) => {
+                Transition(State::Succeeded)
+            }
+            (Event::Observed(Seen::Done), Basis::Poll) => context.verify(*attempt, 0),
+            (Event::Observed(Seen::NotDone | Seen::Unknowable), Basis::Fresh) => {
+                context.effects.push(Effect::Act);
+                Transition(State::Acting { attempt: *attempt })
+            }
+            (Event::Observed(Seen::NotDone), Basis::Poll) => {
+                context.failed(rules, *attempt, ErrorClass::Transient)
+            }
+            (Event::Observed(Seen::NotDone), Basis::Unknown { .. }) => {
+                context.not_done(rules, *attempt)
+            }
+            (Event::Observed(Seen::InProgress { until }), _) => context.poll(*attempt, *until),
+            (Event::Observed(Seen::Unknowable), Basis::Poll) => context.unknown(rules, *attempt),
+            (Event::Observed(Seen::Unknowable), Basis::Unknown { .. }) => context.hold(*attempt),
+            (Event::CallFailed(class), Basis::Fresh) => {
+                // An observation changes nothing, so even a lost answer is a plain failure.
+                let class = match class {
+                    ErrorClass::OutcomeUnknown => ErrorClass::Transient,
+                    ErrorClass::Transient | ErrorClass::Permanent | ErrorClass::NeedsHuman => {
+                        *class
+                    }
+                };
+                context.failed(rules, *attempt, class)
+            }
+            (Event::CallFailed(ErrorClass::Permanent | ErrorClass::NeedsHuman), Basis::Poll) => {
+                // The provider says that the operation itself has failed.
+                context.failed(rules, *attempt, ErrorClass::Permanent)
+            }
+            (Event::CallFailed(_), Basis::Poll) => {
+                let until = context.later(rules, 1);
+                context.poll(*attempt, until)
+            }
+            (Event::CallFailed(_), Basis::Unknown { checks }) => {
+                context.look_again(rules, *attempt, checks)
+            }
+            (Event::TimedOut, Basis::Fresh) => {
+                context.failed(rules, *attempt, ErrorClass::Transient)
+            }
+            (Event::TimedOut, Basis::Poll) => context.unknown(rules, *attempt),
+            (Event::TimedOut, Basis::Unknown { .. }) => context.hold(*attempt),
+            // The stored stage may lag behind: the action may have been sent.
+            (Event::Recovered, Basis::Fresh) => context.unknown(rules, *attempt),
+            (Event::Recovered, Basis::Poll | Basis::Unknown { .. }) => {
+                context.effects.push(Effect::Extend);
+                context.observe(*attempt, *basis, false)
+            }
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "in_flight")]
+    fn acting(&mut self, attempt: &u32, context: &mut Context, event: &Event) -> Outcome<State> {
+        match event {
+            Event::Acted => context.verify(*attempt, 0),
+            Event::Accepted { until } => context.poll(*attempt, *until),
+            Event::CallFailed(ErrorClass::OutcomeUnknown) | Event::TimedOut | Event::Recovered => {
+                context.unknown(self.0, *attempt)
+            }
+            Event::CallFailed(class) => context.failed(self.0, *attempt, *class),
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "in_flight")]
+    fn polling(
+        &mut self,
+        attempt: &u32,
+        until: &Timestamp,
+        context: &mut Context,
+        event: &Event,
+    ) -> Outcome<State> {
+        match event {
+            Event::Woken => context.observe(*attempt, Basis::Poll, false),
+            Event::TimedOut => context.unknown(self.0, *attempt),
+            // The provider is known to have the operation: asking repeats nothing.
+            Event::Recovered => {
+                context.effects.push(Effect::WakeAt(*until));
+                Handled
+            }
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "in_flight")]
+    fn verifying(
+        &mut self,
+        attempt: &u32,
+        checks: &u32,
+        context: &mut Context,
+        event: &Event,
+    ) -> Outcome<State> {
+        match event {
+            Event::Verified => Transition(State::Succeeded),
+            Event::NotVerified => context.failed(self.0, *attempt, ErrorClass::Transient),
+            // The action is reported done; only the check could not be made.
+            Event::CallFailed(_) if *checks < UNKNOWN_CHECKS_MAX => {
+                context.verify(*attempt, *checks + 1)
+            }
+            Event::CallFailed(_) | Event::TimedOut | Event::Recovered => {
+                context.unknown(self.0, *attempt)
+            }
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "running")]
+    fn backing_off(
+        &mut self,
+        attempt: &u32,
+        until: &Timestamp,
+        basis: &Basis,
+        context: &mut Context,
+        event: &Event,
+    ) -> Outcome<State> {
+        match (event, *basis) {
+            (Event::Woken, Basis::Fresh) => context.observe(*attempt + 1, Basis::Fresh, true),
+            (Event::Woken, Basis::Poll | Basis::Unknown { .. }) => {
+                context.observe(*attempt, *basis, false)
+            }
+            (Event::Recovered, _) => {
+                context.effects.push(Effect::WakeAt(*until));
+                Handled
+            }
+            (Event::TimedOut, Basis::Unknown { .. } | Basis::Poll) => context.hold(*attempt),
+            // Nothing is in flight: the attempt has failed and the next one is not open yet.
+            (Event::Skip, Basis::Fresh) => Transition(State::Skipped),
+            (Event::Cancel, Basis::Fresh) => Transition(State::Canceled),
+            (Event::Cancel, Basis::Poll | Basis::Unknown { .. }) if !self.0.destructive => {
+                context.effects.push(Effect::Stop);
+                Transition(State::Canceled)
+            }
+            (Event::Cancel, Basis::Poll | Basis::Unknown { .. }) => Handled,
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "running")]
+    fn unknown(attempt: &u32, context: &mut Context, event: &Event) -> Outcome<State> {
+        match event {
+            Event::Resolve(Resolution::Done) => Transition(State::Succeeded),
+            // The operator answers for it: the bound on attempts does not apply.
+            Event::Resolve(Resolution::Retry) => context.observe(*attempt + 1, Basis::Fresh, true),
+            Event::Resolve(Resolution::Skip) => Transition(State::Skipped),
+            Event::Skip => {
+                context.denied = Some(
+                    "the outcome of the step is unknown: resolve it (done, retry, skip or abort)",
+                );
+                Handled
+            }
+            Event::Recovered => Handled,
+            // The machine stays blocked by its condition; the cancel is not lost.
+            Event::Cancel => Transition(State::Canceled),
+            _ => Super,
+        }
+    }
+
+    /// A call is in flight, or the provider works on the operation.
+    #[superstate(superstate = "running")]
+    fn in_flight(&mut self, context: &mut Context, event: &Event) -> Outcome<State> {
+        match event {
+            // A destructive step settles first (design section 3).
+            Event::Cancel if self.0.destructive => Handled,
+            Event::Cancel => {
+                context.effects.push(Effect::Stop);
+                Transition(State::Canceled)
+            }
+            Event::Skip => {
+                context.denied =
+                    Some("a call of the step is in flight: pause or cancel the run first");
+                Handled
+            }
+            _ => Super,
+        }
+    }
+
+    /// The public phase RUNNING.
+    #[superstate(superstate = "unsettled")]
+    fn running(event: &Event) -> Outcome<State> {
+        let _ = event;
+        Super
+    }
+
+    #[superstate]
+    fn unsettled(event: &Event) -> Outcome<State> {
+        match event {
+            Event::Detach => Transition(State::Canceled),
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "settled")]
+    fn succeeded() -> Outcome<State> {
+        Super
+    }
+
+    #[state(superstate = "settled")]
+    fn failed() -> Outcome<State> {
+        Super
+    }
+
+    #[state(superstate = "settled")]
+    fn skipped() -> Outcome<State> {
+        Super
+    }
+
+    #[state(superstate = "settled")]
+    fn canceled() -> Outcome<State> {
+        Super
+    }
+
+    /// Terminal and immutable; what ends a run changes nothing here.
+    #[superstate]
+    fn settled(event: &Event) -> Outcome<State> {
+        match event {
+            Event::Cancel | Event::Detach | Event::Recovered => Handled,
+            _ => Super,
+        }
+    }
+}
+
+impl Context {
+    fn observe(&mut self, attempt: u32, basis: Basis, open: bool) -> Outcome<State> {
+        if open {
+            self.effects.push(Effect::Open { attempt });
+        }
+        self.effects.push(Effect::Observe);
+        Transition(State::Observing { attempt, basis })
+    }
+
+    fn verify(&mut self, attempt: u32, checks: u32) -> Outcome<State> {
+        self.effects.push(Effect::Verify);
+        Transition(State::Verifying { attempt, checks })
+    }
+
+    fn poll(&mut self, attempt: u32, until: Timestamp) -> Outcome<State> {
+        self.effects.push(Effect::WakeAt(until));
+        Transition(State::Polling { attempt, until })
+    }
+
+    fn hold(&mut self, attempt: u32) -> Outcome<State> {
+        self.effects.push(Effect::Hold);
+        Transition(State::Unknown { attempt })
+    }
+
+    fn later(&self, rules: Rules, failures: u32) -> Timestamp {
+        self.facts.now.plus_ms(rules.backoff.delay_ms(failures, self.facts.random))
+    }
+
+    /// The attempt has failed and nothing of it is in flight: the next one, or the end.
+    fn failed(&mut self, rules: Rules, attempt: u32, class: ErrorClass) -> Outcome<State> {
+        let retried = match class {
+            ErrorClass::Transient => rules.retry_transient,
+            ErrorClass::Permanent => rules.retry_permanent,
+            ErrorClass::NeedsHuman => rules.retry_needs_human,
+            ErrorClass::OutcomeUnknown => false,
+        };
+        if self.facts.stopping {
+            return Transition(State::Canceled);
+        }
+        if !retried || attempt >= rules.attempts_max {
+            return Transition(State::Failed);
+        }
+        let until = self.later(rules, attempt);
+        self.effects.push(Effect::WakeAt(until));
+        Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
+    }
+
+    /// A look after an unknown outcome says that it did not happen: a new attempt at once, or the end.
+    fn not_done(&mut self, rules: Rules, attempt: u32) -> Outcome<State> {
+        if self.facts.stopping {
+            return Transition(State::Canceled);
+        }
+        if attempt >= rules.attempts_max {
+            return Transition(State::Failed);
+        }
+        self.effects.push(Effect::Open { attempt: attempt + 1 });
+        self.effects.push(Effect::Act);
+        Transition(State::Acting { attempt: attempt + 1 })
+    }
+
+    /// The action may or may not have happened: the declared rule decides, never luck.
+    fn unknown(&mut self, rules: Rules, attempt: u32) -> Outcome<State> {
+        if self.facts.unknowns >= UNKNOWN_CHECKS_MAX {
+            return self.hold(attempt);
+        }
+        match rules.on_unknown {
+            OnUnknown::Retry if self.facts.stopping => self.hold(attempt),
+            OnUnknown::Retry => {
+                self.effects.push(Effect::Extend);
+                self.effects.push(Effect::Act);
+                Transition(State::Acting { attempt })
+            }
+            OnUnknown::Verify => {
+                self.effects.push(Effect::Extend);
+                self.observe(attempt, Basis::Unknown { checks: 0 }, false)
+            }
+            OnUnknown::Hold => self.hold(attempt),
+        }
+    }
+
+    fn look_again(&mut self, rules: Rules, attempt: u32, checks: u32) -> Outcome<State> {
+        if checks + 1 >= UNKNOWN_CHECKS_MAX {
+            return self.hold(attempt);
+        }
+        let until = self.later(rules, checks + 1);
+        self.effects.push(Effect::WakeAt(until));
+        let basis = Basis::Unknown { checks: checks + 1 };
+        Transition(State::BackingOff { attempt, until, basis })
+    }
+}

@@ -1,0 +1,326 @@
+//! What happened: history entries, the feed of changes, log chunks.
+
+use std::sync::Arc;
+
+use super::{Machine, Run};
+use crate::clock::Timestamp;
+use crate::ids::{MachineId, Revision, RunId};
+
+/// Kind of whoever did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ActorKind {
+    /// A client of the API.
+    Operator,
+    /// The engine, by itself.
+    Engine,
+    /// The condition reconciler.
+    Probe,
+}
+
+impl ActorKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Operator, Self::Engine, Self::Probe];
+
+    /// Name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Engine => "engine",
+            Self::Probe => "probe",
+        }
+    }
+
+    /// The kind of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Who did something. Names are as clients declare them: the server has no identities yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Kind.
+    pub kind: ActorKind,
+    /// Name as declared; empty for the engine and the probes.
+    pub name: Arc<str>,
+}
+
+impl Actor {
+    /// The engine itself.
+    #[must_use]
+    pub fn engine() -> Self {
+        Self { kind: ActorKind::Engine, name: "".into() }
+    }
+
+    /// A client that declares a name.
+    #[must_use]
+    pub fn operator(name: &str) -> Self {
+        Self { kind: ActorKind::Operator, name: name.into() }
+    }
+}
+
+macro_rules! entry_kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What an entry of the history says: a closed list.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EntryKind { $($(#[$doc])* $variant,)* }
+
+        impl EntryKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Name in the API.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The kind of a name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+entry_kinds! {
+    /// A machine was registered.
+    MachineRegistered = "machine.registered",
+    /// Labels or spec of a machine were changed.
+    MachineUpdated = "machine.updated",
+    /// The phase of a machine changed.
+    PhaseChanged = "phase.changed",
+    /// The status or the reason of a condition changed.
+    ConditionChanged = "condition.changed",
+    /// An operator cleared NeedsIntervention.
+    InterventionCleared = "intervention.cleared",
+    /// A machine was deleted.
+    MachineDeleted = "machine.deleted",
+    /// A run was accepted.
+    RunCreated = "run.created",
+    /// A run got a slot and started.
+    RunStarted = "run.started",
+    /// A pause was requested.
+    RunPauseRequested = "run.pause-requested",
+    /// A run is held.
+    RunHeld = "run.held",
+    /// A held run was released.
+    RunResumed = "run.resumed",
+    /// A cancel was requested.
+    RunCancelRequested = "run.cancel-requested",
+    /// Compensations are carried out.
+    RunUnwinding = "run.unwinding",
+    /// The server took the run up again after a restart, under a new epoch.
+    RunRecovered = "run.recovered",
+    /// A run ended well.
+    RunSucceeded = "run.succeeded",
+    /// A run failed.
+    RunFailed = "run.failed",
+    /// A run ended by a cancel.
+    RunCanceled = "run.canceled",
+    /// An operator ended a run at once.
+    RunAborted = "run.aborted",
+    /// An attempt of a step was opened.
+    StepStarted = "step.started",
+    /// An attempt failed; another follows.
+    StepRetrying = "step.retrying",
+    /// The provider took the operation and goes on with it.
+    StepAccepted = "step.accepted",
+    /// The outcome of an attempt became unknown.
+    StepOutcomeUnknown = "step.outcome-unknown",
+    /// An operator resolved an unknown outcome.
+    StepResolved = "step.resolved",
+    /// A step succeeded.
+    StepSucceeded = "step.succeeded",
+    /// A step gave up.
+    StepFailed = "step.failed",
+    /// A step was skipped.
+    StepSkipped = "step.skipped",
+    /// A step was ended by a cancel.
+    StepCanceled = "step.canceled",
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What.
+    pub kind: EntryKind,
+    /// Step it concerns, empty if none.
+    pub step: String,
+    /// State before, empty if it does not apply.
+    pub from: String,
+    /// State after, empty if it does not apply.
+    pub to: String,
+    /// Reason in UPPER_SNAKE_CASE, or an operator's words.
+    pub reason: String,
+    /// What happened, for people.
+    pub message: String,
+    /// Who.
+    pub actor: Actor,
+}
+
+impl Entry {
+    /// An entry with nothing but its kind and who did it.
+    #[must_use]
+    pub fn new(kind: EntryKind, actor: Actor) -> Self {
+        Self {
+            kind,
+            step: String::new(),
+            from: String::new(),
+            to: String::new(),
+            reason: String::new(),
+            message: String::new(),
+            actor,
+        }
+    }
+
+    /// Names the step.
+    #[must_use]
+    pub fn step(mut self, step: &str) -> Self {
+        step.clone_into(&mut self.step);
+        self
+    }
+
+    /// Names the states before and after.
+    #[must_use]
+    pub fn moved(mut self, from: &str, to: &str) -> Self {
+        from.clone_into(&mut self.from);
+        to.clone_into(&mut self.to);
+        self
+    }
+
+    /// Gives the reason.
+    #[must_use]
+    pub fn reason(mut self, reason: &str) -> Self {
+        reason.clone_into(&mut self.reason);
+        self
+    }
+
+    /// Gives the text for people.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+}
+
+/// One entry with its place in history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// Revision of the commit.
+    pub revision: Revision,
+    /// Place among the entries of one object in the commit, from 0.
+    pub index: u32,
+    /// When.
+    pub at: Timestamp,
+    /// Machine it concerns.
+    pub machine_id: MachineId,
+    /// Run it concerns.
+    pub run_id: Option<RunId>,
+    /// What happened.
+    pub entry: Entry,
+}
+
+/// One object changed by a commit: what watches are fed with. One commit changes an object at most once.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A machine was written.
+    Machine {
+        /// Revision of the commit.
+        revision: Revision,
+        /// When.
+        at: Timestamp,
+        /// The machine after it.
+        machine: Arc<Machine>,
+        /// What happened.
+        entries: Arc<[Entry]>,
+    },
+    /// A machine was deleted.
+    MachineDeleted {
+        /// Revision of the commit.
+        revision: Revision,
+        /// When.
+        at: Timestamp,
+        /// The machine before it.
+        machine: Arc<Machine>,
+    },
+    /// A run was written.
+    Run {
+        /// Revision of the commit.
+        revision: Revision,
+        /// When.
+        at: Timestamp,
+        /// The run after it.
+        run: Arc<Run>,
+        /// What happened.
+        entries: Arc<[Entry]>,
+    },
+}
+
+impl Change {
+    /// Revision of the commit.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Machine { revision, .. }
+            | Self::MachineDeleted { revision, .. }
+            | Self::Run { revision, .. } => *revision,
+        }
+    }
+}
+
+/// Which output a log chunk came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogStream {
+    /// The step's ordinary output.
+    Stdout,
+    /// The step's error output.
+    Stderr,
+    /// Notes of the engine.
+    Engine,
+}
+
+impl LogStream {
+    /// Every stream.
+    pub const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Engine];
+
+    /// Name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Engine => "engine",
+        }
+    }
+
+    /// The stream of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stream| stream.as_str() == name)
+    }
+}
+
+/// Whole lines that a step printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Run they belong to.
+    pub run_id: RunId,
+    /// Place in the log of the run: dense, from 0.
+    pub offset: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Step that printed them.
+    pub step: String,
+    /// Attempt of the step.
+    pub attempt: u32,
+    /// Which output.
+    pub stream: LogStream,
+    /// Text, ending with a line feed.
+    pub text: String,
+    /// Whether lines after this chunk were dropped because the step exceeded its bound.
+    pub truncated: bool,
+}

@@ -1,0 +1,13 @@
+//! Plain records of machines, runs and what happened to them, and the filters over them. Pure.
+//!
+//! Neither these records nor the lifecycle states know how they are stored or sent: `store::codec` and
+//! `api::convert` have their own shapes.
+
+pub mod event;
+pub mod filter;
+pub mod machine;
+pub mod run;
+
+pub use event::{Actor, ActorKind, Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
+pub use machine::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
+pub use run::{Hold, HoldReason, Run, RunDelta, RunError, RunErrorCode, RunType, StepRecord};

@@ -1,0 +1,356 @@
+//! One execution of a plan on a machine.
+
+use std::collections::BTreeMap;
+
+use super::event::Actor;
+use crate::clock::Timestamp;
+use crate::ids::{MachineId, OperationId, Revision, RunId};
+use crate::lifecycle::{run, step};
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunType {
+    /// Image the machine anew and join it.
+    Repave,
+    /// Drain, wipe and hand back.
+    Rma,
+    /// Restart.
+    Reboot,
+    /// Drain, then image anew and join.
+    Upgrade,
+    /// Change the network configuration.
+    NetReconfig,
+    /// A plan that is nobody's default.
+    Custom,
+}
+
+impl RunType {
+    /// Every type.
+    pub const ALL: [Self; 6] =
+        [Self::Repave, Self::Rma, Self::Reboot, Self::Upgrade, Self::NetReconfig, Self::Custom];
+
+    /// Name in TOML, tables and filters.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Repave => "REPAVE",
+            Self::Rma => "RMA",
+            Self::Reboot => "REBOOT",
+            Self::Upgrade => "UPGRADE",
+            Self::NetReconfig => "NET_RECONFIG",
+            Self::Custom => "CUSTOM",
+        }
+    }
+
+    /// The type of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Why a run ended as FAILED: a closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunErrorCode {
+    /// A step gave up.
+    StepFailed,
+    /// A step gave up because its attempts took too long.
+    TimedOut,
+    /// Nobody knows whether an action took effect.
+    OutcomeUnknown,
+    /// An operator ended the run at once.
+    Aborted,
+    /// The provider of the machine is gone, or lost a capability.
+    ProviderMissing,
+    /// A bug of ours.
+    Internal,
+}
+
+impl RunErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 6] = [
+        Self::StepFailed,
+        Self::TimedOut,
+        Self::OutcomeUnknown,
+        Self::Aborted,
+        Self::ProviderMissing,
+        Self::Internal,
+    ];
+
+    /// Name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StepFailed => "STEP_FAILED",
+            Self::TimedOut => "TIMED_OUT",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+            Self::Aborted => "ABORTED",
+            Self::ProviderMissing => "PROVIDER_MISSING",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    /// The code of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+}
+
+/// Why a run ended as FAILED.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunError {
+    /// Closed list.
+    pub code: RunErrorCode,
+    /// What happened, for people.
+    pub message: String,
+    /// Whether starting it again may help without changing anything.
+    pub retryable: bool,
+    /// Step that failed, empty if none.
+    pub step: String,
+}
+
+/// Why a run is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HoldReason {
+    /// An operator paused it.
+    Paused,
+    /// The outcome of a step is unknown.
+    OutcomeUnknown,
+    /// Too many destructive steps on the machine in a short time.
+    LoopBreaker,
+}
+
+impl HoldReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Paused, Self::OutcomeUnknown, Self::LoopBreaker];
+
+    /// Name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "PAUSED",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+            Self::LoopBreaker => "LOOP_BREAKER",
+        }
+    }
+
+    /// The reason of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+/// Why a run is held, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Why.
+    pub reason: HoldReason,
+    /// Why, for people.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRecord {
+    /// Name from the plan; `undo <name>` for a compensation.
+    pub name: String,
+    /// State.
+    pub state: step::State,
+    /// Attempt in progress or last made, from 1; 0 before the first.
+    pub attempt: u32,
+    /// Times that the outcome of the present attempt has been unknown.
+    pub unknowns: u32,
+    /// Name of the present attempt towards the provider.
+    pub operation: Option<OperationId>,
+    /// Name that the provider gave to the operation, if it did.
+    pub handle: Option<String>,
+    /// When the first attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When the present attempt started.
+    pub attempt_at: Option<Timestamp>,
+    /// When the present attempt times out.
+    pub deadline_at: Option<Timestamp>,
+    /// When the step settled.
+    pub finished_at: Option<Timestamp>,
+    /// Last result or error, for people.
+    pub message: String,
+    /// What the last failed check expected.
+    pub expected: String,
+    /// What it saw instead; for a success the evidence.
+    pub observed: String,
+    /// What later steps need of it, for example the handle of join material. Never a secret.
+    pub output: Option<String>,
+    /// Place of the step that this one undoes; `None` for a step of the plan.
+    pub compensates: Option<usize>,
+    /// Log chunks stored of it, and whether the bound was reached.
+    pub log_bytes: u64,
+}
+
+impl StepRecord {
+    /// A step whose turn has not come.
+    #[must_use]
+    pub fn waiting(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            state: step::State::Waiting,
+            attempt: 0,
+            unknowns: 0,
+            operation: None,
+            handle: None,
+            started_at: None,
+            attempt_at: None,
+            deadline_at: None,
+            finished_at: None,
+            message: String::new(),
+            expected: String::new(),
+            observed: String::new(),
+            output: None,
+            compensates: None,
+            log_bytes: 0,
+        }
+    }
+}
+
+/// One execution of a plan on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Id.
+    pub id: RunId,
+    /// Machine it runs on.
+    pub machine_id: MachineId,
+    /// Provider of the machine when the run was accepted.
+    pub provider: String,
+    /// Idempotency key of the request that made it.
+    pub request_id: String,
+    /// Type.
+    pub run_type: RunType,
+    /// Plan it executes.
+    pub plan_id: String,
+    /// Digest of the plan; the store keeps the copy under it.
+    pub plan_digest: String,
+    /// Parameters as text, defaults filled in.
+    pub parameters: BTreeMap<String, String>,
+    /// State.
+    pub state: run::State,
+    /// Steps of the plan in order, then compensations.
+    pub steps: Vec<StepRecord>,
+    /// Place of the step in progress, or of the one that failed.
+    pub current_step: Option<usize>,
+    /// Why it failed.
+    pub error: Option<RunError>,
+    /// Why it is held.
+    pub hold: Option<Hold>,
+    /// When a cancel was first requested.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// When it began to wait for a slot; `None` while it has one or needs none.
+    pub queued_at: Option<Timestamp>,
+    /// The run that this one retries.
+    pub retry_of: Option<RunId>,
+    /// Who started it.
+    pub requested_by: Actor,
+    /// Why it was started, as the client said.
+    pub reason: String,
+    /// Whether the plan's refusal by effective state was overridden.
+    pub forced: bool,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its first step started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Log chunks stored so far: the next offset.
+    pub log_chunks: u64,
+    /// Place in the order of creation; given by the store, zero before.
+    pub ordinal: u64,
+    /// Revision of the last change; given by the store.
+    pub revision: Revision,
+}
+
+impl Run {
+    /// Public phase.
+    #[must_use]
+    pub fn phase(&self) -> run::Phase {
+        self.state.phase()
+    }
+
+    /// Steps of the plan, without compensations.
+    pub fn plan_steps(&self) -> impl Iterator<Item = &StepRecord> {
+        self.steps.iter().filter(|step| step.compensates.is_none())
+    }
+}
+
+/// After-image of what one commit changed in a run: what the history keeps instead of a whole copy.
+///
+/// Folding the deltas of a run from its first gives the run as it was at any revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDelta {
+    /// The run, with only the steps that changed in `steps`.
+    pub header: Run,
+    /// Steps that changed, by place.
+    pub steps: Vec<(usize, StepRecord)>,
+}
+
+impl RunDelta {
+    /// What changed from `before` (nothing for the first commit of a run) to `after`.
+    #[must_use]
+    pub fn between(before: Option<&Run>, after: &Run) -> Self {
+        let old = before.map_or(&[][..], |run| &run.steps);
+        let steps = after
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(place, step)| old.get(*place) != Some(*step))
+            .map(|(place, step)| (place, step.clone()))
+            .collect();
+        let header = Run { steps: Vec::new(), ..clone_without_steps(after) };
+        Self { header, steps }
+    }
+
+    /// The run after this change, given the run before it.
+    #[must_use]
+    pub fn apply(self, before: Option<Run>) -> Run {
+        let mut steps = before.map_or_else(Vec::new, |run| run.steps);
+        for (place, step) in self.steps {
+            if place < steps.len() {
+                steps[place] = step;
+            } else {
+                steps.push(step);
+            }
+        }
+        Run { steps, ..self.header }
+    }
+}
+
+fn clone_without_steps(run: &Run) -> Run {
+    Run {
+        id: run.id,
+        machine_id: run.machine_id.clone(),
+        provider: run.provider.clone(),
+        request_id: run.request_id.clone(),
+        run_type: run.run_type,
+        plan_id: run.plan_id.clone(),
+        plan_digest: run.plan_digest.clone(),
+        parameters: run.parameters.clone(),
+        state: run.state,
+        steps: Vec::new(),
+        current_step: run.current_step,
+        error: run.error.clone(),
+        hold: run.hold.clone(),
+        cancel_requested_at: run.cancel_requested_at,
+        queued_at: run.queued_at,
+        retry_of: run.retry_of,
+        requested_by: run.requested_by.clone(),
+        reason: run.reason.clone(),
+        forced: run.forced,
+        created_at: run.created_at,
+        started_at: run.started_at,
+        finished_at: run.finished_at,
+        log_chunks: run.log_chunks,
+        ordinal: run.ordinal,
+        revision: run.revision,
+    }
+}

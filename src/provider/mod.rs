@@ -1,0 +1,214 @@
+//! What the engine asks of hardware: a provider per kind of machine, described by its capabilities.
+//!
+//! Every action is a contract in four calls (design section 5): *fence* (raise the machine's epoch at the provider,
+//! so that late calls of a former owner are refused), *observe* (is it already so?), *act* (with an operation id and
+//! the epoch), *verify* (is it so, and does it stay so?).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::ids::{Epoch, MachineId, OperationId};
+use crate::lifecycle::step::ErrorClass;
+use crate::model::{LogStream, MachineSpec};
+
+/// Boxed future of a provider call.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
+
+/// A failed call: its class says what can be done next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ProviderError {
+    /// What the caller can do next.
+    pub kind: ProviderErrorKind,
+    /// What happened, for people.
+    pub message: String,
+    /// What was expected, empty if nothing was checked.
+    pub expected: String,
+    /// What was seen instead.
+    pub observed: String,
+}
+
+/// What the caller of a failed call can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderErrorKind {
+    /// As the class says.
+    Class(ErrorClass),
+    /// A newer epoch owns the machine: stop working on it.
+    Fenced {
+        /// Epoch in force at the provider.
+        current: Epoch,
+    },
+}
+
+impl ProviderError {
+    /// A failure of a class.
+    #[must_use]
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            kind: ProviderErrorKind::Class(class),
+            message: message.into(),
+            expected: String::new(),
+            observed: String::new(),
+        }
+    }
+
+    /// Adds what was expected and what was seen.
+    #[must_use]
+    pub fn seen(mut self, expected: impl Into<String>, observed: impl Into<String>) -> Self {
+        self.expected = expected.into();
+        self.observed = observed.into();
+        self
+    }
+}
+
+/// The machine that a call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Id.
+    pub machine_id: MachineId,
+    /// Where it answers.
+    pub spec: MachineSpec,
+}
+
+/// One operation: the same id means the same operation, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Name of the operation: run/step/attempt.
+    pub operation: OperationId,
+    /// Epoch under which it is sent.
+    pub epoch: Epoch,
+    /// Action of the plan, for example "repave".
+    pub action: String,
+    /// Arguments as text, defaults filled in: durations as milliseconds, booleans as true and false.
+    pub args: BTreeMap<String, String>,
+    /// Outputs of the steps that this one needs, by step.
+    pub inputs: BTreeMap<String, String>,
+    /// Name that the provider gave to the operation, if it did.
+    pub handle: Option<String>,
+}
+
+/// Answer of *observe*.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// It is so: the operation, or what it is to bring about, is done.
+    Done {
+        /// What shows it.
+        evidence: String,
+        /// What later steps need.
+        output: Option<String>,
+    },
+    /// It is not so, and nothing is under way.
+    NotDone {
+        /// What was seen.
+        observed: String,
+    },
+    /// The operation is under way.
+    InProgress {
+        /// When to ask again.
+        poll_at: Timestamp,
+    },
+    /// It cannot be told.
+    Unknowable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Answer of *act*.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acted {
+    /// Done.
+    Done {
+        /// What shows it.
+        evidence: String,
+        /// What later steps need, for example a handle of join material. Never a secret.
+        output: Option<String>,
+    },
+    /// Taken; the provider goes on by itself.
+    Accepted {
+        /// Name that the provider gives to the operation.
+        handle: String,
+        /// When to ask.
+        poll_at: Timestamp,
+    },
+}
+
+/// Answer of *verify*.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verification {
+    /// It is so, and stays so.
+    Holds {
+        /// What shows it.
+        evidence: String,
+    },
+    /// It is not so, whatever was reported.
+    Broken {
+        /// What should be.
+        expected: String,
+        /// What is.
+        observed: String,
+    },
+}
+
+/// Answer of a health probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The machine answers.
+    pub reachable: bool,
+    /// It answers, with reduced capacity.
+    pub degraded: bool,
+    /// What was seen, for people.
+    pub message: String,
+}
+
+/// Takes what an operation prints.
+pub trait LogSink: Send + Sync {
+    /// One line, without its line feed.
+    fn line(&self, stream: LogStream, text: &str);
+}
+
+/// Where a call's output goes.
+pub type Logs = Arc<dyn LogSink>;
+
+/// Something a provider can do; the names are those of the action table of the plans.
+pub const CAPABILITIES: &[&str] =
+    &["netboot", "imaging", "power", "cluster-join", "wipe", "network", "notify", "probe", "drain"];
+
+/// Drives the machines of one kind.
+///
+/// Calls may be dropped at any await; what has been sent by then may still happen.
+pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// Name, as in a machine's `spec.provider`.
+    fn name(&self) -> &str;
+    /// What it can do, out of [`CAPABILITIES`].
+    fn capabilities(&self) -> &[&'static str];
+    /// Raises the machine's epoch: from now on calls under an older one are refused. Idempotent.
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()>;
+    /// Looks; changes nothing.
+    fn observe<'a>(
+        &'a self,
+        target: &'a Target,
+        call: &'a Call,
+        logs: Logs,
+    ) -> Fut<'a, Observation>;
+    /// Acts. The same operation id never acts twice.
+    fn act<'a>(&'a self, target: &'a Target, call: &'a Call, logs: Logs) -> Fut<'a, Acted>;
+    /// Checks the result; changes nothing.
+    fn verify<'a>(
+        &'a self,
+        target: &'a Target,
+        call: &'a Call,
+        logs: Logs,
+    ) -> Fut<'a, Verification>;
+    /// Tells an operation to stop; best effort, idempotent.
+    fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()>;
+    /// Asks how the machine is; changes nothing.
+    fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health>;
+    /// Whether its machines are real: then bulk and destructive commands ask first, probes are on by default and the
+    /// loop breaker counts.
+    fn is_real(&self) -> bool;
+}
