@@ -6,6 +6,7 @@
 mod testing;
 
 pub mod clock;
+pub mod executor;
 pub mod ids;
 pub mod lifecycle;
 pub mod model;

@@ -1,0 +1,187 @@
+//! Why the engine refused a request.
+
+use crate::ids::Revision;
+use crate::store::StoreError;
+
+/// One field of a request that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Path of the field, as in the proto: `machine.spec.provider`.
+    pub field: String,
+    /// What is wrong with it and how to mend it.
+    pub description: String,
+}
+
+impl FieldViolation {
+    /// A violation of one field.
+    #[must_use]
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+/// Why the state of the world forbids what was asked: a closed list, named in ErrorInfo and PreconditionFailure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Another run is active on the machine.
+    RunActive,
+    /// No transition leads from the machine's phase to the one asked for.
+    IllegalPhase,
+    /// The plan does not allow the machine's phase.
+    PhaseNotAllowed,
+    /// The plan refuses the machine's effective state.
+    EffectiveStateRefused,
+    /// A condition that the plan requires does not hold.
+    ConditionNotMet,
+    /// NeedsIntervention blocks the machine until an operator clears it.
+    InterventionNeeded,
+    /// The machine's provider is not configured on this server.
+    ProviderMissing,
+    /// The provider cannot do what a step needs.
+    CapabilityMissing,
+    /// The run's state does not take the verb.
+    RunState,
+    /// The step's state does not take the verb.
+    StepState,
+    /// Only a RETIRED machine can be deleted.
+    NotRetired,
+}
+
+impl Refusal {
+    /// Every refusal.
+    pub const ALL: [Self; 11] = [
+        Self::RunActive,
+        Self::IllegalPhase,
+        Self::PhaseNotAllowed,
+        Self::EffectiveStateRefused,
+        Self::ConditionNotMet,
+        Self::InterventionNeeded,
+        Self::ProviderMissing,
+        Self::CapabilityMissing,
+        Self::RunState,
+        Self::StepState,
+        Self::NotRetired,
+    ];
+
+    /// Name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RunActive => "RUN_ACTIVE",
+            Self::IllegalPhase => "ILLEGAL_PHASE",
+            Self::PhaseNotAllowed => "PHASE_NOT_ALLOWED",
+            Self::EffectiveStateRefused => "EFFECTIVE_STATE_REFUSED",
+            Self::ConditionNotMet => "CONDITION_NOT_MET",
+            Self::InterventionNeeded => "INTERVENTION_NEEDED",
+            Self::ProviderMissing => "PROVIDER_MISSING",
+            Self::CapabilityMissing => "CAPABILITY_MISSING",
+            Self::RunState => "RUN_STATE",
+            Self::StepState => "STEP_STATE",
+            Self::NotRetired => "NOT_RETIRED",
+        }
+    }
+}
+
+/// Why the engine did not do what was asked. Nothing was changed, unless the variant says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// Fields of the request are wrong.
+    #[error("{}", describe(.0))]
+    Invalid(Vec<FieldViolation>),
+    /// There is no such object.
+    #[error("{kind} {id:?} not found")]
+    NotFound {
+        /// "machine", "run" or "plan".
+        kind: &'static str,
+        /// What was asked for.
+        id: String,
+    },
+    /// There is such an object already, and it differs.
+    #[error("{kind} {id:?} exists already: {difference}")]
+    AlreadyExists {
+        /// "machine".
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// What is different.
+        difference: String,
+    },
+    /// The state of the world forbids it.
+    #[error("{message}")]
+    Refused {
+        /// Which rule says no.
+        refusal: Refusal,
+        /// What it is about: `machines/machine-1`, `runs/<id>`.
+        subject: String,
+        /// What is so, with both sides named.
+        message: String,
+        /// What to do about it, empty if there is nothing to say.
+        hint: String,
+    },
+    /// The request id was used for a different request.
+    #[error("request_id {request_id:?} was used before for a different request")]
+    RequestIdReused {
+        /// The idempotency key.
+        request_id: String,
+    },
+    /// The object has changed since the client read it.
+    #[error("{kind} {id:?} has changed: its etag is {current}, not {given}")]
+    EtagMismatch {
+        /// "machine" or "run".
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// Etag given.
+        given: String,
+        /// Etag in force.
+        current: String,
+    },
+    /// A limit is reached; trying later may help.
+    #[error("{message}")]
+    Exhausted {
+        /// Which limit, in UPPER_SNAKE_CASE.
+        limit: &'static str,
+        /// Which limit, for people.
+        message: String,
+    },
+    /// The watch's revision is older than what is kept.
+    #[error("history before revision {oldest} has been compacted")]
+    Compacted {
+        /// Oldest revision from which a watch can resume.
+        oldest: Revision,
+    },
+    /// The server is shutting down, or not ready yet; another one or a later call will do it.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The store did not do it. After `StoreError::Unknown` the request may or may not be durable.
+    #[error("the request could not be stored")]
+    Store(#[source] StoreError),
+    /// A bug of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+fn describe(violations: &[FieldViolation]) -> String {
+    violations
+        .iter()
+        .map(|violation| format!("{}: {}", violation.field, violation.description))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+impl EngineError {
+    /// One wrong field.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldViolation::new(field, description)])
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted { oldest } => Self::Compacted { oldest },
+            other => Self::Store(other),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What clients ask of the engine.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{MachineId, Revision, RunId};
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::step::Resolution;
+use crate::model::{Actor, MachineSpec, RunType};
+
+/// What comes with every mutation.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Idempotency key, empty for none.
+    pub request_id: String,
+    /// Digest of the request's meaning (without the request id), to tell a repetition from a different request.
+    pub body_digest: String,
+    /// Who asks, as declared.
+    pub actor: Actor,
+    /// Why, as the client said; empty if it did not.
+    pub reason: String,
+    /// Revision that the object must be at, if the client gave an etag.
+    pub expected: Option<Revision>,
+}
+
+/// A machine to register.
+#[derive(Debug, Clone)]
+pub struct NewMachine {
+    /// Id.
+    pub id: MachineId,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Spec.
+    pub spec: MachineSpec,
+}
+
+/// Changes to a machine; `None` leaves a field alone.
+#[derive(Debug, Clone, Default)]
+pub struct MachineChanges {
+    /// All labels anew.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Single labels: set, or with `None` removed. Applied after `labels`.
+    pub label_edits: BTreeMap<String, Option<String>>,
+    /// `spec.ssh_endpoint`.
+    pub ssh_endpoint: Option<String>,
+    /// `spec.bmc_endpoint`.
+    pub bmc_endpoint: Option<String>,
+    /// `spec.target_cluster`.
+    pub target_cluster: Option<String>,
+    /// `spec.mac_addresses`.
+    pub mac_addresses: Option<Vec<String>>,
+    /// `spec.serial`.
+    pub serial: Option<String>,
+    /// `status.phase`, through the phase machine.
+    pub phase: Option<Phase>,
+}
+
+/// A run to start.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Machine.
+    pub machine_id: MachineId,
+    /// Type, if given.
+    pub run_type: Option<RunType>,
+    /// Plan, with or without the prefix `plan/`; empty takes the default of the type.
+    pub plan_id: String,
+    /// Parameters as text.
+    pub parameters: BTreeMap<String, String>,
+    /// Override the plan's refusal by effective state.
+    pub force: bool,
+}
+
+/// An operator's verb on a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// End it at the next safe point.
+    Cancel,
+    /// End it now, leave the step in flight alone, block the machine.
+    Abort,
+    /// Hold it at the next safe point.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Skip a step that has not settled.
+    Skip {
+        /// Step.
+        step: String,
+    },
+    /// Say what an unknown outcome was.
+    Resolve {
+        /// Step.
+        step: String,
+        /// What it was; `None` gives up and aborts the run.
+        resolution: Option<Resolution>,
+    },
+}
+
+impl Verb {
+    /// Name of the RPC, as scope of request ids.
+    #[must_use]
+    pub const fn rpc(&self) -> &'static str {
+        match self {
+            Self::Cancel => "CancelRun",
+            Self::Abort => "AbortRun",
+            Self::Pause => "PauseRun",
+            Self::Resume => "ResumeRun",
+            Self::Skip { .. } => "SkipStep",
+            Self::Resolve { .. } => "ResolveStep",
+        }
+    }
+}
+
+/// What a run that is not moving waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why.
+    pub reason: WaitReason,
+    /// Why, for people.
+    pub message: String,
+    /// Since when.
+    pub since: crate::clock::Timestamp,
+    /// When it goes on by itself.
+    pub next_wake_at: Option<crate::clock::Timestamp>,
+    /// Place of the step that it waits in.
+    pub step: Option<usize>,
+}
+
+/// Why a run is not moving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitReason {
+    /// Waiting for a slot within the limits.
+    Capacity,
+    /// Waiting for the next attempt of a step.
+    Backoff,
+    /// The provider works on an operation.
+    Provider,
+    /// An operator paused it.
+    Paused,
+    /// The outcome of a step is unknown.
+    OutcomeUnknown,
+    /// Too many destructive steps in a short time.
+    LoopBreaker,
+    /// The server is recovering the run after a restart.
+    Recovery,
+}
+
+/// A run to be started anew from where another one stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// The run that failed or was canceled.
+    pub run_id: RunId,
+}
