@@ -1,5 +1,12 @@
 //! Generated code of `proto/baremetal/v1/baremetal.proto`, nothing else.
-#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::wildcard_enum_match_arm, reason = "generated")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated"
+)]
 
 include!(concat!(env!("OUT_DIR"), "/baremetal.v1.rs"));
 
