@@ -32,7 +32,7 @@ names! {
 names! {
     /// Name of an action.
     ActionKind {
-        /// Makes the next boots come from the network, disk or HTTP.
+        /// Makes the next boot come from the network, disk or HTTP.
         SetNetboot = "set-netboot",
         /// Takes back [`ActionKind::SetNetboot`].
         ClearNetboot = "clear-netboot",
@@ -76,6 +76,8 @@ pub struct ActionSpec {
     pub idempotent: bool,
     /// What it does, for plan authors.
     pub description: &'static str,
+    /// The action whose result it consumes: a step must name, in `needs`, an earlier step that carries that one out.
+    pub consumes: Option<ActionKind>,
     /// Its arguments, sorted by name.
     pub args: &'static [ArgSpec],
     /// Timeout of a step that gives none, and of the action as a compensation; in milliseconds.
@@ -174,7 +176,8 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Netboot,
         destructive: false,
         idempotent: true,
-        description: "Makes the machine's next boots come from the given source, until it is changed again.",
+        description: "Makes the machine's next boot come from the given source.",
+        consumes: None,
         args: &[ArgSpec {
             name: "target",
             kind: ValueKind::String,
@@ -191,6 +194,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: false,
         idempotent: true,
         description: "Takes the boot override away: the machine boots as its firmware says.",
+        consumes: None,
         args: &[],
         timeout_ms: MINUTE,
         expected_ms: 5 * SECOND,
@@ -202,6 +206,7 @@ static SPECS: &[ActionSpec] = &[
         // The same image over the same disks: the second writing ends where the first did.
         idempotent: true,
         description: "Writes an operating system image over the machine's disks and boots it.",
+        consumes: None,
         args: &[ArgSpec {
             name: "image",
             kind: ValueKind::String,
@@ -219,6 +224,7 @@ static SPECS: &[ActionSpec] = &[
         // A handle minted for nothing expires by itself.
         idempotent: true,
         description: "Gets a handle to short-lived join material; the material itself never passes through the engine.",
+        consumes: None,
         args: &[ArgSpec {
             name: "ttl",
             kind: ValueKind::Duration,
@@ -236,6 +242,7 @@ static SPECS: &[ActionSpec] = &[
         // The handle can be redeemed once: a blind second try fails although the machine has joined.
         idempotent: false,
         description: "Redeems the handle of mint-join: the machine becomes a member of its target cluster.",
+        consumes: Some(ActionKind::MintJoin),
         args: &[],
         timeout_ms: 10 * MINUTE,
         expected_ms: MINUTE,
@@ -246,6 +253,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: false,
         idempotent: true,
         description: "Checks that the machine answers and is a member of its cluster.",
+        consumes: None,
         args: &[ArgSpec {
             name: "settle",
             kind: ValueKind::Duration,
@@ -262,6 +270,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: false,
         idempotent: true,
         description: "Moves workloads away from the machine and takes it out of its cluster.",
+        consumes: None,
         args: &[ArgSpec {
             name: "grace",
             kind: ValueKind::Duration,
@@ -278,6 +287,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: false,
         idempotent: true,
         description: "Lets workloads come back to the machine.",
+        consumes: None,
         args: &[],
         timeout_ms: 5 * MINUTE,
         expected_ms: 10 * SECOND,
@@ -288,6 +298,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: true,
         idempotent: true,
         description: "Erases every disk of the machine.",
+        consumes: None,
         args: &[ArgSpec {
             name: "method",
             kind: ValueKind::String,
@@ -305,6 +316,7 @@ static SPECS: &[ActionSpec] = &[
         // People and ticket systems count what they are told.
         idempotent: false,
         description: "Tells a channel about the machine.",
+        consumes: None,
         args: &[
             ArgSpec {
                 name: "channel",
@@ -331,6 +343,7 @@ static SPECS: &[ActionSpec] = &[
         // A second reboot interrupts the boot that the first one started.
         idempotent: false,
         description: "Restarts the machine and waits until it is up.",
+        consumes: None,
         args: &[ArgSpec {
             name: "mode",
             kind: ValueKind::String,
@@ -348,6 +361,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: true,
         idempotent: true,
         description: "Applies a network profile to the machine and its ports.",
+        consumes: None,
         args: &[ArgSpec {
             name: "profile",
             kind: ValueKind::String,
@@ -364,6 +378,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: false,
         idempotent: true,
         description: "Goes back to the network configuration that was in force before apply-net-config.",
+        consumes: None,
         args: &[],
         timeout_ms: 5 * MINUTE,
         expected_ms: 30 * SECOND,
@@ -374,6 +389,7 @@ static SPECS: &[ActionSpec] = &[
         destructive: false,
         idempotent: true,
         description: "Checks that the machine reaches a target over the network.",
+        consumes: None,
         args: &[ArgSpec {
             name: "target",
             kind: ValueKind::String,

@@ -24,3 +24,5 @@ pub const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub const BACKOFF_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Longest duration a parameter or an argument may hold, in milliseconds: 30 days.
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Most mistakes shown for one plan file.
+pub const DIAGNOSTICS_PER_FILE_MAX: usize = 50;

@@ -191,6 +191,18 @@ impl Value {
     }
 }
 
+/// As a plan author or an operator would write it, without quotes.
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Str(text) => f.write_str(text),
+            Self::Int(number) => number.fmt(f),
+            Self::Bool(truth) => truth.fmt(f),
+            Self::DurationMs(ms) => f.write_str(&super::duration::format(*ms)),
+        }
+    }
+}
+
 /// A plan: an ordered recipe that a run carries out on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
