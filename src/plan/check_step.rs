@@ -207,7 +207,8 @@ fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Option<Retry> 
             &format!("`max_attempts` in {place}"),
             1..=i64::from(ATTEMPTS_MAX),
         );
-        retry.max_attempts = attempts.and_then(|number| u32::try_from(number).ok())?;
+        retry.max_attempts =
+            attempts.and_then(|number| u32::try_from(number).ok()).unwrap_or(ATTEMPTS_DEFAULT);
     }
     if let Some(node) = value_of(table, "on") {
         let what = ("plan::unknown-error-class", "error class");
@@ -217,8 +218,8 @@ fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Option<Retry> 
             what,
             ErrorClass::ALL,
             ErrorClass::as_str,
-        )?;
-        if on.is_empty() && reader.diagnostics.len() == before {
+        );
+        if node.get_ref().as_array().is_some_and(|array| array.is_empty()) {
             let help = "write `max_attempts = 1` for a step that must not be tried again";
             reader.report(
                 "plan::empty-list",
@@ -228,17 +229,18 @@ fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Option<Retry> 
                 help,
             );
         }
-        retry.on = Cow::Owned(on);
+        retry.on = Cow::Owned(on.unwrap_or_default());
     }
     if let Some(node) = value_of(table, "backoff") {
-        retry.backoff_ms =
-            reader.duration_within(node, &format!("`backoff` in {place}"), 0, BACKOFF_MS_MAX)?;
+        let backoff_ms =
+            reader.duration_within(node, &format!("`backoff` in {place}"), 0, BACKOFF_MS_MAX);
+        retry.backoff_ms = backoff_ms.unwrap_or(0);
         retry.backoff_max_ms = retry.backoff_max_ms.max(retry.backoff_ms);
     }
     if let Some(node) = value_of(table, "backoff_max") {
         let place = format!("`backoff_max` in {place}");
-        retry.backoff_max_ms =
-            reader.duration_within(node, &place, retry.backoff_ms, BACKOFF_MS_MAX)?;
+        let max_ms = reader.duration_within(node, &place, retry.backoff_ms, BACKOFF_MS_MAX);
+        retry.backoff_max_ms = max_ms.unwrap_or(BACKOFF_MS_MAX);
     }
     (reader.diagnostics.len() == before).then_some(retry)
 }
@@ -254,7 +256,7 @@ fn on_unknown(
         (
             reader.choice(
                 node,
-                ("plan::unknown-on-unknown", "`on_unknown`"),
+                ("plan::unknown-outcome-rule", "outcome rule"),
                 OnUnknown::ALL,
                 OnUnknown::as_str,
             ),

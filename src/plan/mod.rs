@@ -18,6 +18,7 @@ mod read;
 pub mod registry;
 pub mod schema;
 pub mod suggest;
+mod syntax;
 
 pub use action::{Action, ActionKind, ActionSpec, Arg, ArgSpec, Capability};
 pub use bind::ParamError;
