@@ -18,6 +18,7 @@ mod plan {
     mod check;
     mod check_action;
     mod check_param;
+    mod check_policy;
     mod check_step;
     pub(crate) mod diagnostic;
     pub(crate) mod duration;

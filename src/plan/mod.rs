@@ -9,6 +9,7 @@ pub mod canonical;
 mod check;
 mod check_action;
 mod check_param;
+mod check_policy;
 mod check_step;
 pub mod diagnostic;
 pub mod duration;
