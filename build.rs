@@ -210,6 +210,6 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["baremetal/v1/baremetal.proto"], ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("baremetal.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -17,7 +17,10 @@ use crate::plan::{Plan, Registered, Registry, Value};
 /// # Errors
 /// [`EngineError::NotFound`] for an unknown plan, [`EngineError::Invalid`] if neither or contradicting plan and type
 /// are given.
-pub fn choose_plan<'a>(registry: &'a Registry, new: &NewRun) -> Result<&'a Registered, EngineError> {
+pub fn choose_plan<'a>(
+    registry: &'a Registry,
+    new: &NewRun,
+) -> Result<&'a std::sync::Arc<Registered>, EngineError> {
     if new.plan_id.is_empty() {
         let Some(run_type) = new.run_type else {
             return Err(EngineError::invalid("plan_id", "give a plan_id or a type"));

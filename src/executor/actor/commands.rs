@@ -122,6 +122,9 @@ impl Actor {
                 text: registered.canonical().to_string(),
             }),
         };
+        if let Some(reply) = self.early_reply.take() {
+            drop(reply.send(Ok(Arc::new(draft.run.clone()))));
+        }
         if let Err(error) = self.carry_out(draft, extra).await {
             self.active = None;
             self.core.release_slot(id);

@@ -21,6 +21,7 @@ use self::timers::Timers;
 use super::core::Core;
 use super::decide::Facts;
 use super::error::EngineError;
+use super::planted::Planted;
 use super::request::{MachineChanges, NewRun, Origin, Verb};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, RunId};
@@ -86,6 +87,8 @@ pub(super) struct Actor {
     machine: Option<Arc<Machine>>,
     active: Option<Active>,
     next_serial: u64,
+    /// Only with a planted bug: the answer to give before anything is durable.
+    early_reply: Option<Reply<Arc<Run>>>,
 }
 
 /// Delay before a commit of the engine is tried again, in milliseconds.
@@ -105,6 +108,7 @@ impl Actor {
             machine: None,
             active: None,
             next_serial: 0,
+            early_reply: None,
         }
     }
 
@@ -150,6 +154,14 @@ impl Actor {
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Start { origin, new, retry_of, reply } => {
+                if self.core.planted == Some(Planted::AckBeforeCommit) {
+                    self.early_reply = Some(reply);
+                    let answer = self.start(&origin, new, retry_of).await;
+                    if let Some(reply) = self.early_reply.take() {
+                        drop(reply.send(answer));
+                    }
+                    return;
+                }
                 let answer = self.start(&origin, new, retry_of).await;
                 // The client may have gone; what was committed stays committed.
                 drop(reply.send(answer));
