@@ -1,11 +1,201 @@
 //! Compiles the protos (protox: no protoc needed) and generates the registry of the built-in plans.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
+#[path = "src/plan"]
+#[allow(dead_code, unused_imports, reason = "the build needs only a part of what the crate offers")]
+mod plan {
+    pub(crate) mod action;
+    mod check;
+    mod check_action;
+    mod check_param;
+    mod check_step;
+    pub(crate) mod diagnostic;
+    pub(crate) mod duration;
+    pub(crate) mod limits;
+    pub(crate) mod parse;
+    mod read;
+    pub(crate) mod schema;
+    pub(crate) mod suggest;
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    compile_plans()?;
     compile_protos()
+}
+
+/// Checks `plans/*.toml` and writes them as one static. A mistake in a plan ends the build with what `plan check` would say.
+fn compile_plans() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=plans");
+    println!("cargo::rerun-if-changed=src/plan");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir("plans")?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    // Directories list in any order; the diagnostics and the static must not.
+    paths.sort();
+    let mut read = Vec::new();
+    for path in &paths {
+        // Slashes on every system, so that messages are the same everywhere.
+        read.push((path.to_string_lossy().replace('\\', "/"), std::fs::read(path)?));
+    }
+    let files: Vec<plan::diagnostic::SourceFile<'_>> =
+        read.iter().map(|(name, bytes)| plan::diagnostic::SourceFile { name, bytes }).collect();
+    match plan::parse::compile(&files) {
+        Ok(plans) => {
+            let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+            write_plans(&out_dir.join("plans.rs"), &plans)?;
+            Ok(())
+        }
+        Err(diagnostics) => {
+            let text = plan::diagnostic::render(&files, &diagnostics, false);
+            writeln!(std::io::stderr(), "\n{text}")?;
+            std::process::exit(1)
+        }
+    }
+}
+
+fn write_plans(
+    path: &Path,
+    plans: &[plan::schema::Plan],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut source =
+        String::from("/// The plans of `plans/`, sorted by id.\npub static BUILT_IN: &[Plan] = &");
+    source.push_str(&list(plans, emit::plan));
+    source.push_str(";\n");
+    std::fs::write(path, source)?;
+    Ok(())
+}
+
+fn list<T>(items: &[T], emit: impl Fn(&T) -> String) -> String {
+    let mut source = String::from("[");
+    for item in items {
+        // Writing to a String cannot fail.
+        let _ = writeln!(source, "{},", emit(item));
+    }
+    source.push(']');
+    source
+}
+
+/// Rust source of each type, as an expression that can stand in a static.
+mod emit {
+    use super::list;
+    use super::plan::action::{Action, Arg};
+    use super::plan::schema::{Guard, Param, Plan, Retry, Step, Value};
+
+    fn text(text: &str) -> String {
+        format!("Cow::Borrowed({text:?})")
+    }
+
+    fn cow<T>(items: &[T], emit: impl Fn(&T) -> String) -> String {
+        format!("Cow::Borrowed(&{})", list(items, emit))
+    }
+
+    fn option<T>(value: Option<&T>, emit: impl Fn(&T) -> String) -> String {
+        value.map_or("None".to_owned(), |value| format!("Some({})", emit(value)))
+    }
+
+    /// A variant of a field-less enum, whose derived `Debug` is its name.
+    fn variant<T: std::fmt::Debug>(name: &'static str) -> impl Fn(&T) -> String {
+        move |value| format!("{name}::{value:?}")
+    }
+
+    fn conditions<T: std::fmt::Debug>(items: &[(T, bool)]) -> String {
+        cow(items, |(condition, status)| format!("(Condition::{condition:?}, {status})"))
+    }
+
+    fn value(value: &Value) -> String {
+        match value {
+            Value::Str(string) => format!("Value::Str({})", text(string)),
+            Value::Int(number) => format!("Value::Int({number})"),
+            Value::Bool(truth) => format!("Value::Bool({truth})"),
+            Value::DurationMs(ms) => format!("Value::DurationMs({ms})"),
+        }
+    }
+
+    fn arg(arg: &Arg) -> String {
+        match arg {
+            Arg::Literal(literal) => format!("Arg::Literal({})", value(literal)),
+            Arg::Param(name) => format!("Arg::Param({})", text(name)),
+        }
+    }
+
+    fn action(action: &Action) -> String {
+        let args = cow(&action.args, |(name, given)| format!("({}, {})", text(name), arg(given)));
+        format!("Action {{ kind: ActionKind::{:?}, args: {args} }}", action.kind)
+    }
+
+    fn param(param: &Param) -> String {
+        format!(
+            "Param {{ name: {}, kind: ValueKind::{:?}, default: {}, one_of: {}, description: {} }}",
+            text(&param.name),
+            param.kind,
+            option(param.default.as_ref(), value),
+            cow(&param.one_of, value),
+            text(&param.description),
+        )
+    }
+
+    fn retry(retry: &Retry) -> String {
+        format!(
+            "Retry {{ max_attempts: {}, on: {}, backoff_ms: {}, backoff_max_ms: {} }}",
+            retry.max_attempts,
+            cow(&retry.on, variant("ErrorClass")),
+            retry.backoff_ms,
+            retry.backoff_max_ms,
+        )
+    }
+
+    fn guard(guard: &Guard) -> String {
+        format!(
+            "Guard {{ params: {}, conditions: {}, phases: {} }}",
+            cow(&guard.params, |(name, wanted)| format!("({}, {})", text(name), value(wanted))),
+            conditions(&guard.conditions),
+            cow(&guard.phases, variant("Phase")),
+        )
+    }
+
+    fn step(step: &Step) -> String {
+        format!(
+            "Step {{ name: {}, action: {}, timeout_ms: {}, expected_ms: {}, retry: {}, on_unknown: OnUnknown::{:?}, when: {}, \
+             needs: {}, compensation: {}, sets: {} }}",
+            text(&step.name),
+            action(&step.action),
+            step.timeout_ms,
+            step.expected_ms,
+            retry(&step.retry),
+            step.on_unknown,
+            option(step.when.as_ref(), guard),
+            cow(&step.needs, |name| text(name)),
+            option(step.compensation.as_ref(), action),
+            conditions(&step.sets),
+        )
+    }
+
+    pub(crate) fn plan(plan: &Plan) -> String {
+        format!(
+            "Plan {{ id: {}, display_name: {}, description: {}, default_for: {}, destructive: {}, allowed_phases: {}, \
+             refused_effective: {}, refused_hint: {}, required_conditions: {}, params: {}, steps: {}, \
+             result: PlanResult {{ phase: {}, conditions: {} }} }}",
+            text(&plan.id),
+            text(&plan.display_name),
+            text(&plan.description),
+            option(plan.default_for.as_ref(), variant("RunType")),
+            plan.destructive,
+            cow(&plan.allowed_phases, variant("Phase")),
+            cow(&plan.refused_effective, variant("EffectiveState")),
+            option(plan.refused_hint.as_ref(), |hint| text(hint)),
+            conditions(&plan.required_conditions),
+            cow(&plan.params, param),
+            cow(&plan.steps, step),
+            option(plan.result.phase.as_ref(), variant("Phase")),
+            conditions(&plan.result.conditions),
+        )
+    }
 }
 
 /// Generates the gRPC code and the descriptor set that reflection and JSON output read.

@@ -1,1 +1,34 @@
-//! Plans: schema, validation, registry.
+//! Plans: what a run does, step by step, written in TOML and checked before anything runs.
+//!
+//! Pure: text comes in, plans or diagnostics come out; whoever calls reads the files. Everything but `bind`, `canonical` and `registry`
+//! is also compiled into `build.rs`, which is why these modules name each other through `super::` and nothing else of the crate.
+
+pub mod action;
+pub mod bind;
+pub mod canonical;
+mod check;
+mod check_action;
+mod check_param;
+mod check_step;
+pub mod diagnostic;
+pub mod duration;
+pub mod limits;
+mod parse;
+mod read;
+pub mod registry;
+pub mod schema;
+pub mod suggest;
+
+pub use action::{Action, ActionKind, ActionSpec, Arg, ArgSpec, Capability};
+pub use bind::ParamError;
+pub use canonical::CanonicalError;
+pub use diagnostic::{Diagnostic, Label, SourceFile, render};
+pub use parse::compile;
+pub use registry::{Registered, Registry, RegistryError};
+pub use schema::{
+    Condition, EffectiveState, ErrorClass, Guard, OnUnknown, Param, Phase, Plan, PlanResult, Retry,
+    RunType, Step, Value, ValueKind,
+};
+
+#[cfg(test)]
+mod gallery;

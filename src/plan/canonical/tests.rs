@@ -1,0 +1,183 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::registry::BUILT_IN;
+
+#[test]
+fn built_in_plans_keep_their_text() {
+    // A change here means that every run in flight was pinned with another text: give the format a new number unless the plan changed.
+    let texts: Vec<String> = BUILT_IN
+        .iter()
+        .map(|plan| format!("{} {}\n{}\n", plan.id, plan.digest(), plan.canonical()))
+        .collect();
+    crate::assert_golden!("plan_canonical", texts.join("\n"));
+}
+
+#[test]
+fn refuses_what_it_did_not_write() {
+    let text = BUILT_IN[1].canonical();
+    for (from, to, error) in [
+        (
+            "\"format\":1",
+            "\"format\":2",
+            "the pinned plan has format 2, this build reads format 1; use the version that wrote it, or a newer one",
+        ),
+        (
+            "\"kind\":\"reboot\"",
+            "\"kind\":\"explode\"",
+            "the pinned plan names the unknown action `explode`",
+        ),
+        ("\"format\":1", "\"format\": 1", "the pinned plan is not in canonical form"),
+        ("\"format\":1", "\"format\":1,\"owner\":1", "the pinned plan is not readable"),
+        ("\"destructive\":true,", "", "the pinned plan is not readable"),
+        ("{", "", "the pinned plan is not readable"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(
+            Plan::from_canonical(&text.replacen(from, to, 1)).unwrap_err().to_string(),
+            error
+        );
+    }
+}
+
+fn text() -> impl Strategy<Value = Cow<'static, str>> {
+    prop_oneof!["[a-z0-9-]{1,8}", any::<String>()].prop_map(Cow::Owned)
+}
+
+fn one<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    prop::sample::select(all)
+}
+
+fn some<T: Copy + Ord + std::fmt::Debug + 'static>(
+    all: &'static [T],
+) -> impl Strategy<Value = Cow<'static, [T]>> {
+    prop::sample::subsequence(all, 0..=all.len()).prop_map(Cow::Owned)
+}
+
+fn some_conditions() -> impl Strategy<Value = Cow<'static, [(Condition, bool)]>> {
+    prop::collection::btree_map(one(Condition::ALL), any::<bool>(), 0..4)
+        .prop_map(|map| Cow::Owned(map.into_iter().collect()))
+}
+
+fn some_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        text().prop_map(Value::Str),
+        any::<i64>().prop_map(Value::Int),
+        any::<bool>().prop_map(Value::Bool),
+        any::<u64>().prop_map(Value::DurationMs),
+    ]
+}
+
+/// Sorted by name, as the compiler of plans leaves it.
+fn named<T: Clone + std::fmt::Debug + 'static>(
+    value: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Cow<'static, [(Cow<'static, str>, T)]>> {
+    prop::collection::btree_map(text(), value, 0..3)
+        .prop_map(|map| Cow::Owned(map.into_iter().collect()))
+}
+
+fn some_action() -> impl Strategy<Value = Action> {
+    let arg = prop_oneof![some_value().prop_map(Arg::Literal), text().prop_map(Arg::Param)];
+    (one(ActionKind::ALL), named(arg)).prop_map(|(kind, args)| Action { kind, args })
+}
+
+fn some_step() -> impl Strategy<Value = Step> {
+    let guard = (named(some_value()), some_conditions(), some(Phase::ALL))
+        .prop_map(|(params, conditions, phases)| Guard { params, conditions, phases });
+    let retry = (any::<u32>(), some(ErrorClass::ALL), any::<u64>(), any::<u64>()).prop_map(
+        |(max_attempts, on, backoff_ms, backoff_max_ms)| Retry {
+            max_attempts,
+            on,
+            backoff_ms,
+            backoff_max_ms,
+        },
+    );
+    (
+        (text(), some_action(), any::<u64>(), any::<u64>(), retry, one(OnUnknown::ALL)),
+        prop::option::of(guard),
+        prop::collection::vec(text(), 0..3),
+        prop::option::of(some_action()),
+        some_conditions(),
+    )
+        .prop_map(
+            |(
+                (name, action, timeout_ms, expected_ms, retry, on_unknown),
+                when,
+                needs,
+                compensation,
+                sets,
+            )| Step {
+                name,
+                action,
+                timeout_ms,
+                expected_ms,
+                retry,
+                on_unknown,
+                when,
+                needs: Cow::Owned(needs),
+                compensation,
+                sets,
+            },
+        )
+}
+
+fn some_param() -> impl Strategy<Value = (ValueKind, Option<Value>, Vec<Value>, Cow<'static, str>)>
+{
+    (
+        one(ValueKind::ALL),
+        prop::option::of(some_value()),
+        prop::collection::vec(some_value(), 0..3),
+        text(),
+    )
+}
+
+fn some_plan() -> impl Strategy<Value = Plan> {
+    let params = named(some_param()).prop_map(|params| {
+        let param = |(name, (kind, default, one_of, description))| Param {
+            name,
+            kind,
+            default,
+            one_of: Cow::Owned(one_of),
+            description,
+        };
+        Cow::Owned(params.into_owned().into_iter().map(param).collect())
+    });
+    (
+        (text(), text(), text(), prop::option::of(one(RunType::ALL)), any::<bool>()),
+        (some(Phase::ALL), some(EffectiveState::ALL), prop::option::of(text()), some_conditions()),
+        params,
+        prop::collection::vec(some_step(), 0..4),
+        (prop::option::of(one(Phase::ALL)), some_conditions()),
+    )
+        .prop_map(|(head, start, params, steps, (phase, conditions))| {
+            let (id, display_name, description, default_for, destructive) = head;
+            let (allowed_phases, refused_effective, refused_hint, required_conditions) = start;
+            Plan {
+                id,
+                display_name,
+                description,
+                default_for,
+                destructive,
+                allowed_phases,
+                refused_effective,
+                refused_hint,
+                required_conditions,
+                params,
+                steps: Cow::Owned(steps),
+                result: PlanResult { phase, conditions },
+            }
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Reading back what was written gives the same plan, so the text, and with it the digest, leaves nothing out.
+    #[test]
+    fn text_says_everything(plan in some_plan()) {
+        let text = plan.canonical();
+        let read = Plan::from_canonical(&text).unwrap();
+        prop_assert_eq!(&read, &plan);
+        prop_assert_eq!(read.digest(), plan.digest());
+    }
+}

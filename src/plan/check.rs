@@ -1,0 +1,217 @@
+//! Checks one document against the shape of a plan.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use super::check_param::Params;
+use super::check_step;
+use super::diagnostic::Diagnostic;
+use super::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
+use super::parse::Checked;
+use super::read::{Read, Reader, get, is_name, shown, value_of};
+use super::schema::{EffectiveState, Phase, Plan, PlanResult, RunType};
+
+const PLAN_KEYS: &[&str] = &[
+    "id",
+    "display_name",
+    "description",
+    "default_for",
+    "destructive",
+    "allowed_phases",
+    "refused_effective",
+    "refused_hint",
+    "required_conditions",
+    "params",
+    "steps",
+    "result",
+];
+
+/// Checks a plan, reporting every mistake; the plan is there when there was none.
+pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
+    reader.unknown_keys(table, "the plan", PLAN_KEYS);
+    let start = table.keys().map(|key| key.span()).min_by_key(|span| span.start).unwrap_or(0..0);
+    let id = id(reader, table, &start);
+    let display_name = value_of(table, "display_name")
+        .map(|node| reader.text(node, "`display_name`", LINE_BYTES_MAX, false));
+    let description = value_of(table, "description")
+        .map(|node| reader.text(node, "`description`", TEXT_BYTES_MAX, true));
+    let default_for = default_for(reader, table);
+    let allowed_phases = allowed_phases(reader, table, &start);
+    let refused_effective = value_of(table, "refused_effective").map(|node| {
+        let what = ("plan::unknown-effective-state", "effective state");
+        reader.choices(
+            node,
+            "`refused_effective`",
+            what,
+            EffectiveState::ALL,
+            EffectiveState::as_str,
+        )
+    });
+    let refused_hint = get(table, "refused_hint").map(|(key, node)| {
+        if value_of(table, "refused_effective").is_none() {
+            let message = "`refused_hint` is never shown";
+            let help =
+                "it goes with `refused_effective = [\"IN_SERVICE\"]`; add that or remove the hint";
+            reader.report("plan::unused", message, key.span(), "nothing is refused", help);
+        }
+        reader.text(node, "`refused_hint`", TEXT_BYTES_MAX, true)
+    });
+    let required_conditions = value_of(table, "required_conditions")
+        .map(|node| reader.conditions(node, "`required_conditions`"));
+    let mut params = Params::read(reader, table);
+    let steps = check_step::steps(reader, table, &start, &mut params);
+    params.report_unused(reader);
+    let destructive = destructive(reader, table, &steps);
+    let result = result(reader, table);
+
+    let mistakes = !reader.diagnostics.is_empty();
+    let plan = id.as_ref().filter(|_| !mistakes).map(|id| Plan {
+        id: Cow::Owned(id.value.clone()),
+        display_name: display_name
+            .flatten()
+            .unwrap_or_else(|| Cow::Owned(id.value.trim_start_matches("plan/").to_owned())),
+        description: description.flatten().unwrap_or_default(),
+        default_for: default_for.as_ref().map(|read| read.value),
+        destructive,
+        allowed_phases: Cow::Owned(allowed_phases.unwrap_or_default()),
+        refused_effective: Cow::Owned(refused_effective.flatten().unwrap_or_default()),
+        refused_hint: refused_hint.flatten(),
+        required_conditions: Cow::Owned(required_conditions.flatten().unwrap_or_default()),
+        params: Cow::Owned(params.into_values()),
+        steps: Cow::Owned(steps.into_iter().map(|read| read.value).collect()),
+        result,
+    });
+    Checked { plan, id, default_for }
+}
+
+/// Reports a key that must be there.
+pub(super) fn missing(reader: &mut Reader, place: &str, key: &str, span: Range<usize>, help: &str) {
+    reader.report(
+        "plan::missing-key",
+        format!("{place} has no `{key}`"),
+        span,
+        format!("`{key}` is missing"),
+        help,
+    );
+}
+
+fn id(reader: &mut Reader, table: &DeTable<'_>, start: &Range<usize>) -> Option<Read<String>> {
+    let Some(node) = value_of(table, "id") else {
+        missing(reader, "the plan", "id", start.clone(), "add `id = \"plan/NAME\"`");
+        return None;
+    };
+    let text = reader.string(node, "`id`")?;
+    if text.strip_prefix("plan/").is_some_and(is_name) {
+        return Some(Read { value: text.to_owned(), span: node.span() });
+    }
+    let mended =
+        text.rsplit('/').next().unwrap_or_default().to_lowercase().replace(['_', ' '], "-");
+    let mut help =
+        "an id is `plan/` and a name of 1 to 63 lower-case letters, digits and `-`".to_owned();
+    if is_name(&mended) {
+        help = format!("{help}: `plan/{mended}`");
+    }
+    reader.report(
+        "plan::bad-id",
+        format!("`{}` is not a plan id", shown(text)),
+        node.span(),
+        "",
+        help,
+    );
+    None
+}
+
+fn default_for(reader: &mut Reader, table: &DeTable<'_>) -> Option<Read<RunType>> {
+    let node = value_of(table, "default_for")?;
+    let what = ("plan::unknown-run-type", "run type");
+    let value = reader.choice(node, what, RunType::ALL, RunType::as_str)?;
+    if value == RunType::Custom {
+        let help = "remove `default_for`: plans that are nobody's default are CUSTOM";
+        reader.report("plan::bad-default-for", "CUSTOM has no default plan", node.span(), "", help);
+        return None;
+    }
+    Some(Read { value, span: node.span() })
+}
+
+fn allowed_phases(
+    reader: &mut Reader,
+    table: &DeTable<'_>,
+    start: &Range<usize>,
+) -> Option<Vec<Phase>> {
+    let Some(node) = value_of(table, "allowed_phases") else {
+        let help =
+            "say in which phases a run may start: `allowed_phases = [\"READY\", \"MAINTENANCE\"]`";
+        missing(reader, "the plan", "allowed_phases", start.clone(), help);
+        return None;
+    };
+    let phases = phases(reader, node, "`allowed_phases`")?;
+    if node.get_ref().as_array().is_some_and(|array| array.is_empty()) {
+        let help = "name at least one phase, such as `[\"READY\"]`";
+        reader.report(
+            "plan::empty-list",
+            "no run of this plan could ever start",
+            node.span(),
+            "empty",
+            help,
+        );
+    }
+    Some(phases)
+}
+
+/// A list of phases.
+pub(super) fn phases(
+    reader: &mut Reader,
+    node: super::read::Node<'_, '_>,
+    place: &str,
+) -> Option<Vec<Phase>> {
+    reader.choices(node, place, ("plan::unknown-phase", "phase"), Phase::ALL, Phase::as_str)
+}
+
+/// Whether the plan is destructive follows from its actions; saying it is a promise to the reader that is held here.
+fn destructive(
+    reader: &mut Reader,
+    table: &DeTable<'_>,
+    steps: &[Read<super::schema::Step>],
+) -> bool {
+    let culprit = steps.iter().find(|step| step.value.action.spec().destructive);
+    let Some(node) = value_of(table, "destructive") else { return culprit.is_some() };
+    match (reader.boolean(node, "`destructive`"), culprit) {
+        (Some(false), Some(step)) => {
+            let kind = step.value.action.kind;
+            let diagnostic = Diagnostic::new(
+                "plan::destructive",
+                "the plan says it is not destructive, but it is",
+                reader.file,
+                node.span(),
+                "said here",
+            )
+            .and(reader.file, step.span.clone(), format!("`{kind}` is destructive"))
+            .help("write `destructive = true` or leave the key out");
+            reader.push(diagnostic);
+        }
+        // A step with a mistake of its own may be the destructive one; then nothing is known yet.
+        (Some(true), None) if reader.diagnostics.is_empty() => {
+            let message = "the plan says it is destructive, but no action of it is";
+            let help = "write `destructive = false` or leave the key out";
+            reader.report("plan::destructive", message, node.span(), "said here", help);
+        }
+        (Some(_) | None, _) => {}
+    }
+    culprit.is_some()
+}
+
+fn result(reader: &mut Reader, table: &DeTable<'_>) -> PlanResult {
+    let Some(node) = value_of(table, "result") else { return PlanResult::default() };
+    let Some(table) = reader.table(node, "`result`", "`[result]`") else {
+        return PlanResult::default();
+    };
+    reader.unknown_keys(table, "`result`", &["phase", "conditions"]);
+    let phase = value_of(table, "phase").and_then(|node| {
+        reader.choice(node, ("plan::unknown-phase", "phase"), Phase::ALL, Phase::as_str)
+    });
+    let conditions = value_of(table, "conditions")
+        .and_then(|node| reader.conditions(node, "`conditions` of the result"));
+    PlanResult { phase, conditions: Cow::Owned(conditions.unwrap_or_default()) }
+}
