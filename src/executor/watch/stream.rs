@@ -20,6 +20,8 @@ const KNOWN_MAX: usize = 65_536;
 /// What can be watched: runs and machines.
 pub(super) trait Watched: Sized + Send + Sync + 'static {
     type Id: Ord + Clone + Send + Sync;
+    /// Whether an id can be given again after its object was deleted.
+    const RETURNS: bool;
 
     fn id(&self) -> Self::Id;
     fn ordinal(&self) -> u64;
@@ -48,6 +50,7 @@ pub(super) struct Happened<T> {
 
 impl Watched for Run {
     type Id = RunId;
+    const RETURNS: bool = false;
 
     fn id(&self) -> RunId {
         self.id
@@ -109,6 +112,7 @@ impl Watched for Run {
 
 impl Watched for Machine {
     type Id = MachineId;
+    const RETURNS: bool = true;
 
     fn id(&self) -> MachineId {
         self.id.clone()
@@ -236,6 +240,8 @@ impl Opening {
             resume: told,
             sync_at: None,
             floors: Vec::new(),
+            young: BTreeMap::new(),
+            newest_old: u64::MAX,
             known: BTreeMap::new(),
             pending: VecDeque::new(),
             bookmark: None,
@@ -275,6 +281,11 @@ struct Live<T: Watched> {
     /// Per page listed: the last ordinal it covers, and the revision at which it was read. Changes of its objects
     /// up to that revision are in the snapshots already.
     floors: Vec<(u64, Revision)>,
+    /// Ordinals of the objects told as snapshots that were made after the listing began. What happened to a deleted
+    /// object of the same id is not told after them: it would be taken for theirs.
+    young: BTreeMap<T::Id, u64>,
+    /// The last ordinal given before the listing began.
+    newest_old: u64,
     /// Whether objects matched when last seen.
     known: BTreeMap<T::Id, bool>,
     pending: VecDeque<WatchItem<T>>,
@@ -298,6 +309,11 @@ impl<T: Watched> Live<T> {
 
     async fn list(&mut self, after: Option<u64>) -> Result<(), EngineError> {
         let limit = self.subscription.hub.shared.limits.page_size;
+        if after.is_none() && T::RETURNS {
+            let newest = Query { limit: 1, newest_first: true, ..Query::default() };
+            let newest = T::page(self.store.as_ref(), newest).await?;
+            self.newest_old = newest.items.first().map_or(0, |object| object.ordinal());
+        }
         let query = Query { filter: self.filter.clone(), after, limit, ..Query::default() };
         let page = T::page(self.store.as_ref(), query).await?;
         if self.floors.is_empty() {
@@ -306,6 +322,9 @@ impl<T: Watched> Live<T> {
         self.floors.push((page.next.unwrap_or(u64::MAX), page.as_of));
         for object in page.items {
             self.remember(object.id(), true);
+            if object.ordinal() > self.newest_old {
+                self.young.insert(object.id(), object.ordinal());
+            }
             self.pending.push_back(WatchItem::Snapshot(object, page.as_of));
         }
         if page.next.is_some() {
@@ -401,7 +420,7 @@ impl<T: Watched> Live<T> {
         if let Some(sync_at) = self.sync_at.filter(|sync_at| revision > *sync_at) {
             self.moved_to(sync_at);
         }
-        let before = self.resume.unwrap_or_default();
+        let before = self.resume;
         let mut items = Vec::new();
         let mut over = false;
         for change in changes {
@@ -409,20 +428,22 @@ impl<T: Watched> Live<T> {
                 continue;
             }
             let Some(happened) = T::of(change) else { continue };
-            if revision <= self.floor(happened.object.ordinal()) {
+            let ordinal = happened.object.ordinal();
+            let successor = self.young.get(&happened.object.id());
+            if revision <= self.floor(ordinal) || successor.is_some_and(|young| *young > ordinal) {
                 continue;
             }
             over |= happened.object.has_ended()
                 && self.only.as_ref().is_some_and(|only| *only == happened.object.id());
-            items.extend(self.judge(revision, before, happened).await?);
+            items.extend(self.judge(revision, before.unwrap_or_default(), happened).await?);
         }
         let told = !items.is_empty();
         self.pending.extend(items);
         self.moved_to(revision);
         if told {
             self.bookmark = None;
-            if let (Some(resumed), Some(last)) = (self.resume, self.last_told(revision)) {
-                *last = resumed;
+            if let (Some(_), Some(last)) = (before, self.last_told(revision)) {
+                *last = revision;
             }
         }
         if over {
@@ -506,6 +527,7 @@ impl<T: Watched> Live<T> {
             && position >= *newest
         {
             self.floors = Vec::new();
+            self.young = BTreeMap::new();
         }
     }
 
