@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod testing;
 
+pub mod cli;
 pub mod clock;
 pub mod executor;
 pub mod ids;
@@ -13,4 +14,5 @@ pub mod model;
 pub mod pb;
 pub mod plan;
 pub mod provider;
+pub mod server;
 pub mod store;
