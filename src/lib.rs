@@ -13,4 +13,5 @@ pub mod model;
 pub mod pb;
 pub mod plan;
 pub mod provider;
+pub mod server;
 pub mod store;
