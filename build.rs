@@ -7,12 +7,18 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 
 #[path = "src/plan"]
-#[allow(dead_code, unused_imports, reason = "the build needs only a part of what the crate offers")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "the build needs only a part of what the crate offers"
+)]
 mod plan {
     pub(crate) mod action;
     mod check;
     mod check_action;
     mod check_param;
+    mod check_policy;
     mod check_step;
     pub(crate) mod diagnostic;
     pub(crate) mod duration;
@@ -21,6 +27,7 @@ mod plan {
     mod read;
     pub(crate) mod schema;
     pub(crate) mod suggest;
+    mod syntax;
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +38,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Checks `plans/*.toml` and writes them as one static. A mistake in a plan ends the build with what `plan check` would say.
 fn compile_plans() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=plans");
-    println!("cargo::rerun-if-changed=src/plan");
     let mut paths: Vec<PathBuf> = std::fs::read_dir("plans")?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
@@ -204,6 +210,6 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["baremetal/v1/baremetal.proto"], ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("baremetal.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }

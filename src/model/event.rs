@@ -212,7 +212,7 @@ impl Entry {
 pub struct HistoryRow {
     /// Revision of the commit.
     pub revision: Revision,
-    /// Place among the entries of one object in the commit, from 0.
+    /// Place among the entries of the commit, from 0.
     pub index: u32,
     /// When.
     pub at: Timestamp,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::duration::{self, DurationError};
 use super::limits::{DURATION_MS_MAX, LINE_BYTES_MAX};
+use super::read::shown;
 use super::schema::{Param, Plan, Value, ValueKind};
 use super::suggest::nearest;
 
@@ -96,7 +97,7 @@ impl Plan {
                 let known = self.params.iter().map(|param| param.name.to_string()).collect();
                 ParamError::Unknown {
                     plan: self.id.to_string(),
-                    name: shorten(name),
+                    name: shown(name),
                     suggestion,
                     known,
                 }
@@ -125,7 +126,7 @@ fn value(param: &Param, given: Option<&String>) -> Result<Value, ParamError> {
             description: param.description.to_string(),
         });
     };
-    let bad = |wanted: String| ParamError::BadValue { name: name(), wanted, given: shorten(text) };
+    let bad = |wanted: String| ParamError::BadValue { name: name(), wanted, given: shown(text) };
     let value = match param.kind {
         ValueKind::String if text.len() > LINE_BYTES_MAX || text.chars().any(char::is_control) => {
             return Err(bad(format!("one line of at most {LINE_BYTES_MAX} bytes")));
@@ -145,7 +146,7 @@ fn value(param: &Param, given: Option<&String>) -> Result<Value, ParamError> {
         return Ok(value);
     }
     let accepted = param.one_of.iter().map(Value::to_string).collect();
-    Err(ParamError::NotOneOf { name: name(), given: shorten(text), accepted })
+    Err(ParamError::NotOneOf { name: name(), given: shown(text), accepted })
 }
 
 fn duration_hint(error: &DurationError) -> String {
@@ -159,19 +160,6 @@ fn duration_hint(error: &DurationError) -> String {
         | DurationError::UnknownUnit(_)
         | DurationError::Order => "a duration such as 30s, 5m or 1h30m".to_owned(),
     }
-}
-
-/// A request may hold anything; an error message must not.
-fn shorten(text: &str) -> String {
-    let mut short: String = text
-        .chars()
-        .take(80)
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect();
-    if text.chars().nth(80).is_some() {
-        short.push('…');
-    }
-    short
 }
 
 #[cfg(test)]

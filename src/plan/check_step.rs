@@ -10,10 +10,11 @@ use super::action::ActionKind;
 use super::check::{missing, phases};
 use super::check_action::{action, compensation};
 use super::check_param::{Params, in_one_of};
+use super::check_policy::{on_unknown, retry};
 use super::diagnostic::Diagnostic;
-use super::limits::{ATTEMPTS_MAX, BACKOFF_MS_MAX, STEPS_MAX, TIMEOUT_MS_MAX};
+use super::limits::{STEPS_MAX, TIMEOUT_MS_MAX};
 use super::read::{Node, Read, Reader, get, shown, value_of};
-use super::schema::{ErrorClass, Guard, OnUnknown, Retry, Step};
+use super::schema::{Guard, Step};
 
 const STEP_KEYS: &[&str] = &[
     "name",
@@ -28,11 +29,6 @@ const STEP_KEYS: &[&str] = &[
     "compensation",
     "sets",
 ];
-
-/// Defaults of a retry policy.
-const ATTEMPTS_DEFAULT: u32 = 3;
-const BACKOFF_MS_DEFAULT: u64 = 1_000;
-const BACKOFF_MS_MAX_DEFAULT: u64 = 30_000;
 
 /// What the steps of a plan have to know of each other: name, where it stands, and the action.
 struct Outline<'a> {
@@ -183,116 +179,6 @@ fn expected(
     };
     let place = format!("`expected` of {place}");
     reader.duration_within(node, &place, 1, timeout_ms.unwrap_or(TIMEOUT_MS_MAX))
-}
-
-fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Option<Retry> {
-    let mut retry = Retry {
-        max_attempts: ATTEMPTS_DEFAULT,
-        on: Cow::Borrowed(&[ErrorClass::Transient]),
-        backoff_ms: BACKOFF_MS_DEFAULT,
-        backoff_max_ms: BACKOFF_MS_MAX_DEFAULT,
-    };
-    let Some(node) = value_of(step, "retry") else { return Some(retry) };
-    let before = reader.diagnostics.len();
-    let place = format!("`retry` of {place}");
-    let table = reader.table(
-        node,
-        &place,
-        "{ max_attempts = 5, on = [\"transient\"], backoff = \"2s\", backoff_max = \"1m\" }",
-    )?;
-    reader.unknown_keys(table, &place, &["max_attempts", "on", "backoff", "backoff_max"]);
-    if let Some(node) = value_of(table, "max_attempts") {
-        let attempts = reader.integer(
-            node,
-            &format!("`max_attempts` in {place}"),
-            1..=i64::from(ATTEMPTS_MAX),
-        );
-        retry.max_attempts = attempts.and_then(|number| u32::try_from(number).ok())?;
-    }
-    if let Some(node) = value_of(table, "on") {
-        let what = ("plan::unknown-error-class", "error class");
-        let on = reader.choices(
-            node,
-            &format!("`on` in {place}"),
-            what,
-            ErrorClass::ALL,
-            ErrorClass::as_str,
-        )?;
-        if on.is_empty() && reader.diagnostics.len() == before {
-            let help = "write `max_attempts = 1` for a step that must not be tried again";
-            reader.report(
-                "plan::empty-list",
-                "no failure would be retried",
-                node.span(),
-                "empty",
-                help,
-            );
-        }
-        retry.on = Cow::Owned(on);
-    }
-    if let Some(node) = value_of(table, "backoff") {
-        retry.backoff_ms =
-            reader.duration_within(node, &format!("`backoff` in {place}"), 0, BACKOFF_MS_MAX)?;
-        retry.backoff_max_ms = retry.backoff_max_ms.max(retry.backoff_ms);
-    }
-    if let Some(node) = value_of(table, "backoff_max") {
-        let place = format!("`backoff_max` in {place}");
-        retry.backoff_max_ms =
-            reader.duration_within(node, &place, retry.backoff_ms, BACKOFF_MS_MAX)?;
-    }
-    (reader.diagnostics.len() == before).then_some(retry)
-}
-
-fn on_unknown(
-    reader: &mut Reader,
-    step: &DeTable<'_>,
-    place: &str,
-    kind: Option<ActionKind>,
-    action_at: &Range<usize>,
-) -> Option<OnUnknown> {
-    let given = value_of(step, "on_unknown").map(|node| {
-        (
-            reader.choice(
-                node,
-                ("plan::unknown-on-unknown", "`on_unknown`"),
-                OnUnknown::ALL,
-                OnUnknown::as_str,
-            ),
-            node.span(),
-        )
-    });
-    let spec = kind?.spec();
-    match given {
-        None if spec.destructive => {
-            let message = format!("{place} is destructive and does not say `on_unknown`");
-            let help = "say what happens when nobody knows whether it was carried out: `on_unknown = \"verify\"` looks at the \
-                        machine, \"hold\" asks an operator";
-            reader.report(
-                "plan::on-unknown-missing",
-                message,
-                action_at.clone(),
-                format!("`{}` is destructive", spec.kind),
-                help,
-            );
-            None
-        }
-        None => Some(if spec.idempotent { OnUnknown::Retry } else { OnUnknown::Verify }),
-        Some((Some(OnUnknown::Retry), span)) if !spec.idempotent => {
-            let message = format!("`{}` cannot be retried when its outcome is unknown", spec.kind);
-            let diagnostic = Diagnostic::new(
-                "plan::on-unknown-retry",
-                message,
-                reader.file,
-                span,
-                "could carry it out twice",
-            )
-            .and(reader.file, action_at.clone(), format!("`{}` is not idempotent", spec.kind))
-            .help("use \"verify\" (look at the machine) or \"hold\" (ask an operator)");
-            reader.push(diagnostic);
-            None
-        }
-        Some((given, _)) => given,
-    }
 }
 
 fn guard(

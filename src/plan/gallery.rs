@@ -1,5 +1,6 @@
 //! A gallery of broken plans: each mistake that an author can make, and what is said about it.
 
+use super::diagnostic::line_column;
 use super::*;
 
 macro_rules! broken {
@@ -45,7 +46,7 @@ broken![
     "29-empty-lists",
     "30-too-much-text",
     "31-too-many-steps",
-    "32-too-many-errors",
+    "32-syntax-in-a-list",
     "40-duplicate-id-a",
     "40-duplicate-id-b",
     "41-two-defaults-a",
@@ -111,6 +112,13 @@ fn each_mistake_has_a_place_and_a_hint() {
         for diagnostic in diagnostics {
             assert!(diagnostic.code.starts_with("plan::"), "{diagnostic:?}");
             assert!(diagnostic.help.is_some(), "{diagnostic:?}");
+            let (line, column) = line_column(bytes, diagnostic.labels[0].span.start);
+            let text = render(
+                &[SourceFile { name: path, bytes }],
+                std::slice::from_ref(&diagnostic),
+                false,
+            );
+            assert!(text.contains(&format!("{path}:{line}:{column}\n")), "{text}");
             for label in &diagnostic.labels {
                 assert!(
                     label.span.start <= label.span.end && label.span.end <= bytes.len(),
@@ -128,6 +136,20 @@ fn large_files_are_refused_unread() {
     let diagnostics = compile(&files).unwrap_err();
     assert_eq!(diagnostics[0].code, "plan::too-large");
     assert!(render(&files, &diagnostics, false).len() < 1_000);
+}
+
+#[test]
+fn mistakes_without_end_are_cut_short() {
+    let text: String = (0..60).map(|number| format!("key-{number} = 1\n")).collect();
+    let files = [SourceFile { name: "x.toml", bytes: text.as_bytes() }];
+    let diagnostics = compile(&files).unwrap_err();
+    assert_eq!(diagnostics.len(), limits::DIAGNOSTICS_PER_FILE_MAX + 1);
+    let last = diagnostics.last().unwrap();
+    // Besides the 60 keys, id, phases and steps are missing; those three stand at the first line.
+    assert_eq!(
+        (last.code, last.message.as_str()),
+        ("plan::too-many-errors", "13 more errors in this file")
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod canonical;
 mod check;
 mod check_action;
 mod check_param;
+mod check_policy;
 mod check_step;
 pub mod diagnostic;
 pub mod duration;
@@ -18,6 +19,7 @@ mod read;
 pub mod registry;
 pub mod schema;
 pub mod suggest;
+mod syntax;
 
 pub use action::{Action, ActionKind, ActionSpec, Arg, ArgSpec, Capability};
 pub use bind::ParamError;

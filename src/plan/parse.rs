@@ -1,7 +1,5 @@
 //! From plan files to plans: every mistake of every file at once, or all plans.
 
-use std::ops::Range;
-
 use toml::de::DeTable;
 
 use super::check;
@@ -9,6 +7,7 @@ use super::diagnostic::{Diagnostic, SourceFile};
 use super::limits::{DIAGNOSTICS_PER_FILE_MAX, FILE_BYTES_MAX, FILES_MAX};
 use super::read::{Read, Reader};
 use super::schema::{Plan, RunType};
+use super::syntax;
 
 /// What one file amounts to. The id and the default are there even where other parts of the file are wrong, so that clashes between
 /// files are reported in the same go.
@@ -92,41 +91,19 @@ fn one_file(reader: &mut Reader, file: &SourceFile<'_>) -> Option<Checked> {
             return None;
         }
     };
-    let (document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
+    let mistakes = syntax::mistakes(reader.file, text);
+    if !mistakes.is_empty() {
         // What the parser could save of a broken file would only give follow-up errors.
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            reader.push(syntax(reader.file, text, error.message(), span));
-        }
+        reader.diagnostics.extend(mistakes);
         return None;
     }
+    let (document, _) = DeTable::parse_recoverable(text);
     if document.get_ref().is_empty() {
         let help = "a plan begins with `id = \"plan/NAME\"` and has `[[steps]]`";
         reader.report("plan::empty", "the file says nothing", 0..0, "", help);
         return None;
     }
     Some(check::plan(reader, document.get_ref()))
-}
-
-fn syntax(file: usize, text: &str, message: &str, span: Range<usize>) -> Diagnostic {
-    let help = if message.contains("duplicate key") {
-        "a key may be given once; remove or rename one of them"
-    } else if message.contains("must be quoted") {
-        "put text and durations in double quotes"
-    } else if message.contains("recursion") {
-        "no plan needs that many levels"
-    } else {
-        "plan files are TOML 1.1: `key = value`, `[table]`, `[[steps]]`"
-    };
-    // An end of line or file is no place that can be underlined; what comes before it is.
-    let span = if text[..span.start.min(text.len())].ends_with('\n') && span.start >= text.len() {
-        span.start - 1..span.start
-    } else {
-        span
-    };
-    Diagnostic::new("plan::syntax", format!("this is not TOML: {message}"), file, span, "")
-        .help(help)
 }
 
 /// Two plans of one id, two defaults of one run type.
@@ -180,3 +157,6 @@ fn clashes(checked: &[(usize, Checked)], diagnostics: &mut Vec<Diagnostic>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

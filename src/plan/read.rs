@@ -103,7 +103,7 @@ impl Reader {
     pub(super) fn string<'a>(&mut self, node: Node<'a, '_>, place: &str) -> Option<&'a str> {
         let text = node.get_ref().as_str();
         if text.is_none() {
-            self.wrong_type(place, "a string", node, "put the text in quotes");
+            self.wrong_type(place, "a string", node, "write one text, in double quotes");
         }
         text
     }
@@ -151,7 +151,8 @@ impl Reader {
         bytes_max: usize,
         lines: bool,
     ) -> Option<Cow<'static, str>> {
-        let text = self.string(node, place)?;
+        // A plan saved on another system is the same plan, with the same digest.
+        let text = self.string(node, place)?.replace("\r\n", "\n");
         if text.len() > bytes_max {
             let message = format!("{place} is too long");
             let label = format!("{} bytes", text.len());
@@ -174,7 +175,7 @@ impl Reader {
             self.report("plan::control-character", message, node.span(), "", help);
             return None;
         }
-        Some(Cow::Owned(text.to_owned()))
+        Some(Cow::Owned(text))
     }
 
     /// A name of letters, digits and `-`; `what` says of what.
@@ -412,7 +413,7 @@ pub(super) fn shown(text: &str) -> String {
 pub(super) fn did_you_mean(name: &str, known: &[&str], intro: &str) -> String {
     match nearest(name, known.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
-        None if known.is_empty() => "there are none".to_owned(),
+        None if known.is_empty() => "there is none yet".to_owned(),
         None => format!("{intro}: {}", known.join(", ")),
     }
 }

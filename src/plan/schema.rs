@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::action::Action;
+use super::action::{Action, Capability};
 
 /// Declares an enum whose variants have one stable text each, with `ALL`, `as_str` and `parse`.
 macro_rules! names {
@@ -246,6 +246,15 @@ impl Plan {
     /// The step of this name.
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.name == name)
+    }
+
+    /// What a provider must offer for each step, compensations included.
+    pub fn capabilities(&self) -> impl Iterator<Item = (&Step, Capability)> {
+        self.steps.iter().flat_map(|step| {
+            std::iter::once(&step.action)
+                .chain(&step.compensation)
+                .map(move |action| (step, action.spec().capability))
+        })
     }
 
     /// The parameter of this name.

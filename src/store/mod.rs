@@ -1,7 +1,14 @@
-//! What the engine asks of storage; implementations live in `memory` and `sqlite`.
+//! What the engine asks of storage; implementations live in [`memory`] and `sqlite`.
 //!
 //! The database is the truth and memory a cache held by whoever owns the work. Every write is conditional on the
 //! revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
+
+mod check;
+pub(crate) mod codec;
+pub mod memory;
+mod page;
+#[cfg(test)]
+mod samples;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,16 +19,22 @@ use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, Entry, HistoryRow, LogChunk, Machine, Run, RunDelta};
 
+/// Most rows that a page of a list examines for a filter that no index serves.
+pub const SCAN_ROWS_MAX: usize = 10_000;
+
+/// Most runs, most request ids and most changes of machines that one [`Store::trim`] forgets.
+pub const TRIM_ROWS_MAX: usize = 1_000;
+
 /// Boxed future of a store call. A commit is never cheaper than one disk flush, so the box is noise.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Why a store call did not do what was asked. Nothing was written unless the variant says otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else wrote first: read again, decide again.
+    /// Somebody else wrote first: read again, decide again. An object that a batch names twice conflicts with itself.
     #[error("{kind} {id} is at revision {stored}, not at the expected {expected}")]
     Conflict {
-        /// "machine" or "run".
+        /// "machine", "run", or "log of run": then the two numbers are offsets, since a log has no gaps.
         kind: &'static str,
         /// Its id.
         id: String,
@@ -198,12 +211,12 @@ pub enum Subject {
 /// What to forget. Nothing of an active run is ever forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Runs that ended before this instant go, with their history, logs and request ids; machine history before it
-    /// goes too.
+    /// Runs that ended before this instant go, with their history and logs; machine history before it goes too.
     pub ended_before: Timestamp,
-    /// Of the ended runs, at most this many newest are kept.
+    /// Of the ended runs, at most this many are kept: those that ended last.
     pub ended_runs_max: u64,
-    /// Request ids used before this instant go, unless their object is an active run.
+    /// Request ids used before this instant go, unless their object is an active run. They outlive their object, so
+    /// that a late repetition never starts a run anew.
     pub requests_before: Timestamp,
 }
 
@@ -212,7 +225,7 @@ pub struct Retention {
 pub struct Trimmed {
     /// Runs.
     pub runs: u64,
-    /// History rows.
+    /// Changes of machines and runs, with their entries.
     pub changes: u64,
     /// Request ids.
     pub requests: u64,
@@ -220,7 +233,7 @@ pub struct Trimmed {
 
 /// Hears of every commit, in the order of revisions, after it is durable and before its writer is answered.
 pub trait Listener: Send + Sync {
-    /// Called from the commit path: must not block.
+    /// Called from the commit path: must not block, and must not call the store.
     fn committed(&self, revision: Revision, changes: &[Change], logs: &[Arc<LogChunk>]);
 }
 
@@ -228,7 +241,7 @@ pub trait Listener: Send + Sync {
 pub trait Store: Send + Sync + 'static {
     /// Writes all of `batch` or nothing; resolves once it is durable. The commit goes on if the future is dropped.
     ///
-    /// Preconditions are checked in this order: request id, `holds`, machines, runs.
+    /// Preconditions are checked in this order: request id, `holds`, machines, deletions, runs, logs.
     fn commit(&self, batch: Batch) -> Fut<'_, Committed>;
     /// One machine.
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>>;

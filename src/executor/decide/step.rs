@@ -344,12 +344,6 @@ impl Draft {
     }
 }
 
-/// What was seen, for an event that came from an observation.
-#[must_use]
-pub fn seen(event: Event) -> Option<Seen> {
-    if let Event::Observed(seen) = event { Some(seen) } else { None }
-}
-
 fn class_name(event: Event) -> &'static str {
     match event {
         Event::CallFailed(class) => match class {

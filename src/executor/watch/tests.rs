@@ -1,0 +1,346 @@
+mod property;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio_stream::StreamExt as _;
+
+use super::*;
+use crate::clock::TokioClock;
+use crate::executor::logs::{LogQuery, follow_logs};
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::run::State as RunState;
+use crate::model::filter::Subject;
+use crate::model::{Actor, EntryKind, LogStream, MachineSpec, RunDelta, RunType};
+use crate::store::memory::MemoryStore;
+use crate::store::{Batch, Committed, MachineWrite, RunWrite};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+type Items<T> = Pin<Box<dyn Stream<Item = Result<WatchItem<T>, EngineError>> + Send>>;
+
+struct World {
+    store: Arc<MemoryStore>,
+    hub: WatchHub,
+}
+
+impl World {
+    fn new(limits: WatchLimits) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let hub = WatchHub::new(Arc::new(TokioClock::new(NOW)), limits);
+        store.listen(Arc::new(hub.clone()));
+        Self { store, hub }
+    }
+
+    fn machines(&self, filter: &str, start: Start) -> Items<Machine> {
+        let filter = Filter::parse(filter, Subject::Machine).unwrap();
+        Box::pin(self.hub.watch_machines(self.store.clone(), filter, start))
+    }
+
+    fn runs(&self, filter: &str, start: Start) -> Items<Run> {
+        let filter = Filter::parse(filter, Subject::Run).unwrap();
+        Box::pin(self.hub.watch_runs(self.store.clone(), filter, start))
+    }
+
+    async fn commit(&self, batch: Batch) -> Committed {
+        self.store.commit(Batch { at: NOW, ..batch }).await.unwrap()
+    }
+
+    async fn register(&self, name: &str) -> Arc<Machine> {
+        let batch = Batch { machines: vec![write(machine(name))], ..Batch::default() };
+        self.commit(batch).await.machines.remove(0)
+    }
+
+    async fn write_run(&self, run: Run, logs: Vec<LogChunk>) -> Arc<Run> {
+        let before = self.store.run(run.id).await.unwrap();
+        let delta = RunDelta::between(before.as_deref(), &run);
+        let kind = if before.is_none() { EntryKind::RunCreated } else { EntryKind::RunStarted };
+        let entries = vec![Entry::new(kind, Actor::engine())];
+        let runs = vec![RunWrite { run, delta, entries }];
+        self.commit(Batch { runs, logs, ..Batch::default() }).await.runs.remove(0)
+    }
+}
+
+fn machine(name: &str) -> Machine {
+    let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
+    Machine::registered(MachineId::parse(name).unwrap(), BTreeMap::new(), spec, NOW)
+}
+
+fn write(machine: Machine) -> MachineWrite {
+    let kind = if machine.revision == Revision(0) {
+        EntryKind::MachineRegistered
+    } else {
+        EntryKind::PhaseChanged
+    };
+    MachineWrite { machine, entries: vec![Entry::new(kind, Actor::engine())] }
+}
+
+fn run(number: u64, machine: &str) -> Run {
+    Run {
+        id: RunId::new(NOW, [number, 0]),
+        machine_id: MachineId::parse(machine).unwrap(),
+        provider: "fake".to_owned(),
+        request_id: String::new(),
+        run_type: RunType::Reboot,
+        plan_id: "plan/reboot".to_owned(),
+        plan_digest: String::new(),
+        parameters: BTreeMap::new(),
+        state: RunState::Pending,
+        steps: Vec::new(),
+        current_step: None,
+        error: None,
+        hold: None,
+        cancel_requested_at: None,
+        queued_at: None,
+        retry_of: None,
+        requested_by: Actor::operator("ann"),
+        reason: String::new(),
+        forced: false,
+        created_at: NOW,
+        started_at: None,
+        finished_at: None,
+        log_chunks: 0,
+        ordinal: 0,
+        revision: Revision(0),
+    }
+}
+
+fn chunk(run: &Run, offset: u64, step: &str) -> LogChunk {
+    LogChunk {
+        run_id: run.id,
+        offset,
+        at: NOW,
+        step: step.to_owned(),
+        attempt: 1,
+        stream: LogStream::Stdout,
+        text: format!("line {offset}\n"),
+        truncated: false,
+    }
+}
+
+/// What is there without waiting.
+fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
+    Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+fn drain<T>(stream: &mut Items<T>) -> Vec<String>
+where
+    WatchItem<T>: Told,
+{
+    let mut told = Vec::new();
+    loop {
+        match poll(stream) {
+            Poll::Ready(Some(Ok(item))) => told.push(item.told()),
+            Poll::Ready(Some(Err(error))) => told.push(format!("error: {error}")),
+            Poll::Ready(None) => {
+                told.push("end".to_owned());
+                return told;
+            }
+            Poll::Pending => return told,
+        }
+    }
+}
+
+/// A line for each item, for the tests below.
+trait Told {
+    fn told(&self) -> String;
+}
+
+fn tell<T>(item: &WatchItem<T>, name: impl Fn(&T) -> String) -> String {
+    match item {
+        WatchItem::Snapshot(object, as_of) => format!("snapshot {} @{as_of}", name(object)),
+        WatchItem::Synced(revision) => format!("synced @{revision}"),
+        WatchItem::Change { revision, resume, object, .. } => {
+            format!("change {} @{revision} resume {resume}", name(object))
+        }
+        WatchItem::Removed { revision, resume, object, .. } => {
+            format!("removed {} @{revision} resume {resume}", name(object))
+        }
+        WatchItem::Bookmark(revision) => format!("bookmark @{revision}"),
+    }
+}
+
+impl Told for WatchItem<Machine> {
+    fn told(&self) -> String {
+        tell(self, |machine| format!("{} {}", machine.id, machine.phase))
+    }
+}
+
+impl Told for WatchItem<Run> {
+    fn told(&self) -> String {
+        tell(self, |run| format!("{} {}", run.machine_id, run.phase()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_lists_then_follows_and_tells_what_leaves() {
+    let world = World::new(WatchLimits::default());
+    let first = world.register("m-1").await;
+    let mut all = world.machines("", Start::Snapshot);
+    let mut fresh = world.machines("phase=FACTORY_READY", Start::Snapshot);
+    assert_eq!(drain(&mut all), ["snapshot m-1 FACTORY_READY @1", "synced @1"]);
+    assert_eq!(drain(&mut fresh), ["snapshot m-1 FACTORY_READY @1", "synced @1"]);
+
+    let ready = Machine { phase: Phase::Ready, ..(*first).clone() };
+    let batch = Batch { machines: vec![write(ready), write(machine("m-2"))], ..Batch::default() };
+    let second = world.commit(batch).await.machines[1].clone();
+    assert_eq!(
+        drain(&mut all),
+        ["change m-1 READY @2 resume 1", "change m-2 FACTORY_READY @2 resume 2"]
+    );
+    assert_eq!(
+        drain(&mut fresh),
+        ["removed m-1 READY @2 resume 1", "change m-2 FACTORY_READY @2 resume 2"]
+    );
+
+    let deleted = vec![(second.id.clone(), second.revision)];
+    world.commit(Batch { deleted, ..Batch::default() }).await;
+    assert_eq!(drain(&mut all), ["removed m-2 FACTORY_READY @3 resume 3"]);
+    assert_eq!(drain(&mut fresh), ["removed m-2 FACTORY_READY @3 resume 3"]);
+    // A resumed watch asks the history what matched before.
+    let mut late = world.machines("phase=FACTORY_READY", Start::Resume(Revision(1)));
+    assert_eq!(
+        drain(&mut late),
+        [
+            "removed m-1 READY @2 resume 1",
+            "change m-2 FACTORY_READY @2 resume 2",
+            "removed m-2 FACTORY_READY @3 resume 3"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_one_run_ends_after_its_terminal_state() {
+    let world = World::new(WatchLimits::default());
+    world.register("m-1").await;
+    let pending = world.write_run(run(1, "m-1"), Vec::new()).await;
+    let filter = format!("run_id={}", pending.id);
+    let mut watch = world.runs(&filter, Start::Snapshot);
+    assert_eq!(drain(&mut watch), ["snapshot m-1 PENDING @2", "synced @2"]);
+    let ended = Run { state: RunState::Succeeded, ..(*pending).clone() };
+    world.write_run(ended, Vec::new()).await;
+    assert_eq!(drain(&mut watch), ["change m-1 SUCCEEDED @3 resume 3", "end"]);
+    for (start, told) in [
+        (Start::Snapshot, vec!["snapshot m-1 SUCCEEDED @3", "synced @3", "end"]),
+        (Start::Resume(Revision(2)), vec!["change m-1 SUCCEEDED @3 resume 3", "end"]),
+        (Start::Resume(Revision(3)), vec!["end"]),
+        (Start::Now, vec!["synced @3", "end"]),
+    ] {
+        assert_eq!(drain(&mut world.runs(&filter, start)), told, "{start:?}");
+    }
+    let mut narrow = world.runs(&format!("{filter} AND phase=PENDING"), Start::Resume(Revision(2)));
+    assert_eq!(drain(&mut narrow), ["removed m-1 SUCCEEDED @3 resume 3", "end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_watch_sends_bookmarks_that_count_commits_of_others() {
+    let world = World::new(WatchLimits::default());
+    world.register("m-1").await;
+    let mut watch = world.machines("machine_id=m-1", Start::Now);
+    assert_eq!(drain(&mut watch), ["synced @1"]);
+    world.register("m-2").await;
+    let before = world.hub.shared.clock.now();
+    assert_eq!(watch.next().await.unwrap().unwrap().told(), "bookmark @2");
+    assert_eq!(world.hub.shared.clock.now().since(before), Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_are_bounded_and_give_their_place_back() {
+    let world = World::new(WatchLimits { watchers_max: 2, ..WatchLimits::default() });
+    let mut open: Vec<_> = (0..2).map(|_| world.machines("", Start::Now)).collect();
+    for watch in &mut open {
+        assert_eq!(drain(watch), ["synced @0"]);
+    }
+    let refused = drain(&mut world.machines("", Start::Now));
+    assert_eq!(refused, ["error: 2 watches are open, and no more are allowed", "end"]);
+    open.pop();
+    assert_eq!(drain(&mut world.machines("", Start::Now)), ["synced @0"]);
+    drop(open);
+    assert_eq!(world.hub.watchers(), 0);
+    assert!(lock(&world.hub.shared.state).queues.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_watches_after_what_they_have() {
+    let world = World::new(WatchLimits::default());
+    let mut watch = world.machines("", Start::Now);
+    assert_eq!(drain(&mut watch), ["synced @0"]);
+    world.register("m-1").await;
+    world.hub.close();
+    let told = drain(&mut watch);
+    assert_eq!(
+        told,
+        ["change m-1 FACTORY_READY @1 resume 1", "error: the server is shutting down", "end"]
+    );
+    assert_eq!(drain(&mut world.machines("", Start::Now))[0], "error: the server is shutting down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_of_another_store_is_refused() {
+    let world = World::new(WatchLimits::default());
+    let told = drain(&mut world.machines("", Start::Resume(Revision(7))));
+    assert!(
+        told[0].starts_with("error: resume_from: is 7, but the newest revision is 0"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lagging_watcher_is_marked_and_catches_up() {
+    let world = World::new(WatchLimits { queue_changes_max: 3, ..WatchLimits::default() });
+    let mut watch = world.machines("", Start::Now);
+    assert_eq!(drain(&mut watch), ["synced @0"]);
+    for number in 1..=10 {
+        world.register(&format!("m-{number}")).await;
+    }
+    assert_eq!(world.hub.lagging(), 1);
+    let told = drain(&mut watch);
+    assert_eq!(told.len(), 10);
+    assert_eq!(told[9], "change m-10 FACTORY_READY @10 resume 10");
+    assert_eq!(world.hub.lagging(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_are_replayed_then_followed_to_the_end_of_the_run() {
+    let world = World::new(WatchLimits::default());
+    world.register("m-1").await;
+    let pending = world.write_run(run(1, "m-1"), Vec::new()).await;
+    let grown = Run { log_chunks: 2, state: RunState::Running, ..(*pending).clone() };
+    let chunks = vec![chunk(&grown, 0, "drain"), chunk(&grown, 1, "reboot")];
+    let running = world.write_run(grown, chunks).await;
+    let follow = |query: LogQuery| {
+        Box::pin(follow_logs(world.store.clone(), world.hub.clone(), running.id, query))
+    };
+    let offsets = |stream: &mut Pin<Box<_>>| {
+        let mut offsets = Vec::new();
+        while let Poll::Ready(Some(chunk)) = poll(stream) {
+            let chunk: Arc<LogChunk> = Result::unwrap(chunk);
+            offsets.push(chunk.offset);
+        }
+        offsets
+    };
+    let mut all = follow(LogQuery { follow: true, ..LogQuery::default() });
+    let mut tail = follow(LogQuery { follow: true, tail: Some(1), ..LogQuery::default() });
+    let query = LogQuery { follow: true, step: "reboot".to_owned(), ..LogQuery::default() };
+    let mut step = follow(query);
+    let mut stored = follow(LogQuery { from: 1, ..LogQuery::default() });
+    assert_eq!(offsets(&mut all), [0, 1]);
+    assert_eq!(offsets(&mut tail), [1]);
+    assert_eq!(offsets(&mut step), [1]);
+    assert_eq!(offsets(&mut stored), [1]);
+    assert!(matches!(poll(&mut stored), Poll::Ready(None)), "not following, so it is over");
+
+    let grown = Run { log_chunks: 3, state: RunState::Succeeded, ..(*running).clone() };
+    let last = vec![chunk(&grown, 2, "reboot")];
+    world.write_run(grown, last).await;
+    for stream in [&mut all, &mut tail, &mut step] {
+        assert_eq!(offsets(stream), [2]);
+        assert!(matches!(poll(stream), Poll::Ready(None)), "over with the run");
+    }
+    assert_eq!(world.hub.watchers(), 0);
+    let unknown = RunId::new(NOW, [99, 0]);
+    let query = LogQuery::default();
+    let mut none = Box::pin(follow_logs(world.store.clone(), world.hub.clone(), unknown, query));
+    assert!(matches!(poll(&mut none), Poll::Ready(Some(Err(EngineError::NotFound { .. })))));
+}

@@ -1,0 +1,200 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::plan::{Condition, ErrorClass, OnUnknown, Phase, Value, render};
+
+/// Uses every key that a plan can have.
+const EVERYTHING: &str = r#"
+id = "plan/everything"
+display_name = "Everything"
+description = """
+Uses every key.
+In two lines."""
+default_for = "UPGRADE"
+destructive = true
+allowed_phases = ["MAINTENANCE", "READY"]
+refused_effective = ["IN_SERVICE", "PROVISIONING"]
+refused_hint = "Not now."
+required_conditions = { Reachable = true, Degraded = false }
+
+[params.wipe]
+kind = "boolean"
+default = true
+description = "Whether to erase first."
+
+[params.image]
+kind = "string"
+one_of = ["debian-13", "ubuntu-24.04"]
+
+[params.settle]
+kind = "duration"
+default = "1m30s"
+
+[params.level]
+kind = "integer"
+default = 0x10
+
+[[steps]]
+name = "wipe"
+action = "wipe"
+args = { method = "quick" }
+timeout = "2h"
+expected = "20m"
+retry = { max_attempts = 4, on = ["permanent", "transient"], backoff = "2s", backoff_max = "1m" }
+on_unknown = "hold"
+when = { param = { wipe = true, level = 16 }, condition = { InCustomerCluster = false }, phase = ["READY", "MAINTENANCE"] }
+
+[[steps]]
+name = "repave"
+action = "repave"
+args = { image = { param = "image" } }
+on_unknown = "retry"
+needs = ["wipe"]
+compensation = { action = "notify", args = { channel = "operators" } }
+
+[[steps]]
+name = "mint"
+action = "mint-join"
+
+[[steps]]
+name = "join"
+action = "join"
+needs = ["mint", "wipe"]
+sets = { InCustomerCluster = true, Reachable = true }
+
+[[steps]]
+name = "check"
+action = "verify"
+args = { settle = { param = "settle" } }
+timeout = "10s"
+retry = { max_attempts = 1, backoff = "2m" }
+
+[result]
+phase = "READY"
+conditions = { NeedsIntervention = false }
+"#;
+
+fn compiled(text: &str) -> Plan {
+    let files = [SourceFile { name: "x.toml", bytes: text.as_bytes() }];
+    let mut plans = compile(&files)
+        .unwrap_or_else(|diagnostics| panic!("{}", render(&files, &diagnostics, false)));
+    plans.remove(0)
+}
+
+#[test]
+fn reads_every_key() {
+    crate::assert_golden!("plan_everything", format!("{:#?}", compiled(EVERYTHING)));
+}
+
+#[test]
+fn line_ends_and_byte_order_mark_change_nothing() {
+    let plan = compiled(EVERYTHING);
+    assert_eq!(compiled(&format!("\u{feff}{EVERYTHING}")), plan);
+    assert_eq!(compiled(&EVERYTHING.replace('\n', "\r\n")), plan);
+}
+
+#[test]
+fn defaults_are_sane() {
+    let plan = compiled(
+        "id = \"plan/small\"\nallowed_phases = [\"READY\"]\n[[steps]]\nname = \"a\"\naction = \"notify\"\n",
+    );
+    assert_eq!(
+        (plan.display_name.as_ref(), plan.run_type(), plan.destructive),
+        ("small", RunType::Custom, false)
+    );
+    let step = &plan.steps[0];
+    // Not idempotent, so never told twice blindly.
+    assert_eq!(
+        (step.on_unknown, step.timeout_ms, step.expected_ms),
+        (OnUnknown::Verify, 60_000, 2_000)
+    );
+    assert!(
+        step.retry.again(ErrorClass::Transient, 2) && !step.retry.again(ErrorClass::Transient, 3)
+    );
+    assert!(!step.retry.again(ErrorClass::Permanent, 1));
+}
+
+#[test]
+fn expected_never_outgrows_the_timeout() {
+    let check = compiled(EVERYTHING);
+    let check = check.step("check").unwrap();
+    assert_eq!((check.timeout_ms, check.expected_ms), (10_000, 5_000));
+    assert_eq!((check.retry.backoff_ms, check.retry.backoff_max_ms), (120_000, 120_000));
+}
+
+#[test]
+fn guards_hold_when_all_of_it_does() {
+    let plan = compiled(EVERYTHING);
+    let guard = plan.steps[0].when.as_ref().unwrap();
+    let given = |wipe: &str| {
+        BTreeMap::from([
+            ("image".to_owned(), "debian-13".to_owned()),
+            ("wipe".to_owned(), wipe.to_owned()),
+        ])
+    };
+    let (yes, no) = (plan.bind(&given("true")).unwrap(), plan.bind(&given("false")).unwrap());
+    let in_cluster = |condition| condition == Condition::InCustomerCluster;
+    assert!(guard.holds(&yes, Phase::Ready, |_| false));
+    assert!(!guard.holds(&no, Phase::Ready, |_| false));
+    assert!(!guard.holds(&yes, Phase::Rma, |_| false));
+    assert!(!guard.holds(&yes, Phase::Ready, in_cluster));
+}
+
+#[test]
+fn arguments_resolve_to_values() {
+    let plan = compiled(EVERYTHING);
+    let params =
+        plan.bind(&BTreeMap::from([("image".to_owned(), "debian-13".to_owned())])).unwrap();
+    let texts = |name: &str| {
+        let action = &plan.step(name).unwrap().action;
+        action
+            .resolve(&params)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(texts("wipe"), ["method=quick"]);
+    assert_eq!(texts("repave"), ["image=debian-13"]);
+    assert_eq!(texts("mint"), ["ttl=15m"]);
+    assert_eq!(texts("check"), ["settle=1m30s"]);
+    let undo = plan.step("repave").unwrap().compensation.as_ref().unwrap();
+    assert_eq!(undo.resolve(&params)["channel"], Value::Str("operators".into()));
+}
+
+#[test]
+fn capabilities_include_those_of_compensations() {
+    let plan = compiled(EVERYTHING);
+    let texts: Vec<String> = plan
+        .capabilities()
+        .map(|(step, capability)| format!("{} {capability}", step.name))
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "wipe wipe",
+            "repave imaging",
+            "repave notify",
+            "mint cluster-join",
+            "join cluster-join",
+            "check probe"
+        ]
+    );
+}
+
+#[test]
+fn plans_come_sorted_by_id() {
+    let text = |id: &str| {
+        format!(
+            "id = \"plan/{id}\"\nallowed_phases = [\"READY\"]\n[[steps]]\nname = \"a\"\naction = \"drain\"\n"
+        )
+    };
+    let (b, a) = (text("b"), text("a"));
+    let files = [
+        SourceFile { name: "1.toml", bytes: b.as_bytes() },
+        SourceFile { name: "2.toml", bytes: a.as_bytes() },
+    ];
+    let ids: Vec<String> =
+        compile(&files).unwrap().into_iter().map(|plan| plan.id.into_owned()).collect();
+    assert_eq!(ids, ["plan/a", "plan/b"]);
+    assert_eq!(compile(&[]), Ok(Vec::new()));
+}

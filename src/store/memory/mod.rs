@@ -1,0 +1,143 @@
+//! Store in memory: for tests, the simulation and `--ephemeral`. Nothing survives the process.
+//!
+//! Everything is ordered (no hash maps), so a simulation replays exactly. A call does its whole work when its future
+//! is polled for the first time, without waiting in between: a future that is dropped before that did nothing, one
+//! that was polled has been applied. Wrappers that inject faults or delays can rely on this.
+
+mod commit;
+mod read;
+mod state;
+mod trim;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::state::State;
+use super::{
+    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
+    Subject, Trimmed,
+};
+use crate::ids::{MachineId, Revision, RunId};
+use crate::model::filter::Filter;
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
+
+/// [`Store`] that keeps everything in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    /// Locked for the whole of a commit, so that listeners hear in the order of revisions.
+    listeners: Mutex<Vec<Arc<dyn Listener>>>,
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state; a panic of another caller left it between two calls, never inside one.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = self.state().commit(batch)?;
+        for listener in listeners.iter() {
+            listener.committed(applied.committed.revision, &applied.changes, &applied.logs);
+        }
+        Ok(applied.committed)
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+        Box::pin(async move { self.apply(batch) })
+    }
+
+    fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
+        Box::pin(async move { Ok(self.state().machine(id)) })
+    }
+
+    fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
+        Box::pin(async move { Ok(self.state().machine_at(id, at)) })
+    }
+
+    fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
+        Box::pin(async move { Ok(self.state().run(id)) })
+    }
+
+    fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
+        Box::pin(async move { Ok(self.state().run_at(id, at).map(Arc::new)) })
+    }
+
+    fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {
+        Box::pin(async move { Ok(self.state().machines(&query)) })
+    }
+
+    fn runs(&self, query: Query) -> Fut<'_, Page<Run>> {
+        Box::pin(async move { Ok(self.state().runs(&query)) })
+    }
+
+    fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
+        Box::pin(async move { Ok(self.state().count_machines(&filter)) })
+    }
+
+    fn count_runs(&self, filter: Filter) -> Fut<'_, u64> {
+        Box::pin(async move { Ok(self.state().count_runs(&filter)) })
+    }
+
+    fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>> {
+        Box::pin(async move { Ok(self.state().plans.get(digest).cloned()) })
+    }
+
+    fn request<'a>(
+        &'a self,
+        scope: &'a str,
+        request_id: &'a str,
+    ) -> Fut<'a, Option<RequestRecord>> {
+        Box::pin(async move { Ok(self.state().request_record(scope, request_id).cloned()) })
+    }
+
+    fn history(
+        &self,
+        subject: Subject,
+        after: Option<(Revision, u32)>,
+        limit: usize,
+    ) -> Fut<'_, Vec<HistoryRow>> {
+        Box::pin(async move { Ok(self.state().history(&subject, after, limit)) })
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>> {
+        Box::pin(async move { self.state().changes_after(after, limit) })
+    }
+
+    fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
+        Box::pin(async move { Ok(self.state().logs_from(run, from, limit)) })
+    }
+
+    fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
+        Box::pin(async move {
+            let state = self.state();
+            Ok((state.revision, state.compacted))
+        })
+    }
+
+    fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
+        Box::pin(async move { Ok(self.state().trim(retention)) })
+    }
+
+    fn listen(&self, listener: Arc<dyn Listener>) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+}

@@ -1,0 +1,217 @@
+//! Reads: by id, by page, as of a revision, and the feed of changes.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::state::{Image, Place, State};
+use crate::ids::{MachineId, Revision, RunId};
+use crate::model::filter::Filter;
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Run, RunDelta};
+use crate::store::page::Filling;
+use crate::store::{Page, Query, StoreError, Subject};
+
+impl State {
+    pub(super) fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {
+        self.machines.get(self.machine_ids.get(id)?).cloned()
+    }
+
+    pub(super) fn machine_at(&self, id: &MachineId, at: Revision) -> Option<Arc<Machine>> {
+        let places = self.changes_of.get(id).into_iter();
+        let newest_first = places.flat_map(|places| places.range(..=(at, u32::MAX)).rev());
+        for place in newest_first {
+            match &self.changes[place].image {
+                Image::Machine(machine) => return Some(machine.clone()),
+                Image::Deleted(_) => return None,
+                Image::Run { .. } => {}
+            }
+        }
+        // No change of it is kept: it is known only if it has not changed since.
+        self.machine(id).filter(|machine| machine.revision <= at)
+    }
+
+    pub(super) fn run(&self, id: RunId) -> Option<Arc<Run>> {
+        self.runs.get(self.run_ids.get(&id)?).map(|row| row.run.clone())
+    }
+
+    pub(super) fn run_at(&self, id: RunId, at: Revision) -> Option<Run> {
+        self.fold(*self.run_ids.get(&id)?, (at, u32::MAX))
+    }
+
+    /// The run after its last change that is not after `to`.
+    fn fold(&self, ordinal: u64, to: Place) -> Option<Run> {
+        let places = self.runs.get(&ordinal)?.changes.iter().take_while(|place| **place <= to);
+        places.fold(None, |before, place| match &self.changes[place].image {
+            Image::Run { delta, .. } => Some(RunDelta::clone(delta).apply(before)),
+            Image::Machine(_) | Image::Deleted(_) => before,
+        })
+    }
+
+    pub(super) fn machines(&self, query: &Query) -> Page<Machine> {
+        let mut page = Filling::new(query);
+        let matches = |machine: &Arc<Machine>| query.filter.matches_machine(machine);
+        if let Some(id) = query.filter.pinned("machine_id") {
+            let machine = MachineId::parse(id).ok().and_then(|id| self.machine(&id));
+            if let Some(machine) = machine.filter(|machine| contains(query, machine.ordinal)) {
+                page.push(machine.ordinal, Some(machine).filter(matches));
+            }
+        } else {
+            for (ordinal, machine) in directed(query, self.machines.range(bounds(query))) {
+                if page.is_full() {
+                    break;
+                }
+                page.push(*ordinal, Some(machine.clone()).filter(matches));
+            }
+        }
+        page.finish(self.revision)
+    }
+
+    pub(super) fn runs(&self, query: &Query) -> Page<Run> {
+        let mut page = Filling::new(query);
+        let pinned = query.filter.pinned("machine_id");
+        let ordinals: Box<dyn DoubleEndedIterator<Item = &u64>> = match pinned {
+            Some(machine) => {
+                let machine = MachineId::parse(machine).ok();
+                let runs = machine.and_then(|machine| self.runs_of.get(&machine));
+                Box::new(runs.into_iter().flat_map(|runs| runs.range(bounds(query))))
+            }
+            None if query.active_only => Box::new(self.active.range(bounds(query))),
+            None => Box::new(self.runs.range(bounds(query)).map(|(ordinal, _)| ordinal)),
+        };
+        for ordinal in directed(query, ordinals) {
+            if page.is_full() {
+                break;
+            }
+            let run = &self.runs[ordinal].run;
+            let wanted =
+                (!query.active_only || run.state.is_active()) && query.filter.matches_run(run);
+            page.push(*ordinal, wanted.then(|| run.clone()));
+        }
+        page.finish(self.revision)
+    }
+
+    pub(super) fn count_machines(&self, filter: &Filter) -> u64 {
+        if filter.is_empty() {
+            return self.machines.len() as u64;
+        }
+        self.machines.values().filter(|machine| filter.matches_machine(machine)).count() as u64
+    }
+
+    pub(super) fn count_runs(&self, filter: &Filter) -> u64 {
+        if filter.is_empty() {
+            return self.runs.len() as u64;
+        }
+        self.runs.values().filter(|row| filter.matches_run(&row.run)).count() as u64
+    }
+
+    pub(super) fn history(
+        &self,
+        subject: &Subject,
+        after: Option<(Revision, u32)>,
+        limit: usize,
+    ) -> Vec<HistoryRow> {
+        let from = (after.map_or(Revision(0), |(revision, _)| revision), 0);
+        let places: Box<dyn Iterator<Item = &Place>> = match subject {
+            Subject::Machine(id) => {
+                let places = self.changes_of.get(id).into_iter();
+                Box::new(places.flat_map(move |places| places.range(from..)))
+            }
+            Subject::Run(id) => {
+                let row = self.run_ids.get(id).and_then(|ordinal| self.runs.get(ordinal));
+                let places = row.map_or(&[][..], |row| &row.changes);
+                Box::new(places.iter().skip_while(move |place| **place < from))
+            }
+        };
+        let rows = places.flat_map(|place| {
+            let record = &self.changes[place];
+            let run_id = match &record.image {
+                Image::Run { id, .. } => Some(*id),
+                Image::Machine(_) | Image::Deleted(_) => None,
+            };
+            (record.first_entry..).zip(record.entries.iter()).map(move |(index, entry)| {
+                HistoryRow {
+                    revision: place.0,
+                    index,
+                    at: record.at,
+                    machine_id: record.image.machine_id().clone(),
+                    run_id,
+                    entry: entry.clone(),
+                }
+            })
+        });
+        rows.filter(|row| after.is_none_or(|after| (row.revision, row.index) > after))
+            .take(limit)
+            .collect()
+    }
+
+    pub(super) fn changes_after(
+        &self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        if after < self.compacted {
+            return Err(StoreError::Compacted { oldest: self.compacted });
+        }
+        let mut changes: Vec<Change> = Vec::new();
+        // Runs of this page as they were after their last change in it.
+        let mut folded: BTreeMap<u64, Run> = BTreeMap::new();
+        let places = (Bound::Excluded((after, u32::MAX)), Bound::Unbounded);
+        for (place, record) in self.changes.range(places) {
+            let revision = place.0;
+            let commit_ended = changes.last().is_some_and(|last| last.revision() != revision);
+            if commit_ended && changes.len() >= limit {
+                break;
+            }
+            let (at, entries) = (record.at, record.entries.clone());
+            changes.push(match &record.image {
+                Image::Machine(machine) => {
+                    Change::Machine { revision, at, machine: machine.clone(), entries }
+                }
+                Image::Deleted(machine) => {
+                    Change::MachineDeleted { revision, at, machine: machine.clone() }
+                }
+                Image::Run { ordinal, id, delta, .. } => {
+                    let run = match folded.remove(ordinal) {
+                        Some(before) => Some(RunDelta::clone(delta).apply(Some(before))),
+                        None => self.fold(*ordinal, *place),
+                    };
+                    let run = run.ok_or_else(|| StoreError::Corrupt {
+                        kind: "run",
+                        id: id.to_string(),
+                        message: "its changes outlived it".to_owned(),
+                    })?;
+                    folded.insert(*ordinal, run.clone());
+                    Change::Run { revision, at, run: Arc::new(run), entries }
+                }
+            });
+        }
+        Ok(changes)
+    }
+
+    pub(super) fn logs_from(&self, run: RunId, from: u64, limit: usize) -> Vec<Arc<LogChunk>> {
+        let chunks = self.logs.get(&run).into_iter().flatten();
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        chunks.skip(from).take(limit).cloned().collect()
+    }
+}
+
+/// The ordinals that a query is about.
+fn bounds(query: &Query) -> (Bound<u64>, Bound<u64>) {
+    match (query.after, query.newest_first) {
+        (None, _) => (Bound::Unbounded, Bound::Unbounded),
+        (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
+        (Some(after), true) => (Bound::Unbounded, Bound::Excluded(after)),
+    }
+}
+
+fn contains(query: &Query, ordinal: u64) -> bool {
+    std::ops::RangeBounds::contains(&bounds(query), &ordinal)
+}
+
+/// The items in the direction of the query.
+fn directed<'a, T: 'a>(
+    query: &Query,
+    items: impl DoubleEndedIterator<Item = T> + 'a,
+) -> Box<dyn Iterator<Item = T> + 'a> {
+    if query.newest_first { Box::new(items.rev()) } else { Box::new(items) }
+}

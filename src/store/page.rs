@@ -1,0 +1,42 @@
+//! Filling one page of a list within its bounds.
+
+use std::sync::Arc;
+
+use super::{Page, Query, SCAN_ROWS_MAX};
+use crate::ids::Revision;
+
+/// A page that is being filled with rows in the order of the query.
+#[derive(Debug)]
+pub(super) struct Filling<T> {
+    items: Vec<Arc<T>>,
+    limit: usize,
+    examined: usize,
+    last: Option<u64>,
+    more: bool,
+}
+
+impl<T> Filling<T> {
+    /// An empty page; a limit of zero is taken as one, since an empty page would lead nowhere.
+    pub(super) fn new(query: &Query) -> Self {
+        let limit = query.limit.max(1);
+        Self { items: Vec::new(), limit, examined: 0, last: None, more: false }
+    }
+
+    /// Whether the next row is beyond the page. To be asked before looking at a row that exists.
+    pub(super) fn is_full(&mut self) -> bool {
+        self.more = self.items.len() >= self.limit || self.examined >= SCAN_ROWS_MAX;
+        self.more
+    }
+
+    /// Takes a row into account: `item` if it matches.
+    pub(super) fn push(&mut self, ordinal: u64, item: Option<Arc<T>>) {
+        self.examined += 1;
+        self.last = Some(ordinal);
+        self.items.extend(item);
+    }
+
+    /// The page.
+    pub(super) fn finish(self, as_of: Revision) -> Page<T> {
+        Page { items: self.items, next: self.last.filter(|_| self.more), as_of }
+    }
+}
