@@ -265,7 +265,10 @@ impl Core {
     }
 
     /// The plan that a run pinned, with its digest.
-    pub(super) async fn pinned_registered(&self, run: &Run) -> Result<Arc<Registered>, EngineError> {
+    pub(super) async fn pinned_registered(
+        &self,
+        run: &Run,
+    ) -> Result<Arc<Registered>, EngineError> {
         if let Some(found) = lock(&self.pinned).get(&run.plan_digest) {
             return Ok(found.clone());
         }
@@ -276,7 +279,10 @@ impl Core {
             EngineError::Internal(format!("the pinned plan of run {} is gone", run.id))
         })?;
         let plan = Plan::from_canonical(&text).map_err(|error| {
-            EngineError::Internal(format!("the pinned plan of run {} cannot be read: {error}", run.id))
+            EngineError::Internal(format!(
+                "the pinned plan of run {} cannot be read: {error}",
+                run.id
+            ))
         })?;
         let registered = self.with_planted(Arc::new(Registered::new(plan)));
         self.remember_plan(&registered);
@@ -335,7 +341,11 @@ impl Core {
         }
     }
 
-    async fn used(&self, origin: &Origin, scope: &str) -> Result<Option<RequestRecord>, EngineError> {
+    async fn used(
+        &self,
+        origin: &Origin,
+        scope: &str,
+    ) -> Result<Option<RequestRecord>, EngineError> {
         if origin.request_id.is_empty() {
             return Ok(None);
         }

@@ -5,6 +5,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::accept::Caps;
 use super::connection::Keep;
 use super::telemetry::{Format, Level};
 use crate::executor::limits::Limits;
+use crate::executor::probes::ProbePolicy;
 
 /// Port of the seed.
 const PORT: u16 = 50_051;
@@ -119,6 +121,8 @@ pub struct Config {
     pub seed: Option<u64>,
     /// Limits of the engine.
     pub limits: Limits,
+    /// Which providers' machines are probed, and how.
+    pub probes: BTreeMap<String, ProbePolicy>,
     /// What is forgotten.
     pub retention: Retention,
 }
@@ -166,6 +170,11 @@ impl Config {
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,
             seed: args.seed.or(file.seed),
             limits: limits(file.limits, &file.loop_breaker),
+            probes: file
+                .probes
+                .into_iter()
+                .map(|(name, probe)| (name, probe_policy(&probe)))
+                .collect(),
             retention: Retention {
                 ended_runs: span(file.retention.ended_runs, retention.ended_runs),
                 ended_runs_max: file.retention.ended_runs_max.unwrap_or(retention.ended_runs_max),
@@ -210,6 +219,13 @@ impl Config {
         ] {
             if let Some((name, _)) = limits.iter().find(|(_, most)| **most == 0) {
                 return refuse(zero(&format!("limits.{family}.{name}")));
+            }
+        }
+        for (provider, policy) in &self.probes {
+            if policy.concurrent_max == 0 || policy.timeout_ms == 0 || policy.interval_ms < 1_000 {
+                return refuse(format!(
+                    "probes.{provider}: interval must be at least 1s, timeout and concurrent_max more than 0"
+                ));
             }
         }
         if self.retention.requests < REQUESTS_MIN {
@@ -280,6 +296,18 @@ fn limits(file: file::Limits, breaker: &file::LoopBreaker) -> Limits {
             u64::try_from(window.0.as_millis()).unwrap_or(u64::MAX)
         }),
         destructive_on_simulated: breaker.simulated.unwrap_or(default.destructive_on_simulated),
+    }
+}
+
+fn probe_policy(file: &file::Probe) -> ProbePolicy {
+    let default = ProbePolicy::default();
+    let ms = |span: Option<file::Span>, default| {
+        span.map_or(default, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
+    };
+    ProbePolicy {
+        interval_ms: ms(file.interval, default.interval_ms),
+        timeout_ms: ms(file.timeout, default.timeout_ms),
+        concurrent_max: file.concurrent_max.unwrap_or(default.concurrent_max),
     }
 }
 

@@ -36,12 +36,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 /// What an actor is told.
 pub(super) enum Message {
     /// Start a run, or repeat an ended one.
-    Start {
-        origin: Origin,
-        new: NewRun,
-        retry_of: Option<RunId>,
-        reply: Reply<Arc<Run>>,
-    },
+    Start { origin: Origin, new: NewRun, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
     /// An operator's verb on a run.
     Operate { origin: Origin, run_id: RunId, verb: Verb, reply: Reply<Arc<Run>> },
     /// Change the machine.
@@ -193,12 +188,11 @@ impl Actor {
         if let Some(machine) = &self.machine {
             return Ok(machine.clone());
         }
-        let machine = self
-            .core
-            .store
-            .machine(&self.id)
-            .await?
-            .ok_or_else(|| EngineError::NotFound { kind: "machine", id: self.id.to_string() })?;
+        let machine =
+            self.core.store.machine(&self.id).await?.ok_or_else(|| EngineError::NotFound {
+                kind: "machine",
+                id: self.id.to_string(),
+            })?;
         self.machine = Some(machine.clone());
         Ok(machine)
     }
