@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use self::args::{Args, Command};
+pub(super) use self::args::{Args, Command};
 use self::file::File;
 use super::accept::Caps;
 use super::connection::Keep;
@@ -27,7 +27,7 @@ const REQUESTS_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a configuration is refused. The texts are for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(super) enum ConfigError {
     /// A file cannot be read.
     #[error("cannot read {}", .path.display())]
     Unreadable {
@@ -58,7 +58,7 @@ pub enum ConfigError {
 
 /// Where machines and runs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Storage {
+pub(super) enum Storage {
     /// In memory.
     Ephemeral,
     /// In a directory.
@@ -67,15 +67,15 @@ pub enum Storage {
 
 /// What is forgotten, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
+pub(super) struct Retention {
     /// Runs that ended longer ago go.
-    pub ended_runs: Duration,
+    pub(super) ended_runs: Duration,
     /// Of the ended runs, at most this many newest are kept.
-    pub ended_runs_max: u64,
+    pub(super) ended_runs_max: u64,
     /// Request ids used longer ago go, unless their object is an active run.
-    pub requests: Duration,
+    pub(super) requests: Duration,
     /// Time between two rounds.
-    pub interval: Duration,
+    pub(super) interval: Duration,
 }
 
 impl Default for Retention {
@@ -92,39 +92,39 @@ impl Default for Retention {
 
 /// Everything the server is told, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub(super) struct Config {
     /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub(super) listen: SocketAddr,
     /// Whether an address that others can reach was accepted without authentication.
-    pub insecure_no_auth: bool,
+    pub(super) insecure_no_auth: bool,
     /// Where to serve metrics.
-    pub metrics_listen: Option<SocketAddr>,
+    pub(super) metrics_listen: Option<SocketAddr>,
     /// Caps on connections.
-    pub caps: Caps,
+    pub(super) caps: Caps,
     /// How long connections are kept.
-    pub keep: Keep,
+    pub(super) keep: Keep,
     /// Time that steps get to reach a commit point when the server ends.
-    pub shutdown_grace: Duration,
+    pub(super) shutdown_grace: Duration,
     /// Least severe level that is logged.
-    pub log_level: Level,
+    pub(super) log_level: Level,
     /// Shape of the log.
-    pub log_format: Format,
+    pub(super) log_format: Format,
     /// Where machines and runs are kept.
-    pub storage: Storage,
+    pub(super) storage: Storage,
     /// Plans besides the built-in ones.
-    pub plans_dir: Option<PathBuf>,
+    pub(super) plans_dir: Option<PathBuf>,
     /// Timing of the fake provider, as text.
-    pub fake_timing: String,
+    pub(super) fake_timing: String,
     /// Failures that the fake provider plays.
-    pub fake_script: String,
+    pub(super) fake_script: String,
     /// Seed; `None` for random.
-    pub seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Limits of the engine.
-    pub limits: Limits,
+    pub(super) limits: Limits,
     /// Which providers' machines are probed, and how.
-    pub probes: BTreeMap<String, ProbePolicy>,
+    pub(super) probes: BTreeMap<String, ProbePolicy>,
     /// What is forgotten.
-    pub retention: Retention,
+    pub(super) retention: Retention,
 }
 
 impl Config {
@@ -132,7 +132,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] for an unreadable file, a key or value that is refused, or settings that contradict.
-    pub(crate) fn load(args: &Args) -> Result<Self, ConfigError> {
+    pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
         let file = match &args.config {
             Some(path) => read_file(path)?,
             None => File::default(),

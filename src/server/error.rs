@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 /// Why the server did not start, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(super) enum StartError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -48,8 +48,7 @@ pub enum StartError {
 impl StartError {
     /// The exit code, out of those of sysexits.h: 69 cannot listen, 70 a bug of ours, 73 cannot create a file, 74 the
     /// store is damaged or cannot be read, 78 the configuration is refused.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 78,
             Self::Listen { .. } => 69,
@@ -84,11 +83,7 @@ impl StartError {
     /// Those of `out`.
     pub(super) fn report(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         writeln!(out, "Error: {self}")?;
-        let mut cause = match self {
-            // Transparent: its own text has been written.
-            Self::Config(config) => std::error::Error::source(config),
-            other => std::error::Error::source(other),
-        };
+        let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             writeln!(out, "  because: {error}")?;
             cause = error.source();
