@@ -6,6 +6,7 @@
 mod testing;
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod executor;
 pub mod ids;
