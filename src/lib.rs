@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod testing;
 
+pub mod api;
 pub mod clock;
 pub mod executor;
 pub mod ids;

@@ -304,6 +304,8 @@ pub enum Effect {
     },
     /// The open attempt goes on under a new deadline.
     Extend,
+    /// The outcome of the open attempt has become unknown; it goes on by the declared rule under a new deadline.
+    Unknown,
     /// Ask the machine whether it is so.
     Observe,
     /// Send the action.
@@ -571,8 +573,13 @@ impl StepMachine {
     fn unknown(attempt: &u32, context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
             Event::Resolve(Resolution::Done) => Transition(State::Succeeded),
-            // The operator answers for it: the bound on attempts does not apply.
-            Event::Resolve(Resolution::Retry) => context.observe(*attempt + 1, Basis::Fresh, true),
+            // The operator answers for it: the bound on attempts does not apply. The attempt opens when the run has
+            // its slot again.
+            Event::Resolve(Resolution::Retry) => {
+                let until = context.facts.now;
+                context.effects.push(Effect::WakeAt(until));
+                Transition(State::BackingOff { attempt: *attempt, until, basis: Basis::Fresh })
+            }
             Event::Resolve(Resolution::Skip) => Transition(State::Skipped),
             Event::Skip => {
                 context.denied = Some(
@@ -719,12 +726,12 @@ impl Context {
         match rules.on_unknown {
             OnUnknown::Retry if self.facts.stopping => self.hold(attempt),
             OnUnknown::Retry => {
-                self.effects.push(Effect::Extend);
+                self.effects.push(Effect::Unknown);
                 self.effects.push(Effect::Act);
                 Transition(State::Acting { attempt })
             }
             OnUnknown::Verify => {
-                self.effects.push(Effect::Extend);
+                self.effects.push(Effect::Unknown);
                 self.observe(attempt, Basis::Unknown { checks: 0 }, false)
             }
             OnUnknown::Hold => self.hold(attempt),

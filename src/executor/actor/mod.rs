@@ -1,0 +1,279 @@
+//! One actor per machine with work: load, decide, commit, perform.
+//!
+//! Everything that concerns a machine and its run goes through the mailbox of its actor, so nothing about a machine
+//! is ever decided twice at once. An actor is made when something concerns its machine and ends when nothing does:
+//! an idle machine costs nothing. The actor is the cache of the records that it owns; the store is the truth.
+
+mod call;
+mod commands;
+mod drive;
+mod logs;
+mod timers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::call::{CallInFlight, Called};
+use self::logs::LogBuffer;
+use self::timers::Timers;
+use super::core::Core;
+use super::decide::Facts;
+use super::error::EngineError;
+use super::request::{MachineChanges, NewRun, Origin, Verb};
+use crate::clock::Timestamp;
+use crate::ids::{MachineId, RunId};
+use crate::model::{Machine, Run};
+use crate::plan::{Plan, Value};
+use crate::provider::{Health, Provider};
+use crate::store::StoreError;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// What an actor is told.
+pub(super) enum Message {
+    /// Start a run, or repeat an ended one.
+    Start {
+        origin: Origin,
+        new: NewRun,
+        retry_of: Option<RunId>,
+        reply: Reply<Arc<Run>>,
+    },
+    /// An operator's verb on a run.
+    Operate { origin: Origin, run_id: RunId, verb: Verb, reply: Reply<Arc<Run>> },
+    /// Change the machine.
+    Update { origin: Origin, changes: Box<MachineChanges>, reply: Reply<Arc<Machine>> },
+    /// Clear NeedsIntervention.
+    ClearIntervention { origin: Origin, reply: Reply<Arc<Machine>> },
+    /// Delete the machine.
+    Delete { origin: Origin, reply: Reply<()> },
+    /// The scheduler has a slot for the run.
+    Admitted { run_id: RunId },
+    /// A provider call was answered.
+    Called(Box<Called>),
+    /// A step has printed lines that no commit has taken yet.
+    Printed,
+    /// Take the machine's active run up after a restart.
+    Recover { run_id: RunId, done: oneshot::Sender<Result<(), EngineError>> },
+    /// A probe was answered.
+    Probed { health: Health },
+}
+
+/// The run that an actor drives.
+struct Active {
+    /// As the store has it.
+    stored: Arc<Run>,
+    /// As it is: stages of an open attempt may be ahead of the store.
+    run: Run,
+    plan: Arc<Plan>,
+    params: Arc<BTreeMap<String, Value>>,
+    provider: Option<Arc<dyn Provider>>,
+    /// Whether the provider has confirmed the machine's present epoch.
+    fenced: bool,
+    call: Option<CallInFlight>,
+    timers: Timers,
+    logs: Arc<LogBuffer>,
+}
+
+pub(super) struct Actor {
+    core: Arc<Core>,
+    id: MachineId,
+    mailbox: mpsc::UnboundedReceiver<Message>,
+    /// Messages put aside while the store was away.
+    stash: VecDeque<Message>,
+    machine: Option<Arc<Machine>>,
+    active: Option<Active>,
+    next_serial: u64,
+}
+
+/// Delay before a commit of the engine is tried again, in milliseconds.
+const STORE_RETRY_MS: u64 = 250;
+
+impl Actor {
+    pub(super) fn new(
+        core: Arc<Core>,
+        id: MachineId,
+        mailbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
+        Self {
+            core,
+            id,
+            mailbox,
+            stash: VecDeque::new(),
+            machine: None,
+            active: None,
+            next_serial: 0,
+        }
+    }
+
+    /// Runs until nothing concerns the machine any more.
+    pub(super) async fn run(mut self) {
+        let mut guard = PanicGuard { core: self.core.clone(), id: self.id.clone(), done: false };
+        loop {
+            if self.active.is_none() && self.stash.is_empty() && self.retire() {
+                guard.done = true;
+                return;
+            }
+            if let Some(message) = self.stash.pop_front() {
+                self.handle(message).await;
+                continue;
+            }
+            let due = self.active.as_ref().and_then(|active| active.timers.next_due());
+            match due {
+                None => {
+                    let Some(message) = self.mailbox.recv().await else { return };
+                    self.handle(message).await;
+                }
+                Some(due) => {
+                    let wait = due.saturating_sub(self.core.clock.monotonic());
+                    let nap = self.core.clock.sleep(wait);
+                    tokio::select! {
+                        biased;
+                        message = self.mailbox.recv() => {
+                            let Some(message) = message else { return };
+                            self.handle(message).await;
+                        }
+                        () = nap => self.fire_timers().await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaves the table of actors if nothing has been sent meanwhile.
+    fn retire(&mut self) -> bool {
+        self.core.retire(&self.id, || self.mailbox.is_empty())
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Start { origin, new, retry_of, reply } => {
+                let answer = self.start(&origin, new, retry_of).await;
+                // The client may have gone; what was committed stays committed.
+                drop(reply.send(answer));
+            }
+            Message::Operate { origin, run_id, verb, reply } => {
+                drop(reply.send(self.operate(&origin, run_id, &verb).await));
+            }
+            Message::Update { origin, changes, reply } => {
+                drop(reply.send(self.update(&origin, &changes).await));
+            }
+            Message::ClearIntervention { origin, reply } => {
+                drop(reply.send(self.clear_intervention(&origin).await));
+            }
+            Message::Delete { origin, reply } => {
+                drop(reply.send(self.delete(&origin).await));
+            }
+            Message::Admitted { run_id } => self.admitted(run_id).await,
+            Message::Called(called) => self.called(*called).await,
+            Message::Printed => self.printed(),
+            Message::Recover { run_id, done } => {
+                drop(done.send(self.recover(run_id).await));
+            }
+            Message::Probed { health } => self.probed(&health).await,
+        }
+    }
+
+    /// The machine, from the cache or the store.
+    async fn load_machine(&mut self) -> Result<Arc<Machine>, EngineError> {
+        if let Some(machine) = &self.machine {
+            return Ok(machine.clone());
+        }
+        let machine = self
+            .core
+            .store
+            .machine(&self.id)
+            .await?
+            .ok_or_else(|| EngineError::NotFound { kind: "machine", id: self.id.to_string() })?;
+        self.machine = Some(machine.clone());
+        Ok(machine)
+    }
+
+    /// Facts for a decision about the active run.
+    fn facts<'a>(
+        core: &Core,
+        active: (&'a Plan, &'a BTreeMap<String, Value>),
+        provider: Option<&Arc<dyn Provider>>,
+    ) -> Facts<'a> {
+        let counts = core.limits.destructive_on_simulated
+            || provider.is_some_and(|provider| provider.is_real());
+        Facts {
+            now: core.clock.now(),
+            random: core.random.next_u64(),
+            plan: active.0,
+            params: active.1,
+            loop_breaker: counts
+                .then_some((core.limits.destructive_max, core.limits.destructive_window_ms)),
+            draining: core.is_draining(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.core.clock.now()
+    }
+
+    /// Waits for a store that is away, refusing commands meanwhile and keeping everything else for later.
+    async fn wait_for_store(&mut self, error: &StoreError) {
+        tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
+        let nap = self.core.clock.sleep(std::time::Duration::from_millis(STORE_RETRY_MS));
+        tokio::pin!(nap);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut nap => return,
+                message = self.mailbox.recv() => {
+                    let Some(message) = message else { return };
+                    self.refuse_or_stash(message, error);
+                }
+            }
+        }
+    }
+
+    fn refuse_or_stash(&mut self, message: Message, error: &StoreError) {
+        let refusal = || EngineError::Store(error.clone());
+        match message {
+            Message::Start { reply, .. } | Message::Operate { reply, .. } => {
+                drop(reply.send(Err(refusal())));
+            }
+            Message::Update { reply, .. } | Message::ClearIntervention { reply, .. } => {
+                drop(reply.send(Err(refusal())));
+            }
+            Message::Delete { reply, .. } => drop(reply.send(Err(refusal()))),
+            kept @ (Message::Admitted { .. }
+            | Message::Called(_)
+            | Message::Printed
+            | Message::Recover { .. }
+            | Message::Probed { .. }) => self.stash.push_back(kept),
+        }
+    }
+
+    /// Forgets what the cache says: somebody else has written.
+    fn forget(&mut self) {
+        self.machine = None;
+        if let Some(active) = self.active.take() {
+            if let Some(call) = active.call {
+                call.abort();
+            }
+            self.core.release_slot(active.run.id);
+        }
+    }
+}
+
+/// A panic in one actor must not take its machine out of service for good: the run is taken up again as after a
+/// restart.
+struct PanicGuard {
+    core: Arc<Core>,
+    id: MachineId,
+    done: bool,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if !self.done && std::thread::panicking() {
+            tracing::error!(machine = %self.id, "an actor panicked; its run is taken up again");
+            self.core.revive(&self.id);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! When an actor has to wake up. Timers live in memory; the instants that they stand for are in the run's record.
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// A step waits until then.
+    Wake { step: usize },
+    /// A step's attempt times out then.
+    Deadline { step: usize, at: Timestamp },
+    /// Log lines have waited long enough for a commit that happens anyway.
+    FlushLogs,
+}
+
+impl Timer {
+    /// Whether a new timer takes the place of this one.
+    fn is_replaced_by(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Wake { step: a }, Self::Wake { step: b })
+            | (Self::Deadline { step: a, .. }, Self::Deadline { step: b, .. }) => a == b,
+            (Self::FlushLogs, Self::FlushLogs) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The timers of one actor: a handful.
+#[derive(Debug, Default)]
+pub(super) struct Timers(Vec<(Duration, Timer)>);
+
+impl Timers {
+    /// Arms a timer for a wall-clock instant. What is awaited is the time from now till then, so that a later jump of
+    /// the wall clock moves nothing.
+    pub(super) fn arm_at(&mut self, clock: &dyn Clock, timer: Timer, at: Timestamp) {
+        let due = clock.monotonic() + at.since(clock.now());
+        self.arm(timer, due);
+    }
+
+    /// Arms a timer that is due after some time.
+    pub(super) fn arm_in(&mut self, clock: &dyn Clock, timer: Timer, after: Duration) {
+        let due = clock.monotonic() + after;
+        self.arm(timer, due);
+    }
+
+    fn arm(&mut self, timer: Timer, due: Duration) {
+        self.0.retain(|(_, armed)| !armed.is_replaced_by(&timer));
+        self.0.push((due, timer));
+    }
+
+    /// Whether log lines are already waiting for a flush.
+    pub(super) fn flush_is_armed(&self) -> bool {
+        self.0.iter().any(|(_, timer)| *timer == Timer::FlushLogs)
+    }
+
+    /// The earliest instant, on the monotonic clock.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.0.iter().map(|(due, _)| *due).min()
+    }
+
+    /// Takes the timers that are due.
+    pub(super) fn take_due(&mut self, clock: &dyn Clock) -> Vec<Timer> {
+        let now = clock.monotonic();
+        let mut due: Vec<_> = self.0.iter().copied().filter(|(at, _)| *at <= now).collect();
+        self.0.retain(|(at, _)| *at > now);
+        due.sort_by_key(|(at, _)| *at);
+        due.into_iter().map(|(_, timer)| timer).collect()
+    }
+}

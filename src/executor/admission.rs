@@ -1,0 +1,272 @@
+//! Whether a run may be started: every rule of a plan against the machine as it is. Pure.
+
+use std::collections::BTreeMap;
+
+use super::error::{EngineError, FieldViolation, Refusal};
+use super::names;
+use super::request::{NewRun, Origin};
+use crate::clock::Timestamp;
+use crate::ids::{Revision, RunId};
+use crate::lifecycle::run;
+use crate::lifecycle::step::State;
+use crate::model::{Machine, Run, RunType, StepRecord};
+use crate::plan::{Plan, Registered, Registry, Value};
+
+/// The plan that a request means.
+///
+/// # Errors
+/// [`EngineError::NotFound`] for an unknown plan, [`EngineError::Invalid`] if neither or contradicting plan and type
+/// are given.
+pub fn choose_plan<'a>(
+    registry: &'a Registry,
+    new: &NewRun,
+) -> Result<&'a Registered, EngineError> {
+    if new.plan_id.is_empty() {
+        let Some(run_type) = new.run_type else {
+            return Err(EngineError::invalid("plan_id", "give a plan_id or a type"));
+        };
+        return registry.default_for(names::plan_run_type(run_type)).ok_or_else(|| {
+            EngineError::invalid(
+                "type",
+                format!("{} has no default plan: give a plan_id", run_type.as_str()),
+            )
+        });
+    }
+    let id = if new.plan_id.contains('/') {
+        new.plan_id.clone()
+    } else {
+        format!("plan/{}", new.plan_id)
+    };
+    let registered = registry
+        .get(&id)
+        .ok_or_else(|| EngineError::NotFound { kind: "plan", id: new.plan_id.clone() })?;
+    let own = names::run_type(registered.plan.run_type());
+    match new.run_type {
+        Some(given) if given != own => Err(EngineError::invalid(
+            "type",
+            format!(
+                "{} is of type {}, not {}: leave the type out or correct it",
+                id,
+                own.as_str(),
+                given.as_str()
+            ),
+        )),
+        Some(_) | None => Ok(registered),
+    }
+}
+
+/// Binds a request's parameters by the plan's declarations.
+///
+/// # Errors
+/// [`EngineError::Invalid`] with one violation per wrong parameter.
+pub fn bind(
+    plan: &Plan,
+    given: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Value>, EngineError> {
+    plan.bind(given).map_err(|errors| {
+        EngineError::Invalid(
+            errors
+                .iter()
+                .map(|error| {
+                    FieldViolation::new(format!("parameters.{}", error.name()), error.to_string())
+                })
+                .collect(),
+        )
+    })
+}
+
+/// Why a run of `plan` may not be started on `machine` now: every reason, the first one that matters most first.
+#[must_use]
+pub fn blockers(
+    plan: &Plan,
+    machine: &Machine,
+    capabilities: Option<&[&'static str]>,
+    force: bool,
+) -> Vec<EngineError> {
+    let mut found = Vec::new();
+    let mut refuse = |refusal, message: String, hint: String| {
+        found.push(EngineError::Refused {
+            refusal,
+            subject: format!("machines/{}", machine.id),
+            message,
+            hint,
+        });
+    };
+    let id = &machine.id;
+    if let Some(active) = machine.active_run {
+        refuse(
+            Refusal::RunActive,
+            format!("machine {id} has an active run {active}"),
+            format!("watch it, or cancel it first: run {active}"),
+        );
+    }
+    if let Some(block) = machine.blocked_by() {
+        refuse(
+            Refusal::InterventionNeeded,
+            format!("machine {id} is blocked, {}: {}", block.reason, block.message),
+            "look at the machine, then clear its NeedsIntervention with a reason".to_owned(),
+        );
+    }
+    let phase = names::plan_phase(machine.phase);
+    if !plan.allowed_phases.contains(&phase) {
+        let allowed: Vec<_> = plan.allowed_phases.iter().map(|phase| phase.as_str()).collect();
+        refuse(
+            Refusal::PhaseNotAllowed,
+            format!(
+                "{} is not allowed on machine {id} in phase {}: allowed are {}",
+                plan.id,
+                machine.phase,
+                allowed.join(", ")
+            ),
+            format!("move the machine to one of {} first", allowed.join(", ")),
+        );
+    }
+    // An active run is named above; its PROVISIONING would only say the same again.
+    let (effective, _) = machine.effective();
+    if machine.active_run.is_none()
+        && !force
+        && plan.refused_effective.contains(&names::plan_effective(effective))
+    {
+        refuse(
+            Refusal::EffectiveStateRefused,
+            format!("{} is refused while machine {id} is effectively {effective}", plan.id),
+            plan.refused_hint.as_deref().unwrap_or_default().to_owned(),
+        );
+    }
+    for &(kind, wanted) in plan.required_conditions.iter() {
+        if machine.conditions.is_true(names::condition(kind)) != wanted {
+            refuse(
+                Refusal::ConditionNotMet,
+                format!("{} requires {}={wanted} on machine {id}", plan.id, kind.as_str()),
+                String::new(),
+            );
+        }
+    }
+    if let Some(result) = plan.result.phase
+        && let Err(illegal) = machine.phase.moved_to(names::phase(result))
+    {
+        refuse(
+            Refusal::PhaseNotAllowed,
+            format!("{} would set a phase that machine {id} cannot reach: {illegal}", plan.id),
+            String::new(),
+        );
+    }
+    match capabilities {
+        None => refuse(
+            Refusal::ProviderMissing,
+            format!(
+                "provider {:?} of machine {id} is not configured on this server",
+                machine.spec.provider
+            ),
+            String::new(),
+        ),
+        Some(capabilities) => {
+            for step in plan.steps.iter() {
+                let actions = [Some(&step.action), step.compensation.as_ref()];
+                for action in actions.into_iter().flatten() {
+                    let needed = action.spec().capability.as_str();
+                    if !capabilities.contains(&needed) {
+                        refuse(
+                            Refusal::CapabilityMissing,
+                            format!(
+                                "step {} of {} needs the capability {needed}, which provider {:?} of machine {id} lacks",
+                                step.name, plan.id, machine.spec.provider
+                            ),
+                            String::new(),
+                        );
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A run as it is accepted: PENDING, every step waiting.
+#[must_use]
+pub fn accepted(
+    id: RunId,
+    machine: &Machine,
+    registered: &Registered,
+    params: &BTreeMap<String, Value>,
+    new: &NewRun,
+    origin: &Origin,
+    now: Timestamp,
+) -> Run {
+    let plan = &registered.plan;
+    Run {
+        id,
+        machine_id: machine.id.clone(),
+        provider: machine.spec.provider.clone(),
+        request_id: origin.request_id.clone(),
+        run_type: names::run_type(plan.run_type()),
+        plan_id: plan.id.to_string(),
+        plan_digest: registered.digest().to_owned(),
+        parameters: params.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+        state: run::State::Pending,
+        steps: plan.steps.iter().map(|step| StepRecord::waiting(step.name.clone())).collect(),
+        current_step: None,
+        error: None,
+        hold: None,
+        cancel_requested_at: None,
+        queued_at: Some(now),
+        retry_of: None,
+        requested_by: origin.actor.clone(),
+        reason: origin.reason.clone(),
+        forced: new.force,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        log_chunks: 0,
+        ordinal: 0,
+        revision: Revision(0),
+    }
+}
+
+/// Marks the steps that a retried run need not repeat: those before the one that did not succeed, unless that one, or
+/// a step to be repeated, `needs` an earlier one.
+pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
+    let done = |place: usize| {
+        before
+            .steps
+            .get(place)
+            .is_some_and(|step| matches!(step.state, State::Succeeded | State::Skipped))
+    };
+    let Some(mut first) = (0..plan.steps.len()).find(|&place| !done(place)) else { return };
+    // A compensation has undone its step: that one has to be repeated too.
+    for step in before.steps.iter().filter(|step| step.state == State::Succeeded) {
+        if let Some(undone) = step.compensates {
+            first = first.min(undone);
+        }
+    }
+    loop {
+        let earliest = plan.steps[first..]
+            .iter()
+            .flat_map(|step| step.needs.iter())
+            .filter_map(|need| plan.steps.iter().position(|step| step.name == *need))
+            .min()
+            .unwrap_or(first);
+        if earliest >= first {
+            break;
+        }
+        first = earliest;
+    }
+    for place in 0..first {
+        let step = &mut run.steps[place];
+        step.state = State::Skipped;
+        step.message = format!("done by run {}", before.id);
+        step.output = before.steps[place].output.clone();
+    }
+}
+
+/// Whether a type and a plan of a finished run can be repeated as they are.
+#[must_use]
+pub fn repeat_of(before: &Run) -> NewRun {
+    NewRun {
+        machine_id: before.machine_id.clone(),
+        run_type: None::<RunType>,
+        plan_id: before.plan_id.clone(),
+        parameters: before.parameters.clone(),
+        force: before.forced,
+    }
+}

@@ -1,0 +1,284 @@
+//! What operators ask of a run. Each verb is legal or refused by the state machines, and is kept in the history.
+
+use super::step::StepInput;
+use super::{Draft, Facts};
+use crate::executor::error::{EngineError, Refusal};
+use crate::executor::request::Verb;
+use crate::lifecycle::run;
+use crate::lifecycle::step::{Event, Resolution, State};
+use crate::model::machine::REASON_OUTCOME_UNKNOWN;
+use crate::model::{Actor, ConditionKind, Entry, EntryKind, HoldReason};
+
+impl Draft {
+    /// Carries out a verb.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] if the state of the run or the step does not take it, [`EngineError::NotFound`] if
+    /// there is no such step; then nothing has changed.
+    pub fn operate(
+        &mut self,
+        verb: &Verb,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        match verb {
+            Verb::Cancel => self.request_cancel(actor, reason, facts),
+            Verb::Abort => {
+                self.take(run::Event::Abort, "aborted", facts)?;
+                self.abort(actor, reason, facts);
+                Ok(())
+            }
+            Verb::Pause => self.request_pause(actor, reason, facts),
+            Verb::Resume => self.request_resume(actor, reason, facts),
+            Verb::Skip { step } => self.skip(step, actor, reason, facts),
+            Verb::Resolve { step, resolution } => {
+                self.resolve(step, *resolution, actor, reason, facts)
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        event: run::Event,
+        participle: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let phase = self.run.phase();
+        self.run_event(event, facts).map_err(|rejected| {
+            let (message, hint) = match rejected {
+                run::Rejected::Denied(why) => {
+                    (format!("run {} cannot be {participle}: {why}", self.run.id), String::new())
+                }
+                run::Rejected::Illegal { state, .. } => (
+                    format!(
+                        "run {} cannot be {participle}: it is {}",
+                        self.run.id,
+                        describe(state)
+                    ),
+                    if phase == run::Phase::Pending || phase == run::Phase::Running {
+                        String::new()
+                    } else {
+                        "a run that has ended is immutable; start a new one, or retry it".to_owned()
+                    },
+                ),
+            };
+            self.refused(Refusal::RunState, message, hint)
+        })
+    }
+
+    fn refused(&self, refusal: Refusal, message: String, hint: String) -> EngineError {
+        EngineError::Refused { refusal, subject: format!("runs/{}", self.run.id), message, hint }
+    }
+
+    fn request_cancel(
+        &mut self,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let before = self.run.state;
+        self.take(run::Event::Cancel, "canceled", facts)?;
+        if before == self.run.state {
+            return Ok(());
+        }
+        self.run.cancel_requested_at = Some(facts.now);
+        self.run.hold = None;
+        self.run.queued_at = None;
+        let entry = Entry::new(EntryKind::RunCancelRequested, actor.clone()).reason(reason);
+        self.note(entry.message(format!("cancel requested by {}", actor.name)));
+        if self.run.state == run::State::Canceled {
+            self.cancel_pending(facts);
+        } else {
+            self.safe_point(facts);
+        }
+        Ok(())
+    }
+
+    fn request_pause(
+        &mut self,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let before = self.run.state;
+        self.take(run::Event::Pause, "paused", facts)?;
+        if before == self.run.state {
+            return Ok(());
+        }
+        if self.run.state == run::State::Held {
+            self.run.queued_at = None;
+            let message = format!("paused by {}", actor.name);
+            self.held(HoldReason::Paused, message, actor.clone(), facts);
+            return Ok(());
+        }
+        let entry = Entry::new(EntryKind::RunPauseRequested, actor.clone()).reason(reason);
+        self.note(entry.message(format!("pause requested by {}", actor.name)));
+        let open = self.in_progress().is_some_and(|place| self.run.steps[place].state.is_open());
+        if !open {
+            self.safe_point(facts);
+        }
+        Ok(())
+    }
+
+    fn request_resume(
+        &mut self,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let before = self.run.state;
+        self.take(run::Event::Resume, "resumed", facts)?;
+        if before == self.run.state {
+            return Ok(());
+        }
+        if self.run.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::LoopBreaker) {
+            // The operator answers for it: counting starts anew.
+            self.machine.destructive_at.clear();
+            self.machine_changed = true;
+        }
+        self.released(facts);
+        let entry = Entry::new(EntryKind::RunResumed, actor.clone()).reason(reason);
+        self.note(entry.message(format!("resumed by {}", actor.name)));
+        Ok(())
+    }
+
+    fn released(&mut self, facts: Facts<'_>) {
+        self.run.hold = None;
+        if self.run.state == run::State::Resuming {
+            self.run.queued_at = Some(facts.now);
+        }
+    }
+
+    fn place(&self, step: &str) -> Result<usize, EngineError> {
+        self.run.steps.iter().position(|record| record.name == step).ok_or_else(|| {
+            let names: Vec<_> = self.run.steps.iter().map(|record| record.name.as_str()).collect();
+            EngineError::invalid(
+                "step",
+                format!(
+                    "run {} has no step {step:?}; its steps are {}",
+                    self.run.id,
+                    names.join(", ")
+                ),
+            )
+        })
+    }
+
+    fn skip(
+        &mut self,
+        step: &str,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let place = self.place(step)?;
+        if !self.run.state.is_active() {
+            let message = format!(
+                "step {step} cannot be skipped: run {} is {}",
+                self.run.id,
+                describe(self.run.state)
+            );
+            return Err(self.refused(Refusal::RunState, message, String::new()));
+        }
+        let before = self.run.steps[place].state;
+        let Some(rules) = super::step::rules(facts.plan, &self.run.steps[place], place) else {
+            return Err(EngineError::Internal("step is not in the pinned plan".to_owned()));
+        };
+        let step_facts = crate::lifecycle::step::Facts {
+            now: facts.now,
+            random: facts.random,
+            stopping: false,
+            unknowns: 0,
+        };
+        // A dry application first: the refusal must name why, and change nothing.
+        if let Err(rejected) = crate::lifecycle::step::apply(rules, before, Event::Skip, step_facts)
+        {
+            let message = match rejected {
+                crate::lifecycle::step::Rejected::Denied(why) => {
+                    format!("step {step} cannot be skipped: {why}")
+                }
+                crate::lifecycle::step::Rejected::Illegal { .. } => {
+                    format!("step {step} cannot be skipped: it is {}", before.phase().as_str())
+                }
+            };
+            return Err(self.refused(Refusal::StepState, message, String::new()));
+        }
+        let mut input = StepInput::bare(place, Event::Skip);
+        input.answer.message = format!("skipped by {}: {reason}", actor.name);
+        self.audited(EntryKind::StepSkipped, step, actor, reason, "skipped");
+        self.step(&input, facts);
+        Ok(())
+    }
+
+    fn resolve(
+        &mut self,
+        step: &str,
+        resolution: Option<Resolution>,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let place = self.place(step)?;
+        let state = self.run.steps[place].state;
+        if !matches!(state, State::Unknown { .. }) {
+            let message = format!(
+                "step {step} cannot be resolved: its outcome is not unknown, it is {}",
+                state.phase().as_str()
+            );
+            return Err(self.refused(Refusal::StepState, message, String::new()));
+        }
+        let Some(resolution) = resolution else {
+            self.take(run::Event::Abort, "aborted", facts)?;
+            self.audited(EntryKind::StepResolved, step, actor, reason, "given up");
+            self.abort(actor, reason, facts);
+            return Ok(());
+        };
+        // The operator has answered the question that held the run.
+        if let Some(hold) = &mut self.run.hold {
+            hold.reason = HoldReason::Paused;
+        }
+        self.take(run::Event::Resume, "resumed", facts)?;
+        self.released(facts);
+        let word = match resolution {
+            Resolution::Done => "done",
+            Resolution::Retry => "not done, to be retried",
+            Resolution::Skip => "of no matter, skipped",
+        };
+        self.audited(EntryKind::StepResolved, step, actor, reason, word);
+        if self
+            .machine
+            .conditions
+            .get(ConditionKind::NeedsIntervention)
+            .is_some_and(|condition| condition.status && condition.reason == REASON_OUTCOME_UNKNOWN)
+        {
+            let text = format!("{} resolved step {step} as {word}: {reason}", actor.name);
+            let condition = self.observed(facts.now, false, "RESOLVED", text);
+            self.set_condition(ConditionKind::NeedsIntervention, condition, actor);
+        }
+        let mut input = StepInput::bare(place, Event::Resolve(resolution));
+        input.answer.message = format!("resolved as {word} by {}: {reason}", actor.name);
+        self.step(&input, facts);
+        Ok(())
+    }
+
+    fn audited(&mut self, kind: EntryKind, step: &str, actor: &Actor, reason: &str, word: &str) {
+        let entry = Entry::new(kind, actor.clone()).step(step).reason(reason);
+        self.note(entry.message(format!("step {step} {word} by {}", actor.name)));
+    }
+}
+
+/// State of a run for people.
+fn describe(state: run::State) -> &'static str {
+    match state {
+        run::State::Pending => "PENDING",
+        run::State::Running => "RUNNING",
+        run::State::Pausing => "RUNNING and about to be held",
+        run::State::Held => "held",
+        run::State::Resuming => "released and waiting for a slot",
+        run::State::Canceling => "being canceled",
+        run::State::Unwinding { .. } => "being unwound",
+        run::State::Succeeded => "SUCCEEDED",
+        run::State::Failed => "FAILED",
+        run::State::Canceled => "CANCELED",
+    }
+}

@@ -1,0 +1,45 @@
+//! Bounds of the engine, in one place.
+
+use std::collections::BTreeMap;
+
+/// Bounds on what runs at the same time and on what is kept. Every bound has a default that suits one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Most runs that have a slot at the same time.
+    pub runs_max: usize,
+    /// Most runs with a slot, by provider.
+    pub runs_max_by_provider: BTreeMap<String, usize>,
+    /// Most runs with a slot for each value of these labels: `rack` = 20 means at most 20 runs in any one rack.
+    pub runs_max_by_label: BTreeMap<String, usize>,
+    /// Loop breaker: most destructive attempts on one machine within the window, before a run is held.
+    pub destructive_max: usize,
+    /// Window of the loop breaker, in milliseconds.
+    pub destructive_window_ms: u64,
+    /// Whether the loop breaker counts on machines that are not real too.
+    pub destructive_on_simulated: bool,
+    /// Most log bytes kept of one step.
+    pub step_log_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            runs_max: 10_000,
+            runs_max_by_provider: BTreeMap::new(),
+            runs_max_by_label: BTreeMap::new(),
+            destructive_max: 10,
+            destructive_window_ms: 60 * 60 * 1000,
+            destructive_on_simulated: false,
+            step_log_bytes_max: 1024 * 1024,
+        }
+    }
+}
+
+/// Longest log chunk, in bytes.
+pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest line of a log, in bytes; the rest of a longer one is dropped.
+pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// How long log lines wait for a commit that happens anyway, in milliseconds.
+pub const LOG_FLUSH_MS: u64 = 200;

@@ -1,0 +1,31 @@
+//! Bugs that tests plant to prove that the simulation would find them. Nothing but a test switches one on: no flag,
+//! no configuration and no environment variable leads here.
+
+/// A bug to plant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Planted {
+    /// The intent of an attempt is not committed before the action is sent (breaks promise 3).
+    NoIntent,
+    /// An unknown outcome is answered by acting again, whatever the rule says (breaks promise 6).
+    BlindRetry,
+    /// A request is acknowledged before its commit is durable (breaks promise 1).
+    AckBeforeCommit,
+    /// Timers of steps are not armed again on recovery (breaks promise 5).
+    TimerLost,
+    /// The fencing epoch counts per run instead of per machine (breaks promise 10).
+    EpochPerRun,
+    /// The fence is raised after the machine was read back (breaks promise 10).
+    FenceAfterReadBack,
+}
+
+impl Planted {
+    /// Every bug.
+    pub const ALL: [Self; 6] = [
+        Self::NoIntent,
+        Self::BlindRetry,
+        Self::AckBeforeCommit,
+        Self::TimerLost,
+        Self::EpochPerRun,
+        Self::FenceAfterReadBack,
+    ];
+}

@@ -1,0 +1,82 @@
+//! Why a run is not moving: computed from its record, for people and for programs. Pure.
+
+use super::request::{WaitReason, Waiting};
+use crate::lifecycle::run;
+use crate::lifecycle::step::{Basis, State};
+use crate::model::{HoldReason, Run};
+
+/// What the run waits for; `None` while it moves or has ended. `capacity` names the limit that keeps it back, if the
+/// scheduler knows it.
+#[must_use]
+pub fn waiting(run: &Run, capacity: Option<&str>) -> Option<Waiting> {
+    let plain = |reason, message: String, since| Waiting {
+        reason,
+        message,
+        since,
+        next_wake_at: None,
+        step: run.current_step,
+    };
+    match run.state {
+        run::State::Pending | run::State::Resuming => Some(plain(
+            WaitReason::Capacity,
+            capacity.unwrap_or("waiting for a slot").to_owned(),
+            run.queued_at.unwrap_or(run.created_at),
+        )),
+        run::State::Held => {
+            let hold = run.hold.as_ref()?;
+            let reason = match hold.reason {
+                HoldReason::Paused => WaitReason::Paused,
+                HoldReason::OutcomeUnknown => WaitReason::OutcomeUnknown,
+                HoldReason::LoopBreaker => WaitReason::LoopBreaker,
+            };
+            Some(plain(reason, hold.message.clone(), hold.since))
+        }
+        run::State::Running
+        | run::State::Pausing
+        | run::State::Canceling
+        | run::State::Unwinding { .. } => in_step(run),
+        run::State::Succeeded | run::State::Failed | run::State::Canceled => None,
+    }
+}
+
+fn in_step(run: &Run) -> Option<Waiting> {
+    let place = run
+        .steps
+        .iter()
+        .position(|step| step.state != State::Waiting && !step.state.is_settled())?;
+    let step = &run.steps[place];
+    let since = step.attempt_at.or(step.started_at).unwrap_or(run.created_at);
+    let (reason, message, until) = match step.state {
+        State::BackingOff { until, basis: Basis::Fresh, .. } => (
+            WaitReason::Backoff,
+            format!("attempt {} of {} failed: {}", step.attempt, step.name, step.message),
+            Some(until),
+        ),
+        State::BackingOff { until, .. } => (
+            WaitReason::Backoff,
+            format!("the outcome of {} cannot be looked up yet: {}", step.name, step.message),
+            Some(until),
+        ),
+        State::Polling { until, .. } => {
+            (WaitReason::Provider, format!("the provider works on {}", step.name), Some(until))
+        }
+        State::Waiting
+        | State::Observing { .. }
+        | State::Acting { .. }
+        | State::Verifying { .. }
+        | State::Unknown { .. }
+        | State::Succeeded
+        | State::Failed
+        | State::Skipped
+        | State::Canceled => return None,
+    };
+    Some(Waiting { reason, message, since, next_wake_at: until, step: Some(place) })
+}
+
+/// Whether the attempt in progress takes longer than expected, given the plan's expected duration in milliseconds.
+#[must_use]
+pub fn is_overdue(run: &Run, place: usize, expected_ms: u64, now: crate::clock::Timestamp) -> bool {
+    let Some(step) = run.steps.get(place) else { return false };
+    let open = step.state != State::Waiting && !step.state.is_settled();
+    open && step.attempt_at.is_some_and(|at| at.plus_ms(expected_ms) < now)
+}
