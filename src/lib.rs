@@ -6,6 +6,7 @@
 mod testing;
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod executor;
 pub mod ids;
@@ -14,4 +15,5 @@ pub mod model;
 pub mod pb;
 pub mod plan;
 pub mod provider;
+pub mod server;
 pub mod store;

@@ -20,7 +20,7 @@ use crate::plan::{Plan, Registered, Registry, Value};
 pub fn choose_plan<'a>(
     registry: &'a Registry,
     new: &NewRun,
-) -> Result<&'a Registered, EngineError> {
+) -> Result<&'a std::sync::Arc<Registered>, EngineError> {
     if new.plan_id.is_empty() {
         let Some(run_type) = new.run_type else {
             return Err(EngineError::invalid("plan_id", "give a plan_id or a type"));

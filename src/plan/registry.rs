@@ -43,7 +43,8 @@ pub struct Registered {
 }
 
 impl Registered {
-    fn new(plan: Plan) -> Self {
+    /// A plan whose digest is computed when it is first asked for.
+    pub fn new(plan: Plan) -> Self {
         Self { plan: Arc::new(plan), canonical: OnceLock::new() }
     }
 
@@ -69,14 +70,16 @@ impl Registered {
 /// The plans of a server, sorted by id.
 #[derive(Debug)]
 pub struct Registry {
-    plans: Vec<Registered>,
+    plans: Vec<Arc<Registered>>,
 }
 
 impl Registry {
     /// The plans that were compiled in.
     pub fn built_in() -> Self {
         // build.rs refuses clashes and sorts; a test holds both.
-        Self { plans: BUILT_IN.iter().cloned().map(Registered::new).collect() }
+        Self {
+            plans: BUILT_IN.iter().cloned().map(|plan| Arc::new(Registered::new(plan))).collect(),
+        }
     }
 
     /// A registry of exactly these plans. To add to the built-in ones, pass both.
@@ -95,23 +98,23 @@ impl Registry {
                 return Err(RegistryError::TwoDefaults { run_type, first, second });
             }
         }
-        Ok(Self { plans: plans.into_iter().map(Registered::new).collect() })
+        Ok(Self { plans: plans.into_iter().map(|plan| Arc::new(Registered::new(plan))).collect() })
     }
 
     /// The plan of this id, `plan/` included.
-    pub fn get(&self, id: &str) -> Option<&Registered> {
+    pub fn get(&self, id: &str) -> Option<&Arc<Registered>> {
         let index =
             self.plans.binary_search_by(|registered| registered.plan.id.as_ref().cmp(id)).ok()?;
         self.plans.get(index)
     }
 
     /// The plan that a run of this type gets when it names none.
-    pub fn default_for(&self, run_type: RunType) -> Option<&Registered> {
+    pub fn default_for(&self, run_type: RunType) -> Option<&Arc<Registered>> {
         self.plans.iter().find(|registered| registered.plan.default_for == Some(run_type))
     }
 
     /// Every plan, by id.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Registered> + DoubleEndedIterator {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Registered>> + DoubleEndedIterator {
         self.plans.iter()
     }
 

@@ -4,6 +4,8 @@
 //! so that late calls of a former owner are refused), *observe* (is it already so?), *act* (with an operation id and
 //! the epoch), *verify* (is it so, and does it stay so?).
 
+pub mod fake;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;

@@ -4,8 +4,11 @@
 //! revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
 
 mod check;
+pub(crate) mod codec;
 pub mod memory;
 mod page;
+#[cfg(test)]
+mod samples;
 
 use std::future::Future;
 use std::pin::Pin;

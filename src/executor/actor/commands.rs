@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::drive::Extra;
-use super::{Actor, Active, LogBuffer};
+use super::{Active, Actor, LogBuffer};
 use crate::executor::actor::timers::Timers;
 use crate::executor::admission;
 use crate::executor::decide::Draft;
@@ -122,6 +122,9 @@ impl Actor {
                 text: registered.canonical().to_string(),
             }),
         };
+        if let Some(reply) = self.early_reply.take() {
+            drop(reply.send(Ok(Arc::new(draft.run.clone()))));
+        }
         if let Err(error) = self.carry_out(draft, extra).await {
             self.active = None;
             self.core.release_slot(id);
@@ -317,7 +320,8 @@ impl Actor {
                     {
                         continue;
                     }
-                    let from = before.map_or("unknown", |c| if c.status { "true" } else { "false" });
+                    let from =
+                        before.map_or("unknown", |c| if c.status { "true" } else { "false" });
                     entries.push(
                         Entry::new(EntryKind::ConditionChanged, origin.actor.clone())
                             .moved(from, if status { "true" } else { "false" })
@@ -428,8 +432,7 @@ impl Draft {
     /// Accepts the run: claims the machine under a new epoch.
     pub(super) fn accept(&mut self, origin: &Origin, epoch_per_run: bool) {
         self.machine.active_run = Some(self.run.id);
-        self.machine.epoch =
-            if epoch_per_run { Epoch(1) } else { self.machine.epoch.next() };
+        self.machine.epoch = if epoch_per_run { Epoch(1) } else { self.machine.epoch.next() };
         self.machine_changed = true;
         let message = format!(
             "{} accepted from {}{}",

@@ -21,6 +21,7 @@ use self::timers::Timers;
 use super::core::Core;
 use super::decide::Facts;
 use super::error::EngineError;
+use super::planted::Planted;
 use super::request::{MachineChanges, NewRun, Origin, Verb};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, RunId};
@@ -35,12 +36,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 /// What an actor is told.
 pub(super) enum Message {
     /// Start a run, or repeat an ended one.
-    Start {
-        origin: Origin,
-        new: NewRun,
-        retry_of: Option<RunId>,
-        reply: Reply<Arc<Run>>,
-    },
+    Start { origin: Origin, new: NewRun, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
     /// An operator's verb on a run.
     Operate { origin: Origin, run_id: RunId, verb: Verb, reply: Reply<Arc<Run>> },
     /// Change the machine.
@@ -59,6 +55,8 @@ pub(super) enum Message {
     Recover { run_id: RunId, done: oneshot::Sender<Result<(), EngineError>> },
     /// A probe was answered.
     Probed { health: Health },
+    /// Everything sent before this has been handled.
+    Barrier { done: oneshot::Sender<()> },
 }
 
 /// The run that an actor drives.
@@ -86,6 +84,8 @@ pub(super) struct Actor {
     machine: Option<Arc<Machine>>,
     active: Option<Active>,
     next_serial: u64,
+    /// Only with a planted bug: the answer to give before anything is durable.
+    early_reply: Option<Reply<Arc<Run>>>,
 }
 
 /// Delay before a commit of the engine is tried again, in milliseconds.
@@ -105,6 +105,7 @@ impl Actor {
             machine: None,
             active: None,
             next_serial: 0,
+            early_reply: None,
         }
     }
 
@@ -150,6 +151,14 @@ impl Actor {
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Start { origin, new, retry_of, reply } => {
+                if self.core.planted == Some(Planted::AckBeforeCommit) {
+                    self.early_reply = Some(reply);
+                    let answer = self.start(&origin, new, retry_of).await;
+                    if let Some(reply) = self.early_reply.take() {
+                        drop(reply.send(answer));
+                    }
+                    return;
+                }
                 let answer = self.start(&origin, new, retry_of).await;
                 // The client may have gone; what was committed stays committed.
                 drop(reply.send(answer));
@@ -173,6 +182,8 @@ impl Actor {
                 drop(done.send(self.recover(run_id).await));
             }
             Message::Probed { health } => self.probed(&health).await,
+            // Whoever waited may have given up waiting.
+            Message::Barrier { done } => drop(done.send(())),
         }
     }
 
@@ -181,12 +192,11 @@ impl Actor {
         if let Some(machine) = &self.machine {
             return Ok(machine.clone());
         }
-        let machine = self
-            .core
-            .store
-            .machine(&self.id)
-            .await?
-            .ok_or_else(|| EngineError::NotFound { kind: "machine", id: self.id.to_string() })?;
+        let machine =
+            self.core.store.machine(&self.id).await?.ok_or_else(|| EngineError::NotFound {
+                kind: "machine",
+                id: self.id.to_string(),
+            })?;
         self.machine = Some(machine.clone());
         Ok(machine)
     }
@@ -245,7 +255,8 @@ impl Actor {
             | Message::Called(_)
             | Message::Printed
             | Message::Recover { .. }
-            | Message::Probed { .. }) => self.stash.push_back(kept),
+            | Message::Probed { .. }
+            | Message::Barrier { .. }) => self.stash.push_back(kept),
         }
     }
 

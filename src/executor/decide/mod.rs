@@ -4,7 +4,7 @@
 //! and performs the effects only then; an effect must be safe to perform twice, since a crash falls between the two.
 
 mod flow;
-mod step;
+pub(super) mod step;
 mod verbs;
 
 #[cfg(test)]
@@ -20,6 +20,7 @@ use crate::model::{Actor, ConditionKind, Entry, EntryKind, Machine, Run};
 use crate::plan::{Plan, Value};
 
 pub use flow::Admission;
+pub(super) use step::action;
 pub use step::{Answer, StepInput};
 
 /// What a decision may look at besides the records.

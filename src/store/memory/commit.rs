@@ -119,7 +119,11 @@ impl State {
         self.put_run(run.clone(), ended_at);
         let entries: Arc<[Entry]> = write.entries.into();
         let (id, machine_id) = (run.id, run.machine_id.clone());
-        numbering.record(self, Image::Run { ordinal, id, machine_id, delta }, &entries);
+        numbering.record(
+            self,
+            Image::Run { ordinal, id, machine_id, delta: Box::new(delta) },
+            &entries,
+        );
         let (at, change) = (numbering.at, run.clone());
         applied.changes.push(Change::Run { revision, at, run: change, entries });
         applied.committed.runs.push(run);

@@ -30,7 +30,7 @@ pub(super) enum Image {
     /// The machine before it.
     Deleted(Arc<Machine>),
     /// What changed in a run.
-    Run { ordinal: u64, id: RunId, machine_id: MachineId, delta: RunDelta },
+    Run { ordinal: u64, id: RunId, machine_id: MachineId, delta: Box<RunDelta> },
 }
 
 impl Image {

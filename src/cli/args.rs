@@ -1,0 +1,227 @@
+//! The command line: global options and the tree of commands. Each command's arguments live beside its code.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::commands::{demo, import, logs, machine, plan, run, start, steer, watch};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Examples:
+  bmdemo-cli demo                   See it all in one command; needs no server
+  bmdemo-cli import 3               Register three fake machines
+  bmdemo-cli repave machine-1       Run plan/repave-join and watch it
+  bmdemo-cli machine describe machine-1
+
+Exit codes:
+  0    done
+  1    internal error
+  2    wrong usage, or a confirmation is needed
+  3    the watched run failed, or is held until somebody acts
+  4    the watched run was canceled
+  5    the awaited state did not come in time
+  64+n the server answered with gRPC code n: 69 not found, 73 failed precondition, 78 unavailable
+  130  interrupted; runs go on
+
+Environment:
+  BMDEMO_SERVER  address of the server, as --server
+  BMDEMO_ACTOR   your name in the audit trail, as --as; else USER
+  NO_COLOR, CLICOLOR_FORCE, TERM=dumb  as usual";
+
+/// Drives the lifecycle of bare-metal machines: register them, run plans on them, watch
+#[derive(Debug, Parser)]
+#[command(
+    name = "bmdemo-cli",
+    version,
+    styles = STYLES,
+    after_help = AFTER_HELP,
+    arg_required_else_help = true,
+    disable_help_subcommand = false,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Server address [default: localhost:50051] [env: BMDEMO_SERVER]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) server: Option<String>,
+    /// Your name in the audit trail [env: BMDEMO_ACTOR, USER]
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+    /// Wait up to a minute for the server to listen
+    #[arg(long, global = true)]
+    pub(crate) wait_for_server: bool,
+    /// Deadline of one call, for example 30s
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_ms)]
+    pub(crate) timeout: u64,
+    /// When to colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Print ASCII instead of ✓, → and boxes
+    #[arg(long, global = true)]
+    pub(crate) ascii: bool,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Table,
+    /// More columns
+    Wide,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutputArgs {
+    /// Output form
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub(crate) output: Format,
+}
+
+/// Every command: nouns first, then the short verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Look at machines and change what is known of them
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    /// Look at runs and steer them
+    #[command(subcommand)]
+    Run(run::RunCommand),
+    /// Look at plans and check new ones
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
+    /// Register N fake machines: machine-1 to machine-N
+    Import(import::ImportArgs),
+    /// List machines with phase, effective state and conditions
+    List(machine::ListArgs),
+    /// Image a machine anew and join it to its cluster; watch
+    Repave(start::VerbArgs),
+    /// Drain and wipe a machine for its return to the manufacturer; watch
+    Rma(start::VerbArgs),
+    /// Restart a machine; watch
+    Reboot(start::VerbArgs),
+    /// Drain a machine, then image it anew and join it; watch
+    Upgrade(start::VerbArgs),
+    /// Change the network configuration of a machine; watch
+    NetReconfig(start::VerbArgs),
+    /// List runs
+    Runs(run::ListArgs),
+    /// List plans
+    Plans(plan::ListArgs),
+    /// Watch a run until it ends
+    Watch(watch::WatchArgs),
+    /// Print what the steps of a run printed
+    Logs(logs::LogsArgs),
+    /// End a run at its next safe point
+    Cancel(steer::ReasonArgs),
+    /// End a run at once; its machine is blocked until cleared
+    Abort(steer::RequiredReasonArgs),
+    /// Hold a run at its next safe point
+    Pause(steer::ReasonArgs),
+    /// Let a held run go on
+    Resume(steer::ReasonArgs),
+    /// Repeat a failed or canceled run from the step that did not succeed; watch
+    Retry(steer::RetryArgs),
+    /// Skip a step that has not settled
+    Skip(steer::SkipArgs),
+    /// Say what became of a step whose outcome is unknown
+    Resolve(steer::ResolveArgs),
+    /// Play a session against a fresh server of its own and print the transcript
+    Demo(demo::DemoArgs),
+    /// Run the server in this process
+    #[command(hide = true)]
+    Serve {
+        /// Arguments of bmdemo-server
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+/// Milliseconds of a length of time: `30s`, `5m`, `1h30m`, `500ms`; a bare number is seconds.
+pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
+    let refused = || format!("{text:?} is not a length of time such as 30s, 5m or 1h30m");
+    if let Ok(seconds) = text.parse::<u64>() {
+        return seconds.checked_mul(1000).ok_or_else(refused);
+    }
+    let mut rest = text;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, tail) = tail.split_at(letters);
+        let unit_ms: u64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(refused()),
+        };
+        let number: u64 = number.parse().map_err(|_| refused())?;
+        total =
+            number.checked_mul(unit_ms).and_then(|ms| total.checked_add(ms)).ok_or_else(refused)?;
+        rest = tail;
+    }
+    if text.is_empty() { Err(refused()) } else { Ok(total) }
+}
+
+/// A `key=value` pair.
+pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form key=value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        assert_eq!(parse_ms("30"), Ok(30_000));
+        assert_eq!(parse_ms("1h30m"), Ok(5_400_000));
+        assert_eq!(parse_ms("500ms"), Ok(500));
+        for wrong in ["", "m", "5 m", "-1s", "1d", "99999999999999999999h"] {
+            assert!(parse_ms(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pairs() {
+        assert_eq!(parse_pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(parse_pair("=b").is_err());
+        assert!(parse_pair("a").is_err());
+    }
+}

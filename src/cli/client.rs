@@ -1,0 +1,367 @@
+//! The connection to a server: address, metadata, deadlines, and retries with the same request id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::clock::{Clock, Random};
+use crate::pb;
+use crate::pb::machine_service_client::MachineServiceClient;
+use crate::pb::plan_service_client::PlanServiceClient;
+use crate::pb::run_service_client::RunServiceClient;
+
+use super::error::{Error, is_connection_loss};
+
+/// Most tries of one call.
+const TRIES_MAX: u32 = 4;
+/// Wait before the second try; doubles up to [`BACKOFF_MAX`].
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long `--wait-for-server` waits.
+const WAIT_FOR_SERVER: Duration = Duration::from_secs(60);
+/// Largest message taken from a server: a page of 1,000 large machines.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest page that servers give.
+pub(crate) const PAGE_SIZE: i32 = 1000;
+/// Metadata key of the name of whoever acts.
+const ACTOR_KEY: &str = "bmdemo-actor";
+
+/// Where a server is and as whom to talk to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// host:port, or a URL.
+    pub(crate) server: String,
+    /// Name for the audit trail.
+    pub(crate) actor: Option<String>,
+    /// Whether to wait for a server that does not listen yet.
+    pub(crate) wait: bool,
+    /// Deadline of one unary call.
+    pub(crate) timeout: Duration,
+}
+
+/// Turns what users type into a URL. `localhost` becomes 127.0.0.1, where our servers listen: many resolvers try
+/// ::1 first, and the error would then name an address that nobody asked for.
+pub(crate) fn url_of(server: &str) -> String {
+    let (scheme, rest) = server.split_once("://").unwrap_or(("http", server));
+    let rest = rest.trim_end_matches('/');
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            (host, port)
+        }
+        _ => (rest, "50051"),
+    };
+    let host =
+        if host.is_empty() || host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
+    format!("{scheme}://{host}:{port}")
+}
+
+/// A connected client; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    channel: Channel,
+    /// URL of the server.
+    pub(crate) address: String,
+    actor: Option<AsciiMetadataValue>,
+    timeout: Duration,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl Client {
+    /// Connects. A refused connection fails at once, unless the target says to wait.
+    pub(crate) async fn connect(
+        target: &Target,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, Error> {
+        let address = url_of(&target.server);
+        let endpoint = Endpoint::from_shared(address.clone())
+            .map_err(|_| {
+                Error::usage(
+                    format!("{:?} is not the address of a server", target.server),
+                    "give host:port, for example --server localhost:50051",
+                )
+            })?
+            .connect_timeout(CONNECT_LIMIT)
+            .tcp_nodelay(true)
+            .keep_alive_while_idle(true)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10));
+        let give_up_at = clock.monotonic() + WAIT_FOR_SERVER;
+        let mut backoff = BACKOFF_FIRST;
+        let channel = loop {
+            match endpoint.connect().await {
+                Ok(channel) => break channel,
+                Err(_) if target.wait && clock.monotonic() < give_up_at => {
+                    clock.sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                Err(source) => return Err(Error::Unreachable { address, source }),
+            }
+        };
+        let actor = target.actor.as_deref().and_then(metadata_text);
+        Ok(Self { channel, address, actor, timeout: target.timeout, clock, random })
+    }
+
+    /// A fresh idempotency key: a random UUID.
+    pub(crate) fn new_request_id(&self) -> String {
+        let bytes = (u128::from(self.random.next_u64()) << 64) | u128::from(self.random.next_u64());
+        uuid::Builder::from_random_bytes(bytes.to_be_bytes()).into_uuid().to_string()
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(actor) = &self.actor {
+            request.metadata_mut().insert(ACTOR_KEY, actor.clone());
+        }
+        request
+    }
+
+    /// Calls, and calls again while the server is away: the request id in the message makes that safe.
+    async fn unary<T, R, F>(
+        &self,
+        message: T,
+        call: impl Fn(Channel, Request<T>) -> F,
+    ) -> Result<R, Error>
+    where
+        T: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut backoff = BACKOFF_FIRST;
+        let mut tries = 1;
+        loop {
+            let mut request = self.request(message.clone());
+            request.set_timeout(self.timeout);
+            match call(self.channel.clone(), request).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) if tries < TRIES_MAX && is_connection_loss(&status) => {
+                    tries += 1;
+                    self.clock.sleep(self.jittered(backoff)).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                Err(status) => return Err(Error::rpc(status)),
+            }
+        }
+    }
+
+    /// Between 3/4 and 5/4 of a wait, so that many clients do not come back at the same instant.
+    fn jittered(&self, wait: Duration) -> Duration {
+        let quarters = 750 + u32::try_from(self.random.next_u64() % 501).unwrap_or(0);
+        wait * quarters / 1000
+    }
+}
+
+/// Text that may travel as metadata: visible ASCII; anything else is left out.
+fn metadata_text(text: &str) -> Option<AsciiMetadataValue> {
+    let visible: String =
+        text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(128).collect();
+    let visible = visible.trim();
+    if visible.is_empty() { None } else { visible.parse().ok() }
+}
+
+/// One method of [`Client`] for each unary RPC.
+macro_rules! unary {
+    ($($service:ident: $($name:ident($request:ident) -> $response:ident),+;)+) => {
+        impl Client {
+            $($(
+                pub(crate) async fn $name(&self, message: pb::$request) -> Result<pb::$response, Error> {
+                    self.unary(message, |channel, request| async move {
+                        $service::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).$name(request).await
+                    })
+                    .await
+                }
+            )+)+
+        }
+    };
+}
+
+unary! {
+    MachineServiceClient:
+        register_machine(RegisterMachineRequest) -> Machine,
+        get_machine(GetMachineRequest) -> Machine,
+        list_machines(ListMachinesRequest) -> ListMachinesResponse,
+        update_machine(UpdateMachineRequest) -> Machine,
+        clear_intervention(ClearInterventionRequest) -> Machine,
+        list_machine_history(ListMachineHistoryRequest) -> ListMachineHistoryResponse;
+    PlanServiceClient:
+        get_plan(GetPlanRequest) -> Plan,
+        list_plans(ListPlansRequest) -> ListPlansResponse;
+    RunServiceClient:
+        start_run(StartRunRequest) -> Run,
+        get_run(GetRunRequest) -> Run,
+        list_runs(ListRunsRequest) -> ListRunsResponse,
+        cancel_run(CancelRunRequest) -> Run,
+        abort_run(AbortRunRequest) -> Run,
+        pause_run(PauseRunRequest) -> Run,
+        resume_run(ResumeRunRequest) -> Run,
+        retry_run(RetryRunRequest) -> Run,
+        skip_step(SkipStepRequest) -> Run,
+        resolve_step(ResolveStepRequest) -> Run,
+        list_run_history(ListRunHistoryRequest) -> ListRunHistoryResponse;
+}
+
+impl Client {
+    /// Opens a watch; the caller reconnects.
+    pub(crate) async fn watch_runs(
+        &self,
+        message: pb::WatchRunsRequest,
+    ) -> Result<Streaming<pb::RunEvent>, Status> {
+        let mut client = RunServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(client.watch_runs(self.request(message)).await?.into_inner())
+    }
+
+    /// Opens a stream of log lines; the caller reconnects.
+    pub(crate) async fn stream_run_logs(
+        &self,
+        message: pb::StreamRunLogsRequest,
+    ) -> Result<Streaming<pb::LogChunk>, Status> {
+        let mut client = RunServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(client.stream_run_logs(self.request(message)).await?.into_inner())
+    }
+
+    /// Every machine that matches, page after page, up to `limit`.
+    pub(crate) async fn all_machines(
+        &self,
+        filter: &str,
+        limit: usize,
+    ) -> Result<Vec<pb::Machine>, Error> {
+        let mut machines = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let page_size = page_size(limit - machines.len());
+            let page = self
+                .list_machines(pb::ListMachinesRequest {
+                    filter: filter.into(),
+                    page_size,
+                    page_token,
+                })
+                .await?;
+            machines.extend(page.machines);
+            page_token = page.next_page_token;
+            if page_token.is_empty() || machines.len() >= limit {
+                machines.truncate(limit);
+                return Ok(machines);
+            }
+        }
+    }
+
+    /// Every run that matches, page after page, up to `limit`.
+    pub(crate) async fn all_runs(&self, filter: &str, limit: usize) -> Result<Vec<pb::Run>, Error> {
+        let mut runs = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let page_size = page_size(limit - runs.len());
+            let page = self
+                .list_runs(pb::ListRunsRequest { filter: filter.into(), page_size, page_token })
+                .await?;
+            runs.extend(page.runs);
+            page_token = page.next_page_token;
+            if page_token.is_empty() || runs.len() >= limit {
+                runs.truncate(limit);
+                return Ok(runs);
+            }
+        }
+    }
+
+    /// Every plan, page after page.
+    pub(crate) async fn all_plans(&self) -> Result<Vec<pb::Plan>, Error> {
+        let mut plans = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request =
+                pb::ListPlansRequest { filter: String::new(), page_size: PAGE_SIZE, page_token };
+            let page = self.list_plans(request).await?;
+            plans.extend(page.plans);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(plans);
+            }
+        }
+    }
+
+    /// The run with this id, or the one whose id begins so.
+    pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
+        match self.get_run(pb::GetRunRequest { run_id: id.into() }).await {
+            Err(error)
+                if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
+            {
+                if id.len() >= super::resolve::PREFIX_MIN {
+                    let ids = self.all_runs("", usize::MAX).await?;
+                    let found = super::resolve::by_prefix(
+                        "run",
+                        id,
+                        ids.iter().map(|run| run.run_id.as_str()),
+                    )?;
+                    if let Some(found) =
+                        found.and_then(|found| ids.iter().find(|run| run.run_id == found))
+                    {
+                        return Ok(found.clone());
+                    }
+                }
+                Err(error.about(super::error::About::Run(id.into())))
+            }
+            other => other,
+        }
+    }
+
+    /// The machine with this id, or the one whose id begins so.
+    pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
+        match self.get_machine(pb::GetMachineRequest { machine_id: id.into() }).await {
+            Err(error)
+                if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
+            {
+                if id.len() >= super::resolve::PREFIX_MIN {
+                    let machines = self.all_machines("", usize::MAX).await?;
+                    let ids = machines.iter().map(|machine| machine.machine_id.as_str());
+                    if let Some(found) = super::resolve::by_prefix("machine", id, ids)?
+                        && let Some(machine) =
+                            machines.iter().find(|machine| machine.machine_id == found)
+                    {
+                        return Ok(machine.clone());
+                    }
+                }
+                Err(error.about(super::error::About::Machine(id.into())))
+            }
+            other => other,
+        }
+    }
+}
+
+fn page_size(left: usize) -> i32 {
+    i32::try_from(left).unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_become_urls() {
+        for (typed, url) in [
+            ("localhost:50051", "http://127.0.0.1:50051"),
+            ("localhost", "http://127.0.0.1:50051"),
+            (":7000", "http://127.0.0.1:7000"),
+            ("10.0.0.7:50051", "http://10.0.0.7:50051"),
+            ("http://host.example:1/", "http://host.example:1"),
+            ("[::1]:50051", "http://[::1]:50051"),
+        ] {
+            assert_eq!(url_of(typed), url, "{typed}");
+        }
+    }
+
+    #[test]
+    fn an_actor_cannot_smuggle_bytes_into_the_metadata() {
+        assert_eq!(metadata_text("ops\r\nx: y").unwrap(), "opsx: y");
+        assert!(metadata_text("\u{1b}").is_none());
+    }
+}

@@ -1,0 +1,205 @@
+//! `demo --crash`: the server is killed in the middle of a step, and the runs go on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::pb;
+use crate::pb::{RunPhase, StepState};
+
+use super::super::super::Context;
+use super::super::super::error::{Error, Exit};
+use super::super::super::local::LocalServer;
+use super::super::super::output::{Meaning, Progress, write_line};
+use super::super::super::watch::{RunWatch, Seen};
+use super::{enter, last_run, say};
+
+/// Machines on which runs are in progress when the server dies.
+const MACHINES: [&str; 3] = ["machine-1", "machine-2", "machine-3"];
+
+/// A directory of the demo's own, removed in the end.
+struct DataDir(PathBuf);
+
+impl DataDir {
+    fn create() -> Result<Self, Error> {
+        let path = std::env::temp_dir().join(format!("bmdemo-crash-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| Error::Local {
+            message: format!("cannot make the directory {}", path.display()),
+            hint: Some("set TMPDIR to a directory that can be written".to_owned()),
+            source: Some(error.into()),
+        })?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans the directory of temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is known of the runs.
+#[derive(Default)]
+struct Runs {
+    latest: BTreeMap<String, pb::Run>,
+    shown: BTreeMap<String, Progress>,
+    /// Steps that were done when the server died, with attempt and end.
+    done_before: Vec<(String, pb::StepStatus)>,
+}
+
+pub(super) async fn play(ctx: &mut Context, verbose: bool) -> Result<Exit, Error> {
+    if ctx.server_given {
+        return Err(Error::usage("--crash kills a server of its own", "leave --server out"));
+    }
+    let data = DataDir::create()?;
+    let clock = ctx.ui.clock();
+    let server = LocalServer::start(&server_args(data.path(), "0"), verbose, &*clock).await?;
+    let port = server.address.rsplit(':').next().unwrap_or("0").to_owned();
+    ctx.use_server(server.address.clone());
+
+    say(ctx, "A server with a data directory, and three machines with runs in progress.")?;
+    enter(ctx, &["import", "3"]).await?;
+    for machine in MACHINES {
+        enter(ctx, &["repave", machine, "--detach"]).await?;
+    }
+    let mut runs = Runs::default();
+    let mut watch = RunWatch::new(ctx.client().await?, clock.clone(), String::new());
+    let mut server = Some(server);
+    loop {
+        match watch.next().await? {
+            Seen::Event(event) => {
+                if let Some(run) = event.snapshot {
+                    runs.show(ctx, run)?;
+                }
+            }
+            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Ended => watch.lose(),
+        }
+        if runs.done_before.is_empty()
+            && let Some(step) = runs.midway()
+        {
+            if let Some(server) = server.take() {
+                server.kill().await?;
+            }
+            runs.remember();
+            announce(ctx, &format!("kill -9: the server dies in the middle of {step}"))?;
+            let since = clock.monotonic();
+            server =
+                Some(LocalServer::start(&server_args(data.path(), &port), verbose, &*clock).await?);
+            let took = clock.monotonic().saturating_sub(since).as_secs_f64();
+            announce(
+                ctx,
+                &format!("a new server listens after {took:.1}s, on the same data directory"),
+            )?;
+        }
+        if runs.all_ended() {
+            break;
+        }
+    }
+    writeln!(ctx.ui.out())?;
+    enter(ctx, &["runs"]).await?;
+    let exit = runs.verdict(ctx).await?;
+    if let Some(server) = server {
+        server.kill().await?;
+    }
+    Ok(exit)
+}
+
+fn server_args(data: &Path, port: &str) -> Vec<String> {
+    let data = data.display().to_string();
+    ["--data-dir", &data, "--port", port, "--seed", "42"].map(str::to_owned).to_vec()
+}
+
+fn announce(ctx: &mut Context, text: &str) -> Result<(), Error> {
+    let line = ctx.ui.look.paint(Meaning::Attention, &format!("*** {text}"));
+    writeln!(ctx.ui.out(), "{line}")?;
+    ctx.ui.flush()?;
+    Ok(())
+}
+
+impl Runs {
+    /// Prints what is new, each line with its machine in front.
+    fn show(&mut self, ctx: &mut Context, run: pb::Run) -> Result<(), Error> {
+        let look = ctx.ui.look;
+        let progress = self.shown.entry(run.run_id.clone()).or_default();
+        for line in progress.advance(&run) {
+            write!(ctx.ui.out(), "{}  ", look.paint(Meaning::Dim, &run.machine_id))?;
+            write_line(ctx.ui.out(), look, &line)?;
+        }
+        ctx.ui.flush()?;
+        self.latest.insert(run.run_id.clone(), run);
+        Ok(())
+    }
+
+    /// The step to die in: a destructive one in flight, while every run has something done.
+    fn midway(&self) -> Option<String> {
+        let has_done =
+            |run: &pb::Run| run.steps.iter().any(|step| step.state() == StepState::Succeeded);
+        if self.latest.len() < MACHINES.len() || !self.latest.values().all(has_done) {
+            return None;
+        }
+        self.latest.values().find_map(|run| {
+            let acting = |step: &&pb::StepStatus| {
+                step.destructive
+                    && step.state() == StepState::Running
+                    && matches!(
+                        step.activity(),
+                        pb::StepActivity::Acting | pb::StepActivity::Polling
+                    )
+            };
+            run.steps.iter().find(acting).map(|step| format!("{} on {}", step.name, run.machine_id))
+        })
+    }
+
+    fn remember(&mut self) {
+        for run in self.latest.values() {
+            let done = run.steps.iter().filter(|step| step.state() == StepState::Succeeded);
+            self.done_before.extend(done.map(|step| (run.run_id.clone(), step.clone())));
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        let ended = |run: &pb::Run| {
+            matches!(run.phase(), RunPhase::Succeeded | RunPhase::Failed | RunPhase::Canceled)
+        };
+        self.latest.len() >= MACHINES.len() && self.latest.values().all(ended)
+    }
+
+    /// Says whether the promise was kept, from the records of the new server.
+    async fn verdict(&self, ctx: &mut Context) -> Result<Exit, Error> {
+        let mut repeated = 0;
+        let mut succeeded = 0;
+        for machine in MACHINES {
+            let Some(run) = last_run(ctx, machine).await? else { continue };
+            succeeded += usize::from(
+                run.phase() == RunPhase::Succeeded && self.latest.contains_key(&run.run_id),
+            );
+            for (_, before) in self.done_before.iter().filter(|(id, _)| *id == run.run_id) {
+                let same = run.steps.iter().any(|after| {
+                    after.name == before.name
+                        && after.attempt == before.attempt
+                        && after.finished_at == before.finished_at
+                });
+                repeated += usize::from(!same);
+            }
+        }
+        let kept = succeeded == MACHINES.len() && repeated == 0 && !self.done_before.is_empty();
+        let look = ctx.ui.look;
+        let glyph = if kept {
+            look.paint(Meaning::Good, look.good())
+        } else {
+            look.paint(Meaning::Bad, look.bad())
+        };
+        writeln!(
+            ctx.ui.out(),
+            "{glyph} {succeeded} of {} runs went on and succeeded; of {} steps done before the crash {repeated} were repeated",
+            MACHINES.len(),
+            self.done_before.len()
+        )?;
+        Ok(if kept { Exit::Ok } else { Exit::RunFailed })
+    }
+}

@@ -1,0 +1,217 @@
+//! `machine …` and `list`
+
+use clap::{Args, Subcommand};
+
+use crate::pb;
+
+use super::super::Context;
+use super::super::args::{Format, OutputArgs};
+use super::super::client::PAGE_SIZE;
+use super::super::error::{About, Error, Exit};
+use super::super::output::{phase_name, write_history, write_machine, write_machines};
+
+/// Commands on machines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    /// List machines with phase, effective state and conditions
+    List(ListArgs),
+    /// Print one machine
+    Get(GetArgs),
+    /// Say what a machine is, why, and what to do next
+    Describe(IdArgs),
+    /// Set the phase of a machine
+    SetPhase(SetPhaseArgs),
+    /// Clear NeedsIntervention after having looked
+    ClearIntervention(ClearArgs),
+    /// Print what happened to a machine
+    History(IdArgs),
+}
+
+/// List machines in the order of their registration.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli list\n  bmdemo-cli machine list -o wide")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One machine.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli machine get machine-1 -o wide")]
+pub(crate) struct GetArgs {
+    /// Machine, or the beginning of its id
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One machine.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli machine describe machine-1\n  bmdemo-cli machine history machine-1"
+)]
+pub(crate) struct IdArgs {
+    /// Machine, or the beginning of its id
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+}
+
+/// Set the phase of a machine, if its lifecycle allows it.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli machine set-phase machine-1 MAINTENANCE --reason \"fan is loud\""
+)]
+pub(crate) struct SetPhaseArgs {
+    /// Machine
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    /// FACTORY_READY, READY, IN_SERVICE, MAINTENANCE, RMA or RETIRED
+    #[arg(value_name = "PHASE")]
+    phase: String,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+/// Clear NeedsIntervention after having looked at the machine.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli machine clear-intervention machine-2 --reason \"disk replaced\""
+)]
+pub(crate) struct ClearArgs {
+    /// Machine
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    /// What you found; kept in the history
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Result<Exit, Error> {
+    match command {
+        MachineCommand::List(args) => list(ctx, &args).await,
+        MachineCommand::Get(args) => get(ctx, &args).await,
+        MachineCommand::Describe(args) => describe(ctx, &args).await,
+        MachineCommand::SetPhase(args) => set_phase(ctx, &args).await,
+        MachineCommand::ClearIntervention(args) => clear_intervention(ctx, &args).await,
+        MachineCommand::History(args) => history(ctx, &args).await,
+    }
+}
+
+pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
+    let machines = ctx.client().await?.all_machines("", usize::MAX).await?;
+    print(ctx, &machines, args.output.output)
+}
+
+async fn get(ctx: &mut Context, args: &GetArgs) -> Result<Exit, Error> {
+    let machine = ctx.client().await?.find_machine(&args.machine).await?;
+    print(ctx, &[machine], args.output.output)
+}
+
+async fn describe(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
+    let client = ctx.client().await?;
+    let machine = client.find_machine(&args.machine).await?;
+    let active =
+        machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
+    let run = if active.is_empty() {
+        // The last run explains the conditions; a machine without one is no error.
+        let filter = format!("machine_id={}", machine.machine_id);
+        client.all_runs(&filter, usize::MAX).await?.pop()
+    } else {
+        Some(client.get_run(pb::GetRunRequest { run_id: active }).await?)
+    };
+    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
+    write_machine(ctx.ui.out(), look, &machine, run.as_ref(), now_ms)?;
+    Ok(Exit::Ok)
+}
+
+async fn set_phase(ctx: &mut Context, args: &SetPhaseArgs) -> Result<Exit, Error> {
+    let phase = parse_phase(&args.phase)?;
+    let client = ctx.client().await?;
+    let request = pb::UpdateMachineRequest {
+        machine: Some(pb::Machine {
+            machine_id: args.machine.clone(),
+            status: Some(pb::MachineStatus { phase: phase.into(), ..pb::MachineStatus::default() }),
+            ..pb::Machine::default()
+        }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["status.phase".to_owned()] }),
+        request_id: client.new_request_id(),
+        reason: args.reason.clone(),
+    };
+    let updated = client.update_machine(request).await;
+    let machine = updated.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
+    print(ctx, &[machine], Format::Table)
+}
+
+async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit, Error> {
+    let client = ctx.client().await?;
+    let request = pb::ClearInterventionRequest {
+        machine_id: args.machine.clone(),
+        reason: args.reason.clone(),
+        request_id: client.new_request_id(),
+    };
+    let cleared = client.clear_intervention(request).await;
+    let machine = cleared.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
+    print(ctx, &[machine], Format::Wide)
+}
+
+async fn history(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
+    let client = ctx.client().await?;
+    let machine_id = client.find_machine(&args.machine).await?.machine_id;
+    let mut entries = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::ListMachineHistoryRequest {
+            machine_id: machine_id.clone(),
+            page_size: PAGE_SIZE,
+            page_token,
+        };
+        let page = client.list_machine_history(request).await?;
+        entries.extend(page.entries);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let look = ctx.ui.look;
+    write_history(ctx.ui.out(), look, &entries)?;
+    Ok(Exit::Ok)
+}
+
+fn print(ctx: &mut Context, machines: &[pb::Machine], format: Format) -> Result<Exit, Error> {
+    let look = ctx.ui.look;
+    write_machines(ctx.ui.out(), look, machines, format == Format::Wide)?;
+    Ok(Exit::Ok)
+}
+
+/// A phase by its name, in either case, with or without its prefix.
+fn parse_phase(text: &str) -> Result<pb::Phase, Error> {
+    let upper = text.to_ascii_uppercase().replace('-', "_");
+    let full = if upper.starts_with("PHASE_") { upper } else { format!("PHASE_{upper}") };
+    match pb::Phase::from_str_name(&full) {
+        Some(phase) if phase != pb::Phase::Unspecified => Ok(phase),
+        _ => {
+            let names: Vec<String> = (1..=6).map(phase_name).collect();
+            Err(Error::usage(
+                format!("{text:?} is not a phase"),
+                format!("the phases are {}", names.join(", ")),
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_read_in_any_case() {
+        for text in ["MAINTENANCE", "maintenance", "PHASE_MAINTENANCE"] {
+            assert_eq!(parse_phase(text).unwrap(), pb::Phase::Maintenance);
+        }
+        assert_eq!(parse_phase("in-service").unwrap(), pb::Phase::InService);
+        assert_eq!(parse_phase("UNSPECIFIED").unwrap_err().code(), 2);
+        assert_eq!(parse_phase("BROKEN").unwrap_err().to_string(), "\"BROKEN\" is not a phase");
+    }
+}

@@ -1,0 +1,144 @@
+//! Errors: what, why, and what to do next.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::super::error::{Error, effective_code};
+use super::text::{Look, Meaning, sanitized};
+
+/// Writes an error: `Error:`, its causes, what the server added, and hints. `suggestions` are ids like the one typed.
+pub(crate) fn write_error(
+    out: &mut dyn Write,
+    look: Look,
+    error: &Error,
+    suggestions: &[String],
+) -> io::Result<()> {
+    let label = look.paint(Meaning::Bad, "Error:");
+    let status = error.status();
+    let message = match status {
+        Some(status) if effective_code(status) == Code::DeadlineExceeded => {
+            "the server did not answer in time".to_owned()
+        }
+        Some(status) if status.message().is_empty() => {
+            format!("the server answered {:?}", status.code())
+        }
+        _ => sanitized(&error.to_string()).into_owned(),
+    };
+    writeln!(out, "{label} {message}")?;
+    if status.is_none() {
+        write_causes(out, error)?;
+    }
+    let mut hints = Vec::new();
+    if !suggestions.is_empty() {
+        let quoted: Vec<String> = suggestions.iter().map(|id| sanitized(id).into_owned()).collect();
+        hints.push(format!("did you mean {}?", quoted.join(" or ")));
+    }
+    if let Some(status) = status {
+        write_details(out, status)?;
+        hints.extend(status_hints(status));
+    }
+    hints.extend(own_hint(error));
+    hints.dedup();
+    for hint in hints {
+        writeln!(out, "{} {}", look.paint(Meaning::Active, "Hint:"), sanitized(&hint))?;
+    }
+    Ok(())
+}
+
+/// Causes below the first level; a refused connection says enough by its own name.
+fn write_causes(out: &mut dyn Write, error: &Error) -> io::Result<()> {
+    if matches!(error, Error::Unreachable { .. }) {
+        return Ok(());
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        writeln!(out, "  because: {}", sanitized(&error.to_string()))?;
+        cause = error.source();
+    }
+    Ok(())
+}
+
+fn write_details(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let details = status.get_error_details();
+    for violation in details.bad_request().map_or(&[][..], |bad| &bad.field_violations) {
+        writeln!(out, "  {}: {}", sanitized(&violation.field), sanitized(&violation.description))?;
+    }
+    for violation in details.precondition_failure().map_or(&[][..], |failure| &failure.violations) {
+        // The message of the status often is the description of its only violation.
+        if violation.description != status.message() {
+            let subject = sanitized(&violation.subject);
+            writeln!(
+                out,
+                "  {} {subject}: {}",
+                sanitized(&violation.r#type),
+                sanitized(&violation.description)
+            )?;
+        }
+    }
+    for violation in details.quota_failure().map_or(&[][..], |failure| &failure.violations) {
+        writeln!(
+            out,
+            "  {}: {}",
+            sanitized(&violation.subject),
+            sanitized(&violation.description)
+        )?;
+    }
+    Ok(())
+}
+
+fn status_hints(status: &Status) -> Vec<String> {
+    let details = status.get_error_details();
+    let mut hints = Vec::new();
+    if let Some(info) = details.error_info() {
+        hints.extend(info.metadata.get("hint").cloned());
+        let next = info.metadata.get("active_run_id").or_else(|| info.metadata.get("run_id"));
+        if let Some(run) =
+            next.filter(|_| info.reason == "RUN_ACTIVE" || info.reason == "ACTIVE_RUN")
+        {
+            hints.push(format!("watch the active run with: bmdemo-cli watch {run}"));
+        }
+    }
+    for link in details.help().map_or(&[][..], |help| &help.links) {
+        let url = if link.url.is_empty() { String::new() } else { format!(" ({})", link.url) };
+        hints.push(format!("{}{url}", link.description));
+    }
+    if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
+        hints.push(format!("try again in {:.1} s", delay.as_secs_f64()));
+    }
+    hints
+}
+
+fn own_hint(error: &Error) -> Option<String> {
+    match error {
+        Error::Usage { hint, .. } => Some(hint.clone()),
+        Error::Local { hint, .. } => hint.clone(),
+        Error::Unreachable { .. } => {
+            Some("start one with: bmdemo-server   (or: cargo run --bin bmdemo-server)".to_owned())
+        }
+        Error::Lost { resume, .. } => {
+            Some(format!("the run goes on where a server goes on; watch it with: {resume}"))
+        }
+        Error::Rpc { status, about } => rpc_hint(status, about),
+        Error::Output(_) | Error::Answer(_) => None,
+    }
+}
+
+fn rpc_hint(status: &Status, about: &super::super::error::About) -> Option<String> {
+    use super::super::error::About;
+    match (effective_code(status), about) {
+        (Code::NotFound, About::Machine(_)) => {
+            Some("see the machines with: bmdemo-cli list".to_owned())
+        }
+        (Code::NotFound, About::Run(_)) => Some("see the runs with: bmdemo-cli runs".to_owned()),
+        (Code::NotFound, About::Plan(_)) => Some("see the plans with: bmdemo-cli plans".to_owned()),
+        (Code::DeadlineExceeded, _) => Some("give it more time with --timeout".to_owned()),
+        (Code::Unavailable, _) => Some("the server is away or shutting down; try again".to_owned()),
+        (Code::Unimplemented, _) => {
+            Some("the server is older than this client; see bmdemo-cli doctor".to_owned())
+        }
+        _ => None,
+    }
+}

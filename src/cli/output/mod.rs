@@ -1,0 +1,25 @@
+//! Rendering. Every function writes to a sink that the caller passes, so that the terminal, a pipe and a snapshot test
+//! run the same code.
+
+mod describe;
+mod error;
+mod history;
+mod plan;
+mod progress;
+mod runbox;
+mod table;
+mod text;
+mod time;
+
+pub(crate) use describe::{next_for_hold, write_machine, write_plan, write_run};
+pub(crate) use error::write_error;
+pub(crate) use history::write_history;
+pub(crate) use plan::write_plans;
+pub(crate) use progress::{Progress, write_hold, write_line};
+pub(crate) use runbox::{write_header, write_result};
+pub(crate) use table::{write_import_header, write_import_row, write_machines, write_runs};
+pub(crate) use text::{Look, Meaning, multiline, phase_name, sanitized};
+pub(crate) use time::rfc3339;
+
+#[cfg(test)]
+mod tests;

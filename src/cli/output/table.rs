@@ -1,0 +1,264 @@
+//! Tables of the shape that the seed prints: columns with least widths that grow for longer cells.
+
+use std::io::{self, Write};
+
+use crate::pb;
+
+use super::text::{
+    Look, Meaning, condition_name, effective_name, padded, phase_name, run_phase_name,
+    run_type_name, sanitized, width,
+};
+use super::time::{elapsed_text, instant};
+
+/// A cell and what its colour says.
+type Cell = (String, Meaning);
+
+fn cell(text: &str) -> Cell {
+    (sanitized(text).into_owned(), Meaning::Plain)
+}
+
+/// Writes rows under their headers. `gap` spaces follow each column; the last is never padded.
+fn write_columns(
+    out: &mut dyn Write,
+    look: Look,
+    headers: &[(&str, usize)],
+    gap: usize,
+    rows: &[Vec<Cell>],
+) -> io::Result<()> {
+    let mut widths: Vec<usize> =
+        headers.iter().map(|(name, least)| width(name).max(*least)).collect();
+    for row in rows {
+        for (columns, (text, _)) in widths.iter_mut().zip(row) {
+            *columns = (*columns).max(width(text));
+        }
+    }
+    let heading: Vec<Cell> =
+        headers.iter().map(|(name, _)| ((*name).to_owned(), Meaning::Strong)).collect();
+    for row in std::iter::once(&heading).chain(rows) {
+        let mut line = String::new();
+        for (index, (text, meaning)) in row.iter().enumerate() {
+            line.push_str(&look.paint(*meaning, text));
+            if index + 1 < row.len() {
+                let used = width(text);
+                line.extend(std::iter::repeat_n(' ', widths[index].saturating_sub(used) + gap));
+            }
+        }
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// Least widths of the import table: id and MAC address.
+const IMPORT_WIDTHS: [usize; 2] = [13, 19];
+
+/// Writes the heading of the table that `import` prints while it goes on. `id_columns` is the longest id to come.
+pub(crate) fn write_import_header(
+    out: &mut dyn Write,
+    look: Look,
+    id_columns: usize,
+) -> io::Result<()> {
+    let header = import_line(["MACHINE_ID", "MAC", "PHASE"], id_columns);
+    writeln!(out, "{}", look.paint(Meaning::Strong, &header))
+}
+
+/// Writes one registered machine.
+pub(crate) fn write_import_row(
+    out: &mut dyn Write,
+    machine: &pb::Machine,
+    id_columns: usize,
+) -> io::Result<()> {
+    let mac = machine
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.mac_addresses.first())
+        .map_or("-", String::as_str);
+    let phase = phase_name(machine.status.as_ref().map_or(0, |status| status.phase));
+    writeln!(
+        out,
+        "{}",
+        import_line([&sanitized(&machine.machine_id), &sanitized(mac), &phase], id_columns)
+    )
+}
+
+fn import_line([id, mac, phase]: [&str; 3], id_columns: usize) -> String {
+    format!(
+        "{} {} {phase}",
+        padded(id, IMPORT_WIDTHS[0].max(id_columns)),
+        padded(mac, IMPORT_WIDTHS[1])
+    )
+}
+
+/// Writes the machine table of `list`; `wide` adds the conditions.
+pub(crate) fn write_machines(
+    out: &mut dyn Write,
+    look: Look,
+    machines: &[pb::Machine],
+    wide: bool,
+) -> io::Result<()> {
+    let mut headers = vec![
+        ("MACHINE_ID", 13),
+        ("PHASE", 14),
+        ("EFFECTIVE", 14),
+        ("REACHABLE", 10),
+        ("IN_CLUSTER", 11),
+        ("ACTIVE_RUN", 0),
+    ];
+    if wide {
+        headers.push(("CONDITIONS", 0));
+    }
+    let rows: Vec<Vec<Cell>> =
+        machines.iter().map(|machine| machine_row(look, machine, wide)).collect();
+    write_columns(out, look, &headers, 1, &rows)
+}
+
+fn machine_row(look: Look, machine: &pb::Machine, wide: bool) -> Vec<Cell> {
+    let status = machine.status.clone().unwrap_or_default();
+    let mark = |kind: pb::ConditionType| {
+        let (glyph, meaning) = look.mark(condition(&status, kind));
+        (glyph.to_owned(), meaning)
+    };
+    let effective =
+        (effective_name(status.effective_state), effective_meaning(status.effective_state));
+    let active = if status.active_run_id.is_empty() { "-" } else { &status.active_run_id };
+    let mut row = vec![
+        cell(&machine.machine_id),
+        cell(&phase_name(status.phase)),
+        effective,
+        mark(pb::ConditionType::Reachable),
+        mark(pb::ConditionType::InCustomerCluster),
+        cell(active),
+    ];
+    if wide {
+        row.push((conditions_text(look, &status), Meaning::Plain));
+    }
+    row
+}
+
+/// Value of one signal, `None` if it was never observed.
+pub(crate) fn condition(status: &pb::MachineStatus, kind: pb::ConditionType) -> Option<bool> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.r#type == kind as i32)
+        .map(|condition| condition.status)
+}
+
+/// `InCustomerCluster=✓, Degraded=✓`; `(active run)` if nothing is known but a run is active; else `-`.
+pub(crate) fn conditions_text(look: Look, status: &pb::MachineStatus) -> String {
+    let shown: Vec<String> = status
+        .conditions
+        .iter()
+        .map(|condition| {
+            format!("{}={}", condition_name(condition.r#type), look.mark(Some(condition.status)).0)
+        })
+        .collect();
+    if !shown.is_empty() {
+        shown.join(", ")
+    } else if status.active_run_id.is_empty() {
+        "-".to_owned()
+    } else {
+        "(active run)".to_owned()
+    }
+}
+
+/// Colour of an effective state.
+pub(crate) fn effective_meaning(state: i32) -> Meaning {
+    match pb::EffectiveState::try_from(state) {
+        Ok(pb::EffectiveState::InService) => Meaning::Good,
+        Ok(pb::EffectiveState::Provisioning) => Meaning::Active,
+        Ok(pb::EffectiveState::Maintenance) => Meaning::Attention,
+        Ok(pb::EffectiveState::Rma) => Meaning::Bad,
+        Ok(pb::EffectiveState::Retired) => Meaning::Dim,
+        Ok(
+            pb::EffectiveState::Unspecified
+            | pb::EffectiveState::FactoryReady
+            | pb::EffectiveState::Ready,
+        )
+        | Err(_) => Meaning::Plain,
+    }
+}
+
+/// Colour of the phase of a run.
+pub(crate) fn run_meaning(phase: i32) -> Meaning {
+    match pb::RunPhase::try_from(phase) {
+        Ok(pb::RunPhase::Succeeded) => Meaning::Good,
+        Ok(pb::RunPhase::Failed) => Meaning::Bad,
+        Ok(pb::RunPhase::Canceled) => Meaning::Attention,
+        Ok(pb::RunPhase::Running) => Meaning::Active,
+        Ok(pb::RunPhase::Pending | pb::RunPhase::Unspecified) | Err(_) => Meaning::Plain,
+    }
+}
+
+/// Steps of the plan that are behind the run, and how many there are; compensations do not count.
+pub(crate) fn steps_done(run: &pb::Run) -> (usize, usize) {
+    let steps = run.steps.iter().filter(|step| step.compensates.is_empty());
+    let done = [pb::StepState::Succeeded as i32, pb::StepState::Skipped as i32];
+    (steps.clone().filter(|step| done.contains(&step.state)).count(), steps.count())
+}
+
+/// How long a run took, or has taken at `now_ms`.
+pub(crate) fn run_ms(run: &pb::Run, now_ms: Option<u64>) -> Option<i64> {
+    let start = instant(run.started_at.as_ref().or(run.created_at.as_ref()))?;
+    let now = now_ms.and_then(|now| i64::try_from(now).ok());
+    Some(instant(run.finished_at.as_ref()).or(now)? - start)
+}
+
+/// Writes the table of runs. Runs that are still going show the time taken until `now_ms`.
+pub(crate) fn write_runs(
+    out: &mut dyn Write,
+    look: Look,
+    runs: &[pb::Run],
+    now_ms: u64,
+    wide: bool,
+) -> io::Result<()> {
+    let mut headers = vec![
+        ("RUN_ID", 36),
+        ("MACHINE", 13),
+        ("TYPE", 12),
+        ("PLAN", 17),
+        ("PHASE", 9),
+        ("STEPS", 5),
+        ("DURATION", 0),
+    ];
+    if wide {
+        headers.extend([("STEP", 0), ("WAITING", 0)]);
+    }
+    let rows: Vec<Vec<Cell>> = runs
+        .iter()
+        .map(|run| {
+            let (done, all) = steps_done(run);
+            let duration = run_ms(run, Some(now_ms)).map_or_else(|| "-".to_owned(), elapsed_text);
+            let mut row = vec![
+                cell(&run.run_id),
+                cell(&run.machine_id),
+                cell(&run_type_name(run.r#type)),
+                cell(&run.plan_id),
+                (run_phase_name(run.phase), run_meaning(run.phase)),
+                cell(&format!("{done}/{all}")),
+                cell(&duration),
+            ];
+            if wide {
+                let step = if run.current_step.is_empty() { "-" } else { &run.current_step };
+                let waiting = run.waiting.as_ref().map_or_else(
+                    || "-".to_owned(),
+                    |waiting| super::text::wait_reason_name(waiting.reason),
+                );
+                row.extend([cell(step), cell(&waiting)]);
+            }
+            row
+        })
+        .collect();
+    write_columns(out, look, &headers, 1, &rows)
+}
+
+/// Writes any table whose cells carry no colour.
+pub(crate) fn write_plain(
+    out: &mut dyn Write,
+    look: Look,
+    headers: &[(&str, usize)],
+    rows: &[Vec<String>],
+) -> io::Result<()> {
+    let rows: Vec<Vec<Cell>> =
+        rows.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect();
+    write_columns(out, look, headers, 1, &rows)
+}

@@ -1,0 +1,237 @@
+//! Text: glyphs, colours by meaning, names of enum values, and making foreign text safe for a terminal.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::pb;
+
+/// How output looks: decided once, from flags, environment and terminal.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Look {
+    /// Whether to colour.
+    pub(crate) color: bool,
+    /// Whether to keep to ASCII.
+    pub(crate) ascii: bool,
+    /// Columns to keep within; unbounded if absent.
+    pub(crate) columns: Option<usize>,
+}
+
+/// What a colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// Went well.
+    Good,
+    /// Went wrong.
+    Bad,
+    /// Needs a look.
+    Attention,
+    /// In progress.
+    Active,
+    /// Of secondary interest.
+    Dim,
+    /// Heading.
+    Strong,
+    /// Nothing in particular.
+    Plain,
+}
+
+impl Look {
+    /// `text` in the colour of its meaning; the text alone without colour.
+    pub(crate) fn paint(self, meaning: Meaning, text: &str) -> String {
+        let style = match meaning {
+            Meaning::Good => AnsiColor::Green.on_default(),
+            Meaning::Bad => AnsiColor::Red.on_default().bold(),
+            Meaning::Attention => AnsiColor::Yellow.on_default(),
+            Meaning::Active => AnsiColor::Cyan.on_default(),
+            Meaning::Dim => Style::new().dimmed(),
+            Meaning::Strong => Style::new().bold(),
+            Meaning::Plain => Style::new(),
+        };
+        if self.color && meaning != Meaning::Plain && !text.is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// The Unicode form, or the ASCII one where Unicode is not to be had.
+    pub(crate) fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
+        if self.ascii { ascii } else { unicode }
+    }
+
+    pub(crate) fn good(self) -> &'static str {
+        self.glyph("✓", "+")
+    }
+
+    pub(crate) fn bad(self) -> &'static str {
+        self.glyph("✗", "x")
+    }
+
+    pub(crate) fn canceled(self) -> &'static str {
+        self.glyph("⊘", "/")
+    }
+
+    pub(crate) fn arrow(self) -> &'static str {
+        self.glyph("→", "->")
+    }
+
+    pub(crate) fn again(self) -> &'static str {
+        self.glyph("↻", "@")
+    }
+
+    pub(crate) fn held(self) -> &'static str {
+        self.glyph("⏸", "||")
+    }
+
+    /// A condition in a table: absent is neither good nor bad.
+    pub(crate) fn mark(self, status: Option<bool>) -> (&'static str, Meaning) {
+        match status {
+            Some(true) => (self.good(), Meaning::Good),
+            Some(false) => (self.bad(), Meaning::Bad),
+            None => ("-", Meaning::Plain),
+        }
+    }
+}
+
+/// Columns that a text takes.
+pub(crate) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// `text` padded with spaces to `columns`; longer text stays whole.
+pub(crate) fn padded(text: &str, columns: usize) -> String {
+    let mut padded = text.to_owned();
+    padded.extend(std::iter::repeat_n(' ', columns.saturating_sub(width(text))));
+    padded
+}
+
+/// Text of others made safe to print on one line: control characters, escape sequences and characters that reorder
+/// or hide text come out as `\u{..}`.
+pub(crate) fn sanitized(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_unsafe(c) {
+            // Writing to a String cannot fail.
+            let _ = match c {
+                '\n' => write!(safe, "\\n"),
+                '\t' => write!(safe, "\\t"),
+                '\r' => write!(safe, "\\r"),
+                _ => write!(safe, "\\u{{{:x}}}", u32::from(c)),
+            };
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// As [`sanitized`], but line breaks and tabs stay: for logs and texts that are printed as a block.
+pub(crate) fn multiline(text: &str) -> String {
+    let lines: Vec<Cow<'_, str>> = text
+        .split('\n')
+        .map(|line| {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if line.contains('\t') {
+                let cells: Vec<_> = line.split('\t').map(sanitized).collect();
+                Cow::Owned(cells.join("\t"))
+            } else {
+                sanitized(line)
+            }
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// C0 and C1 controls, separators of lines and paragraphs, and whatever reorders, joins or hides text unseen.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Name of an enum value without its prefix; a value of a newer server shows as its number.
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty, $prefix:literal;)+) => {
+        $($(#[$doc])*
+        pub(crate) fn $name(value: i32) -> String {
+            match <$kind>::try_from(value) {
+                Ok(known) => {
+                    let full = known.as_str_name();
+                    let short = full.strip_prefix($prefix).unwrap_or(full);
+                    if short == "UNSPECIFIED" { "-".to_owned() } else { short.to_owned() }
+                }
+                Err(_) => format!("UNKNOWN({value})"),
+            }
+        })+
+    };
+}
+
+names! {
+    /// `READY` of PHASE_READY.
+    phase_name: pb::Phase, "PHASE_";
+    /// `IN_SERVICE` of EFFECTIVE_STATE_IN_SERVICE.
+    effective_name: pb::EffectiveState, "EFFECTIVE_STATE_";
+    /// `REPAVE` of RUN_TYPE_REPAVE.
+    run_type_name: pb::RunType, "RUN_TYPE_";
+    /// `RUNNING` of RUN_PHASE_RUNNING.
+    run_phase_name: pb::RunPhase, "RUN_PHASE_";
+    /// `SUCCEEDED` of STEP_STATE_SUCCEEDED.
+    step_state_name: pb::StepState, "STEP_STATE_";
+    /// `ACTING` of STEP_ACTIVITY_ACTING.
+    activity_name: pb::StepActivity, "STEP_ACTIVITY_";
+    /// `BACKOFF` of WAIT_REASON_BACKOFF.
+    wait_reason_name: pb::WaitReason, "WAIT_REASON_";
+    /// `HOLD` of ON_UNKNOWN_HOLD.
+    on_unknown_name: pb::OnUnknown, "ON_UNKNOWN_";
+}
+
+/// Name of a condition as plans and filters write it, `InCustomerCluster`.
+pub(crate) fn condition_name(value: i32) -> String {
+    match pb::ConditionType::try_from(value) {
+        Ok(pb::ConditionType::Reachable) => "Reachable".to_owned(),
+        Ok(pb::ConditionType::InCustomerCluster) => "InCustomerCluster".to_owned(),
+        Ok(pb::ConditionType::NeedsIntervention) => "NeedsIntervention".to_owned(),
+        Ok(pb::ConditionType::Degraded) => "Degraded".to_owned(),
+        Ok(pb::ConditionType::Unspecified) => "-".to_owned(),
+        Err(_) => format!("UNKNOWN({value})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_cannot_drive_the_terminal() {
+        assert_eq!(sanitized("plain ünïcode ✓"), "plain ünïcode ✓");
+        assert_eq!(sanitized("\u{1b}[2J\u{7}x"), "\\u{1b}[2J\\u{7}x");
+        assert_eq!(sanitized("a\nb\tc\r"), "a\\nb\\tc\\r");
+        assert_eq!(sanitized("\u{9b}31m"), "\\u{9b}31m");
+        assert_eq!(sanitized("user\u{202e}txt.exe"), "user\\u{202e}txt.exe");
+        assert_eq!(multiline("one\n\ttwo\u{1b}c\r\n"), "one\n\ttwo\\u{1b}c\n");
+    }
+
+    #[test]
+    fn values_of_a_newer_server_show_as_numbers() {
+        assert_eq!(phase_name(2), "READY");
+        assert_eq!(phase_name(0), "-");
+        assert_eq!(phase_name(99), "UNKNOWN(99)");
+        assert_eq!(condition_name(2), "InCustomerCluster");
+    }
+
+    #[test]
+    fn colour_goes_around_the_same_characters() {
+        let plain = Look::default();
+        let coloured = Look { color: true, ..plain };
+        assert_eq!(plain.paint(Meaning::Good, "✓"), "✓");
+        assert_eq!(coloured.paint(Meaning::Good, "✓"), "\u{1b}[32m✓\u{1b}[0m");
+        assert_eq!(padded("✓", 3), "✓  ");
+    }
+}

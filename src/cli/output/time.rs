@@ -1,0 +1,87 @@
+//! Instants and durations, for people and for programs.
+
+use prost_types::{Duration, Timestamp};
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn instant(at: Option<&Timestamp>) -> Option<i64> {
+    at.map(|at| at.seconds.saturating_mul(1000).saturating_add(i64::from(at.nanos) / 1_000_000))
+}
+
+/// RFC 3339 in UTC with milliseconds; `-` if absent.
+pub(crate) fn rfc3339(at: Option<&Timestamp>) -> String {
+    match instant(at).map(jiff::Timestamp::from_millisecond) {
+        Some(Ok(at)) => format!("{at:.3}"),
+        Some(Err(_)) | None => "-".to_owned(),
+    }
+}
+
+/// A length of time as the result box shows it: `2.5s`, `1m 05s`, `2h 03m`, `3d 04h`.
+pub(crate) fn elapsed_text(ms: i64) -> String {
+    let ms = ms.max(0);
+    let tenths = (ms + 50) / 100;
+    if tenths < 600 {
+        return format!("{}.{}s", tenths / 10, tenths % 10);
+    }
+    let seconds = (ms + 500) / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if hours == 0 {
+        format!("{minutes}m {:02}s", seconds % 60)
+    } else if days == 0 {
+        format!("{hours}h {:02}m", minutes % 60)
+    } else {
+        format!("{days}d {:02}h", hours % 24)
+    }
+}
+
+/// A duration of a plan: `30s`, `5m`, `1h30m`, `500ms`.
+pub(crate) fn duration_text(duration: Option<&Duration>) -> String {
+    let Some(duration) = duration else { return "-".to_owned() };
+    let ms =
+        duration.seconds.saturating_mul(1000).saturating_add(i64::from(duration.nanos) / 1_000_000);
+    if ms % 1000 != 0 || ms == 0 {
+        return if ms == 0 { "0s".to_owned() } else { format!("{ms}ms") };
+    }
+    let seconds = ms / 1000;
+    let mut text = String::new();
+    for (unit, name) in [(3600, 'h'), (60, 'm'), (1, 's')] {
+        let count = if unit == 3600 { seconds / 3600 } else { seconds / unit % 60 };
+        if count > 0 {
+            text.push_str(&format!("{count}{name}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        for (ms, text) in [
+            (-5, "0.0s"),
+            (0, "0.0s"),
+            (2_460, "2.5s"),
+            (59_940, "59.9s"),
+            (59_960, "1m 00s"),
+            (65_000, "1m 05s"),
+            (7_380_000, "2h 03m"),
+            (273_600_000, "3d 04h"),
+        ] {
+            assert_eq!(elapsed_text(ms), text, "{ms}");
+        }
+        let duration = |seconds, nanos| duration_text(Some(&Duration { seconds, nanos }));
+        assert_eq!(duration(5400, 0), "1h30m");
+        assert_eq!(duration(90, 0), "1m30s");
+        assert_eq!(duration(0, 500_000_000), "500ms");
+        assert_eq!(duration(0, 0), "0s");
+        assert_eq!(duration_text(None), "-");
+    }
+
+    #[test]
+    fn instants_are_rfc_3339() {
+        let at = Timestamp { seconds: 1_700_000_000, nanos: 123_000_000 };
+        assert_eq!(rfc3339(Some(&at)), "2023-11-14T22:13:20.123Z");
+        assert_eq!(rfc3339(None), "-");
+    }
+}

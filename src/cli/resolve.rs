@@ -1,0 +1,95 @@
+//! Ids as people type them: unique prefixes, and suggestions for typing mistakes.
+
+use super::error::Error;
+use super::output::sanitized;
+
+/// Shortest prefix that is taken for an id.
+pub(crate) const PREFIX_MIN: usize = 4;
+/// Most candidates named in an error.
+const CANDIDATES_SHOWN_MAX: usize = 5;
+
+/// The one id that begins with `prefix`; `None` if there is none.
+///
+/// # Errors
+/// Usage, naming the candidates, if there are several.
+pub(crate) fn by_prefix<'a>(
+    kind: &str,
+    prefix: &str,
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<Option<String>, Error> {
+    let found: Vec<&str> = ids.filter(|id| id.starts_with(prefix)).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((*one).to_owned())),
+        several => {
+            let mut shown: Vec<String> = several
+                .iter()
+                .take(CANDIDATES_SHOWN_MAX)
+                .map(|id| sanitized(id).into_owned())
+                .collect();
+            if several.len() > shown.len() {
+                shown.push(format!("and {} more", several.len() - shown.len()));
+            }
+            Err(Error::usage(
+                format!("{} {kind}s begin with \"{}\"", several.len(), sanitized(prefix)),
+                format!("type more of the id: {}", shown.join(", ")),
+            ))
+        }
+    }
+}
+
+/// The ids most like `wanted`, best first, at most three.
+pub(crate) fn nearest<'a>(wanted: &str, ids: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let limit = (wanted.chars().count() / 3).max(1);
+    let mut near: Vec<(usize, &str)> =
+        ids.map(|id| (distance(wanted, id), id)).filter(|(far, _)| *far <= limit).collect();
+    near.sort_by_key(|(far, _)| *far);
+    near.into_iter().take(3).map(|(_, id)| id).collect()
+}
+
+/// Edits between two texts: insert, delete, replace, or swap two neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_ids_come_best_first() {
+        let ids = ["machine-1", "machine-2", "machine-10", "rack-7"];
+        assert_eq!(nearest("machne-1", ids.into_iter()), ["machine-1", "machine-2", "machine-10"]);
+        assert_eq!(nearest("amchine-2", ids.into_iter()), ["machine-2", "machine-1", "machine-10"]);
+        assert!(nearest("q", ids.into_iter()).is_empty());
+        assert_eq!(distance("abcd", "acbd"), 1);
+    }
+
+    #[test]
+    fn a_prefix_must_be_unique() {
+        let ids = ["0190aaaa-1", "0190aaab-2"];
+        assert_eq!(
+            by_prefix("run", "0190aaab", ids.into_iter()).unwrap().as_deref(),
+            Some("0190aaab-2")
+        );
+        assert_eq!(by_prefix("run", "ffff", ids.into_iter()).unwrap(), None);
+        let error = by_prefix("run", "0190", ids.into_iter()).unwrap_err();
+        assert_eq!(error.to_string(), "2 runs begin with \"0190\"");
+        assert_eq!(error.code(), 2);
+    }
+}

@@ -1,0 +1,162 @@
+//! What a command may touch of the outside world: streams, environment, time, and the user's interrupt.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, OsRandom, Random, SystemClock};
+
+use super::output::Look;
+
+/// The process as the client sees it; tests pass their own.
+pub struct Io {
+    /// Data.
+    pub stdout: Box<dyn Write + Send>,
+    /// Everything that is not data: errors, hints, notes, spinners.
+    pub stderr: Box<dyn Write + Send>,
+    /// Answers to questions.
+    pub stdin: Box<dyn BufRead + Send>,
+    /// Whether standard output is a terminal.
+    pub stdout_is_terminal: bool,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Whether standard input is a terminal.
+    pub stdin_is_terminal: bool,
+    /// Columns of the terminal, if there is one.
+    pub columns: Option<usize>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for request ids and jitter.
+    pub random: Arc<dyn Random>,
+    /// Stands for Ctrl-C in tests; the signal of the operating system if absent.
+    pub interrupt: Option<CancellationToken>,
+}
+
+impl std::fmt::Debug for Io {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Io")
+            .field("stdout_is_terminal", &self.stdout_is_terminal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Io {
+    /// The streams, environment and clock of this process.
+    #[must_use]
+    pub fn process() -> Self {
+        Self {
+            stdout: Box::new(io::BufWriter::new(io::stdout())),
+            stderr: Box::new(io::stderr()),
+            stdin: Box::new(io::BufReader::new(io::stdin())),
+            stdout_is_terminal: io::stdout().is_terminal(),
+            stderr_is_terminal: io::stderr().is_terminal(),
+            stdin_is_terminal: io::stdin().is_terminal(),
+            columns: None,
+            env: std::env::vars_os()
+                .filter_map(|(key, value)| {
+                    Some((key.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(OsRandom),
+            interrupt: None,
+        }
+    }
+
+    /// A non-empty environment variable.
+    #[must_use]
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// Streams with the way they look, as commands use them.
+#[derive(Debug)]
+pub(crate) struct Ui {
+    io: Io,
+    /// How standard output looks.
+    pub(crate) look: Look,
+    /// How standard error looks.
+    pub(crate) note_look: Look,
+}
+
+impl Ui {
+    pub(crate) fn new(io: Io, look: Look, note_look: Look) -> Self {
+        Self { io, look, note_look }
+    }
+
+    /// Standard output.
+    pub(crate) fn out(&mut self) -> &mut dyn Write {
+        &mut *self.io.stdout
+    }
+
+    /// Standard error, after everything written to standard output so far.
+    pub(crate) fn err(&mut self) -> &mut dyn Write {
+        // A failing flush shows up at the next write of data, where it is handled.
+        let _ = self.io.stdout.flush();
+        &mut *self.io.stderr
+    }
+
+    /// Makes everything written so far visible.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.io.stdout.flush()?;
+        self.io.stderr.flush()
+    }
+
+    /// Writes one line to standard error; a closed standard error is nobody's loss.
+    pub(crate) fn note(&mut self, line: &str) {
+        let _ = writeln!(self.err(), "{line}");
+    }
+
+    pub(crate) fn io(&self) -> &Io {
+        &self.io
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.io.clock.clone()
+    }
+
+    /// Seconds since the Unix epoch, for relative times.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.io.clock.now().0
+    }
+
+    /// Reads one line of an answer; `None` at the end of the input.
+    pub(crate) fn read_line(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        let count = self.io.stdin.read_line(&mut line)?;
+        Ok((count > 0).then(|| line.trim().to_owned()))
+    }
+
+    /// Resolves when the user presses Ctrl-C. Until this is first awaited, Ctrl-C ends the process.
+    pub(crate) fn interrupted(&self) -> impl Future<Output = ()> + Send + 'static {
+        let token = self.io.interrupt.clone();
+        async move {
+            match token {
+                Some(token) => token.cancelled().await,
+                None => {
+                    if tokio::signal::ctrl_c().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for `future` at most `limit`; `None` if it took longer.
+pub(crate) async fn within<F: Future>(
+    clock: &dyn Clock,
+    limit: Duration,
+    future: F,
+) -> Option<F::Output> {
+    tokio::select! {
+        output = future => Some(output),
+        () = clock.sleep(limit) => None,
+    }
+}

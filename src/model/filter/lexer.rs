@@ -1,0 +1,224 @@
+//! Characters of a filter, read one piece at a time: what a piece is depends on where it stands.
+
+use super::{FilterError, Op};
+
+/// Words that join and negate; as a value they need quotes.
+pub(super) const KEYWORDS: [&str; 3] = ["AND", "OR", "NOT"];
+
+/// Longest excerpt of the filter in an error, in characters.
+const FOUND_CHARS_MAX: usize = 40;
+
+/// A value as it is written: the text between its stars, one part if it has none.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) parts: Vec<String>,
+}
+
+impl Raw {
+    pub(super) fn is_star(&self) -> bool {
+        self.parts.len() == 2 && self.parts.iter().all(String::is_empty)
+    }
+}
+
+/// A field as it is written.
+#[derive(Debug)]
+pub(super) struct RawField {
+    /// The path up to a quoted part, for example `phase`, `labels.rack` or `labels.`.
+    pub(super) path: String,
+    /// The quoted part.
+    pub(super) quoted: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Lexer {
+    chars: Vec<char>,
+    at: usize,
+}
+
+impl Lexer {
+    pub(super) fn new(text: &str) -> Self {
+        Self { chars: text.chars().collect(), at: 0 }
+    }
+
+    /// Place of the next piece, counted from 0.
+    pub(super) fn place(&mut self) -> usize {
+        while self.peek().is_some_and(char::is_whitespace) {
+            self.at += 1;
+        }
+        self.at
+    }
+
+    pub(super) fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += 1;
+        Some(c)
+    }
+
+    pub(super) fn error_at(&self, place: usize, expected: impl Into<String>) -> FilterError {
+        FilterError { position: place + 1, expected: expected.into(), found: self.found(place) }
+    }
+
+    /// What stands at a place, for people.
+    fn found(&self, place: usize) -> String {
+        let rest = self.chars.get(place..).unwrap_or_default();
+        let Some(first) = rest.first() else { return "the end".to_owned() };
+        let shown = |c: char| is_field(c) || matches!(c, ':' | '*' | '+' | '@');
+        let word: String = if is_field(*first) {
+            rest.iter().copied().take_while(|c| shown(*c)).take(FOUND_CHARS_MAX).collect()
+        } else {
+            first.to_string()
+        };
+        format!("{word:?}")
+    }
+
+    /// The word at the present place, without taking it.
+    pub(super) fn word(&self) -> String {
+        let rest = self.chars.get(self.at..).unwrap_or_default();
+        rest.iter().take_while(|c| is_field(**c)).collect()
+    }
+
+    /// Takes a keyword if it is next.
+    pub(super) fn take_keyword(&mut self, keyword: &str) -> bool {
+        self.place();
+        let found = self.word() == keyword;
+        if found {
+            self.at += keyword.len();
+        }
+        found
+    }
+
+    /// Takes a character if it is next.
+    pub(super) fn take(&mut self, wanted: char) -> bool {
+        self.place();
+        let found = self.peek() == Some(wanted);
+        if found {
+            self.at += 1;
+        }
+        found
+    }
+
+    /// The field that a comparison starts with; `None` if something else stands there.
+    pub(super) fn field(&mut self) -> Result<Option<RawField>, FilterError> {
+        let start = self.place();
+        let mut path = String::new();
+        while let Some(c) = self.peek().filter(|c| is_field(*c)) {
+            path.push(c);
+            self.at += 1;
+        }
+        let quoted = match self.peek() {
+            Some(quote @ ('"' | '\'')) if path.ends_with('.') => {
+                let place = self.at;
+                match self.quoted(quote)?.parts.as_slice() {
+                    [key] => Some(key.clone()),
+                    _ => {
+                        return Err(self.error_at(place, r"a key without wildcards (a star is \*)"));
+                    }
+                }
+            }
+            _ => None,
+        };
+        if path.is_empty() || path.starts_with('-') {
+            self.at = start;
+            return Ok(None);
+        }
+        Ok(Some(RawField { path, quoted }))
+    }
+
+    /// The operator that follows a field.
+    pub(super) fn op(&mut self) -> Option<Op> {
+        self.place();
+        let op = match (self.peek()?, self.chars.get(self.at + 1)) {
+            ('=', _) => Op::Eq,
+            (':', _) => Op::Has,
+            ('!', Some('=')) => Op::Ne,
+            ('<', Some('=')) => Op::Le,
+            ('>', Some('=')) => Op::Ge,
+            ('<', _) => Op::Lt,
+            ('>', _) => Op::Gt,
+            _ => return None,
+        };
+        self.at += op.as_str().len();
+        Some(op)
+    }
+
+    /// The value that follows an operator.
+    pub(super) fn value(&mut self, field: &str) -> Result<Raw, FilterError> {
+        let start = self.place();
+        if let Some(quote @ ('"' | '\'')) = self.peek() {
+            return self.quoted(quote);
+        }
+        let mut text = String::new();
+        while let Some(c) = self.peek().filter(|c| is_bare(*c)) {
+            text.push(c);
+            self.at += 1;
+        }
+        if text.is_empty() {
+            return Err(self.error_at(start, format!("a value for {field}")));
+        }
+        if KEYWORDS.contains(&text.as_str()) {
+            let expected =
+                format!("a value for {field} (write \"{text}\" in quotes if you mean the text)");
+            return Err(self.error_at(start, expected));
+        }
+        Ok(Raw { parts: merge_stars(text.split('*').map(str::to_owned).collect()) })
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<Raw, FilterError> {
+        let open = self.at;
+        self.at += 1;
+        let mut parts = vec![String::new()];
+        loop {
+            let place = self.at;
+            let Some(c) = self.next() else {
+                let expected = format!("a closing {quote} for the one at character {}", open + 1);
+                return Err(self.error_at(place, expected));
+            };
+            let literal = match c {
+                c if c == quote => return Ok(Raw { parts: merge_stars(parts) }),
+                '*' => {
+                    parts.push(String::new());
+                    continue;
+                }
+                '\\' => match self.next() {
+                    Some(c @ ('"' | '\'' | '\\' | '*')) => c,
+                    Some('n') => '\n',
+                    Some('r') => '\r',
+                    Some('t') => '\t',
+                    Some(_) | None => {
+                        let expected = r#"one of the escapes \" \' \\ \* \n \r \t"#;
+                        return Err(self.error_at(place, expected));
+                    }
+                },
+                other => other,
+            };
+            if let Some(part) = parts.last_mut() {
+                part.push(literal);
+            }
+        }
+    }
+}
+
+/// Two stars in a row are one.
+fn merge_stars(parts: Vec<String>) -> Vec<String> {
+    let last = parts.len() - 1;
+    parts
+        .into_iter()
+        .enumerate()
+        .filter(|(place, part)| *place == 0 || *place == last || !part.is_empty())
+        .map(|(_, part)| part)
+        .collect()
+}
+
+fn is_field(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
+}
+
+fn is_bare(c: char) -> bool {
+    !c.is_whitespace()
+        && !c.is_control()
+        && !matches!(c, '(' | ')' | '"' | '\'' | '=' | '<' | '>' | '!' | ',' | '\\')
+}

@@ -1,0 +1,206 @@
+//! Which fault befalls a call, out of the script and by chance.
+
+use super::FakeProvider;
+use super::action::Action;
+use super::calls::Decided;
+use super::chaos::draw;
+use super::script::{CallKind, Fault, Step, Subject};
+use super::state::{Failure, Machine, Planned, Record};
+use super::world::Core;
+use crate::ids::{Epoch, MachineId, OperationId};
+use crate::lifecycle::step::ErrorClass;
+use crate::provider::{Call, ProviderError, ProviderErrorKind};
+
+/// A use of a rule of the script: its name and how often it has been used then.
+type Use = (String, u32);
+
+/// The parts of an operation id, `run/step/attempt`.
+struct Parts<'a> {
+    run: &'a str,
+    step: &'a str,
+    attempt: u32,
+}
+
+impl<'a> Parts<'a> {
+    fn of(operation: &'a OperationId) -> Self {
+        let text = operation.as_str();
+        let parts = text.split_once('/').and_then(|(run, rest)| {
+            let (step, attempt) = rest.rsplit_once('/')?;
+            Some(Self { run, step, attempt: attempt.parse().ok()? })
+        });
+        // A name of another form is a run of its own, in its first attempt.
+        parts.unwrap_or(Self { run: text, step: text, attempt: 1 })
+    }
+}
+
+impl FakeProvider {
+    /// What befalls an *act*. The use of a rule is recorded by the caller if an operation begins: a call that is
+    /// fenced off, or repeats what the world has, uses up nothing.
+    pub(super) fn fault_on_act(
+        &self,
+        core: &mut Core,
+        id: &MachineId,
+        call: &Call,
+    ) -> (Option<Fault>, Option<Use>) {
+        let nth = self.count(core, id, call.operation.as_str(), CallKind::Act);
+        match self.scripted(core, id, Some(call), CallKind::Act, nth) {
+            Some((Fault::Unreachable, used)) => {
+                note(core, used);
+                (Some(Fault::Unreachable), None)
+            }
+            Some((fault, used)) => (Some(fault), used),
+            None => (self.chaos.on_act(self.seed, call.operation.as_str(), nth), None),
+        }
+    }
+
+    /// What befalls any other call.
+    pub(super) fn fault(
+        &self,
+        core: &mut Core,
+        id: &MachineId,
+        call: Option<&Call>,
+        kind: CallKind,
+    ) -> Option<Fault> {
+        let operation = call.map_or("", |call| call.operation.as_str());
+        let nth = self.count(core, id, operation, kind);
+        if let Some((fault, used)) = self.scripted(core, id, call, kind, nth) {
+            note(core, used);
+            return Some(fault);
+        }
+        let by_chance =
+            kind == CallKind::Observe && self.chaos.is_unknowable(self.seed, operation, nth);
+        by_chance.then_some(Fault::Unknowable)
+    }
+
+    /// The first rule of the script that applies and is not used up.
+    fn scripted(
+        &self,
+        core: &mut Core,
+        id: &MachineId,
+        call: Option<&Call>,
+        kind: CallKind,
+        nth: u32,
+    ) -> Option<(Fault, Option<Use>)> {
+        if self.script.is_empty() {
+            return None;
+        }
+        let step = call.map(|call| {
+            let parts = Parts::of(&call.operation);
+            let run = run_number(core, id, parts.run);
+            Step { name: parts.step, action: &call.action, attempt: parts.attempt, run }
+        });
+        let operation = call.map_or("", |call| call.operation.as_str());
+        let subject = Subject { machine: id.as_str(), kind, step };
+        for rule in self.script.applying(&subject) {
+            let used = core.state.rule_used(&rule.name);
+            let flaps = rule.fault == Fault::Flap;
+            // A flap is used by every call, and loses every other one.
+            let uses_max = rule.times.map(|times| times.saturating_mul(if flaps { 2 } else { 1 }));
+            if uses_max.is_some_and(|max| used >= max) {
+                continue;
+            }
+            let parts = [rule.name.as_str(), id.as_str(), kind.as_str(), operation];
+            let drawn = draw(self.seed, &parts, nth) % 1_000_000;
+            if drawn >= u64::from(rule.p_ppm) {
+                continue;
+            }
+            let counted = rule.times.is_some() || flaps;
+            let one_use = counted.then(|| (rule.name.clone(), used + 1));
+            if !flaps {
+                return Some((rule.fault, one_use));
+            }
+            if used.is_multiple_of(2) {
+                return Some((Fault::Unreachable, one_use));
+            }
+            note(core, one_use);
+        }
+        None
+    }
+
+    /// Counts the call where chance may depend on it: how many there were before it.
+    fn count(&self, core: &mut Core, id: &MachineId, operation: &str, kind: CallKind) -> u32 {
+        if self.script.is_empty() && self.chaos.is_calm() {
+            return 0;
+        }
+        core.count(id, operation, kind)
+    }
+}
+
+fn note(core: &mut Core, one_use: Option<Use>) {
+    if let Some((rule, used)) = one_use {
+        core.record(Record::Rule { rule, used });
+    }
+}
+
+/// Which run of the machine this is, from 1.
+fn run_number(core: &mut Core, id: &MachineId, run: &str) -> u32 {
+    let known = |core: &Core| core.state.machine(id).and_then(|machine| machine.run_number(run));
+    if known(core).is_none() {
+        core.record(Record::Run { machine: id.to_string(), run: run.to_owned() });
+    }
+    known(core).unwrap_or(1)
+}
+
+/// How an operation that meets a fault is going to end.
+pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Planned {
+    let class = match fault {
+        Some(Fault::Lie) => return Planned::Lie,
+        Some(Fault::Fail) => ErrorClass::Transient,
+        Some(Fault::FailPermanent | Fault::FailLate) => ErrorClass::Permanent,
+        Some(Fault::FailHuman) => ErrorClass::NeedsHuman,
+        Some(
+            Fault::FailAfter
+            | Fault::Hang
+            | Fault::Slow { .. }
+            | Fault::Unreachable
+            | Fault::Flap
+            | Fault::Unknowable
+            | Fault::Degraded,
+        )
+        | None => return Planned::Effect,
+    };
+    let action = action.as_str();
+    let failure = error(class, format!("simulated failure of {action} on {id}"))
+        .seen(format!("{action} done"), format!("{action} failed before it changed anything"));
+    Planned::Failure(Failure::of(&failure))
+}
+
+/// The end of a call that fails or hangs by itself, whatever it asks.
+pub(super) fn failed<T>(fault: Option<Fault>, id: &MachineId, what: &str) -> Option<Decided<T>> {
+    let class = match fault? {
+        Fault::Unreachable | Fault::Flap => return Some(Err(unreachable_error(id)).into()),
+        Fault::Hang => return Some(Decided::never()),
+        Fault::Fail => ErrorClass::Transient,
+        Fault::FailPermanent => ErrorClass::Permanent,
+        Fault::FailHuman => ErrorClass::NeedsHuman,
+        Fault::FailLate
+        | Fault::FailAfter
+        | Fault::Lie
+        | Fault::Slow { .. }
+        | Fault::Unknowable
+        | Fault::Degraded => return None,
+    };
+    Some(Err(error(class, format!("simulated failure of a call about {what} on {id}"))).into())
+}
+
+/// Refuses a call under an epoch that is no longer in force.
+pub(super) fn fenced(core: &Core, id: &MachineId, epoch: Epoch) -> Result<(), ProviderError> {
+    let fence = Epoch(core.state.machine(id).map_or(0, |machine: &Machine| machine.fence));
+    if epoch >= fence {
+        return Ok(());
+    }
+    Err(ProviderError {
+        kind: ProviderErrorKind::Fenced { current: fence },
+        message: format!("epoch {epoch} of {id} is older than {fence}"),
+        expected: format!("epoch {fence} or newer"),
+        observed: format!("epoch {epoch}"),
+    })
+}
+
+pub(super) fn unreachable_error(id: &MachineId) -> ProviderError {
+    error(ErrorClass::Transient, format!("{id} does not answer"))
+}
+
+pub(super) fn error(class: ErrorClass, message: impl Into<String>) -> ProviderError {
+    ProviderError::new(class, message)
+}

@@ -1,0 +1,392 @@
+//! Faults by script: which call on which machine goes wrong, and how.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Most rules in a script.
+pub const RULES_MAX: usize = 1_024;
+
+/// Rules that say what goes wrong. The first rule that applies to a call, and has not been used up, decides.
+///
+/// Rules are separated by line feeds or `;`, and `#` begins a comment. A rule is a list of `key=value`:
+///
+/// | Key | Value | Without it |
+/// |---|---|---|
+/// | `do` | what goes wrong, see [`Fault`] | required |
+/// | `machine` | glob over machine ids (`*`, `?`) | every machine |
+/// | `step` | glob over step names and actions | every step |
+/// | `attempt` | attempt of the step, from 1, or `*` | every attempt |
+/// | `run` | the how-manieth run on that machine, from 1, or `*` | every run |
+/// | `call` | `act`, `observe`, `verify`, `stop`, `fence` or `probe` | as the fault needs |
+/// | `times` | how often the rule is used, then it is used up | always |
+/// | `p` | probability from 0 to 1, drawn from the seed | 1 |
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Script {
+    rules: Vec<Rule>,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `fail`: before any effect; trying again may help.
+    Fail,
+    /// `fail-permanent`: before any effect; trying again will not help.
+    FailPermanent,
+    /// `fail-human`: before any effect; a person has to look.
+    FailHuman,
+    /// `fail-late`: the operation is taken and, at its end, has failed for good without effect.
+    FailLate,
+    /// `fail-after`: it takes effect, but the answer is lost: the outcome is unknown to the caller.
+    FailAfter,
+    /// `hang`: the call is never answered; the world goes on.
+    Hang,
+    /// `lie`: it is reported done, and the world is unchanged.
+    Lie,
+    /// `slow:<duration>`: the operation takes that long.
+    Slow {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// `unreachable`: the machine does not answer and the call does not arrive.
+    Unreachable,
+    /// `flap`: as unreachable, but only every other call, beginning with the first.
+    Flap,
+    /// `unknowable`: a look cannot tell.
+    Unknowable,
+    /// `degraded`: a probe finds the machine with reduced capacity.
+    Degraded,
+}
+
+/// A call of the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CallKind {
+    Act,
+    Observe,
+    Verify,
+    Stop,
+    Fence,
+    Probe,
+}
+
+/// What a rule is matched with. Fences and probes belong to no step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) machine: &'a str,
+    pub(super) kind: CallKind,
+    pub(super) step: Option<Step<'a>>,
+}
+
+/// The step that a call belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub(super) name: &'a str,
+    pub(super) action: &'a str,
+    pub(super) attempt: u32,
+    pub(super) run: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// Its place and text: under this name the world remembers how often it was used.
+    pub(super) name: String,
+    pub(super) fault: Fault,
+    pub(super) times: Option<u32>,
+    /// Probability in millionths.
+    pub(super) p_ppm: u32,
+    machine: String,
+    step: Option<String>,
+    attempt: Option<u32>,
+    run: Option<u32>,
+    call: Option<CallKind>,
+}
+
+/// A script cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("rule {rule} of the fake provider's script: {message}")]
+pub struct ScriptError {
+    /// Which rule, from 1.
+    pub rule: usize,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+const KEYS: &str = "machine, step, attempt, run, call, do, times or p";
+const FAULTS: &str = "fail, fail-permanent, fail-human, fail-late, fail-after, hang, lie, \
+                      slow:<duration>, unreachable, flap, unknowable or degraded";
+
+impl Script {
+    /// Reads a script.
+    ///
+    /// # Errors
+    /// [`ScriptError`] with the number of the rule and what was expected in the place of what it has.
+    pub fn parse(text: &str) -> Result<Self, ScriptError> {
+        let texts = text
+            .lines()
+            .map(|line| line.split_once('#').map_or(line, |(rule, _comment)| rule))
+            .flat_map(|line| line.split(';'))
+            .map(str::trim)
+            .filter(|rule| !rule.is_empty());
+        let mut rules = Vec::new();
+        for (index, text) in texts.enumerate() {
+            let rule = index + 1;
+            if rule > RULES_MAX {
+                let message = format!("too many rules: expected at most {RULES_MAX}");
+                return Err(ScriptError { rule, message });
+            }
+            rules.push(parse_rule(rule, text).map_err(|message| ScriptError { rule, message })?);
+        }
+        Ok(Self { rules })
+    }
+
+    /// Whether nothing goes wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The rules that apply to a call, in order, used up or not.
+    pub(super) fn applying<'a>(&'a self, subject: &Subject<'a>) -> impl Iterator<Item = &'a Rule> {
+        let subject = *subject;
+        self.rules.iter().filter(move |rule| rule.applies_to(&subject))
+    }
+}
+
+impl FromStr for Script {
+    type Err = ScriptError;
+
+    fn from_str(text: &str) -> Result<Self, ScriptError> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, rule) in self.rules.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            let text = rule.name.split_once(' ').map_or("", |(_place, text)| text);
+            write!(f, "{separator}{text}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn applies_to(&self, subject: &Subject<'_>) -> bool {
+        let kind = match self.call {
+            Some(kind) => subject.kind == kind,
+            None => self.fault.concerns(subject.kind),
+        };
+        let step = match (&self.step, subject.step) {
+            (None, _) => true,
+            (Some(glob), Some(step)) => matches(glob, step.name) || matches(glob, step.action),
+            (Some(glob), None) => glob == "*",
+        };
+        let attempt = self
+            .attempt
+            .is_none_or(|attempt| subject.step.is_some_and(|step| step.attempt == attempt));
+        let run = self.run.is_none_or(|run| subject.step.is_some_and(|step| step.run == run));
+        kind && step && attempt && run && matches(&self.machine, subject.machine)
+    }
+}
+
+impl Fault {
+    /// Whether it can befall a call, where the rule does not name the call.
+    fn concerns(self, kind: CallKind) -> bool {
+        match self {
+            Self::Fail
+            | Self::FailPermanent
+            | Self::FailHuman
+            | Self::FailLate
+            | Self::FailAfter
+            | Self::Hang
+            | Self::Lie
+            | Self::Slow { .. } => kind == CallKind::Act,
+            Self::Unreachable | Self::Flap => true,
+            Self::Unknowable => kind == CallKind::Observe,
+            Self::Degraded => kind == CallKind::Probe,
+        }
+    }
+
+    /// Whether it can befall a call that the rule names.
+    fn can_befall(self, kind: CallKind) -> bool {
+        match self {
+            // Any call can fail or stay without an answer.
+            Self::Fail | Self::FailPermanent | Self::FailHuman | Self::Hang => true,
+            Self::FailLate
+            | Self::FailAfter
+            | Self::Lie
+            | Self::Slow { .. }
+            | Self::Unreachable
+            | Self::Flap
+            | Self::Unknowable
+            | Self::Degraded => self.concerns(kind),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "fail" => Self::Fail,
+            "fail-permanent" => Self::FailPermanent,
+            "fail-human" => Self::FailHuman,
+            "fail-late" => Self::FailLate,
+            "fail-after" => Self::FailAfter,
+            "hang" => Self::Hang,
+            "lie" => Self::Lie,
+            "unreachable" => Self::Unreachable,
+            "flap" => Self::Flap,
+            "unknowable" => Self::Unknowable,
+            "degraded" => Self::Degraded,
+            _ => match text.strip_prefix("slow:").map(parse_duration_ms) {
+                Some(Some(ms)) => Self::Slow { ms },
+                Some(None) => {
+                    return Err(format!(
+                        "do={text}: expected a duration after slow:, such as 500ms, 5s or 1m30s"
+                    ));
+                }
+                None => return Err(format!("do={text}: expected {FAULTS}")),
+            },
+        })
+    }
+}
+
+fn parse_rule(number: usize, text: &str) -> Result<Rule, String> {
+    let mut values: [Option<&str>; 8] = [None; 8];
+    let names = ["machine", "step", "attempt", "run", "call", "do", "times", "p"];
+    for pair in text.split_whitespace() {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("{pair:?} is no key=value: expected {KEYS}"))?;
+        let index = names
+            .iter()
+            .position(|name| *name == key)
+            .ok_or_else(|| format!("unknown key {key:?}: expected {KEYS}"))?;
+        if value.is_empty() {
+            return Err(format!("{key} has no value"));
+        }
+        if values[index].replace(value).is_some() {
+            return Err(format!("{key} is given twice"));
+        }
+    }
+    let [machine, step, attempt, run, call, fault, times, p] = values;
+    let fault = Fault::parse(fault.ok_or_else(|| format!("do is missing: expected do={FAULTS}"))?)?;
+    let call = call.map(CallKind::parse).transpose()?;
+    if let Some(call) = call.filter(|call| !fault.can_befall(*call)) {
+        return Err(format!("call={}: this fault cannot befall that call", call.as_str()));
+    }
+    Ok(Rule {
+        name: format!("#{number} {}", text.split_whitespace().collect::<Vec<_>>().join(" ")),
+        fault,
+        times: times.map(|text| count("times", text)).transpose()?,
+        p_ppm: p.map_or(Ok(1_000_000), probability_ppm)?,
+        machine: machine.unwrap_or("*").to_owned(),
+        step: step.map(str::to_owned),
+        attempt: any_or_count("attempt", attempt)?,
+        run: any_or_count("run", run)?,
+        call,
+    })
+}
+
+impl CallKind {
+    const ALL: [Self; 6] =
+        [Self::Act, Self::Observe, Self::Verify, Self::Stop, Self::Fence, Self::Probe];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Act => "act",
+            Self::Observe => "observe",
+            Self::Verify => "verify",
+            Self::Stop => "stop",
+            Self::Fence => "fence",
+            Self::Probe => "probe",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            format!("call={text}: expected act, observe, verify, stop, fence or probe")
+        })
+    }
+}
+
+fn any_or_count(key: &str, text: Option<&str>) -> Result<Option<u32>, String> {
+    match text {
+        None | Some("*") => Ok(None),
+        Some(text) => count(key, text).map(Some).map_err(|why| format!("{why}, or *")),
+    }
+}
+
+fn count(key: &str, text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("{key}={text}: expected a whole number from 1")),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn probability_ppm(text: &str) -> Result<u32, String> {
+    match text.parse::<f64>() {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and a million"
+        )]
+        Ok(p) if (0.0..=1.0).contains(&p) => Ok((p * 1e6).round() as u32),
+        Ok(_) | Err(_) => Err(format!("p={text}: expected a number from 0 to 1, such as 0.1")),
+    }
+}
+
+/// Reads `500ms`, `5s`, `1m30s`, `1h`.
+fn parse_duration_ms(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut total = 0_u64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(unit_ms)?)?;
+        rest = after;
+    }
+    Some(total)
+}
+
+/// Whether `text` matches `glob`, where `*` stands for any characters and `?` for one.
+fn matches(glob: &str, text: &str) -> bool {
+    let (glob, text) = (glob.as_bytes(), text.as_bytes());
+    let (mut g, mut t) = (0, 0);
+    // Where to go on if the text after the last star does not match: the star takes one character more.
+    let mut retry = None;
+    while t < text.len() {
+        match glob.get(g) {
+            Some(b'*') => {
+                retry = Some((g, t));
+                g += 1;
+            }
+            Some(one) if *one == b'?' || *one == text[t] => {
+                g += 1;
+                t += 1;
+            }
+            Some(_) | None => match retry {
+                Some((star, taken)) => {
+                    retry = Some((star, taken + 1));
+                    g = star + 1;
+                    t = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    glob[g..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests;

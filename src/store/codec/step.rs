@@ -1,0 +1,203 @@
+//! Stored shape of steps.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeError, Text, at, is_default, ms};
+use crate::clock::Timestamp;
+use crate::ids::OperationId;
+use crate::lifecycle::step::{Basis, State};
+use crate::model::StepRecord;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StepBody<'a> {
+    name: Text<'a>,
+    #[serde(rename = "st", borrow)]
+    state: StateBody<'a>,
+    #[serde(default, rename = "a", skip_serializing_if = "is_default")]
+    attempt: u32,
+    #[serde(default, rename = "unk", skip_serializing_if = "is_default")]
+    unknowns: u32,
+    #[serde(default, rename = "op", skip_serializing_if = "is_default")]
+    operation: Option<Text<'a>>,
+    #[serde(default, rename = "h", skip_serializing_if = "is_default")]
+    handle: Option<Text<'a>>,
+    #[serde(default, rename = "t0", skip_serializing_if = "is_default")]
+    started_at: Option<u64>,
+    #[serde(default, rename = "ta", skip_serializing_if = "is_default")]
+    attempt_at: Option<u64>,
+    #[serde(default, rename = "dl", skip_serializing_if = "is_default")]
+    deadline_at: Option<u64>,
+    #[serde(default, rename = "t1", skip_serializing_if = "is_default")]
+    finished_at: Option<u64>,
+    #[serde(default, rename = "msg", skip_serializing_if = "is_default")]
+    message: Text<'a>,
+    #[serde(default, rename = "exp", skip_serializing_if = "is_default")]
+    expected: Text<'a>,
+    #[serde(default, rename = "obs", skip_serializing_if = "is_default")]
+    observed: Text<'a>,
+    #[serde(default, rename = "out", skip_serializing_if = "is_default")]
+    output: Option<Text<'a>>,
+    #[serde(default, rename = "undo", skip_serializing_if = "is_default")]
+    compensates: Option<usize>,
+    #[serde(default, rename = "log", skip_serializing_if = "is_default")]
+    log_bytes: u64,
+}
+
+/// A state as its name and the numbers that the name calls for.
+#[derive(Serialize, Deserialize)]
+struct StateBody<'a> {
+    #[serde(rename = "s")]
+    name: &'a str,
+    #[serde(default, rename = "a", skip_serializing_if = "is_default")]
+    attempt: Option<u32>,
+    #[serde(default, rename = "u", skip_serializing_if = "is_default")]
+    until: Option<u64>,
+    #[serde(default, rename = "b", borrow, skip_serializing_if = "is_default")]
+    basis: Option<&'a str>,
+    #[serde(default, rename = "c", skip_serializing_if = "is_default")]
+    checks: Option<u32>,
+}
+
+impl From<State> for StateBody<'static> {
+    fn from(state: State) -> Self {
+        let name = match state {
+            State::Waiting => "waiting",
+            State::Observing { .. } => "observing",
+            State::Acting { .. } => "acting",
+            State::Polling { .. } => "polling",
+            State::Verifying { .. } => "verifying",
+            State::BackingOff { .. } => "backing-off",
+            State::Unknown { .. } => "unknown",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Skipped => "skipped",
+            State::Canceled => "canceled",
+        };
+        let attempt = state.attempt();
+        let mut body = Self { name, attempt, until: None, basis: None, checks: None };
+        match state {
+            State::Observing { basis, .. } => body.set_basis(basis),
+            State::Polling { until, .. } => body.until = Some(until.0),
+            State::Verifying { checks, .. } => body.checks = Some(checks),
+            State::BackingOff { until, basis, .. } => {
+                body.until = Some(until.0);
+                body.set_basis(basis);
+            }
+            State::Waiting
+            | State::Acting { .. }
+            | State::Unknown { .. }
+            | State::Succeeded
+            | State::Failed
+            | State::Skipped
+            | State::Canceled => {}
+        }
+        body
+    }
+}
+
+impl StateBody<'_> {
+    fn set_basis(&mut self, basis: Basis) {
+        let (name, checks) = match basis {
+            Basis::Fresh => ("fresh", None),
+            Basis::Poll => ("poll", None),
+            Basis::Unknown { checks } => ("unknown", Some(checks)),
+        };
+        self.basis = Some(name);
+        self.checks = checks;
+    }
+
+    fn decode(&self) -> Result<State, DecodeError> {
+        Ok(match self.name {
+            "waiting" => State::Waiting,
+            "observing" => State::Observing { attempt: self.attempt()?, basis: self.basis()? },
+            "acting" => State::Acting { attempt: self.attempt()? },
+            "polling" => State::Polling { attempt: self.attempt()?, until: self.until()? },
+            "verifying" => State::Verifying { attempt: self.attempt()?, checks: self.checks()? },
+            "backing-off" => State::BackingOff {
+                attempt: self.attempt()?,
+                until: self.until()?,
+                basis: self.basis()?,
+            },
+            "unknown" => State::Unknown { attempt: self.attempt()? },
+            "succeeded" => State::Succeeded,
+            "failed" => State::Failed,
+            "skipped" => State::Skipped,
+            "canceled" => State::Canceled,
+            other => return Err(unknown("state of a step", other)),
+        })
+    }
+
+    fn attempt(&self) -> Result<u32, DecodeError> {
+        self.attempt.ok_or(DecodeError::Missing("attempt of a step's state"))
+    }
+
+    fn until(&self) -> Result<Timestamp, DecodeError> {
+        at(self.until).ok_or(DecodeError::Missing("wake time of a step's state"))
+    }
+
+    fn checks(&self) -> Result<u32, DecodeError> {
+        self.checks.ok_or(DecodeError::Missing("number of checks of a step's state"))
+    }
+
+    fn basis(&self) -> Result<Basis, DecodeError> {
+        match self.basis {
+            Some("fresh") => Ok(Basis::Fresh),
+            Some("poll") => Ok(Basis::Poll),
+            Some("unknown") => Ok(Basis::Unknown { checks: self.checks()? }),
+            Some(other) => Err(unknown("basis of a step's state", other)),
+            None => Err(DecodeError::Missing("basis of a step's state")),
+        }
+    }
+}
+
+fn unknown(what: &'static str, name: &str) -> DecodeError {
+    DecodeError::Unknown { what, name: name.to_owned() }
+}
+
+impl<'a> From<&'a StepRecord> for StepBody<'a> {
+    fn from(step: &'a StepRecord) -> Self {
+        Self {
+            name: Cow::Borrowed(&step.name),
+            state: step.state.into(),
+            attempt: step.attempt,
+            unknowns: step.unknowns,
+            operation: step.operation.as_ref().map(|id| Cow::Borrowed(id.as_str())),
+            handle: step.handle.as_deref().map(Cow::Borrowed),
+            started_at: ms(step.started_at),
+            attempt_at: ms(step.attempt_at),
+            deadline_at: ms(step.deadline_at),
+            finished_at: ms(step.finished_at),
+            message: Cow::Borrowed(&step.message),
+            expected: Cow::Borrowed(&step.expected),
+            observed: Cow::Borrowed(&step.observed),
+            output: step.output.as_deref().map(Cow::Borrowed),
+            compensates: step.compensates,
+            log_bytes: step.log_bytes,
+        }
+    }
+}
+
+impl StepBody<'_> {
+    pub(super) fn decode(self) -> Result<StepRecord, DecodeError> {
+        Ok(StepRecord {
+            state: self.state.decode()?,
+            name: self.name.into_owned(),
+            attempt: self.attempt,
+            unknowns: self.unknowns,
+            operation: self.operation.map(|id| OperationId::from_stored(&id)),
+            handle: self.handle.map(Cow::into_owned),
+            started_at: at(self.started_at),
+            attempt_at: at(self.attempt_at),
+            deadline_at: at(self.deadline_at),
+            finished_at: at(self.finished_at),
+            message: self.message.into_owned(),
+            expected: self.expected.into_owned(),
+            observed: self.observed.into_owned(),
+            output: self.output.map(Cow::into_owned),
+            compensates: self.compensates,
+            log_bytes: self.log_bytes,
+        })
+    }
+}

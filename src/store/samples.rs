@@ -1,0 +1,282 @@
+//! Records for tests: arbitrary ones from a seed, and small plausible ones.
+
+use std::collections::BTreeMap;
+
+use crate::clock::{SplitMix64, Timestamp};
+use crate::ids::{Epoch, MachineId, OperationId, Revision, RunId};
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::{run, step};
+use crate::model::{
+    Actor, ActorKind, Condition, ConditionKind, Entry, EntryKind, Hold, HoldReason, LogChunk,
+    LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunType, StepRecord,
+};
+
+/// Arbitrary records: every field takes every kind of value, sense or nonsense.
+pub(super) struct Sampler(pub(super) SplitMix64);
+
+impl Sampler {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.0.below(bound as u64)).unwrap()
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
+    }
+
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        self.0.chance(1, 2).then(|| make(self))
+    }
+
+    fn text(&mut self) -> String {
+        let pieces = ["", "a", "\"", "\\", "\n", "ü", "\u{1F680}", "\u{0}", "{", " plain words "];
+        (0..self.below(4)).map(|_| self.pick(&pieces)).collect()
+    }
+
+    fn map(&mut self) -> BTreeMap<String, String> {
+        (0..self.below(3)).map(|_| (self.text(), self.text())).collect()
+    }
+
+    fn number(&mut self) -> u64 {
+        let shift = self.below(64);
+        self.0.next_u64() >> shift
+    }
+
+    fn small(&mut self) -> u32 {
+        u32::try_from(self.below(1 << 30)).unwrap() >> self.below(30)
+    }
+
+    fn time(&mut self) -> Timestamp {
+        Timestamp(self.number())
+    }
+
+    fn run_id(&mut self) -> RunId {
+        RunId::new(Timestamp(self.number() >> 20), [self.0.next_u64(), self.0.next_u64()])
+    }
+
+    fn machine_id(&mut self) -> MachineId {
+        MachineId::parse(&format!("m{}", self.number())).unwrap()
+    }
+
+    fn actor(&mut self) -> Actor {
+        Actor { kind: self.pick(&ActorKind::ALL), name: self.text().into() }
+    }
+
+    pub(super) fn machine(&mut self) -> Machine {
+        let spec = MachineSpec {
+            provider: self.text(),
+            ssh_endpoint: self.text(),
+            bmc_endpoint: self.text(),
+            target_cluster: self.text(),
+            mac_addresses: (0..self.below(3)).map(|_| self.text()).collect(),
+            serial: self.text(),
+        };
+        let mut machine = Machine::registered(self.machine_id(), self.map(), spec, self.time());
+        machine.phase = self.pick(&Phase::ALL);
+        for kind in ConditionKind::ALL {
+            let condition = self.maybe(|sampler| Condition {
+                status: sampler.0.chance(1, 2),
+                reason: sampler.text(),
+                message: sampler.text(),
+                last_transition_at: sampler.time(),
+                observed_by: sampler.text(),
+                plan_id: sampler.text(),
+            });
+            if let Some(condition) = condition {
+                machine.conditions.set(kind, condition);
+            }
+        }
+        machine.active_run = self.maybe(Self::run_id);
+        machine.epoch = Epoch(self.number());
+        machine.destructive_at = (0..self.below(3)).map(|_| self.time()).collect();
+        machine.updated_at = self.time();
+        machine.ordinal = self.number();
+        machine.revision = Revision(self.number());
+        machine
+    }
+
+    fn basis(&mut self) -> step::Basis {
+        let checks = self.small();
+        self.pick(&[step::Basis::Fresh, step::Basis::Poll, step::Basis::Unknown { checks }])
+    }
+
+    fn step_state(&mut self) -> step::State {
+        let (attempt, checks, until) = (self.small(), self.small(), self.time());
+        let basis = self.basis();
+        self.pick(&[
+            step::State::Waiting,
+            step::State::Observing { attempt, basis },
+            step::State::Acting { attempt },
+            step::State::Polling { attempt, until },
+            step::State::Verifying { attempt, checks },
+            step::State::BackingOff { attempt, until, basis },
+            step::State::Unknown { attempt },
+            step::State::Succeeded,
+            step::State::Failed,
+            step::State::Skipped,
+            step::State::Canceled,
+        ])
+    }
+
+    pub(super) fn step(&mut self) -> StepRecord {
+        StepRecord {
+            name: self.text(),
+            state: self.step_state(),
+            attempt: self.small(),
+            unknowns: self.small(),
+            operation: self.maybe(|sampler| OperationId::from_stored(&sampler.text())),
+            handle: self.maybe(Self::text),
+            started_at: self.maybe(Self::time),
+            attempt_at: self.maybe(Self::time),
+            deadline_at: self.maybe(Self::time),
+            finished_at: self.maybe(Self::time),
+            message: self.text(),
+            expected: self.text(),
+            observed: self.text(),
+            output: self.maybe(Self::text),
+            compensates: self.maybe(|sampler| sampler.below(9)),
+            log_bytes: self.number(),
+        }
+    }
+
+    pub(super) fn run(&mut self) -> Run {
+        Run {
+            id: self.run_id(),
+            machine_id: self.machine_id(),
+            provider: self.text(),
+            request_id: self.text(),
+            run_type: self.pick(&RunType::ALL),
+            plan_id: self.text(),
+            plan_digest: self.text(),
+            parameters: self.map(),
+            state: self.pick(&run::State::ALL),
+            steps: (0..self.below(5)).map(|_| self.step()).collect(),
+            current_step: self.maybe(|sampler| sampler.below(9)),
+            error: self.maybe(|sampler| RunError {
+                code: sampler.pick(&RunErrorCode::ALL),
+                message: sampler.text(),
+                retryable: sampler.0.chance(1, 2),
+                step: sampler.text(),
+            }),
+            hold: self.maybe(|sampler| Hold {
+                reason: sampler.pick(&HoldReason::ALL),
+                message: sampler.text(),
+                since: sampler.time(),
+            }),
+            cancel_requested_at: self.maybe(Self::time),
+            queued_at: self.maybe(Self::time),
+            retry_of: self.maybe(Self::run_id),
+            requested_by: self.actor(),
+            reason: self.text(),
+            forced: self.0.chance(1, 2),
+            created_at: self.time(),
+            started_at: self.maybe(Self::time),
+            finished_at: self.maybe(Self::time),
+            log_chunks: self.number(),
+            ordinal: self.number(),
+            revision: Revision(self.number()),
+        }
+    }
+
+    pub(super) fn entry(&mut self) -> Entry {
+        Entry {
+            kind: self.pick(EntryKind::ALL),
+            step: self.text(),
+            from: self.text(),
+            to: self.text(),
+            reason: self.text(),
+            message: self.text(),
+            actor: self.actor(),
+        }
+    }
+
+    /// A change of a run such as the engine might make: header and some steps, now and then one step more.
+    pub(super) fn change_run(&mut self, before: &Run) -> Run {
+        let mut after = self.run();
+        after.steps = before.steps.clone();
+        for step in &mut after.steps {
+            if self.0.chance(1, 3) {
+                *step = self.step();
+            }
+        }
+        if self.0.chance(1, 3) {
+            after.steps.push(self.step());
+        }
+        Run {
+            id: before.id,
+            machine_id: before.machine_id.clone(),
+            plan_digest: before.plan_digest.clone(),
+            log_chunks: before.log_chunks,
+            state: before.state,
+            finished_at: before.finished_at,
+            ordinal: before.ordinal,
+            revision: before.revision,
+            ..after
+        }
+    }
+}
+
+/// A registered machine, `machine-<number>`.
+pub(super) fn machine(number: u64) -> Machine {
+    let id = MachineId::parse(&format!("machine-{number}")).unwrap();
+    let spec = MachineSpec {
+        provider: "fake".to_owned(),
+        mac_addresses: vec![format!("02:00:00:00:00:{number:02x}")],
+        ..MachineSpec::default()
+    };
+    Machine::registered(id, BTreeMap::new(), spec, Timestamp(1_700_000_000_000))
+}
+
+/// Id of the run with a number.
+pub(super) fn run_id(number: u64) -> RunId {
+    RunId::new(Timestamp(1_700_000_000_000 + number), [number, number])
+}
+
+/// A run of plan/repave-join that was accepted on a machine.
+pub(super) fn run(number: u64, machine_id: &MachineId) -> Run {
+    let steps = ["set-netboot", "repave", "mint-join", "join", "verify"];
+    Run {
+        id: run_id(number),
+        machine_id: machine_id.clone(),
+        provider: "fake".to_owned(),
+        request_id: format!("request-{number}"),
+        run_type: RunType::Repave,
+        plan_id: "plan/repave-join".to_owned(),
+        plan_digest: "sha256:0123456789abcdef".to_owned(),
+        parameters: BTreeMap::new(),
+        state: run::State::Pending,
+        steps: steps.into_iter().map(StepRecord::waiting).collect(),
+        current_step: None,
+        error: None,
+        hold: None,
+        cancel_requested_at: None,
+        queued_at: None,
+        retry_of: None,
+        requested_by: Actor::operator("someone"),
+        reason: String::new(),
+        forced: false,
+        created_at: Timestamp(1_700_000_000_000),
+        started_at: None,
+        finished_at: None,
+        log_chunks: 0,
+        ordinal: 0,
+        revision: Revision(0),
+    }
+}
+
+/// A chunk of the log of a run.
+pub(super) fn chunk(run: RunId, offset: u64) -> LogChunk {
+    LogChunk {
+        run_id: run,
+        offset,
+        at: Timestamp(1_700_000_000_000 + offset),
+        step: "repave".to_owned(),
+        attempt: 1,
+        stream: LogStream::ALL[usize::try_from(offset % 3).unwrap()],
+        text: format!("line {offset}\n"),
+        truncated: offset % 7 == 6,
+    }
+}
