@@ -43,7 +43,7 @@ impl Plans {
         checks.name("plan_id", &request.plan_id);
         checks.done(Some(()))?;
         let plans = self.engine.plans();
-        let found = plans.get(&full_id(&request.plan_id)).map(|registered| plan(registered));
+        let found = plans.get(&full_id(&request.plan_id)).map(|found| plan(found));
         found.ok_or_else(|| not_found(&plans, &request.plan_id))
     }
 
@@ -62,8 +62,7 @@ impl Plans {
             Some((from, _)) => usize::try_from(from).map_err(|_| ApiError::PageTokenInvalid)?,
             None => 0,
         };
-        let page: Vec<_> =
-            plans.iter().skip(from).take(limit).map(|registered| plan(registered)).collect();
+        let page: Vec<_> = plans.iter().skip(from).take(limit).map(|found| plan(found)).collect();
         let next = from + page.len();
         let next_page_token =
             if next < ids.len() { list.token((next as u64, 0)) } else { String::new() };

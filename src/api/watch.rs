@@ -33,6 +33,13 @@ pub(super) async fn runs(
             .map_err(|error| EngineError::invalid("filter", format!("run_id {error}")))?;
         engine.run(id).await?;
     }
+    if request.resume_from > 0 && !request.allow_reset {
+        // What can be said now is an answer of its own, not a stream that fails.
+        let (_, oldest) = engine.store().revisions().await?;
+        if Revision(request.resume_from) < oldest {
+            return Err(EngineError::Compacted { oldest }.into());
+        }
+    }
     let start = match (request.resume_from, request.changes_only) {
         (0, false) => Start::Snapshot,
         (0, true) => Start::Now,

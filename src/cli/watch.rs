@@ -96,7 +96,7 @@ impl RunWatch {
         let request = pb::WatchRunsRequest {
             filter: self.filter.clone(),
             resume_from: self.resume_from,
-            ..Default::default()
+            ..pb::WatchRunsRequest::default()
         };
         match self.client.watch_runs(request).await {
             Ok(stream) => {
