@@ -3,6 +3,7 @@
 mod accept;
 mod configuration;
 mod health;
+mod metrics;
 mod reflection;
 mod shutdown;
 mod support;
