@@ -5,6 +5,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use etcetera::BaseStrategy as _;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -261,8 +262,9 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
         )),
         (Some(true), None) => Ok(Storage::Ephemeral),
         (_, Some(dir)) => Ok(Storage::Dir(dir.clone())),
-        (_, None) => dirs::state_dir()
-            .or_else(dirs::data_local_dir)
+        (_, None) => etcetera::choose_base_strategy()
+            .ok()
+            .and_then(|dirs| dirs.state_dir().or_else(|| Some(dirs.data_dir())))
             .map(|dir| Storage::Dir(dir.join("bmdemo")))
             .ok_or_else(|| {
                 ConfigError::Setting(
