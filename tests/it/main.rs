@@ -5,5 +5,6 @@ mod configuration;
 mod health;
 mod metrics;
 mod reflection;
+mod runs;
 mod shutdown;
 mod support;

@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::runs::{register, repave, watched};
 use crate::support::{Server, within};
 
 /// Head and body of an answer to `GET path`.
@@ -44,6 +45,20 @@ async fn a_scrape_says_what_was_called_and_what_is_so() {
         "# EOF",
     ] {
         assert!(body.lines().any(|found| found == line), "{line} is not in:\n{body}");
+    }
+    let channel = server.channel().await;
+    register(&channel, 1).await;
+    let run = repave(&channel, 1).await.unwrap();
+    watched(channel, &run.run_id).await.unwrap();
+    let (_, body) = get(&address, "/metrics").await;
+    for start in [
+        "bmdemo_runs_ended_total{plan=\"plan/repave-join\",type=\"REPAVE\",outcome=\"succeeded\"} 1",
+        "bmdemo_run_duration_seconds_count{plan=\"plan/repave-join\",type=\"REPAVE\",outcome=\"succeeded\"} 1",
+        "bmdemo_step_attempts_total{plan=\"plan/repave-join\",step=\"repave\"} 1",
+        "bmdemo_steps_ended_total{plan=\"plan/repave-join\",step=\"join\",outcome=\"succeeded\"} 1",
+        "bmdemo_provider_calls_total{provider=\"fake\",call=\"act\",outcome=\"ok\"} 5",
+    ] {
+        assert!(body.lines().any(|found| found == start), "{start} is not in:\n{body}");
     }
     assert!(get(&address, "/").await.0.starts_with("HTTP/1.1 404"));
 }
