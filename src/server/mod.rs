@@ -7,6 +7,7 @@ mod edge;
 mod error;
 mod health;
 mod maintenance;
+mod metrics;
 mod plans;
 mod reflection;
 mod shutdown;
