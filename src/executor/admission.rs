@@ -154,7 +154,10 @@ pub fn blockers(
     match capabilities {
         None => refuse(
             Refusal::ProviderMissing,
-            format!("provider {:?} of machine {id} is not configured on this server", machine.spec.provider),
+            format!(
+                "provider {:?} of machine {id} is not configured on this server",
+                machine.spec.provider
+            ),
             String::new(),
         ),
         Some(capabilities) => {

@@ -162,35 +162,45 @@ impl Core {
         CallGuard(self.clone())
     }
 
-    /// Takes no more runs and opens no more attempts; returns when no provider call is in flight, or after `grace`.
+    /// Takes no more runs and opens no more attempts; returns when no provider call is in flight and every answer has
+    /// been committed, or after `grace`.
     pub(super) async fn drain(&self, grace: Duration) {
         self.draining.store(true, Ordering::SeqCst);
         let grace_over = self.clock.sleep(grace);
-        tokio::pin!(grace_over);
+        tokio::select! {
+            biased;
+            () = self.quiet() => {}
+            () = grace_over => {
+                tracing::warn!("some provider calls did not end in time; their outcome is looked up after the restart");
+            }
+        }
+        self.stop();
+    }
+
+    /// Resolves when no call is in flight and no actor has anything left to do.
+    async fn quiet(&self) {
         loop {
             let ended = self.call_ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if self.calls.load(Ordering::SeqCst) == 0 {
-                break;
+            if self.calls.load(Ordering::SeqCst) > 0 {
+                ended.await;
+                continue;
             }
-            tokio::select! {
-                biased;
-                () = &mut ended => {}
-                () = &mut grace_over => {
-                    tracing::warn!("some provider calls did not end in time; their outcome is looked up after the restart");
-                    break;
+            // Answers that have come in are handled before this; handling them may send the next call of an open
+            // attempt.
+            let mailboxes: Vec<_> = lock(&self.actors).values().cloned().collect();
+            for mailbox in mailboxes {
+                let (done, passed) = tokio::sync::oneshot::channel();
+                if mailbox.send(Message::Barrier { done }).is_ok() {
+                    // An actor that ends instead of answering has nothing left to do either.
+                    let _ = passed.await;
                 }
             }
+            if self.calls.load(Ordering::SeqCst) == 0 {
+                return;
+            }
         }
-        // Answers that have just come in are committed by their actors: give each mailbox a turn.
-        self.settle_mailboxes().await;
-        self.stop();
-    }
-
-    async fn settle_mailboxes(&self) {
-        let quiet = self.clock.sleep(Duration::from_millis(50));
-        quiet.await;
     }
 
     /// Ends every task at its next await.
@@ -265,7 +275,10 @@ impl Core {
     }
 
     /// The plan that a run pinned, with its digest.
-    pub(super) async fn pinned_registered(&self, run: &Run) -> Result<Arc<Registered>, EngineError> {
+    pub(super) async fn pinned_registered(
+        &self,
+        run: &Run,
+    ) -> Result<Arc<Registered>, EngineError> {
         if let Some(found) = lock(&self.pinned).get(&run.plan_digest) {
             return Ok(found.clone());
         }
@@ -276,7 +289,10 @@ impl Core {
             EngineError::Internal(format!("the pinned plan of run {} is gone", run.id))
         })?;
         let plan = Plan::from_canonical(&text).map_err(|error| {
-            EngineError::Internal(format!("the pinned plan of run {} cannot be read: {error}", run.id))
+            EngineError::Internal(format!(
+                "the pinned plan of run {} cannot be read: {error}",
+                run.id
+            ))
         })?;
         let registered = self.with_planted(Arc::new(Registered::new(plan)));
         self.remember_plan(&registered);
@@ -335,7 +351,11 @@ impl Core {
         }
     }
 
-    async fn used(&self, origin: &Origin, scope: &str) -> Result<Option<RequestRecord>, EngineError> {
+    async fn used(
+        &self,
+        origin: &Origin,
+        scope: &str,
+    ) -> Result<Option<RequestRecord>, EngineError> {
         if origin.request_id.is_empty() {
             return Ok(None);
         }

@@ -153,7 +153,8 @@ impl Engine {
 
     /// Changes the plans that new runs can take; runs in flight keep the plan that they pinned.
     pub fn set_plans(&self, plans: Registry) {
-        *self.core.plans.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(plans);
+        *self.core.plans.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Arc::new(plans);
     }
 
     /// The plan that a run pinned.
@@ -286,12 +287,7 @@ impl Engine {
         let now = self.core.clock.now();
         let entry = Entry::new(EntryKind::MachineRegistered, origin.actor.clone());
         MachineWrite {
-            machine: Machine::registered(
-                new.id.clone(),
-                new.labels.clone(),
-                new.spec.clone(),
-                now,
-            ),
+            machine: Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now),
             entries: vec![entry.reason(&origin.reason).message("machine registered")],
         }
     }

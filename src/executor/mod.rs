@@ -20,6 +20,9 @@ mod unfold;
 pub mod waiting;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, FieldViolation, Refusal};
 pub use limits::Limits;

@@ -113,8 +113,7 @@ pub async fn start(
     engine.store().listen(Arc::new(feed));
     let mut after = None;
     loop {
-        let page =
-            engine.store().machines(Query { after, limit: 500, ..Query::default() }).await?;
+        let page = engine.store().machines(Query { after, limit: 500, ..Query::default() }).await?;
         for machine in &page.items {
             roster.update(machine, &policies);
         }
@@ -198,8 +197,7 @@ impl Probe {
     async fn ask(&self, machine: &Machine) -> Health {
         let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
         let too_late = self.engine.clock().sleep(Duration::from_millis(self.policy.timeout_ms));
-        let unreachable =
-            |message: String| Health { reachable: false, degraded: false, message };
+        let unreachable = |message: String| Health { reachable: false, degraded: false, message };
         tokio::select! {
             biased;
             answer = self.provider.probe(&target) => {

@@ -57,11 +57,9 @@ fn in_step(run: &Run) -> Option<Waiting> {
             format!("the outcome of {} cannot be looked up yet: {}", step.name, step.message),
             Some(until),
         ),
-        State::Polling { until, .. } => (
-            WaitReason::Provider,
-            format!("the provider works on {}", step.name),
-            Some(until),
-        ),
+        State::Polling { until, .. } => {
+            (WaitReason::Provider, format!("the provider works on {}", step.name), Some(until))
+        }
         State::Waiting
         | State::Observing { .. }
         | State::Acting { .. }

@@ -77,7 +77,9 @@ impl Registry {
     /// The plans that were compiled in.
     pub fn built_in() -> Self {
         // build.rs refuses clashes and sorts; a test holds both.
-        Self { plans: BUILT_IN.iter().cloned().map(|plan| Arc::new(Registered::new(plan))).collect() }
+        Self {
+            plans: BUILT_IN.iter().cloned().map(|plan| Arc::new(Registered::new(plan))).collect(),
+        }
     }
 
     /// A registry of exactly these plans. To add to the built-in ones, pass both.

@@ -98,7 +98,8 @@ impl Actor {
         let in_flight = self.core.call_started();
         let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
         let handle = self.core.spawn(async move {
-            let outcome = perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await;
+            let outcome =
+                perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await;
             drop(in_flight);
             core.send(&id, Message::Called(Box::new(Called { serial, outcome })));
         });
@@ -152,7 +153,10 @@ impl Actor {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call is made in one place; a struct would name the same things")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call is made in one place; a struct would name the same things"
+)]
 async fn perform(
     provider: &dyn Provider,
     kind: Kind,
@@ -278,8 +282,5 @@ fn as_text(values: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
 
 /// Outputs of the steps that have one, by step.
 fn outputs(steps: &[StepRecord]) -> BTreeMap<String, String> {
-    steps
-        .iter()
-        .filter_map(|step| Some((step.name.clone(), step.output.clone()?)))
-        .collect()
+    steps.iter().filter_map(|step| Some((step.name.clone(), step.output.clone()?))).collect()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::drive::Extra;
-use super::{Actor, Active, LogBuffer};
+use super::{Active, Actor, LogBuffer};
 use crate::executor::actor::timers::Timers;
 use crate::executor::admission;
 use crate::executor::decide::Draft;
@@ -320,7 +320,8 @@ impl Actor {
                     {
                         continue;
                     }
-                    let from = before.map_or("unknown", |c| if c.status { "true" } else { "false" });
+                    let from =
+                        before.map_or("unknown", |c| if c.status { "true" } else { "false" });
                     entries.push(
                         Entry::new(EntryKind::ConditionChanged, origin.actor.clone())
                             .moved(from, if status { "true" } else { "false" })
@@ -431,8 +432,7 @@ impl Draft {
     /// Accepts the run: claims the machine under a new epoch.
     pub(super) fn accept(&mut self, origin: &Origin, epoch_per_run: bool) {
         self.machine.active_run = Some(self.run.id);
-        self.machine.epoch =
-            if epoch_per_run { Epoch(1) } else { self.machine.epoch.next() };
+        self.machine.epoch = if epoch_per_run { Epoch(1) } else { self.machine.epoch.next() };
         self.machine_changed = true;
         let message = format!(
             "{} accepted from {}{}",

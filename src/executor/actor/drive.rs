@@ -55,10 +55,14 @@ impl Actor {
 
     /// Commits a decision if it must be, then performs its effects.
     pub(super) async fn carry_out(&mut self, draft: Draft, extra: Extra) -> Result<(), StoreError> {
-        let waits = draft.run.steps.iter().any(|step| {
-            matches!(step.state, State::Polling { .. } | State::BackingOff { .. })
-        });
-        let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return Ok(()) };
+        let waits = draft
+            .run
+            .steps
+            .iter()
+            .any(|step| matches!(step.state, State::Polling { .. } | State::BackingOff { .. }));
+        let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
+            return Ok(());
+        };
         let commit =
             draft.is_durable() || extra.request.is_some() || (waits && !active.logs.is_empty());
         let skip_intent = self.core.planted == Some(Planted::NoIntent)
@@ -98,7 +102,10 @@ impl Actor {
         };
         match self.core.commit(batch).await {
             Ok(committed) => {
-                self.committed(committed.machines.into_iter().next(), committed.runs.into_iter().next());
+                self.committed(
+                    committed.machines.into_iter().next(),
+                    committed.runs.into_iter().next(),
+                );
                 self.perform(&draft.effects);
                 self.finish_if_ended();
                 Ok(())
@@ -136,7 +143,10 @@ impl Actor {
                     self.core.send(&self.id, super::Message::Admitted { run_id: active.run.id });
                 }
             }
-            run::State::Held | run::State::Succeeded | run::State::Failed | run::State::Canceled => {
+            run::State::Held
+            | run::State::Succeeded
+            | run::State::Failed
+            | run::State::Canceled => {
                 self.core.release_slot(active.run.id);
             }
             run::State::Running
@@ -354,7 +364,10 @@ impl Actor {
     pub(super) async fn activate(&mut self, stored: Arc<Run>) -> Result<(), EngineError> {
         let plan = self.core.pinned_plan(&stored).await?;
         let params = plan.bind(&stored.parameters).map_err(|_| {
-            EngineError::Internal(format!("stored parameters of run {} do not fit its plan", stored.id))
+            EngineError::Internal(format!(
+                "stored parameters of run {} do not fit its plan",
+                stored.id
+            ))
         })?;
         self.active = Some(Active {
             run: Run::clone(&stored),

@@ -36,12 +36,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 /// What an actor is told.
 pub(super) enum Message {
     /// Start a run, or repeat an ended one.
-    Start {
-        origin: Origin,
-        new: NewRun,
-        retry_of: Option<RunId>,
-        reply: Reply<Arc<Run>>,
-    },
+    Start { origin: Origin, new: NewRun, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
     /// An operator's verb on a run.
     Operate { origin: Origin, run_id: RunId, verb: Verb, reply: Reply<Arc<Run>> },
     /// Change the machine.
@@ -60,6 +55,8 @@ pub(super) enum Message {
     Recover { run_id: RunId, done: oneshot::Sender<Result<(), EngineError>> },
     /// A probe was answered.
     Probed { health: Health },
+    /// Everything sent before this has been handled.
+    Barrier { done: oneshot::Sender<()> },
 }
 
 /// The run that an actor drives.
@@ -185,6 +182,8 @@ impl Actor {
                 drop(done.send(self.recover(run_id).await));
             }
             Message::Probed { health } => self.probed(&health).await,
+            // Whoever waited may have given up waiting.
+            Message::Barrier { done } => drop(done.send(())),
         }
     }
 
@@ -193,12 +192,11 @@ impl Actor {
         if let Some(machine) = &self.machine {
             return Ok(machine.clone());
         }
-        let machine = self
-            .core
-            .store
-            .machine(&self.id)
-            .await?
-            .ok_or_else(|| EngineError::NotFound { kind: "machine", id: self.id.to_string() })?;
+        let machine =
+            self.core.store.machine(&self.id).await?.ok_or_else(|| EngineError::NotFound {
+                kind: "machine",
+                id: self.id.to_string(),
+            })?;
         self.machine = Some(machine.clone());
         Ok(machine)
     }
@@ -257,7 +255,8 @@ impl Actor {
             | Message::Called(_)
             | Message::Printed
             | Message::Recover { .. }
-            | Message::Probed { .. }) => self.stash.push_back(kept),
+            | Message::Probed { .. }
+            | Message::Barrier { .. }) => self.stash.push_back(kept),
         }
     }
 

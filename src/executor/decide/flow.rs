@@ -4,7 +4,7 @@ use super::step::{StepInput, action};
 use super::{Draft, Effect, Facts};
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
-use crate::lifecycle::step::{Basis, ErrorClass, Event, State};
+use crate::lifecycle::step::{self, Basis, ErrorClass, Event, State};
 use crate::model::machine::{REASON_ABORTED, REASON_RUN_CANCELED, REASON_RUN_FAILED};
 use crate::model::{
     Actor, ConditionKind, Entry, EntryKind, HoldReason, RunError, RunErrorCode, StepRecord,
@@ -46,9 +46,10 @@ impl Draft {
     /// Place of the step whose public phase is RUNNING.
     #[must_use]
     pub fn in_progress(&self) -> Option<usize> {
-        self.run.steps.iter().position(|step| {
-            step.state != State::Waiting && !step.state.is_settled()
-        })
+        self.run
+            .steps
+            .iter()
+            .position(|step| step.state != State::Waiting && !step.state.is_settled())
     }
 
     /// Asks again for the timers of the step in progress.
@@ -77,9 +78,11 @@ impl Draft {
     /// Starts the next step whose guard agrees, or ends the run.
     pub(super) fn advance(&mut self, facts: Facts<'_>) {
         while self.run.state == run::State::Running && self.in_progress().is_none() {
-            let next = self.run.steps.iter().position(|step| {
-                step.state == State::Waiting && step.compensates.is_none()
-            });
+            let next = self
+                .run
+                .steps
+                .iter()
+                .position(|step| step.state == State::Waiting && step.compensates.is_none());
             let Some(place) = next else {
                 if self.run_event(run::Event::StepsDone, facts).is_ok() {
                     self.succeed(facts);
@@ -187,7 +190,11 @@ impl Draft {
         let more = self.run.steps.iter().any(|step| !step.state.is_settled());
         if !more
             && matches!(self.run.state, run::State::Pausing | run::State::Canceling)
-            && self.run.steps.iter().all(|step| matches!(step.state, State::Succeeded | State::Skipped))
+            && self
+                .run
+                .steps
+                .iter()
+                .all(|step| matches!(step.state, State::Succeeded | State::Skipped))
         {
             // The last step beat the pause or the cancel.
             if self.run_event(run::Event::StepsDone, facts).is_ok() {
@@ -218,9 +225,7 @@ impl Draft {
 
     /// Steps that took effect and declare a compensation, newest first.
     pub(super) fn compensations<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = usize> + 'a {
-        let done = |place: usize| {
-            self.run.steps.iter().any(|step| step.compensates == Some(place))
-        };
+        let done = |place: usize| self.run.steps.iter().any(|step| step.compensates == Some(place));
         (0..plan.steps.len()).rev().filter(move |&place| {
             plan.steps[place].compensation.is_some()
                 && self.run.steps.get(place).is_some_and(|step| step.started_at.is_some())
@@ -293,11 +298,8 @@ impl Draft {
             let condition = self.observed(facts.now, status, "RUN_SUCCEEDED", message);
             self.set_condition(names::condition(kind), condition, &Actor::engine());
         }
-        let recovered = self
-            .machine
-            .conditions
-            .get(ConditionKind::NeedsIntervention)
-            .is_some_and(|c| {
+        let recovered =
+            self.machine.conditions.get(ConditionKind::NeedsIntervention).is_some_and(|c| {
                 c.status
                     && c.plan_id == self.run.plan_id
                     && [REASON_RUN_FAILED, REASON_RUN_CANCELED].contains(&c.reason.as_str())
@@ -310,7 +312,9 @@ impl Draft {
         if let Some(phase) = result.phase {
             let from = self.machine.phase;
             // Checked when the run was accepted, and the phase cannot be set while a run is active.
-            if let Ok(to) = from.moved_to(names::phase(phase)) && to != from {
+            if let Ok(to) = from.moved_to(names::phase(phase))
+                && to != from
+            {
                 self.machine.phase = to;
                 self.machine_entries.push(
                     Entry::new(EntryKind::PhaseChanged, Actor::engine())
@@ -324,8 +328,9 @@ impl Draft {
     }
 
     fn fail(&mut self, facts: Facts<'_>) {
-        self.close_waiting("not started: the run failed");
-        let message = self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
+        self.close_waiting("not started: the run failed", facts);
+        let message =
+            self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
         if self.machine.blocked_by().is_none() {
             let text = format!("{} failed: {message}", self.run.plan_id);
             let condition = self.observed(facts.now, true, REASON_RUN_FAILED, text);
@@ -336,7 +341,7 @@ impl Draft {
     }
 
     fn cancel(&mut self, facts: Facts<'_>) {
-        self.close_waiting("not started: the run was canceled");
+        self.close_waiting("not started: the run was canceled", facts);
         let destroyed = (0..self.run.steps.len()).find(|&place| {
             self.run.steps[place].attempt > 0 && self.is_destructive(facts.plan, place)
         });
@@ -363,18 +368,15 @@ impl Draft {
     pub(super) fn abort(&mut self, actor: &Actor, reason: &str, facts: Facts<'_>) {
         let in_flight = self.in_progress();
         for place in 0..self.run.steps.len() {
-            let record = &mut self.run.steps[place];
-            if record.state.is_settled() {
+            if self.run.steps[place].state.is_settled() {
                 continue;
             }
-            record.message = if Some(place) == in_flight {
-                "aborted; nobody knows whether it took effect".to_owned()
+            let text = if Some(place) == in_flight {
+                "aborted; nobody knows whether it took effect"
             } else {
-                "not started: the run was aborted".to_owned()
+                "not started: the run was aborted"
             };
-            record.state = State::Canceled;
-            record.finished_at = Some(facts.now);
-            record.deadline_at = None;
+            self.close(place, Event::Detach, text, facts);
         }
         let step = in_flight.map_or_else(String::new, |place| self.run.steps[place].name.clone());
         self.run.current_step = in_flight;
@@ -394,12 +396,32 @@ impl Draft {
         self.release(EntryKind::RunAborted, format!("run {message}"), actor.clone(), facts);
     }
 
-    fn close_waiting(&mut self, why: &str) {
-        for step in &mut self.run.steps {
-            if step.state == State::Waiting {
-                step.state = State::Canceled;
-                why.clone_into(&mut step.message);
+    fn close_waiting(&mut self, why: &str, facts: Facts<'_>) {
+        for place in 0..self.run.steps.len() {
+            if self.run.steps[place].state == State::Waiting {
+                self.close(place, Event::Cancel, why, facts);
             }
+        }
+    }
+
+    /// Ends a step together with its run: nothing follows for the run from it.
+    fn close(&mut self, place: usize, event: Event, why: &str, facts: Facts<'_>) {
+        let record = &self.run.steps[place];
+        let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
+        let step_facts = step::Facts {
+            now: facts.now,
+            random: facts.random,
+            stopping: true,
+            unknowns: record.unknowns,
+        };
+        let before = record.state;
+        let Ok((after, _)) = step::apply(rules, before, event, step_facts) else { return };
+        let record = &mut self.run.steps[place];
+        record.state = after;
+        why.clone_into(&mut record.message);
+        record.deadline_at = None;
+        if before != State::Waiting {
+            record.finished_at = Some(facts.now);
         }
     }
 

@@ -160,12 +160,7 @@ impl Draft {
         let entry = Entry::new(EntryKind::ConditionChanged, actor.clone())
             .moved(from, if condition.status { "true" } else { "false" })
             .reason(&condition.reason)
-            .message(format!(
-                "{} is {}: {}",
-                kind.as_str(),
-                condition.status,
-                condition.message
-            ));
+            .message(format!("{} is {}: {}", kind.as_str(), condition.status, condition.message));
         self.machine.conditions.set(kind, condition);
         self.machine_entries.push(entry);
         self.machine_changed = true;

@@ -5,8 +5,8 @@ use crate::clock::Timestamp;
 use crate::executor::names;
 use crate::ids::OperationId;
 use crate::lifecycle::backoff::Backoff;
-use crate::lifecycle::step::{self, ErrorClass, Event, Rules, Seen, State};
 use crate::lifecycle::run;
+use crate::lifecycle::step::{self, ErrorClass, Event, Rules, Seen, State};
 use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason, StepRecord};
 use crate::plan::{Action, Plan};
@@ -48,9 +48,8 @@ impl StepInput {
 /// Rules of one step of a run: of the plan's step, or of the action that compensates it.
 pub(super) fn rules(plan: &Plan, record: &StepRecord, place: usize) -> Option<Rules> {
     let step = plan.steps.get(record.compensates.unwrap_or(place))?;
-    let retried = |class| {
-        names::plan_error_class(class).is_some_and(|class| step.retry.on.contains(&class))
-    };
+    let retried =
+        |class| names::plan_error_class(class).is_some_and(|class| step.retry.on.contains(&class));
     let action = action(plan, record, place)?;
     let on_unknown = match record.compensates {
         None => names::on_unknown(step.on_unknown),
@@ -108,10 +107,7 @@ impl Draft {
         {
             return;
         }
-        let stopping = matches!(
-            self.run.state,
-            run::State::Canceling
-        );
+        let stopping = matches!(self.run.state, run::State::Canceling);
         let step_facts = step::Facts {
             now: facts.now,
             random: facts.random,
@@ -182,8 +178,7 @@ impl Draft {
         let record = &mut self.run.steps[place];
         record.attempt = attempt;
         record.unknowns = 0;
-        record.operation =
-            Some(OperationId::new(run_id, &record.name.replace(' ', "-"), attempt));
+        record.operation = Some(OperationId::new(run_id, &record.name.replace(' ', "-"), attempt));
         record.handle = None;
         record.started_at = record.started_at.or(Some(facts.now));
         record.attempt_at = Some(facts.now);
@@ -321,7 +316,11 @@ impl Draft {
                 (EntryKind::StepFailed, format!("step {name} failed: {}", record.message))
             }
         };
-        let kind = if resolved && record.state != State::Canceled { EntryKind::StepResolved } else { kind };
+        let kind = if resolved && record.state != State::Canceled {
+            EntryKind::StepResolved
+        } else {
+            kind
+        };
         let entry = self.step_entry(kind, place).reason(class_name(input.event)).message(message);
         self.note(entry);
         self.effects.push(Effect::Forget);

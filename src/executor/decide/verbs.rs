@@ -47,12 +47,15 @@ impl Draft {
         let phase = self.run.phase();
         self.run_event(event, facts).map_err(|rejected| {
             let (message, hint) = match rejected {
-                run::Rejected::Denied(why) => (
-                    format!("run {} cannot be {participle}: {why}", self.run.id),
-                    String::new(),
-                ),
+                run::Rejected::Denied(why) => {
+                    (format!("run {} cannot be {participle}: {why}", self.run.id), String::new())
+                }
                 run::Rejected::Illegal { state, .. } => (
-                    format!("run {} cannot be {participle}: it is {}", self.run.id, describe(state)),
+                    format!(
+                        "run {} cannot be {participle}: it is {}",
+                        self.run.id,
+                        describe(state)
+                    ),
                     if phase == run::Phase::Pending || phase == run::Phase::Running {
                         String::new()
                     } else {
@@ -152,7 +155,11 @@ impl Draft {
             let names: Vec<_> = self.run.steps.iter().map(|record| record.name.as_str()).collect();
             EngineError::invalid(
                 "step",
-                format!("run {} has no step {step:?}; its steps are {}", self.run.id, names.join(", ")),
+                format!(
+                    "run {} has no step {step:?}; its steps are {}",
+                    self.run.id,
+                    names.join(", ")
+                ),
             )
         })
     }
@@ -166,8 +173,11 @@ impl Draft {
     ) -> Result<(), EngineError> {
         let place = self.place(step)?;
         if !self.run.state.is_active() {
-            let message =
-                format!("step {step} cannot be skipped: run {} is {}", self.run.id, describe(self.run.state));
+            let message = format!(
+                "step {step} cannot be skipped: run {} is {}",
+                self.run.id,
+                describe(self.run.state)
+            );
             return Err(self.refused(Refusal::RunState, message, String::new()));
         }
         let before = self.run.steps[place].state;
@@ -181,17 +191,15 @@ impl Draft {
             unknowns: 0,
         };
         // A dry application first: the refusal must name why, and change nothing.
-        if let Err(rejected) =
-            crate::lifecycle::step::apply(rules, before, Event::Skip, step_facts)
+        if let Err(rejected) = crate::lifecycle::step::apply(rules, before, Event::Skip, step_facts)
         {
             let message = match rejected {
                 crate::lifecycle::step::Rejected::Denied(why) => {
                     format!("step {step} cannot be skipped: {why}")
                 }
-                crate::lifecycle::step::Rejected::Illegal { .. } => format!(
-                    "step {step} cannot be skipped: it is {}",
-                    before.phase().as_str()
-                ),
+                crate::lifecycle::step::Rejected::Illegal { .. } => {
+                    format!("step {step} cannot be skipped: it is {}", before.phase().as_str())
+                }
             };
             return Err(self.refused(Refusal::StepState, message, String::new()));
         }

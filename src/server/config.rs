@@ -1,0 +1,343 @@
+//! What the server is told by flags and by its configuration file. Flags win.
+
+mod args;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use etcetera::BaseStrategy as _;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) use self::args::{Args, Command};
+use self::file::File;
+use super::accept::Caps;
+use super::connection::Keep;
+use super::telemetry::{Format, Level};
+use crate::executor::limits::Limits;
+use crate::executor::probes::ProbePolicy;
+
+/// Port of the seed.
+const PORT: u16 = 50_051;
+/// Longest configuration file or failure script, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Request ids are promised to be kept at least this long.
+const REQUESTS_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why a configuration is refused. The texts are for the person who wrote it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The configuration file has an error at a place.
+    #[error("{}:{line}:{column}: {message}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Setting(String),
+    /// Plans in the plans directory are wrong; rendered diagnostics.
+    #[error("{0}")]
+    Plans(String),
+}
+
+/// Where machines and runs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In memory.
+    Ephemeral,
+    /// In a directory.
+    Dir(PathBuf),
+}
+
+/// What is forgotten, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retention {
+    /// Runs that ended longer ago go.
+    pub(super) ended_runs: Duration,
+    /// Of the ended runs, at most this many newest are kept.
+    pub(super) ended_runs_max: u64,
+    /// Request ids used longer ago go, unless their object is an active run.
+    pub(super) requests: Duration,
+    /// Time between two rounds.
+    pub(super) interval: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self {
+            ended_runs: day * 90,
+            ended_runs_max: 1_000_000,
+            requests: day * 7,
+            interval: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// Everything the server is told, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub(super) listen: SocketAddr,
+    /// Whether an address that others can reach was accepted without authentication.
+    pub(super) insecure_no_auth: bool,
+    /// Where to serve metrics.
+    pub(super) metrics_listen: Option<SocketAddr>,
+    /// Caps on connections.
+    pub(super) caps: Caps,
+    /// How long connections are kept.
+    pub(super) keep: Keep,
+    /// Time that steps get to reach a commit point when the server ends.
+    pub(super) shutdown_grace: Duration,
+    /// Least severe level that is logged.
+    pub(super) log_level: Level,
+    /// Shape of the log.
+    pub(super) log_format: Format,
+    /// Where machines and runs are kept.
+    pub(super) storage: Storage,
+    /// Plans besides the built-in ones.
+    pub(super) plans_dir: Option<PathBuf>,
+    /// Timing of the fake provider, as text.
+    pub(super) fake_timing: String,
+    /// Failures that the fake provider plays.
+    pub(super) fake_script: String,
+    /// Seed; `None` for random.
+    pub(super) seed: Option<u64>,
+    /// Limits of the engine.
+    pub(super) limits: Limits,
+    /// Which providers' machines are probed, and how.
+    pub(super) probes: BTreeMap<String, ProbePolicy>,
+    /// What is forgotten.
+    pub(super) retention: Retention,
+}
+
+impl Config {
+    /// Merges flags and the configuration file that they name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for an unreadable file, a key or value that is refused, or settings that contradict.
+    pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None => File::default(),
+        };
+        Self::merge(args, file)
+    }
+
+    fn merge(args: &Args, file: File) -> Result<Self, ConfigError> {
+        let address = args.listen.or(file.server.listen).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let port = args.port.or(file.server.port).unwrap_or(PORT);
+        let timing = if args.slow { Some("slow".to_owned()) } else { args.fake_timing.clone() };
+        let caps = Caps::default();
+        let retention = Retention::default();
+        let span =
+            |span: Option<file::Span>, default: Duration| span.map_or(default, |span| span.0);
+        let config = Self {
+            listen: SocketAddr::new(address, port),
+            insecure_no_auth: args.insecure_no_auth
+                || file.server.insecure_no_auth.unwrap_or(false),
+            metrics_listen: args.metrics_listen.or(file.server.metrics_listen),
+            caps: Caps {
+                connections_max: file.server.connections_max.unwrap_or(caps.connections_max),
+                connections_per_peer_max: file
+                    .server
+                    .connections_per_peer_max
+                    .unwrap_or(caps.connections_per_peer_max),
+            },
+            keep: Keep { age_max: file.server.connection_age_max.map(|span| span.0) },
+            shutdown_grace: span(file.server.shutdown_grace, Duration::from_secs(10)),
+            log_level: args.log_level.or(file.log.level).unwrap_or_default(),
+            log_format: args.log_format.or(file.log.format).unwrap_or_default(),
+            storage: storage(args, &file.store)?,
+            plans_dir: args.plans_dir.clone().or(file.plans.dir),
+            fake_timing: timing.or(file.fake.timing).unwrap_or_else(|| "default".to_owned()),
+            fake_script: script(args.fake_script.clone().or(file.fake.script))?,
+            seed: args.seed.or(file.seed),
+            limits: limits(file.limits, &file.loop_breaker),
+            probes: file
+                .probes
+                .into_iter()
+                .map(|(name, probe)| (name, probe_policy(&probe)))
+                .collect(),
+            retention: Retention {
+                ended_runs: span(file.retention.ended_runs, retention.ended_runs),
+                ended_runs_max: file.retention.ended_runs_max.unwrap_or(retention.ended_runs_max),
+                requests: span(file.retention.requests, retention.requests),
+                interval: span(file.retention.interval, retention.interval),
+            },
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let public = [Some(self.listen), self.metrics_listen]
+            .into_iter()
+            .flatten()
+            .find(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = public
+            && !self.insecure_no_auth
+        {
+            return refuse(format!(
+                "refusing to listen on {}: calls there are neither encrypted nor authenticated, so whoever reaches \
+                 the address can wipe every machine; listen on 127.0.0.1, or take the risk with --insecure-no-auth",
+                address.ip()
+            ));
+        }
+        for (key, value) in [
+            ("server.connections_max", self.caps.connections_max),
+            ("server.connections_per_peer_max", self.caps.connections_per_peer_max),
+            ("limits.runs_max", self.limits.runs_max),
+        ] {
+            if value == 0 {
+                return refuse(format!(
+                    "{key} is 0: nothing would ever be served; give at least 1"
+                ));
+            }
+        }
+        let zero =
+            |key: &str| format!("{key} is 0: no run of it would ever start; give at least 1");
+        for (family, limits) in [
+            ("runs_max_by_provider", &self.limits.runs_max_by_provider),
+            ("runs_max_by_label", &self.limits.runs_max_by_label),
+        ] {
+            if let Some((name, _)) = limits.iter().find(|(_, most)| **most == 0) {
+                return refuse(zero(&format!("limits.{family}.{name}")));
+            }
+        }
+        for (provider, policy) in &self.probes {
+            if policy.concurrent_max == 0 || policy.timeout_ms == 0 || policy.interval_ms < 1_000 {
+                return refuse(format!(
+                    "probes.{provider}: interval must be at least 1s, timeout and concurrent_max more than 0"
+                ));
+            }
+        }
+        if self.retention.requests < REQUESTS_MIN {
+            return refuse(
+                "retention.requests is below 1d: request ids are promised to be kept a day".into(),
+            );
+        }
+        let second = Duration::from_secs(1);
+        if self.retention.interval < second || self.keep.age_max.is_some_and(|age| age < second) {
+            return refuse(
+                "retention.interval and server.connection_age_max must be at least 1s".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn refuse(message: String) -> Result<(), ConfigError> {
+    Err(ConfigError::Setting(message))
+}
+
+/// Where data is kept: what a flag says, then the file, then the platform's state directory.
+fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
+    if args.ephemeral {
+        return Ok(Storage::Ephemeral);
+    }
+    if let Some(dir) = &args.data_dir {
+        return Ok(Storage::Dir(dir.clone()));
+    }
+    match (file.ephemeral, &file.data_dir) {
+        (Some(true), Some(_)) => Err(ConfigError::Setting(
+            "store.ephemeral and store.data_dir contradict each other; remove one of them".into(),
+        )),
+        (Some(true), None) => Ok(Storage::Ephemeral),
+        (_, Some(dir)) => Ok(Storage::Dir(dir.clone())),
+        (_, None) => etcetera::choose_base_strategy()
+            .ok()
+            .and_then(|dirs| dirs.state_dir().or_else(|| Some(dirs.data_dir())))
+            .map(|dir| Storage::Dir(dir.join("bmdemo")))
+            .ok_or_else(|| {
+                ConfigError::Setting(
+                    "this platform names no state directory (is HOME set?); give --data-dir DIR or --ephemeral"
+                        .into(),
+                )
+            }),
+    }
+}
+
+/// Text of the failure script, `@FILE` read.
+fn script(given: Option<String>) -> Result<String, ConfigError> {
+    match given {
+        Some(text) => match text.strip_prefix('@') {
+            Some(path) => read(Path::new(path)),
+            None => Ok(text),
+        },
+        None => Ok(String::new()),
+    }
+}
+
+fn limits(file: file::Limits, breaker: &file::LoopBreaker) -> Limits {
+    let default = Limits::default();
+    Limits {
+        runs_max: file.runs_max.unwrap_or(default.runs_max),
+        runs_max_by_provider: file.runs_max_by_provider.unwrap_or_default(),
+        runs_max_by_label: file.runs_max_by_label.unwrap_or_default(),
+        step_log_bytes_max: file.step_log_bytes_max.unwrap_or(default.step_log_bytes_max),
+        destructive_max: breaker.destructive_max.unwrap_or(default.destructive_max),
+        destructive_window_ms: breaker.window.map_or(default.destructive_window_ms, |window| {
+            u64::try_from(window.0.as_millis()).unwrap_or(u64::MAX)
+        }),
+        destructive_on_simulated: breaker.simulated.unwrap_or(default.destructive_on_simulated),
+    }
+}
+
+fn probe_policy(file: &file::Probe) -> ProbePolicy {
+    let default = ProbePolicy::default();
+    let ms = |span: Option<file::Span>, default| {
+        span.map_or(default, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
+    };
+    ProbePolicy {
+        interval_ms: ms(file.interval, default.interval_ms),
+        timeout_ms: ms(file.timeout, default.timeout_ms),
+        concurrent_max: file.concurrent_max.unwrap_or(default.concurrent_max),
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        let message = format!("the file has {size} bytes, at most {FILE_BYTES_MAX} are read");
+        return Err(unreadable(std::io::Error::other(message)));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+fn read_file(path: &Path) -> Result<File, ConfigError> {
+    parse_file(path, &read(path)?)
+}
+
+/// Reads the text of a configuration file; `path` is for errors.
+fn parse_file(path: &Path, text: &str) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        let before = text.get(..at).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        ConfigError::File {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message: error.message().to_owned(),
+        }
+    })
+}

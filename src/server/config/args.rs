@@ -1,0 +1,103 @@
+//! Flags of the server: of `bmdemo-server`, and of the client's hidden `serve`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::server::telemetry::{Format, Level};
+
+/// Serves the bare-metal lifecycle API.
+///
+/// Prints one line on stdout once it is ready, `listening on ADDR:PORT`; everything else is logged on stderr.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "bmdemo-server", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Port to listen on; 0 takes a free one [default: 50051]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    pub(crate) listen: Option<IpAddr>,
+
+    /// Allow an address that others can reach, although calls are neither encrypted nor authenticated
+    #[arg(long)]
+    pub(crate) insecure_no_auth: bool,
+
+    /// Use slow timing for demos: as --fake-timing slow
+    #[arg(long, conflicts_with = "fake_timing")]
+    pub(crate) slow: bool,
+
+    /// How long operations of the fake provider take: default, slow, zero, or a factor such as 0.5
+    #[arg(long, value_name = "TIMING")]
+    pub(crate) fake_timing: Option<String>,
+
+    /// Failures that the fake provider plays: rules such as `machine=machine-2 step=repave do=fail`, separated by
+    /// `;`, or @FILE
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) fake_script: Option<String>,
+
+    /// Seed of ids, jitter and the fake provider, for runs that repeat [default: random]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Least severe level that is logged [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<Level>,
+
+    /// Shape of the log [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<Format>,
+
+    /// Keep everything in memory: nothing survives a restart
+    #[arg(long, conflicts_with = "data_dir")]
+    pub(crate) ephemeral: bool,
+
+    /// Where the database is kept [default: bmdemo in the platform's state directory]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Plans (*.toml) that are added to the built-in ones, or replace those of the same id; read again on SIGHUP
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plans_dir: Option<PathBuf>,
+
+    /// Settings; flags win over it. docs/config.toml documents every key
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Command {
+    /// Copy the database to FILE, also while a server is using it; FILE must not exist
+    Backup {
+        /// Where to
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Check the database: its pages, every record, and what must agree between records
+    Check,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ended as asked, 2 usage, 65 the database was written by a newer version, 69 cannot listen,
+70 a bug of ours, 73 cannot create a file or directory, 74 the database is damaged or cannot be read,
+75 the data directory is in use by another server, 78 the configuration is refused.";
+
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    text.parse().map_err(|_| {
+        "expected an IP address such as 127.0.0.1 (the port goes to --port)".to_owned()
+    })
+}

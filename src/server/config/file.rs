@@ -1,0 +1,123 @@
+//! The file of `--config`. Every key is optional; an unknown one is refused, so that a typing error is not ignored.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::plan::duration;
+use crate::server::telemetry::{Format, Level};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    pub(crate) seed: Option<u64>,
+    pub(crate) server: Server,
+    pub(crate) log: Log,
+    pub(crate) store: Store,
+    pub(crate) plans: Plans,
+    pub(crate) fake: Fake,
+    pub(crate) limits: Limits,
+    pub(crate) loop_breaker: LoopBreaker,
+    pub(crate) probes: BTreeMap<String, Probe>,
+    pub(crate) retention: Retention,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Server {
+    pub(crate) listen: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    pub(crate) insecure_no_auth: Option<bool>,
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) connections_per_peer_max: Option<usize>,
+    pub(crate) connection_age_max: Option<Span>,
+    pub(crate) shutdown_grace: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: Option<Level>,
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) ephemeral: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Plans {
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Fake {
+    pub(crate) timing: Option<String>,
+    pub(crate) script: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) runs_max: Option<usize>,
+    pub(crate) runs_max_by_provider: Option<BTreeMap<String, usize>>,
+    pub(crate) runs_max_by_label: Option<BTreeMap<String, usize>>,
+    pub(crate) step_log_bytes_max: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LoopBreaker {
+    pub(crate) destructive_max: Option<usize>,
+    pub(crate) window: Option<Span>,
+    pub(crate) simulated: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) ended_runs: Option<Span>,
+    pub(crate) ended_runs_max: Option<u64>,
+    pub(crate) requests: Option<Span>,
+    pub(crate) interval: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Probe {
+    pub(crate) interval: Option<Span>,
+    pub(crate) timeout: Option<Span>,
+    pub(crate) concurrent_max: Option<usize>,
+}
+
+/// A duration as people write it: `30s`, `1h30m`, `90d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// Longest span, in days.
+const SPAN_DAYS_MAX: u64 = 3_650;
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The durations of plans end at 30 days; retention is longer.
+        if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()) {
+            if days > SPAN_DAYS_MAX {
+                return Err(serde::de::Error::custom(format!("at most {SPAN_DAYS_MAX}d")));
+            }
+            return Ok(Self(Duration::from_secs(days * 24 * 60 * 60)));
+        }
+        duration::parse(&text).map(|ms| Self(Duration::from_millis(ms))).map_err(|error| {
+            serde::de::Error::custom(format!("{error}; write it as \"30s\", \"1h30m\" or \"90d\""))
+        })
+    }
+}

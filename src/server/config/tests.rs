@@ -1,0 +1,143 @@
+use clap::{CommandFactory as _, Parser as _};
+
+use super::*;
+
+/// The documented example with every commented-out key switched on: those are the lines with no space after the `#`.
+fn example() -> String {
+    include_str!("../../../docs/config.toml")
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with(' ') => key,
+            _ => line,
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn load(flags: &[&str], text: &str) -> Result<Config, ConfigError> {
+    let args = Args::try_parse_from(["bmdemo-server"].iter().chain(flags)).unwrap();
+    Config::merge(&args, parse_file(Path::new("bmdemo.toml"), text)?)
+}
+
+#[test]
+fn the_flags_are_consistent() {
+    Args::command().debug_assert();
+    crate::assert_golden!("server_help", Args::command().render_long_help().to_string());
+}
+
+#[test]
+fn the_example_documents_every_key() {
+    let file = parse_file(Path::new("docs/config.toml"), &example()).unwrap();
+    let shown = format!("{file:#?}");
+    assert!(!shown.contains("None"), "a key is missing in docs/config.toml:\n{shown}");
+}
+
+#[test]
+fn the_example_gives_the_defaults() {
+    let defaults = load(&["--ephemeral"], "").unwrap();
+    // Keys without a default, and the two that contradict each other.
+    let specific = [
+        "seed",
+        "metrics_listen",
+        "connection_age_max",
+        "data_dir",
+        "dir",
+        "script",
+        "fake",
+        "rack",
+    ];
+    let probes = ["[probes.fake]", "interval = \"1m\"", "timeout = \"10s\"", "concurrent_max = 64"];
+    let text: Vec<String> = example()
+        .lines()
+        .filter(|line| {
+            let key = line.split_once(" = ").map_or("", |(key, _)| key);
+            !specific.contains(&key) && !probes.contains(line)
+        })
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(load(&["--ephemeral"], &text.join("\n")).unwrap(), defaults);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let file = "seed = 1\n[server]\nport = 1\n[log]\nlevel = \"warn\"\n[fake]\ntiming = \"zero\"\n[store]\nephemeral = true";
+    let config = load(
+        &["--port", "2", "--seed", "3", "--slow", "--data-dir", "d", "--log-level", "debug"],
+        file,
+    );
+    let config = config.unwrap();
+    assert_eq!((config.listen.port(), config.seed), (2, Some(3)));
+    assert_eq!((config.fake_timing.as_str(), config.log_level), ("slow", Level::Debug));
+    assert_eq!(config.storage, Storage::Dir("d".into()));
+    let config = load(&[], file).unwrap();
+    assert_eq!((config.listen.port(), config.fake_timing.as_str()), (1, "zero"));
+    assert_eq!((config.storage, config.log_level), (Storage::Ephemeral, Level::Warn));
+}
+
+#[test]
+fn errors_in_the_file_name_their_place() {
+    let mut table = String::new();
+    for text in [
+        "[server]\nprot = 1",
+        "[server]\n  port = 70000",
+        "[serve]\n",
+        "[retention]\nended_runs = \"ninety days\"",
+        "[retention]\nended_runs = \"4000d\"",
+        "[server]\nlisten = \"localhost\"",
+        "[log]\nlevel = \"loud\"",
+        "# äöü\n[limits]\nruns_max = \"ä\"",
+        "[limits]\nruns_max = 1\nruns_max = 2",
+        "[limits",
+    ] {
+        let error = load(&["--ephemeral"], text).unwrap_err();
+        assert!(matches!(error, ConfigError::File { .. }), "{text}");
+        table += &format!("{text:?}\n    {error}\n");
+    }
+    for text in [
+        "[server]\nlisten = \"0.0.0.0\"",
+        "[server]\nmetrics_listen = \"[::]:9464\"",
+        "[server]\nconnections_max = 0",
+        "[limits.runs_max_by_label]\nrack = 0",
+        "[retention]\nrequests = \"1h\"",
+        "[retention]\ninterval = \"5ms\"",
+        "[probes.fake]\nconcurrent_max = 0",
+    ] {
+        let error = load(&["--ephemeral"], text).unwrap_err();
+        table += &format!("{text:?}\n    {error}\n");
+    }
+    crate::assert_golden!("server_config_errors", table);
+}
+
+#[test]
+fn only_loopback_is_served_without_consent() {
+    for loopback in ["127.0.0.1", "127.0.0.2", "::1", "localhost"] {
+        load(&["--ephemeral", "--listen", loopback], "").unwrap();
+    }
+    for public in ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1"] {
+        let refused = load(&["--ephemeral", "--listen", public], "").unwrap_err();
+        assert!(refused.to_string().contains("--insecure-no-auth"), "{refused}");
+        assert!(
+            load(&["--ephemeral", "--listen", public, "--insecure-no-auth"], "")
+                .unwrap()
+                .insecure_no_auth
+        );
+    }
+}
+
+#[test]
+fn contradicting_flags_are_usage_errors() {
+    for flags in [&["--slow", "--fake-timing", "zero"][..], &["--ephemeral", "--data-dir", "d"]] {
+        assert!(Args::try_parse_from(["bmdemo-server"].iter().chain(flags)).is_err(), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_script_can_come_from_a_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "machine=* step=repave do=fail").unwrap();
+    let flag = format!("@{}", file.path().display());
+    let config = load(&["--ephemeral", "--fake-script", &flag], "").unwrap();
+    assert_eq!(config.fake_script, "machine=* step=repave do=fail");
+    let missing = load(&["--ephemeral", "--fake-script", "@/nowhere/script"], "").unwrap_err();
+    assert_eq!(missing.to_string(), "cannot read /nowhere/script");
+}

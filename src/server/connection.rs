@@ -1,0 +1,225 @@
+//! Serves one connection: HTTP/2 with limits, a deadline for the peer's greeting, keepalive and an age.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use super::edge::Edge;
+use crate::clock::{Clock, Sleep};
+
+/// Time a peer has for its first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(5);
+/// Time a peer has, after its first byte, for the rest of its greeting.
+const GREETING: Duration = Duration::from_secs(5);
+/// HTTP/2 connection preface and an empty SETTINGS frame: what every client sends first.
+const GREETING_BYTES: usize = 24 + 9;
+
+/// Most streams of one connection at the same time: 256 runs started and watched over one connection, and room.
+const STREAMS_MAX: u32 = 1_000;
+/// Longest header list, in bytes.
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// A peer that has been silent this long is asked whether it is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// And has this long to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams that go on when a connection has reached its age get this long to end.
+const AGE_GRACE: Duration = Duration::from_secs(60);
+
+/// How long connections are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Keep {
+    /// After this time a connection is told to go (GOAWAY), so that load balancers can spread clients anew; `None`
+    /// for never.
+    pub(super) age_max: Option<Duration>,
+}
+
+/// Serves until the peer leaves, breaks the protocol, says nothing, or `stop` and its streams have ended.
+pub(super) async fn serve<IO>(
+    stream: IO,
+    edge: Edge,
+    keep: Keep,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    let greeted = Greeted::new(stream, clock.clone());
+    let service = TowerToHyperService::new(edge);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(greeted), service));
+    let mut stopping = false;
+    let mut leaving = false;
+    let mut age = keep.age_max.map(|age| clock.sleep(age));
+    loop {
+        tokio::select! {
+            served = connection.as_mut() => {
+                if let Err(error) = served {
+                    tracing::debug!(error, "connection ended");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = due(&mut age) => {
+                if leaving {
+                    return;
+                }
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+                age = Some(clock.sleep(AGE_GRACE));
+            }
+        }
+    }
+}
+
+/// Resolves when the sleep does; never if there is none.
+async fn due(sleep: &mut Option<Sleep>) {
+    match sleep {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A stream whose peer must greet in time: reading fails with `TimedOut` otherwise.
+struct Greeted<IO> {
+    stream: IO,
+    clock: Arc<dyn Clock>,
+    received: usize,
+    /// `None` once the greeting is complete.
+    deadline: Option<Sleep>,
+}
+
+impl<IO> Greeted<IO> {
+    fn new(stream: IO, clock: Arc<dyn Clock>) -> Self {
+        let deadline = Some(clock.sleep(FIRST_BYTE));
+        Self { stream, clock, received: 0, deadline }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Greeted<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                let read = buf.filled().len() - before;
+                if this.deadline.is_some() && read > 0 {
+                    if this.received == 0 {
+                        this.deadline = Some(this.clock.sleep(GREETING));
+                    }
+                    this.received += read;
+                    if this.received >= GREETING_BYTES {
+                        this.deadline = None;
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => match &mut this.deadline {
+                Some(deadline) => {
+                    ready!(deadline.as_mut().poll(cx));
+                    Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the peer did not greet in time",
+                    )))
+                }
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeted<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::clock::{Timestamp, TokioClock};
+
+    /// What the reader sees of a peer that sends some bytes and then is silent, and after how long.
+    async fn heard(sent: &[u8]) -> (usize, Option<io::ErrorKind>, Duration) {
+        let clock = Arc::new(TokioClock::new(Timestamp(0)));
+        let (mut peer, stream) = tokio::io::duplex(64);
+        let mut greeted = Greeted::new(stream, clock.clone());
+        peer.write_all(sent).await.unwrap();
+        let mut read = 0;
+        let patience = clock.sleep(Duration::from_secs(3600));
+        tokio::pin!(patience);
+        loop {
+            let mut byte = [0];
+            let result = tokio::select! {
+                result = greeted.read(&mut byte) => result,
+                () = &mut patience => return (read, None, clock.monotonic()),
+            };
+            match result {
+                Ok(count) => read += count,
+                Err(error) => return (read, Some(error.kind()), clock.monotonic()),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_cut_off_and_a_slow_one_too() {
+        let timed_out = Some(io::ErrorKind::TimedOut);
+        assert_eq!(heard(b"").await, (0, timed_out, FIRST_BYTE));
+        assert_eq!(heard(b"PRI * HT").await, (8, timed_out, GREETING));
+        assert_eq!(heard(&[0; GREETING_BYTES - 1]).await, (32, timed_out, GREETING));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_greeted_may_be_silent() {
+        let (read, error, waited) = heard(&[0; GREETING_BYTES]).await;
+        assert_eq!((read, error, waited), (GREETING_BYTES, None, Duration::from_secs(3600)));
+    }
+}

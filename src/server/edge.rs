@@ -1,0 +1,244 @@
+//! What happens to a call before and after its handler: readiness, deadlines, unknown methods.
+//!
+//! tonic answers an expired deadline with CANCELLED and an unknown method with an empty message.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use tonic::body::Body;
+use tonic::codegen::{Bytes, StdError};
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+use tower::Service;
+
+use crate::clock::Clock;
+
+/// Deadlines further away than this are not watched.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Services in front of their handlers. Cheap to clone: one per connection.
+#[derive(Debug, Clone)]
+pub(super) struct Edge {
+    /// Served from the first moment: health and reflection.
+    always: Routes,
+    /// Served once the engine has recovered.
+    ready: Arc<OnceLock<Routes>>,
+    clock: Arc<dyn Clock>,
+    info: Option<TcpConnectInfo>,
+}
+
+impl Edge {
+    /// Nothing but `always` is served until `ready` is set.
+    pub(super) fn new(always: Routes, ready: Arc<OnceLock<Routes>>, clock: Arc<dyn Clock>) -> Self {
+        Self { always, ready, clock, info: None }
+    }
+
+    /// The same for the calls of one connection.
+    pub(super) fn of_connection(
+        &self,
+        local: Option<SocketAddr>,
+        peer: Option<SocketAddr>,
+    ) -> Self {
+        let info = TcpConnectInfo { local_addr: local, remote_addr: peer };
+        Self { info: Some(info), ..self.clone() }
+    }
+
+    fn routes_of(&self, path: &str) -> Option<Routes> {
+        if path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.") {
+            return Some(self.always.clone());
+        }
+        self.ready.get().cloned()
+    }
+}
+
+impl<B> Service<Request<B>> for Edge
+where
+    B: tonic::codegen::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(info) = &self.info {
+            request.extensions_mut().insert(info.clone());
+        }
+        let path = request.uri().path().to_owned();
+        let timeout = match timeout(request.headers()) {
+            Ok(timeout) => timeout,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        let Some(mut routes) = self.routes_of(&path) else {
+            let status = Status::unavailable("the server is recovering its runs; try again soon");
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        };
+        let expired = timeout.map(|timeout| (timeout, self.clock.sleep(timeout)));
+        Box::pin(async move {
+            let answer = routes.call(request);
+            let response = match expired {
+                None => answer.await,
+                Some((timeout, expired)) => tokio::select! {
+                    biased;
+                    answer = answer => answer,
+                    // The handler is dropped here; what it has given to the engine goes on.
+                    () = expired => {
+                        let message = format!(
+                            "{path} did not answer within the deadline of {timeout:?}; what it asked for may still \
+                             happen: repeat the call with the same request_id to learn what did"
+                        );
+                        Ok(Status::deadline_exceeded(message).into_http())
+                    }
+                },
+            };
+            response.map(|response| name_unknown_method(response, &path))
+        })
+    }
+}
+
+/// Says which method is unknown: tonic's own answer is UNIMPLEMENTED without a word.
+fn name_unknown_method(response: Response<Body>, path: &str) -> Response<Body> {
+    let code = response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+    if code != Some(Code::Unimplemented) || response.headers().contains_key("grpc-message") {
+        return response;
+    }
+    let path: String = path.chars().take(256).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    Status::unimplemented(format!("bmdemo {version} has no method {path}")).into_http()
+}
+
+/// The deadline that the client has set, from the header `grpc-timeout`.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let parsed = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
+        Status::invalid_argument(
+            "grpc-timeout must be 1 to 8 digits and one of H M S m u n, for example 5S",
+        )
+    })?;
+    Ok(Some(parsed).filter(|timeout| *timeout <= TIMEOUT_MAX))
+}
+
+/// `TimeoutValue TimeoutUnit` of the gRPC protocol over HTTP/2.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3_600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_health::pb::health_server::{Health, HealthServer};
+    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+    use super::*;
+    use crate::clock::{Timestamp, TokioClock};
+
+    /// Answers Check after ten seconds, and Watch not at all.
+    struct Slow(Arc<dyn Clock>);
+
+    #[tonic::async_trait]
+    impl Health for Slow {
+        async fn check(
+            &self,
+            _: tonic::Request<HealthCheckRequest>,
+        ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+            self.0.sleep(Duration::from_secs(10)).await;
+            Ok(tonic::Response::new(HealthCheckResponse::default()))
+        }
+
+        type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+        async fn watch(
+            &self,
+            _: tonic::Request<HealthCheckRequest>,
+        ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+            Err(Status::unimplemented("on purpose"))
+        }
+    }
+
+    /// Code and message of the answer to an empty call.
+    async fn call(edge: &Edge, path: &str, timeout: Option<&str>) -> (Code, String, Duration) {
+        let mut request = Request::builder().method("POST").uri(path);
+        request = request.header("content-type", "application/grpc").header("te", "trailers");
+        if let Some(timeout) = timeout {
+            request = request.header("grpc-timeout", timeout);
+        }
+        let begun = edge.clock.monotonic();
+        let body = Body::new(String::from("\0\0\0\0\0"));
+        let response = edge.clone().call(request.body(body).unwrap()).await.unwrap();
+        let status = Status::from_header_map(response.headers());
+        let (code, message) =
+            status.map_or((Code::Ok, String::new()), |s| (s.code(), s.message().to_owned()));
+        (code, message, edge.clock.monotonic().saturating_sub(begun))
+    }
+
+    fn edge() -> Edge {
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp(0)));
+        let always = Routes::new(HealthServer::new(Slow(clock.clone())));
+        Edge::new(always, Arc::default(), clock)
+    }
+
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_deadline_is_deadline_exceeded() {
+        let (code, message, took) = call(&edge(), CHECK, Some("9999m")).await;
+        assert_eq!((code, took), (Code::DeadlineExceeded, Duration::from_millis(9_999)));
+        assert!(message.starts_with(CHECK) && message.contains("request_id"), "{message}");
+        let (code, _, took) = call(&edge(), CHECK, Some("11S")).await;
+        assert_eq!((code, took), (Code::Ok, Duration::from_secs(10)));
+        assert_eq!(call(&edge(), CHECK, None).await.0, Code::Ok);
+        assert_eq!(call(&edge(), CHECK, Some("99999999H")).await.0, Code::Ok);
+        assert_eq!(call(&edge(), CHECK, Some("soon")).await.0, Code::InvalidArgument);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_served_says_so() {
+        let edge = edge();
+        let start_run = "/baremetal.v1.RunService/StartRun";
+        let (code, message, _) = call(&edge, start_run, None).await;
+        assert_eq!(code, Code::Unavailable);
+        assert!(message.contains("recovering"), "{message}");
+        edge.ready.set(Routes::default()).unwrap();
+        for unknown in [start_run, "/", "/grpc.health.v1.Health/Czech"] {
+            let (code, message, _) = call(&edge, unknown, None).await;
+            assert_eq!(code, Code::Unimplemented);
+            assert!(message.ends_with(&format!("has no method {unknown}")), "{message}");
+        }
+        // A handler's own words stay.
+        let (_, message, _) = call(&edge, "/grpc.health.v1.Health/Watch", None).await;
+        assert_eq!(message, "on purpose");
+    }
+
+    #[test]
+    fn timeouts_are_those_of_the_protocol() {
+        assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(parse_timeout("1n"), Some(Duration::from_nanos(1)));
+        for bad in ["", "S", "5", "5s", "-5S", "+5S", "123456789S", "5 S", "ä", "5ä"] {
+            assert_eq!(parse_timeout(bad), None, "{bad:?}");
+        }
+    }
+}
