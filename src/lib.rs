@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod testing;
 
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod executor;

@@ -162,35 +162,45 @@ impl Core {
         CallGuard(self.clone())
     }
 
-    /// Takes no more runs and opens no more attempts; returns when no provider call is in flight, or after `grace`.
+    /// Takes no more runs and opens no more attempts; returns when no provider call is in flight and every answer has
+    /// been committed, or after `grace`.
     pub(super) async fn drain(&self, grace: Duration) {
         self.draining.store(true, Ordering::SeqCst);
         let grace_over = self.clock.sleep(grace);
-        tokio::pin!(grace_over);
+        tokio::select! {
+            biased;
+            () = self.quiet() => {}
+            () = grace_over => {
+                tracing::warn!("some provider calls did not end in time; their outcome is looked up after the restart");
+            }
+        }
+        self.stop();
+    }
+
+    /// Resolves when no call is in flight and no actor has anything left to do.
+    async fn quiet(&self) {
         loop {
             let ended = self.call_ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if self.calls.load(Ordering::SeqCst) == 0 {
-                break;
+            if self.calls.load(Ordering::SeqCst) > 0 {
+                ended.await;
+                continue;
             }
-            tokio::select! {
-                biased;
-                () = &mut ended => {}
-                () = &mut grace_over => {
-                    tracing::warn!("some provider calls did not end in time; their outcome is looked up after the restart");
-                    break;
+            // Answers that have come in are handled before this; handling them may send the next call of an open
+            // attempt.
+            let mailboxes: Vec<_> = lock(&self.actors).values().cloned().collect();
+            for mailbox in mailboxes {
+                let (done, passed) = tokio::sync::oneshot::channel();
+                if mailbox.send(Message::Barrier { done }).is_ok() {
+                    // An actor that ends instead of answering has nothing left to do either.
+                    let _ = passed.await;
                 }
             }
+            if self.calls.load(Ordering::SeqCst) == 0 {
+                return;
+            }
         }
-        // Answers that have just come in are committed by their actors: give each mailbox a turn.
-        self.settle_mailboxes().await;
-        self.stop();
-    }
-
-    async fn settle_mailboxes(&self) {
-        let quiet = self.clock.sleep(Duration::from_millis(50));
-        quiet.await;
     }
 
     /// Ends every task at its next await.

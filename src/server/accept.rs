@@ -22,11 +22,11 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
+pub(super) struct Caps {
     /// Of all peers.
-    pub connections_max: usize,
+    pub(super) connections_max: usize,
     /// Of one address (an IPv6 /64 counts as one); loopback is exempt.
-    pub connections_per_peer_max: usize,
+    pub(super) connections_per_peer_max: usize,
 }
 
 impl Default for Caps {

@@ -5,16 +5,19 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use etcetera::BaseStrategy as _;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use self::args::{Args, Command};
+pub(super) use self::args::{Args, Command};
 use self::file::File;
 use super::accept::Caps;
 use super::connection::Keep;
 use super::telemetry::{Format, Level};
 use crate::executor::limits::Limits;
+use crate::executor::probes::ProbePolicy;
 
 /// Port of the seed.
 const PORT: u16 = 50_051;
@@ -25,7 +28,7 @@ const REQUESTS_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a configuration is refused. The texts are for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(super) enum ConfigError {
     /// A file cannot be read.
     #[error("cannot read {}", .path.display())]
     Unreadable {
@@ -56,7 +59,7 @@ pub enum ConfigError {
 
 /// Where machines and runs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Storage {
+pub(super) enum Storage {
     /// In memory.
     Ephemeral,
     /// In a directory.
@@ -65,15 +68,15 @@ pub enum Storage {
 
 /// What is forgotten, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
+pub(super) struct Retention {
     /// Runs that ended longer ago go.
-    pub ended_runs: Duration,
+    pub(super) ended_runs: Duration,
     /// Of the ended runs, at most this many newest are kept.
-    pub ended_runs_max: u64,
+    pub(super) ended_runs_max: u64,
     /// Request ids used longer ago go, unless their object is an active run.
-    pub requests: Duration,
+    pub(super) requests: Duration,
     /// Time between two rounds.
-    pub interval: Duration,
+    pub(super) interval: Duration,
 }
 
 impl Default for Retention {
@@ -90,37 +93,39 @@ impl Default for Retention {
 
 /// Everything the server is told, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub(super) struct Config {
     /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub(super) listen: SocketAddr,
     /// Whether an address that others can reach was accepted without authentication.
-    pub insecure_no_auth: bool,
+    pub(super) insecure_no_auth: bool,
     /// Where to serve metrics.
-    pub metrics_listen: Option<SocketAddr>,
+    pub(super) metrics_listen: Option<SocketAddr>,
     /// Caps on connections.
-    pub caps: Caps,
+    pub(super) caps: Caps,
     /// How long connections are kept.
-    pub keep: Keep,
+    pub(super) keep: Keep,
     /// Time that steps get to reach a commit point when the server ends.
-    pub shutdown_grace: Duration,
+    pub(super) shutdown_grace: Duration,
     /// Least severe level that is logged.
-    pub log_level: Level,
+    pub(super) log_level: Level,
     /// Shape of the log.
-    pub log_format: Format,
+    pub(super) log_format: Format,
     /// Where machines and runs are kept.
-    pub storage: Storage,
+    pub(super) storage: Storage,
     /// Plans besides the built-in ones.
-    pub plans_dir: Option<PathBuf>,
+    pub(super) plans_dir: Option<PathBuf>,
     /// Timing of the fake provider, as text.
-    pub fake_timing: String,
+    pub(super) fake_timing: String,
     /// Failures that the fake provider plays.
-    pub fake_script: String,
+    pub(super) fake_script: String,
     /// Seed; `None` for random.
-    pub seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Limits of the engine.
-    pub limits: Limits,
+    pub(super) limits: Limits,
+    /// Which providers' machines are probed, and how.
+    pub(super) probes: BTreeMap<String, ProbePolicy>,
     /// What is forgotten.
-    pub retention: Retention,
+    pub(super) retention: Retention,
 }
 
 impl Config {
@@ -128,7 +133,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] for an unreadable file, a key or value that is refused, or settings that contradict.
-    pub(crate) fn load(args: &Args) -> Result<Self, ConfigError> {
+    pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
         let file = match &args.config {
             Some(path) => read_file(path)?,
             None => File::default(),
@@ -166,6 +171,11 @@ impl Config {
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,
             seed: args.seed.or(file.seed),
             limits: limits(file.limits, &file.loop_breaker),
+            probes: file
+                .probes
+                .into_iter()
+                .map(|(name, probe)| (name, probe_policy(&probe)))
+                .collect(),
             retention: Retention {
                 ended_runs: span(file.retention.ended_runs, retention.ended_runs),
                 ended_runs_max: file.retention.ended_runs_max.unwrap_or(retention.ended_runs_max),
@@ -212,6 +222,13 @@ impl Config {
                 return refuse(zero(&format!("limits.{family}.{name}")));
             }
         }
+        for (provider, policy) in &self.probes {
+            if policy.concurrent_max == 0 || policy.timeout_ms == 0 || policy.interval_ms < 1_000 {
+                return refuse(format!(
+                    "probes.{provider}: interval must be at least 1s, timeout and concurrent_max more than 0"
+                ));
+            }
+        }
         if self.retention.requests < REQUESTS_MIN {
             return refuse(
                 "retention.requests is below 1d: request ids are promised to be kept a day".into(),
@@ -245,8 +262,9 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
         )),
         (Some(true), None) => Ok(Storage::Ephemeral),
         (_, Some(dir)) => Ok(Storage::Dir(dir.clone())),
-        (_, None) => dirs::state_dir()
-            .or_else(dirs::data_local_dir)
+        (_, None) => etcetera::choose_base_strategy()
+            .ok()
+            .and_then(|dirs| dirs.state_dir().or_else(|| Some(dirs.data_dir())))
             .map(|dir| Storage::Dir(dir.join("bmdemo")))
             .ok_or_else(|| {
                 ConfigError::Setting(
@@ -280,6 +298,18 @@ fn limits(file: file::Limits, breaker: &file::LoopBreaker) -> Limits {
             u64::try_from(window.0.as_millis()).unwrap_or(u64::MAX)
         }),
         destructive_on_simulated: breaker.simulated.unwrap_or(default.destructive_on_simulated),
+    }
+}
+
+fn probe_policy(file: &file::Probe) -> ProbePolicy {
+    let default = ProbePolicy::default();
+    let ms = |span: Option<file::Span>, default| {
+        span.map_or(default, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
+    };
+    ProbePolicy {
+        interval_ms: ms(file.interval, default.interval_ms),
+        timeout_ms: ms(file.timeout, default.timeout_ms),
+        concurrent_max: file.concurrent_max.unwrap_or(default.concurrent_max),
     }
 }
 

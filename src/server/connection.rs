@@ -35,10 +35,10 @@ const AGE_GRACE: Duration = Duration::from_secs(60);
 
 /// How long connections are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Keep {
+pub(super) struct Keep {
     /// After this time a connection is told to go (GOAWAY), so that load balancers can spread clients anew; `None`
     /// for never.
-    pub age_max: Option<Duration>,
+    pub(super) age_max: Option<Duration>,
 }
 
 /// Serves until the peer leaves, breaks the protocol, says nothing, or `stop` and its streams have ended.

@@ -149,7 +149,88 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tonic_health::pb::health_server::{Health, HealthServer};
+    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
     use super::*;
+    use crate::clock::{Timestamp, TokioClock};
+
+    /// Answers Check after ten seconds, and Watch not at all.
+    struct Slow(Arc<dyn Clock>);
+
+    #[tonic::async_trait]
+    impl Health for Slow {
+        async fn check(
+            &self,
+            _: tonic::Request<HealthCheckRequest>,
+        ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+            self.0.sleep(Duration::from_secs(10)).await;
+            Ok(tonic::Response::new(HealthCheckResponse::default()))
+        }
+
+        type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+        async fn watch(
+            &self,
+            _: tonic::Request<HealthCheckRequest>,
+        ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+            Err(Status::unimplemented("on purpose"))
+        }
+    }
+
+    /// Code and message of the answer to an empty call.
+    async fn call(edge: &Edge, path: &str, timeout: Option<&str>) -> (Code, String, Duration) {
+        let mut request = Request::builder().method("POST").uri(path);
+        request = request.header("content-type", "application/grpc").header("te", "trailers");
+        if let Some(timeout) = timeout {
+            request = request.header("grpc-timeout", timeout);
+        }
+        let begun = edge.clock.monotonic();
+        let body = Body::new(String::from("\0\0\0\0\0"));
+        let response = edge.clone().call(request.body(body).unwrap()).await.unwrap();
+        let status = Status::from_header_map(response.headers());
+        let (code, message) =
+            status.map_or((Code::Ok, String::new()), |s| (s.code(), s.message().to_owned()));
+        (code, message, edge.clock.monotonic().saturating_sub(begun))
+    }
+
+    fn edge() -> Edge {
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp(0)));
+        let always = Routes::new(HealthServer::new(Slow(clock.clone())));
+        Edge::new(always, Arc::default(), clock)
+    }
+
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_deadline_is_deadline_exceeded() {
+        let (code, message, took) = call(&edge(), CHECK, Some("9999m")).await;
+        assert_eq!((code, took), (Code::DeadlineExceeded, Duration::from_millis(9_999)));
+        assert!(message.starts_with(CHECK) && message.contains("request_id"), "{message}");
+        let (code, _, took) = call(&edge(), CHECK, Some("11S")).await;
+        assert_eq!((code, took), (Code::Ok, Duration::from_secs(10)));
+        assert_eq!(call(&edge(), CHECK, None).await.0, Code::Ok);
+        assert_eq!(call(&edge(), CHECK, Some("99999999H")).await.0, Code::Ok);
+        assert_eq!(call(&edge(), CHECK, Some("soon")).await.0, Code::InvalidArgument);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_served_says_so() {
+        let edge = edge();
+        let start_run = "/baremetal.v1.RunService/StartRun";
+        let (code, message, _) = call(&edge, start_run, None).await;
+        assert_eq!(code, Code::Unavailable);
+        assert!(message.contains("recovering"), "{message}");
+        edge.ready.set(Routes::default()).unwrap();
+        for unknown in [start_run, "/", "/grpc.health.v1.Health/Czech"] {
+            let (code, message, _) = call(&edge, unknown, None).await;
+            assert_eq!(code, Code::Unimplemented);
+            assert!(message.ends_with(&format!("has no method {unknown}")), "{message}");
+        }
+        // A handler's own words stay.
+        let (_, message, _) = call(&edge, "/grpc.health.v1.Health/Watch", None).await;
+        assert_eq!(message, "on purpose");
+    }
 
     #[test]
     fn timeouts_are_those_of_the_protocol() {

@@ -138,7 +138,7 @@ mod tests {
             service.watch(request).await.unwrap().into_inner()
         };
         let (mut known, mut unknown) = (watch("").await, watch("nobody.Knows").await);
-        let mut next = async |stream: &mut <Service as Health>::WatchStream| {
+        let next = async |stream: &mut <Service as Health>::WatchStream| {
             stream.next().await.unwrap().unwrap().status()
         };
         assert_eq!(next(&mut known).await, ServingStatus::NotServing);

@@ -4,12 +4,90 @@ mod accept;
 mod config;
 mod connection;
 mod edge;
+mod error;
 mod health;
+mod maintenance;
+mod plans;
 mod reflection;
+mod shutdown;
+mod storage;
 mod telemetry;
+mod wiring;
 
-/// Runs the server with the arguments of `bmdemo-server` (the first is the program's name) and returns its exit code.
-pub async fn cli_main(args: Vec<std::ffi::OsString>) -> u8 {
-    drop(args);
-    1
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use clap::Parser as _;
+
+use self::config::{Args, Config};
+use self::error::StartError;
+use self::shutdown::Signals;
+use self::wiring::Server;
+
+/// Runs the server as its command line says, and returns the exit code. `args` begin with the name of the program.
+///
+/// Prints `listening on ADDR:PORT` on stdout when it serves, and nothing else; logs go to stderr. Ends on SIGTERM or
+/// SIGINT; a second one ends the process at once.
+pub async fn cli_main(args: Vec<OsString>) -> u8 {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version come here too, with code 0. A closed output changes nothing.
+            drop(error.print());
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    match Box::pin(run(&args)).await {
+        Ok(()) => 0,
+        Err(error) => {
+            drop(error.report(&mut std::io::stderr().lock()));
+            error.exit_code()
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<(), StartError> {
+    let config = Config::load(args)?;
+    telemetry::start(config.log_level, config.log_format);
+    let signals_failed = |error: std::io::Error| StartError::Internal {
+        what: "cannot handle signals",
+        source: error.into(),
+    };
+    let mut signals = Signals::install().map_err(signals_failed)?;
+    let mut server = tokio::select! {
+        started = Server::start(config) => started?,
+        (signal, _) = signals.end() => {
+            tracing::info!(signal, "told to end before the server was ready");
+            return Ok(());
+        }
+    };
+    announce(&server);
+    loop {
+        tokio::select! {
+            error = server.broken() => return Err(error),
+            signal = signals.next() => match signal {
+                Some(signal) => {
+                    tracing::info!(signal, "shutting down; a second signal ends at once");
+                    break;
+                }
+                None => server.reload(Config::load(args)),
+            },
+        }
+    }
+    tokio::select! {
+        () = server.shut_down() => Ok(()),
+        (signal, code) = signals.end() => {
+            tracing::warn!(signal, "ending at once; runs are taken up again at the next start");
+            std::process::exit(code);
+        }
+    }
+}
+
+/// Tells whoever started us where we listen. They may have stopped listening to us: that is no reason to stop.
+fn announce(server: &Server) {
+    let mut stdout = std::io::stdout().lock();
+    let told = writeln!(stdout, "listening on {}", server.address()).and_then(|()| stdout.flush());
+    if let Err(error) = told {
+        tracing::warn!(%error, "cannot print where the server listens");
+    }
 }

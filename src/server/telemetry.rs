@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 /// Least severe level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(super) enum Level {
     /// Everything.
     Debug,
     /// What an operator may want to know.
@@ -22,7 +22,7 @@ pub enum Level {
 /// Shape of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(super) enum Format {
     /// One readable line an event, coloured on a terminal.
     #[default]
     Text,

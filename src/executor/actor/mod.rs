@@ -55,6 +55,8 @@ pub(super) enum Message {
     Recover { run_id: RunId, done: oneshot::Sender<Result<(), EngineError>> },
     /// A probe was answered.
     Probed { health: Health },
+    /// Everything sent before this has been handled.
+    Barrier { done: oneshot::Sender<()> },
 }
 
 /// The run that an actor drives.
@@ -180,6 +182,8 @@ impl Actor {
                 drop(done.send(self.recover(run_id).await));
             }
             Message::Probed { health } => self.probed(&health).await,
+            // Whoever waited may have given up waiting.
+            Message::Barrier { done } => drop(done.send(())),
         }
     }
 
@@ -251,7 +255,8 @@ impl Actor {
             | Message::Called(_)
             | Message::Printed
             | Message::Recover { .. }
-            | Message::Probed { .. }) => self.stash.push_back(kept),
+            | Message::Probed { .. }
+            | Message::Barrier { .. }) => self.stash.push_back(kept),
         }
     }
 

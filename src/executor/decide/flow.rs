@@ -4,7 +4,7 @@ use super::step::{StepInput, action};
 use super::{Draft, Effect, Facts};
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
-use crate::lifecycle::step::{Basis, ErrorClass, Event, State};
+use crate::lifecycle::step::{self, Basis, ErrorClass, Event, State};
 use crate::model::machine::{REASON_ABORTED, REASON_RUN_CANCELED, REASON_RUN_FAILED};
 use crate::model::{
     Actor, ConditionKind, Entry, EntryKind, HoldReason, RunError, RunErrorCode, StepRecord,
@@ -328,7 +328,7 @@ impl Draft {
     }
 
     fn fail(&mut self, facts: Facts<'_>) {
-        self.close_waiting("not started: the run failed");
+        self.close_waiting("not started: the run failed", facts);
         let message =
             self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
         if self.machine.blocked_by().is_none() {
@@ -341,7 +341,7 @@ impl Draft {
     }
 
     fn cancel(&mut self, facts: Facts<'_>) {
-        self.close_waiting("not started: the run was canceled");
+        self.close_waiting("not started: the run was canceled", facts);
         let destroyed = (0..self.run.steps.len()).find(|&place| {
             self.run.steps[place].attempt > 0 && self.is_destructive(facts.plan, place)
         });
@@ -368,18 +368,15 @@ impl Draft {
     pub(super) fn abort(&mut self, actor: &Actor, reason: &str, facts: Facts<'_>) {
         let in_flight = self.in_progress();
         for place in 0..self.run.steps.len() {
-            let record = &mut self.run.steps[place];
-            if record.state.is_settled() {
+            if self.run.steps[place].state.is_settled() {
                 continue;
             }
-            record.message = if Some(place) == in_flight {
-                "aborted; nobody knows whether it took effect".to_owned()
+            let text = if Some(place) == in_flight {
+                "aborted; nobody knows whether it took effect"
             } else {
-                "not started: the run was aborted".to_owned()
+                "not started: the run was aborted"
             };
-            record.state = State::Canceled;
-            record.finished_at = Some(facts.now);
-            record.deadline_at = None;
+            self.close(place, Event::Detach, text, facts);
         }
         let step = in_flight.map_or_else(String::new, |place| self.run.steps[place].name.clone());
         self.run.current_step = in_flight;
@@ -399,12 +396,32 @@ impl Draft {
         self.release(EntryKind::RunAborted, format!("run {message}"), actor.clone(), facts);
     }
 
-    fn close_waiting(&mut self, why: &str) {
-        for step in &mut self.run.steps {
-            if step.state == State::Waiting {
-                step.state = State::Canceled;
-                why.clone_into(&mut step.message);
+    fn close_waiting(&mut self, why: &str, facts: Facts<'_>) {
+        for place in 0..self.run.steps.len() {
+            if self.run.steps[place].state == State::Waiting {
+                self.close(place, Event::Cancel, why, facts);
             }
+        }
+    }
+
+    /// Ends a step together with its run: nothing follows for the run from it.
+    fn close(&mut self, place: usize, event: Event, why: &str, facts: Facts<'_>) {
+        let record = &self.run.steps[place];
+        let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
+        let step_facts = step::Facts {
+            now: facts.now,
+            random: facts.random,
+            stopping: true,
+            unknowns: record.unknowns,
+        };
+        let before = record.state;
+        let Ok((after, _)) = step::apply(rules, before, event, step_facts) else { return };
+        let record = &mut self.run.steps[place];
+        record.state = after;
+        why.clone_into(&mut record.message);
+        record.deadline_at = None;
+        if before != State::Waiting {
+            record.finished_at = Some(facts.now);
         }
     }
 

@@ -1,14 +1,12 @@
 //! The calls of the provider, decided under the world's lock and without waiting.
 
-use tokio::sync::oneshot;
-
 use super::FakeProvider;
 use super::action::Action;
 use super::effect::Effect;
 use super::faults::{error, failed, fenced, plan, unreachable_error};
 use super::script::{CallKind, Fault};
 use super::state::{Ending, Failure, Machine, Operation, Planned, Record};
-use super::world::Core;
+use super::world::{Core, Durable};
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
@@ -22,7 +20,7 @@ pub(super) struct Decided<T> {
     /// Lines to print, in order.
     pub(super) lines: Vec<(LogStream, String)>,
     /// Answered when what the result rests on is durable.
-    pub(super) durable: Option<oneshot::Receiver<Result<(), String>>>,
+    pub(super) durable: Option<Durable>,
     /// The answer never comes.
     pub(super) hangs: bool,
 }

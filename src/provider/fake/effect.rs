@@ -266,7 +266,11 @@ impl Effect {
             Self::Undrain => {
                 holds(!machine.cordoned, "the machine takes work", "the machine is cordoned")
             }
-            Self::Wipe { method } => equal("wipe method", method, machine.wiped.as_deref()),
+            Self::Wipe { method } => holds(
+                machine.wiped.as_ref() == Some(method),
+                &format!("the disks are erased ({method})"),
+                "the disks are not erased in that way",
+            ),
             Self::Notify { channel } => Ok(format!("{channel} was told")),
             Self::Reboot { .. } => holds(machine.powered, "the machine is up", "it is powered off"),
             Self::ApplyNet { profile } => {
@@ -360,7 +364,7 @@ fn permanent(message: &str) -> ProviderError {
 }
 
 /// Join material: made again from the seed when it is redeemed, and kept nowhere.
-fn secret(seed: u64, operation: &str) -> String {
+pub(super) fn secret(seed: u64, operation: &str) -> String {
     hex(&Sha256::new()
         .chain_update(b"join material")
         .chain_update(seed.to_le_bytes())

@@ -109,7 +109,7 @@ impl FakeProvider {
             if !flaps {
                 return Some((rule.fault, one_use));
             }
-            if used % 2 == 0 {
+            if used.is_multiple_of(2) {
                 return Some((Fault::Unreachable, one_use));
             }
             note(core, one_use);

@@ -10,8 +10,10 @@
 mod action;
 mod calls;
 mod chaos;
+mod disk;
 mod effect;
 mod faults;
+mod journal;
 mod ledger;
 mod script;
 mod state;
@@ -25,6 +27,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use chaos::Chaos;
+pub use journal::{JOURNAL_FILE, WorldError, read_ledger};
 pub use ledger::{LedgerEntry, Outcome, repeated_steps, violations};
 pub use script::{Fault, RULES_MAX, Script, ScriptError};
 pub use timing::{FACTOR_MAX, Timing, TimingError};

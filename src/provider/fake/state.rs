@@ -115,16 +115,21 @@ pub(super) struct Operation {
     pub(super) planned: Planned,
     pub(super) effect: Effect,
     /// Epoch in force at the machine when it began; set when the record is applied.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) fence: u64,
     /// Order of beginning in the whole world; set when the record is applied.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) order: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<(u64, Ending)>,
     /// Number of the record that last changed it, to tell whether that is durable.
     #[serde(skip)]
     pub(super) recorded: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Operation {

@@ -1,4 +1,6 @@
+mod accusations;
 mod actions;
+mod journaled;
 mod scripted;
 mod timed;
 
@@ -117,10 +119,9 @@ impl Fixture {
             Acted::Done { output, .. } => output,
             Acted::Accepted { poll_at, .. } => {
                 self.pass(poll_at.0 - self.clock.now().0).await;
-                match self.observe(call).await.unwrap() {
-                    Observation::Done { output, .. } => output,
-                    other => panic!("{other:?}"),
-                }
+                let seen = self.observe(call).await.unwrap();
+                let Observation::Done { output, .. } = seen else { panic!("{seen:?}") };
+                output
             }
         };
         assert!(matches!(self.verify(call).await.unwrap(), Verification::Holds { .. }));

@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::disk::{self, Disk, Queue};
+use super::journal::{self, WorldError};
 use super::ledger::LedgerEntry;
 use super::script::CallKind;
 use super::state::{Ending, Machine, Record, State};
@@ -22,7 +27,24 @@ const COUNTED_OPERATIONS_MAX: usize = 32;
 /// last: it never goes back, and a jump of the wall clock moves no operation. It is carried over a restart.
 #[derive(Clone)]
 pub struct World {
+    handle: Arc<Handle>,
+}
+
+/// What all handles share; the last one to go closes the journal.
+struct Handle {
     shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock().queue.closing = true;
+        self.shared.work.notify_all();
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has nothing more to write.
+            let _ = writer.join();
+        }
+    }
 }
 
 /// A machine as it really is, for tests and demonstrations.
@@ -52,8 +74,24 @@ pub struct MachineView {
     pub busy: bool,
 }
 
+#[derive(Default)]
 pub(super) struct Shared {
     core: Mutex<Core>,
+    /// Signaled when the writer has something to do.
+    work: Condvar,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for work of the writer.
+    pub(super) fn wait_while(&self, idle: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Core> {
+        self.work
+            .wait_while(self.lock(), |core| idle(&core.queue))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Everything behind the lock, which is never held across an await: a machine that hangs delays no other.
@@ -62,7 +100,13 @@ pub(super) struct Core {
     pub(super) state: State,
     time: Option<Anchor>,
     counts: BTreeMap<MachineId, VecDeque<(String, Counts)>>,
+    /// Whether the world has a journal.
+    journaled: bool,
+    pub(super) queue: Queue,
 }
+
+/// Says whether something has become durable, or why it cannot.
+pub(super) type Durable = oneshot::Receiver<Result<(), String>>;
 
 /// Calls made for an operation, in the order of [`CallKind`] that have one.
 type Counts = [u32; 6];
@@ -87,7 +131,45 @@ impl World {
     /// A world that lives as long as the last handle to it. No threads, no files.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { shared: Arc::new(Shared { core: Mutex::new(Core::default()) }) }
+        Self { handle: Arc::new(Handle { shared: Arc::default(), writer: None }) }
+    }
+
+    /// The world of a data directory, kept in the file [`JOURNAL_FILE`](super::JOURNAL_FILE) and a thread that writes
+    /// it. Whoever owns the directory sees to it that only one process has it open.
+    ///
+    /// Operations that were in flight go on: those whose time came meanwhile are done. A tail that a power loss tore
+    /// is cut with a warning; nothing in it had been answered.
+    ///
+    /// # Errors
+    /// [`WorldError`] if the journal cannot be read or written, is damaged, or is of a newer format; then nothing has
+    /// been changed.
+    pub fn open(dir: &Path) -> Result<Self, WorldError> {
+        Self::open_with(dir, disk::COMPACT_BYTES)
+    }
+
+    pub(super) fn open_with(dir: &Path, compact_bytes: u64) -> Result<Self, WorldError> {
+        let (disk, state) = Disk::open(dir, compact_bytes)?;
+        let queue = Queue { durable: state.recorded(), ..Queue::default() };
+        let core = Core { state, queue, journaled: true, ..Core::default() };
+        let shared = Arc::new(Shared { core: Mutex::new(core), work: Condvar::new() });
+        let writer = std::thread::Builder::new()
+            .name("fake-world".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || disk::run_writer(&shared, disk)
+            })
+            .map_err(|source| WorldError::Io {
+                action: "start a thread for",
+                path: dir.to_owned(),
+                source,
+            })?;
+        Ok(Self { handle: Arc::new(Handle { shared, writer: Some(writer) }) })
+    }
+
+    /// Flushes of the journal so far.
+    #[cfg(test)]
+    pub(super) fn flushes(&self) -> u64 {
+        self.lock().queue.flushes
     }
 
     /// Every remembered operation, in the order in which they began.
@@ -123,8 +205,37 @@ impl World {
         core.time = Some(Anchor { at_ms, monotonic: clock.monotonic(), clock });
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
-        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the world. What is recorded until the guard goes is written in one piece.
+    pub(super) fn lock(&self) -> Guard<'_> {
+        Guard { core: self.handle.shared.lock(), shared: &self.handle.shared }
+    }
+}
+
+/// The lock on the world; when it goes, the writer is told of what there is to write.
+pub(super) struct Guard<'a> {
+    core: MutexGuard<'a, Core>,
+    shared: &'a Shared,
+}
+
+impl Deref for Guard<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if self.core.journaled && self.core.queue.has_work() {
+            self.shared.work.notify_one();
+        }
     }
 }
 
@@ -150,20 +261,39 @@ impl Core {
 
     /// Changes the world.
     pub(super) fn record(&mut self, record: Record) {
+        if self.journaled {
+            journal::encode(&record, &mut self.queue.bytes);
+        }
         self.state.apply(record);
     }
 
-    /// Whether what is recorded now can be made durable; why not.
-    pub(super) fn writable(&self) -> Result<(), String> {
-        Ok(())
+    /// Whether what is recorded now can be made durable; why not. If that may pass, it is tried again.
+    pub(super) fn writable(&mut self) -> Result<(), String> {
+        match &self.queue.trouble {
+            None => Ok(()),
+            Some(trouble) => {
+                self.queue.try_again = true;
+                Err(trouble.why.clone())
+            }
+        }
     }
 
     /// Answered when a record is durable; `None` if it is.
-    pub(super) fn durable(
-        &mut self,
-        _record: u64,
-    ) -> Option<oneshot::Receiver<Result<(), String>>> {
-        None
+    pub(super) fn durable(&mut self, record: u64) -> Option<Durable> {
+        let queue = &mut self.queue;
+        if !self.journaled || record <= queue.durable {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        match &queue.trouble {
+            None => queue.waiters.push(sender),
+            Some(trouble) => {
+                queue.try_again = true;
+                // The receiver is at hand.
+                let _ = sender.send(Err(trouble.why.clone()));
+            }
+        }
+        Some(receiver)
     }
 
     /// Ends the machine's operation if its time has come, at the time at which it came.

@@ -21,6 +21,7 @@ pub(crate) struct File {
     pub(crate) fake: Fake,
     pub(crate) limits: Limits,
     pub(crate) loop_breaker: LoopBreaker,
+    pub(crate) probes: BTreeMap<String, Probe>,
     pub(crate) retention: Retention,
 }
 
@@ -88,6 +89,14 @@ pub(crate) struct Retention {
     pub(crate) ended_runs_max: Option<u64>,
     pub(crate) requests: Option<Span>,
     pub(crate) interval: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Probe {
+    pub(crate) interval: Option<Span>,
+    pub(crate) timeout: Option<Span>,
+    pub(crate) concurrent_max: Option<usize>,
 }
 
 /// A duration as people write it: `30s`, `1h30m`, `90d`.

@@ -1,0 +1,335 @@
+//! The journal on disk: one thread that writes what has been recorded, many calls to a flush.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::journal::{self, FORMAT, JOURNAL_FILE, WorldError};
+use super::state::{Record, State};
+use super::world::Shared;
+
+/// Size from which the journal is written anew, if it has also grown to three times what it was then.
+///
+/// Replaying it takes under a second, and holds the latest 200,000 operations or so.
+pub(super) const COMPACT_BYTES: u64 = 64 << 20;
+
+/// Operations of each machine that are kept when the journal is written anew. An engine asks about the operation in
+/// flight, or the one before it.
+const KEPT_OPERATIONS: usize = 4;
+
+/// What has been recorded and not been written yet.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) bytes: Vec<u8>,
+    pub(super) waiters: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Records up to this one are durable.
+    pub(super) durable: u64,
+    pub(super) trouble: Option<Trouble>,
+    /// Somebody wants to write again after trouble.
+    pub(super) try_again: bool,
+    pub(super) closing: bool,
+    /// Flushes so far.
+    pub(super) flushes: u64,
+    /// The writer is held up, as by a slow disk.
+    #[cfg(test)]
+    pub(super) held_up: bool,
+    /// The disk is full.
+    #[cfg(test)]
+    pub(super) full: bool,
+}
+
+/// Why nothing can be made durable.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    pub(super) why: String,
+    /// Whether writing may succeed again, for example because room was made. After a failed flush it is not known
+    /// what is on the disk, and only a restart helps.
+    pub(super) may_pass: bool,
+}
+
+impl Queue {
+    pub(super) fn has_work(&self) -> bool {
+        #[cfg(test)]
+        if self.held_up && !self.closing {
+            return false;
+        }
+        let work = self.closing || !self.bytes.is_empty() || !self.waiters.is_empty();
+        match &self.trouble {
+            None => work,
+            Some(trouble) => self.closing || (trouble.may_pass && self.try_again),
+        }
+    }
+
+    /// Answers everybody who waits, and keeps the trouble for those who come.
+    fn refuse(&mut self, trouble: Trouble) {
+        for waiter in self.waiters.drain(..) {
+            // A caller that has gone away does not want to know.
+            let _ = waiter.send(Err(trouble.why.clone()));
+        }
+        self.trouble = Some(trouble);
+    }
+}
+
+/// The open file.
+pub(super) struct Disk {
+    path: PathBuf,
+    file: File,
+    /// Bytes that hold whole batches.
+    len: u64,
+    /// Bytes that are durable.
+    durable: u64,
+    /// Bytes that the file says are durable.
+    stated: u64,
+    /// Size right after it was last written anew.
+    compacted: u64,
+    compact_bytes: u64,
+    #[cfg(test)]
+    full: bool,
+}
+
+impl Disk {
+    /// Opens or makes the journal of a directory and reads it.
+    ///
+    /// # Errors
+    /// [`WorldError`]; then nothing has been changed.
+    pub(super) fn open(dir: &Path, compact_bytes: u64) -> Result<(Self, State), WorldError> {
+        let path = dir.join(JOURNAL_FILE);
+        let failed = |action: &'static str| {
+            let path = path.clone();
+            move |source| WorldError::Io { action, path, source }
+        };
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed("read")(error)),
+        };
+        let mut state = State::default();
+        let extent = journal::replay(&path, &bytes, &mut state)?;
+        let file = options().create(true).append(true).open(&path).map_err(failed("open"))?;
+        let torn_bytes = bytes.len() - extent.good_bytes;
+        if torn_bytes > 0 {
+            let lines = extent.lines;
+            tracing::warn!(
+                path = %path.display(),
+                torn_bytes,
+                lines,
+                "the end of the fake provider's journal was torn by a power loss and has been cut"
+            );
+            file.set_len(extent.good_bytes as u64).map_err(failed("cut"))?;
+        }
+        let len = extent.good_bytes as u64;
+        let mut disk = Self {
+            path: path.clone(),
+            file,
+            len,
+            durable: 0,
+            stated: 0,
+            compacted: 0,
+            compact_bytes,
+            #[cfg(test)]
+            full: false,
+        };
+        if extent.lines == 0 {
+            let mut header = Vec::new();
+            journal::encode(&Record::Header { format: FORMAT }, &mut header);
+            disk.append(&header).map_err(failed("write"))?;
+        }
+        disk.flush().map_err(failed("flush"))?;
+        sync_directory(dir).map_err(failed("flush the directory of"))?;
+        Ok((disk, state))
+    }
+
+    /// Writes bytes at the end, or none of them.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.write_all(bytes) {
+            self.file.set_len(self.len)?;
+            return Err(error);
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// As a full disk does, half of the bytes are written.
+    #[cfg(test)]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.full && !bytes.is_empty() {
+            self.file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_all(bytes)
+    }
+
+    #[cfg(test)]
+    fn fill_up(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.durable < self.len {
+            self.file.sync_data()?;
+            self.durable = self.len;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, and flushes it if somebody waits for it.
+    fn write(&mut self, bytes: &[u8], flushed: bool) -> Result<(), Trouble> {
+        let mut stated = Vec::new();
+        if flushed && self.stated < self.durable && !bytes.is_empty() {
+            journal::encode(&Record::Synced { offset: self.durable }, &mut stated);
+            stated.extend_from_slice(bytes);
+        }
+        let batch = if stated.is_empty() { bytes } else { &stated };
+        let durable = self.durable;
+        self.append(batch).map_err(|error| self.trouble("write", &error))?;
+        if !stated.is_empty() {
+            self.stated = durable;
+        }
+        if flushed {
+            self.flush().map_err(|error| self.trouble("flush", &error))?;
+        }
+        Ok(())
+    }
+
+    fn trouble(&self, action: &str, error: &io::Error) -> Trouble {
+        let full =
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let may_pass = full && action == "write";
+        let advice = if may_pass { "make room" } else { "restart the server" };
+        let path = self.path.display();
+        let why = format!("cannot {action} the fake provider's journal {path}: {error}; {advice}");
+        Trouble { why, may_pass }
+    }
+
+    fn has_outgrown(&self) -> bool {
+        self.len >= self.compact_bytes.max(self.compacted.saturating_mul(3))
+    }
+
+    /// Writes a journal of these records beside the old one.
+    fn write_beside(&self, records: &[Record]) -> io::Result<(PathBuf, File, u64)> {
+        let beside = self.path.with_extension("journal.new");
+        let mut bytes = Vec::new();
+        journal::encode(&Record::Header { format: FORMAT }, &mut bytes);
+        for record in records {
+            journal::encode(record, &mut bytes);
+        }
+        let mut file = options().create(true).write(true).truncate(true).open(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        let file = OpenOptions::new().append(true).open(&beside)?;
+        Ok((beside, file, bytes.len() as u64))
+    }
+
+    /// Puts a journal in the place of the old one.
+    fn swap(&mut self, beside: &Path, file: File, len: u64) -> io::Result<()> {
+        std::fs::rename(beside, &self.path)?;
+        self.file = file;
+        self.len = len;
+        (self.durable, self.stated, self.compacted) = (len, 0, len);
+        self.path.parent().map_or(Ok(()), sync_directory)
+    }
+}
+
+/// Options of a file that is nobody else's to read.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Writes what is recorded until the world is closed. Runs on a thread of its own.
+pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
+    loop {
+        let (bytes, waiters, upto, closing) = {
+            let mut core = shared.wait_while(|queue| !queue.has_work());
+            let recorded = core.state.recorded();
+            let queue = &mut core.queue;
+            queue.try_again = false;
+            let bytes = std::mem::take(&mut queue.bytes);
+            (bytes, std::mem::take(&mut queue.waiters), recorded, queue.closing)
+        };
+        let flushed = closing || !waiters.is_empty();
+        #[cfg(test)]
+        disk.fill_up(shared.lock().queue.full);
+        let written = disk.write(&bytes, flushed);
+        {
+            let mut core = shared.lock();
+            let queue = &mut core.queue;
+            match &written {
+                Ok(()) => {
+                    queue.trouble = None;
+                    if flushed {
+                        queue.durable = upto;
+                        queue.flushes += 1;
+                    }
+                }
+                Err(trouble) => {
+                    if queue.trouble.is_none() {
+                        tracing::error!(
+                            why = trouble.why,
+                            "the fake provider's world is read-only"
+                        );
+                    }
+                    // Kept in front, in order: the world in memory has them.
+                    let later = std::mem::replace(&mut queue.bytes, bytes);
+                    queue.bytes.extend_from_slice(&later);
+                    queue.refuse(trouble.clone());
+                }
+            }
+        }
+        let verdict = written.map_err(|trouble| trouble.why);
+        for waiter in waiters {
+            // A caller that has gone away does not want to know.
+            let _ = waiter.send(verdict.clone());
+        }
+        if closing {
+            return;
+        }
+        if verdict.is_ok() && disk.has_outgrown() {
+            compact(shared, &mut disk);
+        }
+    }
+}
+
+/// Writes the journal anew. If that fails the old one goes on, and grows.
+fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
+    let (records, taken, upto) = {
+        let mut core = shared.lock();
+        let records = core.state.snapshot(KEPT_OPERATIONS);
+        let upto = core.state.recorded();
+        // The snapshot has them.
+        (records, std::mem::take(&mut core.queue.bytes), upto)
+    };
+    let written = disk.write_beside(&records);
+    let swapped = match written {
+        Ok((beside, file, len)) => disk.swap(&beside, file, len),
+        Err(error) => {
+            tracing::warn!(%error, "cannot write the fake provider's journal anew");
+            let queue = &mut shared.lock().queue;
+            let later = std::mem::replace(&mut queue.bytes, taken);
+            queue.bytes.extend_from_slice(&later);
+            // Not tried again before it has grown by half.
+            disk.compacted = disk.len / 2;
+            return;
+        }
+    };
+    let queue = &mut shared.lock().queue;
+    match swapped {
+        Ok(()) => queue.durable = upto,
+        // Which of the two journals a power loss would leave is not known.
+        Err(error) => queue.refuse(disk.trouble("replace", &error)),
+    }
+}

@@ -1,0 +1,97 @@
+//! Plans of `--plans-dir`: added to the built-in ones, or replacing those of the same id.
+
+use std::path::{Path, PathBuf};
+
+use super::config::ConfigError;
+use crate::plan::registry::BUILT_IN;
+use crate::plan::{Plan, Registry, SourceFile, compile, render};
+
+/// The plans of the server: the built-in ones and those of `dir`.
+///
+/// # Errors
+/// [`ConfigError`] with every diagnostic of every file, or what cannot be read.
+pub(super) fn load(dir: Option<&Path>) -> Result<Registry, ConfigError> {
+    let Some(dir) = dir else { return Ok(Registry::built_in()) };
+    let own = compile_dir(dir)?;
+    let built_in = BUILT_IN.iter().filter(|plan| !own.iter().any(|other| other.id == plan.id));
+    let plans = built_in.cloned().chain(own.iter().cloned()).collect();
+    Registry::from_plans(plans)
+        .map_err(|error| ConfigError::Plans(format!("{error} (plans of {})", dir.display())))
+}
+
+fn compile_dir(dir: &Path) -> Result<Vec<Plan>, ConfigError> {
+    let files: Vec<(String, Vec<u8>)> = list(dir)?
+        .into_iter()
+        .map(|path| match std::fs::read(&path) {
+            Ok(bytes) => Ok((path.display().to_string(), bytes)),
+            Err(source) => Err(ConfigError::Unreadable { path, source }),
+        })
+        .collect::<Result<_, _>>()?;
+    let sources: Vec<SourceFile<'_>> =
+        files.iter().map(|(name, bytes)| SourceFile { name, bytes }).collect();
+    compile(&sources).map_err(|diagnostics| {
+        ConfigError::Plans(render(&sources, &diagnostics, false).trim_end().to_owned())
+    })
+}
+
+/// The plan files of a directory, sorted; hidden ones are left out, as editors and mounts leave copies in them.
+fn list(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REBOOT: &str = include_str!("../../plans/reboot.toml");
+
+    fn dir_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn plans_are_added_and_replaced() {
+        let own = REBOOT
+            .replace("plan/reboot", "plan/reboot-twice")
+            .replace("default_for", "# default_for");
+        let changed = REBOOT.replace("display_name = \"", "display_name = \"Our ");
+        let dir = dir_of(&[
+            ("a.toml", &own),
+            ("b.toml", &changed),
+            (".c.toml", "not a plan"),
+            ("README.md", "not a plan"),
+        ]);
+        let plans = load(Some(dir.path())).unwrap();
+        assert_eq!(plans.iter().len(), BUILT_IN.len() + 1);
+        assert!(plans.get("plan/reboot-twice").is_some());
+        assert!(plans.get("plan/reboot").unwrap().plan.display_name.starts_with("Our "));
+    }
+
+    #[test]
+    fn bad_plans_are_shown_where_they_are_bad() {
+        let dir = dir_of(&[("a.toml", &REBOOT.replace("steps", "stepps"))]);
+        let error = load(Some(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("a.toml:") && error.contains("stepps"), "{error}");
+    }
+
+    #[test]
+    fn a_second_default_is_refused_by_both_names() {
+        let second = REBOOT.replace("plan/reboot", "plan/reboot-twice");
+        let error = load(Some(dir_of(&[("a.toml", &second)]).path())).unwrap_err().to_string();
+        assert!(error.contains("plan/reboot`") && error.contains("plan/reboot-twice`"), "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Puts the parts together: clock, randomness, store, providers, plans, engine, API, connections.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::accept::{self, Gate};
+use super::config::{Config, ConfigError, Retention, Storage};
+use super::edge::Edge;
+use super::error::StartError;
+use super::health::Readiness;
+use super::{maintenance, plans, reflection, storage};
+use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
+use crate::executor::{Engine, EngineConfig, probes};
+use crate::provider::Provider;
+use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
+
+/// Time that connections get to finish after the engine has stopped.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A server that is running.
+pub(super) struct Server {
+    config: Config,
+    address: SocketAddr,
+    engine: Engine,
+    readiness: Readiness,
+    retention: watch::Sender<Retention>,
+    stop: CancellationToken,
+    /// The accept loop.
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts serving health at once, takes up the active runs, then serves everything.
+    ///
+    /// # Errors
+    /// [`StartError`] for whatever does not work; nothing is left running.
+    pub(super) async fn start(config: Config) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let plans = plans::load(config.plans_dir.as_deref())?;
+        let (timing, script) = fake_behaviour(&config)?;
+        let listener = accept::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let opened = storage::open(&config.storage)?;
+        say_where(&config.storage);
+
+        let readiness = Readiness::new();
+        let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {
+            StartError::Internal { what: "cannot serve reflection", source: error.into() }
+        })?;
+        let ready = Arc::new(OnceLock::new());
+        let edge = Edge::new(always.prepare(), ready.clone(), clock.clone());
+        let stop = CancellationToken::new();
+        // Ends the accept loop too if what follows fails.
+        let guard = stop.clone().drop_guard();
+        let serving = tokio::spawn(accept::serve(
+            listener,
+            Gate::new(config.caps),
+            edge,
+            config.keep,
+            clock.clone(),
+            stop.clone(),
+            GOODBYE,
+        ));
+
+        let random = random(config.seed);
+        let fake = fake(&config, timing, script, opened.world, &*random, &clock);
+        let engine = Engine::start(EngineConfig {
+            store: opened.store,
+            providers: vec![Arc::new(fake) as Arc<dyn Provider>],
+            plans,
+            clock: clock.clone(),
+            random,
+            limits: config.limits.clone(),
+            planted: None,
+        })
+        .await
+        .map_err(StartError::Recovery)?;
+        probes::start(&engine, config.probes.clone()).await.map_err(StartError::Store)?;
+
+        let (retention, policy) = watch::channel(config.retention);
+        engine.spawn(maintenance::retain(engine.store().clone(), clock.clone(), policy));
+        if !config.listen.ip().to_canonical().is_loopback() {
+            engine.spawn(maintenance::warn_of_exposure(clock, address));
+        }
+        if ready.set(crate::api::routes(engine.clone()).prepare()).is_err() {
+            tracing::debug!("the services were set before");
+        }
+        readiness.set(true);
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+        guard.disarm();
+        Ok(Self { config, address, engine, readiness, retention, stop, serving })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes over what can change while running: plans and retention. What is wrong changes nothing and is logged.
+    pub(super) fn reload(&mut self, loaded: Result<Config, ConfigError>) {
+        let loaded =
+            loaded.and_then(|config| Ok((plans::load(config.plans_dir.as_deref())?, config)));
+        let (plans, config) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!("configuration and plans stay as they were: {error}");
+                return;
+            }
+        };
+        let count = plans.iter().len();
+        self.engine.set_plans(plans);
+        self.retention.send_replace(config.retention);
+        self.config.plans_dir.clone_from(&config.plans_dir);
+        self.config.retention = config.retention;
+        tracing::info!(plans = count, "read configuration and plans again");
+        if self.config != config {
+            tracing::warn!("other settings have changed too: they take effect at the next start");
+        }
+    }
+
+    /// Resolves if the accept loop ends by itself: a bug of ours.
+    pub(super) async fn broken(&mut self) -> StartError {
+        let source = match (&mut self.serving).await {
+            Ok(()) => "it ended".into(),
+            Err(error) => error.into(),
+        };
+        StartError::Internal { what: "the server no longer takes connections", source }
+    }
+
+    /// Says that it is not ready, lets steps reach a commit point, ends the connections.
+    pub(super) async fn shut_down(self) {
+        self.readiness.set(false);
+        self.engine.drain(self.config.shutdown_grace).await;
+        self.stop.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the accept loop failed");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn say_where(storage: &Storage) {
+    match storage {
+        Storage::Ephemeral => {
+            tracing::info!("everything is kept in memory: nothing survives a restart");
+        }
+        Storage::Dir(dir) => tracing::info!(data_dir = %dir.display(), "data directory"),
+    }
+}
+
+fn random(seed: Option<u64>) -> Arc<dyn Random> {
+    match seed {
+        Some(seed) => Arc::new(SeededRandom::new(seed)),
+        None => Arc::new(OsRandom),
+    }
+}
+
+/// What the flags say of the fake provider.
+fn fake_behaviour(config: &Config) -> Result<(crate::provider::fake::Timing, Script), ConfigError> {
+    let timing = config
+        .fake_timing
+        .parse()
+        .map_err(|error| ConfigError::Setting(format!("--fake-timing: {error}")))?;
+    let script = Script::parse(&config.fake_script)
+        .map_err(|error| ConfigError::Setting(format!("--fake-script: {error}")))?;
+    Ok((timing, script))
+}
+
+fn fake(
+    config: &Config,
+    timing: crate::provider::fake::Timing,
+    script: Script,
+    world: World,
+    random: &dyn Random,
+    clock: &Arc<dyn Clock>,
+) -> FakeProvider {
+    let seed = config.seed.unwrap_or_else(|| random.next_u64());
+    let options = FakeOptions { timing, seed, script, chaos: Chaos::default(), world };
+    FakeProvider::new(options, clock.clone())
+}

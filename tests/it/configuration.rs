@@ -1,0 +1,94 @@
+//! What the server refuses to start with, and what it takes over while running.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::support::{Server, run_to_end, text};
+
+#[tokio::test]
+async fn refused_configurations_say_why_and_exit_with_78() {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    config.write_all(b"[server]\nprot = 1\n").unwrap();
+    let config = config.path().to_str().unwrap();
+    let place = format!("{config}:2:1: unknown field `prot`");
+    let cases: [(&[&str], &str); 7] = [
+        (&["--listen", "0.0.0.0"], "--insecure-no-auth"),
+        (&["--listen", "::"], "--insecure-no-auth"),
+        (&["--config", config], &place),
+        (&["--config", "/nowhere/bmdemo.toml"], "cannot read /nowhere/bmdemo.toml"),
+        (&["--plans-dir", "/nowhere"], "cannot read /nowhere"),
+        (&["--fake-timing", "fast"], "--fake-timing"),
+        (&["--fake-script", "machine=x do=nonsense"], "--fake-script"),
+    ];
+    for (flags, expected) in cases {
+        let args = [&["--ephemeral", "--port", "0"], flags].concat();
+        let output = run_to_end(&args).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{flags:?}: {error}");
+        assert!(error.starts_with("Error: ") && error.contains(expected), "{flags:?}: {error}");
+        assert_eq!(text(&output.stdout), "", "{flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_flags_are_usage_errors_and_help_is_not_an_error() {
+    for flags in [&["--port", "70000"][..], &["--nonsense"], &["--slow", "--fake-timing", "zero"]] {
+        let output = run_to_end(flags).await;
+        assert_eq!(
+            (output.status.code(), text(&output.stdout).as_str()),
+            (Some(2), ""),
+            "{flags:?}"
+        );
+    }
+    let help = run_to_end(&["--help"]).await;
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("--insecure-no-auth"));
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_a_way_out() {
+    let server = Server::ephemeral(&[]).await;
+    let port = server.address.port().to_string();
+    let output = run_to_end(&["--ephemeral", "--port", &port]).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{error}");
+    assert!(error.contains(&format!("Error: cannot listen on 127.0.0.1:{port}")), "{error}");
+    assert!(error.contains("Hint: ") && error.contains("--port"), "{error}");
+}
+
+#[tokio::test]
+async fn an_exposed_server_says_so() {
+    let server = Server::ephemeral(&["--listen", "0.0.0.0", "--insecure-no-auth"]).await;
+    server.logged("WITHOUT encryption and authentication").await;
+}
+
+#[tokio::test]
+async fn the_log_can_be_json() {
+    let server = Server::ephemeral(&["--log-format", "json", "--log-level", "debug"]).await;
+    let log = server.logged("\"message\":\"serving\"").await;
+    for line in log.lines() {
+        let event: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert!(event["timestamp"].is_string() && event["level"].is_string(), "{line}");
+    }
+}
+
+/// The plan `plan/reboot` under another id, and nobody's default.
+fn a_plan(id: &str) -> String {
+    let reboot =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/reboot.toml"));
+    reboot.unwrap().replace("plan/reboot", id).replace("default_for", "# default_for")
+}
+
+#[tokio::test]
+async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::ephemeral(&["--plans-dir", dir.path().to_str().unwrap()]).await;
+    std::fs::write(dir.path().join("own.toml"), a_plan("plan/own")).unwrap();
+    server.signal("HUP").await;
+    server.logged("plans=6").await;
+    std::fs::write(dir.path().join("bad.toml"), "id = 1").unwrap();
+    server.signal("HUP").await;
+    let log = server.logged("stay as they were").await;
+    assert!(log.contains("bad.toml:1:6"), "{log}");
+}
