@@ -286,7 +286,7 @@ impl Runs {
             follow: request.follow,
             step: request.step,
         };
-        let hub = self.engine.watch().as_ref().clone();
+        let hub = self.engine.watch().clone();
         let chunks = follow_logs(self.engine.store().clone(), hub, id, query);
         Ok(Box::pin(chunks.map(|chunk| match chunk {
             Ok(chunk) => Ok(convert::history::chunk(&chunk)),
