@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::accept::{self, Gate};
-use super::config::{Config, ConfigError, Retention, Storage};
+use super::config::{Config, ConfigError, Retention};
 use super::edge::Edge;
 use super::error::StartError;
 use super::health::Readiness;
-use super::metrics::{self, Metered, Metrics, Sources};
+use super::metrics::{self, Metrics, Sources};
 use super::{maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig, probes};
@@ -60,8 +60,7 @@ impl Server {
             None => None,
         };
         let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new()));
-        let opened = storage::open(&config.storage)?;
-        say_where(&config.storage);
+        let opened = storage::open(&config.storage).await?;
 
         let readiness = Readiness::new();
         let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {
@@ -87,15 +86,12 @@ impl Server {
         let random = random(config.seed);
         let fake: Arc<dyn Provider> =
             Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
-        let provider = match &metrics {
-            Some(metrics) => {
-                opened.store.listen(metrics.listener());
-                Arc::new(Metered::new(fake, metrics.clone(), clock.clone()))
-            }
-            None => fake,
+        let (provider, store) = match &metrics {
+            Some(metrics) => metrics.around(fake, opened.store, &clock),
+            None => (fake, opened.store),
         };
         let engine = Engine::start(EngineConfig {
-            store: opened.store,
+            store,
             providers: vec![provider],
             plans,
             clock: clock.clone(),
@@ -111,7 +107,7 @@ impl Server {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(url = %format!("http://{address}/metrics"), "serving metrics");
             }
-            let sources = Sources { engine: engine.clone(), gate };
+            let sources = Sources { engine: engine.clone(), gate, sqlite: opened.sqlite };
             tokio::spawn(metrics::serve(listener, metrics, sources, clock.clone(), stop.clone()));
         }
         let (retention, policy) = watch::channel(config.retention);
@@ -173,15 +169,6 @@ impl Server {
             tracing::error!(%error, "the accept loop failed");
         }
         tracing::info!("stopped");
-    }
-}
-
-fn say_where(storage: &Storage) {
-    match storage {
-        Storage::Ephemeral => {
-            tracing::info!("everything is kept in memory: nothing survives a restart");
-        }
-        Storage::Dir(dir) => tracing::info!(data_dir = %dir.display(), "data directory"),
     }
 }
 

@@ -7,6 +7,7 @@ mod http;
 mod providers;
 mod runs;
 mod snapshot;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -19,9 +20,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::clock::Clock;
+use crate::provider::Provider;
+use crate::store::Store;
+
 pub(super) use self::http::serve;
-pub(super) use self::providers::Metered;
+use self::providers::Metered;
 use self::runs::Runs;
+use self::store::{CommitLabels, MeteredStore};
 use self::snapshot::Gauges;
 pub(super) use self::snapshot::Sources;
 
@@ -31,6 +37,11 @@ type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 /// From one millisecond to about four and a half hours.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 13))
+}
+
+/// From 50 microseconds to about three seconds.
+fn commit_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_05, 3.0, 11))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +66,7 @@ pub(super) struct Metrics {
     calls: Family<CallLabels, Counter>,
     provider_calls: Family<ProviderLabels, Counter>,
     provider_seconds: Seconds<ProviderLabels>,
+    store_commits: Seconds<CommitLabels>,
 }
 
 impl Metrics {
@@ -72,17 +84,28 @@ impl Metrics {
         let provider_seconds: Seconds<ProviderLabels> = Family::new_with_constructor(seconds);
         let help = "Time that providers took to answer";
         registry.register_with_unit("provider_call", help, Unit::Seconds, provider_seconds.clone());
+        let store_commits: Seconds<CommitLabels> = Family::new_with_constructor(commit_seconds);
+        let help = "Time from asking for a commit to its answer";
+        registry.register_with_unit("store_commit", help, Unit::Seconds, store_commits.clone());
         let build = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build", "The version that is running", build);
         let runs = Arc::new(Runs::new(&mut registry));
         let gauges = Gauges::new(&mut registry);
-        Self { registry, runs, gauges, calls, provider_calls, provider_seconds }
+        Self { registry, runs, gauges, calls, provider_calls, provider_seconds, store_commits }
     }
 
-    /// What counts runs and steps: to be told of every commit.
-    pub(super) fn listener(&self) -> Arc<dyn crate::store::Listener> {
-        self.runs.clone()
+    /// Measures what goes through a provider and a store: returns the two to be used in their place.
+    pub(super) fn around(
+        self: &Arc<Self>,
+        provider: Arc<dyn Provider>,
+        store: Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+    ) -> (Arc<dyn Provider>, Arc<dyn Store>) {
+        store.listen(self.runs.clone());
+        let provider = Metered::new(provider, self.clone(), clock.clone());
+        let store = MeteredStore::new(store, self.store_commits.clone(), clock.clone());
+        (Arc::new(provider), Arc::new(store))
     }
 
     /// Counts one call of a client. Methods that nobody serves are one: their names are the client's.

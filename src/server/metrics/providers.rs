@@ -14,7 +14,7 @@ use crate::provider::{
 
 /// A provider whose calls are measured.
 #[derive(Debug)]
-pub(in crate::server) struct Metered {
+pub(super) struct Metered {
     inner: Arc<dyn Provider>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -22,7 +22,7 @@ pub(in crate::server) struct Metered {
 
 impl Metered {
     /// The same provider, measured.
-    pub(in crate::server) fn new(
+    pub(super) fn new(
         inner: Arc<dyn Provider>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,

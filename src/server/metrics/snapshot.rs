@@ -1,6 +1,7 @@
 //! Gauges: what is so at the moment of a scrape.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,6 +20,9 @@ use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
 use crate::server::accept::Gate;
 use crate::store::Query;
+use crate::store::sqlite::SqliteStore;
+
+use super::store::Disk;
 
 /// Figures that take reading the store are read again after this time.
 const FRESH: Duration = Duration::from_secs(10);
@@ -31,6 +35,8 @@ const PAGE: usize = 500;
 pub(in crate::server) struct Sources {
     pub(in crate::server) engine: Engine,
     pub(in crate::server) gate: Gate,
+    /// The store on disk, if there is one.
+    pub(in crate::server) sqlite: Option<Arc<SqliteStore>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +75,7 @@ pub(super) struct Gauges {
     waiting: Family<ReasonLabels, Gauge>,
     overdue: Family<StepLabels, Gauge>,
     unseen: Gauge,
+    disk: Disk,
     /// When the store was last read for these figures, in monotonic time.
     read_at: Mutex<Option<Duration>>,
 }
@@ -113,12 +120,13 @@ impl Gauges {
         registry.register("active_runs_waiting", help, gauges.waiting.clone());
         let help = "Attempts in progress that take longer than their plan expects";
         registry.register("steps_overdue", help, gauges.overdue.clone());
+        gauges.disk.register(registry);
         gauges
     }
 
     /// Brings every gauge up to date.
     pub(super) async fn read(&self, sources: &Sources) {
-        let Sources { engine, gate } = sources;
+        let Sources { engine, gate, sqlite } = sources;
         let (with_slot, waiting, actors) = engine.load();
         self.with_slot.set(signed(with_slot));
         self.waiting_for_slot.set(signed(waiting));
@@ -127,6 +135,9 @@ impl Gauges {
         self.watchers_lagging.set(signed(engine.watch().lagging()));
         self.connections.set(signed(gate.open()));
 
+        if let Some(sqlite) = sqlite {
+            self.disk.read(sqlite);
+        }
         let mut read_at = self.read_at.lock().await;
         let now = engine.clock().monotonic();
         if read_at.is_some_and(|at| now.saturating_sub(at) < FRESH) {
