@@ -7,4 +7,5 @@ mod metrics;
 mod reflection;
 mod runs;
 mod shutdown;
+mod storage;
 mod support;
