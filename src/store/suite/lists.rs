@@ -129,7 +129,6 @@ pub(super) async fn filters_agree_with_a_scan(fresh: Fresh) {
     let mut of_machines: Vec<String> = vec![
         "machine_id=machine-7".into(),
         "machine_id=nobody".into(),
-        "machine_id=NOT-AN-ID".into(),
         "provider=redfish".into(),
         "provider=redfish AND phase=READY".into(),
         "effective_state=PROVISIONING".into(),
