@@ -175,3 +175,20 @@ async fn a_directory_that_cannot_be_made_is_named() {
     assert_eq!(code, Some(73), "{error}");
     assert!(error.contains(&dir.flag()) && error.contains("because: "), "{error}");
 }
+
+#[tokio::test]
+async fn ended_runs_are_forgotten_as_configured() {
+    let dir = used().await;
+    let config = dir.0.path().join("bmdemo.toml");
+    std::fs::write(&config, "[retention]\nended_runs = \"1s\"\ninterval = \"1s\"\n").unwrap();
+    let (flag, config) = (dir.flag(), config.to_str().unwrap().to_owned());
+    let server = Server::start(&["--port", "0", "--data-dir", &flag, "--config", &config]).await;
+    server.logged("forgot what is older than the retention").await;
+    let channel = server.channel().await;
+    let mut runs = RunServiceClient::new(channel.clone());
+    let left = runs.list_runs(pb::ListRunsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(left.runs, []);
+    let mut machines = MachineServiceClient::new(channel);
+    let machines = machines.list_machines(pb::ListMachinesRequest::default()).await.unwrap();
+    assert_eq!(machines.into_inner().machines.len(), 1);
+}
