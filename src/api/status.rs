@@ -168,6 +168,9 @@ pub enum ApiError {
          request_id"
     )]
     DeadlineExceeded,
+    /// The server has not finished its recovery.
+    #[error("the server is taking up its runs and not ready yet: try again soon")]
+    NotReady,
     /// There is no such method.
     #[error("there is no method {0}")]
     MethodUnknown(String),
@@ -191,6 +194,7 @@ impl ApiError {
             Self::PageTokenMismatch => Reason::PageTokenMismatch,
             Self::MessageMalformed(_) => Reason::MessageMalformed,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::NotReady => Reason::ShuttingDown,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
         }
     }
@@ -247,6 +251,7 @@ impl From<ApiError> for Status {
                 answer.violation("page_token", &error.to_string());
             }
             ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
+            ApiError::NotReady => engine(&mut answer, &EngineError::ShuttingDown),
             ApiError::MethodUnknown(_) => {
                 answer.hint(
                     "the server may be older than the client; it lists its methods by reflection"
