@@ -107,7 +107,12 @@ pub(crate) async fn cancel(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .cancel_run(pb::CancelRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .cancel_run(pb::CancelRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::CancelRunRequest::default()
+        })
         .await?;
     print(ctx, &run)?;
     if run.finished_at.is_none() {
@@ -124,7 +129,12 @@ pub(crate) async fn abort(ctx: &mut Context, args: &RequiredReasonArgs) -> Resul
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .abort_run(pb::AbortRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .abort_run(pb::AbortRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::AbortRunRequest::default()
+        })
         .await?;
     print(ctx, &run)?;
     let id = &run.machine_id;
@@ -139,7 +149,12 @@ pub(crate) async fn pause(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, 
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .pause_run(pb::PauseRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .pause_run(pb::PauseRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::PauseRunRequest::default()
+        })
         .await?;
     print(ctx, &run)?;
     ctx.ui.note(&format!("Let it go on with: bmdemo-cli resume {}", run.run_id));
@@ -151,7 +166,12 @@ pub(crate) async fn resume(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .resume_run(pb::ResumeRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .resume_run(pb::ResumeRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::ResumeRunRequest::default()
+        })
         .await?;
     print(ctx, &run)?;
     Ok(Exit::Ok)
@@ -172,7 +192,15 @@ pub(crate) async fn skip(ctx: &mut Context, args: &SkipArgs) -> Result<Exit, Err
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let (step, reason) = (args.step.clone(), args.reason.clone());
-    let run = client.skip_step(pb::SkipStepRequest { run_id, step, reason, request_id }).await?;
+    let run = client
+        .skip_step(pb::SkipStepRequest {
+            run_id,
+            step,
+            reason,
+            request_id,
+            ..pb::SkipStepRequest::default()
+        })
+        .await?;
     print(ctx, &run)?;
     Ok(Exit::Ok)
 }
@@ -193,6 +221,7 @@ pub(crate) async fn resolve(ctx: &mut Context, args: &ResolveArgs) -> Result<Exi
         resolution: resolution.into(),
         reason: args.reason.clone(),
         request_id,
+        ..pb::ResolveStepRequest::default()
     };
     let run = client.resolve_step(request).await?;
     print(ctx, &run)?;
