@@ -244,6 +244,7 @@ impl Client {
                     filter: filter.into(),
                     page_size,
                     page_token,
+                    ..pb::ListMachinesRequest::default()
                 })
                 .await?;
             machines.extend(page.machines);
@@ -262,7 +263,12 @@ impl Client {
         loop {
             let page_size = page_size(limit - runs.len());
             let page = self
-                .list_runs(pb::ListRunsRequest { filter: filter.into(), page_size, page_token })
+                .list_runs(pb::ListRunsRequest {
+                    filter: filter.into(),
+                    page_size,
+                    page_token,
+                    ..pb::ListRunsRequest::default()
+                })
                 .await?;
             runs.extend(page.runs);
             page_token = page.next_page_token;
@@ -291,7 +297,10 @@ impl Client {
 
     /// The run with this id, or the one whose id begins so.
     pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        match self.get_run(pb::GetRunRequest { run_id: id.into() }).await {
+        match self
+            .get_run(pb::GetRunRequest { run_id: id.into(), ..pb::GetRunRequest::default() })
+            .await
+        {
             Err(error)
                 if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
             {
@@ -316,7 +325,13 @@ impl Client {
 
     /// The machine with this id, or the one whose id begins so.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
-        match self.get_machine(pb::GetMachineRequest { machine_id: id.into() }).await {
+        match self
+            .get_machine(pb::GetMachineRequest {
+                machine_id: id.into(),
+                ..pb::GetMachineRequest::default()
+            })
+            .await
+        {
             Err(error)
                 if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
             {

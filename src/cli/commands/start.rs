@@ -93,6 +93,7 @@ pub(crate) fn request(
         parameters: flags.set.iter().cloned().collect(),
         force: flags.force,
         reason: flags.reason.clone().unwrap_or_default(),
+        ..pb::StartRunRequest::default()
     }
 }
 
