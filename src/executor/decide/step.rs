@@ -323,7 +323,10 @@ impl Draft {
         };
         let entry = self.step_entry(kind, place).reason(class_name(input.event)).message(message);
         self.note(entry);
-        self.effects.push(Effect::Forget);
+        // The call in flight, if there is one, belongs to another step while this one waits for its turn.
+        if before != State::Waiting {
+            self.effects.push(Effect::Forget);
+        }
         if self.run.steps[place].state == State::Succeeded {
             self.learn(place, facts);
         }
