@@ -147,6 +147,11 @@ impl Draft {
     pub(super) fn safe_point(&mut self, facts: Facts<'_>) {
         match self.run.state {
             run::State::Pausing => {
+                let in_flight =
+                    self.in_progress().is_some_and(|place| self.run.steps[place].state.is_open());
+                if in_flight {
+                    return;
+                }
                 if self.run_event(run::Event::SafePoint, facts).is_ok() {
                     let message = "paused by an operator".to_owned();
                     self.held(HoldReason::Paused, message, Actor::engine(), facts);
