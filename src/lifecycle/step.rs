@@ -705,7 +705,8 @@ impl Context {
         Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
     }
 
-    /// A look after an unknown outcome says that it did not happen: a new attempt at once, or the end.
+    /// A look after an unknown outcome says that it did not happen: a new attempt without delay, or the end. The
+    /// attempt is opened like any other, when the run may open one.
     fn not_done(&mut self, rules: Rules, attempt: u32) -> Outcome<State> {
         if self.facts.stopping {
             return Transition(State::Canceled);
@@ -713,9 +714,9 @@ impl Context {
         if attempt >= rules.attempts_max {
             return Transition(State::Failed);
         }
-        self.effects.push(Effect::Open { attempt: attempt + 1 });
-        self.effects.push(Effect::Act);
-        Transition(State::Acting { attempt: attempt + 1 })
+        let until = self.facts.now;
+        self.effects.push(Effect::WakeAt(until));
+        Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
     }
 
     /// The action may or may not have happened: the declared rule decides, never luck.
