@@ -473,6 +473,8 @@ impl StepMachine {
             }
             (Event::TimedOut, Basis::Poll) => context.unknown(rules, *attempt),
             (Event::TimedOut, Basis::Unknown { .. }) => context.hold(*attempt),
+            // Nothing has been sent, destructive or not, and after a cancel nothing is.
+            (Event::Cancel, Basis::Fresh) => Transition(State::Canceled),
             // The stored stage may lag behind: the action may have been sent.
             (Event::Recovered, Basis::Fresh) => context.unknown(rules, *attempt),
             (Event::Recovered, Basis::Poll | Basis::Unknown { .. }) => {
