@@ -457,9 +457,12 @@ impl StepMachine {
                 };
                 context.failed(rules, *attempt, class)
             }
-            (Event::CallFailed(ErrorClass::Permanent | ErrorClass::NeedsHuman), Basis::Poll) => {
+            (
+                Event::CallFailed(class @ (ErrorClass::Permanent | ErrorClass::NeedsHuman)),
+                Basis::Poll,
+            ) => {
                 // The provider says that the operation itself has failed.
-                context.failed(rules, *attempt, ErrorClass::Permanent)
+                context.failed(rules, *attempt, *class)
             }
             (Event::CallFailed(_), Basis::Poll) => {
                 let until = context.later(rules, 1);
