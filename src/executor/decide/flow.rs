@@ -1,6 +1,6 @@
 //! How a run goes from step to step, and how it ends.
 
-use super::step::{StepInput, action};
+use super::step::{StepInput, action, timeout_ms};
 use super::{Draft, Effect, Facts};
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
@@ -55,6 +55,7 @@ impl Draft {
     /// Asks again for the timers of the step in progress.
     pub(super) fn rearm(&mut self, facts: Facts<'_>) {
         let Some(place) = self.in_progress() else { return };
+        self.bound_waits(place, facts);
         let record = &self.run.steps[place];
         match record.state {
             State::Polling { until, .. } | State::BackingOff { until, .. } => {
@@ -72,6 +73,26 @@ impl Draft {
         }
         if let Some(at) = self.run.steps[place].deadline_at {
             self.effects.push(Effect::Deadline { step: place, at });
+        }
+    }
+
+    /// Bounds what a step waits for: the wall clock may have been set back since its instants were stored. What lies
+    /// further ahead than it can have been meant is due now; a deadline starts anew.
+    fn bound_waits(&mut self, place: usize, facts: Facts<'_>) {
+        let record = &self.run.steps[place];
+        let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
+        let timeout_at = facts.now.plus_ms(timeout_ms(facts.plan, record, place));
+        let record = &mut self.run.steps[place];
+        if let Some(deadline_at) = &mut record.deadline_at {
+            *deadline_at = timeout_at.min(*deadline_at);
+        }
+        let (until, latest) = match &mut record.state {
+            State::Polling { until, .. } => (until, timeout_at),
+            State::BackingOff { until, .. } => (until, facts.now.plus_ms(rules.backoff.ms_max)),
+            _ => return,
+        };
+        if *until > latest {
+            *until = facts.now;
         }
     }
 
@@ -466,6 +487,7 @@ impl Draft {
 
     fn recover_step(&mut self, facts: Facts<'_>) {
         let Some(place) = self.in_progress() else { return };
+        self.bound_waits(place, facts);
         let settled_before = self.run.steps[place].state;
         self.step(&StepInput::bare(place, Event::Recovered), facts);
         let record = &self.run.steps[place];

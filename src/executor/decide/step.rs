@@ -80,7 +80,7 @@ pub(in crate::executor) fn action<'a>(
 }
 
 /// Timeout of one attempt, in milliseconds.
-fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 {
+pub(super) fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 {
     match record.compensates {
         None => plan.steps.get(place).map_or(0, |step| step.timeout_ms),
         Some(_) => action(plan, record, place).map_or(0, |action| action.spec().timeout_ms),
