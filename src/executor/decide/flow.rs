@@ -358,7 +358,10 @@ impl Draft {
         let message =
             self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
         if self.machine.blocked_by().is_none() {
-            let text = format!("{} failed: {message}", self.run.plan_id);
+            let mut text = format!("{} failed: {message}", self.run.plan_id);
+            if let Some(left) = self.not_undone() {
+                text += &format!("; and {left} did not succeed");
+            }
             let condition = self.observed(facts.now, true, REASON_RUN_FAILED, text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }
@@ -371,18 +374,35 @@ impl Draft {
         let destroyed = (0..self.run.steps.len()).find(|&place| {
             self.run.steps[place].attempt > 0 && self.is_destructive(facts.plan, place)
         });
-        if let Some(place) = destroyed
-            && self.machine.blocked_by().is_none()
-        {
-            let text = format!(
-                "{} was canceled after its destructive step {} had started",
-                self.run.plan_id, self.run.steps[place].name
-            );
+        let mut why = Vec::new();
+        if let Some(place) = destroyed {
+            let name = &self.run.steps[place].name;
+            why.push(format!("after its destructive step {name} had started"));
+        }
+        if let Some(left) = self.not_undone() {
+            why.push(format!("but {left} did not succeed"));
+        }
+        if !why.is_empty() && self.machine.blocked_by().is_none() {
+            let text = format!("{} was canceled {}", self.run.plan_id, why.join(", "));
             let condition = self.observed(facts.now, true, REASON_RUN_CANCELED, text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }
         self.run.current_step = None;
         self.release(EntryKind::RunCanceled, "run canceled".to_owned(), Actor::engine(), facts);
+    }
+
+    /// Compensations that did not succeed: something is left behind that the plan says must not be.
+    fn not_undone(&self) -> Option<String> {
+        let left: Vec<_> = self
+            .run
+            .steps
+            .iter()
+            .filter(|step| {
+                step.compensates.is_some() && matches!(step.state, State::Failed | State::Canceled)
+            })
+            .map(|step| step.name.as_str())
+            .collect();
+        (!left.is_empty()).then(|| left.join(", "))
     }
 
     /// Ends a run that was canceled before it had a slot.
