@@ -23,12 +23,11 @@ pub enum Admission {
 impl Draft {
     /// Gives the run its slot: it starts, or goes on where it was held.
     pub fn admit(&mut self, facts: Facts<'_>) -> Admission {
-        let before = self.run.state;
         if self.run_event(run::Event::Admit, facts).is_err() {
             return Admission::NotWaiting;
         }
         self.run.queued_at = None;
-        let entry = if before == run::State::Pending {
+        let entry = if self.run.started_at.is_none() {
             self.run.started_at = Some(facts.now);
             Entry::new(EntryKind::RunStarted, Actor::engine()).message("run started")
         } else {
