@@ -1,9 +1,46 @@
-//! The gRPC services.
+//! The gRPC services: thin handlers that check what clients send, ask the engine, and show what it says.
+
+mod convert;
+mod lists;
+mod machines;
+mod origin;
+mod page;
+mod plans;
+mod runs;
+mod show;
+pub mod status;
+mod update;
+pub mod validate;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use tonic::service::Routes;
 
 use crate::executor::Engine;
+use crate::pb::machine_service_server::MachineServiceServer;
+use crate::pb::plan_service_server::PlanServiceServer;
+use crate::pb::run_service_server::RunServiceServer;
 
-/// The services of the API.
-pub fn routes(engine: Engine) -> tonic::service::Routes {
-    drop(engine);
-    tonic::service::Routes::default()
+pub use origin::ACTOR_METADATA;
+
+/// Largest request, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Largest response, in bytes: what clients take by default.
+pub const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The three services, for a server to add its own to.
+#[must_use]
+pub fn routes(engine: Engine) -> Routes {
+    let machines = MachineServiceServer::new(machines::Machines::new(engine.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    let plans = PlanServiceServer::new(plans::Plans::new(engine.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    let runs = RunServiceServer::new(runs::Runs::new(engine))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    Routes::new(machines).add_service(plans).add_service(runs)
 }

@@ -93,8 +93,11 @@ impl RunWatch {
     }
 
     async fn open(&mut self) -> Result<Option<Seen>, Error> {
-        let request =
-            pb::WatchRunsRequest { filter: self.filter.clone(), resume_from: self.resume_from };
+        let request = pb::WatchRunsRequest {
+            filter: self.filter.clone(),
+            resume_from: self.resume_from,
+            ..pb::WatchRunsRequest::default()
+        };
         match self.client.watch_runs(request).await {
             Ok(stream) => {
                 self.stream = Some(stream);

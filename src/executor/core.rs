@@ -35,7 +35,7 @@ pub(super) struct Core {
     pub(super) random: Arc<dyn Random>,
     pub(super) limits: Limits,
     pub(super) planted: Option<Planted>,
-    pub(super) hub: Arc<WatchHub>,
+    pub(super) hub: WatchHub,
     slots: Mutex<Slots>,
     actors: Mutex<HashMap<MachineId, mpsc::UnboundedSender<Message>>>,
     pinned: Mutex<BTreeMap<String, Arc<Registered>>>,
@@ -61,7 +61,7 @@ impl Drop for CallGuard {
 }
 
 impl Core {
-    pub(super) fn new(config: super::EngineConfig, hub: Arc<WatchHub>) -> Self {
+    pub(super) fn new(config: super::EngineConfig, hub: WatchHub) -> Self {
         Self {
             store: config.store,
             providers: config

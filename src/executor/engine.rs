@@ -62,8 +62,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Store`] if the store cannot be read.
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let hub = Arc::new(WatchHub::new(config.clock.clone(), WatchLimits::default()));
-        config.store.listen(hub.clone());
+        let hub = WatchHub::new(config.clock.clone(), WatchLimits::default());
+        config.store.listen(Arc::new(hub.clone()));
         let engine = Self { core: Arc::new(Core::new(config, hub)) };
         engine.recover().await?;
         Ok(engine)
@@ -141,7 +141,7 @@ impl Engine {
 
     /// Feeds of changes.
     #[must_use]
-    pub fn watch(&self) -> &Arc<WatchHub> {
+    pub fn watch(&self) -> &WatchHub {
         &self.core.hub
     }
 

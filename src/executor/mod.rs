@@ -16,7 +16,7 @@ pub mod planted;
 pub mod probes;
 pub mod request;
 pub mod slots;
-mod unfold;
+pub(crate) mod unfold;
 pub mod waiting;
 pub mod watch;
 

@@ -430,10 +430,11 @@ impl StepMachine {
     ) -> Outcome<State> {
         let rules = self.0;
         match (event, *basis) {
-            (Event::Observed(Seen::Done), Basis::Fresh | Basis::Unknown { .. }) => {
-                Transition(State::Succeeded)
+            (Event::Observed(Seen::Done), Basis::Fresh) => Transition(State::Succeeded),
+            // What is reported done is verified, whoever reports it.
+            (Event::Observed(Seen::Done), Basis::Poll | Basis::Unknown { .. }) => {
+                context.verify(*attempt, 0)
             }
-            (Event::Observed(Seen::Done), Basis::Poll) => context.verify(*attempt, 0),
             (Event::Observed(Seen::NotDone | Seen::Unknowable), Basis::Fresh) => {
                 context.effects.push(Effect::Act);
                 Transition(State::Acting { attempt: *attempt })
@@ -457,10 +458,11 @@ impl StepMachine {
                 };
                 context.failed(rules, *attempt, class)
             }
-            (Event::CallFailed(ErrorClass::Permanent | ErrorClass::NeedsHuman), Basis::Poll) => {
-                // The provider says that the operation itself has failed.
-                context.failed(rules, *attempt, ErrorClass::Permanent)
-            }
+            // The provider says that the operation itself has failed: nothing took effect.
+            (
+                Event::CallFailed(class @ (ErrorClass::Permanent | ErrorClass::NeedsHuman)),
+                Basis::Poll | Basis::Unknown { .. },
+            ) => context.failed(rules, *attempt, *class),
             (Event::CallFailed(_), Basis::Poll) => {
                 let until = context.later(rules, 1);
                 context.poll(*attempt, until)

@@ -1,0 +1,94 @@
+//! Pages of lists and of history.
+
+use super::convert;
+use super::page::List;
+use super::status::ApiError;
+use super::validate::Checks;
+use crate::executor::Engine;
+use crate::ids::Revision;
+use crate::model::filter::{self, Filter};
+use crate::pb;
+use crate::store::{Fut, Page, Query, Store, Subject};
+
+/// Store pages that one request reads at most while none of them has a match: a filter that no index serves reads a
+/// bounded number of rows a page, and a client should rarely see an empty page that is not the last.
+const STORE_PAGES_MAX: usize = 8;
+
+/// One page of machines or runs.
+pub(super) struct Listed<T> {
+    pub(super) page: Page<T>,
+    pub(super) next_page_token: String,
+}
+
+/// What a list request asks.
+pub(super) struct ListRequest<'a> {
+    pub(super) method: &'static str,
+    pub(super) subject: filter::Subject,
+    pub(super) filter: &'a str,
+    pub(super) page_size: i32,
+    pub(super) page_token: &'a str,
+}
+
+/// Reads a page by `read`.
+pub(super) async fn list<T>(
+    store: &dyn Store,
+    request: ListRequest<'_>,
+    read: for<'s> fn(&'s dyn Store, Query) -> Fut<'s, Page<T>>,
+) -> Result<Listed<T>, ApiError> {
+    let mut checks = Checks::default();
+    let limit = checks.page_size(request.page_size);
+    checks.done(Some(()))?;
+    let filter = Filter::parse(request.filter, request.subject)?;
+    let list = List::new(request.method, &[request.filter]);
+    let mut after = list.cursor(request.page_token)?.map(|(ordinal, _)| ordinal);
+    let active_only = request.subject == filter::Subject::Run
+        && matches!(filter.pinned("phase"), Some("PENDING" | "RUNNING"));
+    let mut pages = 1;
+    loop {
+        let filter = filter.clone();
+        let query = Query { filter, after, limit, newest_first: false, active_only };
+        let page = read(store, query).await?;
+        if page.items.is_empty() && page.next.is_some() && pages < STORE_PAGES_MAX {
+            after = page.next;
+            pages += 1;
+            continue;
+        }
+        let next_page_token = page.next.map(|next| list.token((next, 0))).unwrap_or_default();
+        return Ok(Listed { page, next_page_token });
+    }
+}
+
+/// A page of the history of one object, oldest first, and the token of the next.
+pub(super) async fn history(
+    engine: &Engine,
+    method: &'static str,
+    subject: Subject,
+    page_size: i32,
+    page_token: &str,
+) -> Result<(Vec<pb::HistoryEntry>, String), ApiError> {
+    let mut checks = Checks::default();
+    let limit = checks.page_size(page_size);
+    checks.done(Some(()))?;
+    let id = match &subject {
+        Subject::Machine(id) => id.to_string(),
+        Subject::Run(id) => id.to_string(),
+    };
+    let list = List::new(method, &[&id]);
+    let after = match list.cursor(page_token)? {
+        Some((revision, index)) => {
+            let index = u32::try_from(index).map_err(|_| ApiError::PageTokenInvalid)?;
+            Some((Revision(revision), index))
+        }
+        None => None,
+    };
+    // One more than asked for tells whether there is another page.
+    let mut rows = engine.store().history(subject, after, limit + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let token = rows
+        .last()
+        .filter(|_| more)
+        .map(|last| list.token((last.revision.0, u64::from(last.index))))
+        .unwrap_or_default();
+    Ok((rows.iter().map(convert::history::row).collect(), token))
+}

@@ -1,0 +1,207 @@
+//! `MachineService`.
+
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::convert::machine::machine;
+use super::lists::{self, ListRequest};
+use super::origin::origin;
+use super::status::{ApiError, answer};
+use super::update;
+use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
+use crate::executor::Engine;
+use crate::executor::request::NewMachine;
+use crate::model::MachineSpec;
+use crate::model::filter;
+use crate::pb;
+use crate::pb::machine_service_server::MachineService;
+use crate::store::{Store, Subject};
+
+/// The service.
+pub(super) struct Machines {
+    engine: Engine,
+}
+
+#[tonic::async_trait]
+impl MachineService for Machines {
+    async fn register_machine(
+        &self,
+        request: Request<pb::RegisterMachineRequest>,
+    ) -> Result<Response<pb::Machine>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer(self.register(&metadata, message).await)
+    }
+
+    async fn get_machine(
+        &self,
+        request: Request<pb::GetMachineRequest>,
+    ) -> Result<Response<pb::Machine>, Status> {
+        answer(self.get(request.into_inner()).await)
+    }
+
+    async fn list_machines(
+        &self,
+        request: Request<pb::ListMachinesRequest>,
+    ) -> Result<Response<pb::ListMachinesResponse>, Status> {
+        answer(self.list(request.into_inner()).await)
+    }
+
+    async fn update_machine(
+        &self,
+        request: Request<pb::UpdateMachineRequest>,
+    ) -> Result<Response<pb::Machine>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer(self.update(&metadata, message).await)
+    }
+
+    async fn clear_intervention(
+        &self,
+        request: Request<pb::ClearInterventionRequest>,
+    ) -> Result<Response<pb::Machine>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer(self.clear(&metadata, message).await)
+    }
+
+    async fn list_machine_history(
+        &self,
+        request: Request<pb::ListMachineHistoryRequest>,
+    ) -> Result<Response<pb::ListMachineHistoryResponse>, Status> {
+        answer(self.history(request.into_inner()).await)
+    }
+}
+
+impl Machines {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    async fn register(
+        &self,
+        metadata: &MetadataMap,
+        mut request: pb::RegisterMachineRequest,
+    ) -> Result<pb::Machine, ApiError> {
+        let mut checks = Checks::default();
+        checks.request_id(&request.request_id);
+        let new = new_machine(&mut checks, request.machine.as_ref());
+        let new = checks.done(new)?;
+        let origin = origin(metadata, &mut request, "", None);
+        Ok(machine(self.engine.register_machine(&origin, new).await?.as_ref()))
+    }
+
+    async fn get(&self, request: pb::GetMachineRequest) -> Result<pb::Machine, ApiError> {
+        let mut checks = Checks::default();
+        let id = checks.machine_id("machine_id", &request.machine_id);
+        let id = checks.done(id)?;
+        Ok(machine(self.engine.machine(&id).await?.as_ref()))
+    }
+
+    async fn list(
+        &self,
+        request: pb::ListMachinesRequest,
+    ) -> Result<pb::ListMachinesResponse, ApiError> {
+        let wanted = ListRequest {
+            method: "ListMachines",
+            subject: filter::Subject::Machine,
+            filter: &request.filter,
+            page_size: request.page_size,
+            page_token: &request.page_token,
+        };
+        let store = self.engine.store().as_ref();
+        let listed = lists::list(store, wanted, <dyn Store>::machines).await?;
+        Ok(pb::ListMachinesResponse {
+            machines: listed.page.items.iter().map(|found| machine(found)).collect(),
+            next_page_token: listed.next_page_token,
+            revision: listed.page.as_of.0,
+        })
+    }
+
+    async fn update(
+        &self,
+        metadata: &MetadataMap,
+        mut request: pb::UpdateMachineRequest,
+    ) -> Result<pb::Machine, ApiError> {
+        let update = update::update(&request)?;
+        let reason = request.reason.clone();
+        let origin = origin(metadata, &mut request, &reason, update.expected);
+        let updated = self.engine.update_machine(&origin, &update.id, update.changes).await?;
+        Ok(machine(&updated))
+    }
+
+    async fn clear(
+        &self,
+        metadata: &MetadataMap,
+        mut request: pb::ClearInterventionRequest,
+    ) -> Result<pb::Machine, ApiError> {
+        let mut checks = Checks::default();
+        let id = checks.machine_id("machine_id", &request.machine_id);
+        checks.request_id(&request.request_id);
+        checks.required_reason(&request.reason);
+        let id = checks.done(id)?;
+        let reason = request.reason.clone();
+        let origin = origin(metadata, &mut request, &reason, None);
+        Ok(machine(self.engine.clear_intervention(&origin, &id).await?.as_ref()))
+    }
+
+    async fn history(
+        &self,
+        request: pb::ListMachineHistoryRequest,
+    ) -> Result<pb::ListMachineHistoryResponse, ApiError> {
+        let mut checks = Checks::default();
+        let id = checks.machine_id("machine_id", &request.machine_id);
+        let id = checks.done(id)?;
+        self.engine.machine(&id).await?;
+        let (entries, next_page_token) = lists::history(
+            &self.engine,
+            "ListMachineHistory",
+            Subject::Machine(id),
+            request.page_size,
+            &request.page_token,
+        )
+        .await?;
+        Ok(pb::ListMachineHistoryResponse { entries, next_page_token })
+    }
+}
+
+/// Checks a machine to register: what the server keeps must be absent.
+fn new_machine(checks: &mut Checks, machine: Option<&pb::Machine>) -> Option<NewMachine> {
+    let Some(machine) = machine else {
+        checks.refuse("machine", "must be given");
+        return None;
+    };
+    let id = checks.machine_id("machine.machine_id", &machine.machine_id);
+    checks.labels("machine.labels", &machine.labels);
+    for (field, given) in [
+        ("machine.status", machine.status.is_some()),
+        ("machine.created_at", machine.created_at.is_some()),
+        ("machine.updated_at", machine.updated_at.is_some()),
+        ("machine.etag", !machine.etag.is_empty()),
+        ("machine.revision", machine.revision != 0),
+    ] {
+        if given {
+            checks.refuse(field, "is the server's: leave it out");
+        }
+    }
+    let Some(spec) = &machine.spec else {
+        checks.refuse("machine.spec", "must be given");
+        return None;
+    };
+    checks.name("machine.spec.provider", &spec.provider);
+    for (field, text) in [
+        ("machine.spec.ssh_endpoint", &spec.ssh_endpoint),
+        ("machine.spec.bmc_endpoint", &spec.bmc_endpoint),
+        ("machine.spec.target_cluster", &spec.target_cluster),
+        ("machine.spec.serial", &spec.serial),
+    ] {
+        checks.line(field, text, SPEC_TEXT_CHARS_MAX);
+    }
+    let mac_addresses = checks.macs("machine.spec.mac_addresses", &spec.mac_addresses);
+    let spec = MachineSpec {
+        provider: spec.provider.clone(),
+        ssh_endpoint: spec.ssh_endpoint.clone(),
+        bmc_endpoint: spec.bmc_endpoint.clone(),
+        target_cluster: spec.target_cluster.clone(),
+        mac_addresses,
+        serial: spec.serial.clone(),
+    };
+    Some(NewMachine { id: id?, labels: machine.labels.clone(), spec })
+}

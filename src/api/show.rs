@@ -1,0 +1,28 @@
+//! Runs as clients see them: the record, its pinned plan, and what the scheduler knows.
+
+use std::sync::Arc;
+
+use super::convert;
+use crate::executor::Engine;
+use crate::model::Run;
+use crate::pb;
+use crate::plan::Plan;
+
+/// The message of a run as it is now.
+pub(super) async fn run(engine: &Engine, run: &Run) -> pb::Run {
+    let plan = pinned_plan(engine, run).await;
+    let capacity = engine.capacity_message(run.id);
+    convert::run::run(run, plan.as_deref(), capacity.as_deref(), engine.clock().now())
+}
+
+/// The plan of a run. A run whose plan cannot be read is shown without what only the plan knows: an operator needs
+/// to see it all the more.
+async fn pinned_plan(engine: &Engine, run: &Run) -> Option<Arc<Plan>> {
+    match engine.pinned_plan(run).await {
+        Ok(plan) => Some(plan),
+        Err(error) => {
+            tracing::warn!(run = %run.id, plan = %run.plan_id, %error, "the plan of a run cannot be read");
+            None
+        }
+    }
+}

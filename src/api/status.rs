@@ -1,0 +1,452 @@
+//! The only place that makes a [`tonic::Status`].
+//!
+//! Every status carries an `ErrorInfo` with a reason out of [`Reason::ALL`]; `docs/errors.md` says for each what
+//! happened and what to do, and a test compares the two.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::executor::error::{EngineError, Refusal};
+use crate::ids::RunId;
+use crate::model::filter::FilterError;
+use crate::store::StoreError;
+
+/// `ErrorInfo.domain` of every error.
+pub const DOMAIN: &str = "baremetal.v1";
+
+/// Longest message and longest text inside the details, in characters: a status travels in headers, which are small.
+const TEXT_CHARS_MAX: usize = 600;
+
+/// Most violations named by one error.
+const VIOLATIONS_MAX: usize = 16;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:ident;)*) => {
+        /// `ErrorInfo.reason`: a closed list.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Name in the API.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The gRPC code that it comes with.
+            #[must_use]
+            pub const fn code(self) -> Code {
+                match self { $(Self::$variant => Code::$code,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Fields of the request are wrong.
+    FieldInvalid = "FIELD_INVALID", InvalidArgument;
+    /// A filter cannot be read.
+    FilterInvalid = "FILTER_INVALID", InvalidArgument;
+    /// A page token was not made by this server, or was damaged.
+    PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument;
+    /// A page token belongs to another list.
+    PageTokenMismatch = "PAGE_TOKEN_MISMATCH", InvalidArgument;
+    /// A request id was used for another request.
+    RequestIdReused = "REQUEST_ID_REUSED", InvalidArgument;
+    /// The bytes of the request are not its message.
+    MessageMalformed = "MESSAGE_MALFORMED", InvalidArgument;
+    /// There is no such object.
+    NotFound = "NOT_FOUND", NotFound;
+    /// There is such an object already, and it differs.
+    AlreadyExists = "ALREADY_EXISTS", AlreadyExists;
+    /// Another run is active on the machine.
+    RunActive = "RUN_ACTIVE", FailedPrecondition;
+    /// No transition leads from the machine's phase to the one asked for.
+    IllegalPhase = "ILLEGAL_PHASE", FailedPrecondition;
+    /// The plan does not allow the machine's phase.
+    PhaseNotAllowed = "PHASE_NOT_ALLOWED", FailedPrecondition;
+    /// The plan refuses the machine's effective state.
+    EffectiveStateRefused = "EFFECTIVE_STATE_REFUSED", FailedPrecondition;
+    /// A condition that the plan requires does not hold.
+    ConditionNotMet = "CONDITION_NOT_MET", FailedPrecondition;
+    /// NeedsIntervention blocks the machine.
+    InterventionNeeded = "INTERVENTION_NEEDED", FailedPrecondition;
+    /// The machine's provider is not configured on this server.
+    ProviderMissing = "PROVIDER_MISSING", FailedPrecondition;
+    /// The provider cannot do what a step needs.
+    CapabilityMissing = "CAPABILITY_MISSING", FailedPrecondition;
+    /// The run's state does not take the verb.
+    RunState = "RUN_STATE", FailedPrecondition;
+    /// The step's state does not take the verb.
+    StepState = "STEP_STATE", FailedPrecondition;
+    /// Only a RETIRED machine can be deleted.
+    NotRetired = "NOT_RETIRED", FailedPrecondition;
+    /// The object has changed since the client read it.
+    EtagMismatch = "ETAG_MISMATCH", Aborted;
+    /// Somebody else wrote at the same moment.
+    RevisionConflict = "REVISION_CONFLICT", Aborted;
+    /// The history from which a watch was to resume is gone.
+    RevisionCompacted = "REVISION_COMPACTED", OutOfRange;
+    /// A limit of the server is reached.
+    LimitReached = "LIMIT_REACHED", ResourceExhausted;
+    /// The store has no room.
+    StoreFull = "STORE_FULL", ResourceExhausted;
+    /// The store failed; nothing was written.
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
+    /// The store failed; nobody knows whether the request is durable.
+    StoreOutcomeUnknown = "STORE_OUTCOME_UNKNOWN", Unavailable;
+    /// Another server has taken over the machine's work.
+    LeaseLost = "LEASE_LOST", Unavailable;
+    /// The server is stopping, or not ready yet.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable;
+    /// A stored record cannot be read.
+    StoreCorrupt = "STORE_CORRUPT", DataLoss;
+    /// The client's deadline passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
+    /// There is no such method.
+    MethodUnknown = "METHOD_UNKNOWN", Unimplemented;
+    /// A bug of ours.
+    Internal = "INTERNAL", Internal;
+}
+
+impl From<Refusal> for Reason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::RunActive => Self::RunActive,
+            Refusal::IllegalPhase => Self::IllegalPhase,
+            Refusal::PhaseNotAllowed => Self::PhaseNotAllowed,
+            Refusal::EffectiveStateRefused => Self::EffectiveStateRefused,
+            Refusal::ConditionNotMet => Self::ConditionNotMet,
+            Refusal::InterventionNeeded => Self::InterventionNeeded,
+            Refusal::ProviderMissing => Self::ProviderMissing,
+            Refusal::CapabilityMissing => Self::CapabilityMissing,
+            Refusal::RunState => Self::RunState,
+            Refusal::StepState => Self::StepState,
+            Refusal::NotRetired => Self::NotRetired,
+        }
+    }
+}
+
+/// Why a request gets no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    /// The engine says no.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// There is no such plan, but perhaps another one was meant.
+    #[error("plan {id:?} not found")]
+    PlanNotFound {
+        /// What was asked for.
+        id: String,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A filter cannot be read.
+    #[error("filter: {0}")]
+    Filter(#[from] FilterError),
+    /// A page token was not made by this server, or was damaged.
+    #[error("page_token was not made by this server, or was damaged: begin anew without one")]
+    PageTokenInvalid,
+    /// A page token belongs to another list.
+    #[error(
+        "page_token belongs to a list with another filter or order: repeat the request that gave it, or begin anew \
+         without one"
+    )]
+    PageTokenMismatch,
+    /// The bytes of the request are not its message.
+    #[error("the request cannot be decoded: {0}")]
+    MessageMalformed(String),
+    /// The client's deadline passed.
+    #[error(
+        "the deadline passed before the answer was ready; a mutation may have happened: repeat it with the same \
+         request_id"
+    )]
+    DeadlineExceeded,
+    /// There is no such method.
+    #[error("there is no method {0}")]
+    MethodUnknown(String),
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl ApiError {
+    /// The reason, as clients see it.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Engine(error) => reason(error),
+            Self::PlanNotFound { .. } => Reason::NotFound,
+            Self::Filter(_) => Reason::FilterInvalid,
+            Self::PageTokenInvalid => Reason::PageTokenInvalid,
+            Self::PageTokenMismatch => Reason::PageTokenMismatch,
+            Self::MessageMalformed(_) => Reason::MessageMalformed,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::MethodUnknown(_) => Reason::MethodUnknown,
+        }
+    }
+}
+
+fn reason(error: &EngineError) -> Reason {
+    match error {
+        EngineError::Invalid(_) => Reason::FieldInvalid,
+        EngineError::NotFound { .. } => Reason::NotFound,
+        EngineError::AlreadyExists { .. } => Reason::AlreadyExists,
+        EngineError::Refused { refusal, .. } => (*refusal).into(),
+        EngineError::RequestIdReused { .. } => Reason::RequestIdReused,
+        EngineError::EtagMismatch { .. } => Reason::EtagMismatch,
+        EngineError::Exhausted { .. } => Reason::LimitReached,
+        EngineError::Compacted { .. } => Reason::RevisionCompacted,
+        EngineError::ShuttingDown => Reason::ShuttingDown,
+        EngineError::Internal(_) => Reason::Internal,
+        EngineError::Store(error) => match error {
+            StoreError::Conflict { .. } => Reason::RevisionConflict,
+            StoreError::ActiveRun { .. } => Reason::RunActive,
+            StoreError::Fenced { .. } => Reason::LeaseLost,
+            StoreError::RequestUsed(_) => Reason::RequestIdReused,
+            StoreError::Compacted { .. } => Reason::RevisionCompacted,
+            StoreError::Full(_) => Reason::StoreFull,
+            StoreError::Unknown(_) => Reason::StoreOutcomeUnknown,
+            StoreError::Unavailable(_) => Reason::StoreUnavailable,
+            StoreError::Corrupt { .. } => Reason::StoreCorrupt,
+        },
+    }
+}
+
+/// The answer of a handler.
+pub(super) fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let reason = error.reason();
+        let mut answer = Answer::new(reason, error.to_string());
+        match &error {
+            ApiError::Engine(error) => engine(&mut answer, error),
+            ApiError::PlanNotFound { id, suggestion } => {
+                answer.resource("plan", id);
+                if let Some(suggestion) = suggestion {
+                    answer.hint(format!("did you mean {suggestion}?"));
+                }
+            }
+            ApiError::Filter(error) => {
+                answer.violation("filter", &error.to_string());
+                answer.tell("position", error.position.to_string());
+            }
+            ApiError::PageTokenInvalid | ApiError::PageTokenMismatch => {
+                answer.violation("page_token", &error.to_string());
+            }
+            ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
+            ApiError::MethodUnknown(_) => {
+                answer.hint(
+                    "the server may be older than the client; it lists its methods by reflection"
+                        .into(),
+                );
+            }
+        }
+        answer.status()
+    }
+}
+
+fn engine(answer: &mut Answer, error: &EngineError) {
+    match error {
+        EngineError::Invalid(violations) => {
+            for violation in violations {
+                answer.violation(&violation.field, &violation.description);
+            }
+        }
+        EngineError::NotFound { kind, id } | EngineError::AlreadyExists { kind, id, .. } => {
+            answer.resource(kind, id);
+        }
+        EngineError::Refused { refusal, subject, message, hint } => {
+            let kind = refusal.as_str();
+            answer.details.add_precondition_failure_violation(
+                kind,
+                subject.as_str(),
+                bounded(message),
+            );
+            answer.hint(hint.clone());
+            if *refusal == Refusal::RunActive
+                && let Some(run) = run_named_in(subject).or_else(|| run_named_in(message))
+            {
+                answer.tell("active_run_id", run.to_string());
+            }
+        }
+        EngineError::RequestIdReused { request_id } => {
+            answer
+                .violation("request_id", "was used before for a different request: take a new one");
+            answer.tell("request_id", request_id.clone());
+        }
+        EngineError::EtagMismatch { kind, id, given, current } => {
+            answer.resource(kind, id);
+            answer.tell("given", given.clone());
+            answer.tell("current", current.clone());
+            answer.hint("read it again, and decide again".into());
+        }
+        EngineError::Exhausted { limit, message } => {
+            answer.details.add_quota_failure_violation(*limit, bounded(message));
+            answer.tell("limit", (*limit).to_owned());
+            answer.retry(Duration::from_secs(1));
+        }
+        EngineError::Compacted { oldest } => {
+            answer.tell("oldest", oldest.to_string());
+            answer.hint("watch again from 0: the present state first, then changes".into());
+        }
+        EngineError::ShuttingDown => answer.retry(Duration::from_secs(1)),
+        EngineError::Store(error) => store(answer, error),
+        EngineError::Internal(cause) => {
+            tracing::error!(%cause, "a request failed by a bug");
+            answer.message = "internal error; the server's log has the cause".to_owned();
+            answer.help("What to report");
+        }
+    }
+}
+
+fn store(answer: &mut Answer, error: &StoreError) {
+    match error {
+        StoreError::Conflict { kind, id, .. } => {
+            answer.message = error.to_string();
+            answer.resource(kind, id);
+            answer.hint(
+                "somebody else wrote at the same moment: read it again, and decide again".into(),
+            );
+        }
+        StoreError::ActiveRun { machine_id, run_id } => {
+            answer.message = error.to_string();
+            let subject = format!("machines/{machine_id}");
+            let message = error.to_string();
+            answer.details.add_precondition_failure_violation("RUN_ACTIVE", subject, message);
+            answer.tell("active_run_id", run_id.to_string());
+        }
+        StoreError::RequestUsed(record) => {
+            answer.message = error.to_string();
+            answer
+                .violation("request_id", "was used before for a different request: take a new one");
+            answer.tell("request_id", record.request_id.clone());
+        }
+        StoreError::Compacted { oldest } => {
+            answer.message = error.to_string();
+            answer.tell("oldest", oldest.to_string());
+        }
+        StoreError::Fenced { .. } => {
+            tracing::warn!(%error, "a request met a machine that another server owns");
+            answer.message = "another server has taken over the machine's work".to_owned();
+            answer.retry(Duration::from_secs(1));
+        }
+        StoreError::Full(_) => {
+            log(error);
+            answer.message = "the store is full: nothing was changed; reads go on".to_owned();
+            answer.help("How to make room");
+        }
+        StoreError::Unknown(_) => {
+            log(error);
+            answer.message =
+                "nobody knows whether the request was stored: repeat it with the same request_id"
+                    .to_owned();
+            answer.retry(Duration::from_secs(1));
+            answer.help("Why the outcome is unknown");
+        }
+        StoreError::Unavailable(_) => {
+            log(error);
+            answer.message = "the store is unavailable: nothing was changed".to_owned();
+            answer.retry(Duration::from_millis(500));
+        }
+        StoreError::Corrupt { kind, id, .. } => {
+            log(error);
+            answer.message =
+                format!("the stored {kind} {id} cannot be read; the server's log has the cause");
+            answer.resource(kind, id);
+            answer.help("What to do about a damaged record");
+        }
+    }
+}
+
+/// Causes go to the log with everything below them, and never to clients.
+fn log(error: &StoreError) {
+    let mut causes = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    tracing::error!(%error, ?causes, "the store failed a request");
+}
+
+struct Answer {
+    reason: Reason,
+    message: String,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+    violations: usize,
+}
+
+impl Answer {
+    fn new(reason: Reason, message: String) -> Self {
+        let details = ErrorDetails::new();
+        Self { reason, message, metadata: HashMap::new(), details, violations: 0 }
+    }
+
+    fn tell(&mut self, key: &str, value: String) {
+        self.metadata.insert(key.to_owned(), bounded(&value));
+    }
+
+    fn hint(&mut self, hint: String) {
+        if !hint.is_empty() {
+            self.tell("hint", hint);
+        }
+    }
+
+    fn violation(&mut self, field: &str, description: &str) {
+        self.violations += 1;
+        if self.violations <= VIOLATIONS_MAX {
+            self.details.add_bad_request_violation(bounded(field), bounded(description));
+        }
+    }
+
+    fn resource(&mut self, kind: &str, id: &str) {
+        self.details.set_resource_info(kind, bounded(id), "", "");
+    }
+
+    fn retry(&mut self, after: Duration) {
+        self.details.set_retry_info(Some(after));
+    }
+
+    fn help(&mut self, what: &str) {
+        let url = format!("docs/errors.md#{}", self.reason.as_str().to_lowercase());
+        self.details.add_help_link(what, url);
+    }
+
+    fn status(mut self) -> Status {
+        self.details.set_error_info(self.reason.as_str(), DOMAIN, self.metadata);
+        let message = bounded(&self.message);
+        Status::with_error_details(self.reason.code(), message, self.details)
+    }
+}
+
+fn bounded(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The first run id in a text.
+fn run_named_in(text: &str) -> Option<RunId> {
+    text.split(|c: char| !c.is_ascii_hexdigit() && c != '-')
+        .filter(|word| word.len() == 36)
+        .find_map(|word| RunId::parse(word).ok())
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,149 @@
+//! Mutations: masks, etags, request ids, actors, verbs.
+
+use super::*;
+
+fn update(machine: pb::Machine, paths: &[&str]) -> pb::UpdateMachineRequest {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    pb::UpdateMachineRequest {
+        machine: Some(machine),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mask_changes_what_it_names_and_nothing_else() {
+    let mut api = Api::new().await;
+    let mut machine = api.register("m-1").await;
+    assert_eq!(machine.spec.as_ref().unwrap().mac_addresses, ["02:00:00:00:00:0a"]);
+    machine.labels = [("rack", "r1"), ("example.com/row", "7"), ("tmp", "x")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    machine.spec.as_mut().unwrap().serial = "s-1".to_owned();
+    let paths = ["labels.rack", "labels.example.com/row"];
+    let changed = api.machines.update_machine(update(machine.clone(), &paths)).await;
+    let changed = changed.unwrap().into_inner();
+    let keys: Vec<_> = changed.labels.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["example.com/row", "rack"]);
+    assert_eq!(changed.spec.as_ref().unwrap().serial, "");
+
+    // The etag read before the change is stale now.
+    let stale = api.machines.update_machine(update(machine, &["spec.serial"])).await;
+    assert_eq!(refusal(stale), (Code::Aborted, "ETAG_MISMATCH".to_owned()));
+    let mut fresh = changed.clone();
+    fresh.labels.remove("rack");
+    fresh.spec.as_mut().unwrap().serial = "s-1".to_owned();
+    let changed = api.machines.update_machine(update(fresh, &["spec.serial", "labels.rack"])).await;
+    let mut changed = changed.unwrap().into_inner();
+    assert_eq!(changed.spec.as_ref().unwrap().serial, "s-1");
+    assert!(!changed.labels.contains_key("rack"));
+
+    changed.status.as_mut().unwrap().phase = pb::Phase::InService.into();
+    let illegal = api.machines.update_machine(update(changed.clone(), &["status.phase"])).await;
+    assert_eq!(refusal(illegal), (Code::FailedPrecondition, "ILLEGAL_PHASE".to_owned()));
+    changed.status.as_mut().unwrap().phase = pb::Phase::Ready.into();
+    let moved = api.machines.update_machine(update(changed, &["status.phase"])).await;
+    let status = moved.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.phase(), pb::Phase::Ready);
+    assert_eq!(status.effective_rule(), pb::EffectiveRule::Phase);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_id_answers_again_and_is_not_for_something_else() {
+    let mut api = Api::new().await;
+    api.register("m-1").await;
+    let request = pb::StartRunRequest {
+        request_id: "one".to_owned(),
+        machine_id: "m-1".to_owned(),
+        r#type: pb::RunType::Reboot.into(),
+        ..Default::default()
+    };
+    let first = api.runs.start_run(request.clone()).await.unwrap().into_inner();
+    let again = api.runs.start_run(request.clone()).await.unwrap().into_inner();
+    assert_eq!(first.run_id, again.run_id);
+    let other = pb::StartRunRequest { reason: "other".to_owned(), ..request };
+    let reused = api.runs.start_run(other).await;
+    assert_eq!(refusal(reused), (Code::InvalidArgument, "REQUEST_ID_REUSED".to_owned()));
+    let status = api.start("m-1", "rma").await.unwrap_err();
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap();
+    assert_eq!(info.reason, "RUN_ACTIVE");
+    assert_eq!(info.metadata["active_run_id"], first.run_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_actor_is_what_the_client_declares() {
+    let mut api = Api::new().await;
+    api.register("m-1").await;
+    let mut request = tonic::Request::new(pb::StartRunRequest {
+        machine_id: "m-1".to_owned(),
+        plan_id: "reboot".to_owned(),
+        reason: " because ".to_owned(),
+        ..Default::default()
+    });
+    request.metadata_mut().insert(super::super::ACTOR_METADATA, "ann".parse().unwrap());
+    let run = api.runs.start_run(request).await.unwrap().into_inner();
+    let actor = run.requested_by.unwrap();
+    assert_eq!(
+        (actor.kind.as_str(), actor.name.as_str(), actor.verified),
+        ("operator", "ann", false)
+    );
+    assert_eq!(run.reason, "because");
+    let run_id = run.run_id;
+    let reason = "stop".to_owned();
+    let request = pb::CancelRunRequest { run_id: run_id.clone(), reason, ..Default::default() };
+    let canceled = api.runs.cancel_run(request).await.unwrap().into_inner();
+    assert!(canceled.cancel_requested);
+    let request = pb::ListRunHistoryRequest { run_id, ..Default::default() };
+    let history = api.runs.list_run_history(request).await.unwrap().into_inner().entries;
+    let cancel = history.iter().find(|entry| entry.kind == "run.cancel-requested").unwrap();
+    assert_eq!(cancel.actor.as_ref().unwrap().name, "anonymous");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_run_is_shown_with_what_was_expected_and_retried() {
+    let script = "machine=m-1 step=repave do=fail-permanent times=1";
+    let mut api = Api::with(script).await;
+    api.register("m-1").await;
+    let run = api.start("m-1", "plan/repave-join").await.unwrap();
+    assert_eq!(run.r#type(), pb::RunType::Repave);
+    let failed = api.finished(&run.run_id).await;
+    assert_eq!(failed.phase(), pb::RunPhase::Failed);
+    assert_eq!(failed.error.as_ref().unwrap().code, "STEP_FAILED");
+    let repave = failed.steps.iter().find(|step| step.name == "repave").unwrap();
+    assert_eq!(repave.state(), pb::StepState::Failed);
+    assert_eq!((repave.action.as_str(), repave.destructive, repave.attempt), ("repave", true, 1));
+    assert_eq!(repave.operation_id, format!("{}/repave/1", run.run_id));
+    assert!(repave.deadline_at.is_none() && !repave.overdue);
+    let undo = failed.steps.last().unwrap();
+    assert_eq!((undo.compensates.as_str(), undo.action.as_str()), ("set-netboot", "clear-netboot"));
+    let request = pb::RetryRunRequest { run_id: run.run_id.clone(), ..Default::default() };
+    let again = api.runs.retry_run(request).await.unwrap().into_inner();
+    assert_eq!(again.retry_of, run.run_id);
+    assert_eq!(api.finished(&again.run_id).await.phase(), pb::RunPhase::Succeeded);
+    let again =
+        api.runs.retry_run(pb::RetryRunRequest { run_id: again.run_id, ..Default::default() });
+    assert_eq!(refusal(again.await), (Code::FailedPrecondition, "RUN_STATE".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_run_says_what_it_waits_for() {
+    let mut api = Api::new().await;
+    api.register("m-1").await;
+    let run = api.start("m-1", "plan/repave-join").await.unwrap();
+    let request = pb::PauseRunRequest { run_id: run.run_id.clone(), ..Default::default() };
+    api.runs.pause_run(request).await.unwrap();
+    let request =
+        pb::WatchRunsRequest { filter: format!("run_id={}", run.run_id), ..Default::default() };
+    let mut events = api.runs.watch_runs(request).await.unwrap().into_inner();
+    loop {
+        let event = events.message().await.unwrap().unwrap();
+        let waiting = event.snapshot.and_then(|run| run.waiting);
+        if waiting.is_some_and(|waiting| waiting.reason() == pb::WaitReason::Paused) {
+            break;
+        }
+    }
+    let request = pb::ResumeRunRequest { run_id: run.run_id.clone(), ..Default::default() };
+    api.runs.resume_run(request).await.unwrap();
+    assert_eq!(api.finished(&run.run_id).await.phase(), pb::RunPhase::Succeeded);
+}

@@ -1,0 +1,110 @@
+//! What an `UpdateMachine` may change: the paths of its mask.
+
+use super::convert::machine::phase_given;
+use super::status::ApiError;
+use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
+use crate::executor::request::MachineChanges;
+use crate::ids::{MachineId, Revision};
+use crate::pb;
+
+/// Paths that a mask may name, for people.
+const KNOWN: &str = "labels, labels.<key>, spec.ssh_endpoint, spec.bmc_endpoint, spec.target_cluster, \
+                     spec.mac_addresses, spec.serial, status.phase";
+
+/// A checked request.
+#[derive(Debug)]
+pub(super) struct Update {
+    pub(super) id: MachineId,
+    pub(super) changes: MachineChanges,
+    pub(super) expected: Option<Revision>,
+}
+
+/// Checks a request.
+pub(super) fn update(request: &pb::UpdateMachineRequest) -> Result<Update, ApiError> {
+    let mut checks = Checks::default();
+    let empty = pb::Machine::default();
+    if request.machine.is_none() {
+        checks.refuse("machine", "must be given");
+    }
+    let machine = request.machine.as_ref().unwrap_or(&empty);
+    let id = request
+        .machine
+        .as_ref()
+        .and_then(|machine| checks.machine_id("machine.machine_id", &machine.machine_id));
+    checks.request_id(&request.request_id);
+    checks.reason(&request.reason);
+    let expected = checks.etag("machine.etag", &machine.etag);
+    let mut changes = MachineChanges::default();
+    let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+    if paths.is_empty() {
+        checks.refuse(
+            "update_mask",
+            format!("must name the fields to change, for example labels.rack; it may name {KNOWN}"),
+        );
+    }
+    for path in paths {
+        apply(&mut checks, &mut changes, machine, path);
+    }
+    let id = checks.done(id)?;
+    Ok(Update { id, changes, expected })
+}
+
+fn apply(checks: &mut Checks, changes: &mut MachineChanges, machine: &pb::Machine, path: &str) {
+    let none = pb::MachineSpec::default();
+    let spec = machine.spec.as_ref().unwrap_or(&none);
+    let mut line = |field: &str, text: &str| {
+        checks.line(field, text, SPEC_TEXT_CHARS_MAX);
+        Some(text.to_owned())
+    };
+    match path {
+        "labels" => {
+            checks.labels("machine.labels", &machine.labels);
+            changes.labels = Some(machine.labels.clone());
+        }
+        "spec.ssh_endpoint" => {
+            changes.ssh_endpoint = line("machine.spec.ssh_endpoint", &spec.ssh_endpoint);
+        }
+        "spec.bmc_endpoint" => {
+            changes.bmc_endpoint = line("machine.spec.bmc_endpoint", &spec.bmc_endpoint);
+        }
+        "spec.target_cluster" => {
+            changes.target_cluster = line("machine.spec.target_cluster", &spec.target_cluster);
+        }
+        "spec.serial" => changes.serial = line("machine.spec.serial", &spec.serial),
+        "spec.mac_addresses" => {
+            let macs = checks.macs("machine.spec.mac_addresses", &spec.mac_addresses);
+            changes.mac_addresses = Some(macs);
+        }
+        "status.phase" => {
+            let phase = machine.status.as_ref().map_or(0, |status| status.phase);
+            changes.phase = checks.given("machine.status.phase", phase).and_then(phase_given);
+        }
+        _ => match path.strip_prefix("labels.") {
+            Some(key) => {
+                let value = machine.labels.get(key);
+                let field = format!("machine.labels.{key}");
+                checks.label(&field, key, value.map(String::as_str));
+                changes.label_edits.insert(key.to_owned(), value.cloned());
+            }
+            None => checks.refuse("update_mask", refusal(path)),
+        },
+    }
+}
+
+fn refusal(path: &str) -> String {
+    match path {
+        "*" => format!(
+            "* is refused, it would overwrite what you have not seen: name the fields out of {KNOWN}"
+        ),
+        "spec.provider" | "machine_id" => {
+            format!("{path} cannot be changed: register another machine")
+        }
+        "status" | "created_at" | "updated_at" | "etag" | "revision" => {
+            format!("{path} is the server's; of the status only status.phase can be set")
+        }
+        _ if path.starts_with("status.") => {
+            format!("{path} is the server's; of the status only status.phase can be set")
+        }
+        _ => format!("{path:?} is not a field that can be changed: name fields out of {KNOWN}"),
+    }
+}

@@ -1,0 +1,286 @@
+//! Checks on what clients send: every wrong field is named, with how to mend it.
+
+use std::collections::BTreeMap;
+
+use super::status::ApiError;
+use crate::executor::error::{EngineError, FieldViolation};
+use crate::ids::{MachineId, Revision, RunId};
+
+/// Longest text of a field of a spec, in characters.
+pub const SPEC_TEXT_CHARS_MAX: usize = 256;
+/// Most labels of a machine.
+pub const LABELS_MAX: usize = 64;
+/// Longest name of a label, without its prefix, in characters.
+pub const LABEL_NAME_CHARS_MAX: usize = 63;
+/// Longest prefix of a label, in characters.
+pub const LABEL_PREFIX_CHARS_MAX: usize = 253;
+/// Longest value of a label, in characters.
+pub const LABEL_VALUE_CHARS_MAX: usize = 256;
+/// Most MAC addresses of a machine.
+pub const MACS_MAX: usize = 32;
+/// Longest request id, in characters.
+pub const REQUEST_ID_CHARS_MAX: usize = 128;
+/// Longest reason, in characters.
+pub const REASON_CHARS_MAX: usize = 1024;
+/// Most parameters of a run.
+pub const PARAMETERS_MAX: usize = 32;
+/// Longest value of a parameter, in bytes.
+pub const PARAMETER_BYTES_MAX: usize = 4096;
+/// Longest name of a step, a plan, a provider or a parameter, in characters.
+pub const NAME_CHARS_MAX: usize = 128;
+/// Objects of a page if the client does not say.
+pub const PAGE_SIZE_DEFAULT: usize = 50;
+/// Most objects of a page; more are asked for in vain, not refused.
+pub const PAGE_SIZE_MAX: usize = 1000;
+
+/// Collects what is wrong with a request.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(Vec<FieldViolation>);
+
+impl Checks {
+    pub(crate) fn refuse(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        self.0.push(FieldViolation::new(field, description));
+    }
+
+    /// The values, if everything was right. A check gives `None` only after it has refused something.
+    pub(crate) fn done<T>(self, values: Option<T>) -> Result<T, ApiError> {
+        match values {
+            Some(values) if self.0.is_empty() => Ok(values),
+            None if self.0.is_empty() => {
+                Err(EngineError::Internal("a check failed without saying why".to_owned()).into())
+            }
+            Some(_) | None => Err(EngineError::Invalid(self.0).into()),
+        }
+    }
+
+    pub(crate) fn machine_id(&mut self, field: &str, text: &str) -> Option<MachineId> {
+        MachineId::parse(text).map_err(|error| self.refuse(field, error.to_string())).ok()
+    }
+
+    pub(crate) fn run_id(&mut self, field: &str, text: &str) -> Option<RunId> {
+        RunId::parse(text).map_err(|error| self.refuse(field, error.to_string())).ok()
+    }
+
+    pub(crate) fn request_id(&mut self, text: &str) {
+        if text.chars().count() > REQUEST_ID_CHARS_MAX {
+            self.refuse(
+                "request_id",
+                format!("must be at most {REQUEST_ID_CHARS_MAX} characters long: a UUID does"),
+            );
+        } else if !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+            self.refuse("request_id", "must consist of printable ASCII characters: a UUID does");
+        }
+    }
+
+    /// A line of free text.
+    pub(crate) fn line(&mut self, field: &str, text: &str, chars_max: usize) {
+        if text.chars().count() > chars_max {
+            self.refuse(field, format!("must be at most {chars_max} characters long"));
+        } else if text.chars().any(char::is_control) {
+            self.refuse(field, "must not contain control characters");
+        }
+    }
+
+    pub(crate) fn reason(&mut self, text: &str) {
+        if text.chars().count() > REASON_CHARS_MAX {
+            self.refuse("reason", format!("must be at most {REASON_CHARS_MAX} characters long"));
+        } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            self.refuse("reason", "must not contain control characters");
+        }
+    }
+
+    pub(crate) fn required_reason(&mut self, text: &str) {
+        if text.trim().is_empty() {
+            self.refuse("reason", "must be given: it is kept in the history");
+        } else {
+            self.reason(text);
+        }
+    }
+
+    /// A name that must be given: of a provider, a step, a plan.
+    pub(crate) fn name(&mut self, field: &str, text: &str) {
+        if text.is_empty() {
+            self.refuse(field, "must not be empty");
+        } else {
+            self.line(field, text, NAME_CHARS_MAX);
+        }
+    }
+
+    pub(crate) fn labels(&mut self, field: &str, labels: &BTreeMap<String, String>) {
+        if labels.len() > LABELS_MAX {
+            self.refuse(field, format!("must be at most {LABELS_MAX}, not {}", labels.len()));
+            return;
+        }
+        for (key, value) in labels {
+            self.label(&format!("{field}.{key}"), key, Some(value));
+        }
+    }
+
+    pub(crate) fn label(&mut self, field: &str, key: &str, value: Option<&str>) {
+        if let Some(wrong) = wrong_label_key(key) {
+            self.refuse(field, wrong);
+        } else if let Some(value) = value {
+            self.line(field, value, LABEL_VALUE_CHARS_MAX);
+        }
+    }
+
+    /// MAC addresses, in lower case.
+    pub(crate) fn macs(&mut self, field: &str, macs: &[String]) -> Vec<String> {
+        if macs.len() > MACS_MAX {
+            self.refuse(field, format!("must be at most {MACS_MAX}, not {}", macs.len()));
+            return Vec::new();
+        }
+        let mut normal = Vec::with_capacity(macs.len());
+        for (place, mac) in macs.iter().enumerate() {
+            let lower = mac.to_ascii_lowercase();
+            if !is_mac(&lower) {
+                self.refuse(
+                    format!("{field}[{place}]"),
+                    "must be six bytes in hexadecimal with colons, such as 02:00:00:00:00:01",
+                );
+            } else if normal.contains(&lower) {
+                self.refuse(format!("{field}[{place}]"), format!("{lower} is given twice"));
+            } else {
+                normal.push(lower);
+            }
+        }
+        normal
+    }
+
+    pub(crate) fn parameters(&mut self, parameters: &BTreeMap<String, String>) {
+        if parameters.len() > PARAMETERS_MAX {
+            let given = parameters.len();
+            self.refuse("parameters", format!("must be at most {PARAMETERS_MAX}, not {given}"));
+            return;
+        }
+        for (name, value) in parameters {
+            let field = format!("parameters.{name}");
+            if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
+                let max = NAME_CHARS_MAX;
+                self.refuse("parameters", format!("names must have 1 to {max} characters"));
+            } else if value.len() > PARAMETER_BYTES_MAX {
+                self.refuse(field, format!("must be at most {PARAMETER_BYTES_MAX} bytes long"));
+            }
+        }
+    }
+
+    /// The value of an enum that must be given.
+    pub(crate) fn given<E: Named>(&mut self, field: &str, number: i32) -> Option<E> {
+        match self.optional(field, number) {
+            Some(Some(value)) => Some(value),
+            Some(None) => {
+                self.refuse(field, format!("must be given: one of {}", names::<E>()));
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// The value of an enum that may be unspecified; the outer `None` says that it was refused.
+    #[expect(
+        clippy::option_option,
+        reason = "refused, not given, given: the caller tells them apart"
+    )]
+    pub(crate) fn optional<E: Named>(&mut self, field: &str, number: i32) -> Option<Option<E>> {
+        match E::try_from(number) {
+            Ok(value) if number == 0 => {
+                let _ = value;
+                Some(None)
+            }
+            Ok(value) => Some(Some(value)),
+            Err(_) => {
+                let known = names::<E>();
+                self.refuse(field, format!("{number} is not a value of the enum: one of {known}"));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn page_size(&mut self, size: i32) -> usize {
+        match usize::try_from(size) {
+            Ok(0) => PAGE_SIZE_DEFAULT,
+            Ok(size) => size.min(PAGE_SIZE_MAX),
+            Err(_) => {
+                self.refuse("page_size", "must not be negative: 0 takes the default, 50");
+                PAGE_SIZE_DEFAULT
+            }
+        }
+    }
+
+    /// The revision that an etag stands for; `None` if none was given.
+    pub(crate) fn etag(&mut self, field: &str, etag: &str) -> Option<Revision> {
+        if etag.is_empty() {
+            return None;
+        }
+        let number = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let revision = number.and_then(|number| number.parse().ok()).map(Revision);
+        if revision.is_none() {
+            self.refuse(field, "must be an etag as the server gave it, quotes included, or empty");
+        }
+        revision
+    }
+}
+
+/// A protobuf enum whose values have names.
+pub(crate) trait Named: TryFrom<i32> + Sized {
+    /// Every name but that of zero.
+    fn names() -> Vec<&'static str>;
+}
+
+macro_rules! named {
+    ($($name:ident),*) => {
+        $(impl Named for crate::pb::$name {
+            fn names() -> Vec<&'static str> {
+                let values = (1..64).map_while(|number| Self::try_from(number).ok());
+                values.map(|value| value.as_str_name()).collect()
+            }
+        })*
+    };
+}
+
+named!(Phase, RunType, StepResolution);
+
+fn names<E: Named>() -> String {
+    E::names().join(", ")
+}
+
+fn is_mac(text: &str) -> bool {
+    let mut bytes = 0;
+    let well_formed = text.split(':').all(|byte| {
+        bytes += 1;
+        byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit())
+    });
+    well_formed && bytes == 6
+}
+
+fn wrong_label_key(key: &str) -> Option<String> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > LABEL_NAME_CHARS_MAX {
+        let max = LABEL_NAME_CHARS_MAX;
+        return Some(format!("the name of a label must have 1 to {max} characters"));
+    }
+    if !edge(name.chars().next()) || !edge(name.chars().last()) || !name.chars().all(inner) {
+        return Some(
+            "the name of a label must consist of letters, digits and, inside, '-', '_' or '.'"
+                .to_owned(),
+        );
+    }
+    let prefix = prefix?;
+    let part = |part: &str| {
+        edge(part.chars().next())
+            && edge(part.chars().last())
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    let is_domain = prefix.len() <= LABEL_PREFIX_CHARS_MAX && prefix.split('.').all(part);
+    (!is_domain)
+        .then(|| "the prefix of a label must be a domain, such as example.com/rack".to_owned())
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+
+fn refused(check: impl FnOnce(&mut Checks)) -> Vec<String> {
+    let mut checks = Checks::default();
+    check(&mut checks);
+    checks.0.into_iter().map(|wrong| format!("{}: {}", wrong.field, wrong.description)).collect()
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn label_keys_are_those_of_kubernetes() {
+    let long = "x".repeat(63);
+    for key in ["rack", "a", "r.a-c_k", "example.com/rack", "9", "Rack", &long] {
+        assert_eq!(refused(|checks| checks.labels("labels", &map(&[(key, "")]))).len(), 0, "{key}");
+    }
+    let too_long = "x".repeat(64);
+    for key in [
+        "", "-a", "a-", "a b", "\u{e4}", &too_long, "/a", "a/", "Ex.com/a", "a..b/c", "a/b/c",
+        "a\n",
+    ] {
+        assert_eq!(refused(|checks| checks.labels("labels", &map(&[(key, "")]))).len(), 1, "{key}");
+    }
+    let value = "v".repeat(257);
+    assert_eq!(
+        refused(|checks| checks.labels("labels", &map(&[("a", &value), ("b", "x\u{7}")]))),
+        [
+            "labels.a: must be at most 256 characters long",
+            "labels.b: must not contain control characters"
+        ]
+    );
+    let many: BTreeMap<_, _> = (0..65).map(|n| (format!("l{n}"), String::new())).collect();
+    assert_eq!(
+        refused(|checks| checks.labels("labels", &many)),
+        ["labels: must be at most 64, not 65"]
+    );
+}
+
+#[test]
+fn mac_addresses_are_checked_and_lowered() {
+    let macs = |texts: &[&str]| {
+        let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+        let mut normal = Vec::new();
+        let wrong = refused(|checks| normal = checks.macs("m", &texts));
+        (normal, wrong.len())
+    };
+    assert_eq!(macs(&["02:00:00:00:00:0A"]), (vec!["02:00:00:00:00:0a".to_owned()], 0));
+    for bad in ["", "02-00-00-00-00-01", "02:00:00:00:00", "02:00:00:00:00:1", "gg:00:00:00:00:01"]
+    {
+        assert_eq!(macs(&[bad]).1, 1, "{bad}");
+    }
+    assert_eq!(macs(&["02:00:00:00:00:0A", "02:00:00:00:00:0a"]).1, 1, "twice");
+    assert_eq!(macs(&[""; 33]).1, 1, "too many");
+}
+
+#[test]
+fn request_ids_and_reasons_are_bounded_and_printable() {
+    for good in ["", "0190f5fe-7c00-7a00-8000-000000000000", "try 2"] {
+        assert_eq!(refused(|checks| checks.request_id(good)).len(), 0);
+    }
+    for bad in ["a\n", "\u{e4}", &"x".repeat(129)] {
+        assert_eq!(refused(|checks| checks.request_id(bad)).len(), 1);
+    }
+    assert_eq!(refused(|checks| checks.reason("first\n\tsecond")).len(), 0);
+    for bad in ["a\u{1b}[0m", &"x".repeat(1025)] {
+        assert_eq!(refused(|checks| checks.reason(bad)).len(), 1);
+    }
+    assert_eq!(
+        refused(|checks| checks.required_reason(" \n")),
+        ["reason: must be given: it is kept in the history"]
+    );
+}
+
+#[test]
+fn enums_are_refused_by_name() {
+    use crate::pb::{RunType, StepResolution};
+    assert_eq!(
+        refused(|checks| _ = checks.optional::<RunType>("type", 42)),
+        [
+            "type: 42 is not a value of the enum: one of RUN_TYPE_REPAVE, RUN_TYPE_RMA, RUN_TYPE_REBOOT, \
+          RUN_TYPE_UPGRADE, RUN_TYPE_NET_RECONFIG, RUN_TYPE_CUSTOM"
+        ]
+    );
+    assert_eq!(
+        refused(|checks| _ = checks.given::<StepResolution>("resolution", 0)),
+        ["resolution: must be given: one of STEP_RESOLUTION_DONE, STEP_RESOLUTION_RETRY, \
+          STEP_RESOLUTION_SKIP, STEP_RESOLUTION_ABORT"]
+    );
+    let mut checks = Checks::default();
+    assert_eq!(checks.optional::<RunType>("type", 0), Some(None));
+    assert_eq!(checks.optional("type", 2), Some(Some(RunType::Rma)));
+}
+
+#[test]
+fn pages_and_etags_are_read() {
+    let mut checks = Checks::default();
+    let sizes = [0, 1, 1000, 1001, i32::MAX].map(|size| checks.page_size(size));
+    assert_eq!(sizes, [50, 1, 1000, 1000, 1000]);
+    assert_eq!(checks.etag("etag", ""), None);
+    assert_eq!(checks.etag("etag", "\"17\""), Some(Revision(17)));
+    checks.done(Some(())).unwrap();
+    assert_eq!(refused(|checks| _ = checks.page_size(-1)).len(), 1);
+    for bad in ["17", "\"\"", "\"x\"", "\"-1\"", "W/\"1\""] {
+        assert_eq!(refused(|checks| _ = checks.etag("etag", bad)).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn parameters_are_bounded() {
+    let long = "x".repeat(4097);
+    let wrong = refused(|checks| checks.parameters(&map(&[("image", &long), ("", "")])));
+    assert_eq!(
+        wrong,
+        [
+            "parameters: names must have 1 to 128 characters",
+            "parameters.image: must be at most 4096 bytes long"
+        ]
+    );
+    let many: BTreeMap<_, _> = (0..33).map(|n| (format!("p{n}"), String::new())).collect();
+    assert_eq!(
+        refused(|checks| checks.parameters(&many)),
+        ["parameters: must be at most 32, not 33"]
+    );
+}
