@@ -89,7 +89,7 @@ fn turn(before: &Run, count: u64, now: Timestamp) -> Batch {
     let entry =
         |kind, step: usize| Entry::new(kind, Actor::engine()).step(&before.steps[step].name);
     let place = usize::try_from(count % 5).unwrap_or_default();
-    let logs = if count % 4 == 0 {
+    let logs = if count.is_multiple_of(4) {
         after.log_chunks += 1;
         vec![LogChunk {
             run_id: before.id,

@@ -246,14 +246,9 @@ fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
     let mut target = Connection::open(to).map_err(|error| sqlite(to, error))?;
     let backup = Backup::new(&source, &mut target).map_err(|error| sqlite(to, error))?;
     // All pages in one step: the reader's snapshot is one revision, and the writer is not held up by it.
-    match backup.step(-1).map_err(|error| sqlite(to, error))? {
-        StepResult::Done => Ok(()),
-        _ => Err(sqlite(
-            to,
-            rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                None,
-            ),
-        )),
+    if backup.step(-1).map_err(|error| sqlite(to, error))? == StepResult::Done {
+        return Ok(());
     }
+    let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    Err(sqlite(to, rusqlite::Error::SqliteFailure(busy, None)))
 }

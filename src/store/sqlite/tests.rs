@@ -3,6 +3,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
+
 use super::*;
 use crate::model::{Actor, Entry, EntryKind, RunDelta};
 use crate::store::{MachineWrite, RunWrite, samples};
@@ -102,7 +104,8 @@ fn another_database_is_refused() {
 
 #[tokio::test]
 async fn damaged_files_are_reported_when_opened() {
-    let spoil: [(&str, fn(&Path)); 6] = [
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil); 6] = [
         ("missing", |path| std::fs::remove_file(path).unwrap()),
         ("empty", |path| std::fs::write(path, "").unwrap()),
         ("not a database", |path| std::fs::write(path, "x".repeat(9999)).unwrap()),
@@ -340,12 +343,11 @@ async fn the_file_is_readable() {
         let mut rows = query.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             for (column, name) in names.iter().enumerate() {
-                let value: rusqlite::types::Value = row.get(column).unwrap();
-                let value = match value {
-                    rusqlite::types::Value::Null => "-".to_owned(),
-                    rusqlite::types::Value::Integer(number) => number.to_string(),
-                    rusqlite::types::Value::Text(text) => text,
-                    other => format!("{other:?}"),
+                let value = match row.get_ref(column).unwrap() {
+                    ValueRef::Null => "-".to_owned(),
+                    ValueRef::Integer(number) => number.to_string(),
+                    ValueRef::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+                    ValueRef::Real(_) | ValueRef::Blob(_) => panic!("{name} is for people"),
                 };
                 text += &format!("  {name}: {value}\n");
             }
