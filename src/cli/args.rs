@@ -3,7 +3,7 @@
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::commands::{demo, import, logs, machine, plan, run, start, steer, watch};
+use super::commands::{demo, import, issues, logs, machine, plan, run, start, steer, wait, watch};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -66,7 +66,7 @@ pub(crate) struct Global {
     pub(crate) wait_for_server: bool,
     /// Deadline of one call, for example 30s
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_ms)]
-    pub(crate) timeout: u64,
+    pub(crate) request_timeout: u64,
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
@@ -93,6 +93,14 @@ pub(crate) enum Format {
     Table,
     /// More columns
     Wide,
+    /// Canonical protobuf JSON, one document
+    Json,
+    /// Canonical protobuf JSON, one object a line
+    Jsonl,
+    /// The same value as YAML
+    Yaml,
+    /// Ids only
+    Name,
 }
 
 /// How to print.
@@ -151,6 +159,10 @@ pub(crate) enum Command {
     Skip(steer::SkipArgs),
     /// Say what became of a step whose outcome is unknown
     Resolve(steer::ResolveArgs),
+    /// Wait until machines are in a state
+    Wait(wait::WaitArgs),
+    /// List what needs a look, why, and what to do next
+    Issues(issues::IssuesArgs),
     /// Play a session against a fresh server of its own and print the transcript
     Demo(demo::DemoArgs),
     /// Run the server in this process
@@ -162,32 +174,10 @@ pub(crate) enum Command {
     },
 }
 
-/// Milliseconds of a length of time: `30s`, `5m`, `1h30m`, `500ms`; a bare number is seconds.
+/// Milliseconds of a length of time: `30s`, `5m`, `1h30m`, `500ms`.
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
-    let refused = || format!("{text:?} is not a length of time such as 30s, 5m or 1h30m");
-    if let Ok(seconds) = text.parse::<u64>() {
-        return seconds.checked_mul(1000).ok_or_else(refused);
-    }
-    let mut rest = text;
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, tail) = tail.split_at(letters);
-        let unit_ms: u64 = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(refused()),
-        };
-        let number: u64 = number.parse().map_err(|_| refused())?;
-        total =
-            number.checked_mul(unit_ms).and_then(|ms| total.checked_add(ms)).ok_or_else(refused)?;
-        rest = tail;
-    }
-    if text.is_empty() { Err(refused()) } else { Ok(total) }
+    crate::plan::duration::parse(text)
+        .map_err(|error| format!("{error}, for example 30s, 5m or 1h30m"))
 }
 
 /// A `key=value` pair.
@@ -210,12 +200,11 @@ mod tests {
 
     #[test]
     fn lengths_of_time() {
-        assert_eq!(parse_ms("30"), Ok(30_000));
         assert_eq!(parse_ms("1h30m"), Ok(5_400_000));
-        assert_eq!(parse_ms("500ms"), Ok(500));
-        for wrong in ["", "m", "5 m", "-1s", "1d", "99999999999999999999h"] {
-            assert!(parse_ms(wrong).is_err(), "{wrong}");
-        }
+        assert_eq!(
+            parse_ms("30").unwrap_err(),
+            "a number in a duration needs a unit, for example 30s, 5m or 1h30m"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod commands;
 mod error;
 mod local;
 mod output;
+mod query;
 mod resolve;
 mod ui;
 mod watch;
@@ -117,7 +118,7 @@ impl Context {
             server: server.unwrap_or_else(|| "localhost:50051".to_owned()),
             actor,
             wait: global.wait_for_server,
-            timeout: Duration::from_millis(global.timeout),
+            timeout: Duration::from_millis(global.request_timeout),
         };
         let server_given = global.server.is_some();
         Self { ui: Ui::new(io, out_look, err_look), target, server_given, client: None }

@@ -9,3 +9,6 @@ pub mod hsm;
 pub mod machine;
 pub mod run;
 pub mod step;
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::metrics::Metrics;
 use crate::clock::Clock;
 
 /// Deadlines further away than this are not watched.
@@ -31,13 +32,19 @@ pub(super) struct Edge {
     /// Served once the engine has recovered.
     ready: Arc<OnceLock<Routes>>,
     clock: Arc<dyn Clock>,
+    metrics: Option<Arc<Metrics>>,
     info: Option<TcpConnectInfo>,
 }
 
 impl Edge {
     /// Nothing but `always` is served until `ready` is set.
     pub(super) fn new(always: Routes, ready: Arc<OnceLock<Routes>>, clock: Arc<dyn Clock>) -> Self {
-        Self { always, ready, clock, info: None }
+        Self { always, ready, clock, metrics: None, info: None }
+    }
+
+    /// The same, counting its calls.
+    pub(super) fn measured(self, metrics: Option<Arc<Metrics>>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The same for the calls of one connection.
@@ -85,6 +92,7 @@ where
             return Box::pin(std::future::ready(Ok(status.into_http())));
         };
         let expired = timeout.map(|timeout| (timeout, self.clock.sleep(timeout)));
+        let metrics = self.metrics.clone();
         Box::pin(async move {
             let answer = routes.call(request);
             let response = match expired {
@@ -102,6 +110,9 @@ where
                     }
                 },
             };
+            if let (Some(metrics), Ok(response)) = (metrics, &response) {
+                metrics.called(&path, code_of(response).unwrap_or(Code::Ok));
+            }
             response.map(|response| name_unknown_method(response, &path))
         })
     }
@@ -109,13 +120,19 @@ where
 
 /// Says which method is unknown: tonic's own answer is UNIMPLEMENTED without a word.
 fn name_unknown_method(response: Response<Body>, path: &str) -> Response<Body> {
-    let code = response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
-    if code != Some(Code::Unimplemented) || response.headers().contains_key("grpc-message") {
+    if code_of(&response) != Some(Code::Unimplemented)
+        || response.headers().contains_key("grpc-message")
+    {
         return response;
     }
     let path: String = path.chars().take(256).collect();
     let version = env!("CARGO_PKG_VERSION");
     Status::unimplemented(format!("bmdemo {version} has no method {path}")).into_http()
+}
+
+/// The status of an answer that is nothing but a status; a stream that fails later is not seen here.
+fn code_of(response: &Response<Body>) -> Option<Code> {
+    response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
 /// The deadline that the client has set, from the header `grpc-timeout`.

@@ -5,7 +5,26 @@ use std::path::PathBuf;
 
 use super::config::ConfigError;
 use crate::executor::EngineError;
+use crate::provider::fake::WorldError;
 use crate::store::StoreError;
+use crate::store::sqlite::OpenError;
+
+/// The database was written by a newer version.
+const EX_DATAERR: u8 = 65;
+/// There is no database.
+const EX_NOINPUT: u8 = 66;
+/// Cannot listen.
+const EX_UNAVAILABLE: u8 = 69;
+/// A bug of ours.
+const EX_SOFTWARE: u8 = 70;
+/// A file or directory cannot be created.
+const EX_CANTCREAT: u8 = 73;
+/// The database is damaged or cannot be read.
+const EX_IOERR: u8 = 74;
+/// The data directory is in use; it may be free later.
+const EX_TEMPFAIL: u8 = 75;
+/// The configuration is refused.
+const EX_CONFIG: u8 = 78;
 
 /// Why the server did not start, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +40,25 @@ pub(super) enum StartError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file or directory cannot be made.
-    #[error("cannot create {}", .path.display())]
-    Create {
-        /// Which.
+    /// The data directory or its database cannot be used.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The journal of the fake provider's world cannot be used.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// A command needs a database, and there is none.
+    #[error("there is no database {}", .path.display())]
+    NoDatabase {
+        /// Where it was looked for.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+    },
+    /// The check of a database found problems.
+    #[error("{} has {problems} problems", .path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// How many were found.
+        problems: usize,
     },
     /// Runs could not be taken up.
     #[error("cannot recover the runs")]
@@ -46,19 +77,31 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// The exit code, out of those of sysexits.h: 69 cannot listen, 70 a bug of ours, 73 cannot create a file, 74 the
-    /// store is damaged or cannot be read, 78 the configuration is refused.
+    /// The exit code, out of those of sysexits.h.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 78,
-            Self::Listen { .. } => 69,
-            Self::Create { .. } => 73,
-            Self::Recovery(EngineError::Store(_)) | Self::Store(_) => 74,
-            Self::Recovery(_) | Self::Internal { .. } => 70,
+            Self::Config(_) => EX_CONFIG,
+            Self::Listen { .. } => EX_UNAVAILABLE,
+            Self::NoDatabase { .. } => EX_NOINPUT,
+            Self::Database(OpenError::InUse { .. }) => EX_TEMPFAIL,
+            Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
+                EX_DATAERR
+            }
+            Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
+                EX_CANTCREAT
+            }
+            Self::Database(
+                OpenError::NotOurs { .. } | OpenError::Corrupt { .. } | OpenError::Sqlite { .. },
+            )
+            | Self::World(WorldError::Damaged { .. })
+            | Self::Damaged { .. }
+            | Self::Recovery(EngineError::Store(_))
+            | Self::Store(_) => EX_IOERR,
+            Self::Recovery(_) | Self::Internal { .. } => EX_SOFTWARE,
         }
     }
 
-    /// What to do about it, if there is something to say.
+    /// What to do about it, if there is something to say that the error does not.
     fn hint(&self) -> Option<String> {
         match self {
             Self::Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
@@ -67,13 +110,26 @@ impl StartError {
                     address.port()
                 ))
             }
-            Self::Create { .. } => Some(
-                "give another place with --data-dir DIR, or keep nothing with --ephemeral".into(),
-            ),
+            Self::Database(OpenError::InUse { .. }) => {
+                Some("stop the other server, or give another directory with --data-dir DIR".into())
+            }
+            Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
+                Some("give another place with --data-dir DIR, or keep nothing with --ephemeral".into())
+            }
+            Self::NoDatabase { .. } => {
+                Some("a server makes it when it first starts; --data-dir DIR says where to look".into())
+            }
             Self::Recovery(_) | Self::Store(_) => {
                 Some("bmdemo-server check says what is wrong with the database".into())
             }
-            Self::Config(_) | Self::Listen { .. } | Self::Internal { .. } => None,
+            Self::Damaged { .. } => {
+                Some("stop the server and put a backup in its place; nothing is repaired by dropping records".into())
+            }
+            Self::Config(_)
+            | Self::Listen { .. }
+            | Self::Database(_)
+            | Self::World(_)
+            | Self::Internal { .. } => None,
         }
     }
 

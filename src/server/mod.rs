@@ -7,6 +7,7 @@ mod edge;
 mod error;
 mod health;
 mod maintenance;
+mod metrics;
 mod plans;
 mod reflection;
 mod shutdown;
@@ -19,7 +20,7 @@ use std::io::Write as _;
 
 use clap::Parser as _;
 
-use self::config::{Args, Config};
+use self::config::{Args, Command, Config};
 use self::error::StartError;
 use self::shutdown::Signals;
 use self::wiring::Server;
@@ -37,7 +38,17 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    match Box::pin(run(&args)).await {
+    let mut stdout = std::io::stdout();
+    let result = match &args.command {
+        None => Box::pin(run(&args)).await,
+        Some(command) => {
+            Config::load(&args).map_err(StartError::from).and_then(|config| match command {
+                Command::Backup { file } => storage::back_up(&config, file, &mut stdout),
+                Command::Check => storage::check(&config, &mut stdout),
+            })
+        }
+    };
+    match result {
         Ok(()) => 0,
         Err(error) => {
             drop(error.report(&mut std::io::stderr().lock()));

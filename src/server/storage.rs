@@ -1,16 +1,21 @@
 //! Opens the store and the world of the fake provider: in memory, or in the data directory.
 
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::config::Storage;
+use super::config::{Config, ConfigError, Storage};
 use super::error::StartError;
 use crate::provider::fake::World;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::sqlite::{self, DATABASE_FILE, SqliteOptions, SqliteStore};
 
 /// What is kept.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
+    /// The same store, for its figures, if it is on disk.
+    pub(super) sqlite: Option<Arc<SqliteStore>>,
     /// What really happened to the machines of the fake provider.
     pub(super) world: World,
 }
@@ -19,10 +24,86 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// [`StartError`] if it cannot be created, is in use, damaged or too new.
-pub(super) fn open(storage: &Storage) -> Result<Opened, StartError> {
-    match storage {
-        Storage::Ephemeral | Storage::Dir(_) => {
-            Ok(Opened { store: Arc::new(MemoryStore::new()), world: World::in_memory() })
+pub(super) async fn open(storage: &Storage) -> Result<Opened, StartError> {
+    let dir = match storage {
+        Storage::Ephemeral => {
+            tracing::info!("everything is kept in memory: nothing survives a restart");
+            let store = Arc::new(MemoryStore::new());
+            return Ok(Opened { store, sqlite: None, world: World::in_memory() });
         }
+        Storage::Dir(dir) => dir.clone(),
+    };
+    tracing::info!(data_dir = %dir.display(), "data directory");
+    // Opening reads and checks files, long ones for long: signals are to be heard meanwhile.
+    blocking(move || {
+        // The store first: its lock keeps other servers out of the whole directory.
+        let sqlite = Arc::new(SqliteStore::open(&dir, SqliteOptions::default())?);
+        let world = World::open(&dir)?;
+        Ok(Opened { store: sqlite.clone(), sqlite: Some(sqlite), world })
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StartError::Internal {
+        what: "opening the data directory failed",
+        source: error.into(),
+    })?
+}
+
+/// The data directory of a command that needs one.
+fn data_dir(config: &Config) -> Result<&Path, StartError> {
+    match &config.storage {
+        Storage::Dir(dir) => Ok(dir),
+        Storage::Ephemeral => Err(ConfigError::Setting(
+            "with --ephemeral there is no database: give --data-dir DIR instead".to_owned(),
+        )
+        .into()),
     }
+}
+
+/// Copies the database to a new file, also while a server is using it.
+///
+/// # Errors
+/// [`StartError`] if there is no database, or the file exists or cannot be written.
+pub(super) fn back_up(config: &Config, to: &Path, out: &mut dyn Write) -> Result<(), StartError> {
+    let from = data_dir(config)?.join(DATABASE_FILE);
+    if !from.exists() {
+        return Err(StartError::NoDatabase { path: from });
+    }
+    sqlite::backup(&from, to)?;
+    said(writeln!(out, "copied {} to {}", from.display(), to.display()));
+    Ok(())
+}
+
+/// Checks the database and writes what it found.
+///
+/// # Errors
+/// [`StartError`] if there is no database, it cannot be opened, or something in it is wrong.
+pub(super) fn check(config: &Config, out: &mut dyn Write) -> Result<(), StartError> {
+    let path = data_dir(config)?.join(DATABASE_FILE);
+    if !path.exists() {
+        return Err(StartError::NoDatabase { path });
+    }
+    let report = sqlite::check(&path)?;
+    for problem in &report.problems {
+        said(writeln!(out, "{problem}"));
+    }
+    let sqlite::Report { revision, machines, runs, changes, .. } = report;
+    if !report.problems.is_empty() {
+        return Err(StartError::Damaged { path, problems: report.problems.len() });
+    }
+    said(writeln!(
+        out,
+        "{}: ok (revision {revision}, {machines} machines, {runs} runs, {changes} changes)",
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Nobody listens to the output any more: the exit code says what matters.
+fn said(written: std::io::Result<()>) {
+    drop(written);
 }

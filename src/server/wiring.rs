@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::accept::{self, Gate};
-use super::config::{Config, ConfigError, Retention, Storage};
+use super::config::{Config, ConfigError, Retention};
 use super::edge::Edge;
 use super::error::StartError;
 use super::health::Readiness;
+use super::metrics::{self, Metrics, Sources};
 use super::{maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig, probes};
@@ -50,21 +51,31 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let opened = storage::open(&config.storage)?;
-        say_where(&config.storage);
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(
+                accept::bind(address)
+                    .await
+                    .map_err(|source| StartError::Listen { address, source })?,
+            ),
+            None => None,
+        };
+        let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new()));
+        let opened = storage::open(&config.storage).await?;
 
         let readiness = Readiness::new();
         let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {
             StartError::Internal { what: "cannot serve reflection", source: error.into() }
         })?;
         let ready = Arc::new(OnceLock::new());
-        let edge = Edge::new(always.prepare(), ready.clone(), clock.clone());
+        let edge =
+            Edge::new(always.prepare(), ready.clone(), clock.clone()).measured(metrics.clone());
+        let gate = Gate::new(config.caps);
         let stop = CancellationToken::new();
         // Ends the accept loop too if what follows fails.
         let guard = stop.clone().drop_guard();
         let serving = tokio::spawn(accept::serve(
             listener,
-            Gate::new(config.caps),
+            gate.clone(),
             edge,
             config.keep,
             clock.clone(),
@@ -73,10 +84,15 @@ impl Server {
         ));
 
         let random = random(config.seed);
-        let fake = fake(&config, timing, script, opened.world, &*random, &clock);
+        let fake: Arc<dyn Provider> =
+            Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
+        let (provider, store) = match &metrics {
+            Some(metrics) => metrics.around(fake, opened.store, &clock),
+            None => (fake, opened.store),
+        };
         let engine = Engine::start(EngineConfig {
-            store: opened.store,
-            providers: vec![Arc::new(fake) as Arc<dyn Provider>],
+            store,
+            providers: vec![provider],
             plans,
             clock: clock.clone(),
             random,
@@ -87,6 +103,13 @@ impl Server {
         .map_err(StartError::Recovery)?;
         probes::start(&engine, config.probes.clone()).await.map_err(StartError::Store)?;
 
+        if let (Some(listener), Some(metrics)) = (metrics_listener, metrics) {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(url = %format!("http://{address}/metrics"), "serving metrics");
+            }
+            let sources = Sources { engine: engine.clone(), gate, sqlite: opened.sqlite };
+            tokio::spawn(metrics::serve(listener, metrics, sources, clock.clone(), stop.clone()));
+        }
         let (retention, policy) = watch::channel(config.retention);
         engine.spawn(maintenance::retain(engine.store().clone(), clock.clone(), policy));
         if !config.listen.ip().to_canonical().is_loopback() {
@@ -146,15 +169,6 @@ impl Server {
             tracing::error!(%error, "the accept loop failed");
         }
         tracing::info!("stopped");
-    }
-}
-
-fn say_where(storage: &Storage) {
-    match storage {
-        Storage::Ephemeral => {
-            tracing::info!("everything is kept in memory: nothing survives a restart");
-        }
-        Storage::Dir(dir) => tracing::info!(data_dir = %dir.display(), "data directory"),
     }
 }
 

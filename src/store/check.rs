@@ -25,8 +25,8 @@ pub(super) trait View {
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError>;
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError>;
     fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError>;
-    /// Number of log chunks stored of a run: the next offset.
-    fn log_chunks(&self, run: RunId) -> Result<u64, StoreError>;
+    /// Number of log chunks stored of a run: the next offset. `None` if the run is not stored.
+    fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError>;
 }
 
 /// What a batch that may be written replaces; in the order of the batch.
@@ -58,7 +58,7 @@ pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<He
     let mut heads = Heads::default();
     check_machines(view, batch, next, &mut heads)?;
     check_runs(view, batch, next, &mut heads)?;
-    check_logs(view, batch)?;
+    check_logs(view, batch, next)?;
     Ok(heads)
 }
 
@@ -157,26 +157,29 @@ fn check_runs(
     Ok(())
 }
 
-fn check_logs(view: &dyn View, batch: &Batch) -> Result<(), StoreError> {
-    let mut expected: Vec<(RunId, u64)> = Vec::new();
+fn check_logs(view: &dyn View, batch: &Batch, next: Revision) -> Result<(), StoreError> {
+    let conflict = |kind, run: RunId, expected, stored| {
+        Err(StoreError::Conflict { kind, id: run.to_string(), expected, stored })
+    };
+    let mut counts: Vec<(RunId, u64)> = Vec::new();
     for chunk in &batch.logs {
-        let place = match expected.iter().position(|(run, _)| *run == chunk.run_id) {
+        let run = chunk.run_id;
+        let place = match counts.iter().position(|(counted, _)| *counted == run) {
             Some(place) => place,
             None => {
-                expected.push((chunk.run_id, view.log_chunks(chunk.run_id)?));
-                expected.len() - 1
+                let inserted = || batch.runs.iter().any(|write| write.run.id == run).then_some(0);
+                let Some(stored) = view.log_chunks(run)?.or_else(inserted) else {
+                    return conflict("run", run, next, Revision(0));
+                };
+                counts.push((run, stored));
+                counts.len() - 1
             }
         };
-        let (run, next) = &mut expected[place];
-        if chunk.offset != *next {
-            return Err(StoreError::Conflict {
-                kind: "log of run",
-                id: run.to_string(),
-                expected: Revision(chunk.offset),
-                stored: Revision(*next),
-            });
+        let count = &mut counts[place].1;
+        if chunk.offset != *count {
+            return conflict("log of run", run, Revision(chunk.offset), Revision(*count));
         }
-        *next += 1;
+        *count += 1;
     }
     Ok(())
 }

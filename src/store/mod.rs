@@ -1,4 +1,4 @@
-//! What the engine asks of storage; implementations live in [`memory`] and `sqlite`.
+//! What the engine asks of storage; implementations live in [`memory`] and [`sqlite`].
 //!
 //! The database is the truth and memory a cache held by whoever owns the work. Every write is conditional on the
 //! revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
@@ -9,6 +9,9 @@ pub mod memory;
 mod page;
 #[cfg(test)]
 mod samples;
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +26,7 @@ use crate::model::{Change, Entry, HistoryRow, LogChunk, Machine, Run, RunDelta};
 pub const SCAN_ROWS_MAX: usize = 10_000;
 
 /// Most runs, most request ids and most changes of machines that one [`Store::trim`] forgets.
-pub const TRIM_ROWS_MAX: usize = 1_000;
+pub const TRIM_ROWS_MAX: usize = 256;
 
 /// Boxed future of a store call. A commit is never cheaper than one disk flush, so the box is noise.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

@@ -74,7 +74,7 @@ async fn the_log_can_be_json() {
 }
 
 /// The plan `plan/reboot` under another id, and nobody's default.
-fn a_plan(id: &str) -> String {
+pub(crate) fn a_plan(id: &str) -> String {
     let reboot =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/reboot.toml"));
     reboot.unwrap().replace("plan/reboot", id).replace("default_for", "# default_for")

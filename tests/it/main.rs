@@ -3,6 +3,8 @@
 mod accept;
 mod configuration;
 mod health;
+mod metrics;
 mod reflection;
+mod runs;
 mod shutdown;
 mod support;

@@ -5,10 +5,12 @@ use clap::{Args, Subcommand};
 use crate::pb;
 
 use super::super::Context;
-use super::super::args::{Format, OutputArgs};
+use super::super::args::OutputArgs;
 use super::super::client::PAGE_SIZE;
 use super::super::error::{About, Error, Exit};
-use super::super::output::{phase_name, write_history, write_machine, write_machines};
+use super::super::output::{phase_name, write_machine};
+use super::super::query::{Paging, Selection};
+use super::{live, register, show};
 
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
@@ -18,26 +20,46 @@ pub(crate) enum MachineCommand {
     /// Print one machine
     Get(GetArgs),
     /// Say what a machine is, why, and what to do next
-    Describe(IdArgs),
+    Describe(DescribeArgs),
+    /// Register one machine
+    Register(register::RegisterArgs),
+    /// Change what is known of a machine
+    Update(register::UpdateArgs),
+    /// Set and remove labels
+    Label(register::LabelArgs),
     /// Set the phase of a machine
     SetPhase(SetPhaseArgs),
     /// Clear NeedsIntervention after having looked
     ClearIntervention(ClearArgs),
     /// Print what happened to a machine
-    History(IdArgs),
+    History(HistoryArgs),
 }
 
 /// List machines in the order of their registration.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli list\n  bmdemo-cli machine list -o wide")]
+#[command(after_help = "Examples:
+  bmdemo-cli list
+  bmdemo-cli machine list -o wide
+  bmdemo-cli list -l rack=r1 --filter 'effective_state = IN_SERVICE' -o name
+  bmdemo-cli list --sort-by changed:desc --limit 10
+  bmdemo-cli list --watch")]
 pub(crate) struct ListArgs {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    paging: Paging,
+    /// Go on with changes as they happen, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// One machine.
+/// Print one machine.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli machine get machine-1 -o wide")]
+#[command(after_help = "Examples:
+  bmdemo-cli machine get machine-1 -o wide
+  bmdemo-cli machine get machine-1 -o json")]
 pub(crate) struct GetArgs {
     /// Machine, or the beginning of its id
     #[arg(value_name = "MACHINE")]
@@ -46,15 +68,26 @@ pub(crate) struct GetArgs {
     output: OutputArgs,
 }
 
-/// One machine.
+/// Say what a machine is, which rule gives its effective state, what its conditions are, and what to do next.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli machine describe machine-1\n  bmdemo-cli machine history machine-1"
-)]
-pub(crate) struct IdArgs {
+#[command(after_help = "Examples:\n  bmdemo-cli machine describe machine-1")]
+pub(crate) struct DescribeArgs {
     /// Machine, or the beginning of its id
     #[arg(value_name = "MACHINE")]
     machine: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Print what happened to a machine: phases, conditions, runs, operator actions.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli machine history machine-1")]
+pub(crate) struct HistoryArgs {
+    /// Machine, or the beginning of its id
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Set the phase of a machine, if its lifecycle allows it.
@@ -72,6 +105,11 @@ pub(crate) struct SetPhaseArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    /// Only if the machine has not changed since it had this etag
+    #[arg(long, value_name = "ETAG", default_value = "")]
+    if_etag: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Clear NeedsIntervention after having looked at the machine.
@@ -86,6 +124,8 @@ pub(crate) struct ClearArgs {
     /// What you found; kept in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Result<Exit, Error> {
@@ -93,6 +133,9 @@ pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Resul
         MachineCommand::List(args) => list(ctx, &args).await,
         MachineCommand::Get(args) => get(ctx, &args).await,
         MachineCommand::Describe(args) => describe(ctx, &args).await,
+        MachineCommand::Register(args) => register::register(ctx, &args).await,
+        MachineCommand::Update(args) => register::update(ctx, &args).await,
+        MachineCommand::Label(args) => register::label(ctx, &args).await,
         MachineCommand::SetPhase(args) => set_phase(ctx, &args).await,
         MachineCommand::ClearIntervention(args) => clear_intervention(ctx, &args).await,
         MachineCommand::History(args) => history(ctx, &args).await,
@@ -100,18 +143,26 @@ pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Resul
 }
 
 pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
-    let machines = ctx.client().await?.all_machines("", usize::MAX).await?;
-    print(ctx, &machines, args.output.output)
+    let filter = args.selection.to_filter()?;
+    if args.watch {
+        return live::machines(ctx, filter, args.output.output).await;
+    }
+    let mut machines = ctx.client().await?.all_machines(&filter, args.paging.fetch_max()).await?;
+    args.paging.machines(&mut machines)?;
+    show::machines(ctx, &machines, args.output.output)
 }
 
 async fn get(ctx: &mut Context, args: &GetArgs) -> Result<Exit, Error> {
     let machine = ctx.client().await?.find_machine(&args.machine).await?;
-    print(ctx, &[machine], args.output.output)
+    show::machine(ctx, &machine, args.output.output)
 }
 
-async fn describe(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
+async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error> {
     let client = ctx.client().await?;
     let machine = client.find_machine(&args.machine).await?;
+    if args.output.output.data().is_some() {
+        return show::machine(ctx, &machine, args.output.output);
+    }
     let active =
         machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
     let run = if active.is_empty() {
@@ -137,6 +188,7 @@ async fn set_phase(ctx: &mut Context, args: &SetPhaseArgs) -> Result<Exit, Error
         machine: Some(pb::Machine {
             machine_id: args.machine.clone(),
             status: Some(pb::MachineStatus { phase: phase.into(), ..pb::MachineStatus::default() }),
+            etag: args.if_etag.clone(),
             ..pb::Machine::default()
         }),
         update_mask: Some(prost_types::FieldMask { paths: vec!["status.phase".to_owned()] }),
@@ -145,7 +197,7 @@ async fn set_phase(ctx: &mut Context, args: &SetPhaseArgs) -> Result<Exit, Error
     };
     let updated = client.update_machine(request).await;
     let machine = updated.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    print(ctx, &[machine], Format::Table)
+    show::machine(ctx, &machine, args.output.output)
 }
 
 async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit, Error> {
@@ -158,10 +210,10 @@ async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit,
     };
     let cleared = client.clear_intervention(request).await;
     let machine = cleared.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    print(ctx, &[machine], Format::Wide)
+    show::machine(ctx, &machine, args.output.output)
 }
 
-async fn history(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
+async fn history(ctx: &mut Context, args: &HistoryArgs) -> Result<Exit, Error> {
     let client = ctx.client().await?;
     let machine_id = client.find_machine(&args.machine).await?.machine_id;
     let mut entries = Vec::new();
@@ -179,19 +231,11 @@ async fn history(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
             break;
         }
     }
-    let look = ctx.ui.look;
-    write_history(ctx.ui.out(), look, &entries)?;
-    Ok(Exit::Ok)
-}
-
-fn print(ctx: &mut Context, machines: &[pb::Machine], format: Format) -> Result<Exit, Error> {
-    let look = ctx.ui.look;
-    write_machines(ctx.ui.out(), look, machines, format == Format::Wide)?;
-    Ok(Exit::Ok)
+    show::history(ctx, &entries, args.output.output)
 }
 
 /// A phase by its name, in either case, with or without its prefix.
-fn parse_phase(text: &str) -> Result<pb::Phase, Error> {
+pub(crate) fn parse_phase(text: &str) -> Result<pb::Phase, Error> {
     let upper = text.to_ascii_uppercase().replace('-', "_");
     let full = if upper.starts_with("PHASE_") { upper } else { format!("PHASE_{upper}") };
     match pb::Phase::from_str_name(&full) {

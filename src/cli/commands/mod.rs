@@ -2,12 +2,17 @@
 
 pub(crate) mod demo;
 pub(crate) mod import;
+pub(crate) mod issues;
+pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod plan;
+pub(crate) mod register;
 pub(crate) mod run;
+pub(crate) mod show;
 pub(crate) mod start;
 pub(crate) mod steer;
+pub(crate) mod wait;
 pub(crate) mod watch;
 
 use crate::pb::RunType;
@@ -40,6 +45,8 @@ pub(crate) async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit
         Command::Retry(args) => steer::retry(ctx, &args).await,
         Command::Skip(args) => steer::skip(ctx, &args).await,
         Command::Resolve(args) => steer::resolve(ctx, &args).await,
+        Command::Wait(args) => wait::machines(ctx, &args).await,
+        Command::Issues(args) => issues::issues(ctx, &args).await,
         Command::Demo(args) => demo::demo(ctx, &args).await,
         Command::Serve { args: _ } => Err(Error::usage(
             "serve must be the first word of the command line",

@@ -8,8 +8,10 @@ use crate::pb;
 use crate::plan::{SourceFile, compile, render};
 
 use super::super::Context;
+use super::super::args::OutputArgs;
 use super::super::error::{About, Error, Exit};
-use super::super::output::{write_plan, write_plans};
+use super::super::output::write_plan;
+use super::show;
 
 /// Commands on plans.
 #[derive(Debug, Subcommand)]
@@ -25,7 +27,10 @@ pub(crate) enum PlanCommand {
 /// List the plans that the server can run.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli plans")]
-pub(crate) struct ListArgs {}
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+}
 
 /// One plan.
 #[derive(Debug, Args)]
@@ -34,6 +39,8 @@ pub(crate) struct DescribeArgs {
     /// Plan, with or without plan/
     #[arg(value_name = "PLAN")]
     plan: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Check plan files with the rules of the build, without a server.
@@ -53,17 +60,18 @@ pub(crate) async fn plan(ctx: &mut Context, command: PlanCommand) -> Result<Exit
     }
 }
 
-pub(crate) async fn list(ctx: &mut Context, _args: &ListArgs) -> Result<Exit, Error> {
+pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
     let plans = ctx.client().await?.all_plans().await?;
-    let look = ctx.ui.look;
-    write_plans(ctx.ui.out(), look, &plans)?;
-    Ok(Exit::Ok)
+    show::plans(ctx, &plans, args.output.output)
 }
 
 async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error> {
     let client = ctx.client().await?;
     let found = client.get_plan(pb::GetPlanRequest { plan_id: args.plan.clone() }).await;
     let plan = found.map_err(|error| error.about(About::Plan(args.plan.clone())))?;
+    if args.output.output.data().is_some() {
+        return show::plans(ctx, &[plan], args.output.output);
+    }
     let look = ctx.ui.look;
     write_plan(ctx.ui.out(), look, &plan)?;
     Ok(Exit::Ok)

@@ -5,11 +5,12 @@ use clap::{Args, Subcommand};
 use crate::pb;
 
 use super::super::Context;
-use super::super::args::{Format, OutputArgs};
+use super::super::args::OutputArgs;
 use super::super::client::PAGE_SIZE;
 use super::super::error::{Error, Exit};
-use super::super::output::{write_history, write_run, write_runs};
-use super::{logs, start, steer, watch};
+use super::super::output::write_run;
+use super::super::query::{Paging, quoted};
+use super::{live, logs, show, start, steer, wait, watch};
 
 /// Commands on runs.
 #[derive(Debug, Subcommand)]
@@ -21,7 +22,7 @@ pub(crate) enum RunCommand {
     /// Print one run
     Get(GetArgs),
     /// Say where a run is, why it waits or failed, and what to do next
-    Describe(IdArgs),
+    Describe(DescribeArgs),
     /// Watch a run until it ends
     Watch(watch::WatchArgs),
     /// Print what the steps of a run printed
@@ -41,13 +42,30 @@ pub(crate) enum RunCommand {
     /// Say what became of a step whose outcome is unknown
     Resolve(steer::ResolveArgs),
     /// Print what happened in a run
-    History(IdArgs),
+    History(HistoryArgs),
+    /// Wait until runs have ended
+    Wait(wait::RunWaitArgs),
 }
 
 /// List runs in the order of their creation.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli runs\n  bmdemo-cli run list -o wide")]
+#[command(after_help = "Examples:
+  bmdemo-cli runs
+  bmdemo-cli run list --filter 'phase = RUNNING' -o wide
+  bmdemo-cli runs --machine machine-1 --sort-by created:desc --limit 5
+  bmdemo-cli runs --watch -o jsonl")]
 pub(crate) struct ListArgs {
+    /// Filter that the server evaluates, for example 'phase = FAILED'
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
+    /// Only runs on this machine
+    #[arg(short, long, value_name = "MACHINE")]
+    machine: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
+    /// Go on with changes as they happen, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -63,15 +81,28 @@ pub(crate) struct GetArgs {
     output: OutputArgs,
 }
 
-/// One run.
+/// Say where a run is, why it waits or failed, and what to do next.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli run describe 0190f5fe\n  bmdemo-cli run history 0190f5fe"
-)]
-pub(crate) struct IdArgs {
+#[command(after_help = "Examples:
+  bmdemo-cli run describe 0190f5fe
+  bmdemo-cli run describe 0190f5fe -o yaml")]
+pub(crate) struct DescribeArgs {
     /// Run, or the beginning of its id
     #[arg(value_name = "RUN")]
     run: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Print what happened in a run: transitions, attempts, operator actions.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli run history 0190f5fe")]
+pub(crate) struct HistoryArgs {
+    /// Run, or the beginning of its id
+    #[arg(value_name = "RUN")]
+    run: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) async fn run(ctx: &mut Context, command: RunCommand) -> Result<Exit, Error> {
@@ -90,27 +121,46 @@ pub(crate) async fn run(ctx: &mut Context, command: RunCommand) -> Result<Exit, 
         RunCommand::Skip(args) => steer::skip(ctx, &args).await,
         RunCommand::Resolve(args) => steer::resolve(ctx, &args).await,
         RunCommand::History(args) => history(ctx, &args).await,
+        RunCommand::Wait(args) => wait::runs(ctx, &args).await,
     }
 }
 
 pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
-    let runs = ctx.client().await?.all_runs("", usize::MAX).await?;
-    print(ctx, &runs, args.output.output)
+    let client = ctx.client().await?;
+    let mut terms = Vec::new();
+    if let Some(machine) = &args.machine {
+        terms.push(format!("machine_id = {}", quoted(machine)));
+    }
+    match &args.filter {
+        Some(filter) if terms.is_empty() => terms.push(filter.clone()),
+        Some(filter) => terms.push(format!("({filter})")),
+        None => {}
+    }
+    let filter = terms.join(" AND ");
+    if args.watch {
+        return live::runs(ctx, filter, args.output.output).await;
+    }
+    let mut runs = client.all_runs(&filter, args.paging.fetch_max()).await?;
+    args.paging.runs(&mut runs)?;
+    show::runs(ctx, &runs, args.output.output)
 }
 
 async fn get(ctx: &mut Context, args: &GetArgs) -> Result<Exit, Error> {
     let run = ctx.client().await?.find_run(&args.run).await?;
-    print(ctx, &[run], args.output.output)
+    show::run(ctx, &run, args.output.output)
 }
 
-async fn describe(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
+async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error> {
     let run = ctx.client().await?.find_run(&args.run).await?;
+    if args.output.output.data().is_some() {
+        return show::run(ctx, &run, args.output.output);
+    }
     let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
     write_run(ctx.ui.out(), look, &run, now_ms)?;
     Ok(Exit::Ok)
 }
 
-async fn history(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
+async fn history(ctx: &mut Context, args: &HistoryArgs) -> Result<Exit, Error> {
     let client = ctx.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let mut entries = Vec::new();
@@ -125,13 +175,5 @@ async fn history(ctx: &mut Context, args: &IdArgs) -> Result<Exit, Error> {
             break;
         }
     }
-    let look = ctx.ui.look;
-    write_history(ctx.ui.out(), look, &entries)?;
-    Ok(Exit::Ok)
-}
-
-fn print(ctx: &mut Context, runs: &[pb::Run], format: Format) -> Result<Exit, Error> {
-    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
-    write_runs(ctx.ui.out(), look, runs, now_ms, format == Format::Wide)?;
-    Ok(Exit::Ok)
+    show::history(ctx, &entries, args.output.output)
 }

@@ -5,8 +5,9 @@ use clap::{Args, ValueEnum};
 use crate::pb;
 
 use super::super::Context;
+use super::super::args::OutputArgs;
 use super::super::error::{Error, Exit};
-use super::super::output::write_runs;
+use super::show;
 use super::start::watch_or_detach;
 
 /// A run, and why.
@@ -21,6 +22,8 @@ pub(crate) struct ReasonArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// A run, and why it must be.
@@ -33,6 +36,8 @@ pub(crate) struct RequiredReasonArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// A run to repeat.
@@ -67,6 +72,8 @@ pub(crate) struct SkipArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// What became of a step.
@@ -87,6 +94,8 @@ pub(crate) struct ResolveArgs {
     /// How you know; kept in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// What to do about a step whose outcome is unknown.
@@ -114,7 +123,7 @@ pub(crate) async fn cancel(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
             ..pb::CancelRunRequest::default()
         })
         .await?;
-    print(ctx, &run)?;
+    show::run(ctx, &run, args.output.output)?;
     if run.finished_at.is_none() {
         let id = &run.run_id;
         ctx.ui.note(&format!(
@@ -136,7 +145,7 @@ pub(crate) async fn abort(ctx: &mut Context, args: &RequiredReasonArgs) -> Resul
             ..pb::AbortRunRequest::default()
         })
         .await?;
-    print(ctx, &run)?;
+    show::run(ctx, &run, args.output.output)?;
     let id = &run.machine_id;
     ctx.ui.note(&format!(
         "{id} is blocked until you have looked: bmdemo-cli machine clear-intervention {id} --reason \"what you found\""
@@ -156,7 +165,7 @@ pub(crate) async fn pause(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, 
             ..pb::PauseRunRequest::default()
         })
         .await?;
-    print(ctx, &run)?;
+    show::run(ctx, &run, args.output.output)?;
     ctx.ui.note(&format!("Let it go on with: bmdemo-cli resume {}", run.run_id));
     Ok(Exit::Ok)
 }
@@ -173,7 +182,7 @@ pub(crate) async fn resume(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
             ..pb::ResumeRunRequest::default()
         })
         .await?;
-    print(ctx, &run)?;
+    show::run(ctx, &run, args.output.output)?;
     Ok(Exit::Ok)
 }
 
@@ -201,7 +210,7 @@ pub(crate) async fn skip(ctx: &mut Context, args: &SkipArgs) -> Result<Exit, Err
             ..pb::SkipStepRequest::default()
         })
         .await?;
-    print(ctx, &run)?;
+    show::run(ctx, &run, args.output.output)?;
     Ok(Exit::Ok)
 }
 
@@ -224,12 +233,6 @@ pub(crate) async fn resolve(ctx: &mut Context, args: &ResolveArgs) -> Result<Exi
         ..pb::ResolveStepRequest::default()
     };
     let run = client.resolve_step(request).await?;
-    print(ctx, &run)?;
+    show::run(ctx, &run, args.output.output)?;
     Ok(Exit::Ok)
-}
-
-fn print(ctx: &mut Context, run: &pb::Run) -> Result<(), Error> {
-    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
-    write_runs(ctx.ui.out(), look, std::slice::from_ref(run), now_ms, false)?;
-    Ok(())
 }

@@ -143,7 +143,8 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
     Ok(())
 }
 
-fn next_for_machine(
+/// The command that helps a machine on, if one does.
+pub(super) fn next_for_machine(
     machine: &pb::Machine,
     status: &pb::MachineStatus,
     run: Option<&pb::Run>,

@@ -134,7 +134,7 @@ fn rpc_hint(status: &Status, about: &super::super::error::About) -> Option<Strin
         }
         (Code::NotFound, About::Run(_)) => Some("see the runs with: bmdemo-cli runs".to_owned()),
         (Code::NotFound, About::Plan(_)) => Some("see the plans with: bmdemo-cli plans".to_owned()),
-        (Code::DeadlineExceeded, _) => Some("give it more time with --timeout".to_owned()),
+        (Code::DeadlineExceeded, _) => Some("give it more time with --request-timeout".to_owned()),
         (Code::Unavailable, _) => Some("the server is away or shutting down; try again".to_owned()),
         (Code::Unimplemented, _) => {
             Some("the server is older than this client; see bmdemo-cli doctor".to_owned())

@@ -6,7 +6,7 @@ use crate::pb;
 
 use super::text::{
     Look, Meaning, condition_name, effective_name, padded, phase_name, run_phase_name,
-    run_type_name, sanitized, width,
+    run_type_name, sanitized, wait_reason_name, width,
 };
 use super::time::{elapsed_text, instant};
 
@@ -34,18 +34,27 @@ fn write_columns(
     }
     let heading: Vec<Cell> =
         headers.iter().map(|(name, _)| ((*name).to_owned(), Meaning::Strong)).collect();
-    for row in std::iter::once(&heading).chain(rows) {
-        let mut line = String::new();
-        for (index, (text, meaning)) in row.iter().enumerate() {
-            line.push_str(&look.paint(*meaning, text));
-            if index + 1 < row.len() {
-                let used = width(text);
-                line.extend(std::iter::repeat_n(' ', widths[index].saturating_sub(used) + gap));
-            }
+    std::iter::once(&heading)
+        .chain(rows)
+        .try_for_each(|row| write_row(out, look, row, &widths, gap))
+}
+
+fn write_row(
+    out: &mut dyn Write,
+    look: Look,
+    row: &[Cell],
+    widths: &[usize],
+    gap: usize,
+) -> io::Result<()> {
+    let mut line = String::new();
+    for (index, (text, meaning)) in row.iter().enumerate() {
+        line.push_str(&look.paint(*meaning, text));
+        if index + 1 < row.len() {
+            let used = width(text);
+            line.extend(std::iter::repeat_n(' ', widths[index].saturating_sub(used) + gap));
         }
-        writeln!(out, "{line}")?;
     }
-    Ok(())
+    writeln!(out, "{line}")
 }
 
 /// Least widths of the import table: id and MAC address.
@@ -134,6 +143,17 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool) -> Vec<Cell> {
     row
 }
 
+/// Writes one row of the machine table, for streams: columns have their least widths.
+pub(crate) fn write_machine_row(
+    out: &mut dyn Write,
+    look: Look,
+    machine: &pb::Machine,
+    wide: bool,
+) -> io::Result<()> {
+    let row = machine_row(look, machine, wide);
+    write_row(out, look, &row, &[13, 14, 14, 10, 11, 36, 0], 1)
+}
+
 /// Value of one signal, `None` if it was never observed.
 pub(crate) fn condition(status: &pb::MachineStatus, kind: pb::ConditionType) -> Option<bool> {
     status
@@ -203,6 +223,19 @@ pub(crate) fn run_ms(run: &pb::Run, now_ms: Option<u64>) -> Option<i64> {
     Some(instant(run.finished_at.as_ref()).or(now)? - start)
 }
 
+/// Columns of the run table with their least widths; `-o wide` adds the last two.
+const RUN_COLUMNS: [(&str, usize); 9] = [
+    ("RUN_ID", 36),
+    ("MACHINE", 13),
+    ("TYPE", 12),
+    ("PLAN", 17),
+    ("PHASE", 9),
+    ("STEPS", 5),
+    ("DURATION", 8),
+    ("STEP", 12),
+    ("WAITING", 0),
+];
+
 /// Writes the table of runs. Runs that are still going show the time taken until `now_ms`.
 pub(crate) fn write_runs(
     out: &mut dyn Write,
@@ -211,44 +244,43 @@ pub(crate) fn write_runs(
     now_ms: u64,
     wide: bool,
 ) -> io::Result<()> {
-    let mut headers = vec![
-        ("RUN_ID", 36),
-        ("MACHINE", 13),
-        ("TYPE", 12),
-        ("PLAN", 17),
-        ("PHASE", 9),
-        ("STEPS", 5),
-        ("DURATION", 0),
+    let headers = if wide { &RUN_COLUMNS[..] } else { &RUN_COLUMNS[..7] };
+    let rows: Vec<Vec<Cell>> = runs.iter().map(|run| run_row(run, now_ms, wide)).collect();
+    write_columns(out, look, headers, 1, &rows)
+}
+
+/// Writes one row of the run table, for streams: columns have their least widths.
+pub(crate) fn write_run_row(
+    out: &mut dyn Write,
+    look: Look,
+    run: &pb::Run,
+    now_ms: u64,
+    wide: bool,
+) -> io::Result<()> {
+    write_row(out, look, &run_row(run, now_ms, wide), &RUN_COLUMNS.map(|(_, least)| least), 1)
+}
+
+fn run_row(run: &pb::Run, now_ms: u64, wide: bool) -> Vec<Cell> {
+    let (done, all) = steps_done(run);
+    let duration = run_ms(run, Some(now_ms)).map_or_else(|| "-".to_owned(), elapsed_text);
+    let mut row = vec![
+        cell(&run.run_id),
+        cell(&run.machine_id),
+        cell(&run_type_name(run.r#type)),
+        cell(&run.plan_id),
+        (run_phase_name(run.phase), run_meaning(run.phase)),
+        cell(&format!("{done}/{all}")),
+        cell(&duration),
     ];
     if wide {
-        headers.extend([("STEP", 0), ("WAITING", 0)]);
+        let step = if run.current_step.is_empty() { "-" } else { &run.current_step };
+        let waiting = run
+            .waiting
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |waiting| wait_reason_name(waiting.reason));
+        row.extend([cell(step), cell(&waiting)]);
     }
-    let rows: Vec<Vec<Cell>> = runs
-        .iter()
-        .map(|run| {
-            let (done, all) = steps_done(run);
-            let duration = run_ms(run, Some(now_ms)).map_or_else(|| "-".to_owned(), elapsed_text);
-            let mut row = vec![
-                cell(&run.run_id),
-                cell(&run.machine_id),
-                cell(&run_type_name(run.r#type)),
-                cell(&run.plan_id),
-                (run_phase_name(run.phase), run_meaning(run.phase)),
-                cell(&format!("{done}/{all}")),
-                cell(&duration),
-            ];
-            if wide {
-                let step = if run.current_step.is_empty() { "-" } else { &run.current_step };
-                let waiting = run.waiting.as_ref().map_or_else(
-                    || "-".to_owned(),
-                    |waiting| super::text::wait_reason_name(waiting.reason),
-                );
-                row.extend([cell(step), cell(&waiting)]);
-            }
-            row
-        })
-        .collect();
-    write_columns(out, look, &headers, 1, &rows)
+    row
 }
 
 /// Writes any table whose cells carry no colour.

@@ -149,7 +149,7 @@ pub(crate) fn multiline(text: &str) -> String {
 }
 
 /// C0 and C1 controls, separators of lines and paragraphs, and whatever reorders, joins or hides text unseen.
-fn is_unsafe(c: char) -> bool {
+pub(super) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'

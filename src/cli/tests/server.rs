@@ -342,11 +342,46 @@ fn plans() -> Vec<pb::Plan> {
     ]
 }
 
-/// Just enough of filters for the tests: terms `key=value` joined by AND.
-fn matches(filter: &str, pairs: &[(&str, &str)]) -> bool {
+/// The server's own filters over the few fields that the tests name.
+fn matches_machine(filter: &str, machine: &pb::Machine) -> bool {
+    let status = machine.status.clone().unwrap_or_default();
+    any_of(filter, |field, operator, value| match (field, operator) {
+        ("machine_id", "=") => machine.machine_id == value,
+        ("active_run_id", "=") => status.active_run_id == value,
+        ("revision", ">") => machine.revision > value.parse().unwrap(),
+        (field, "=") if field.starts_with("labels.") => {
+            machine.labels.get(&field["labels.".len()..]).is_some_and(|label| label == value)
+        }
+        (field, "=") if field.starts_with("conditions.") => {
+            status.conditions.iter().any(|condition| {
+                super::super::output::condition_name(condition.r#type)
+                    == field["conditions.".len()..]
+                    && condition.status.to_string() == value
+            })
+        }
+        _ => panic!("the test server knows no {field} {operator} {value}"),
+    })
+}
+
+fn matches_run(filter: &str, run: &pb::Run) -> bool {
+    any_of(filter, |field, _, value| match field {
+        "run_id" => run.run_id == value,
+        "machine_id" => run.machine_id == value,
+        "phase" => super::super::output::run_phase_name(run.phase) == value,
+        _ => panic!("the test server knows no {field}"),
+    })
+}
+
+/// AND of ORs of comparisons, each perhaps after NOT; no parentheses inside parentheses.
+fn any_of(filter: &str, is: impl Fn(&str, &str, &str) -> bool) -> bool {
     filter.split(" AND ").map(str::trim).filter(|term| !term.is_empty()).all(|term| {
-        let (key, value) = term.split_once('=').unwrap();
-        pairs.contains(&(key, value.trim_matches('"')))
+        term.trim_matches(['(', ')']).split(" OR ").any(|term| {
+            let (negated, term) =
+                term.strip_prefix("NOT ").map_or((false, term), |term| (true, term));
+            let at = term.find(['=', '>']).unwrap();
+            let value = term[at + 1..].trim().trim_matches('"');
+            is(term[..at].trim(), &term[at..=at], value) != negated
+        })
     })
 }
 
@@ -389,15 +424,8 @@ impl pb::machine_service_server::MachineService for Server {
     ) -> Result<Response<pb::ListMachinesResponse>, Status> {
         let request = request.into_inner();
         let world = self.world();
-        let matching = world.machines.iter().filter(|machine| {
-            let mut pairs = vec![("machine_id".to_owned(), machine.machine_id.clone())];
-            pairs.extend(
-                machine.labels.iter().map(|(key, value)| (format!("labels.{key}"), value.clone())),
-            );
-            let pairs: Vec<(&str, &str)> =
-                pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            matches(&request.filter, &pairs)
-        });
+        let matching =
+            world.machines.iter().filter(|machine| matches_machine(&request.filter, machine));
         let from: usize = request.page_token.parse().unwrap_or(0);
         let size = usize::try_from(request.page_size).unwrap();
         let machines: Vec<_> = matching.clone().skip(from).take(size).cloned().collect();
@@ -565,8 +593,7 @@ impl pb::run_service_server::RunService for Server {
     ) -> Result<Response<pb::ListRunsResponse>, Status> {
         let filter = request.into_inner().filter;
         let world = self.world();
-        let runs =
-            world.runs.iter().filter(|run| matches(&filter, &[("machine_id", &run.machine_id)]));
+        let runs = world.runs.iter().filter(|run| matches_run(&filter, run));
         Ok(Response::new(pb::ListRunsResponse {
             runs: runs.cloned().collect(),
             ..Default::default()
@@ -599,7 +626,7 @@ impl pb::run_service_server::RunService for Server {
         let server = self.clone();
         tokio::spawn(async move {
             let mut revision = server.revision.subscribe();
-            let wanted = |run: &pb::Run| matches(&request.filter, &[("run_id", &run.run_id)]);
+            let wanted = |run: &pb::Run| matches_run(&request.filter, run);
             let mut sent = 0;
             let mut from = request.resume_from;
             let (mut pending, limit) = {

@@ -174,3 +174,46 @@ fn the_whole_help() {
     collect(&mut command, "bmdemo-cli", &mut text);
     crate::assert_golden!("cli_help", text);
 }
+
+#[tokio::test]
+async fn the_same_answer_in_every_form() {
+    let server = Server::start().await;
+    client("import 12").on(&server).run().await;
+    let mut transcript = String::new();
+    for line in [
+        "machine label machine-2 rack=r1 role-",
+        "machine register node-7 --mac 02:00:00:00:AA:07 --label rack=r1 --cluster c1",
+        "list -l rack=r1",
+        "list -l rack=r1 -o name",
+        "machine get machine-2 -o json",
+        "machine get machine-2 -o yaml",
+        "list -l rack=r1 -o jsonl",
+        "list --sort-by id:desc --limit 3",
+        "list --sort-by weight",
+        "plan list -o name",
+        "runs -o json",
+        "machine history machine-1 -o jsonl",
+        "wait machine-1 machine-2 --for phase=FACTORY_READY",
+        "wait machine-1 --for effective=IN_SERVICE --timeout 1ms",
+        "wait machine-1 --for sunshine",
+        "issues",
+    ] {
+        let output = client(line).on(&server).run().await;
+        transcript.push_str(&format!("$ bmdemo-cli {line}\n{output}\n"));
+    }
+    crate::assert_golden!("cli_forms", transcript);
+}
+
+#[tokio::test]
+async fn issues_say_why_and_what_next() {
+    let server = Server::start().await;
+    client("import 3").on(&server).run().await;
+    server.behave("machine-1", Behaviour::Fail("repave"));
+    server.behave("machine-3", Behaviour::Hold("wipe"));
+    client("repave machine-1").on(&server).run().await;
+    client("rma machine-3").on(&server).run().await;
+    let output = client("issues").on(&server).run().await;
+    let names = client("issues -o name").on(&server).run().await;
+    assert_eq!(names.stdout, "machine-1\nmachine-3\n");
+    crate::assert_golden!("cli_issues", output.to_string());
+}

@@ -88,7 +88,7 @@ impl FakeProvider {
         if planned == Planned::Effect
             && let Err(refused) = effect.admit(machine, now_ms, self.seed)
         {
-            planned = Planned::Failure(Failure::of(&refused));
+            planned = Planned::Failure(Box::new(Failure::of(&refused)));
         }
         let lasts_ms = match (&planned, fault) {
             (Planned::Failure(_), _) if !at_its_end => 0,

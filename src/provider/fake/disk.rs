@@ -73,6 +73,9 @@ impl Queue {
     }
 }
 
+/// Operations of each machine that are kept in memory: three runs of five steps.
+const REMEMBERED_OPERATIONS: usize = 16;
+
 /// The open file.
 pub(super) struct Disk {
     path: PathBuf,
@@ -106,7 +109,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read")(error)),
         };
-        let mut state = State::default();
+        let mut state = State::bounded(REMEMBERED_OPERATIONS);
         let extent = journal::replay(&path, &bytes, &mut state)?;
         let file = options().create(true).append(true).open(&path).map_err(failed("open"))?;
         let torn_bytes = bytes.len() - extent.good_bytes;

@@ -162,7 +162,7 @@ pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Plan
     let action = action.as_str();
     let failure = error(class, format!("simulated failure of {action} on {id}"))
         .seen(format!("{action} done"), format!("{action} failed before it changed anything"));
-    Planned::Failure(Failure::of(&failure))
+    Planned::Failure(Box::new(Failure::of(&failure)))
 }
 
 /// The end of a call that fails or hangs by itself, whatever it asks.

@@ -4,6 +4,9 @@
 //! operation that was taken goes on and ends by itself, in world time, and its [ledger](World::ledger) can accuse the
 //! engine of what it did. Faults come from a [`Script`], or by [`Chaos`] from a seed; nothing else is random.
 //!
+//! Simulations in virtual time use a world in memory, where nothing waits but on the clock. The journal of a world on
+//! disk is flushed by a thread: a paused runtime that waits for it moves its clock on meanwhile.
+//!
 //! What a call comes to is decided and recorded in one go when its future is first polled; a future that is dropped
 //! later has happened all the same.
 

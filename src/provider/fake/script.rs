@@ -20,6 +20,10 @@ pub const RULES_MAX: usize = 1_024;
 /// | `call` | `act`, `observe`, `verify`, `stop`, `fence` or `probe` | as the fault needs |
 /// | `times` | how often the rule is used, then it is used up | always |
 /// | `p` | probability from 0 to 1, drawn from the seed | 1 |
+///
+/// How often a rule was used is part of the world, and survives the engine. An *act* that only repeats one that the
+/// world has, or that is fenced off, uses no rule; one that is never made because the machine is already so uses none
+/// either.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Script {
     rules: Vec<Rule>,

@@ -15,10 +15,6 @@ use crate::ids::{Epoch, MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::provider::{ProviderError, ProviderErrorKind};
 
-/// Operations remembered per machine: 200 runs of five steps. An engine asks only about those of a machine's active
-/// run, so what is forgotten beyond this is never asked for.
-pub(super) const OPERATIONS_MAX: usize = 1_024;
-
 /// Run ids remembered per machine, to count runs.
 const RUNS_MAX: usize = 32;
 
@@ -55,7 +51,7 @@ pub(super) enum Planned {
     /// It says so, and it is not so.
     Lie,
     /// It fails without effect.
-    Failure(Failure),
+    Failure(Box<Failure>),
 }
 
 /// A failure of an operation.
@@ -263,6 +259,8 @@ impl Machine {
 /// The world.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// Most operations remembered of a machine; `None` for all.
+    operations_max: Option<usize>,
     machines: BTreeMap<MachineId, Machine>,
     rules: BTreeMap<String, u32>,
     started: u64,
@@ -272,6 +270,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// A world in which nothing has happened, which forgets all but the latest operations of each machine.
+    pub(super) fn bounded(operations_max: usize) -> Self {
+        Self { operations_max: Some(operations_max.max(1)), ..Self::default() }
+    }
+
     /// Carries out a record. One about a machine whose name is no id is skipped: nobody can ask for it.
     pub(super) fn apply(&mut self, record: Record) {
         self.recorded += 1;
@@ -300,13 +303,14 @@ impl State {
                 self.started += 1;
                 operation.order = self.started;
                 operation.recorded = recorded;
+                let operations_max = self.operations_max;
                 if let Some(machine) = self.entry(&machine) {
                     operation.fence = machine.fence;
                     machine.operations_started = operation.number;
                     let at_once = operation.until_ms <= operation.started_at_ms;
                     let at_ms = operation.started_at_ms;
                     machine.operations.push_back(*operation);
-                    if machine.operations.len() > OPERATIONS_MAX {
+                    if operations_max.is_some_and(|max| machine.operations.len() > max) {
                         machine.operations.pop_front();
                     }
                     if at_once {

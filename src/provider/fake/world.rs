@@ -128,10 +128,20 @@ impl Anchor {
 }
 
 impl World {
-    /// A world that lives as long as the last handle to it. No threads, no files.
+    /// A world that lives as long as the last handle to it and remembers every operation, for tests and simulations.
+    /// No threads, no files.
     #[must_use]
     pub fn in_memory() -> Self {
         Self { handle: Arc::new(Handle { shared: Arc::default(), writer: None }) }
+    }
+
+    /// As [`World::in_memory`], but only the latest `operations_max` operations of each machine are remembered: for a
+    /// server that runs long. An engine asks about the operation in flight, or the one before it.
+    #[must_use]
+    pub fn in_memory_bounded(operations_max: usize) -> Self {
+        let core = Core { state: State::bounded(operations_max), ..Core::default() };
+        let shared = Arc::new(Shared { core: Mutex::new(core), work: Condvar::new() });
+        Self { handle: Arc::new(Handle { shared, writer: None }) }
     }
 
     /// The world of a data directory, kept in the file [`JOURNAL_FILE`](super::JOURNAL_FILE) and a thread that writes
@@ -174,8 +184,8 @@ impl World {
 
     /// Every remembered operation, in the order in which they began.
     ///
-    /// Operations whose time has come are ended first. At most the latest 1,024 operations of a machine are
-    /// remembered.
+    /// Operations whose time has come are ended first. A world on disk remembers the latest 16 operations of each
+    /// machine; [`read_ledger`](super::read_ledger) reads those that are still in its journal.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
         let mut core = self.lock();

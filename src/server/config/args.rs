@@ -89,9 +89,17 @@ pub(crate) enum Command {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 ended as asked, 2 usage, 65 the database was written by a newer version, 69 cannot listen,
-70 a bug of ours, 73 cannot create a file or directory, 74 the database is damaged or cannot be read,
-75 the data directory is in use by another server, 78 the configuration is refused.";
+Exit codes:
+   0  ended as asked
+   2  usage
+  65  the database was written by a newer version
+  66  there is no database to back up or check
+  69  cannot listen
+  70  a bug of ours
+  73  cannot create a file or directory
+  74  the database is damaged or cannot be read
+  75  the data directory is in use by another server
+  78  the configuration is refused";
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {

@@ -201,7 +201,8 @@ impl View for State {
         Ok(self.owners.get(machine).copied())
     }
 
-    fn log_chunks(&self, run: RunId) -> Result<u64, StoreError> {
-        Ok(self.logs.get(&run).map_or(0, |chunks| chunks.len() as u64))
+    fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError> {
+        let chunks = self.logs.get(&run).map_or(0, |chunks| chunks.len() as u64);
+        Ok(self.run_ids.contains_key(&run).then_some(chunks))
     }
 }

@@ -16,8 +16,9 @@ fn journal(dir: &Path) -> Vec<u8> {
 
 /// Twenty repave-joins, each operation in a flush of its own; the ledger.
 async fn twenty_runs(dir: &Path) -> Vec<LedgerEntry> {
-    let fixture = fixture(dir, Timing::Zero);
+    let mut fixture = fixture(dir, Timing::Zero);
     for run in 0..20 {
+        fixture.target = target(&format!("machine-{run}"));
         fixture.repave_join(run).await;
     }
     fixture.provider.world().ledger()
@@ -30,7 +31,8 @@ async fn a_world_is_the_same_after_a_restart() {
     assert_eq!(before.len(), 100);
     assert_eq!(read_ledger(dir.path()).unwrap(), before);
     assert_eq!(read_ledger(&dir.path().join(JOURNAL_FILE)).unwrap(), before);
-    let fixture = fixture(dir.path(), Timing::Zero);
+    let mut fixture = fixture(dir.path(), Timing::Zero);
+    fixture.target = target("machine-3");
     assert_eq!(fixture.provider.world().ledger(), before);
     // An operation of before is still known, and is not done again.
     let again = fixture.act(&call(3, "repave", 1)).await.unwrap();
@@ -189,7 +191,8 @@ async fn a_journal_that_grows_is_written_anew() {
     drop((fixture, world));
     let kept = read_ledger(dir.path()).unwrap();
     assert!(kept.len() >= 4 && kept.len() < 100, "{}", kept.len());
-    assert_eq!(kept[..], ledger[ledger.len() - kept.len()..]);
+    assert_eq!(kept[kept.len() - 4..], ledger[ledger.len() - 4..]);
+    assert_eq!(ledger.len(), 16, "what is remembered is bounded");
     let script = Script::parse("step=wipe do=fail times=1").unwrap();
     let world = World::open(dir.path()).unwrap();
     let options = FakeOptions { timing: Timing::Zero, script, world, ..FakeOptions::default() };
@@ -252,4 +255,60 @@ async fn a_full_disk_refuses_acts_loses_nothing_and_passes() {
     drop(fixture);
     assert_eq!(ledger.len(), 3);
     assert_eq!(read_ledger(dir.path()).unwrap(), ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happened_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let chaos = Chaos {
+        fail_permille: 100,
+        hang_permille: 100,
+        lie_permille: 100,
+        fail_after_permille: 100,
+        unknowable_permille: 100,
+    };
+    let script = "step=reboot do=slow:90ms; do=unreachable times=9; step=wipe do=fail-late p=0.5";
+    let actions = ["set-netboot", "repave", "mint-join", "drain", "wipe", "notify", "reboot"];
+    let mut random = crate::clock::SplitMix64::new(11);
+    let mut before: Option<(Vec<LedgerEntry>, Vec<Option<MachineView>>)> = None;
+    let clock = Arc::new(TokioClock::new(Timestamp(START_MS)));
+    let machines: Vec<_> = (0..3).map(|number| target(&format!("machine-{number}"))).collect();
+    for life in 0..12_u64 {
+        let world = World::open(dir.path()).unwrap();
+        let see = |world: &World| {
+            let views = machines.iter().map(|machine| world.machine(&machine.machine_id));
+            (world.ledger(), views.collect::<Vec<_>>())
+        };
+        let script = Script::parse(script).unwrap();
+        let options = FakeOptions { timing: Timing::Scaled(0.1), seed: 5, script, chaos, world };
+        let provider = FakeProvider::new(options, clock.clone());
+        if let Some(before) = before.take() {
+            assert_eq!(see(provider.world()), before, "life {life}");
+        }
+        for number in 0..20 {
+            let machine = &machines[usize::try_from(random.below(3)).unwrap()];
+            let action = actions[usize::try_from(random.below(7)).unwrap()];
+            let mut call = call(life * 100 + number, action, 1);
+            call.epoch = Epoch(life);
+            let logs: Logs = Arc::new(Lines::default());
+            let _ = provider.fence(machine, Epoch(life)).await;
+            // Some are asked again, some left alone while they go on, and some hang.
+            let nap = std::time::Duration::from_millis(random.below(60));
+            tokio::select! {
+                biased;
+                _ = provider.act(machine, &call, logs.clone()) => clock.sleep(nap).await,
+                () = clock.sleep(nap) => {}
+            }
+            if random.chance(1, 3) {
+                let _ = provider.observe(machine, &call, logs).await;
+            }
+            if random.chance(1, 5) {
+                let _ = provider.stop(machine, &call).await;
+            }
+        }
+        before = Some(see(provider.world()));
+    }
+    let ledger = read_ledger(dir.path()).unwrap();
+    assert!(ledger.len() > 50, "{}", ledger.len());
+    assert_eq!(violations(&ledger), Vec::<String>::new());
 }

@@ -1,0 +1,65 @@
+//! `issues`
+
+use clap::Args;
+
+use super::super::Context;
+use super::super::args::OutputArgs;
+use super::super::error::{Error, Exit};
+use super::super::output::{Issue, issues_of, write_issues};
+use super::super::query::Selection;
+use super::show;
+
+/// What needs a look.
+const TROUBLED: &str = "conditions.NeedsIntervention = true OR conditions.Degraded = true OR conditions.Reachable = false";
+
+/// List what needs a look: machines in trouble, runs that are held, wait or are overdue; why, and what to do next.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli issues\n  bmdemo-cli issues -l rack=r1 -o name")]
+pub(crate) struct IssuesArgs {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) async fn issues(ctx: &mut Context, args: &IssuesArgs) -> Result<Exit, Error> {
+    let client = ctx.client().await?;
+    let selected = args.selection.to_filter()?;
+    let within = |filter: &str| {
+        if selected.is_empty() { filter.to_owned() } else { format!("({selected}) AND ({filter})") }
+    };
+    let mut machines = client.all_machines(&within(TROUBLED), usize::MAX).await?;
+    let busy = client.all_machines(&within("NOT active_run_id = \"\""), usize::MAX).await?;
+    for machine in busy {
+        if !machines.iter().any(|known| known.machine_id == machine.machine_id) {
+            machines.push(machine);
+        }
+    }
+    let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
+    let now_ms = ctx.ui.now_ms();
+    let mut issues: Vec<Issue> = Vec::new();
+    let mut troubled = Vec::new();
+    for machine in machines {
+        let run = match active.iter().find(|run| run.machine_id == machine.machine_id) {
+            Some(run) => Some(run.clone()),
+            None => {
+                let filter = format!("machine_id={}", machine.machine_id);
+                client.all_runs(&filter, usize::MAX).await?.pop()
+            }
+        };
+        let found = issues_of(&machine, run.as_ref(), now_ms);
+        if !found.is_empty() {
+            troubled.push(machine);
+        }
+        issues.extend(found);
+    }
+    if args.output.output.data().is_some() {
+        return show::machines(ctx, &troubled, args.output.output);
+    }
+    let look = ctx.ui.look;
+    if issues.is_empty() {
+        ctx.ui.note("Nothing needs a look.");
+    }
+    write_issues(ctx.ui.out(), look, &issues)?;
+    Ok(Exit::Ok)
+}

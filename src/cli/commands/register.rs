@@ -1,0 +1,188 @@
+//! `machine register`, `machine update`, `machine label`
+
+use clap::Args;
+
+use crate::pb;
+
+use super::super::Context;
+use super::super::args::{OutputArgs, parse_pair};
+use super::super::error::{About, Error, Exit};
+use super::show;
+
+/// What clients say of a machine.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SpecArgs {
+    /// Where the baseboard management controller answers
+    #[arg(long, value_name = "URL")]
+    bmc: Option<String>,
+    /// Where remote commands go
+    #[arg(long, value_name = "HOST:PORT")]
+    ssh: Option<String>,
+    /// Cluster that the machine is to join
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// MAC address; repeatable
+    #[arg(long = "mac", value_name = "ADDRESS")]
+    macs: Vec<String>,
+    /// Serial number
+    #[arg(long, value_name = "TEXT")]
+    serial: Option<String>,
+}
+
+/// Register one machine in phase FACTORY_READY. Doing it again with the same provider and MACs changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bmdemo-cli machine register node-7 --provider fake --mac 02:00:00:00:00:07
+  bmdemo-cli machine register node-8 --provider redfish --bmc https://10.0.0.8 --label rack=r1")]
+pub(crate) struct RegisterArgs {
+    /// Id to give it
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    /// Provider that drives it
+    #[arg(long, value_name = "NAME", default_value = "fake")]
+    provider: String,
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// Label; repeatable
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Change what is known of a machine; what is not named stays.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli machine update node-8 --bmc https://10.0.0.9 --reason \"board replaced\""
+)]
+pub(crate) struct UpdateArgs {
+    /// Machine
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Only if the machine has not changed since it had this etag
+    #[arg(long, value_name = "ETAG", default_value = "")]
+    if_etag: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Set labels with KEY=VALUE and remove them with KEY-.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli machine label machine-1 rack=r1 gpu=yes old-")]
+pub(crate) struct LabelArgs {
+    /// Machine
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    /// KEY=VALUE or KEY-
+    #[arg(value_name = "LABEL", required = true, allow_hyphen_values = true)]
+    labels: Vec<String>,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl SpecArgs {
+    /// The fields that were given, and their paths for an update mask.
+    fn given(&self) -> (pb::MachineSpec, Vec<String>) {
+        let mut paths = Vec::new();
+        let mut take = |value: &Option<String>, path: &str| {
+            if value.is_some() {
+                paths.push(format!("spec.{path}"));
+            }
+            value.clone().unwrap_or_default()
+        };
+        let mut spec = pb::MachineSpec {
+            provider: String::new(),
+            bmc_endpoint: take(&self.bmc, "bmc_endpoint"),
+            ssh_endpoint: take(&self.ssh, "ssh_endpoint"),
+            target_cluster: take(&self.cluster, "target_cluster"),
+            serial: take(&self.serial, "serial"),
+            mac_addresses: Vec::new(),
+        };
+        if !self.macs.is_empty() {
+            paths.push("spec.mac_addresses".to_owned());
+            spec.mac_addresses = self.macs.iter().map(|mac| mac.to_ascii_lowercase()).collect();
+        }
+        (spec, paths)
+    }
+}
+
+pub(crate) async fn register(ctx: &mut Context, args: &RegisterArgs) -> Result<Exit, Error> {
+    let client = ctx.client().await?;
+    let (spec, _) = args.spec.given();
+    let machine = pb::Machine {
+        machine_id: args.machine.clone(),
+        labels: args.labels.iter().cloned().collect(),
+        spec: Some(pb::MachineSpec { provider: args.provider.clone(), ..spec }),
+        ..pb::Machine::default()
+    };
+    let request_id = client.new_request_id();
+    let request = pb::RegisterMachineRequest { machine: Some(machine), request_id };
+    let machine = client.register_machine(request).await?;
+    show::machine(ctx, &machine, args.output.output)
+}
+
+pub(crate) async fn update(ctx: &mut Context, args: &UpdateArgs) -> Result<Exit, Error> {
+    let (spec, paths) = args.spec.given();
+    if paths.is_empty() {
+        return Err(Error::usage(
+            "nothing to change was given",
+            "name a field, for example --bmc https://10.0.0.9",
+        ));
+    }
+    let machine = pb::Machine {
+        machine_id: args.machine.clone(),
+        spec: Some(spec),
+        etag: args.if_etag.clone(),
+        ..pb::Machine::default()
+    };
+    let machine = write(ctx, machine, paths, &args.reason).await?;
+    show::machine(ctx, &machine, args.output.output)
+}
+
+pub(crate) async fn label(ctx: &mut Context, args: &LabelArgs) -> Result<Exit, Error> {
+    let mut machine = pb::Machine { machine_id: args.machine.clone(), ..pb::Machine::default() };
+    let mut paths = Vec::new();
+    for text in &args.labels {
+        let key = match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((key, value)), _) if !key.is_empty() => {
+                machine.labels.insert(key.to_owned(), value.to_owned());
+                key
+            }
+            (None, Some(key)) if !key.is_empty() => key,
+            _ => {
+                return Err(Error::usage(
+                    format!("{text:?} is not a label to set or to remove"),
+                    "set with KEY=VALUE, remove with KEY-",
+                ));
+            }
+        };
+        paths.push(format!("labels.{key}"));
+    }
+    let machine = write(ctx, machine, paths, &args.reason).await?;
+    show::machine(ctx, &machine, args.output.output)
+}
+
+async fn write(
+    ctx: &mut Context,
+    machine: pb::Machine,
+    paths: Vec<String>,
+    reason: &str,
+) -> Result<pb::Machine, Error> {
+    let client = ctx.client().await?;
+    let about = About::Machine(machine.machine_id.clone());
+    let request = pb::UpdateMachineRequest {
+        machine: Some(machine),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        request_id: client.new_request_id(),
+        reason: reason.to_owned(),
+    };
+    client.update_machine(request).await.map_err(|error| error.about(about))
+}

@@ -1,0 +1,482 @@
+//! Output for programs: canonical protobuf JSON, JSON lines, YAML of the same value, names.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, Kind, MapKey, ReflectMessage as _, SerializeOptions, Value,
+};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
+
+use crate::pb;
+
+use super::text::{is_unsafe, sanitized};
+
+/// A message of the API that can be printed as data.
+pub(crate) trait Record: prost::Message {
+    /// Full name of the message in the proto.
+    const NAME: &'static str;
+    /// Name of a list of these in JSON.
+    const LIST: &'static str;
+    /// What `-o name` prints.
+    fn id(&self) -> &str;
+}
+
+macro_rules! records {
+    ($($kind:ident, $list:literal, $id:ident;)+) => {
+        $(impl Record for pb::$kind {
+            const NAME: &'static str = concat!("baremetal.v1.", stringify!($kind));
+            const LIST: &'static str = $list;
+            fn id(&self) -> &str {
+                &self.$id
+            }
+        })+
+    };
+}
+
+records! {
+    Machine, "machines", machine_id;
+    Run, "runs", run_id;
+    Plan, "plans", plan_id;
+    HistoryEntry, "entries", kind;
+    LogChunk, "chunks", run_id;
+    RunEvent, "events", message;
+}
+
+/// Forms of output for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataForm {
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// One YAML document.
+    Yaml,
+    /// Ids, one a line.
+    Name,
+}
+
+/// The descriptors of the API, decoded once; `None` if this build's own descriptors are broken.
+fn pool() -> Option<&'static DescriptorPool> {
+    static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
+    POOL.get_or_init(|| DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).ok()).as_ref()
+}
+
+fn dynamic<T: Record>(record: &T) -> io::Result<Canonical> {
+    let descriptor = pool().and_then(|pool| pool.get_message_by_name(T::NAME));
+    let descriptor =
+        descriptor.ok_or_else(|| io::Error::other(format!("{} has no descriptor", T::NAME)))?;
+    let message = DynamicMessage::decode(descriptor, record.encode_to_vec().as_slice())
+        .map_err(io::Error::other)?;
+    Ok(Canonical(message))
+}
+
+/// Serializes as canonical protobuf JSON: lowerCamelCase, defaults left out, 64-bit numbers as texts. Unlike that of
+/// prost-reflect, maps come out sorted, so that the same record always prints the same.
+struct Canonical(DynamicMessage);
+
+impl Serialize for Canonical {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_message(&self.0, serializer)
+    }
+}
+
+fn serialize_message<S: Serializer>(
+    message: &DynamicMessage,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let descriptor = message.descriptor();
+    // Timestamps, durations and masks have a form of their own in JSON.
+    if descriptor.package_name() == "google.protobuf" {
+        return message.serialize_with_options(serializer, &SerializeOptions::new());
+    }
+    let mut map = serializer.serialize_map(None)?;
+    for field in descriptor.fields().filter(|field| message.has_field(field)) {
+        let value = message.get_field(&field);
+        map.serialize_entry(field.json_name(), &Field { kind: field.kind(), value: &value })?;
+    }
+    map.end()
+}
+
+/// The value of a field, or an element of it.
+struct Field<'a> {
+    kind: Kind,
+    value: &'a Value,
+}
+
+impl Serialize for Field<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::I32(value) => serializer.serialize_i32(*value),
+            Value::U32(value) => serializer.serialize_u32(*value),
+            Value::I64(value) => serializer.collect_str(value),
+            Value::U64(value) => serializer.collect_str(value),
+            Value::F32(value) => serializer.serialize_f32(*value),
+            Value::F64(value) => serializer.serialize_f64(*value),
+            Value::String(value) => serializer.serialize_str(value),
+            Value::Bytes(value) => serializer.serialize_str(&base64(value)),
+            Value::EnumNumber(number) => {
+                match self.kind.as_enum().and_then(|kind| kind.get_value(*number)) {
+                    Some(value) => serializer.serialize_str(value.name()),
+                    None => serializer.serialize_i32(*number),
+                }
+            }
+            Value::Message(message) => serialize_message(message, serializer),
+            Value::List(items) => serializer
+                .collect_seq(items.iter().map(|value| Field { kind: self.kind.clone(), value })),
+            Value::Map(entries) => {
+                let kind = self.kind.as_message().map(|entry| entry.map_entry_value_field().kind());
+                let kind = kind.ok_or_else(|| S::Error::custom("a map without entries"))?;
+                let sorted: BTreeMap<String, Field<'_>> = entries
+                    .iter()
+                    .map(|(key, value)| (key_text(key), Field { kind: kind.clone(), value }))
+                    .collect();
+                serializer.collect_map(sorted)
+            }
+        }
+    }
+}
+
+fn key_text(key: &MapKey) -> String {
+    match key {
+        MapKey::Bool(key) => key.to_string(),
+        MapKey::I32(key) => key.to_string(),
+        MapKey::I64(key) => key.to_string(),
+        MapKey::U32(key) => key.to_string(),
+        MapKey::U64(key) => key.to_string(),
+        MapKey::String(key) => key.clone(),
+    }
+}
+
+/// Base64 with padding, the form of bytes in protobuf JSON.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0_usize, |group, byte| (group << 8) | usize::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            let is_padding = digit > chunk.len();
+            text.push(if is_padding {
+                '='
+            } else {
+                char::from(DIGITS[(group >> (18 - 6 * digit)) & 63])
+            });
+        }
+    }
+    text
+}
+
+/// Serializes as the list response of the API; the list is there even if it is empty.
+struct List(&'static str, Vec<Canonical>);
+
+impl Serialize for List {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, &self.1)?;
+        map.end()
+    }
+}
+
+/// Writes a list of records.
+pub(crate) fn write_list<T: Record>(
+    out: &mut dyn Write,
+    form: DataForm,
+    records: &[T],
+) -> io::Result<()> {
+    match form {
+        DataForm::Name | DataForm::Jsonl => {
+            records.iter().try_for_each(|record| write_one(out, form, record))
+        }
+        DataForm::Json | DataForm::Yaml => {
+            let list = List(T::LIST, records.iter().map(dynamic).collect::<io::Result<_>>()?);
+            write_document(out, form, &list)
+        }
+    }
+}
+
+/// Writes one record.
+pub(crate) fn write_one<T: Record>(
+    out: &mut dyn Write,
+    form: DataForm,
+    record: &T,
+) -> io::Result<()> {
+    match form {
+        DataForm::Name => writeln!(out, "{}", sanitized(record.id())),
+        DataForm::Json | DataForm::Jsonl | DataForm::Yaml => {
+            write_document(out, form, &dynamic(record)?)
+        }
+    }
+}
+
+fn write_document<T: Serialize>(out: &mut dyn Write, form: DataForm, value: &T) -> io::Result<()> {
+    match form {
+        DataForm::Yaml => {
+            let json = serde_json::to_string(value)?;
+            let mut yaml = String::new();
+            serde_json::from_str::<Node>(&json)?.write_yaml(&mut yaml, 0);
+            out.write_all(yaml.as_bytes())
+        }
+        DataForm::Jsonl => writeln!(out, "{}", escaped(&serde_json::to_string(value)?)),
+        DataForm::Json | DataForm::Name => {
+            writeln!(out, "{}", escaped(&serde_json::to_string_pretty(value)?))
+        }
+    }
+}
+
+/// JSON in which nothing that a terminal would act on is left as it is. Such characters stand only in strings.
+fn escaped(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// A JSON value whose objects keep the order of their fields.
+#[derive(Debug)]
+enum Node {
+    /// Null, a boolean or a number, as it is written.
+    Bare(String),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+}
+
+impl Node {
+    /// Writes block YAML. `indent` is that of the lines that follow the first.
+    fn write_yaml(&self, yaml: &mut String, indent: usize) {
+        match self {
+            Self::Map(entries) if !entries.is_empty() => {
+                for (index, (key, value)) in entries.iter().enumerate() {
+                    if index > 0 {
+                        yaml.extend(std::iter::repeat_n(' ', indent));
+                    }
+                    yaml.push_str(&yaml_text(key));
+                    yaml.push(':');
+                    value.write_value(yaml, indent);
+                }
+            }
+            Self::List(items) if !items.is_empty() => {
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        yaml.extend(std::iter::repeat_n(' ', indent));
+                    }
+                    yaml.push_str("- ");
+                    item.write_yaml(yaml, indent + 2);
+                }
+            }
+            Self::Map(_) => yaml.push_str("{}\n"),
+            Self::List(_) => yaml.push_str("[]\n"),
+            Self::Bare(text) => yaml.push_str(&format!("{text}\n")),
+            Self::Text(text) => yaml.push_str(&format!("{}\n", yaml_text(text))),
+        }
+    }
+
+    /// Writes what follows `key:`.
+    fn write_value(&self, yaml: &mut String, indent: usize) {
+        let (block, deeper) = match self {
+            Self::Map(entries) => (!entries.is_empty(), indent + 2),
+            Self::List(items) => (!items.is_empty(), indent),
+            Self::Bare(_) | Self::Text(_) => (false, indent),
+        };
+        if block {
+            yaml.push('\n');
+            yaml.extend(std::iter::repeat_n(' ', deeper));
+        } else {
+            yaml.push(' ');
+        }
+        self.write_yaml(yaml, deeper);
+    }
+}
+
+/// A text as YAML: bare if no reader could take it for anything but a text, else quoted as in JSON.
+fn yaml_text(text: &str) -> String {
+    let plain =
+        text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
+            && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && !["y", "n", "yes", "no", "on", "off", "true", "false", "null"]
+                .contains(&text.to_ascii_lowercase().as_str());
+    if plain { text.to_owned() } else { escaped(&serde_json::Value::from(text).to_string()) }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Bare("null".to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bare(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Bare(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Bare(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Bare(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> pb::Machine {
+        pb::Machine {
+            machine_id: "machine-1".to_owned(),
+            labels: [("rack", "r1"), ("note", "yes"), ("evil", "\u{1b}[2J\u{9b}\u{202e}")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            spec: Some(pb::MachineSpec {
+                provider: "fake".to_owned(),
+                mac_addresses: vec!["02:00:00:00:00:01".to_owned(), "02:00:00:00:00:02".to_owned()],
+                ..Default::default()
+            }),
+            status: Some(pb::MachineStatus {
+                phase: pb::Phase::Ready.into(),
+                conditions: vec![pb::Condition {
+                    r#type: pb::ConditionType::Degraded.into(),
+                    status: true,
+                    last_transition_at: Some(prost_types::Timestamp {
+                        seconds: 1_800_000_000,
+                        nanos: 5_000_000,
+                    }),
+                    ..Default::default()
+                }],
+                epoch: 7,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn written(form: DataForm, records: &[pb::Machine]) -> String {
+        let mut out = Vec::new();
+        write_list(&mut out, form, records).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_form() {
+        let forms = [DataForm::Json, DataForm::Jsonl, DataForm::Yaml, DataForm::Name];
+        let text: Vec<String> =
+            forms.iter().map(|form| written(*form, &[machine(), machine()])).collect();
+        assert!(!text.iter().any(|text| text.chars().any(|c| c != '\n' && is_unsafe(c))));
+        crate::assert_golden!("data_forms", text.join("---\n"));
+        assert_eq!(written(DataForm::Json, &[]), "{\n  \"machines\": []\n}\n");
+        assert_eq!(written(DataForm::Yaml, &[]), "machines: []\n");
+        assert_eq!(written(DataForm::Jsonl, &[]), "");
+    }
+
+    #[test]
+    fn json_reads_back_as_the_message() {
+        fn check<T: Record + Default + PartialEq + fmt::Debug>(record: &T) {
+            let mut json = Vec::new();
+            write_one(&mut json, DataForm::Json, record).unwrap();
+            let descriptor = pool().unwrap().get_message_by_name(T::NAME).unwrap();
+            let mut reader = serde_json::Deserializer::from_slice(&json);
+            let read = DynamicMessage::deserialize(descriptor, &mut reader).unwrap();
+            assert_eq!(read.transcode_to::<T>().unwrap(), *record);
+        }
+        check(&machine());
+        check(&pb::LogChunk {
+            data: b"any \xff bytes\n".to_vec(),
+            offset: u64::MAX,
+            ..Default::default()
+        });
+        check(&pb::Run {
+            parameters: [("b".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())].into(),
+            steps: vec![pb::StepStatus {
+                expected_duration: Some(prost_types::Duration { seconds: 5, nanos: 500_000_000 }),
+                attempt: -1,
+                ..Default::default()
+            }],
+            phase: 99,
+            ..Default::default()
+        });
+    }
+
+    #[test]
+    fn bytes_are_base64() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn texts_that_yaml_would_take_for_something_else_are_quoted() {
+        for text in ["machine-1", "plan/rma", "READY", "a.b_c"] {
+            assert_eq!(yaml_text(text), text);
+        }
+        for text in [
+            "",
+            "yes",
+            "No",
+            "null",
+            "1",
+            "1e3",
+            "0x1f",
+            "2027-01-15",
+            "a: b",
+            "- a",
+            "~",
+            "a b",
+            ".5",
+        ] {
+            assert_eq!(yaml_text(text), format!("\"{text}\""));
+        }
+        assert_eq!(yaml_text("a\"\n"), "\"a\\\"\\n\"");
+    }
+}

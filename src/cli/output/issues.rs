@@ -1,0 +1,103 @@
+//! What needs a look, why, and the next command to type.
+
+use std::io::{self, Write};
+
+use crate::pb;
+
+use super::describe::{next_for_hold, next_for_machine};
+use super::progress::hold;
+use super::text::{Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width};
+use super::time::{elapsed_text, instant};
+
+/// One thing that needs a look.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Issue {
+    machine: String,
+    what: String,
+    since_ms: Option<i64>,
+    why: String,
+    next: Option<String>,
+}
+
+/// What is wrong with a machine and its active or last run.
+pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u64) -> Vec<Issue> {
+    let status = machine.status.clone().unwrap_or_default();
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let since = |at: Option<&prost_types::Timestamp>| instant(at).map(|at| now - at);
+    let mut issues = Vec::new();
+    let mut push = |what: String, since_ms: Option<i64>, why: String, next: Option<String>| {
+        issues.push(Issue { machine: machine.machine_id.clone(), what, since_ms, why, next });
+    };
+    for condition in &status.conditions {
+        let kind = condition.r#type();
+        let is_bad = match kind {
+            pb::ConditionType::NeedsIntervention | pb::ConditionType::Degraded => condition.status,
+            pb::ConditionType::Reachable => !condition.status,
+            pb::ConditionType::InCustomerCluster | pb::ConditionType::Unspecified => false,
+        };
+        if is_bad {
+            let not = if condition.status { "" } else { "not " };
+            let why = match (condition.reason.as_str(), condition.message.as_str()) {
+                (reason, "") => reason.to_owned(),
+                (reason, message) => format!("{reason}: {message}"),
+            };
+            let next = if kind == pb::ConditionType::NeedsIntervention {
+                next_for_machine(machine, &status, run)
+            } else {
+                Some(format!("bmdemo-cli machine describe {}", machine.machine_id))
+            };
+            let what = format!("{not}{}", condition_name(condition.r#type));
+            push(what, since(condition.last_transition_at.as_ref()), why, next);
+        }
+    }
+    let Some(run) = run.filter(|run| run.finished_at.is_none()) else { return issues };
+    if let Some(waiting) = hold(run) {
+        let what = format!("run held: {}", wait_reason_name(waiting.reason));
+        push(what, since(waiting.since.as_ref()), waiting.message.clone(), next_for_hold(run));
+    } else if let Some(waiting) = run.waiting.as_ref().filter(|waiting| {
+        matches!(
+            waiting.reason(),
+            pb::WaitReason::Capacity | pb::WaitReason::Backoff | pb::WaitReason::Recovery
+        )
+    }) {
+        let mut why = waiting.message.clone();
+        if waiting.attempt > 0 {
+            why.push_str(&format!(" (attempt {} of {})", waiting.attempt, waiting.max_attempts));
+        }
+        let what = format!("run waits: {}", wait_reason_name(waiting.reason));
+        push(
+            what,
+            since(waiting.since.as_ref()),
+            why,
+            Some(format!("bmdemo-cli run describe {}", run.run_id)),
+        );
+    }
+    for step in run.steps.iter().filter(|step| step.overdue) {
+        let why = format!("{} takes longer than expected", step.name);
+        let next = format!("bmdemo-cli run describe {}", run.run_id);
+        push("step overdue".to_owned(), since(step.started_at.as_ref()), why, Some(next));
+    }
+    issues
+}
+
+/// Writes a block an issue: machine, what, since when, why, what to do.
+pub(crate) fn write_issues(out: &mut dyn Write, look: Look, issues: &[Issue]) -> io::Result<()> {
+    let columns = issues.iter().map(|issue| width(&sanitized(&issue.machine))).max().unwrap_or(0);
+    for issue in issues {
+        let machine = look.paint(Meaning::Strong, &padded(&sanitized(&issue.machine), columns));
+        let what = look.paint(Meaning::Bad, &sanitized(&issue.what));
+        let since =
+            issue.since_ms.map(|ms| format!(" for {}", elapsed_text(ms))).unwrap_or_default();
+        let why = if issue.why.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", sanitized(&issue.why))
+        };
+        writeln!(out, "{machine} {what}{since}{why}")?;
+        if let Some(next) = &issue.next {
+            let next = format!("{} Next: {}", " ".repeat(columns), sanitized(next));
+            writeln!(out, "{}", look.paint(Meaning::Dim, &next))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! What must hold of every state and every sequence of events.
+
+use proptest::prelude::*;
+
+use super::samples::*;
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::run;
+use crate::lifecycle::step::{
+    self, Basis, Effect, ErrorClass, Event, Facts, OnUnknown, Resolution, Rules, Seen, State,
+    UNKNOWN_CHECKS_MAX,
+};
+
+#[test]
+fn nothing_changes_what_has_settled() {
+    for state in step_states().into_iter().filter(|state| state.is_settled()) {
+        for (event, setting) in step_events()
+            .into_iter()
+            .flat_map(|event| settings().into_iter().map(move |s| (event, s)))
+        {
+            if let Ok((next, effects)) = step::apply(setting.rules, state, event, setting.facts) {
+                assert_eq!((next, effects), (state, vec![]), "{state:?} {event:?}");
+            }
+        }
+    }
+    for state in run_states().into_iter().filter(|state| !state.is_active()) {
+        for event in run_events() {
+            let facts = run::Facts { has_compensations: true, outcome_unknown: true };
+            if let Ok(next) = run::apply(state, event, facts) {
+                assert_eq!(next, state, "{event:?}");
+            }
+        }
+    }
+    assert_eq!(Phase::Retired.targets(), []);
+}
+
+#[test]
+fn the_declared_lists_are_complete() {
+    assert_eq!(run_states(), run::State::ALL);
+    assert_eq!(run_events(), run::Event::ALL);
+    assert_eq!(phases(), Phase::ALL);
+}
+
+/// An operator can end every active run, and nothing moves a run's public phase back.
+#[test]
+fn runs_can_be_ended_and_never_go_back() {
+    for state in run_states() {
+        for facts in
+            [false, true].map(|has| run::Facts { has_compensations: has, outcome_unknown: has })
+        {
+            for event in run_events() {
+                let Ok(next) = run::apply(state, event, facts) else { continue };
+                assert!(next.phase() >= state.phase() || !state.is_active(), "{state:?} {event:?}");
+            }
+            if state.is_active() {
+                assert_eq!(run::apply(state, run::Event::Abort, facts), Ok(run::State::Failed));
+            }
+            // A cancel is never refused: it is taken up, or the run is ending or has ended already.
+            assert!(run::apply(state, run::Event::Cancel, facts).is_ok(), "{state:?}");
+        }
+    }
+}
+
+/// What a step is told when all is well.
+fn benign(state: State) -> Event {
+    match state {
+        State::Waiting => Event::Start,
+        State::Observing { .. } => Event::Observed(Seen::Done),
+        State::Acting { .. } => Event::Acted,
+        State::Polling { .. } | State::BackingOff { .. } => Event::Woken,
+        State::Verifying { .. } => Event::Verified,
+        State::Unknown { .. } => Event::Resolve(Resolution::Done),
+        State::Succeeded | State::Failed | State::Skipped | State::Canceled => Event::Detach,
+    }
+}
+
+#[test]
+fn every_step_has_a_way_out() {
+    for (mut state, setting) in
+        step_states().into_iter().flat_map(|state| settings().into_iter().map(move |s| (state, s)))
+    {
+        let start = state;
+        for _ in 0..4 {
+            if !state.is_settled() {
+                let event = benign(state);
+                (state, _) = step::apply(setting.rules, state, event, setting.facts).unwrap();
+            }
+        }
+        assert!(
+            state.is_settled(),
+            "{start:?} under {} got no further than {state:?}",
+            setting.label
+        );
+    }
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop::sample::select(step_events())
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    let rule = prop::sample::select(vec![OnUnknown::Retry, OnUnknown::Verify, OnUnknown::Hold]);
+    (1_u32..4, rule, any::<[bool; 4]>()).prop_map(|(attempts_max, on_unknown, flags)| Rules {
+        attempts_max,
+        on_unknown,
+        retry_transient: flags[0],
+        retry_permanent: flags[1],
+        retry_needs_human: flags[2],
+        destructive: flags[3],
+        ..BASE.rules
+    })
+}
+
+/// What an observer of one step knows of its attempts.
+#[derive(Debug, Default)]
+struct Watcher {
+    /// Attempts opened.
+    opened: u32,
+    /// Attempts that an operator asked for.
+    granted: u32,
+    /// Actions sent for the open attempt.
+    acts: u32,
+    /// The machine was looked at since the last action.
+    looked: bool,
+    unknowns: u32,
+}
+
+impl Watcher {
+    fn see(&mut self, rules: Rules, before: State, event: Event, effects: &[Effect]) {
+        if event == Event::Resolve(Resolution::Retry) {
+            self.granted += 1;
+        }
+        if matches!((before, event), (State::Observing { .. }, Event::Observed(_))) {
+            self.looked = true;
+        }
+        for effect in effects {
+            match *effect {
+                Effect::Open { attempt } => {
+                    assert_eq!(attempt, self.opened + 1, "attempts are numbered densely");
+                    self.opened = attempt;
+                    assert!(
+                        attempt <= rules.attempts_max + self.granted,
+                        "attempt {attempt} of {} ({} granted)",
+                        rules.attempts_max,
+                        self.granted
+                    );
+                    (self.acts, self.unknowns) = (0, 0);
+                }
+                Effect::Act => {
+                    self.acts += 1;
+                    let again = self.opened > 1 || self.acts > 1;
+                    if again && rules.on_unknown != OnUnknown::Retry {
+                        assert!(self.looked, "acted again without a look");
+                        assert_eq!(self.acts, 1, "acted twice in one attempt");
+                    }
+                    assert!(self.acts <= UNKNOWN_CHECKS_MAX + 1, "acted without bound");
+                    self.looked = false;
+                }
+                Effect::Unknown => self.unknowns += 1,
+                Effect::Extend
+                | Effect::Observe
+                | Effect::Verify
+                | Effect::WakeAt(_)
+                | Effect::Stop
+                | Effect::Hold => {}
+            }
+        }
+    }
+}
+
+/// Whether the attempt in progress has ended in that state, or awaits somebody.
+fn rests(state: State) -> bool {
+    state.is_settled() || matches!(state, State::Unknown { .. })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever happens in whatever order: attempts are dense and bounded, and nothing is done again unseen.
+    #[test]
+    fn attempts_are_bounded_and_never_blind(
+        rules in any_rules(),
+        events in prop::collection::vec((any_event(), any::<bool>(), 0_u8..4), 1..60),
+    ) {
+        let mut state = State::Waiting;
+        let mut watcher = Watcher::default();
+        for (noise, stopping, dice) in events {
+            // Mostly what the state is waiting for, so that walks get somewhere.
+            let event = if dice == 0 { benign(state) } else { noise };
+            let facts = Facts { stopping, unknowns: watcher.unknowns, ..BASE.facts };
+            let Ok((next, effects)) = step::apply(rules, state, event, facts) else { continue };
+            watcher.see(rules, state, event, &effects);
+            if !state.is_settled() && stopping {
+                prop_assert!(
+                    next == state || next.is_settled() || next.is_open() || !state.is_open()
+                        || matches!(next, State::Unknown { .. }),
+                    "{state:?} -> {next:?} leaves an attempt to be opened although the run is ending"
+                );
+            }
+            state = next;
+        }
+    }
+
+    /// A provider that always answers, however badly, ends the step or has it held: never an endless loop.
+    #[test]
+    fn bad_answers_come_to_an_end(
+        rules in any_rules(),
+        answers in prop::collection::vec(0_usize..6, 1_000),
+    ) {
+        let mut state = State::Waiting;
+        let mut unknowns = 0;
+        let mut taken = 0_u32;
+        let class = |answer: usize| Event::CallFailed(ErrorClass::ALL[answer % 4]);
+        for answer in answers {
+            if rests(state) {
+                break;
+            }
+            let event = match state {
+                State::Waiting => Event::Start,
+                State::Polling { .. } | State::BackingOff { .. } => Event::Woken,
+                State::Observing { basis: Basis::Poll, .. } if answer < 4 => Event::TimedOut,
+                State::Observing { .. } | State::Acting { .. } | State::Verifying { .. } if answer < 4 => class(answer),
+                State::Observing { .. } if answer == 4 => Event::Observed(Seen::NotDone),
+                State::Observing { .. } => Event::Observed(Seen::Unknowable),
+                State::Acting { .. } if answer == 4 => Event::Acted,
+                State::Acting { .. } => Event::Accepted { until: LATER },
+                State::Verifying { .. } => Event::NotVerified,
+                State::Unknown { .. } | State::Succeeded | State::Failed | State::Skipped | State::Canceled => break,
+            };
+            let facts = Facts { unknowns, ..BASE.facts };
+            let (next, effects) = step::apply(rules, state, event, facts).unwrap();
+            for effect in effects {
+                match effect {
+                    Effect::Open { .. } => unknowns = 0,
+                    Effect::Unknown => unknowns += 1,
+                    _ => {}
+                }
+            }
+            state = next;
+            taken += 1;
+        }
+        prop_assert!(rests(state), "still {state:?} after {taken} answers");
+        // Per attempt: each unknown outcome is acted upon or looked at a bounded number of times.
+        prop_assert!(taken <= rules.attempts_max * 100, "{taken} answers for {rules:?}");
+    }
+}

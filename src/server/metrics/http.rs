@@ -1,0 +1,97 @@
+//! Serves scrapes over HTTP/1.1 and HTTP/2.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use super::{Metrics, Sources};
+use crate::clock::Clock;
+use crate::server::accept::{Caps, Gate};
+
+/// Scrapers are few.
+const CAPS: Caps = Caps { connections_max: 32, connections_per_peer_max: 8 };
+/// Time that a scraper has for the head of its request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest life of a scraper's connection: an idle one is given up.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Wait after a failed accept.
+const BACK_OFF: Duration = Duration::from_millis(200);
+
+/// Media type of OpenMetrics text.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves until `stop`.
+pub(in crate::server) async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    sources: Sources,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    let sources = Arc::new(sources);
+    let gate = Gate::new(CAPS);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, peer)) = accepted else {
+            clock.sleep(BACK_OFF).await;
+            continue;
+        };
+        let Ok(permit) = gate.enter(peer.ip()) else { continue };
+        let (metrics, sources) = (metrics.clone(), sources.clone());
+        let service = tower::service_fn(move |request: Request<_>| {
+            let (metrics, sources) = (metrics.clone(), sources.clone());
+            async move { Ok::<_, Infallible>(answer(request, &metrics, &sources).await) }
+        });
+        let age = clock.sleep(CONNECTION_AGE_MAX);
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            builder.http2().timer(TokioTimer::new());
+            let connection =
+                builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            tokio::select! {
+                served = connection => if let Err(error) = served {
+                    tracing::debug!(error, "a scraper's connection ended");
+                },
+                () = age => {}
+                () = stop.cancelled() => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn answer<B>(request: Request<B>, metrics: &Metrics, sources: &Sources) -> Response<Body> {
+    let (status, content_type, text) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => match metrics.render(sources).await {
+            Ok(text) => (StatusCode::OK, CONTENT_TYPE, text),
+            Err(error) => {
+                tracing::error!(%error, "metrics cannot be written");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "text/plain",
+                    "cannot write metrics\n".to_owned(),
+                )
+            }
+        },
+        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Body::new(text));
+    *response.status_mut() = status;
+    let content_type = http::HeaderValue::from_static(content_type);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,116 @@
+//! Counts and times the calls to a provider.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Metrics;
+use crate::clock::Clock;
+use crate::ids::Epoch;
+use crate::lifecycle::step::ErrorClass;
+use crate::provider::{
+    Acted, Call, Fut, Health, Logs, Observation, Provider, ProviderError, ProviderErrorKind,
+    Target, Verification,
+};
+
+/// A provider whose calls are measured.
+#[derive(Debug)]
+pub(super) struct Metered {
+    inner: Arc<dyn Provider>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Metered {
+    /// The same provider, measured.
+    pub(super) fn new(
+        inner: Arc<dyn Provider>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { inner, metrics, clock }
+    }
+
+    fn measured<'a, T: 'a>(&'a self, call: &'static str, answer: Fut<'a, T>) -> Fut<'a, T> {
+        Box::pin(async move {
+            let mut timer =
+                Timer { metered: self, call, outcome: "dropped", begun: self.clock.monotonic() };
+            let answer = answer.await;
+            timer.outcome = match &answer {
+                Ok(_) => "ok",
+                Err(error) => outcome(error),
+            };
+            answer
+        })
+    }
+}
+
+fn outcome(error: &ProviderError) -> &'static str {
+    match error.kind {
+        ProviderErrorKind::Fenced { .. } => "fenced",
+        ProviderErrorKind::Class(class) => ErrorClass::as_str(class),
+    }
+}
+
+/// Counts when dropped: also a call that is given up.
+struct Timer<'a> {
+    metered: &'a Metered,
+    call: &'static str,
+    outcome: &'static str,
+    begun: Duration,
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let Metered { inner, metrics, clock } = self.metered;
+        let took = clock.monotonic().saturating_sub(self.begun);
+        metrics.provider_called(inner.name(), self.call, self.outcome, took);
+    }
+}
+
+impl Provider for Metered {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> &[&'static str] {
+        self.inner.capabilities()
+    }
+
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
+        self.measured("fence", self.inner.fence(target, epoch))
+    }
+
+    fn observe<'a>(
+        &'a self,
+        target: &'a Target,
+        call: &'a Call,
+        logs: Logs,
+    ) -> Fut<'a, Observation> {
+        self.measured("observe", self.inner.observe(target, call, logs))
+    }
+
+    fn act<'a>(&'a self, target: &'a Target, call: &'a Call, logs: Logs) -> Fut<'a, Acted> {
+        self.measured("act", self.inner.act(target, call, logs))
+    }
+
+    fn verify<'a>(
+        &'a self,
+        target: &'a Target,
+        call: &'a Call,
+        logs: Logs,
+    ) -> Fut<'a, Verification> {
+        self.measured("verify", self.inner.verify(target, call, logs))
+    }
+
+    fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()> {
+        self.measured("stop", self.inner.stop(target, call))
+    }
+
+    fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
+        self.measured("probe", self.inner.probe(target))
+    }
+
+    fn is_real(&self) -> bool {
+        self.inner.is_real()
+    }
+}

@@ -1,0 +1,254 @@
+//! Gauges: what is so at the moment of a scrape.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::Mutex;
+
+use crate::clock::Timestamp;
+use crate::executor::request::WaitReason;
+use crate::executor::waiting::waiting;
+use crate::executor::{Engine, EngineError};
+use crate::lifecycle::machine;
+use crate::lifecycle::run::State;
+use crate::model::Run;
+use crate::model::filter::{Filter, Subject};
+use crate::server::accept::Gate;
+use crate::store::Query;
+use crate::store::sqlite::SqliteStore;
+
+use super::store::Disk;
+
+/// Figures that take reading the store are read again after this time.
+const FRESH: Duration = Duration::from_secs(10);
+/// Most active runs that one scrape looks at; the gauges say so when there are more.
+const ACTIVE_RUNS_MAX: usize = 10_000;
+const PAGE: usize = 500;
+
+/// Where gauges are read from.
+#[derive(Debug)]
+pub(in crate::server) struct Sources {
+    pub(in crate::server) engine: Engine,
+    pub(in crate::server) gate: Gate,
+    /// The store on disk, if there is one.
+    pub(in crate::server) sqlite: Option<Arc<SqliteStore>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    plan: String,
+    step: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    with_slot: Gauge,
+    waiting_for_slot: Gauge,
+    actors: Gauge,
+    watchers: Gauge,
+    watchers_lagging: Gauge,
+    connections: Gauge,
+    revision: Gauge,
+    machines: Family<PhaseLabels, Gauge>,
+    active: Family<StateLabels, Gauge>,
+    oldest: Family<StateLabels, Gauge>,
+    waiting: Family<ReasonLabels, Gauge>,
+    overdue: Family<StepLabels, Gauge>,
+    unseen: Gauge,
+    disk: Disk,
+    /// When the store was last read for these figures, in monotonic time.
+    read_at: Mutex<Option<Duration>>,
+}
+
+/// What the active runs come to.
+#[derive(Debug, Default)]
+struct Active {
+    by_state: BTreeMap<&'static str, (i64, Duration)>,
+    waiting: BTreeMap<&'static str, i64>,
+    overdue: BTreeMap<(String, String), i64>,
+    unseen: bool,
+}
+
+impl Gauges {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let gauges = Self::default();
+        for (name, help, gauge) in [
+            ("runs_with_slot", "Runs in progress within the limits", &gauges.with_slot),
+            ("runs_waiting_for_slot", "Runs that a limit keeps back", &gauges.waiting_for_slot),
+            ("machines_with_work", "Machines that the engine works on", &gauges.actors),
+            ("watchers", "Watches and log followers that are open", &gauges.watchers),
+            (
+                "watchers_lagging",
+                "Watchers served from the log until they catch up",
+                &gauges.watchers_lagging,
+            ),
+            ("connections", "Open connections", &gauges.connections),
+            ("store_revision", "Revision of the newest commit", &gauges.revision),
+            (
+                "active_runs_unseen",
+                "1 if there are more active runs than the gauges below look at",
+                &gauges.unseen,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register("machines", "Machines, by phase", gauges.machines.clone());
+        registry.register("active_runs", "Active runs, by state", gauges.active.clone());
+        let help = "Time since the oldest active run of a state was accepted";
+        registry.register_with_unit("active_run_age", help, Unit::Seconds, gauges.oldest.clone());
+        let help = "Active runs that are not moving, by what they wait for";
+        registry.register("active_runs_waiting", help, gauges.waiting.clone());
+        let help = "Attempts in progress that take longer than their plan expects";
+        registry.register("steps_overdue", help, gauges.overdue.clone());
+        gauges.disk.register(registry);
+        gauges
+    }
+
+    /// Brings every gauge up to date.
+    pub(super) async fn read(&self, sources: &Sources) {
+        let Sources { engine, gate, sqlite } = sources;
+        let (with_slot, waiting, actors) = engine.load();
+        self.with_slot.set(signed(with_slot));
+        self.waiting_for_slot.set(signed(waiting));
+        self.actors.set(signed(actors));
+        self.watchers.set(signed(engine.watch().watchers()));
+        self.watchers_lagging.set(signed(engine.watch().lagging()));
+        self.connections.set(signed(gate.open()));
+
+        if let Some(sqlite) = sqlite {
+            self.disk.read(sqlite);
+        }
+        let mut read_at = self.read_at.lock().await;
+        let now = engine.clock().monotonic();
+        if read_at.is_some_and(|at| now.saturating_sub(at) < FRESH) {
+            return;
+        }
+        match self.read_store(engine).await {
+            Ok(()) => *read_at = Some(now),
+            Err(error) => tracing::warn!(%error, "metrics: the store could not be read"),
+        }
+    }
+
+    async fn read_store(&self, engine: &Engine) -> Result<(), EngineError> {
+        let (newest, _) = engine.store().revisions().await?;
+        self.revision.set(i64::try_from(newest.0).unwrap_or(i64::MAX));
+        for phase in machine::Phase::ALL {
+            let filter = Filter::parse(&format!("phase = {phase}"), Subject::Machine)
+                .map_err(|error| EngineError::Internal(error.to_string()))?;
+            let count = engine.store().count_machines(filter).await?;
+            let labels = PhaseLabels { phase: phase.as_str() };
+            self.machines.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let active = active(engine).await?;
+        self.unseen.set(i64::from(active.unseen));
+        self.active.clear();
+        self.oldest.clear();
+        for (state, (count, age)) in active.by_state {
+            self.active.get_or_create(&StateLabels { state }).set(count);
+            let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+            self.oldest.get_or_create(&StateLabels { state }).set(seconds);
+        }
+        self.waiting.clear();
+        for (reason, count) in active.waiting {
+            self.waiting.get_or_create(&ReasonLabels { reason: reason.to_owned() }).set(count);
+        }
+        self.overdue.clear();
+        for ((plan, step), count) in active.overdue {
+            self.overdue.get_or_create(&StepLabels { plan, step }).set(count);
+        }
+        Ok(())
+    }
+}
+
+async fn active(engine: &Engine) -> Result<Active, EngineError> {
+    let now = engine.clock().now();
+    let mut active = Active::default();
+    let mut after = None;
+    let mut seen = 0;
+    loop {
+        let query = Query { after, limit: PAGE, active_only: true, ..Query::default() };
+        let page = engine.store().runs(query).await?;
+        for run in &page.items {
+            active.add(engine, run, now).await?;
+        }
+        seen += page.items.len();
+        after = page.next;
+        if after.is_none() || seen >= ACTIVE_RUNS_MAX {
+            active.unseen = after.is_some();
+            return Ok(active);
+        }
+    }
+}
+
+impl Active {
+    async fn add(&mut self, engine: &Engine, run: &Run, now: Timestamp) -> Result<(), EngineError> {
+        let entry = self.by_state.entry(state_name(run.state)).or_default();
+        entry.0 += 1;
+        entry.1 = entry.1.max(now.since(run.created_at));
+        if let Some(waiting) = waiting(run, None) {
+            *self.waiting.entry(reason_name(waiting.reason)).or_default() += 1;
+        }
+        let Some(record) = run.current_step.and_then(|place| run.steps.get(place)) else {
+            return Ok(());
+        };
+        let Some(attempt_at) = record.attempt_at.filter(|_| !record.state.is_settled()) else {
+            return Ok(());
+        };
+        let plan = engine.pinned_plan(run).await?;
+        let overdue =
+            plan.step(&record.name).is_some_and(|step| attempt_at.plus_ms(step.expected_ms) < now);
+        if overdue {
+            *self.overdue.entry((run.plan_id.clone(), record.name.clone())).or_default() += 1;
+        }
+        Ok(())
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Pending => "pending",
+        State::Running => "running",
+        State::Pausing => "pausing",
+        State::Held => "held",
+        State::Resuming => "resuming",
+        State::Canceling => "canceling",
+        State::Unwinding { .. } => "unwinding",
+        State::Succeeded | State::Failed | State::Canceled => "ended",
+    }
+}
+
+fn reason_name(reason: WaitReason) -> &'static str {
+    match reason {
+        WaitReason::Capacity => "capacity",
+        WaitReason::Backoff => "backoff",
+        WaitReason::Provider => "provider",
+        WaitReason::Paused => "paused",
+        WaitReason::OutcomeUnknown => "outcome_unknown",
+        WaitReason::LoopBreaker => "loop_breaker",
+        WaitReason::Recovery => "recovery",
+    }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,207 @@
+//! The store: how long commits take, and what its writer counts.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Seconds;
+use crate::clock::Clock;
+use crate::ids::{MachineId, Revision, RunId};
+use crate::model::filter::Filter;
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
+use crate::store::sqlite::{SqliteStore, StoreStats};
+use crate::store::{
+    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
+    Subject, Trimmed,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CommitLabels {
+    outcome: &'static str,
+}
+
+/// A store whose commits are timed.
+pub(super) struct MeteredStore {
+    inner: Arc<dyn Store>,
+    commits: Seconds<CommitLabels>,
+    clock: Arc<dyn Clock>,
+}
+
+impl MeteredStore {
+    pub(super) fn new(
+        inner: Arc<dyn Store>,
+        commits: Seconds<CommitLabels>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { inner, commits, clock }
+    }
+}
+
+fn outcome(result: &Result<Committed, StoreError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(StoreError::Conflict { .. }) => "conflict",
+        Err(StoreError::ActiveRun { .. }) => "active_run",
+        Err(StoreError::Fenced { .. }) => "fenced",
+        Err(StoreError::RequestUsed(_)) => "request_used",
+        Err(StoreError::Compacted { .. }) => "compacted",
+        Err(StoreError::Full(_)) => "full",
+        Err(StoreError::Unknown(_)) => "unknown",
+        Err(StoreError::Unavailable(_)) => "unavailable",
+        Err(StoreError::Corrupt { .. }) => "corrupt",
+    }
+}
+
+impl Store for MeteredStore {
+    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+        Box::pin(async move {
+            let begun = self.clock.monotonic();
+            let result = self.inner.commit(batch).await;
+            let took = self.clock.monotonic().saturating_sub(begun);
+            let labels = CommitLabels { outcome: outcome(&result) };
+            self.commits.get_or_create(&labels).observe(took.as_secs_f64());
+            result
+        })
+    }
+
+    fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
+        self.inner.machine(id)
+    }
+
+    fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
+        self.inner.machine_at(id, at)
+    }
+
+    fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
+        self.inner.run(id)
+    }
+
+    fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
+        self.inner.run_at(id, at)
+    }
+
+    fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {
+        self.inner.machines(query)
+    }
+
+    fn runs(&self, query: Query) -> Fut<'_, Page<Run>> {
+        self.inner.runs(query)
+    }
+
+    fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
+        self.inner.count_machines(filter)
+    }
+
+    fn count_runs(&self, filter: Filter) -> Fut<'_, u64> {
+        self.inner.count_runs(filter)
+    }
+
+    fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>> {
+        self.inner.plan(digest)
+    }
+
+    fn request<'a>(
+        &'a self,
+        scope: &'a str,
+        request_id: &'a str,
+    ) -> Fut<'a, Option<RequestRecord>> {
+        self.inner.request(scope, request_id)
+    }
+
+    fn history(
+        &self,
+        subject: Subject,
+        after: Option<(Revision, u32)>,
+        limit: usize,
+    ) -> Fut<'_, Vec<HistoryRow>> {
+        self.inner.history(subject, after, limit)
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>> {
+        self.inner.changes(after, limit)
+    }
+
+    fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
+        self.inner.logs(run, from, limit)
+    }
+
+    fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
+        self.inner.revisions()
+    }
+
+    fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
+        self.inner.trim(retention)
+    }
+
+    fn listen(&self, listener: Arc<dyn Listener>) {
+        self.inner.listen(listener);
+    }
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabels {
+    /// Fewest commits in a group of this size; the next size has twice as many.
+    commits_min: u64,
+}
+
+/// What the writer of the store on disk counts.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    commits: Counter,
+    refused: Counter,
+    flushes: Counter,
+    checkpoints: Counter,
+    queued: Gauge,
+    broken: Gauge,
+    groups: Family<GroupLabels, Counter>,
+}
+
+impl Disk {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("store_commits", "Commits made durable", &self.commits),
+            ("store_commits_refused", "Commits refused by a precondition", &self.refused),
+            ("store_flushes", "Transactions, each with one flush to the disk", &self.flushes),
+            (
+                "store_checkpoints",
+                "Times that the log was copied into the database",
+                &self.checkpoints,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("store_queue", "Commits that wait for the writer", self.queued.clone());
+        let help =
+            "1 after a flush has failed: nothing is written until the server is started again";
+        registry.register("store_broken", help, self.broken.clone());
+        let help = "Transactions, by the number of commits that they made durable at once";
+        registry.register("store_groups", help, self.groups.clone());
+    }
+
+    pub(super) fn read(&self, store: &SqliteStore) {
+        let StoreStats { commits, refused, flushes, checkpoints, queued, groups } = store.stats();
+        for (counter, value) in [
+            (&self.commits, commits),
+            (&self.refused, refused),
+            (&self.flushes, flushes),
+            (&self.checkpoints, checkpoints),
+        ] {
+            counter.inner().store(value, Relaxed);
+        }
+        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.broken.set(i64::from(store.is_broken()));
+        for (log2, value) in (0..).zip(groups) {
+            let labels = GroupLabels { commits_min: 1 << log2 };
+            self.groups.get_or_create(&labels).inner().store(value, Relaxed);
+        }
+    }
+}

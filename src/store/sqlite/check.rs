@@ -1,0 +1,257 @@
+//! Backup, and the check of a whole store.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::commit::Counters;
+use super::error::{failed, revision_of};
+use super::open::{DATABASE_FILE, OpenError, connect_reader, refuse_foreign, sqlite, sync_dir};
+use super::read::{self, fold, for_each, machine_row, number, run_row, text};
+use crate::ids::Revision;
+use crate::store::StoreError;
+
+/// Most problems that a report lists.
+const PROBLEMS_MAX: usize = 100;
+
+/// What the check of a store found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Revision at which it was checked.
+    pub revision: Revision,
+    /// Machines read.
+    pub machines: u64,
+    /// Runs read.
+    pub runs: u64,
+    /// Changes read.
+    pub changes: u64,
+    /// What is wrong, at most 100 lines; empty if all is well.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn problem(&mut self, problem: impl Into<String>) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem.into());
+        }
+    }
+
+    /// Takes what a reading step met as a problem.
+    fn note(&mut self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            self.problem(describe(&error));
+        }
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", describe(source)),
+        None => error.to_string(),
+    }
+}
+
+/// Checks the store in a data directory, or a backup file, without changing it; a server may be using it meanwhile.
+///
+/// The file itself, that every record can be read and agrees with its columns, that machines and active runs point at
+/// each other, and that the history of every run leads to the run as it is. Reads everything: blocks the calling thread.
+///
+/// # Errors
+/// [`OpenError`] if there is no store that can be opened; whatever is wrong inside is in the report.
+pub fn check(path: &Path) -> Result<Report, OpenError> {
+    let path = if path.is_dir() { path.join(DATABASE_FILE) } else { path.to_owned() };
+    let conn = connect_reader(&path).map_err(|error| sqlite(&path, error))?;
+    refuse_foreign(&conn, &path)?;
+    let transaction = conn.unchecked_transaction().map_err(|error| sqlite(&path, error))?;
+    let mut report = Report::default();
+    let result = check_file(&transaction, &mut report);
+    report.note(result);
+    match Counters::load(&transaction) {
+        Ok(counters) => check_records(&transaction, counters, &mut report),
+        Err(error) => report.note(Err(failed(error))),
+    }
+    Ok(report)
+}
+
+fn check_file(conn: &Connection, report: &mut Report) -> Result<(), StoreError> {
+    for_each(conn, "PRAGMA integrity_check(100)", [], |row| {
+        let line = text(row, 0)?;
+        if line != "ok" {
+            report.problem(format!("file: {line}"));
+        }
+        Ok(true)
+    })
+}
+
+fn check_records(conn: &Connection, counters: Counters, report: &mut Report) {
+    report.revision = counters.revision;
+    let result = check_machines(conn, counters, report);
+    report.note(result);
+    let result = check_runs(conn, counters, report);
+    report.note(result);
+    let result = check_changes(conn, counters, report);
+    report.note(result);
+}
+
+fn check_machines(
+    conn: &Connection,
+    counters: Counters,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let sql = "SELECT ordinal, revision, body, id, phase, active_run, epoch, provider FROM machines
+        ORDER BY ordinal";
+    for_each(conn, sql, [], |row| {
+        report.machines += 1;
+        let machine = match machine_row(row) {
+            Ok(machine) => machine,
+            Err(error) => {
+                report.problem(describe(&error));
+                return Ok(true);
+            }
+        };
+        let id = &machine.id;
+        let active_run = row.get::<_, Option<String>>(5).map_err(failed)?;
+        let same = text(row, 3)? == id.as_str()
+            && text(row, 4)? == machine.phase.as_str()
+            && active_run == machine.active_run.map(|run| run.to_string())
+            && number(row, 6)? == machine.epoch.0
+            && text(row, 7)? == machine.spec.provider;
+        if !same {
+            report.problem(format!("machine {id}: its columns and its record differ"));
+        }
+        if machine.revision > counters.revision || machine.ordinal > counters.machine_ordinal {
+            report.problem(format!("machine {id}: newer than the store"));
+        }
+        let owner = read::active_run(conn, id)?;
+        if owner != machine.active_run {
+            let show = |run: Option<crate::ids::RunId>| {
+                run.map_or_else(|| "none".to_owned(), |run| run.to_string())
+            };
+            let (named, found) = (show(machine.active_run), show(owner));
+            report.problem(format!("machine {id}: names run {named}, active is {found}"));
+        }
+        Ok(true)
+    })
+}
+
+fn check_runs(
+    conn: &Connection,
+    counters: Counters,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let sql =
+        "SELECT ordinal, revision, body, id, machine_id, active, phase FROM runs ORDER BY ordinal";
+    for_each(conn, sql, [], |row| {
+        report.runs += 1;
+        let run = match run_row(row) {
+            Ok(run) => run,
+            Err(error) => {
+                report.problem(describe(&error));
+                return Ok(true);
+            }
+        };
+        let id = run.id;
+        let active: bool = row.get(5).map_err(failed)?;
+        let same = text(row, 3)? == id.to_string()
+            && text(row, 4)? == run.machine_id.as_str()
+            && active == run.state.is_active()
+            && text(row, 6)? == run.phase().as_str();
+        if !same {
+            report.problem(format!("run {id}: its columns and its record differ"));
+        }
+        if run.revision > counters.revision || run.ordinal > counters.run_ordinal {
+            report.problem(format!("run {id}: newer than the store"));
+        }
+        if active && read::machine(conn, &run.machine_id)?.is_none() {
+            report.problem(format!("run {id}: active on {}, which is gone", run.machine_id));
+        }
+        match fold(conn, run.ordinal, i64::MAX) {
+            Ok(Some(folded)) if folded == run => {}
+            Ok(_) => report.problem(format!("run {id}: its history does not lead to it")),
+            Err(error) => report.problem(describe(&error)),
+        }
+        Ok(true)
+    })
+}
+
+fn check_changes(
+    conn: &Connection,
+    counters: Counters,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let sql = "SELECT count(*), coalesce(max(place), 0) FROM changes";
+    for_each(conn, sql, [], |row| {
+        report.changes = number(row, 0)?;
+        if revision_of(row.get(1).map_err(failed)?) > counters.revision {
+            report.problem("changes are newer than the store");
+        }
+        Ok(true)
+    })?;
+    let sql = "SELECT count(*) FROM changes WHERE run IS NOT NULL AND run NOT IN (SELECT ordinal FROM runs)
+        UNION ALL SELECT count(*) FROM logs WHERE run NOT IN (SELECT ordinal FROM runs)";
+    for_each(conn, sql, [], |row| {
+        let orphans = number(row, 0)?;
+        if orphans > 0 {
+            report.problem(format!("{orphans} changes or log chunks belong to no run"));
+        }
+        Ok(true)
+    })?;
+    // Reading the feed to its end decodes every change.
+    let (newest, mut after) = (counters.revision, counters.compacted);
+    while after < newest {
+        match read::changes(conn, after, 1000)?.last() {
+            Some(change) => after = change.revision(),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Copies the database at `from`, as it is at one revision, to the new file `to`, and makes it durable.
+///
+/// # Errors
+/// [`OpenError`] if `from` is no store, or `to` exists or cannot be written.
+pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
+    let io = |action| move |source| OpenError::Io { action, path: to.to_owned(), source };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(to).map_err(io("create"))?;
+    let copied = copy(from, to).and_then(|()| {
+        File::open(to).and_then(|file| file.sync_all()).map_err(io("flush"))?;
+        match to.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+            Some(_) | None => sync_dir(Path::new(".")),
+        }
+    });
+    if copied.is_err() {
+        // What failed matters more than what is left over.
+        let _ = std::fs::remove_file(to);
+    }
+    copied
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
+    let source = connect_reader(from).map_err(|error| sqlite(from, error))?;
+    let mut target = Connection::open(to).map_err(|error| sqlite(to, error))?;
+    let backup = Backup::new(&source, &mut target).map_err(|error| sqlite(to, error))?;
+    // All pages in one step: the reader's snapshot is one revision, and the writer is not held up by it.
+    match backup.step(-1).map_err(|error| sqlite(to, error))? {
+        StepResult::Done => Ok(()),
+        _ => Err(sqlite(
+            to,
+            rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                None,
+            ),
+        )),
+    }
+}

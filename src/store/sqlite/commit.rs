@@ -1,0 +1,442 @@
+//! Writing one batch into the open transaction.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::error::{failed, int, ms, place, uint};
+use super::read;
+use crate::clock::Timestamp;
+use crate::ids::{Epoch, MachineId, Revision, RunId};
+use crate::model::{Change, Entry, LogChunk, Machine, Run};
+use crate::store::check::{Heads, MachineHead, RunHead, View, check};
+use crate::store::codec::{
+    decode_machine, encode_delta, encode_entries, encode_machine, encode_run, state_name,
+};
+use crate::store::{Batch, Committed, RequestRecord, StoreError};
+
+/// The stored forms of a batch, made on the thread of its writer so that the writer thread only binds them.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    machines: Vec<(String, String)>,
+    runs: Vec<(String, String, String)>,
+}
+
+impl Encoded {
+    pub(super) fn new(batch: &Batch) -> Self {
+        let machines = batch.machines.iter();
+        let runs = batch.runs.iter();
+        Self {
+            machines: machines
+                .map(|write| (encode_machine(&write.machine), encode_entries(&write.entries)))
+                .collect(),
+            runs: runs
+                .map(|write| {
+                    let delta = encode_delta(&write.delta);
+                    (encode_run(&write.run), delta, encode_entries(&write.entries))
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The counters of the store; written once a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) revision: Revision,
+    pub(super) compacted: Revision,
+    pub(super) machine_ordinal: u64,
+    pub(super) run_ordinal: u64,
+}
+
+impl Counters {
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let sql = "SELECT revision, compacted, machine_ordinal, run_ordinal FROM meta";
+        conn.prepare_cached(sql)?.query_row([], |row| {
+            Ok(Self {
+                revision: Revision(uint(row.get(0)?)),
+                compacted: Revision(uint(row.get(1)?)),
+                machine_ordinal: uint(row.get(2)?),
+                run_ordinal: uint(row.get(3)?),
+            })
+        })
+    }
+
+    pub(super) fn save(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let sql =
+            "UPDATE meta SET revision = ?1, compacted = ?2, machine_ordinal = ?3, run_ordinal = ?4";
+        conn.prepare_cached(sql)?.execute(params![
+            int(self.revision.0),
+            int(self.compacted.0),
+            int(self.machine_ordinal),
+            int(self.run_ordinal)
+        ])?;
+        Ok(())
+    }
+}
+
+/// What a batch did, for its writer and for the listeners.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub(super) committed: Committed,
+    pub(super) changes: Vec<Change>,
+    pub(super) logs: Vec<Arc<LogChunk>>,
+    /// Rows written: a measure of how much the log of SQLite has grown.
+    pub(super) rows: u64,
+}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// A precondition does not hold; the transaction goes on without the batch.
+    Refused(StoreError),
+    /// The transaction cannot go on.
+    Failed(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stopped {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Checks and writes one batch. If it is refused, nothing of it was written and no counter has moved.
+pub(super) fn apply(
+    conn: &Connection,
+    counters: &mut Counters,
+    batch: Batch,
+    encoded: &Encoded,
+) -> Result<Applied, Stopped> {
+    let revision = Revision(counters.revision.0 + 1);
+    let heads = check(&Stored(conn), &batch, revision).map_err(Stopped::Refused)?;
+    counters.revision = revision;
+    let committed = Committed { revision, machines: Vec::new(), runs: Vec::new() };
+    let applied = Applied { committed, changes: Vec::new(), logs: Vec::new(), rows: 1 };
+    let mut writing = Writing { conn, revision, at: batch.at, entries: 0, applied };
+    writing.objects(counters, batch, heads, encoded)?;
+    Ok(writing.applied)
+}
+
+struct Writing<'a> {
+    conn: &'a Connection,
+    revision: Revision,
+    at: Timestamp,
+    /// Entries numbered so far.
+    entries: u32,
+    applied: Applied,
+}
+
+/// What is common to the row of every change.
+struct ChangeRow<'a> {
+    machine_id: &'a MachineId,
+    /// Ordinal of the machine that changed.
+    machine: Option<u64>,
+    /// Ordinal of the run that changed.
+    run: Option<u64>,
+    before: Revision,
+    kind: &'static str,
+    entries: &'a str,
+    body: &'a str,
+}
+
+impl Writing<'_> {
+    fn objects(
+        &mut self,
+        counters: &mut Counters,
+        batch: Batch,
+        heads: Heads,
+        encoded: &Encoded,
+    ) -> rusqlite::Result<()> {
+        let machines = batch.machines.into_iter().zip(heads.machines).zip(&encoded.machines);
+        for ((write, head), (body, entries)) in machines {
+            let ordinal =
+                head.map_or_else(|| next(&mut counters.machine_ordinal), |head| head.ordinal);
+            let before = write.machine.revision;
+            let machine = Machine { ordinal, revision: self.revision, ..write.machine };
+            self.machine(machine, before, write.entries, body, entries)?;
+        }
+        for head in heads.deleted {
+            self.delete(head.ordinal)?;
+        }
+        for ((write, head), encoded) in batch.runs.into_iter().zip(heads.runs).zip(&encoded.runs) {
+            let ordinal = head.map_or_else(|| next(&mut counters.run_ordinal), |head| head.ordinal);
+            let before = write.run.revision;
+            let run = Run { ordinal, revision: self.revision, ..write.run };
+            self.run(run, before, write.entries, encoded)?;
+        }
+        if let Some(plan) = &batch.plan {
+            let sql = "INSERT OR IGNORE INTO plans VALUES (?1, ?2)";
+            self.conn.prepare_cached(sql)?.execute([&plan.digest, &plan.text])?;
+        }
+        if let Some(request) = &batch.request {
+            self.request(request)?;
+        }
+        for chunk in batch.logs {
+            self.log(Arc::new(chunk))?;
+        }
+        Ok(())
+    }
+
+    fn machine(
+        &mut self,
+        machine: Machine,
+        before: Revision,
+        entries: Vec<Entry>,
+        body: &str,
+        encoded_entries: &str,
+    ) -> rusqlite::Result<()> {
+        let active_run = machine.active_run.map(|run| run.to_string());
+        let values = params![
+            int(machine.ordinal),
+            active_run,
+            int(machine.epoch.0),
+            int(self.revision.0),
+            ms(machine.created_at),
+            ms(machine.updated_at),
+            body,
+            machine.id.as_str(),
+            machine.spec.provider,
+            machine.phase.as_str(),
+        ];
+        if before == Revision(0) {
+            let sql = "INSERT INTO machines (ordinal, active_run, epoch, revision, created_at, updated_at, body,
+                id, provider, phase) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+            self.conn.prepare_cached(sql)?.execute(values)?;
+        } else {
+            let sql =
+                "UPDATE machines SET active_run = ?2, epoch = ?3, revision = ?4, created_at = ?5,
+                updated_at = ?6, body = ?7 WHERE ordinal = ?1";
+            self.conn.prepare_cached(sql)?.execute(&values[..7])?;
+            // Apart, so that an index is touched only if its column has changed.
+            let sql = "UPDATE machines SET phase = ?2, provider = ?3
+                WHERE ordinal = ?1 AND (phase <> ?2 OR provider <> ?3)";
+            let values =
+                params![int(machine.ordinal), machine.phase.as_str(), machine.spec.provider];
+            self.conn.prepare_cached(sql)?.execute(values)?;
+        }
+        let machine = Arc::new(machine);
+        self.change(&ChangeRow {
+            machine_id: &machine.id,
+            machine: Some(machine.ordinal),
+            run: None,
+            before,
+            kind: "machine",
+            entries: encoded_entries,
+            body,
+        })?;
+        let (revision, at, machine_after) = (self.revision, self.at, machine.clone());
+        let entries = self.number(entries);
+        self.applied.changes.push(Change::Machine {
+            revision,
+            at,
+            machine: machine_after,
+            entries,
+        });
+        self.applied.committed.machines.push(machine);
+        self.applied.rows += 1;
+        Ok(())
+    }
+
+    fn delete(&mut self, ordinal: u64) -> rusqlite::Result<()> {
+        let sql = "SELECT revision, body FROM machines WHERE ordinal = ?1";
+        let (machine, body) = self.conn.prepare_cached(sql)?.query_row([int(ordinal)], |row| {
+            let (revision, body) = (Revision(uint(row.get(0)?)), row.get::<_, String>(1)?);
+            let unreadable = |error| {
+                let kind = rusqlite::types::Type::Text;
+                rusqlite::Error::FromSqlConversionFailure(1, kind, Box::new(error))
+            };
+            let machine = decode_machine(&body, ordinal, revision).map_err(unreadable)?;
+            Ok((machine, body))
+        })?;
+        let sql = "DELETE FROM machines WHERE ordinal = ?1";
+        self.conn.prepare_cached(sql)?.execute([int(ordinal)])?;
+        self.change(&ChangeRow {
+            machine_id: &machine.id,
+            machine: Some(ordinal),
+            run: None,
+            before: machine.revision,
+            kind: "deleted",
+            entries: "[]",
+            body: &body,
+        })?;
+        let (revision, at, machine) = (self.revision, self.at, Arc::new(machine));
+        self.applied.changes.push(Change::MachineDeleted { revision, at, machine });
+        self.applied.rows += 1;
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        run: Run,
+        before: Revision,
+        entries: Vec<Entry>,
+        (body, delta, encoded_entries): &(String, String, String),
+    ) -> rusqlite::Result<()> {
+        let active = run.state.is_active();
+        let ended_at = (!active).then(|| ms(run.finished_at.unwrap_or(self.at)));
+        let step = run.current_step.and_then(|place| run.steps.get(place));
+        let step = step.map_or("", |step| step.name.as_str());
+        let (ordinal, phase) = (int(run.ordinal), run.phase().as_str());
+        let (state, started_at) = (state_name(run.state), run.started_at.map(ms));
+        if before == Revision(0) {
+            let sql = "INSERT INTO runs (ordinal, state, step, started_at, revision, body, phase, active, ended_at,
+                id, machine_id, plan, type, digest, created_at)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+            self.conn.prepare_cached(sql)?.execute(params![
+                ordinal,
+                state,
+                step,
+                started_at,
+                int(self.revision.0),
+                body,
+                phase,
+                active,
+                ended_at,
+                run.id.to_string(),
+                run.machine_id.as_str(),
+                run.plan_id,
+                run.run_type.as_str(),
+                run.plan_digest,
+                ms(run.created_at),
+            ])?;
+        } else {
+            let sql =
+                "UPDATE runs SET state = ?2, step = ?3, started_at = ?4, revision = ?5, body = ?6
+                WHERE ordinal = ?1";
+            let revision = int(self.revision.0);
+            let values = params![ordinal, state, step, started_at, revision, body];
+            self.conn.prepare_cached(sql)?.execute(values)?;
+            // Apart, so that the indexes are touched only if their columns have changed.
+            let sql = "UPDATE runs SET phase = ?2, active = ?3, ended_at = ?4
+                WHERE ordinal = ?1 AND (phase <> ?2 OR ended_at IS NOT ?4)";
+            let values = params![ordinal, phase, active, ended_at];
+            self.conn.prepare_cached(sql)?.execute(values)?;
+        }
+        self.change(&ChangeRow {
+            machine_id: &run.machine_id,
+            machine: None,
+            run: Some(run.ordinal),
+            before,
+            kind: "run",
+            entries: encoded_entries,
+            body: delta,
+        })?;
+        let (revision, at, run) = (self.revision, self.at, Arc::new(run));
+        let entries = self.number(entries);
+        self.applied.changes.push(Change::Run { revision, at, run: run.clone(), entries });
+        self.applied.committed.runs.push(run);
+        self.applied.rows += 1;
+        Ok(())
+    }
+
+    fn change(&mut self, row: &ChangeRow<'_>) -> rusqlite::Result<()> {
+        let part = u32::try_from(self.applied.changes.len()).unwrap_or(u32::MAX);
+        let sql = "INSERT INTO changes (place, at, machine_id, machine, run, before, kind, first_entry, entries, body)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        self.conn.prepare_cached(sql)?.execute(params![
+            place(self.revision, part),
+            ms(self.at),
+            row.machine_id.as_str(),
+            row.machine.map(int),
+            row.run.map(int),
+            int(row.before.0),
+            row.kind,
+            self.entries,
+            row.entries,
+            row.body,
+        ])?;
+        self.applied.rows += 1;
+        Ok(())
+    }
+
+    fn number(&mut self, entries: Vec<Entry>) -> Arc<[Entry]> {
+        self.entries += u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        entries.into()
+    }
+
+    fn request(&mut self, request: &RequestRecord) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO requests (scope, request_id, body_digest, object_id, at, revision)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.conn.prepare_cached(sql)?.execute(params![
+            request.scope,
+            request.request_id,
+            request.body_digest,
+            request.object_id,
+            ms(request.at),
+            int(self.revision.0),
+        ])?;
+        self.applied.rows += 1;
+        Ok(())
+    }
+
+    fn log(&mut self, chunk: Arc<LogChunk>) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO logs (run, chunk, at, step, attempt, stream, truncated, text)
+            SELECT ordinal, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM runs WHERE id = ?1";
+        self.conn.prepare_cached(sql)?.execute(params![
+            chunk.run_id.to_string(),
+            int(chunk.offset),
+            ms(chunk.at),
+            chunk.step,
+            chunk.attempt,
+            chunk.stream.as_str(),
+            chunk.truncated,
+            chunk.text,
+        ])?;
+        self.applied.logs.push(chunk);
+        self.applied.rows += 1;
+        Ok(())
+    }
+}
+
+/// The ordinal after the last one given; none is given twice, even after a deletion.
+fn next(counter: &mut u64) -> u64 {
+    *counter += 1;
+    *counter
+}
+
+/// What the open transaction sees.
+struct Stored<'a>(&'a Connection);
+
+impl View for Stored<'_> {
+    fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError> {
+        read::request(self.0, scope, request_id)
+    }
+
+    fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError> {
+        let sql = "SELECT ordinal, revision, epoch FROM machines WHERE id = ?1";
+        let head = |row: &rusqlite::Row<'_>| {
+            Ok(MachineHead {
+                ordinal: uint(row.get(0)?),
+                revision: Revision(uint(row.get(1)?)),
+                epoch: Epoch(uint(row.get(2)?)),
+            })
+        };
+        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        query.query_row([id.as_str()], head).optional().map_err(failed)
+    }
+
+    fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
+        let sql = "SELECT ordinal, revision, active FROM runs WHERE id = ?1";
+        let head = |row: &rusqlite::Row<'_>| {
+            Ok(RunHead {
+                ordinal: uint(row.get(0)?),
+                revision: Revision(uint(row.get(1)?)),
+                active: row.get(2)?,
+            })
+        };
+        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        query.query_row([id.to_string()], head).optional().map_err(failed)
+    }
+
+    fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError> {
+        read::active_run(self.0, machine)
+    }
+
+    fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT coalesce((SELECT chunk + 1 FROM logs WHERE run = ordinal ORDER BY chunk DESC LIMIT 1), 0)
+            FROM runs WHERE id = ?1";
+        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        let count = query.query_row([run.to_string()], |row| row.get(0)).optional();
+        Ok(count.map_err(failed)?.map(uint))
+    }
+}

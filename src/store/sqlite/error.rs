@@ -1,0 +1,70 @@
+//! From SQLite's errors to ours, and between SQLite's integers and ours.
+
+use std::sync::Arc;
+
+use rusqlite::ErrorCode;
+
+use crate::clock::Timestamp;
+use crate::ids::Revision;
+use crate::store::StoreError;
+use crate::store::codec::DecodeError;
+
+/// Number of changes that one commit can hold.
+const CHANGES_MAX_LOG2: u32 = 20;
+
+/// What a failed statement means, if it was not a COMMIT.
+pub(super) fn failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full(Arc::new(error)),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
+            kind: "database",
+            id: "file".to_owned(),
+            message: error.to_string(),
+        },
+        _ => StoreError::Unavailable(Arc::new(error)),
+    }
+}
+
+/// Something that should be running is not.
+pub(super) fn gone(what: &'static str) -> StoreError {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the {0} has stopped")]
+    struct Gone(&'static str);
+    StoreError::Unavailable(Arc::new(Gone(what)))
+}
+
+/// A record that cannot be read.
+pub(super) fn corrupt(kind: &'static str, id: impl ToString) -> impl Fn(DecodeError) -> StoreError {
+    let id = id.to_string();
+    move |error| StoreError::Corrupt { kind, id: id.clone(), message: error.to_string() }
+}
+
+/// SQLite's integers are signed; ours stay far below the sign bit, except timestamps made up by a client.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A stored integer that cannot be negative.
+pub(super) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+pub(super) fn ms(at: Timestamp) -> i64 {
+    int(at.0)
+}
+
+/// Key of a change.
+pub(super) fn place(revision: Revision, part: u32) -> i64 {
+    let revision = revision.0.min((1 << (63 - CHANGES_MAX_LOG2)) - 1);
+    int((revision << CHANGES_MAX_LOG2) + u64::from(part))
+}
+
+/// Key after the last change of a commit.
+pub(super) fn place_after(revision: Revision) -> i64 {
+    place(revision, (1 << CHANGES_MAX_LOG2) - 1)
+}
+
+/// Revision of the commit that a change belongs to.
+pub(super) fn revision_of(place: i64) -> Revision {
+    Revision(uint(place) >> CHANGES_MAX_LOG2)
+}

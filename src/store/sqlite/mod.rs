@@ -1,0 +1,346 @@
+//! Store in one SQLite file: the default of the server.
+//!
+//! WAL, flushed at every transaction. One thread writes and groups what waits for it into one transaction; a few
+//! threads read. Whoever wants to look at the file can use the `sqlite3` tool: the views `machine_list`, `run_list` and
+//! `history` are made for that.
+
+mod check;
+mod commit;
+mod error;
+mod list;
+mod open;
+mod read;
+mod readers;
+mod schema;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod trim;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+pub use check::{Report, backup, check};
+pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
+pub use stats::{GROUP_BUCKETS, StoreStats};
+
+use self::commit::Encoded;
+use self::error::{failed, gone};
+use self::readers::Lane;
+use self::stats::Counting;
+use self::writer::{Job, Work, Writer};
+use super::{
+    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
+    Subject, Trimmed,
+};
+use crate::ids::{MachineId, Revision, RunId};
+use crate::model::filter::Filter;
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
+
+/// A failure that a test can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no room.
+    Full,
+    /// The flush fails, and what was to be flushed is lost.
+    SyncLost,
+    /// The flush fails, and what was to be flushed is durable all the same.
+    SyncKept,
+}
+
+/// Asked before every COMMIT whether it should fail.
+pub type FaultHook = Arc<dyn Fn() -> Option<Fault> + Send + Sync>;
+
+/// How to open a store. The default is what a server wants.
+#[derive(Clone, Default)]
+pub struct SqliteOptions {
+    /// Do not flush at every transaction: a power cut loses acknowledged commits. Only to show that tests notice.
+    pub unsafe_no_flush_for_tests: bool,
+    /// Most pages (4 KiB each) of the database; `None` for as many as the disk holds.
+    pub pages_max: Option<u32>,
+    /// Failures to inject.
+    pub fault: Option<FaultHook>,
+}
+
+impl std::fmt::Debug for SqliteOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteOptions")
+            .field("unsafe_no_flush_for_tests", &self.unsafe_no_flush_for_tests)
+            .field("pages_max", &self.pages_max)
+            .field("fault", &self.fault.is_some())
+            .finish()
+    }
+}
+
+/// What the threads of a store share.
+struct Shared {
+    listeners: Mutex<Vec<Arc<dyn Listener>>>,
+    stats: Counting,
+    /// A flush failed.
+    broken: AtomicBool,
+    fault: Option<FaultHook>,
+}
+
+impl Shared {
+    fn fault(&self) -> Option<Fault> {
+        self.fault.as_ref().and_then(|fault| fault())
+    }
+}
+
+/// [`Store`] in a data directory. Dropping it finishes the commits that were begun, and releases the directory.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    /// Reads of single records.
+    points: Option<Lane>,
+    /// Lists, counts, history.
+    scans: Option<Lane>,
+    work: Option<Sender<Work>>,
+    writer: Option<JoinHandle<()>>,
+    /// Released last.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store in the directory `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed then.
+    pub fn open(dir: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
+        let opened = open::open(dir, &options)?;
+        let shared = Arc::new(Shared {
+            listeners: Mutex::default(),
+            stats: Counting::default(),
+            broken: AtomicBool::new(false),
+            fault: options.fault,
+        });
+        let points = Lane::spawn("point", &opened.path)?;
+        let scans = Lane::spawn("scan", &opened.path)?;
+        let (work, queue) = channel();
+        let writer = Writer::new(opened.conn, opened.counters, shared.clone());
+        let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        let thread = thread.spawn(move || writer.run(&queue)).map_err(|source| OpenError::Io {
+            action: "start a thread to write",
+            path: opened.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            shared,
+            path: opened.path,
+            points: Some(points),
+            scans: Some(scans),
+            work: Some(work),
+            writer: Some(thread),
+            _lock: opened.lock,
+        })
+    }
+
+    /// Counters since the store was opened.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        self.shared.stats.read()
+    }
+
+    /// Whether writes are refused until the store is opened again, because a flush failed.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.shared.broken.load(Relaxed)
+    }
+
+    /// Copies the store, as it is at one revision, to the new file `to`. Commits and reads go on meanwhile. Blocks the
+    /// calling thread.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
+    /// begun is removed.
+    pub fn backup(&self, to: &Path) -> Result<(), OpenError> {
+        check::backup(&self.path, to)
+    }
+
+    fn send(&self, work: Work) -> Result<(), StoreError> {
+        let sent = self.work.as_ref().is_some_and(|queue| queue.send(work).is_ok());
+        if sent { Ok(()) } else { Err(gone("writer of the store")) }
+    }
+
+    /// Runs `job` on the writer thread, between transactions.
+    fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Fut<'_, T> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.send(Work::Call(Box::new(move |writer| {
+                // Whoever stopped waiting is not interested.
+                let _ = answer.send(job(writer));
+            })))?;
+            answered.await.map_err(|_| gone("writer of the store"))?
+        })
+    }
+
+    fn read<'a, T: Send + 'static>(
+        lane: Option<&'a Lane>,
+        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Fut<'a, T> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let sent = lane.is_some_and(|lane| {
+                lane.send(Box::new(move |conn| {
+                    if !answer.is_closed() {
+                        let _ = answer.send(job(conn));
+                    }
+                }))
+            });
+            if !sent {
+                return Err(gone("reader of the store"));
+            }
+            answered.await.map_err(|_| gone("reader of the store"))?
+        })
+    }
+
+    /// Reads one record.
+    fn point<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Fut<'_, T> {
+        Self::read(self.points.as_ref(), move |conn| in_transaction(conn, job))
+    }
+
+    /// Reads many records.
+    fn scan<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Fut<'_, T> {
+        Self::read(self.scans.as_ref(), move |conn| in_transaction(conn, job))
+    }
+}
+
+/// All statements of `job` see the same revision.
+fn in_transaction<T>(
+    conn: &Connection,
+    job: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = conn.unchecked_transaction().map_err(failed)?;
+    let result = job(&transaction);
+    transaction.commit().map_err(failed)?;
+    result
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The writer's connection is the last to close: it copies the log into the database, unless a flush failed.
+        self.points = None;
+        self.scans = None;
+        self.work = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked answered nobody after that: nothing was acknowledged that is not durable.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+        Box::pin(async move {
+            let encoded = Encoded::new(&batch);
+            let (answer, answered) = oneshot::channel();
+            self.shared.stats.queued.fetch_add(1, Relaxed);
+            self.send(Work::Commit(Box::new(Job { batch, encoded, answer })))?;
+            answered.await.map_err(|_| gone("writer of the store"))?
+        })
+    }
+
+    fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
+        let id = id.clone();
+        self.point(move |conn| read::machine(conn, &id))
+    }
+
+    fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
+        let id = id.clone();
+        self.point(move |conn| read::machine_at(conn, &id, at))
+    }
+
+    fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
+        self.point(move |conn| read::run(conn, id))
+    }
+
+    fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
+        self.point(move |conn| read::run_at(conn, id, at))
+    }
+
+    fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {
+        self.scan(move |conn| list::machines(conn, &query))
+    }
+
+    fn runs(&self, query: Query) -> Fut<'_, Page<Run>> {
+        self.scan(move |conn| list::runs(conn, &query))
+    }
+
+    fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
+        self.scan(move |conn| list::count_machines(conn, &filter))
+    }
+
+    fn count_runs(&self, filter: Filter) -> Fut<'_, u64> {
+        self.scan(move |conn| list::count_runs(conn, &filter))
+    }
+
+    fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>> {
+        let digest = digest.to_owned();
+        self.point(move |conn| read::plan(conn, &digest))
+    }
+
+    fn request<'a>(
+        &'a self,
+        scope: &'a str,
+        request_id: &'a str,
+    ) -> Fut<'a, Option<RequestRecord>> {
+        let (scope, request_id) = (scope.to_owned(), request_id.to_owned());
+        self.point(move |conn| read::request(conn, &scope, &request_id))
+    }
+
+    fn history(
+        &self,
+        subject: Subject,
+        after: Option<(Revision, u32)>,
+        limit: usize,
+    ) -> Fut<'_, Vec<HistoryRow>> {
+        self.scan(move |conn| read::history(conn, &subject, after, limit))
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>> {
+        self.scan(move |conn| read::changes(conn, after, limit))
+    }
+
+    fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
+        self.scan(move |conn| read::logs(conn, run, from, limit))
+    }
+
+    fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
+        self.point(read::revisions)
+    }
+
+    fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
+        self.call(move |writer| writer.trim(retention))
+    }
+
+    fn listen(&self, listener: Arc<dyn Listener>) {
+        self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+}

@@ -1,0 +1,290 @@
+//! Opening a data directory: lock, checks, migration.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::SqliteOptions;
+use super::commit::Counters;
+use super::error::uint;
+use super::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
+
+/// Name of the database in the data directory.
+pub const DATABASE_FILE: &str = "bmdemo.db";
+
+/// Name of the file that keeps a second server out of the data directory.
+pub const LOCK_FILE: &str = "bmdemo.lock";
+
+/// What the lock file says once the database has been set up: from then on an empty or missing one is a loss.
+const SET_UP: &[u8] = b"bmdemo data directory; bmdemo.db has been set up\n";
+
+/// A database below this size is checked as a whole when it is opened.
+const QUICK_CHECK_BYTES_MAX: u64 = 64 << 20;
+
+/// What every database file of SQLite begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Why a data directory cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("data directory {} is in use by another live server", .dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A later version has written it.
+    #[error(
+        "{} has schema version {found}, newer than {known}, the newest that this version knows; use a newer bmdemo",
+        .path.display()
+    )]
+    TooNew {
+        /// The database.
+        path: PathBuf,
+        /// Version of its schema.
+        found: i64,
+        /// Newest version that this program knows.
+        known: i64,
+    },
+    /// Something else has written it.
+    #[error("{} is not a database of bmdemo", .path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is damaged: restore a backup. Nothing is repaired by dropping rows.
+    #[error("{} is damaged: {message}; restore it from a backup", .path.display())]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The operating system said no.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite said no.
+    #[error("cannot open {}", .path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+/// An opened data directory.
+pub(super) struct Opened {
+    /// Held for as long as the store is open.
+    pub(super) lock: File,
+    pub(super) conn: Connection,
+    pub(super) counters: Counters,
+    pub(super) path: PathBuf,
+}
+
+pub(super) fn open(dir: &Path, options: &SqliteOptions) -> Result<Opened, OpenError> {
+    make_dir(dir)?;
+    let (mut lock, set_up) = take_lock(dir)?;
+    let path = dir.join(DATABASE_FILE);
+    let file = check_file(dir, &path, set_up)?;
+    let conn = connect(&path).map_err(|error| sqlite(&path, error))?;
+    check_version(&conn, &path, file)?;
+    configure(&conn, options).map_err(|error| sqlite(&path, error))?;
+    check_content(&conn, &path)?;
+    migrate(&conn).map_err(|error| sqlite(&path, error))?;
+    let counters = Counters::load(&conn).map_err(|error| sqlite(&path, error))?;
+    if !set_up {
+        let action = "write to";
+        let written = lock.write_all(SET_UP).and_then(|()| lock.sync_all());
+        written.map_err(|error| io(action, &dir.join(LOCK_FILE))(error))?;
+    }
+    Ok(Opened { lock, conn, counters, path })
+}
+
+fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { action, path: path.clone(), source }
+}
+
+pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
+    match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            OpenError::Corrupt { path: path.to_owned(), message: source.to_string() }
+        }
+        _ => OpenError::Sqlite { path: path.to_owned(), source },
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("create", dir))?;
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Makes the entries of a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
+    File::open(dir).and_then(|file| file.sync_all()).map_err(io("flush", dir))
+}
+
+/// Locks the directory, and says whether its database has been set up.
+fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(io("read", &path))?;
+    Ok((file, !content.is_empty()))
+}
+
+/// Whether the database file is new or one of SQLite's. A new one is made.
+fn check_file(dir: &Path, path: &Path, set_up: bool) -> Result<FileState, OpenError> {
+    let corrupt = |message: &str| {
+        Err(OpenError::Corrupt { path: path.to_owned(), message: message.to_owned() })
+    };
+    let mut head = Vec::new();
+    match File::open(path) {
+        Ok(file) => {
+            file.take(MAGIC.len() as u64).read_to_end(&mut head).map_err(io("read", path))?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && set_up => {
+            return corrupt("it is missing, though the directory has been used");
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600);
+            options.open(path).map_err(io("create", path))?;
+            sync_dir(dir)?;
+        }
+        Err(error) => return Err(io("open", path)(error)),
+    }
+    match head.as_slice() {
+        [] if set_up => corrupt("it is empty, though the directory has been used"),
+        [] => Ok(FileState::New),
+        MAGIC => Ok(FileState::Existing),
+        _ => corrupt("it does not begin as a database does"),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileState {
+    New,
+    Existing,
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    // Until the file is known to be ours, closing it must leave it as it is.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Somebody may be looking at the file with another tool.
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// A connection that cannot write.
+pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// Refuses what is not ours or newer than we are.
+pub(super) fn refuse_foreign(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id").map_err(|error| sqlite(path, error))?;
+    if application != APPLICATION_ID {
+        return Err(OpenError::NotOurs { path: path.to_owned() });
+    }
+    let found = pragma("user_version").map_err(|error| sqlite(path, error))?;
+    if found > VERSION {
+        return Err(OpenError::TooNew { path: path.to_owned(), found, known: VERSION });
+    }
+    Ok(())
+}
+
+fn check_version(conn: &Connection, path: &Path, file: FileState) -> Result<(), OpenError> {
+    match file {
+        FileState::Existing => refuse_foreign(conn, path)?,
+        FileState::New => {
+            let set = conn.pragma_update(None, "application_id", APPLICATION_ID);
+            set.map_err(|error| sqlite(path, error))?;
+        }
+    }
+    let allowed = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    allowed.map(|_| ()).map_err(|error| sqlite(path, error))
+}
+
+fn configure(conn: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    let synchronous = if options.unsafe_no_flush_for_tests { "NORMAL" } else { "FULL" };
+    conn.pragma_update(None, "synchronous", synchronous)?;
+    // The writer copies the log itself, after it has answered.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "cache_size", -64 * 1024)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    if let Some(pages) = options.pages_max {
+        conn.pragma_update(None, "max_page_count", pages)?;
+    }
+    // What a failed flush left behind is written anew, and so is durable before anybody relies on it.
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+fn check_content(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let corrupt = |message| Err(OpenError::Corrupt { path: path.to_owned(), message });
+    let pragma = |name| {
+        let value = conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        value.map(uint).map_err(|error| sqlite(path, error))
+    };
+    let expected = pragma("page_count")? * pragma("page_size")?;
+    let bytes = std::fs::metadata(path).map_err(io("read", path))?.len();
+    if bytes < expected {
+        return corrupt(format!("it has {bytes} bytes instead of {expected}"));
+    }
+    if bytes > QUICK_CHECK_BYTES_MAX {
+        return Ok(());
+    }
+    let verdict = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match verdict.map_err(|error| sqlite(path, error))?.as_str() {
+        "ok" => Ok(()),
+        problem => corrupt(problem.to_owned()),
+    }
+}
+
+fn migrate(conn: &Connection) -> rusqlite::Result<()> {
+    let version = conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    for (from, migration) in (0_i64..).zip(MIGRATIONS) {
+        if from >= version {
+            let to = from + 1;
+            conn.execute_batch(&format!("BEGIN; {migration} PRAGMA user_version = {to}; COMMIT;"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! Reads of single records, and of what belongs to them. Each runs on one connection, in one transaction if it takes
+//! more than one statement.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::error::{corrupt, failed, int, place, place_after, revision_of, uint};
+use crate::clock::Timestamp;
+use crate::ids::{MachineId, Revision, RunId};
+use crate::model::{Change, Entry, HistoryRow, LogChunk, LogStream, Machine, Run, RunDelta};
+use crate::store::codec::{DecodeError, decode_delta, decode_entries, decode_machine, decode_run};
+use crate::store::{RequestRecord, StoreError, Subject};
+
+/// The text of a column, borrowed.
+pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, StoreError> {
+    let value = row.get_ref(column).map_err(failed)?;
+    value.as_str().map_err(|error| StoreError::Corrupt {
+        kind: "column",
+        id: column.to_string(),
+        message: error.to_string(),
+    })
+}
+
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
+    Ok(uint(row.get(column).map_err(failed)?))
+}
+
+/// The rows of a query, each given to `each` until that says to stop.
+pub(super) fn for_each(
+    conn: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut each: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let mut query = conn.prepare_cached(sql).map_err(failed)?;
+    let mut rows = query.query(params).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        if !each(row)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The first row of a query.
+fn first<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut found = None;
+    for_each(conn, sql, params, |row| {
+        found = Some(read(row)?);
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+/// A machine from the columns ordinal, revision, body.
+pub(super) fn machine_row(row: &Row<'_>) -> Result<Machine, StoreError> {
+    let (ordinal, revision) = (number(row, 0)?, Revision(number(row, 1)?));
+    decode_machine(text(row, 2)?, ordinal, revision).map_err(corrupt("machine", ordinal))
+}
+
+/// A run from the columns ordinal, revision, body.
+pub(super) fn run_row(row: &Row<'_>) -> Result<Run, StoreError> {
+    let (ordinal, revision) = (number(row, 0)?, Revision(number(row, 1)?));
+    decode_run(text(row, 2)?, ordinal, revision).map_err(corrupt("run", ordinal))
+}
+
+pub(super) fn machine(
+    conn: &Connection,
+    id: &MachineId,
+) -> Result<Option<Arc<Machine>>, StoreError> {
+    let sql = "SELECT ordinal, revision, body FROM machines WHERE id = ?1";
+    Ok(first(conn, sql, [id.as_str()], machine_row)?.map(Arc::new))
+}
+
+pub(super) fn machine_at(
+    conn: &Connection,
+    id: &MachineId,
+    at: Revision,
+) -> Result<Option<Arc<Machine>>, StoreError> {
+    let sql = "SELECT kind, place, machine, body FROM changes
+        WHERE machine_id = ?1 AND run IS NULL AND place <= ?2 ORDER BY place DESC LIMIT 1";
+    let image = |row: &Row<'_>| {
+        if text(row, 0)? == "deleted" {
+            return Ok(None);
+        }
+        let revision = revision_of(row.get(1).map_err(failed)?);
+        let machine = decode_machine(text(row, 3)?, number(row, 2)?, revision);
+        machine.map(|machine| Some(Arc::new(machine))).map_err(corrupt("machine", id))
+    };
+    match first(conn, sql, params![id.as_str(), place_after(at)], image)? {
+        Some(image) => Ok(image),
+        // No change of it is kept: it is known only if it has not changed since.
+        None => Ok(machine(conn, id)?.filter(|machine| machine.revision <= at)),
+    }
+}
+
+pub(super) fn run(conn: &Connection, id: RunId) -> Result<Option<Arc<Run>>, StoreError> {
+    let sql = "SELECT ordinal, revision, body FROM runs WHERE id = ?1";
+    Ok(first(conn, sql, [id.to_string()], run_row)?.map(Arc::new))
+}
+
+fn run_ordinal(conn: &Connection, id: RunId) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT ordinal FROM runs WHERE id = ?1";
+    first(conn, sql, [id.to_string()], |row| number(row, 0))
+}
+
+pub(super) fn run_at(
+    conn: &Connection,
+    id: RunId,
+    at: Revision,
+) -> Result<Option<Arc<Run>>, StoreError> {
+    match run_ordinal(conn, id)? {
+        Some(ordinal) => Ok(fold(conn, ordinal, place_after(at))?.map(Arc::new)),
+        None => Ok(None),
+    }
+}
+
+fn delta(body: &str, ordinal: u64, revision: Revision) -> Result<RunDelta, StoreError> {
+    decode_delta(body, ordinal, revision).map_err(corrupt("change of run", ordinal))
+}
+
+/// The run after its last change that is not after `to`.
+pub(super) fn fold(conn: &Connection, ordinal: u64, to: i64) -> Result<Option<Run>, StoreError> {
+    let sql = "SELECT place, body FROM changes WHERE run = ?1 AND place <= ?2 ORDER BY place";
+    let mut run = None;
+    for_each(conn, sql, params![int(ordinal), to], |row| {
+        let revision = revision_of(row.get(0).map_err(failed)?);
+        run = Some(delta(text(row, 1)?, ordinal, revision)?.apply(run.take()));
+        Ok(true)
+    })?;
+    Ok(run)
+}
+
+pub(super) fn active_run(
+    conn: &Connection,
+    machine: &MachineId,
+) -> Result<Option<RunId>, StoreError> {
+    let sql = "SELECT id FROM runs WHERE machine_id = ?1 AND active = 1";
+    first(conn, sql, [machine.as_str()], |row| run_id(text(row, 0)?))
+}
+
+fn run_id(text: &str) -> Result<RunId, StoreError> {
+    let bad = |error: crate::ids::IdError| DecodeError::Invalid(error.to_string());
+    RunId::parse(text).map_err(bad).map_err(corrupt("run", text))
+}
+
+pub(super) fn plan(conn: &Connection, digest: &str) -> Result<Option<Arc<str>>, StoreError> {
+    let sql = "SELECT text FROM plans WHERE digest = ?1";
+    first(conn, sql, [digest], |row| Ok(text(row, 0)?.into()))
+}
+
+pub(super) fn request(
+    conn: &Connection,
+    scope: &str,
+    request_id: &str,
+) -> Result<Option<RequestRecord>, StoreError> {
+    let sql = "SELECT body_digest, object_id, at, revision FROM requests
+        WHERE scope = ?1 AND request_id = ?2";
+    first(conn, sql, [scope, request_id], |row| {
+        Ok(RequestRecord {
+            scope: scope.to_owned(),
+            request_id: request_id.to_owned(),
+            body_digest: text(row, 0)?.to_owned(),
+            object_id: text(row, 1)?.to_owned(),
+            at: Timestamp(number(row, 2)?),
+            revision: Revision(number(row, 3)?),
+        })
+    })
+}
+
+pub(super) fn history(
+    conn: &Connection,
+    subject: &Subject,
+    after: Option<(Revision, u32)>,
+    limit: usize,
+) -> Result<Vec<HistoryRow>, StoreError> {
+    // The commit that the cursor points into may hold more.
+    let from = after.map_or(0, |(revision, _)| place(revision, 0));
+    let mut rows = Vec::new();
+    if limit == 0 {
+        return Ok(rows);
+    }
+    let each = |row: &Row<'_>| {
+        let revision = revision_of(row.get(0).map_err(failed)?);
+        let machine_id = machine_id(text(row, 2)?)?;
+        let run_id = match row.get_ref(3).map_err(failed)? {
+            ValueRef::Null => None,
+            _ => Some(run_id(text(row, 3)?)?),
+        };
+        let at = Timestamp(number(row, 1)?);
+        let first_entry: u32 = row.get(4).map_err(failed)?;
+        for (index, entry) in (first_entry..).zip(entries(text(row, 5)?, revision)?) {
+            if after.is_none_or(|after| (revision, index) > after) && rows.len() < limit {
+                let machine_id = machine_id.clone();
+                rows.push(HistoryRow { revision, index, at, machine_id, run_id, entry });
+            }
+        }
+        Ok(rows.len() < limit)
+    };
+    match subject {
+        Subject::Machine(id) => {
+            let sql =
+                "SELECT c.place, c.at, c.machine_id, r.id, c.first_entry, c.entries FROM changes c
+                LEFT JOIN runs r ON r.ordinal = c.run
+                WHERE c.place IN (
+                    SELECT place FROM changes WHERE machine_id = ?1 AND run IS NULL AND place >= ?2
+                    UNION ALL
+                    SELECT own.place FROM runs JOIN changes own ON own.run = runs.ordinal
+                    WHERE runs.machine_id = ?1 AND runs.revision >= ?3 AND own.place >= ?2)
+                ORDER BY c.place";
+            let revision = int(revision_of(from).0);
+            for_each(conn, sql, params![id.as_str(), from, revision], each)?;
+        }
+        Subject::Run(id) => {
+            let sql = "SELECT c.place, c.at, c.machine_id, r.id, c.first_entry, c.entries FROM runs r
+                JOIN changes c ON c.run = r.ordinal WHERE r.id = ?1 AND c.place >= ?2 ORDER BY c.place";
+            for_each(conn, sql, params![id.to_string(), from], each)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn machine_id(text: &str) -> Result<MachineId, StoreError> {
+    let bad = |error: crate::ids::IdError| DecodeError::Invalid(error.to_string());
+    MachineId::parse(text).map_err(bad).map_err(corrupt("machine", text))
+}
+
+fn entries(text: &str, revision: Revision) -> Result<Vec<Entry>, StoreError> {
+    decode_entries(text).map_err(corrupt("entries of revision", revision))
+}
+
+pub(super) fn revisions(conn: &Connection) -> Result<(Revision, Revision), StoreError> {
+    let sql = "SELECT revision, compacted FROM meta";
+    let revisions = conn.prepare_cached(sql).and_then(|mut query| {
+        query.query_row([], |row| Ok((Revision(uint(row.get(0)?)), Revision(uint(row.get(1)?)))))
+    });
+    revisions.optional().map_err(failed)?.ok_or_else(|| StoreError::Corrupt {
+        kind: "table",
+        id: "meta".to_owned(),
+        message: "it is empty".to_owned(),
+    })
+}
+
+/// Changes of all objects; to be called in a transaction.
+pub(super) fn changes(
+    conn: &Connection,
+    after: Revision,
+    limit: usize,
+) -> Result<Vec<Change>, StoreError> {
+    let (_, oldest) = revisions(conn)?;
+    if after < oldest {
+        return Err(StoreError::Compacted { oldest });
+    }
+    let mut changes: Vec<Change> = Vec::new();
+    // Runs of this page as they were after their last change in it.
+    let mut folded: BTreeMap<u64, Run> = BTreeMap::new();
+    let sql = "SELECT place, at, kind, coalesce(machine, run), before, entries, body FROM changes
+        WHERE place > ?1 ORDER BY place";
+    for_each(conn, sql, [place_after(after)], |row| {
+        let place = row.get(0).map_err(failed)?;
+        let revision = revision_of(place);
+        let commit_ended = changes.last().is_some_and(|last| last.revision() != revision);
+        if commit_ended && changes.len() >= limit {
+            return Ok(false);
+        }
+        let (at, ordinal) = (Timestamp(number(row, 1)?), number(row, 3)?);
+        let machine = |revision| {
+            let machine = decode_machine(text(row, 6)?, ordinal, revision);
+            machine.map(Arc::new).map_err(corrupt("change of machine", ordinal))
+        };
+        let entries = || Ok::<Arc<[Entry]>, StoreError>(entries(text(row, 5)?, revision)?.into());
+        changes.push(match text(row, 2)? {
+            "machine" => {
+                Change::Machine { revision, at, machine: machine(revision)?, entries: entries()? }
+            }
+            "deleted" => {
+                let machine = machine(Revision(number(row, 4)?))?;
+                Change::MachineDeleted { revision, at, machine }
+            }
+            "run" => {
+                let run = match folded.remove(&ordinal) {
+                    Some(before) => delta(text(row, 6)?, ordinal, revision)?.apply(Some(before)),
+                    None => fold(conn, ordinal, place)?.ok_or_else(|| StoreError::Corrupt {
+                        kind: "run",
+                        id: ordinal.to_string(),
+                        message: "its changes are gone".to_owned(),
+                    })?,
+                };
+                folded.insert(ordinal, run.clone());
+                Change::Run { revision, at, run: Arc::new(run), entries: entries()? }
+            }
+            other => {
+                let error = DecodeError::Unknown { what: "kind of change", name: other.to_owned() };
+                return Err(corrupt("change of revision", revision)(error));
+            }
+        });
+        Ok(true)
+    })?;
+    Ok(changes)
+}
+
+pub(super) fn logs(
+    conn: &Connection,
+    run: RunId,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<Arc<LogChunk>>, StoreError> {
+    let sql = "SELECT chunk, at, step, attempt, stream, truncated, text FROM logs
+        WHERE run = (SELECT ordinal FROM runs WHERE id = ?1) AND chunk >= ?2 ORDER BY chunk LIMIT ?3";
+    let mut chunks = Vec::new();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    for_each(conn, sql, params![run.to_string(), int(from), limit], |row| {
+        let stream = text(row, 4)?;
+        let unknown = || DecodeError::Unknown { what: "log stream", name: stream.to_owned() };
+        chunks.push(Arc::new(LogChunk {
+            run_id: run,
+            offset: number(row, 0)?,
+            at: Timestamp(number(row, 1)?),
+            step: text(row, 2)?.to_owned(),
+            attempt: row.get(3).map_err(failed)?,
+            stream: LogStream::parse(stream)
+                .ok_or_else(unknown)
+                .map_err(corrupt("log of run", run))?,
+            text: text(row, 6)?.to_owned(),
+            truncated: row.get(5).map_err(failed)?,
+        }));
+        Ok(true)
+    })?;
+    Ok(chunks)
+}

@@ -1,0 +1,136 @@
+//! Tables, and how an older file becomes a newer one.
+//!
+//! Columns are what operators look for, and what indexes serve; the whole record is in `body` (see `store::codec`).
+
+/// Version of the schema that this program writes; in the file as `PRAGMA user_version`.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// `PRAGMA application_id` of our files: "bmdm".
+pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
+
+/// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
+pub(super) const MIGRATIONS: [&str; 1] = [V1];
+
+/// A change is numbered by `place`: the revision of its commit times 2^20, plus its place in the commit. `machine` is
+/// the ordinal of the machine that changed, `run` that of the run (the other is NULL); `before` the revision that the
+/// object had, zero if it is new; `body` the machine after the change (before it, if it was deleted) or what changed
+/// in the run.
+const V1: &str = "
+CREATE TABLE meta (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    format INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    compacted INTEGER NOT NULL,
+    machine_ordinal INTEGER NOT NULL,
+    run_ordinal INTEGER NOT NULL
+);
+INSERT INTO meta VALUES (1, 1, 0, 0, 0, 0);
+
+CREATE TABLE machines (
+    ordinal INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    provider TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    active_run TEXT,
+    epoch INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX machines_phase ON machines (phase);
+CREATE INDEX machines_provider ON machines (provider);
+
+CREATE TABLE runs (
+    ordinal INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    machine_id TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    type TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    active INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    state TEXT NOT NULL,
+    step TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    ended_at INTEGER,
+    revision INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE UNIQUE INDEX runs_owner ON runs (machine_id) WHERE active = 1;
+CREATE INDEX runs_active ON runs (active) WHERE active = 1;
+CREATE INDEX runs_ended ON runs (ended_at) WHERE active = 0;
+CREATE INDEX runs_machine ON runs (machine_id);
+CREATE INDEX runs_phase ON runs (phase);
+CREATE INDEX runs_plan ON runs (plan);
+CREATE INDEX runs_type ON runs (type);
+CREATE INDEX runs_digest ON runs (digest);
+
+CREATE TABLE changes (
+    place INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    machine_id TEXT NOT NULL,
+    machine INTEGER,
+    run INTEGER,
+    before INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('machine', 'deleted', 'run')),
+    first_entry INTEGER NOT NULL,
+    entries TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX changes_run ON changes (run);
+CREATE INDEX changes_machine ON changes (machine_id) WHERE run IS NULL;
+
+CREATE TABLE logs (
+    run INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    truncated INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (run, chunk)
+) WITHOUT ROWID;
+
+CREATE TABLE requests (
+    scope TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    body_digest TEXT NOT NULL,
+    object_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (scope, request_id)
+) WITHOUT ROWID;
+CREATE INDEX requests_at ON requests (at);
+
+CREATE TABLE plans (
+    digest TEXT PRIMARY KEY,
+    text TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE VIEW machine_list AS
+SELECT id, provider, phase, active_run, epoch, revision,
+    strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', updated_at / 1000.0, 'unixepoch') AS updated_at
+FROM machines ORDER BY ordinal;
+
+CREATE VIEW run_list AS
+SELECT id, machine_id, plan, type, phase, state, step, revision,
+    strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', started_at / 1000.0, 'unixepoch') AS started_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', ended_at / 1000.0, 'unixepoch') AS ended_at
+FROM runs ORDER BY ordinal;
+
+CREATE VIEW history AS
+SELECT c.place >> 20 AS revision,
+    strftime('%Y-%m-%dT%H:%M:%fZ', c.at / 1000.0, 'unixepoch') AS at,
+    c.machine_id, r.id AS run_id,
+    e.value ->> 'kind' AS kind, e.value ->> 'step' AS step,
+    e.value ->> 'from' AS from_state, e.value ->> 'to' AS to_state,
+    e.value ->> 'reason' AS reason, e.value ->> 'msg' AS message,
+    e.value ->> '$.by.kind' AS actor_kind, e.value ->> '$.by.name' AS actor
+FROM changes c LEFT JOIN runs r ON r.ordinal = c.run, json_each(c.entries) e
+ORDER BY c.place, e.key;
+";

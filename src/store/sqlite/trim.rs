@@ -1,0 +1,98 @@
+//! Forgetting what the policy says, a bounded amount at a time, on the writer thread.
+
+use rusqlite::{Connection, params};
+
+use super::commit::Counters;
+use super::error::{failed, int, ms, revision_of, uint};
+use super::read::{for_each, number};
+use crate::clock::Timestamp;
+use crate::ids::Revision;
+use crate::store::{Retention, StoreError, TRIM_ROWS_MAX, Trimmed};
+
+/// Trims within the open transaction.
+pub(super) fn trim(
+    conn: &Connection,
+    counters: &mut Counters,
+    retention: Retention,
+) -> Result<Trimmed, StoreError> {
+    let mut trimmed = Trimmed::default();
+    trim_machine_changes(conn, counters, retention.ended_before, &mut trimmed)?;
+    trim_runs(conn, counters, retention, &mut trimmed)?;
+    trimmed.requests = execute(
+        conn,
+        "DELETE FROM requests WHERE (scope, request_id) IN (
+            SELECT scope, request_id FROM requests
+            WHERE at < ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE id = object_id AND active = 1)
+            ORDER BY at, scope, request_id LIMIT ?2)",
+        params![ms(retention.requests_before), TRIM_ROWS_MAX as i64],
+    )?;
+    Ok(trimmed)
+}
+
+fn execute(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<u64, StoreError> {
+    let rows = conn.prepare_cached(sql).and_then(|mut statement| statement.execute(params));
+    Ok(rows.map_err(failed)? as u64)
+}
+
+/// Changes of machines go strictly oldest first: what is left says truly how a machine was at a revision.
+fn trim_machine_changes(
+    conn: &Connection,
+    counters: &mut Counters,
+    before: Timestamp,
+    trimmed: &mut Trimmed,
+) -> Result<(), StoreError> {
+    let mut old: Vec<i64> = Vec::new();
+    let sql = "SELECT place, at FROM changes WHERE run IS NULL ORDER BY place LIMIT ?1";
+    for_each(conn, sql, [TRIM_ROWS_MAX as i64], |row| {
+        let is_old = Timestamp(number(row, 1)?) < before;
+        if is_old {
+            old.push(row.get(0).map_err(failed)?);
+        }
+        Ok(is_old)
+    })?;
+    for place in old {
+        trimmed.changes += execute(conn, "DELETE FROM changes WHERE place = ?1", [place])?;
+        compact(counters, revision_of(place));
+    }
+    Ok(())
+}
+
+fn trim_runs(
+    conn: &Connection,
+    counters: &mut Counters,
+    retention: Retention,
+    trimmed: &mut Trimmed,
+) -> Result<(), StoreError> {
+    let sql = "SELECT count(*) FROM runs WHERE active = 0";
+    let ended =
+        conn.prepare_cached(sql).and_then(|mut query| query.query_row([], |row| row.get(0)));
+    let mut surplus = uint(ended.map_err(failed)?).saturating_sub(retention.ended_runs_max);
+    let mut old: Vec<(u64, Revision, String)> = Vec::new();
+    let sql = "SELECT ordinal, revision, digest, ended_at FROM runs
+        WHERE active = 0 ORDER BY ended_at, ordinal LIMIT ?1";
+    for_each(conn, sql, [TRIM_ROWS_MAX as i64], |row| {
+        if Timestamp(number(row, 3)?) >= retention.ended_before && surplus == 0 {
+            return Ok(false);
+        }
+        surplus = surplus.saturating_sub(1);
+        let digest = row.get(2).map_err(failed)?;
+        old.push((number(row, 0)?, Revision(number(row, 1)?), digest));
+        Ok(true)
+    })?;
+    for (ordinal, revision, digest) in old {
+        let ordinal = int(ordinal);
+        trimmed.changes += execute(conn, "DELETE FROM changes WHERE run = ?1", [ordinal])?;
+        execute(conn, "DELETE FROM logs WHERE run = ?1", [ordinal])?;
+        trimmed.runs += execute(conn, "DELETE FROM runs WHERE ordinal = ?1", [ordinal])?;
+        let unused = "DELETE FROM plans WHERE digest = ?1
+            AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.digest = ?1)";
+        execute(conn, unused, [digest])?;
+        compact(counters, revision);
+    }
+    Ok(())
+}
+
+/// Readers that have not come as far as `revision` have to list again.
+fn compact(counters: &mut Counters, revision: Revision) {
+    counters.compacted = counters.compacted.max(revision);
+}

@@ -1,0 +1,248 @@
+//! The one thread that writes: it drains its queue into one transaction, so that one flush serves many commits.
+//!
+//! Order: all preconditions of a batch, its writes, the next batch …, COMMIT, listeners, answers. A refused batch
+//! wrote nothing, so the others go on without it. If the transaction fails, none of them is written and all are told.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use tokio::sync::oneshot;
+
+use super::commit::{Applied, Counters, Encoded, Stopped, apply};
+use super::error::failed;
+use super::{Fault, Shared, trim};
+use crate::store::{Batch, Committed, Retention, StoreError, Trimmed};
+
+/// Most batches in one transaction.
+const GROUP_MAX: usize = 4096;
+
+/// The log of SQLite is copied into the database after about this many rows, counted as a page each.
+const CHECKPOINT_ROWS: u64 = 8192;
+
+/// A batch that waits for its commit.
+pub(super) struct Job {
+    pub(super) batch: Batch,
+    pub(super) encoded: Encoded,
+    pub(super) answer: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+/// What the writer can be asked to do.
+pub(super) enum Work {
+    Commit(Box<Job>),
+    /// Something else on the writer's connection, between transactions.
+    Call(Box<dyn FnOnce(&mut Writer) + Send>),
+}
+
+/// A flush failed: nobody knows what is durable, and asking again could lie.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "an earlier write may or may not be durable; writes are refused until the store is opened again"
+)]
+struct Broken(#[source] Arc<dyn std::error::Error + Send + Sync>);
+
+/// The writer's side of the store.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) counters: Counters,
+    pub(super) shared: Arc<Shared>,
+    broken: Option<Broken>,
+    rows_since_checkpoint: u64,
+}
+
+impl Writer {
+    pub(super) fn new(conn: Connection, counters: Counters, shared: Arc<Shared>) -> Self {
+        Self { conn, counters, shared, broken: None, rows_since_checkpoint: 0 }
+    }
+
+    /// Works until every sender is gone.
+    pub(super) fn run(mut self, queue: &Receiver<Work>) {
+        while let Ok(work) = queue.recv() {
+            let mut next = Some(work);
+            let mut jobs = Vec::new();
+            let mut call = None;
+            while let Some(work) = next.take() {
+                match work {
+                    Work::Commit(job) => jobs.push(*job),
+                    Work::Call(work) => call = Some(work),
+                }
+                if call.is_none() && jobs.len() < GROUP_MAX {
+                    next = queue.try_recv().ok();
+                }
+            }
+            if !jobs.is_empty() {
+                self.shared.stats.queued.fetch_sub(jobs.len() as u64, Relaxed);
+                self.commit(jobs);
+            }
+            if let Some(call) = call {
+                call(&mut self);
+            }
+            if self.rows_since_checkpoint >= CHECKPOINT_ROWS {
+                self.checkpoint();
+            }
+        }
+    }
+
+    fn commit(&mut self, jobs: Vec<Job>) {
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        let mut rest = jobs.into_iter();
+        let written = self.transaction(|conn, counters| {
+            let mut rows = 0;
+            for job in rest.by_ref() {
+                answers.push(job.answer);
+                match apply(conn, counters, job.batch, &job.encoded) {
+                    Ok(applied) => {
+                        rows += applied.rows;
+                        outcomes.push(Ok(applied));
+                    }
+                    Err(Stopped::Refused(error)) => outcomes.push(Err(error)),
+                    Err(Stopped::Failed(error)) => return Err(failed(error)),
+                }
+            }
+            Ok(rows)
+        });
+        if let Err(error) = written {
+            answers.extend(rest.map(|job| job.answer));
+            for answer in answers {
+                // Whoever stopped waiting is not interested.
+                let _ = answer.send(Err(error.clone()));
+            }
+            return;
+        }
+        self.announce(&outcomes);
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            let _ = answer.send(outcome.map(|applied| applied.committed));
+        }
+    }
+
+    fn announce(&self, outcomes: &[Result<Applied, StoreError>]) {
+        let stats = &self.shared.stats;
+        let listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut commits = 0;
+        for applied in outcomes.iter().flatten() {
+            commits += 1;
+            for listener in listeners.iter() {
+                let revision = applied.committed.revision;
+                listener.committed(revision, &applied.changes, &applied.logs);
+            }
+        }
+        stats.commits.fetch_add(commits, Relaxed);
+        stats.refused.fetch_add(outcomes.len() as u64 - commits, Relaxed);
+        stats.group(commits);
+    }
+
+    pub(super) fn trim(&mut self, retention: Retention) -> Result<Trimmed, StoreError> {
+        let mut trimmed = Trimmed::default();
+        self.transaction(|conn, counters| {
+            trimmed = trim::trim(conn, counters, retention)?;
+            Ok(trimmed.runs + trimmed.changes + trimmed.requests)
+        })?;
+        Ok(trimmed)
+    }
+
+    /// Runs `write` in a transaction; it says how many rows it wrote. Nothing is flushed if it wrote none.
+    fn transaction(
+        &mut self,
+        write: impl FnOnce(&Connection, &mut Counters) -> Result<u64, StoreError>,
+    ) -> Result<(), StoreError> {
+        if let Some(broken) = &self.broken {
+            return Err(StoreError::Unavailable(Arc::new(broken.clone())));
+        }
+        self.execute("BEGIN IMMEDIATE").map_err(failed)?;
+        let mut counters = self.counters;
+        let written = write(&self.conn, &mut counters).and_then(|rows| {
+            if counters != self.counters {
+                counters.save(&self.conn).map_err(failed)?;
+            }
+            Ok(rows)
+        });
+        match written {
+            Ok(0) => {
+                self.roll_back();
+                Ok(())
+            }
+            Ok(rows) => {
+                self.flush()?;
+                self.counters = counters;
+                self.rows_since_checkpoint += rows;
+                Ok(())
+            }
+            Err(error) => {
+                self.roll_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// COMMIT. A full disk is found before anything counts as written; any other failure leaves the outcome unknown,
+    /// and is never tried again: a second fsync may succeed although the first one lost the data.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let committed = match self.shared.fault() {
+            None => self.execute("COMMIT"),
+            Some(Fault::Full) => Err(sqlite_failure(rusqlite::ffi::SQLITE_FULL)),
+            Some(Fault::SyncLost) => Err(sqlite_failure(rusqlite::ffi::SQLITE_IOERR_FSYNC)),
+            Some(Fault::SyncKept) => {
+                self.execute("COMMIT").and(Err(sqlite_failure(rusqlite::ffi::SQLITE_IOERR_FSYNC)))
+            }
+        };
+        self.shared.stats.flushes.fetch_add(1, Relaxed);
+        let Err(error) = committed else { return Ok(()) };
+        if matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull)) {
+            self.roll_back();
+            return Err(failed(error));
+        }
+        let error: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
+        self.roll_back();
+        self.break_off(error.clone());
+        Err(StoreError::Unknown(error))
+    }
+
+    fn roll_back(&mut self) {
+        // Some failures have rolled back already.
+        if self.conn.is_autocommit() {
+            return;
+        }
+        if let Err(error) = self.execute("ROLLBACK") {
+            self.break_off(Arc::new(error));
+        }
+    }
+
+    /// Refuses every later write, and keeps SQLite from flushing again when the connections are closed.
+    fn break_off(&mut self, cause: Arc<dyn std::error::Error + Send + Sync>) {
+        tracing::error!(error = %cause, "the store refuses further writes until it is opened again");
+        self.broken = Some(Broken(cause));
+        self.shared.broken.store(true, Relaxed);
+        // It cannot fail for a connection that is open.
+        let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+
+    fn checkpoint(&mut self) {
+        self.rows_since_checkpoint = 0;
+        if self.broken.is_some() {
+            return;
+        }
+        let result = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        self.shared.stats.checkpoints.fetch_add(1, Relaxed);
+        match result.as_ref().map_err(rusqlite::Error::sqlite_error_code) {
+            // A full disk leaves the log as it is: it is copied when there is room.
+            Ok(())
+            | Err(Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy)) => {}
+            Err(_) => {
+                if let Err(error) = result {
+                    self.break_off(Arc::new(error));
+                }
+            }
+        }
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(|_| ())
+    }
+}
+
+fn sqlite_failure(code: std::ffi::c_int) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+}

@@ -1,0 +1,303 @@
+//! Preconditions, and what a commit promises.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::ids::{Epoch, RunId};
+
+/// Commits all batches at once and returns the outcomes in the order of the batches.
+async fn race(store: &Arc<dyn Store>, batches: Vec<Batch>) -> Vec<Result<Committed, StoreError>> {
+    let mut racing = JoinSet::new();
+    for (place, batch) in batches.into_iter().enumerate() {
+        let store = store.clone();
+        racing.spawn(async move { (place, store.commit(batch).await) });
+    }
+    let mut outcomes = racing.join_all().await;
+    outcomes.sort_by_key(|(place, _)| *place);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+pub(super) async fn a_request_id_is_used_once(fresh: Fresh) {
+    let store = fresh.store;
+    let batches: Vec<_> = (1..=32)
+        .map(|number| {
+            let machine = samples::machine(number);
+            let request = Some(request("same", &machine.id));
+            Batch { request, ..batch(&[&machine], &[]) }
+        })
+        .collect();
+    let outcomes = race(&store, batches).await;
+    let winners: Vec<_> = outcomes.iter().flatten().collect();
+    assert_eq!(winners.len(), 1, "one of the racing requests is carried out");
+    let kept = store.request("StartRun/machine-1", "same").await.unwrap().unwrap();
+    assert_eq!(kept.object_id, winners[0].machines[0].id.to_string());
+    assert_eq!(kept.revision, winners[0].revision);
+    for outcome in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        assert!(matches!(outcome, StoreError::RequestUsed(used) if **used == kept), "{outcome:?}");
+    }
+    assert_eq!(all_machines(&*store).await.len(), 1);
+    // The scope is a part of the key.
+    let other = RequestRecord { scope: "CancelRun/x".to_owned(), ..request("same", "x") };
+    let batch = Batch { request: Some(other), ..Batch::default() };
+    assert_eq!(outcome(&store.commit(batch).await), "committed");
+    assert_eq!(store.request("StartRun/machine-2", "same").await.unwrap(), None);
+}
+
+pub(super) async fn one_run_is_active_under_racing_starts(fresh: Fresh) {
+    let store = fresh.store;
+    let machine = register(&*store, 1).await;
+    let start = |number| batch(&[], &[(None, &samples::run(number, &machine.id))]);
+    let outcomes = race(&store, (1..=100).map(start).collect()).await;
+    let winners: Vec<_> = outcomes.iter().flatten().map(|done| done.runs[0].clone()).collect();
+    assert_eq!(winners.len(), 1, "one of the racing runs is accepted");
+    for outcome in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        let StoreError::ActiveRun { machine_id, run_id } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((machine_id, *run_id), (&machine.id, winners[0].id));
+    }
+    let running = put_run(&*store, &winners[0], &marked(&winners[0], "goes on")).await;
+    assert_eq!(outcome(&store.commit(start(101)).await), "active run");
+    end(&*store, &running, T0).await;
+    assert_eq!(outcome(&store.commit(start(102)).await), "committed");
+    let query = Query { active_only: true, limit: 9, ..Query::default() };
+    let active: Vec<RunId> =
+        store.runs(query).await.unwrap().items.iter().map(|run| run.id).collect();
+    assert_eq!(active, [samples::run_id(102)]);
+}
+
+pub(super) async fn no_update_is_lost_under_contention(fresh: Fresh) {
+    const WRITERS: u64 = 16;
+    const UPDATES: u64 = 12;
+    let store = fresh.store;
+    let id = register(&*store, 1).await.id.clone();
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let (store, id) = (store.clone(), id.clone());
+        writers.spawn(async move {
+            let mut refused = 0;
+            for _ in 0..UPDATES {
+                loop {
+                    let mut machine = (*store.machine(&id).await.unwrap().unwrap()).clone();
+                    let seen = machine.revision;
+                    machine.epoch = machine.epoch.next();
+                    match store.commit(batch(&[&machine], &[])).await {
+                        Ok(_) => break,
+                        Err(StoreError::Conflict { kind: "machine", expected, stored, .. }) => {
+                            assert!(expected == seen && stored > seen);
+                            refused += 1;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            refused
+        });
+    }
+    let _refused: u64 = writers.join_all().await.into_iter().sum();
+    let machine = store.machine(&id).await.unwrap().unwrap();
+    assert_eq!(machine.epoch, Epoch(WRITERS * UPDATES));
+    assert_eq!(store.revisions().await.unwrap().0, Revision(1 + WRITERS * UPDATES));
+    assert_eq!(machine.revision, Revision(1 + WRITERS * UPDATES));
+}
+
+pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
+    let store = &*fresh.store;
+    let machine = register(store, 1).await;
+    let run = start(store, 1, &machine.id).await;
+    let machine = store.machine(&machine.id).await.unwrap().unwrap();
+    let used = Batch { request: Some(request("used", "x")), ..Batch::default() };
+    store.commit(used).await.unwrap();
+    let before =
+        (all_machines(store).await, all_runs(store).await, store.revisions().await.unwrap());
+
+    // Everything that a batch can write, all of it fine.
+    let fine = || {
+        let (other, changed) = (samples::machine(2), marked(&run, "changed"));
+        let mut fine = batch(&[&other], &[(Some(&run), &changed)]);
+        fine.plan = Some(super::super::PinnedPlan { digest: "new".into(), text: "text".into() });
+        fine.request = Some(request("new", "x"));
+        fine.logs = vec![samples::chunk(run.id, 0)];
+        fine
+    };
+    let stale_machine = Machine { revision: Revision(1), ..(*machine).clone() };
+    let stale_run = Run { revision: Revision(1), ..(*run).clone() };
+    let unknown = Machine { revision: Revision(3), ..samples::machine(9) };
+    let second = samples::run(2, &machine.id);
+    let spoil: Vec<(&str, Box<dyn Fn(&mut Batch) + Send>)> = vec![
+        ("request used", Box::new(|b| b.request = Some(request("used", "y")))),
+        ("fenced", Box::new(|b| b.holds = Some((machine.id.clone(), Epoch(7))))),
+        ("fenced", Box::new(|b| b.holds = Some((unknown.id.clone(), Epoch(0))))),
+        ("conflict", Box::new(|b| b.machines.extend(batch(&[&stale_machine], &[]).machines))),
+        ("conflict", Box::new(|b| b.machines.extend(batch(&[&samples::machine(1)], &[]).machines))),
+        ("conflict", Box::new(|b| b.machines.extend(batch(&[&unknown], &[]).machines))),
+        ("conflict", Box::new(|b| b.deleted.push((machine.id.clone(), Revision(1))))),
+        ("conflict", Box::new(|b| b.deleted.push((unknown.id.clone(), Revision(0))))),
+        ("conflict", Box::new(|b| b.runs = batch(&[], &[(Some(&run), &stale_run)]).runs)),
+        (
+            "conflict",
+            Box::new(|b| b.runs = batch(&[], &[(None, &samples::run(1, &machine.id))]).runs),
+        ),
+        ("active run", Box::new(|b| b.runs.extend(batch(&[], &[(None, &second)]).runs))),
+        ("conflict", Box::new(|b| b.logs.push(samples::chunk(run.id, 2)))),
+        ("conflict", Box::new(|b| b.logs.push(samples::chunk(second.id, 0)))),
+    ];
+    for (expected, spoil) in spoil {
+        let mut batch = fine();
+        spoil(&mut batch);
+        assert_eq!(outcome(&store.commit(batch.clone()).await), expected, "{batch:#?}");
+        let after =
+            (all_machines(store).await, all_runs(store).await, store.revisions().await.unwrap());
+        assert_eq!(after, before);
+        assert_eq!(store.plan("new").await.unwrap(), None);
+        assert_eq!(store.request("StartRun/machine-1", "new").await.unwrap(), None);
+        assert_eq!(store.logs(run.id, 0, 9).await.unwrap(), []);
+        assert_eq!(store.changes(before.2.0, 9).await.unwrap(), []);
+    }
+    assert_eq!(outcome(&store.commit(fine()).await), "committed");
+}
+
+pub(super) async fn preconditions_are_checked_in_order(fresh: Fresh) {
+    let store = &*fresh.store;
+    let machine = register(store, 1).await;
+    start(store, 1, &machine.id).await;
+    store.commit(Batch { request: Some(request("used", "x")), ..Batch::default() }).await.unwrap();
+    let mut bad = batch(&[&samples::machine(1)], &[(None, &samples::run(2, &machine.id))]);
+    bad.request = Some(request("used", "y"));
+    bad.holds = Some((machine.id.clone(), Epoch(7)));
+    assert_eq!(outcome(&store.commit(bad.clone()).await), "request used");
+    bad.request = None;
+    assert_eq!(outcome(&store.commit(bad.clone()).await), "fenced");
+    bad.holds = None;
+    let refused = store.commit(bad.clone()).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { kind: "machine", .. })), "{refused:?}");
+    bad.machines.clear();
+    assert_eq!(outcome(&store.commit(bad).await), "active run");
+}
+
+pub(super) async fn a_batch_that_names_an_object_twice_is_refused(fresh: Fresh) {
+    let store = &*fresh.store;
+    let machine = register(store, 1).await;
+    let run = samples::run(1, &machine.id);
+    let twice = batch(&[&machine, &machine], &[]);
+    assert_eq!(outcome(&store.commit(twice).await), "conflict");
+    let new_twice = batch(&[&samples::machine(2), &samples::machine(2)], &[]);
+    assert_eq!(outcome(&store.commit(new_twice).await), "conflict");
+    let mut written_and_deleted = batch(&[&machine], &[]);
+    written_and_deleted.deleted.push((machine.id.clone(), machine.revision));
+    assert_eq!(outcome(&store.commit(written_and_deleted).await), "conflict");
+    let run_twice = batch(&[], &[(None, &run), (None, &run)]);
+    assert_eq!(outcome(&store.commit(run_twice).await), "conflict");
+    assert_eq!(store.revisions().await.unwrap().0, Revision(1));
+}
+
+pub(super) async fn a_run_may_follow_another_in_one_batch(fresh: Fresh) {
+    let store = &*fresh.store;
+    let machine = register(store, 1).await;
+    let first = start(store, 1, &machine.id).await;
+    let ended = Run { state: State::Failed, finished_at: Some(T0), ..(*first).clone() };
+    let (second, third) = (samples::run(2, &machine.id), samples::run(3, &machine.id));
+    let both = batch(&[], &[(Some(&first), &ended), (None, &second), (None, &third)]);
+    let refused = store.commit(both).await;
+    assert!(
+        matches!(refused, Err(StoreError::ActiveRun { run_id, .. }) if run_id == second.id),
+        "{refused:?}"
+    );
+    let following = batch(&[], &[(Some(&first), &ended), (None, &second)]);
+    assert_eq!(outcome(&store.commit(following).await), "committed");
+    let refused = store.commit(batch(&[], &[(None, &third)])).await;
+    assert!(
+        matches!(refused, Err(StoreError::ActiveRun { run_id, .. }) if run_id == second.id),
+        "{refused:?}"
+    );
+}
+
+/// A writer that holds an old epoch fails, alone and among others that write at the same time.
+pub(super) async fn a_fenced_writer_cannot_write(fresh: Fresh) {
+    let store = fresh.store;
+    let machine = register(&*store, 1).await;
+    let run = start(&*store, 1, &machine.id).await;
+    let held = |epoch, batch| Batch { holds: Some((machine.id.clone(), Epoch(epoch))), ..batch };
+    let changed = put_run(&*store, &run, &marked(&run, "old owner")).await;
+
+    let mut claimed = (*store.machine(&machine.id).await.unwrap().unwrap()).clone();
+    claimed.epoch = Epoch(1);
+    let takeover = held(0, batch(&[&claimed], &[]));
+    assert_eq!(outcome(&store.commit(takeover).await), "committed");
+
+    let late = batch(&[], &[(Some(&changed), &marked(&changed, "late"))]);
+    let mut batches = Vec::new();
+    for number in 2..30 {
+        batches.push(batch(&[&samples::machine(number)], &[]));
+        batches.push(held(0, late.clone()));
+        batches.push(held(0, Batch::default()));
+        // An epoch that was never granted is as wrong as an old one.
+        batches.push(held(2, late.clone()));
+    }
+    for (place, outcome) in race(&store, batches).await.into_iter().enumerate() {
+        match outcome {
+            Ok(_) => assert_eq!(place % 4, 0),
+            Err(StoreError::Fenced { machine_id, held, current }) => {
+                assert_eq!((machine_id, current), (machine.id.clone(), Epoch(1)));
+                assert_eq!(held, Epoch(if place % 4 == 3 { 2 } else { 0 }));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(outcome(&store.commit(held(1, late)).await), "committed");
+}
+
+pub(super) async fn a_conflict_fails_its_writer_only(fresh: Fresh) {
+    let store = fresh.store;
+    let mut batches = Vec::new();
+    for number in 1..=60 {
+        let mut machine = samples::machine(number);
+        if number % 3 == 0 {
+            machine.revision = Revision(1_000_000);
+        }
+        batches.push(batch(&[&machine], &[]));
+    }
+    let outcomes = race(&store, batches).await;
+    let mut revisions = BTreeSet::new();
+    for (number, outcome) in (1..).zip(&outcomes) {
+        match outcome {
+            Ok(committed) => {
+                assert_ne!(number % 3, 0);
+                assert!(revisions.insert(committed.revision.0), "revisions are unique");
+            }
+            Err(error) => {
+                assert_eq!(number % 3, 0, "{error}");
+                assert!(matches!(error, StoreError::Conflict { stored: Revision(0), .. }));
+            }
+        }
+    }
+    assert!(revisions.iter().copied().eq(1..=40), "a refused batch takes no revision");
+    let listed = all_machines(&*store).await;
+    assert!(listed.iter().map(|machine| machine.ordinal).eq(1..=40));
+    assert!(listed.iter().all(|machine| machine.revision.0 == machine.ordinal), "in queue order");
+}
+
+pub(super) async fn an_empty_batch_gets_a_revision(fresh: Fresh) {
+    let store = &*fresh.store;
+    for revision in 1..4 {
+        let committed = store.commit(Batch::default()).await.unwrap();
+        assert_eq!(committed.revision, Revision(revision));
+    }
+    assert_eq!(store.revisions().await.unwrap(), (Revision(3), Revision(0)));
+    assert_eq!(store.changes(Revision(0), 9).await.unwrap(), []);
+}
+
+pub(super) async fn a_polled_commit_goes_on_when_its_writer_leaves(fresh: Fresh) {
+    let store = &*fresh.store;
+    {
+        let machine = samples::machine(1);
+        let mut commit = store.commit(batch(&[&machine], &[]));
+        let waker = std::task::Waker::noop();
+        let _ = commit.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    }
+    // The next commit comes after it.
+    let machine = register(store, 2).await;
+    assert_eq!((machine.ordinal, machine.revision), (2, Revision(2)));
+    assert_eq!(all_machines(store).await.len(), 2);
+}

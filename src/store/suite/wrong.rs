@@ -1,0 +1,251 @@
+//! Stores that are wrong on purpose: a suite that passes them has proved nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use super::*;
+use crate::ids::RunId;
+use crate::model::filter::Filter;
+use crate::model::{Change, HistoryRow, LogChunk};
+use crate::store::{Fut, Listener, Page, Retention, Subject, Trimmed};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    /// None: the wrapper itself is right.
+    None,
+    /// The last writer wins.
+    RevisionIgnored,
+    EpochIgnored,
+    RequestForgotten,
+    /// A refused batch leaves its machines behind.
+    HalfWritten,
+    /// One change in twenty is not in the feed, as with revisions from a sequence.
+    ChangeMissed,
+    CommitCutInFeed,
+    CompactionHidden,
+    /// Pages count rows instead of remembering a place.
+    PagesByOffset,
+    /// Reads show the present, whatever revision is asked for.
+    PastIgnored,
+    HistoryUnordered,
+    ListenersToldLate,
+    LogsOffByOne,
+    ActiveRunTrimmed,
+}
+
+struct Wrong {
+    inner: Arc<dyn Store>,
+    bug: Bug,
+    calls: AtomicU64,
+}
+
+impl Wrong {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == bug
+    }
+}
+
+/// A listener that is told of a commit only when the next one comes.
+struct Late(Arc<dyn Listener>, std::sync::Mutex<Option<Told>>);
+
+type Told = (Revision, Vec<Change>, Vec<Arc<LogChunk>>);
+
+impl Listener for Late {
+    fn committed(&self, revision: Revision, changes: &[Change], logs: &[Arc<LogChunk>]) {
+        let told = (revision, changes.to_vec(), logs.to_vec());
+        if let Some((revision, changes, logs)) = self.1.lock().unwrap().replace(told) {
+            self.0.committed(revision, &changes, &logs);
+        }
+    }
+}
+
+impl Store for Wrong {
+    fn commit(&self, mut batch: Batch) -> Fut<'_, Committed> {
+        Box::pin(async move {
+            if self.has(Bug::RevisionIgnored) {
+                for write in &mut batch.machines {
+                    let stored = self.inner.machine(&write.machine.id).await?;
+                    write.machine.revision = stored.map_or(Revision(0), |stored| stored.revision);
+                }
+            }
+            if self.has(Bug::EpochIgnored) {
+                batch.holds = None;
+            }
+            if self.has(Bug::RequestForgotten) {
+                batch.request = None;
+            }
+            let machines = batch.machines.clone();
+            let done = self.inner.commit(batch).await;
+            if self.has(Bug::HalfWritten) && done.is_err() {
+                let half = Batch { machines, ..Batch::default() };
+                let _ = self.inner.commit(half).await;
+            }
+            done
+        })
+    }
+
+    fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
+        self.inner.machine(id)
+    }
+
+    fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
+        if self.has(Bug::PastIgnored) {
+            self.inner.machine(id)
+        } else {
+            self.inner.machine_at(id, at)
+        }
+    }
+
+    fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
+        self.inner.run(id)
+    }
+
+    fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
+        if self.has(Bug::PastIgnored) { self.inner.run(id) } else { self.inner.run_at(id, at) }
+    }
+
+    fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {
+        if !self.has(Bug::PagesByOffset) {
+            return self.inner.machines(query);
+        }
+        Box::pin(async move {
+            let skip = usize::try_from(query.after.unwrap_or_default()).unwrap();
+            let all = Query { after: None, limit: usize::MAX, ..query.clone() };
+            let mut page = self.inner.machines(all).await?;
+            let more = page.items.len() > skip + query.limit;
+            page.items = page.items.into_iter().skip(skip).take(query.limit).collect();
+            page.next = more.then_some((skip + query.limit) as u64);
+            Ok(page)
+        })
+    }
+
+    fn runs(&self, query: Query) -> Fut<'_, Page<Run>> {
+        self.inner.runs(query)
+    }
+
+    fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
+        self.inner.count_machines(filter)
+    }
+
+    fn count_runs(&self, filter: Filter) -> Fut<'_, u64> {
+        self.inner.count_runs(filter)
+    }
+
+    fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>> {
+        self.inner.plan(digest)
+    }
+
+    fn request<'a>(&'a self, scope: &'a str, id: &'a str) -> Fut<'a, Option<RequestRecord>> {
+        self.inner.request(scope, id)
+    }
+
+    fn history(
+        &self,
+        subject: Subject,
+        after: Option<(Revision, u32)>,
+        limit: usize,
+    ) -> Fut<'_, Vec<HistoryRow>> {
+        Box::pin(async move {
+            let mut rows = self.inner.history(subject, after, limit).await?;
+            if self.has(Bug::HistoryUnordered) {
+                rows.sort_by_key(|row| row.run_id);
+            }
+            Ok(rows)
+        })
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>> {
+        Box::pin(async move {
+            let mut changes = match self.inner.changes(after, limit).await {
+                Err(StoreError::Compacted { oldest }) if self.has(Bug::CompactionHidden) => {
+                    self.inner.changes(oldest, limit).await?
+                }
+                read => read?,
+            };
+            if self.has(Bug::CommitCutInFeed) {
+                changes.truncate(limit.max(1));
+            }
+            if self.has(Bug::ChangeMissed) {
+                changes.retain(|_| self.calls.fetch_add(1, SeqCst) % 20 != 19);
+            }
+            Ok(changes)
+        })
+    }
+
+    fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
+        let from = if self.has(Bug::LogsOffByOne) { from.saturating_add(1) } else { from };
+        self.inner.logs(run, from, limit)
+    }
+
+    fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
+        self.inner.revisions()
+    }
+
+    fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
+        Box::pin(async move {
+            let trimmed = self.inner.trim(retention).await?;
+            if self.has(Bug::ActiveRunTrimmed) {
+                let query = Query { active_only: true, limit: 1, ..Query::default() };
+                for run in self.inner.runs(query).await?.items {
+                    let ended =
+                        Run { state: State::Failed, finished_at: Some(T0), ..(*run).clone() };
+                    self.inner.commit(batch(&[], &[(Some(&run), &ended)])).await?;
+                    self.inner.trim(retention).await?;
+                }
+            }
+            Ok(trimmed)
+        })
+    }
+
+    fn listen(&self, listener: Arc<dyn Listener>) {
+        if self.has(Bug::ListenersToldLate) {
+            return self.inner.listen(Arc::new(Late(listener, std::sync::Mutex::default())));
+        }
+        self.inner.listen(listener);
+    }
+
+    fn kind(&self) -> &'static str {
+        "wrong"
+    }
+}
+
+/// Names of the cases that a store with `bug` fails.
+fn failing(bug: Bug) -> Vec<&'static str> {
+    let failing = CASES.iter().filter(|(_, case)| {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let store = Wrong { inner: fresh_memory().store, bug, calls: AtomicU64::new(0) };
+        let fresh = Fresh { store: Arc::new(store), ..fresh_memory() };
+        let failed = runtime.block_on(async { tokio::spawn(case(fresh)).await.is_err() });
+        runtime.shutdown_background();
+        failed
+    });
+    failing.map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn a_right_store_passes_every_case() {
+    assert_eq!(failing(Bug::None), [""; 0]);
+}
+
+#[test]
+fn every_wrong_store_is_caught() {
+    for (bug, case) in [
+        // The race of "no_update_is_lost_under_contention" needs luck to show it; this case does not.
+        (Bug::RevisionIgnored, "a_refused_batch_leaves_no_trace"),
+        (Bug::EpochIgnored, "a_fenced_writer_cannot_write"),
+        (Bug::RequestForgotten, "a_request_id_is_used_once"),
+        (Bug::HalfWritten, "a_refused_batch_leaves_no_trace"),
+        (Bug::ChangeMissed, "readers_see_every_change_once_in_order"),
+        (Bug::CommitCutInFeed, "changes_come_as_whole_commits"),
+        (Bug::CompactionHidden, "readers_behind_the_compaction_are_told"),
+        (Bug::PagesByOffset, "pages_are_stable_under_inserts_and_deletions"),
+        (Bug::PastIgnored, "a_run_is_known_as_of_every_revision"),
+        (Bug::HistoryUnordered, "history_is_ordered_and_pages"),
+        (Bug::ListenersToldLate, "listeners_hear_in_order_before_the_writer"),
+        (Bug::LogsOffByOne, "logs_are_dense"),
+        (Bug::ActiveRunTrimmed, "an_active_run_loses_nothing"),
+    ] {
+        let failing = failing(bug);
+        assert!(failing.contains(&case), "{bug:?} fails only {failing:?}");
+    }
+}

@@ -1,0 +1,273 @@
+//! Clients of the engine, and the record that they keep of what they were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bmdemo::executor::request::{MachineChanges, NewMachine, NewRun, Origin, Verb};
+use bmdemo::executor::{Engine, EngineError};
+use bmdemo::ids::{MachineId, Revision, RunId};
+use bmdemo::lifecycle::machine::Phase;
+use bmdemo::model::{Actor, Machine, MachineSpec, Run};
+use bmdemo::store::Store as _;
+use bmdemo::store::memory::MemoryStore;
+
+use crate::book::parts;
+use crate::gate::Incarnation;
+use crate::invariants::{
+    promise_01_acknowledged_is_durable, promise_07_request_ids_are_idempotent,
+    promise_13_a_full_disk_acknowledges_nothing,
+};
+use crate::sim::{Outage, Sim};
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ask {
+    Register { machine: MachineId },
+    Start { machine: MachineId, plan: &'static str, force: bool },
+    Retry { run: RunId },
+    Operate { run: RunId, verb: Verb },
+    SetPhase { machine: MachineId, phase: Phase },
+    SetLabel { machine: MachineId, value: u64 },
+    Clear { machine: MachineId },
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) ask: Ask,
+    /// Idempotency key, empty for none.
+    pub(crate) id: String,
+    pub(crate) reason: String,
+}
+
+impl Request {
+    /// What the request means, without its id.
+    pub(crate) fn body(&self) -> String {
+        format!("{:?} {}", self.ask, self.reason)
+    }
+
+    /// What the id belongs to.
+    fn scope(&self) -> String {
+        match &self.ask {
+            Ask::Register { machine } => format!("RegisterMachine/{machine}"),
+            Ask::Start { machine, .. } => format!("StartRun/{machine}"),
+            Ask::Retry { run } => format!("RetryRun/{run}"),
+            Ask::Operate { run, verb } => format!("{}/{run}", verb.rpc()),
+            Ask::SetPhase { machine, .. } | Ask::SetLabel { machine, .. } => {
+                format!("UpdateMachine/{machine}")
+            }
+            Ask::Clear { machine } => format!("ClearIntervention/{machine}"),
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin {
+            request_id: self.id.clone(),
+            body_digest: self.body(),
+            actor: Actor::operator("client"),
+            reason: self.reason.clone(),
+            expected: None,
+        }
+    }
+}
+
+/// What a client was told.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    Run(Arc<Run>),
+    Machine(Arc<Machine>),
+    Refused(String),
+}
+
+/// A request that was carried out, and its first answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Acknowledged {
+    pub(crate) request: Request,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Default)]
+struct Record {
+    /// By scope and id.
+    first: BTreeMap<(String, String), Acknowledged>,
+    waiting: BTreeMap<u64, (Incarnation, String)>,
+    next: u64,
+    acknowledged: u64,
+}
+
+/// All clients.
+pub(crate) struct Clients {
+    sim: Arc<Sim>,
+    store: Arc<MemoryStore>,
+    record: Mutex<Record>,
+    /// Head of the store when the room ran out; changes with every outage.
+    full: Mutex<(u64, Option<Revision>)>,
+}
+
+impl Clients {
+    pub(crate) fn new(sim: Arc<Sim>, store: Arc<MemoryStore>) -> Arc<Self> {
+        Arc::new(Self { sim, store, record: Mutex::default(), full: Mutex::new((0, None)) })
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The room has run out, or is there again.
+    pub(crate) fn outage_changed(&self) {
+        let full = self.sim.outage() == Outage::Full;
+        let head = full.then(|| self.sim.oracle().book.head);
+        let mut state = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (state.0 + 1, head);
+    }
+
+    fn full(&self) -> (u64, Option<Revision>) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests that an incarnation has not answered.
+    pub(crate) fn unanswered(&self, who: Incarnation) -> Vec<String> {
+        let record = self.record();
+        let waiting = record.waiting.values();
+        waiting.filter(|(by, _)| *by == who).map(|(_, text)| text.clone()).collect()
+    }
+
+    /// Requests that were carried out.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.record().acknowledged
+    }
+
+    /// Sends a request to an incarnation, without waiting for the answer.
+    pub(crate) fn send(self: &Arc<Self>, engine: &Engine, who: Incarnation, request: Request) {
+        let this = self.clone();
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            this.ask(&engine, who, request).await;
+        });
+    }
+
+    /// Sends a request to an incarnation and waits for the answer, for ever if it dies.
+    pub(crate) async fn ask(&self, engine: &Engine, who: Incarnation, request: Request) -> Answer {
+        let number = {
+            let mut record = self.record();
+            record.next += 1;
+            let number = record.next;
+            record.waiting.insert(number, (who, format!("{request:?}")));
+            number
+        };
+        self.sim.note(format!("client {number} to {who}: {request:?}"));
+        let full_before = self.full();
+        let answer = perform(engine, &request).await;
+        // A process that is stopped answers when it is continued, one that is dead never.
+        self.sim.gates.pass(who).await;
+        self.record().waiting.remove(&number);
+        self.sim.note(format!("client {number} is told {}", describe(&answer)));
+        let full = (full_before == self.full()).then_some(full_before.1).flatten();
+        self.judge(&request, &answer, full).await;
+        answer
+    }
+
+    async fn judge(&self, request: &Request, answer: &Answer, full: Option<Revision>) {
+        let durable = promise_01_acknowledged_is_durable(&self.store, request, answer).await;
+        let no_room = promise_13_a_full_disk_acknowledges_nothing(full, request, answer);
+        let used = match &request.id {
+            id if id.is_empty() => None,
+            id => self.store.request(&request.scope(), id).await.expect("it is in memory"),
+        };
+        let mut oracle = self.sim.oracle();
+        oracle.judge("promise_01_acknowledged_is_durable", durable);
+        oracle.judge("promise_13_a_full_disk_acknowledges_nothing", no_room);
+        if let Answer::Refused(why) = answer {
+            let internal = why.starts_with("internal error");
+            let verdict = if internal { Err(format!("{request:?}: {why}")) } else { Ok(()) };
+            oracle.judge("no_internal_errors", verdict);
+        }
+        let mut record = self.record();
+        if used.is_some() {
+            let key = (request.scope(), request.id.clone());
+            if let Some(first) = record.first.get(&key) {
+                let verdict = promise_07_request_ids_are_idempotent(first, request, answer);
+                oracle.judge("promise_07_request_ids_are_idempotent", verdict);
+            } else if !matches!(answer, Answer::Refused(_)) {
+                let first = Acknowledged { request: request.clone(), answer: answer.clone() };
+                record.first.insert(key, first);
+            }
+        }
+        if matches!(answer, Answer::Refused(_)) {
+            return;
+        }
+        record.acknowledged += 1;
+        let (Ask::Operate { verb: Verb::Cancel, .. }, Answer::Run(run)) = (&request.ask, answer)
+        else {
+            return;
+        };
+        if run.state.is_active() {
+            let book = &mut oracle.book;
+            let sent: BTreeSet<_> = book
+                .acts_sent
+                .keys()
+                .map(|operation| parts(operation))
+                .filter(|(of, ..)| *of == run.id.to_string())
+                .map(|(_, step, _)| step)
+                .collect();
+            book.canceled.entry(run.id).or_insert(sent);
+        }
+    }
+}
+
+async fn perform(engine: &Engine, request: &Request) -> Answer {
+    let origin = request.origin();
+    let run = |result: Result<Arc<Run>, EngineError>| match result {
+        Ok(run) => Answer::Run(run),
+        Err(error) => Answer::Refused(refusal(&error)),
+    };
+    let machine = |result: Result<Arc<Machine>, EngineError>| match result {
+        Ok(machine) => Answer::Machine(machine),
+        Err(error) => Answer::Refused(refusal(&error)),
+    };
+    match &request.ask {
+        Ask::Register { machine: id } => {
+            let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
+            let new = NewMachine { id: id.clone(), labels: BTreeMap::new(), spec };
+            machine(engine.register_machine(&origin, new).await)
+        }
+        Ask::Start { machine: id, plan, force } => {
+            let new = NewRun {
+                machine_id: id.clone(),
+                run_type: None,
+                plan_id: (*plan).to_owned(),
+                parameters: BTreeMap::new(),
+                force: *force,
+            };
+            run(engine.start_run(&origin, new).await)
+        }
+        Ask::Retry { run: id } => run(engine.retry_run(&origin, *id).await),
+        Ask::Operate { run: id, verb } => run(engine.operate(&origin, *id, verb.clone()).await),
+        Ask::SetPhase { machine: id, phase } => {
+            let changes = MachineChanges { phase: Some(*phase), ..MachineChanges::default() };
+            machine(engine.update_machine(&origin, id, changes).await)
+        }
+        Ask::SetLabel { machine: id, value } => {
+            let label_edits = [("rack".to_owned(), Some(value.to_string()))].into_iter().collect();
+            let changes = MachineChanges { label_edits, ..MachineChanges::default() };
+            machine(engine.update_machine(&origin, id, changes).await)
+        }
+        Ask::Clear { machine: id } => machine(engine.clear_intervention(&origin, id).await),
+    }
+}
+
+fn refusal(error: &EngineError) -> String {
+    if matches!(error, EngineError::RequestIdReused { .. }) {
+        return "RequestIdReused".to_owned();
+    }
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+fn describe(answer: &Answer) -> String {
+    match answer {
+        Answer::Run(run) => format!("run {} {:?} r{}", run.id, run.state, run.revision),
+        Answer::Machine(machine) => format!("{} r{}", machine.id, machine.revision),
+        Answer::Refused(why) => format!("no: {why}"),
+    }
+}

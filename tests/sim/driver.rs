@@ -1,0 +1,574 @@
+//! One simulation: a server that is killed, stopped and restarted under load, then a world that heals.
+
+use std::sync::Arc;
+
+use bmdemo::clock::{Clock as _, SeededRandom, SplitMix64};
+use bmdemo::executor::planted::Planted;
+use bmdemo::executor::request::Verb;
+use bmdemo::executor::{Engine, EngineConfig};
+use bmdemo::ids::{MachineId, RunId};
+use bmdemo::lifecycle::machine::Phase;
+use bmdemo::lifecycle::step::{Resolution, State};
+use bmdemo::model::{HoldReason, Run};
+use bmdemo::plan::Registry;
+use bmdemo::provider::fake::{Chaos, FakeOptions, FakeProvider, World};
+use bmdemo::store::memory::MemoryStore;
+use bmdemo::store::{Query, Store as _};
+use tokio::sync::watch;
+
+use crate::client::{Answer, Ask, Clients, Request};
+use crate::gate::{Incarnation, Life};
+use crate::invariants::{
+    self, promise_05_nothing_is_stuck, promise_08_ended_runs_are_as_they_ended,
+    promise_09_a_watch_misses_and_repeats_nothing, promise_10_the_world_agrees,
+    promise_11_a_cancel_is_never_lost, promise_12_a_slow_watcher_catches_up,
+};
+use crate::oracle::{Feed, Violation};
+use crate::panics;
+use crate::profile::Profile;
+use crate::provider::SimProvider;
+use crate::sim::{Outage, Point, Sim};
+use crate::store::SimStore;
+use crate::watcher::{Scope, Sleeper, Watcher};
+
+/// The plans that are run.
+pub(crate) const PLANS: [&str; 5] =
+    ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
+
+/// Time that an operator gives the runs between two looks, once the world has healed.
+const ROUND_MS: u64 = 10 * 60 * 1_000;
+
+/// Rounds after which a run that has not ended is stuck: three days. The longest timeout of a plan is twelve hours.
+const ROUNDS_MAX: u64 = 3 * 24 * 6;
+
+/// What became of a simulation.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) hash: u64,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) runs: usize,
+    pub(crate) commits: u64,
+    pub(crate) incarnations: u32,
+    pub(crate) acknowledged: u64,
+    pub(crate) effects: usize,
+}
+
+/// Runs the simulation of a seed.
+pub(crate) fn simulate(seed: u64, profile: Profile, planted: Option<Planted>) -> Report {
+    in_virtual_time(async move {
+        let mut driver = Driver::new(seed, profile, planted);
+        driver.run().await;
+        driver.report()
+    })
+}
+
+/// Runs a future on a runtime of its own, whose time passes only when nothing can be done.
+pub(crate) fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(future)
+}
+
+/// Drives one simulation.
+pub(crate) struct Driver {
+    pub(crate) sim: Arc<Sim>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) world: World,
+    pub(crate) clients: Arc<Clients>,
+    rng: SplitMix64,
+    seed: u64,
+    planted: Option<Planted>,
+    incarnations: Incarnation,
+    current: Option<(Incarnation, Engine)>,
+    zombie: Option<(Incarnation, Engine)>,
+    /// A stopped incarnation was continued after the present one had started: what it accepted nobody has taken up.
+    orphans: bool,
+    serving: watch::Sender<Option<Engine>>,
+    past: Vec<Request>,
+}
+
+impl Driver {
+    pub(crate) fn new(seed: u64, profile: Profile, planted: Option<Planted>) -> Self {
+        let sim = Sim::new(seed, profile);
+        let store = Arc::new(MemoryStore::new());
+        store.listen(Arc::new(Feed(Arc::downgrade(&sim))));
+        Self {
+            clients: Clients::new(sim.clone(), store.clone()),
+            sim,
+            store,
+            world: World::in_memory(),
+            rng: SplitMix64::new(seed ^ 0x64_72_69_76_65_72),
+            seed,
+            planted,
+            incarnations: 0,
+            current: None,
+            zombie: None,
+            orphans: false,
+            serving: watch::Sender::new(None),
+            past: Vec::new(),
+        }
+    }
+
+    // -- the server -------------------------------------------------------------------------------------------------
+
+    fn config(&self, who: Incarnation) -> EngineConfig {
+        let provider = |chaos| {
+            let options = FakeOptions {
+                timing: self.sim.profile.timing,
+                seed: self.seed,
+                chaos,
+                world: self.world.clone(),
+                ..FakeOptions::default()
+            };
+            Arc::new(FakeProvider::new(options, self.sim.clock.clone()))
+        };
+        let provider = SimProvider {
+            sim: self.sim.clone(),
+            who,
+            world: self.world.clone(),
+            rough: provider(self.sim.profile.chaos),
+            calm: provider(Chaos::default()),
+        };
+        let store = SimStore { inner: self.store.clone(), sim: self.sim.clone(), who };
+        EngineConfig {
+            store: Arc::new(store),
+            providers: vec![Arc::new(provider)],
+            plans: Registry::built_in(),
+            clock: self.sim.clock.clone(),
+            random: Arc::new(SeededRandom::new(self.seed ^ (u64::from(who) << 32))),
+            limits: self.sim.profile.limits.clone(),
+            planted: self.planted,
+        }
+    }
+
+    /// Starts the server until it runs. It may be killed while it starts.
+    pub(crate) async fn boot(&mut self) {
+        loop {
+            self.incarnations += 1;
+            let who = self.incarnations;
+            self.sim.gates.set(who, Life::Open);
+            self.sim.note(format!("incarnation {who} starts"));
+            let config = self.config(who);
+            let started = tokio::select! {
+                biased;
+                started = Engine::start(config) => Some(started),
+                () = self.sim.gates.died(who) => None,
+            };
+            match started {
+                Some(Ok(engine)) => {
+                    self.sim.note(format!("incarnation {who} serves"));
+                    self.serving.send_replace(Some(engine.clone()));
+                    self.current = Some((who, engine));
+                    return;
+                }
+                Some(Err(error)) => {
+                    self.sim.note(format!("incarnation {who} cannot start: {error:?}"));
+                    self.sim.gates.set(who, Life::Dead);
+                }
+                None => {}
+            }
+            self.sim.sleep_ms(100).await;
+        }
+    }
+
+    /// Ends the present incarnation as a power cut would.
+    pub(crate) fn crash(&mut self) {
+        if let Some((who, engine)) = self.current.take() {
+            self.sim.note(format!("incarnation {who} is dead"));
+            self.sim.gates.set(who, Life::Dead);
+            engine.kill();
+            self.serving.send_replace(None);
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.crash();
+        let down_ms = self.rng.below(self.sim.profile.down_ms);
+        self.sim.sleep_ms(down_ms).await;
+        self.boot().await;
+        self.orphans = false;
+    }
+
+    /// Stops the present incarnation, without its knowing, and starts its successor.
+    async fn replace(&mut self) {
+        self.end_zombie();
+        if let Some((who, engine)) = self.current.take() {
+            self.sim.note(format!("incarnation {who} is stopped"));
+            self.sim.gates.set(who, Life::Stopped);
+            self.serving.send_replace(None);
+            self.zombie = Some((who, engine));
+            self.sim.oracle().overlapped = true;
+        }
+        self.sim.delay(self.sim.profile.down_ms).await;
+        self.boot().await;
+        self.orphans = false;
+    }
+
+    fn continue_zombie(&mut self) {
+        if let Some((who, _)) = &self.zombie {
+            self.sim.note(format!("incarnation {who} is continued"));
+            self.sim.gates.set(*who, Life::Open);
+            self.orphans = true;
+        }
+    }
+
+    fn end_zombie(&mut self) {
+        if let Some((who, engine)) = self.zombie.take() {
+            self.sim.note(format!("incarnation {who}, once stopped, is dead"));
+            self.sim.gates.set(who, Life::Dead);
+            engine.kill();
+        }
+    }
+
+    // -- the simulation ---------------------------------------------------------------------------------------------
+
+    async fn run(&mut self) {
+        self.boot().await;
+        self.register().await;
+        let from = self.sim.oracle().book.head;
+        let scopes = [Scope::Runs, Scope::RunsOf(machine(1)), Scope::Machines];
+        let watchers: Vec<_> = scopes
+            .into_iter()
+            .map(|scope| Watcher::spawn(self.sim.clone(), scope, from, self.serving.subscribe()))
+            .collect();
+        let sleeper = Sleeper::start(&self.sim, &self.store).await;
+        for _ in 0..self.sim.profile.steps {
+            let gap_ms = self.rng.below(self.sim.profile.gap_ms);
+            self.sim.sleep_ms(gap_ms).await;
+            self.trouble().await;
+            self.ask();
+            self.compare().await;
+            if !self.sim.oracle().violations.is_empty() {
+                return;
+            }
+        }
+        self.settle().await;
+        if self.sim.oracle().violations.is_empty() {
+            self.finish(&watchers, sleeper).await;
+        }
+    }
+
+    pub(crate) async fn register(&mut self) {
+        for number in 1..=self.sim.profile.machines {
+            loop {
+                let request = request(Ask::Register { machine: machine(number) });
+                let Some((who, engine)) = self.current.clone() else { return };
+                let answer = tokio::select! {
+                    biased;
+                    answer = self.clients.ask(&engine, who, request) => Some(answer),
+                    () = self.sim.gates.died(who) => None,
+                };
+                match answer {
+                    Some(Answer::Machine(_)) => break,
+                    Some(Answer::Run(_) | Answer::Refused(_)) => self.sim.sleep_ms(50).await,
+                    None => self.restart().await,
+                }
+            }
+        }
+    }
+
+    /// At most one kind of trouble.
+    async fn trouble(&mut self) {
+        let profile = self.sim.profile.clone();
+        let dead =
+            self.current.as_ref().is_none_or(|(who, _)| self.sim.gates.life(*who) == Life::Dead);
+        if dead {
+            return self.restart().await;
+        }
+        if self.zombie.is_some() {
+            match self.rng.below(6) {
+                0 => self.end_zombie(),
+                1 => self.continue_zombie(),
+                _ => {}
+            }
+        }
+        if self.sim.outage() != Outage::None && self.rng.chance(1, 2) {
+            self.sim.note("the store is well again");
+            self.sim.set_outage(Outage::None);
+            self.clients.outage_changed();
+        }
+        if self.rng.chance(profile.crash_permille, 1_000) {
+            self.restart().await;
+        } else if self.rng.chance(profile.fuse_permille, 1_000) {
+            self.light_a_fuse();
+        } else if self.rng.chance(profile.stop_permille, 1_000) {
+            self.replace().await;
+        } else if self.rng.chance(profile.jump_permille, 1_000) {
+            let year_ms = 365 * 24 * 60 * 60 * 1_000;
+            let delta = i64::try_from(self.rng.below(2 * year_ms)).unwrap_or(0)
+                - i64::try_from(year_ms).unwrap_or(0);
+            self.sim.note(format!("the wall clock jumps by {delta} ms"));
+            self.sim.clock.jump(delta);
+        } else if self.rng.chance(profile.outage_permille, 1_000) {
+            let outage = if self.rng.chance(1, 2) { Outage::Full } else { Outage::Unavailable };
+            self.sim.note(format!("the store is {outage:?}"));
+            self.sim.set_outage(outage);
+            self.clients.outage_changed();
+        }
+    }
+
+    /// The server is going to be killed at one of the next commit boundaries or effects.
+    fn light_a_fuse(&mut self) {
+        let kind = self.rng.below(5);
+        let mut left = self.rng.below(8);
+        self.sim.set_fuse(Box::new(move |point| {
+            let fits = matches!(
+                (kind, point),
+                (0, Point::BeforeCommit(_))
+                    | (1, Point::AfterCommit(_))
+                    | (2, Point::BeforeCall(..))
+                    | (3, Point::AfterCall(..))
+                    | (4, _)
+            );
+            if fits && left > 0 {
+                left -= 1;
+                return false;
+            }
+            fits
+        }));
+    }
+
+    /// A client asks something.
+    fn ask(&mut self) {
+        let Some((who, engine)) = self.current.clone() else { return };
+        let times = 1 + self.rng.below(3);
+        for _ in 0..times {
+            let request = self.next_request();
+            self.clients.send(&engine, who, request);
+        }
+    }
+
+    fn next_request(&mut self) -> Request {
+        if !self.past.is_empty() && self.rng.chance(1, 5) {
+            let at = pick(&mut self.rng, self.past.len());
+            let mut again = self.past[at].clone();
+            if self.rng.chance(1, 4) {
+                "for another reason".clone_into(&mut again.reason);
+            }
+            return again;
+        }
+        let mut request = request(self.next_ask());
+        if self.rng.chance(2, 3) {
+            request.id = format!("request-{}", self.past.len());
+            self.past.push(request.clone());
+        }
+        request
+    }
+
+    fn next_ask(&mut self) -> Ask {
+        let machine = machine(1 + self.rng.below(self.sim.profile.machines));
+        let run = {
+            let oracle = self.sim.oracle();
+            let active: Vec<_> = oracle.book.active.values().flatten().copied().collect();
+            let all: Vec<RunId> = oracle.book.runs.keys().copied().collect();
+            drop(oracle);
+            let choice = if self.rng.chance(4, 5) { active } else { all };
+            (!choice.is_empty()).then(|| choice[pick(&mut self.rng, choice.len())])
+        };
+        let start = |rng: &mut SplitMix64| Ask::Start {
+            machine: machine.clone(),
+            plan: PLANS[pick(rng, PLANS.len())],
+            force: rng.chance(1, 2),
+        };
+        let Some(run) = run else { return start(&mut self.rng) };
+        let operate = |verb| Ask::Operate { run, verb };
+        match self.rng.below(20) {
+            0..=6 => start(&mut self.rng),
+            7 | 8 => operate(Verb::Cancel),
+            9 | 10 => operate(Verb::Pause),
+            11 | 12 => operate(Verb::Resume),
+            13 => operate(Verb::Abort),
+            14 => operate(Verb::Skip { step: self.any_step(run) }),
+            15 | 16 => {
+                let resolution = match self.rng.below(5) {
+                    0 => None,
+                    1 => Some(Resolution::Done),
+                    2 => Some(Resolution::Skip),
+                    _ => Some(Resolution::Retry),
+                };
+                operate(Verb::Resolve { step: self.any_step(run), resolution })
+            }
+            17 => Ask::Retry { run },
+            18 => Ask::Clear { machine },
+            _ if self.rng.chance(1, 2) => Ask::SetLabel { machine, value: self.rng.below(3) },
+            _ => {
+                let phase = Phase::ALL[pick(&mut self.rng, Phase::ALL.len() - 1)];
+                Ask::SetPhase { machine, phase }
+            }
+        }
+    }
+
+    /// The step in progress, or any.
+    fn any_step(&mut self, run: RunId) -> String {
+        let run = self.sim.oracle().book.runs.get(&run).cloned();
+        let Some(run) = run else { return String::new() };
+        let current = run.current_step.filter(|_| self.rng.chance(2, 3));
+        let place = current.unwrap_or_else(|| pick(&mut self.rng, run.steps.len()));
+        run.steps.get(place).map_or_else(String::new, |step| step.name.clone())
+    }
+
+    /// What the store lists is what it has told its listeners.
+    async fn compare(&self) {
+        let query = || Query { limit: 10_000, ..Query::default() };
+        let runs = self.store.runs(query()).await.expect("it is in memory");
+        let machines = self.store.machines(query()).await.expect("it is in memory");
+        let mut oracle = self.sim.oracle();
+        let same = runs.items.len() == oracle.book.runs.len()
+            && runs.items.iter().all(|run| oracle.book.runs.get(&run.id) == Some(run))
+            && machines.items.len() == oracle.book.machines.len()
+            && machines.items.iter().all(|one| oracle.book.machines.get(&one.id) == Some(one));
+        let verdict = invariants::ensure(same, || "the lists differ from the feed".to_owned());
+        oracle.judge("the_store_lists_what_it_told", verdict);
+    }
+
+    // -- the end ----------------------------------------------------------------------------------------------------
+
+    /// Heals the world, and lets operators do what is theirs until every run has ended.
+    async fn settle(&mut self) {
+        self.sim.note("the world heals");
+        self.sim.heal();
+        self.clients.outage_changed();
+        self.end_zombie();
+        let dead =
+            self.current.as_ref().is_none_or(|(who, _)| self.sim.gates.life(*who) == Life::Dead);
+        if dead || self.orphans {
+            self.restart().await;
+        }
+        for _ in 0..ROUNDS_MAX {
+            let active: Vec<Arc<Run>> = {
+                let oracle = self.sim.oracle();
+                let book = &oracle.book;
+                book.active.values().flatten().map(|id| book.runs[id].clone()).collect()
+            };
+            if active.is_empty() {
+                break;
+            }
+            for run in active {
+                self.help(&run);
+            }
+            self.sim.sleep_ms(ROUND_MS).await;
+        }
+    }
+
+    /// What an operator does about a run that waits for one.
+    fn help(&self, run: &Run) {
+        let Some((who, engine)) = &self.current else { return };
+        let Some(hold) = &run.hold else { return };
+        let verb = match hold.reason {
+            HoldReason::Paused | HoldReason::LoopBreaker => Verb::Resume,
+            HoldReason::OutcomeUnknown => {
+                let unknown =
+                    run.steps.iter().find(|step| matches!(step.state, State::Unknown { .. }));
+                let Some(step) = unknown else { return };
+                Verb::Resolve { step: step.name.clone(), resolution: Some(Resolution::Retry) }
+            }
+        };
+        self.clients.send(engine, *who, request(Ask::Operate { run: run.id, verb }));
+    }
+
+    async fn finish(&mut self, watchers: &[Watcher], sleeper: Sleeper) {
+        let Some((who, engine)) = self.current.clone() else { return };
+        let unanswered = self.clients.unanswered(who);
+        {
+            let mut oracle = self.sim.oracle();
+            let verdict = promise_05_nothing_is_stuck(&oracle.book, &unanswered);
+            oracle.judge("promise_05_nothing_is_stuck", verdict);
+            let verdict = promise_11_a_cancel_is_never_lost(&oracle.book);
+            oracle.judge("promise_11_a_cancel_is_never_lost", verdict);
+            let verdict = promise_10_the_world_agrees(&self.world.ledger());
+            oracle.judge("promise_10_the_world_agrees", verdict);
+            if !oracle.violations.is_empty() {
+                return;
+            }
+        }
+        self.reboot_all(&engine, who).await;
+        // Long enough for a bookmark.
+        self.sim.sleep_ms(60_000).await;
+        let head = self.sim.oracle().book.head;
+        let slow = sleeper.wake(head).await;
+        self.compare().await;
+        let mut oracle = self.sim.oracle();
+        for watcher in watchers {
+            let verdict = promise_09_a_watch_misses_and_repeats_nothing(
+                &oracle.book,
+                &format!("{:?}", watcher.scope),
+                &watcher.seen(),
+                |object| watcher.scope.covers(object),
+            );
+            oracle.judge("promise_09_a_watch_misses_and_repeats_nothing", verdict);
+        }
+        let verdict = promise_12_a_slow_watcher_catches_up(&oracle.book, &slow);
+        oracle.judge("promise_12_a_slow_watcher_catches_up", verdict);
+        drop(oracle);
+        let book = std::mem::take(&mut self.sim.oracle().book);
+        let verdict = promise_08_ended_runs_are_as_they_ended(&book, &self.store).await;
+        let mut oracle = self.sim.oracle();
+        oracle.book = book;
+        oracle.judge("promise_08_ended_runs_are_as_they_ended", verdict);
+    }
+
+    /// Every machine that takes work can be worked on: none is left in a state that nothing leads out of.
+    async fn reboot_all(&self, engine: &Engine, who: Incarnation) {
+        for number in 1..=self.sim.profile.machines {
+            let machine = machine(number);
+            self.clients.ask(engine, who, request(Ask::Clear { machine: machine.clone() })).await;
+            let ask = Ask::Start { machine: machine.clone(), plan: "plan/reboot", force: false };
+            self.clients.ask(engine, who, request(ask)).await;
+        }
+        self.sim.sleep_ms(60 * 60 * 1_000).await;
+        let mut oracle = self.sim.oracle();
+        for number in 1..=self.sim.profile.machines {
+            let book = &oracle.book;
+            let Some(record) = book.machines.get(&machine(number)) else { continue };
+            let newest = book.runs.values().rfind(|run| run.machine_id == record.id);
+            let works = record.active_run.is_none()
+                && (matches!(record.phase, Phase::Rma | Phase::Retired)
+                    || newest.is_some_and(|run| {
+                        run.plan_id == "plan/reboot"
+                            && run.phase() == bmdemo::lifecycle::run::Phase::Succeeded
+                    }));
+            let verdict = invariants::ensure(works, || {
+                format!("{} cannot be rebooted: {newest:?}", record.id)
+            });
+            oracle.judge("promise_05_every_machine_can_be_worked_on", verdict);
+        }
+    }
+
+    pub(crate) fn report(&mut self) -> Report {
+        self.crash();
+        self.end_zombie();
+        let effects = self.world.ledger().len();
+        let mut oracle = self.sim.oracle();
+        for message in panics::take() {
+            oracle.judge("nothing_panics", Err(message));
+        }
+        Report {
+            hash: oracle.hash(),
+            violations: oracle.violations.clone(),
+            trace: std::mem::take(&mut oracle.trace),
+            runs: oracle.book.runs.len(),
+            commits: oracle.book.head.0,
+            incarnations: self.incarnations,
+            acknowledged: self.clients.acknowledged(),
+            effects,
+        }
+    }
+}
+
+/// The machine of a number.
+pub(crate) fn machine(number: u64) -> MachineId {
+    MachineId::parse(&format!("machine-{number}")).expect("an id")
+}
+
+/// A request without an id.
+pub(crate) fn request(ask: Ask) -> Request {
+    Request { ask, id: String::new(), reason: "a simulation".to_owned() }
+}
+
+fn pick(rng: &mut SplitMix64, len: usize) -> usize {
+    usize::try_from(rng.below(len as u64)).unwrap_or(0)
+}

@@ -1,0 +1,38 @@
+use bmdemo::ids::RunId;
+use bmdemo::lifecycle::run::State;
+
+use super::{Verdict, ensure};
+use crate::book::{Book, parts};
+
+/// Once a cancel is acknowledged no step begins whose action had not been sent by then. What undoes steps may.
+pub(crate) fn promise_11_no_new_step_after_a_cancel(book: &Book, operation: &str) -> Verdict {
+    let (run, step, _) = parts(operation);
+    let Ok(run) = RunId::parse(&run) else { return Ok(()) };
+    let Some(sent) = book.canceled.get(&run) else { return Ok(()) };
+    let undoes = book.step_of(operation).is_some_and(|(_, record)| record.compensates.is_some());
+    ensure(undoes || sent.contains(&step), || {
+        format!("{operation} began, and a cancel of its run had been acknowledged")
+    })
+}
+
+/// A run whose cancel was acknowledged ends CANCELED, or as what beat the cancel says.
+pub(crate) fn promise_11_a_cancel_is_never_lost(book: &Book) -> Verdict {
+    for id in book.canceled.keys() {
+        let Some(run) = book.runs.get(id) else { continue };
+        let beaten = match run.state {
+            State::Canceled => true,
+            // The step in flight was the last one.
+            State::Succeeded => run.cancel_requested_at.is_some(),
+            State::Failed => book.aborted.contains(id),
+            State::Pending
+            | State::Running
+            | State::Pausing
+            | State::Held
+            | State::Resuming
+            | State::Canceling
+            | State::Unwinding { .. } => false,
+        };
+        ensure(beaten, || format!("run {id} was to be canceled, and is {:?}", run.state))?;
+    }
+    Ok(())
+}

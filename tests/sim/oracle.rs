@@ -1,0 +1,280 @@
+//! The judge: hears of every commit, call, effect and answer, in one order, and asks every invariant about it.
+
+use std::hash::Hasher as _;
+use std::sync::{Arc, Weak};
+
+use bmdemo::ids::{Epoch, MachineId, Revision};
+use bmdemo::model::{Change, LogChunk};
+use bmdemo::provider::fake::LedgerEntry;
+use bmdemo::provider::{
+    Acted, Call, Health, Observation, ProviderError, ProviderErrorKind, Verification,
+};
+use bmdemo::store::Listener;
+
+use crate::book::{Begun, Book, Looked, parts};
+use crate::gate::Incarnation;
+use crate::invariants::{self, Verdict};
+use crate::sim::{CallKind, Sim};
+
+/// An invariant's name and verdict.
+macro_rules! judged {
+    ($invariant:ident($($argument:expr),* $(,)?)) => {
+        (stringify!($invariant), invariants::$invariant($($argument),*))
+    };
+}
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) message: String,
+}
+
+/// A call of a provider.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) by: Incarnation,
+    pub(crate) kind: CallKind,
+    pub(crate) machine: MachineId,
+    pub(crate) call: Option<Call>,
+    pub(crate) epoch: Epoch,
+}
+
+/// What an answer of a provider says of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    Done,
+    NotDone,
+    InProgress,
+    Unknowable,
+    Holds,
+    Broken,
+    /// An answer that says nothing of an operation.
+    Nothing,
+}
+
+/// An answer of a provider.
+pub(crate) trait Told {
+    fn look(&self) -> Look;
+}
+
+impl Told for () {
+    fn look(&self) -> Look {
+        Look::Nothing
+    }
+}
+
+impl Told for Health {
+    fn look(&self) -> Look {
+        Look::Nothing
+    }
+}
+
+impl Told for Acted {
+    fn look(&self) -> Look {
+        match self {
+            Self::Done { .. } => Look::Done,
+            Self::Accepted { .. } => Look::InProgress,
+        }
+    }
+}
+
+impl Told for Observation {
+    fn look(&self) -> Look {
+        match self {
+            Self::Done { .. } => Look::Done,
+            Self::NotDone { .. } => Look::NotDone,
+            Self::InProgress { .. } => Look::InProgress,
+            Self::Unknowable { .. } => Look::Unknowable,
+        }
+    }
+}
+
+impl Told for Verification {
+    fn look(&self) -> Look {
+        match self {
+            Self::Holds { .. } => Look::Holds,
+            Self::Broken { .. } => Look::Broken,
+        }
+    }
+}
+
+/// The judge of one simulation.
+pub(crate) struct Oracle {
+    pub(crate) now_ms: u64,
+    /// Whose commit is being applied.
+    pub(crate) committing: Incarnation,
+    pub(crate) book: Book,
+    pub(crate) violations: Vec<Violation>,
+    /// Whether two incarnations have been alive at once: then limits count for each of them.
+    pub(crate) overlapped: bool,
+    pub(crate) trace: Vec<String>,
+    hash: std::hash::DefaultHasher,
+    runs_max: usize,
+}
+
+impl Oracle {
+    pub(crate) fn new(runs_max: usize) -> Self {
+        Self {
+            now_ms: 0,
+            committing: 0,
+            book: Book::default(),
+            violations: Vec::new(),
+            overlapped: false,
+            trace: Vec::new(),
+            hash: std::hash::DefaultHasher::new(),
+            runs_max,
+        }
+    }
+
+    pub(crate) fn note(&mut self, text: String) {
+        let line = format!("{:>9} {text}", self.now_ms);
+        self.hash.write(line.as_bytes());
+        self.trace.push(line);
+    }
+
+    /// Hash of everything that was seen.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    pub(crate) fn judge(&mut self, invariant: &'static str, verdict: Verdict) {
+        if let Err(message) = verdict {
+            self.note(format!("VIOLATION of {invariant}: {message}"));
+            self.violations.push(Violation { invariant, message });
+        }
+    }
+
+    fn commit(&mut self, revision: Revision, changes: &[Change]) {
+        let by = self.committing;
+        for change in changes {
+            self.note_change(by, revision, change);
+        }
+        for change in changes {
+            let book = &self.book;
+            let verdicts = [
+                judged!(legal_transitions(book, change)),
+                judged!(promise_08_terminal_is_immutable(book, change)),
+                judged!(promise_10_claims_raise_the_epoch(book, change, changes)),
+                judged!(promise_10_fenced_executor_cannot_write(book, by, change)),
+            ];
+            for (invariant, verdict) in verdicts {
+                self.judge(invariant, verdict);
+            }
+        }
+        self.book.fold(by, revision, changes);
+        let book = &self.book;
+        let verdicts = [
+            judged!(promise_02_one_active_run(book)),
+            judged!(effective_state_follows_its_rules(book)),
+            judged!(limits_are_exact(book, self.runs_max, self.overlapped)),
+        ];
+        for (invariant, verdict) in verdicts {
+            self.judge(invariant, verdict);
+        }
+    }
+
+    fn note_change(&mut self, by: Incarnation, revision: Revision, change: &Change) {
+        let text = match change {
+            Change::Machine { machine, entries, .. } => {
+                let kinds: Vec<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+                format!(
+                    "r{revision} by {by}: {} {} epoch {} {}",
+                    machine.id,
+                    machine.phase,
+                    machine.epoch,
+                    kinds.join(" ")
+                )
+            }
+            Change::MachineDeleted { machine, .. } => {
+                format!("r{revision} by {by}: {} deleted", machine.id)
+            }
+            Change::Run { run, entries, .. } => {
+                let kinds: Vec<_> = entries
+                    .iter()
+                    .map(|entry| format!("{}({})", entry.kind.as_str(), entry.step))
+                    .collect();
+                let step = run.current_step.and_then(|place| run.steps.get(place));
+                format!(
+                    "r{revision} by {by}: {} run {} {:?} {:?} {}",
+                    run.machine_id,
+                    run.id,
+                    run.state,
+                    step.map(|step| step.state),
+                    kinds.join(" ")
+                )
+            }
+        };
+        self.note(text);
+    }
+
+    /// A call leaves an incarnation.
+    pub(crate) fn sent(&mut self, asked: &Asked) {
+        let operation = asked.call.as_ref().map(|call| call.operation.to_string());
+        self.note(format!(
+            "{} sends {:?} {} of {} under epoch {}",
+            asked.by,
+            asked.kind,
+            operation.as_deref().unwrap_or(""),
+            asked.machine,
+            asked.epoch
+        ));
+        let (Some(operation), CallKind::Act) = (operation, asked.kind) else { return };
+        *self.book.acts_sent.entry(operation.clone()).or_default() += 1;
+        let (invariant, verdict) =
+            judged!(promise_06_unknown_outcomes_are_not_acted_on_blindly(&self.book, &operation));
+        self.judge(invariant, verdict);
+    }
+
+    /// An operation began in the world.
+    pub(crate) fn began(&mut self, asked: &Asked, entry: &LedgerEntry, ledger: &[LedgerEntry]) {
+        let operation = entry.operation.to_string();
+        self.note(format!(
+            "world: {operation} ({}) begins on {} under epoch {}, fence {}",
+            entry.action, entry.machine, entry.epoch, entry.fence
+        ));
+        let book = &self.book;
+        let verdicts = [
+            judged!(promise_03_intent_is_durable_before_an_effect(book, asked, &operation)),
+            judged!(promise_04_succeeded_is_never_executed_again(book, &operation)),
+            judged!(promise_06_no_second_effect_without_evidence(book, entry, ledger)),
+            judged!(promise_10_no_effect_behind_a_newer_reader(book, entry)),
+            judged!(promise_11_no_new_step_after_a_cancel(book, &operation)),
+        ];
+        for (invariant, verdict) in verdicts {
+            self.judge(invariant, verdict);
+        }
+        let sequence = self.book.next();
+        let (run, step, _) = parts(&operation);
+        self.book.begun.entry((run, step)).or_default().push(Begun { sequence, operation });
+    }
+
+    /// The world has decided what a call is answered.
+    pub(crate) fn told(&mut self, asked: &Asked, told: Result<Look, &ProviderError>) {
+        let operation = asked.call.as_ref().map(|call| call.operation.to_string());
+        let name = operation.clone().unwrap_or_default();
+        self.note(format!("{:?} {name} of {}: {told:?}", asked.kind, asked.machine));
+        let sequence = self.book.next();
+        let fenced =
+            matches!(told, Err(error) if matches!(error.kind, ProviderErrorKind::Fenced { .. }));
+        if asked.kind == CallKind::Observe && !fenced {
+            let newest = self.book.read_under.entry(asked.machine.clone()).or_default();
+            *newest = asked.epoch.max(*newest);
+        }
+        let looks = matches!(asked.kind, CallKind::Observe | CallKind::Verify);
+        if let (Some(operation), Ok(look), true) = (operation, told, looks) {
+            self.book.looks.entry(operation).or_default().push(Looked { sequence, look });
+        }
+    }
+}
+
+/// Hears of every commit.
+pub(crate) struct Feed(pub(crate) Weak<Sim>);
+
+impl Listener for Feed {
+    fn committed(&self, revision: Revision, changes: &[Change], _logs: &[Arc<LogChunk>]) {
+        if let Some(sim) = self.0.upgrade() {
+            sim.oracle().commit(revision, changes);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! How rough the world of a seed is. Each seed switches some kinds of trouble off, so that others show by themselves.
+
+use bmdemo::clock::SplitMix64;
+use bmdemo::executor::Limits;
+use bmdemo::provider::fake::{Chaos, Timing};
+
+/// What a seed does. Chances are in thousandths, times in milliseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
+    pub(crate) machines: u64,
+    /// Steps of the driver in the fault phase.
+    pub(crate) steps: u64,
+    /// Longest time between two steps of the driver.
+    pub(crate) gap_ms: u64,
+    /// Longest time before a store call takes effect, and again before it answers.
+    pub(crate) store_ms: u64,
+    /// Longest time that a provider call travels, in each direction.
+    pub(crate) wire_ms: u64,
+    /// Some provider calls travel up to this long instead.
+    pub(crate) late_ms: u64,
+    pub(crate) late_permille: u64,
+    /// Chance of each kind of trouble at a step of the driver.
+    pub(crate) crash_permille: u64,
+    pub(crate) fuse_permille: u64,
+    pub(crate) stop_permille: u64,
+    pub(crate) jump_permille: u64,
+    pub(crate) outage_permille: u64,
+    /// Longest time between the end of an incarnation and the start of the next.
+    pub(crate) down_ms: u64,
+    /// Chance that a commit fails without effect, and that nobody can tell whether it took effect.
+    pub(crate) unavailable_permille: u64,
+    pub(crate) unknown_permille: u64,
+    pub(crate) chaos: Chaos,
+    pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+}
+
+impl Profile {
+    /// The profile of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = SplitMix64::new(seed ^ 0x70_72_6F_66_69_6C_65);
+        let rng = &mut rng;
+        let maybe = |rng: &mut SplitMix64, permille: u64| {
+            if rng.chance(1, 2) { 1 + rng.below(permille) } else { 0 }
+        };
+        let small =
+            |rng: &mut SplitMix64, permille: u64| u32::try_from(maybe(rng, permille)).unwrap_or(0);
+        let timing = match rng.below(4) {
+            0 => Timing::Zero,
+            1 => Timing::Scaled(10.0),
+            _ => Timing::Default,
+        };
+        let runs_max = if rng.chance(1, 3) { 1 + rng.below(3) } else { 10_000 };
+        Self {
+            machines: 3 + rng.below(4),
+            steps: 25 + rng.below(50),
+            gap_ms: [300, 1_500, 6_000][usize::try_from(rng.below(3)).unwrap_or(0)],
+            store_ms: 1 + rng.below(60),
+            wire_ms: 1 + rng.below(120),
+            late_ms: 1 + rng.below(4_000),
+            late_permille: maybe(rng, 200),
+            crash_permille: maybe(rng, 60),
+            fuse_permille: maybe(rng, 150),
+            stop_permille: maybe(rng, 60),
+            jump_permille: maybe(rng, 50),
+            outage_permille: maybe(rng, 50),
+            down_ms: [5, 500, 20_000][usize::try_from(rng.below(3)).unwrap_or(0)],
+            unavailable_permille: maybe(rng, 60),
+            unknown_permille: maybe(rng, 60),
+            chaos: Chaos {
+                fail_permille: small(rng, 200),
+                hang_permille: small(rng, 100),
+                lie_permille: small(rng, 100),
+                fail_after_permille: small(rng, 200),
+                unknowable_permille: small(rng, 200),
+            },
+            timing,
+            limits: Limits {
+                runs_max: usize::try_from(runs_max).unwrap_or(1),
+                // The breaker counts on real machines only, unless told so.
+                destructive_on_simulated: rng.chance(1, 4),
+                destructive_max: 3,
+                ..Limits::default()
+            },
+        }
+    }
+
+    /// Incarnations that follow each other fast, and calls of the former that arrive late.
+    pub(crate) fn overlapping(seed: u64) -> Self {
+        Self {
+            machines: 3,
+            steps: 60,
+            gap_ms: 1_500,
+            store_ms: 10,
+            wire_ms: 200,
+            late_ms: 1_500,
+            late_permille: 700,
+            crash_permille: 120,
+            fuse_permille: 250,
+            stop_permille: 100,
+            jump_permille: 0,
+            outage_permille: 0,
+            down_ms: 5,
+            unavailable_permille: 0,
+            unknown_permille: 0,
+            chaos: Chaos::default(),
+            timing: Timing::Default,
+            limits: Limits::default(),
+            ..Self::of(seed)
+        }
+    }
+
+    /// Nothing goes wrong by chance: for tests that say themselves what does.
+    pub(crate) fn calm(timing: Timing) -> Self {
+        Self {
+            machines: 1,
+            steps: 0,
+            gap_ms: 1,
+            store_ms: 3,
+            wire_ms: 5,
+            late_ms: 1,
+            late_permille: 0,
+            crash_permille: 0,
+            fuse_permille: 0,
+            stop_permille: 0,
+            jump_permille: 0,
+            outage_permille: 0,
+            down_ms: 5,
+            unavailable_permille: 0,
+            unknown_permille: 0,
+            chaos: Chaos::default(),
+            timing,
+            limits: Limits::default(),
+        }
+    }
+}

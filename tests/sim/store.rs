@@ -1,0 +1,159 @@
+//! The store as one incarnation reaches it: late, failing, and at times not telling.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use bmdemo::ids::{MachineId, Revision, RunId};
+use bmdemo::model::filter::Filter;
+use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Run};
+use bmdemo::store::memory::MemoryStore;
+use bmdemo::store::{
+    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
+    Subject, Trimmed,
+};
+
+use crate::gate::Incarnation;
+use crate::sim::{Outage, Point, Sim, poll_once};
+
+/// The store in memory, seen by one incarnation.
+pub(crate) struct SimStore {
+    pub(crate) inner: Arc<MemoryStore>,
+    pub(crate) sim: Arc<Sim>,
+    pub(crate) who: Incarnation,
+}
+
+fn io(text: &str) -> Arc<dyn std::error::Error + Send + Sync> {
+    Arc::new(std::io::Error::other(text.to_owned()))
+}
+
+impl SimStore {
+    async fn read<'a, T>(&'a self, read: Fut<'a, T>) -> Result<T, StoreError> {
+        self.sim.gates.pass(self.who).await;
+        self.sim.delay(self.sim.profile.store_ms / 4).await;
+        let chance = self.sim.trouble(self.sim.profile.unavailable_permille / 4);
+        if chance || self.sim.outage() == Outage::Unavailable {
+            return Err(StoreError::Unavailable(io("a simulated read error")));
+        }
+        let answer = read.await;
+        self.sim.delay(self.sim.profile.store_ms / 4).await;
+        self.sim.gates.pass(self.who).await;
+        answer
+    }
+
+    async fn write(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let sim = &self.sim;
+        sim.delay(sim.profile.store_ms).await;
+        sim.point(self.who, Point::BeforeCommit(&batch)).await;
+        if sim.trouble(sim.profile.unavailable_permille) || sim.outage() == Outage::Unavailable {
+            return Err(StoreError::Unavailable(io("a simulated write error")));
+        }
+        if sim.outage() == Outage::Full {
+            return Err(StoreError::Full(io("a simulated full disk")));
+        }
+        let in_doubt = sim.trouble(sim.profile.unknown_permille);
+        if in_doubt && sim.below(2) == 0 {
+            sim.note("a commit is lost, and nobody can tell");
+            return Err(StoreError::Unknown(io("a simulated loss of a commit")));
+        }
+        let copy = batch.clone();
+        sim.oracle().committing = self.who;
+        let mut commit = self.inner.commit(batch);
+        let polled = poll_once(&mut commit).await;
+        sim.oracle().committing = 0;
+        let Poll::Ready(result) = polled else { panic!("the store in memory never waits") };
+        if let Err(error) = &result {
+            sim.note(format!("commit of {} refused: {error}", self.who));
+        }
+        sim.point(self.who, Point::AfterCommit(&copy)).await;
+        sim.delay(sim.profile.store_ms).await;
+        sim.gates.pass(self.who).await;
+        if in_doubt && result.is_ok() {
+            sim.note("a commit is durable, and nobody can tell");
+            return Err(StoreError::Unknown(io("a simulated loss of an answer")));
+        }
+        result
+    }
+}
+
+impl Store for SimStore {
+    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+        Box::pin(self.write(batch))
+    }
+
+    fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
+        Box::pin(self.read(self.inner.machine(id)))
+    }
+
+    fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
+        Box::pin(self.read(self.inner.machine_at(id, at)))
+    }
+
+    fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
+        Box::pin(self.read(self.inner.run(id)))
+    }
+
+    fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
+        Box::pin(self.read(self.inner.run_at(id, at)))
+    }
+
+    fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {
+        Box::pin(self.read(self.inner.machines(query)))
+    }
+
+    fn runs(&self, query: Query) -> Fut<'_, Page<Run>> {
+        Box::pin(self.read(self.inner.runs(query)))
+    }
+
+    fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
+        Box::pin(self.read(self.inner.count_machines(filter)))
+    }
+
+    fn count_runs(&self, filter: Filter) -> Fut<'_, u64> {
+        Box::pin(self.read(self.inner.count_runs(filter)))
+    }
+
+    fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>> {
+        Box::pin(self.read(self.inner.plan(digest)))
+    }
+
+    fn request<'a>(
+        &'a self,
+        scope: &'a str,
+        request_id: &'a str,
+    ) -> Fut<'a, Option<RequestRecord>> {
+        Box::pin(self.read(self.inner.request(scope, request_id)))
+    }
+
+    fn history(
+        &self,
+        subject: Subject,
+        after: Option<(Revision, u32)>,
+        limit: usize,
+    ) -> Fut<'_, Vec<HistoryRow>> {
+        Box::pin(self.read(self.inner.history(subject, after, limit)))
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>> {
+        Box::pin(self.read(self.inner.changes(after, limit)))
+    }
+
+    fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
+        Box::pin(self.read(self.inner.logs(run, from, limit)))
+    }
+
+    fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
+        Box::pin(self.read(self.inner.revisions()))
+    }
+
+    fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
+        Box::pin(self.read(self.inner.trim(retention)))
+    }
+
+    fn listen(&self, listener: Arc<dyn Listener>) {
+        self.inner.listen(listener);
+    }
+
+    fn kind(&self) -> &'static str {
+        "simulated"
+    }
+}
