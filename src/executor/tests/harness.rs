@@ -17,6 +17,7 @@ use crate::model::filter::{Filter, Subject};
 use crate::model::machine::Condition;
 use crate::model::{Actor, ConditionKind, Entry, Machine, MachineSpec, Run};
 use crate::plan::{Registry, Step};
+use crate::provider::Provider;
 use crate::provider::fake::{self, FakeOptions, FakeProvider, LedgerEntry, Script, Timing, World};
 use crate::store::memory::MemoryStore;
 use crate::store::{self, Store};
@@ -31,6 +32,8 @@ pub(super) struct Harness {
     pub(super) script: String,
     pub(super) timing: Timing,
     pub(super) limits: Limits,
+    /// Whether the next engine has the fake provider.
+    pub(super) has_provider: bool,
     /// Plans of the next engine.
     pub(super) plans: fn() -> Registry,
     pub(super) engine: Engine,
@@ -96,8 +99,9 @@ impl Harness {
         let world = World::in_memory();
         let plans = Registry::built_in;
         let script = script.to_owned();
-        let engine = boot(&clock, &store, &world, &script, timing, &limits, plans, 1).await;
-        Self { clock, store, world, script, timing, limits, plans, engine, seed: 1 }
+        let engine = boot(&clock, &store, &world, &script, timing, &limits, plans, true, 1).await;
+        let has_provider = true;
+        Self { clock, store, world, script, timing, limits, has_provider, plans, engine, seed: 1 }
     }
 
     /// An engine with `machine-1`, in a phase that `plan` allows, and a run of it.
@@ -139,6 +143,7 @@ impl Harness {
             self.timing,
             &self.limits,
             self.plans,
+            self.has_provider,
             self.seed,
         )
         .await;
@@ -250,6 +255,7 @@ async fn boot(
     timing: Timing,
     limits: &Limits,
     plans: fn() -> Registry,
+    has_provider: bool,
     seed: u64,
 ) -> Engine {
     let options = FakeOptions {
@@ -259,9 +265,10 @@ async fn boot(
         world: world.clone(),
         ..FakeOptions::default()
     };
+    let provider: Arc<dyn Provider> = Arc::new(FakeProvider::new(options, clock.clone()));
     let config = EngineConfig {
         store: store.clone(),
-        providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
+        providers: if has_provider { vec![provider] } else { Vec::new() },
         plans: plans(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
