@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_stream::StreamExt as _;
 
 use crate::clock::{Clock, SeededRandom, Timestamp, TokioClock};
-use crate::executor::request::{MachineChanges, NewMachine, NewRun, Origin, Verb};
+use crate::executor::request::{MachineChanges, NewMachine, NewRun, Verb};
 use crate::executor::watch::{Start, WatchItem};
 use crate::executor::{Engine, EngineConfig, EngineError, Limits, Refusal};
 use crate::ids::{MachineId, RunId};
@@ -15,7 +15,7 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::State;
 use crate::model::filter::{Filter, Subject};
 use crate::model::machine::Condition;
-use crate::model::{Actor, ConditionKind, Entry, Machine, MachineSpec, Run};
+use crate::model::{ConditionKind, Entry, Machine, MachineSpec, Run};
 use crate::plan::{Registry, Step};
 use crate::provider::Provider;
 use crate::provider::fake::{self, FakeOptions, FakeProvider, LedgerEntry, Script, Timing, World};
@@ -64,15 +64,7 @@ pub(super) fn refusal<T: std::fmt::Debug>(answer: Result<T, EngineError>) -> (Re
     }
 }
 
-pub(super) fn origin() -> Origin {
-    Origin {
-        request_id: String::new(),
-        body_digest: String::new(),
-        actor: Actor::operator("tester"),
-        reason: "a test".to_owned(),
-        expected: None,
-    }
-}
+pub(super) use crate::testing::origin;
 
 pub(super) fn machine_id(number: usize) -> MachineId {
     MachineId::parse(&format!("machine-{number}")).unwrap()
