@@ -20,10 +20,11 @@ fn files(folder: &str) -> Vec<File> {
     let mut found = Vec::new();
     while let Some(path) = pending.pop() {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if name == ".git" || name == "target" {
+            continue;
+        }
         if path.is_dir() {
-            if name != ".git" && name != "target" {
-                pending.extend(entries(&path));
-            }
+            pending.extend(entries(&path));
         } else if let Ok(text) = fs::read_to_string(&path) {
             found.push(File { path: relative(&path), text });
         }
@@ -54,7 +55,8 @@ impl File {
     }
 
     fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.ends_with("/tests.rs")
+        let ends = ["/tests.rs", "_tests.rs"].iter().any(|end| self.path.ends_with(end));
+        ends || self.path.contains("/tests/")
     }
 
     /// The code without comments and without the unit tests at its end.
@@ -262,7 +264,20 @@ fn every_exception_from_a_lint_has_a_reason() {
 const LINES_MAX: usize = 450;
 
 /// Longer files, each with its own bound and why it is longer.
-const LONG: &[(&str, usize, &str)] = &[];
+const LONG: &[(&str, usize, &str)] = &[
+    ("src/api/status.rs", 480, "the one table from errors to statuses, read as a whole"),
+    ("src/cli/output/data.rs", 500, "the JSON form of every object, side by side"),
+    ("src/cli/tests/server.rs", 800, "a server that answers every RPC for the tests of the CLI"),
+    (
+        "src/executor/actor/commands.rs",
+        560,
+        "every request to a machine's actor takes the same way",
+    ),
+    ("src/executor/decide/flow.rs", 540, "how a run advances and how it ends call each other"),
+    ("src/executor/engine.rs", 500, "one method for each request, and what each refuses"),
+    ("src/executor/watch/stream.rs", 560, "one stream from snapshot to live"),
+    ("src/lifecycle/step.rs", 780, "states, events, effects and the machine, read together"),
+];
 
 #[test]
 fn files_are_short() {
@@ -293,14 +308,13 @@ fn every_source_file_is_part_of_the_crate() {
     for file in all.iter().filter(|file| file.layer() != "bin" && file.path != "src/lib.rs") {
         let path = file.path.trim_end_matches("/mod.rs").trim_end_matches(".rs");
         let Some((folder, name)) = path.rsplit_once('/') else { continue };
-        let parents =
-            [format!("{folder}.rs"), format!("{folder}/mod.rs"), format!("{folder}/lib.rs")];
+        let parents = ["mod.rs", "lib.rs"].map(|parent| format!("{folder}/{parent}"));
         let declares = |parent: &File| {
-            parents.contains(&parent.path)
-                && parent
-                    .text
-                    .lines()
-                    .any(|line| line.trim_end().ends_with(&format!("mod {name};")))
+            let above = parents.contains(&parent.path) || parent.path == format!("{folder}.rs");
+            let by_path = format!("#[path = \"{name}.rs\"]");
+            let by_name = |line: &str| line.trim_end().ends_with(&format!("mod {name};"));
+            (above && parent.text.lines().any(by_name))
+                || (parent.path.starts_with(folder) && parent.text.contains(&by_path))
         };
         if !all.iter().any(declares) {
             orphans.push(file.path.clone());

@@ -214,8 +214,8 @@ impl Actor {
                 active.fenced = true;
                 self.drive(|draft, facts| draft.step(&input, facts)).await;
             }
-            Outcome::NotFenced(input) => {
-                self.drive(|draft, facts| draft.step(&input, facts)).await;
+            Outcome::NotSent(input) => {
+                self.drive(|draft, facts| draft.not_sent(&input, facts)).await;
             }
             Outcome::Fenced { current } => self.fenced_out(current).await,
         }

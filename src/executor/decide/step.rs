@@ -123,6 +123,23 @@ impl Draft {
         self.follow(place, before, input, facts);
     }
 
+    /// A call of a step could not be sent. Where the attempt has been sent before, that says nothing about it: it is no
+    /// failure of the operation, whose outcome stays unknown.
+    pub fn not_sent(&mut self, input: &StepInput, facts: Facts<'_>) {
+        let fresh = self.run.steps.get(input.place).is_some_and(|step| {
+            matches!(step.state, State::Observing { basis: step::Basis::Fresh, .. })
+        });
+        let for_good = matches!(
+            input.event,
+            Event::CallFailed(ErrorClass::Permanent | ErrorClass::NeedsHuman)
+        );
+        let mut input = input.clone();
+        if for_good && !fresh {
+            input.event = Event::CallFailed(ErrorClass::OutcomeUnknown);
+        }
+        self.step(&input, facts);
+    }
+
     /// Keeps what came with the event in the step's record.
     fn record(&mut self, place: usize, before: State, input: &StepInput, facts: Facts<'_>) {
         let answer = &input.answer;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::executor::admission;
 use crate::executor::error::{EngineError, Refusal};
-use crate::executor::request::{NewRun, Origin, Verb};
+use crate::executor::request::{NewRun, Verb};
 use crate::ids::{MachineId, RunId};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::{Basis, ErrorClass, Event, Resolution, Seen, State};
@@ -20,6 +20,7 @@ use crate::model::machine::{
 };
 use crate::model::{HoldReason, MachineSpec, StepRecord};
 use crate::plan::{Registered, SourceFile};
+use crate::testing::origin;
 
 /// A plan with everything that a decision looks at. `RULE` stands for the rule of its destructive step.
 const PLAN: &str = r#"
@@ -89,16 +90,6 @@ struct Bench {
     /// Effects and entries of the last decision.
     effects: Vec<Effect>,
     entries: Vec<Entry>,
-}
-
-fn origin() -> Origin {
-    Origin {
-        request_id: String::new(),
-        body_digest: String::new(),
-        actor: Actor::operator("tester"),
-        reason: "a test".to_owned(),
-        expected: None,
-    }
 }
 
 impl Bench {

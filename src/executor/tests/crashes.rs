@@ -6,8 +6,8 @@ use super::harness::{Harness, every_step, origin, refusal};
 use crate::executor::request::Verb;
 use crate::executor::{EngineError, Refusal};
 use crate::lifecycle::run;
-use crate::lifecycle::step::State;
-use crate::model::EntryKind;
+use crate::lifecycle::step::{Resolution, State};
+use crate::model::{EntryKind, HoldReason};
 use crate::plan::{Plan, Registry};
 
 #[tokio::test(start_paused = true)]
@@ -144,6 +144,27 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let run = harness.finished(id).await;
     assert_eq!((run.phase(), run.steps[1].attempt), (run::Phase::Succeeded, 1));
     harness.nothing_was_repeated();
+}
+
+/// Started again without the provider of a machine: nobody knows what became of what was sent, and nobody says that it
+/// failed.
+#[tokio::test(start_paused = true)]
+async fn a_restart_without_the_provider_holds_what_was_sent() {
+    for place in [0, 1] {
+        let (mut harness, id) = Harness::at_step("", "plan/repave-join", place).await;
+        harness.has_provider = false;
+        harness.crash().await;
+        let held = harness.until(id, |run| run.state == run::State::Held).await;
+        assert_eq!(held.hold.as_ref().unwrap().reason, HoldReason::OutcomeUnknown);
+        assert!(held.steps[place].message.contains("is not configured"), "{held:#?}");
+        harness.has_provider = true;
+        harness.crash().await;
+        let resolution = Some(Resolution::Done);
+        let step = held.steps[place].name.clone();
+        harness.operate(id, Verb::Resolve { step, resolution }).await.unwrap();
+        assert_eq!(harness.finished(id).await.phase(), run::Phase::Succeeded);
+        harness.nothing_was_repeated();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_stream::StreamExt as _;
 
 use crate::clock::{Clock, SeededRandom, Timestamp, TokioClock};
-use crate::executor::request::{MachineChanges, NewMachine, NewRun, Origin, Verb};
+use crate::executor::request::{MachineChanges, NewMachine, NewRun, Verb};
 use crate::executor::watch::{Start, WatchItem};
 use crate::executor::{Engine, EngineConfig, EngineError, Limits, Refusal};
 use crate::ids::{MachineId, RunId};
@@ -15,8 +15,9 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::State;
 use crate::model::filter::{Filter, Subject};
 use crate::model::machine::Condition;
-use crate::model::{Actor, ConditionKind, Entry, Machine, MachineSpec, Run};
+use crate::model::{ConditionKind, Entry, Machine, MachineSpec, Run};
 use crate::plan::{Registry, Step};
+use crate::provider::Provider;
 use crate::provider::fake::{self, FakeOptions, FakeProvider, LedgerEntry, Script, Timing, World};
 use crate::store::memory::MemoryStore;
 use crate::store::{self, Store};
@@ -31,6 +32,8 @@ pub(super) struct Harness {
     pub(super) script: String,
     pub(super) timing: Timing,
     pub(super) limits: Limits,
+    /// Whether the next engine has the fake provider.
+    pub(super) has_provider: bool,
     /// Plans of the next engine.
     pub(super) plans: fn() -> Registry,
     pub(super) engine: Engine,
@@ -61,15 +64,7 @@ pub(super) fn refusal<T: std::fmt::Debug>(answer: Result<T, EngineError>) -> (Re
     }
 }
 
-pub(super) fn origin() -> Origin {
-    Origin {
-        request_id: String::new(),
-        body_digest: String::new(),
-        actor: Actor::operator("tester"),
-        reason: "a test".to_owned(),
-        expected: None,
-    }
-}
+pub(super) use crate::testing::origin;
 
 pub(super) fn machine_id(number: usize) -> MachineId {
     MachineId::parse(&format!("machine-{number}")).unwrap()
@@ -96,8 +91,9 @@ impl Harness {
         let world = World::in_memory();
         let plans = Registry::built_in;
         let script = script.to_owned();
-        let engine = boot(&clock, &store, &world, &script, timing, &limits, plans, 1).await;
-        Self { clock, store, world, script, timing, limits, plans, engine, seed: 1 }
+        let engine = boot(&clock, &store, &world, &script, timing, &limits, plans, true, 1).await;
+        let has_provider = true;
+        Self { clock, store, world, script, timing, limits, has_provider, plans, engine, seed: 1 }
     }
 
     /// An engine with `machine-1`, in a phase that `plan` allows, and a run of it.
@@ -139,6 +135,7 @@ impl Harness {
             self.timing,
             &self.limits,
             self.plans,
+            self.has_provider,
             self.seed,
         )
         .await;
@@ -250,6 +247,7 @@ async fn boot(
     timing: Timing,
     limits: &Limits,
     plans: fn() -> Registry,
+    has_provider: bool,
     seed: u64,
 ) -> Engine {
     let options = FakeOptions {
@@ -259,9 +257,10 @@ async fn boot(
         world: world.clone(),
         ..FakeOptions::default()
     };
+    let provider: Arc<dyn Provider> = Arc::new(FakeProvider::new(options, clock.clone()));
     let config = EngineConfig {
         store: store.clone(),
-        providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
+        providers: if has_provider { vec![provider] } else { Vec::new() },
         plans: plans(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),

@@ -4,33 +4,8 @@ use super::*;
 use crate::lifecycle::step::State;
 
 fn empty() -> Run {
-    Run {
-        id: RunId::new(Timestamp(1), [1, 2]),
-        machine_id: MachineId::parse("machine-1").unwrap(),
-        provider: "fake".to_owned(),
-        request_id: String::new(),
-        run_type: RunType::Custom,
-        plan_id: "plan/x".to_owned(),
-        plan_digest: "sha256:0".to_owned(),
-        parameters: BTreeMap::new(),
-        state: run::State::Pending,
-        steps: Vec::new(),
-        current_step: None,
-        error: None,
-        hold: None,
-        cancel_requested_at: None,
-        queued_at: None,
-        retry_of: None,
-        requested_by: Actor::engine(),
-        reason: String::new(),
-        forced: false,
-        created_at: Timestamp(1),
-        started_at: None,
-        finished_at: None,
-        log_chunks: 0,
-        ordinal: 0,
-        revision: Revision(0),
-    }
+    let id = RunId::new(Timestamp(1), [1, 2]);
+    crate::testing::run(id, MachineId::parse("machine-1").unwrap(), Timestamp(1))
 }
 
 /// One thing that a commit may change.

@@ -135,6 +135,7 @@ fn a_pause_that_waited_for_an_attempt_still_does_after_a_restart() {
     bench.recover();
     assert_eq!(bench.run.state, run::State::Pausing);
     bench.tell(WRITE, Event::Observed(Seen::Done));
+    bench.tell(WRITE, Event::Verified);
     assert_eq!(bench.run.state, run::State::Held);
     assert_eq!(bench.state(CHECK), State::Waiting);
 }
