@@ -286,6 +286,7 @@ impl Client {
                     filter: filter.into(),
                     page_size,
                     page_token,
+                    ..pb::ListMachinesRequest::default()
                 })
                 .await?;
             machines.extend(page.machines);
@@ -304,7 +305,12 @@ impl Client {
         loop {
             let page_size = page_size(limit - runs.len());
             let page = self
-                .list_runs(pb::ListRunsRequest { filter: filter.into(), page_size, page_token })
+                .list_runs(pb::ListRunsRequest {
+                    filter: filter.into(),
+                    page_size,
+                    page_token,
+                    ..pb::ListRunsRequest::default()
+                })
                 .await?;
             runs.extend(page.runs);
             page_token = page.next_page_token;
@@ -333,10 +339,12 @@ impl Client {
 
     /// The run with this id, or the one whose id begins so.
     pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        let error = match self.get_run(pb::GetRunRequest { run_id: id.into() }).await {
-            Err(error) if is_no_such_id(&error) => error,
-            other => return other,
-        };
+        let error =
+            match self.get_run(pb::GetRunRequest { run_id: id.into(), ..Default::default() }).await
+            {
+                Err(error) if is_no_such_id(&error) => error,
+                other => return other,
+            };
         let about = About::Run(id.to_owned());
         // A whole UUID can be no prefix.
         if id.len() < super::resolve::PREFIX_MIN || error.grpc_code() == Some(Code::NotFound) {
@@ -353,7 +361,10 @@ impl Client {
 
     /// The machine with this id, or the one whose id begins so.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
-        let error = match self.get_machine(pb::GetMachineRequest { machine_id: id.into() }).await {
+        let error = match self
+            .get_machine(pb::GetMachineRequest { machine_id: id.into(), ..Default::default() })
+            .await
+        {
             Err(error) if is_no_such_id(&error) => error,
             other => return other,
         };

@@ -8,5 +8,7 @@ pub(crate) fn limits_are_exact(book: &Book, runs_max: usize, overlapped: bool) -
     }
     let active = book.active.values().flatten();
     let running = active.filter(|id| book.runs[id].state.has_slot()).count();
-    ensure(running <= runs_max, || format!("{running} runs have a slot, and the limit is {runs_max}"))
+    ensure(running <= runs_max, || {
+        format!("{running} runs have a slot, and the limit is {runs_max}")
+    })
 }
