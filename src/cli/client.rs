@@ -16,7 +16,7 @@ use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
 
-use super::error::{Error, is_connection_loss};
+use super::error::{About, Error, is_connection_loss};
 
 /// Most tries of one call.
 const TRIES_MAX: u32 = 4;
@@ -339,59 +339,51 @@ impl Client {
 
     /// The run with this id, or the one whose id begins so.
     pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        match self
-            .get_run(pb::GetRunRequest { run_id: id.into(), ..pb::GetRunRequest::default() })
-            .await
-        {
-            Err(error)
-                if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
+        let error =
+            match self.get_run(pb::GetRunRequest { run_id: id.into(), ..Default::default() }).await
             {
-                if id.len() >= super::resolve::PREFIX_MIN {
-                    let ids = self.all_runs("", usize::MAX).await?;
-                    let found = super::resolve::by_prefix(
-                        "run",
-                        id,
-                        ids.iter().map(|run| run.run_id.as_str()),
-                    )?;
-                    if let Some(found) =
-                        found.and_then(|found| ids.iter().find(|run| run.run_id == found))
-                    {
-                        return Ok(found.clone());
-                    }
-                }
-                Err(error.about(super::error::About::Run(id.into())))
-            }
-            other => other,
+                Err(error) if is_no_such_id(&error) => error,
+                other => return other,
+            };
+        let about = About::Run(id.to_owned());
+        // A whole UUID can be no prefix.
+        if id.len() < super::resolve::PREFIX_MIN || error.grpc_code() == Some(Code::NotFound) {
+            return Err(error.about(about));
         }
+        let runs = self.all_runs("", usize::MAX).await?;
+        let found =
+            super::resolve::by_prefix("run", id, runs.iter().map(|run| run.run_id.as_str()))?;
+        let run = runs.into_iter().find(|run| found.as_deref() == Some(&run.run_id));
+        run.ok_or_else(|| {
+            Error::rpc(Status::not_found(format!("no run begins with \"{id}\""))).about(about)
+        })
     }
 
     /// The machine with this id, or the one whose id begins so.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
-        match self
-            .get_machine(pb::GetMachineRequest {
-                machine_id: id.into(),
-                ..pb::GetMachineRequest::default()
-            })
+        let error = match self
+            .get_machine(pb::GetMachineRequest { machine_id: id.into(), ..Default::default() })
             .await
         {
-            Err(error)
-                if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
+            Err(error) if is_no_such_id(&error) => error,
+            other => return other,
+        };
+        if id.len() >= super::resolve::PREFIX_MIN {
+            let machines = self.all_machines("", usize::MAX).await?;
+            let ids = machines.iter().map(|machine| machine.machine_id.as_str());
+            let found = super::resolve::by_prefix("machine", id, ids)?;
+            if let Some(machine) =
+                machines.into_iter().find(|machine| found.as_deref() == Some(&machine.machine_id))
             {
-                if id.len() >= super::resolve::PREFIX_MIN {
-                    let machines = self.all_machines("", usize::MAX).await?;
-                    let ids = machines.iter().map(|machine| machine.machine_id.as_str());
-                    if let Some(found) = super::resolve::by_prefix("machine", id, ids)?
-                        && let Some(machine) =
-                            machines.iter().find(|machine| machine.machine_id == found)
-                    {
-                        return Ok(machine.clone());
-                    }
-                }
-                Err(error.about(super::error::About::Machine(id.into())))
+                return Ok(machine);
             }
-            other => other,
         }
+        Err(error.about(About::Machine(id.to_owned())))
     }
+}
+
+fn is_no_such_id(error: &Error) -> bool {
+    matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument))
 }
 
 fn page_size(left: usize) -> i32 {

@@ -46,7 +46,8 @@ pub async fn run(args: impl Iterator<Item = OsString>, mut io: Io) -> u8 {
     };
     let mut ctx = match Context::new(io, &cli.global, command_line) {
         Ok(ctx) => ctx,
-        Err((mut ui, error)) => {
+        Err(failed) => {
+            let (mut ui, error) = *failed;
             let look = ui.note_look;
             // There is nowhere to report that standard error is closed.
             let _ = output::write_error(ui.err(), look, &error, &[]);
@@ -134,7 +135,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn new(io: Io, global: &Global, command_line: String) -> Result<Self, (Ui, Error)> {
+    fn new(io: Io, global: &Global, command_line: String) -> Result<Self, Box<(Ui, Error)>> {
         let look = |terminal: bool| Look {
             color: wants_color(&io, global.color, terminal),
             ascii: wants_ascii(&io, global.ascii, terminal),
@@ -145,11 +146,11 @@ impl Context {
         let named = global.context.clone().or_else(|| var("BMDEMO_CONTEXT"));
         let config = match config::Config::load(&io) {
             Ok(config) => config,
-            Err(error) => return Err((Ui::new(io, out_look, err_look), error)),
+            Err(error) => return Err(Box::new((Ui::new(io, out_look, err_look), error))),
         };
         let context = match config.context(named.as_deref()) {
             Ok(context) => context,
-            Err(error) => return Err((Ui::new(io, out_look, err_look), error)),
+            Err(error) => return Err(Box::new((Ui::new(io, out_look, err_look), error))),
         };
         let (server, server_from) = if let Some(server) = &global.server {
             (server.clone(), "--server")

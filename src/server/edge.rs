@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::codegen::{Bytes, StdError};
 use tonic::service::Routes;
@@ -111,10 +111,17 @@ where
             if let (Some(metrics), Ok(response)) = (metrics, &response) {
                 metrics.called(&path, code_of(response).unwrap_or(Code::Ok));
             }
-            response.map(|response| name_unknown_method(response, &path))
+            response.map(|response| {
+                let mut response = name_unknown_method(response, &path);
+                response.headers_mut().insert("bmdemo-version", VERSION);
+                response
+            })
         })
     }
 }
+
+/// What every answer carries as metadata, for `bmdemo-cli doctor` and whoever wonders which server answered.
+const VERSION: HeaderValue = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
 
 /// Says which method is unknown: tonic's own answer is UNIMPLEMENTED without a word.
 fn name_unknown_method(response: Response<Body>, path: &str) -> Response<Body> {

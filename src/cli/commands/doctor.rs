@@ -97,7 +97,7 @@ pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit
         })
         .count();
     let text = format!(
-        "{} machines, {} active runs, {troubled} machines need a look",
+        "{} machines, {} active runs, {troubled} in need of a look",
         machines.len(),
         active.len()
     );

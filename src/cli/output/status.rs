@@ -51,7 +51,10 @@ pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -
     if step.overdue {
         text.push_str(", overdue");
     }
-    if let Some(waiting) = run.waiting.as_ref().filter(|waiting| !waiting.message.is_empty()) {
+    // That the provider is at work is what the line says anyway.
+    let waiting =
+        run.waiting.as_ref().filter(|waiting| waiting.reason() != pb::WaitReason::Provider);
+    if let Some(waiting) = waiting.filter(|waiting| !waiting.message.is_empty()) {
         text.push_str(&format!(", {}", sanitized(&waiting.message)));
     }
     fitted(look, &text)

@@ -62,10 +62,7 @@ async fn doctor_and_version_work_with_and_without_a_server() {
     client("import 2").on(&server).run().await;
     let healthy = client("doctor").on(&server).run().await;
     assert_eq!(healthy.code, 0, "{healthy}");
-    assert!(
-        healthy.stdout.contains("2 machines, 0 active runs, 0 machines need a look"),
-        "{healthy}"
-    );
+    assert!(healthy.stdout.contains("2 machines, 0 active runs, 0 in need of a look"), "{healthy}");
     let alone = client("doctor --server localhost:1").run().await;
     assert_eq!(alone.code, 78);
     assert!(
