@@ -210,6 +210,13 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["baremetal/v1/baremetal.proto"], ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("baremetal.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // Sorted, so that equal requests encode to equal bytes: idempotency compares digests of them.
+        .btree_map(".")
+        // Answers undecodable requests with INVALID_ARGUMENT instead of INTERNAL.
+        .codec_path("crate::api::codec::Strict")
+        // Servers in tests implement only what they need.
+        .generate_default_stubs(true)
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -18,6 +18,8 @@ const STORE_PAGES_MAX: usize = 8;
 pub(super) struct Listed<T> {
     pub(super) page: Page<T>,
     pub(super) next_page_token: String,
+    /// How many match on all pages, if asked for.
+    pub(super) total_size: Option<u64>,
 }
 
 /// What a list request asks.
@@ -25,28 +27,36 @@ pub(super) struct ListRequest<'a> {
     pub(super) method: &'static str,
     pub(super) subject: filter::Subject,
     pub(super) filter: &'a str,
+    pub(super) order_by: &'a str,
     pub(super) page_size: i32,
     pub(super) page_token: &'a str,
+    pub(super) with_total_size: bool,
 }
 
-/// Reads a page by `read`.
+/// Reads a page by `read`, and counts by `count` if asked to.
 pub(super) async fn list<T>(
     store: &dyn Store,
     request: ListRequest<'_>,
     read: for<'s> fn(&'s dyn Store, Query) -> Fut<'s, Page<T>>,
+    count: for<'s> fn(&'s dyn Store, Filter) -> Fut<'s, u64>,
 ) -> Result<Listed<T>, ApiError> {
     let mut checks = Checks::default();
     let limit = checks.page_size(request.page_size);
+    let newest_first = checks.newest_first(request.order_by);
     checks.done(Some(()))?;
     let filter = Filter::parse(request.filter, request.subject)?;
-    let list = List::new(request.method, &[request.filter]);
+    let list = List::new(request.method, &[request.filter, if newest_first { "desc" } else { "" }]);
     let mut after = list.cursor(request.page_token)?.map(|(ordinal, _)| ordinal);
     let active_only = request.subject == filter::Subject::Run
         && matches!(filter.pinned("phase"), Some("PENDING" | "RUNNING"));
+    let total_size = match request.with_total_size {
+        true => Some(count(store, filter.clone()).await?),
+        false => None,
+    };
     let mut pages = 1;
     loop {
         let filter = filter.clone();
-        let query = Query { filter, after, limit, newest_first: false, active_only };
+        let query = Query { filter, after, limit, newest_first, active_only };
         let page = read(store, query).await?;
         if page.items.is_empty() && page.next.is_some() && pages < STORE_PAGES_MAX {
             after = page.next;
@@ -54,7 +64,7 @@ pub(super) async fn list<T>(
             continue;
         }
         let next_page_token = page.next.map(|next| list.token((next, 0))).unwrap_or_default();
-        return Ok(Listed { page, next_page_token });
+        return Ok(Listed { page, next_page_token, total_size });
     }
 }
 

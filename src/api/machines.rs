@@ -6,9 +6,10 @@ use tonic::{Request, Response, Status};
 use super::convert::machine::machine;
 use super::lists::{self, ListRequest};
 use super::origin::origin;
+use super::runs::Answers;
 use super::status::{ApiError, answer};
-use super::update;
 use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
+use super::{audit, batch, update, watch};
 use crate::executor::Engine;
 use crate::executor::request::NewMachine;
 use crate::model::MachineSpec;
@@ -68,6 +69,36 @@ impl MachineService for Machines {
     ) -> Result<Response<pb::ListMachineHistoryResponse>, Status> {
         answer(self.history(request.into_inner()).await)
     }
+
+    async fn delete_machine(
+        &self,
+        request: Request<pb::DeleteMachineRequest>,
+    ) -> Result<Response<pb::DeleteMachineResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer(self.delete(&metadata, message).await)
+    }
+
+    async fn batch_register_machines(
+        &self,
+        request: Request<pb::BatchRegisterMachinesRequest>,
+    ) -> Result<Response<pb::BatchRegisterMachinesResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer(batch::register_machines(&self.engine, &metadata, &message).await)
+    }
+
+    async fn watch_machines(
+        &self,
+        request: Request<pb::WatchMachinesRequest>,
+    ) -> Result<Response<Answers<pb::MachineEvent>>, Status> {
+        answer(watch::machines(&self.engine, request.into_inner()).await)
+    }
+
+    async fn list_history(
+        &self,
+        request: Request<pb::ListHistoryRequest>,
+    ) -> Result<Response<pb::ListHistoryResponse>, Status> {
+        answer(audit::list(&self.engine, &request.into_inner()).await)
+    }
 }
 
 impl Machines {
@@ -91,27 +122,42 @@ impl Machines {
     async fn get(&self, request: pb::GetMachineRequest) -> Result<pb::Machine, ApiError> {
         let mut checks = Checks::default();
         let id = checks.machine_id("machine_id", &request.machine_id);
+        let mask = checks.read_mask::<pb::Machine>(request.read_mask.as_ref());
         let id = checks.done(id)?;
-        Ok(machine(self.engine.machine(&id).await?.as_ref()))
+        let mut shown = machine(self.engine.machine(&id).await?.as_ref());
+        mask.apply(&mut shown);
+        Ok(shown)
     }
 
     async fn list(
         &self,
         request: pb::ListMachinesRequest,
     ) -> Result<pb::ListMachinesResponse, ApiError> {
+        let mut checks = Checks::default();
+        let mask = checks.read_mask::<pb::Machine>(request.read_mask.as_ref());
+        checks.done(Some(()))?;
         let wanted = ListRequest {
             method: "ListMachines",
             subject: filter::Subject::Machine,
             filter: &request.filter,
+            order_by: &request.order_by,
             page_size: request.page_size,
             page_token: &request.page_token,
+            with_total_size: request.with_total_size,
         };
         let store = self.engine.store().as_ref();
-        let listed = lists::list(store, wanted, <dyn Store>::machines).await?;
+        let (read, count) = (<dyn Store>::machines, <dyn Store>::count_machines);
+        let listed = lists::list(store, wanted, read, count).await?;
+        let shown = listed.page.items.iter().map(|found| {
+            let mut shown = machine(found);
+            mask.apply(&mut shown);
+            shown
+        });
         Ok(pb::ListMachinesResponse {
-            machines: listed.page.items.iter().map(|found| machine(found)).collect(),
+            machines: shown.collect(),
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
+            total_size: listed.total_size,
         })
     }
 
@@ -136,10 +182,28 @@ impl Machines {
         let id = checks.machine_id("machine_id", &request.machine_id);
         checks.request_id(&request.request_id);
         checks.required_reason(&request.reason);
+        let expected = checks.etag("etag", &request.etag);
         let id = checks.done(id)?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, None);
+        let origin = origin(metadata, &mut request, &reason, expected);
         Ok(machine(self.engine.clear_intervention(&origin, &id).await?.as_ref()))
+    }
+
+    async fn delete(
+        &self,
+        metadata: &MetadataMap,
+        mut request: pb::DeleteMachineRequest,
+    ) -> Result<pb::DeleteMachineResponse, ApiError> {
+        let mut checks = Checks::default();
+        let id = checks.machine_id("machine_id", &request.machine_id);
+        checks.request_id(&request.request_id);
+        checks.reason(&request.reason);
+        let expected = checks.etag("etag", &request.etag);
+        let id = checks.done(id)?;
+        let reason = request.reason.clone();
+        let origin = origin(metadata, &mut request, &reason, expected);
+        self.engine.delete_machine(&origin, &id).await?;
+        Ok(pb::DeleteMachineResponse {})
     }
 
     async fn history(
@@ -163,7 +227,10 @@ impl Machines {
 }
 
 /// Checks a machine to register: what the server keeps must be absent.
-fn new_machine(checks: &mut Checks, machine: Option<&pb::Machine>) -> Option<NewMachine> {
+pub(super) fn new_machine(
+    checks: &mut Checks,
+    machine: Option<&pb::Machine>,
+) -> Option<NewMachine> {
     let Some(machine) = machine else {
         checks.refuse("machine", "must be given");
         return None;

@@ -1,16 +1,22 @@
 //! The gRPC services: thin handlers that check what clients send, ask the engine, and show what it says.
 
+mod audit;
+mod batch;
+pub mod codec;
 mod convert;
 mod lists;
 mod machines;
+mod mask;
 mod origin;
 mod page;
 mod plans;
 mod runs;
 mod show;
+mod start;
 pub mod status;
 mod update;
 pub mod validate;
+mod wait;
 mod watch;
 
 #[cfg(test)]

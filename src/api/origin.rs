@@ -40,6 +40,8 @@ mutations! {
     RegisterMachineRequest = "RegisterMachine",
     UpdateMachineRequest = "UpdateMachine",
     ClearInterventionRequest = "ClearIntervention",
+    DeleteMachineRequest = "DeleteMachine",
+    BatchStartRunsRequest = "BatchStartRuns",
     StartRunRequest = "StartRun",
     CancelRunRequest = "CancelRun",
     AbortRunRequest = "AbortRun",
@@ -73,7 +75,7 @@ pub(super) fn origin<M: Mutation>(
 }
 
 /// Who asks, as declared: shown to people and kept in the history, so only what can be printed stays.
-fn actor(metadata: &MetadataMap) -> Actor {
+pub(super) fn actor(metadata: &MetadataMap) -> Actor {
     let declared = metadata.get(ACTOR_METADATA).map(|value| value.as_encoded_bytes());
     let text = String::from_utf8_lossy(declared.unwrap_or_default());
     let printable = |c: &char| !c.is_control() && !is_invisible(*c);

@@ -7,16 +7,14 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::convert::run::run_type_given;
 use super::lists::{self, ListRequest};
-use super::origin::{Mutation, origin};
+use super::origin::origin;
 use super::status::{ApiError, answer};
 use super::validate::{Checks, NAME_CHARS_MAX};
-use super::{plans, show, watch};
+use super::{batch, show, start, wait, watch};
 use crate::executor::Engine;
-use crate::executor::error::EngineError;
 use crate::executor::logs::{LogQuery, follow_logs};
-use crate::executor::request::{NewRun, Verb};
+use crate::executor::request::{Origin, Verb};
 use crate::ids::RunId;
 use crate::lifecycle::step::Resolution;
 use crate::model::filter;
@@ -40,11 +38,15 @@ macro_rules! verb {
         $checks.$reason(&message.reason);
         let id = $checks.run_id("run_id", &message.run_id);
         $checks.request_id(&message.request_id);
+        let expected = $checks.etag("etag", &message.etag);
         let verb = $verb(&mut $checks, &message);
         let checked = $checks.done(id.zip(verb));
         let reason = message.reason.clone();
         answer(match checked {
-            Ok((id, verb)) => $self.operate(&metadata, &mut message, &reason, id, verb).await,
+            Ok((id, verb)) => {
+                let origin = origin(&metadata, &mut message, &reason, expected);
+                $self.operate(&origin, id, verb).await
+            }
             Err(error) => Err(error),
         })
     }};
@@ -52,9 +54,6 @@ macro_rules! verb {
 
 #[tonic::async_trait]
 impl RunService for Runs {
-    type WatchRunsStream = Answers<pb::RunEvent>;
-    type StreamRunLogsStream = Answers<pb::LogChunk>;
-
     async fn start_run(
         &self,
         request: Request<pb::StartRunRequest>,
@@ -87,14 +86,14 @@ impl RunService for Runs {
     async fn watch_runs(
         &self,
         request: Request<pb::WatchRunsRequest>,
-    ) -> Result<Response<Self::WatchRunsStream>, Status> {
+    ) -> Result<Response<Answers<pb::RunEvent>>, Status> {
         answer(watch::runs(&self.engine, request.into_inner()).await)
     }
 
     async fn stream_run_logs(
         &self,
         request: Request<pb::StreamRunLogsRequest>,
-    ) -> Result<Response<Self::StreamRunLogsStream>, Status> {
+    ) -> Result<Response<Answers<pb::LogChunk>>, Status> {
         answer(self.logs(request.into_inner()).await)
     }
 
@@ -156,6 +155,21 @@ impl RunService for Runs {
     ) -> Result<Response<pb::ListRunHistoryResponse>, Status> {
         answer(self.history(request.into_inner()).await)
     }
+
+    async fn batch_start_runs(
+        &self,
+        request: Request<pb::BatchStartRunsRequest>,
+    ) -> Result<Response<pb::BatchStartRunsResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer(batch::start_runs(&self.engine, &metadata, message).await)
+    }
+
+    async fn wait_run(
+        &self,
+        request: Request<pb::WaitRunRequest>,
+    ) -> Result<Response<pb::Run>, Status> {
+        answer(wait::wait(&self.engine, request.into_inner()).await)
+    }
 }
 
 fn resolve(checks: &mut Checks, message: &pb::ResolveStepRequest) -> Option<Verb> {
@@ -182,75 +196,68 @@ impl Runs {
         let mut checks = Checks::default();
         checks.request_id(&request.request_id);
         let machine_id = checks.machine_id("machine_id", &request.machine_id);
-        let run_type = checks.optional("type", request.r#type);
-        if request.plan_id.is_empty() {
-            if run_type == Some(None) {
-                checks.refuse("plan_id", "must be given, or else a type with a default plan");
-            }
-        } else {
-            checks.line("plan_id", &request.plan_id, NAME_CHARS_MAX);
-        }
-        checks.parameters(&request.parameters);
-        checks.reason(&request.reason);
-        let (machine_id, run_type) = checks.done(machine_id.zip(run_type))?;
+        let expected = checks.etag("machine_etag", &request.machine_etag);
+        let recipe = start::recipe(
+            &mut checks,
+            &request.plan_id,
+            request.r#type,
+            &request.parameters,
+            request.force,
+            &request.reason,
+        );
+        let (machine_id, recipe) = checks.done(machine_id.zip(recipe))?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, None);
-        let new = NewRun {
-            machine_id,
-            run_type: run_type.and_then(run_type_given),
-            plan_id: request.plan_id,
-            parameters: request.parameters,
-            force: request.force,
-        };
-        let started = self.engine.start_run(&origin, new).await;
-        let started = started.map_err(|error| self.with_suggestion(error))?;
-        Ok(show::run(&self.engine, &started).await)
-    }
-
-    fn with_suggestion(&self, error: EngineError) -> ApiError {
-        match error {
-            EngineError::NotFound { kind: "plan", id } => {
-                plans::not_found(&self.engine.plans(), &id)
-            }
-            other => other.into(),
+        let origin = origin(metadata, &mut request, &reason, expected);
+        let new = recipe.on(machine_id);
+        if request.validate_only {
+            start::dry_run(&self.engine, &origin, &new).await
+        } else {
+            start::start(&self.engine, &origin, new).await
         }
     }
 
     async fn get(&self, request: pb::GetRunRequest) -> Result<pb::Run, ApiError> {
         let mut checks = Checks::default();
         let id = checks.run_id("run_id", &request.run_id);
+        let mask = checks.read_mask::<pb::Run>(request.read_mask.as_ref());
         let id = checks.done(id)?;
         let run = self.engine.run(id).await?;
-        Ok(show::run(&self.engine, &run).await)
+        let mut shown = show::run(&self.engine, &run).await;
+        mask.apply(&mut shown);
+        Ok(shown)
     }
 
     async fn list(&self, request: pb::ListRunsRequest) -> Result<pb::ListRunsResponse, ApiError> {
+        let mut checks = Checks::default();
+        let mask = checks.read_mask::<pb::Run>(request.read_mask.as_ref());
+        checks.done(Some(()))?;
         let wanted = ListRequest {
             method: "ListRuns",
             subject: filter::Subject::Run,
             filter: &request.filter,
+            order_by: &request.order_by,
             page_size: request.page_size,
             page_token: &request.page_token,
+            with_total_size: request.with_total_size,
         };
-        let listed = lists::list(self.engine.store().as_ref(), wanted, <dyn Store>::runs).await?;
+        let store = self.engine.store().as_ref();
+        let listed = lists::list(store, wanted, <dyn Store>::runs, <dyn Store>::count_runs).await?;
         let mut runs = Vec::with_capacity(listed.page.items.len());
         for run in &listed.page.items {
-            runs.push(show::run(&self.engine, run).await);
+            let mut shown = show::run(&self.engine, run).await;
+            mask.apply(&mut shown);
+            runs.push(shown);
         }
-        let next_page_token = listed.next_page_token;
-        Ok(pb::ListRunsResponse { runs, next_page_token, revision: listed.page.as_of.0 })
+        Ok(pb::ListRunsResponse {
+            runs,
+            next_page_token: listed.next_page_token,
+            revision: listed.page.as_of.0,
+            total_size: listed.total_size,
+        })
     }
 
-    async fn operate<M: Mutation>(
-        &self,
-        metadata: &MetadataMap,
-        message: &mut M,
-        reason: &str,
-        id: RunId,
-        verb: Verb,
-    ) -> Result<pb::Run, ApiError> {
-        let origin = origin(metadata, message, reason, None);
-        let run = self.engine.operate(&origin, id, verb).await?;
+    async fn operate(&self, origin: &Origin, id: RunId, verb: Verb) -> Result<pb::Run, ApiError> {
+        let run = self.engine.operate(origin, id, verb).await?;
         Ok(show::run(&self.engine, &run).await)
     }
 
@@ -282,7 +289,7 @@ impl Runs {
         self.engine.run(id).await?;
         let query = LogQuery {
             from: request.offset,
-            tail: None,
+            tail: (request.tail > 0).then_some(request.tail),
             follow: request.follow,
             step: request.step,
         };

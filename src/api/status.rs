@@ -139,6 +139,9 @@ pub enum ApiError {
     /// The engine says no.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// What a dry run found in the way: everything, the weightiest first.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Blocked(Vec<EngineError>),
     /// There is no such plan, but perhaps another one was meant.
     #[error("plan {id:?} not found")]
     PlanNotFound {
@@ -168,6 +171,9 @@ pub enum ApiError {
          request_id"
     )]
     DeadlineExceeded,
+    /// The server has not finished its recovery.
+    #[error("the server is taking up its runs and not ready yet: try again soon")]
+    NotReady,
     /// There is no such method.
     #[error("there is no method {0}")]
     MethodUnknown(String),
@@ -185,12 +191,14 @@ impl ApiError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Engine(error) => reason(error),
+            Self::Blocked(errors) => errors.first().map_or(Reason::Internal, reason),
             Self::PlanNotFound { .. } => Reason::NotFound,
             Self::Filter(_) => Reason::FilterInvalid,
             Self::PageTokenInvalid => Reason::PageTokenInvalid,
             Self::PageTokenMismatch => Reason::PageTokenMismatch,
             Self::MessageMalformed(_) => Reason::MessageMalformed,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::NotReady => Reason::ShuttingDown,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
         }
     }
@@ -222,6 +230,20 @@ fn reason(error: &EngineError) -> Reason {
     }
 }
 
+/// What a batch says of one of its items.
+pub(super) fn item_error(error: ApiError) -> crate::pb::ItemError {
+    let reason = error.reason();
+    let status = Status::from(error);
+    let details = status.get_error_details();
+    let info = details.error_info();
+    crate::pb::ItemError {
+        code: status.code().into(),
+        reason: reason.as_str().to_owned(),
+        message: status.message().to_owned(),
+        hint: info.and_then(|info| info.metadata.get("hint").cloned()).unwrap_or_default(),
+    }
+}
+
 /// The answer of a handler.
 pub(super) fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
@@ -233,6 +255,12 @@ impl From<ApiError> for Status {
         let mut answer = Answer::new(reason, error.to_string());
         match &error {
             ApiError::Engine(error) => engine(&mut answer, error),
+            ApiError::Blocked(errors) => {
+                for error in errors.iter().take(VIOLATIONS_MAX).rev() {
+                    // The first comes last, so that its hint stays.
+                    engine(&mut answer, error);
+                }
+            }
             ApiError::PlanNotFound { id, suggestion } => {
                 answer.resource("plan", id);
                 if let Some(suggestion) = suggestion {
@@ -247,6 +275,7 @@ impl From<ApiError> for Status {
                 answer.violation("page_token", &error.to_string());
             }
             ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
+            ApiError::NotReady => engine(&mut answer, &EngineError::ShuttingDown),
             ApiError::MethodUnknown(_) => {
                 answer.hint(
                     "the server may be older than the client; it lists its methods by reflection"

@@ -1,7 +1,9 @@
 //! The services with the real engine behind them, in virtual time and without a network.
 
+mod batches;
 mod lists;
 mod mutations;
+mod raw;
 mod refusals;
 mod watches;
 

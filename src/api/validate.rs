@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::mask::{Masked, ReadMask};
 use super::status::ApiError;
 use crate::executor::error::{EngineError, FieldViolation};
 use crate::ids::{MachineId, Revision, RunId};
@@ -205,6 +206,29 @@ impl Checks {
                 PAGE_SIZE_DEFAULT
             }
         }
+    }
+
+    /// Whether a list is to begin with the newest.
+    pub(crate) fn newest_first(&mut self, order_by: &str) -> bool {
+        match order_by.split_whitespace().collect::<Vec<_>>()[..] {
+            [] | ["created_at"] | ["created_at", "asc"] => false,
+            ["created_at", "desc"] => true,
+            _ => {
+                self.refuse("order_by", "must be created_at, created_at desc, or empty");
+                false
+            }
+        }
+    }
+
+    /// The fields that the client wants to see.
+    pub(crate) fn read_mask<M: Masked>(
+        &mut self,
+        mask: Option<&prost_types::FieldMask>,
+    ) -> ReadMask {
+        ReadMask::parse::<M>(mask).unwrap_or_else(|wrong| {
+            self.refuse("read_mask", wrong);
+            ReadMask::default()
+        })
     }
 
     /// The revision that an etag stands for; `None` if none was given.

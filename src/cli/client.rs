@@ -6,6 +6,9 @@ use std::time::Duration;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::clock::{Clock, Random};
 use crate::pb;
@@ -208,7 +211,46 @@ unary! {
         list_run_history(ListRunHistoryRequest) -> ListRunHistoryResponse;
 }
 
+/// What a server tells of itself beside its answers.
+#[derive(Debug, Default)]
+pub(crate) struct ServerFacts {
+    /// Its version.
+    pub(crate) version: Option<String>,
+    /// Its wall clock, in milliseconds since the Unix epoch, to the second.
+    pub(crate) clock_ms: Option<i64>,
+}
+
+/// Metadata key in which servers tell their version.
+const VERSION_KEY: &str = "bmdemo-version";
+
 impl Client {
+    /// What the standard health service says of the whole server.
+    pub(crate) async fn health(&self) -> Result<ServingStatus, Error> {
+        let mut client = HealthClient::new(self.channel.clone());
+        let mut request = self.request(HealthCheckRequest { service: String::new() });
+        request.set_timeout(self.timeout);
+        let answer = client.check(request).await.map_err(Error::rpc)?.into_inner();
+        Ok(answer.status())
+    }
+
+    /// What the metadata of an answer tells of the server.
+    pub(crate) async fn server_facts(&self) -> Result<ServerFacts, Error> {
+        let message =
+            pb::ListMachinesRequest { page_size: 1, ..pb::ListMachinesRequest::default() };
+        let mut request = self.request(message);
+        request.set_timeout(self.timeout);
+        let answer = MachineServiceClient::new(self.channel.clone()).list_machines(request).await;
+        let answer = answer.map_err(Error::rpc)?;
+        let text = |key: &str| {
+            answer.metadata().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let date = text("date").and_then(|date| jiff::fmt::rfc2822::parse(&date).ok());
+        Ok(ServerFacts {
+            version: text(VERSION_KEY),
+            clock_ms: date.map(|date| date.timestamp().as_millisecond()),
+        })
+    }
+
     /// Opens a watch; the caller reconnects.
     pub(crate) async fn watch_runs(
         &self,
@@ -244,6 +286,7 @@ impl Client {
                     filter: filter.into(),
                     page_size,
                     page_token,
+                    ..pb::ListMachinesRequest::default()
                 })
                 .await?;
             machines.extend(page.machines);
@@ -262,7 +305,12 @@ impl Client {
         loop {
             let page_size = page_size(limit - runs.len());
             let page = self
-                .list_runs(pb::ListRunsRequest { filter: filter.into(), page_size, page_token })
+                .list_runs(pb::ListRunsRequest {
+                    filter: filter.into(),
+                    page_size,
+                    page_token,
+                    ..pb::ListRunsRequest::default()
+                })
                 .await?;
             runs.extend(page.runs);
             page_token = page.next_page_token;
@@ -291,7 +339,10 @@ impl Client {
 
     /// The run with this id, or the one whose id begins so.
     pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        match self.get_run(pb::GetRunRequest { run_id: id.into() }).await {
+        match self
+            .get_run(pb::GetRunRequest { run_id: id.into(), ..pb::GetRunRequest::default() })
+            .await
+        {
             Err(error)
                 if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
             {
@@ -316,7 +367,13 @@ impl Client {
 
     /// The machine with this id, or the one whose id begins so.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
-        match self.get_machine(pb::GetMachineRequest { machine_id: id.into() }).await {
+        match self
+            .get_machine(pb::GetMachineRequest {
+                machine_id: id.into(),
+                ..pb::GetMachineRequest::default()
+            })
+            .await
+        {
             Err(error)
                 if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
             {

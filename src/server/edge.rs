@@ -19,10 +19,15 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::metrics::Metrics;
+use crate::api::status::ApiError;
 use crate::clock::Clock;
+use crate::executor::EngineError;
 
 /// Deadlines further away than this are not watched.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Longest part of a method's name that an error repeats.
+const PATH_CHARS_MAX: usize = 256;
 
 /// Services in front of their handlers. Cheap to clone: one per connection.
 #[derive(Debug, Clone)]
@@ -88,26 +93,19 @@ where
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         let Some(mut routes) = self.routes_of(&path) else {
-            let status = Status::unavailable("the server is recovering its runs; try again soon");
-            return Box::pin(std::future::ready(Ok(status.into_http())));
+            return Box::pin(std::future::ready(Ok(Status::from(ApiError::NotReady).into_http())));
         };
-        let expired = timeout.map(|timeout| (timeout, self.clock.sleep(timeout)));
+        let expired = timeout.map(|timeout| self.clock.sleep(timeout));
         let metrics = self.metrics.clone();
         Box::pin(async move {
             let answer = routes.call(request);
             let response = match expired {
                 None => answer.await,
-                Some((timeout, expired)) => tokio::select! {
+                Some(expired) => tokio::select! {
                     biased;
                     answer = answer => answer,
                     // The handler is dropped here; what it has given to the engine goes on.
-                    () = expired => {
-                        let message = format!(
-                            "{path} did not answer within the deadline of {timeout:?}; what it asked for may still \
-                             happen: repeat the call with the same request_id to learn what did"
-                        );
-                        Ok(Status::deadline_exceeded(message).into_http())
-                    }
+                    () = expired => Ok(Status::from(ApiError::DeadlineExceeded).into_http()),
                 },
             };
             if let (Some(metrics), Ok(response)) = (metrics, &response) {
@@ -125,9 +123,8 @@ fn name_unknown_method(response: Response<Body>, path: &str) -> Response<Body> {
     {
         return response;
     }
-    let path: String = path.chars().take(256).collect();
-    let version = env!("CARGO_PKG_VERSION");
-    Status::unimplemented(format!("bmdemo {version} has no method {path}")).into_http()
+    let path: String = path.chars().take(PATH_CHARS_MAX).collect();
+    Status::from(ApiError::MethodUnknown(path)).into_http()
 }
 
 /// The status of an answer that is nothing but a status; a stream that fails later is not seen here.
@@ -139,9 +136,8 @@ fn code_of(response: &Response<Body>) -> Option<Code> {
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let parsed = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
-        Status::invalid_argument(
-            "grpc-timeout must be 1 to 8 digits and one of H M S m u n, for example 5S",
-        )
+        let expected = "must be 1 to 8 digits and one of H M S m u n, for example 5S";
+        Status::from(ApiError::Engine(EngineError::invalid("grpc-timeout", expected)))
     })?;
     Ok(Some(parsed).filter(|timeout| *timeout <= TIMEOUT_MAX))
 }
@@ -223,7 +219,7 @@ mod tests {
     async fn an_expired_deadline_is_deadline_exceeded() {
         let (code, message, took) = call(&edge(), CHECK, Some("9999m")).await;
         assert_eq!((code, took), (Code::DeadlineExceeded, Duration::from_millis(9_999)));
-        assert!(message.starts_with(CHECK) && message.contains("request_id"), "{message}");
+        assert!(message.contains("deadline") && message.contains("request_id"), "{message}");
         let (code, _, took) = call(&edge(), CHECK, Some("11S")).await;
         assert_eq!((code, took), (Code::Ok, Duration::from_secs(10)));
         assert_eq!(call(&edge(), CHECK, None).await.0, Code::Ok);
@@ -237,12 +233,12 @@ mod tests {
         let start_run = "/baremetal.v1.RunService/StartRun";
         let (code, message, _) = call(&edge, start_run, None).await;
         assert_eq!(code, Code::Unavailable);
-        assert!(message.contains("recovering"), "{message}");
+        assert!(message.contains("not ready yet"), "{message}");
         edge.ready.set(Routes::default()).unwrap();
         for unknown in [start_run, "/", "/grpc.health.v1.Health/Czech"] {
             let (code, message, _) = call(&edge, unknown, None).await;
             assert_eq!(code, Code::Unimplemented);
-            assert!(message.ends_with(&format!("has no method {unknown}")), "{message}");
+            assert!(message.ends_with(&format!("no method {unknown}")), "{message}");
         }
         // A handler's own words stay.
         let (_, message, _) = call(&edge, "/grpc.health.v1.Health/Watch", None).await;

@@ -87,7 +87,9 @@ impl StartError {
             Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
                 EX_DATAERR
             }
-            Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => EX_CANTCREAT,
+            Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
+                EX_CANTCREAT
+            }
             Self::Database(
                 OpenError::NotOurs { .. } | OpenError::Corrupt { .. } | OpenError::Sqlite { .. },
             )

@@ -41,10 +41,12 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
     let mut stdout = std::io::stdout();
     let result = match &args.command {
         None => Box::pin(run(&args)).await,
-        Some(command) => Config::load(&args).map_err(StartError::from).and_then(|config| match command {
-            Command::Backup { file } => storage::back_up(&config, file, &mut stdout),
-            Command::Check => storage::check(&config, &mut stdout),
-        }),
+        Some(command) => {
+            Config::load(&args).map_err(StartError::from).and_then(|config| match command {
+                Command::Backup { file } => storage::back_up(&config, file, &mut stdout),
+                Command::Check => storage::check(&config, &mut stdout),
+            })
+        }
     };
     match result {
         Ok(()) => 0,

@@ -147,12 +147,7 @@ impl Clients {
     }
 
     /// Sends a request to an incarnation and waits for the answer, for ever if it dies.
-    pub(crate) async fn ask(
-        &self,
-        engine: &Engine,
-        who: Incarnation,
-        request: Request,
-    ) -> Answer {
+    pub(crate) async fn ask(&self, engine: &Engine, who: Incarnation, request: Request) -> Answer {
         let number = {
             let mut record = self.record();
             record.next += 1;

@@ -285,9 +285,8 @@ impl Driver {
     /// At most one kind of trouble.
     async fn trouble(&mut self) {
         let profile = self.sim.profile.clone();
-        let dead = self.current.as_ref().is_none_or(|(who, _)| {
-            self.sim.gates.life(*who) == Life::Dead
-        });
+        let dead =
+            self.current.as_ref().is_none_or(|(who, _)| self.sim.gates.life(*who) == Life::Dead);
         if dead {
             return self.restart().await;
         }
@@ -409,9 +408,7 @@ impl Driver {
             }
             17 => Ask::Retry { run },
             18 => Ask::Clear { machine },
-            _ if self.rng.chance(1, 2) => {
-                Ask::SetLabel { machine, value: self.rng.below(3) }
-            }
+            _ if self.rng.chance(1, 2) => Ask::SetLabel { machine, value: self.rng.below(3) },
             _ => {
                 let phase = Phase::ALL[pick(&mut self.rng, Phase::ALL.len() - 1)];
                 Ask::SetPhase { machine, phase }
@@ -450,9 +447,8 @@ impl Driver {
         self.sim.heal();
         self.clients.outage_changed();
         self.end_zombie();
-        let dead = self.current.as_ref().is_none_or(|(who, _)| {
-            self.sim.gates.life(*who) == Life::Dead
-        });
+        let dead =
+            self.current.as_ref().is_none_or(|(who, _)| self.sim.gates.life(*who) == Life::Dead);
         if dead || self.orphans {
             self.restart().await;
         }

@@ -66,7 +66,12 @@ fn seeds() {
         println!("seed {seed} breaks {}: {}", first.invariant, first.message);
     }
     if let Some((seed, report)) = summary.failing.first() {
-        panic!("{} of {} seeds fail\n{}", summary.failing.len(), summary.seeds, accusation(*seed, report));
+        panic!(
+            "{} of {} seeds fail\n{}",
+            summary.failing.len(),
+            summary.seeds,
+            accusation(*seed, report)
+        );
     }
     assert!(!is_full() || summary.seeds >= 2_000, "only {} seeds", summary.seeds);
 }

@@ -43,9 +43,8 @@ impl Profile {
         let maybe = |rng: &mut SplitMix64, permille: u64| {
             if rng.chance(1, 2) { 1 + rng.below(permille) } else { 0 }
         };
-        let small = |rng: &mut SplitMix64, permille: u64| {
-            u32::try_from(maybe(rng, permille)).unwrap_or(0)
-        };
+        let small =
+            |rng: &mut SplitMix64, permille: u64| u32::try_from(maybe(rng, permille)).unwrap_or(0);
         let timing = match rng.below(4) {
             0 => Timing::Zero,
             1 => Timing::Scaled(10.0),

@@ -171,9 +171,11 @@ impl Provider for SimProvider {
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
         let asked = self.asked(CallKind::Probe, target, None, Epoch(0));
         let target = target.clone();
-        Box::pin(self.send(asked, move |provider| {
-            Box::pin(async move { provider.probe(&target).await })
-        }))
+        Box::pin(
+            self.send(asked, move |provider| {
+                Box::pin(async move { provider.probe(&target).await })
+            }),
+        )
     }
 
     fn is_real(&self) -> bool {

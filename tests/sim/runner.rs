@@ -35,30 +35,37 @@ pub(crate) struct Summary {
 }
 
 /// Runs seeds from `first` until there were `count`, or `time` is over; stops at `failing_max` failing ones.
-pub(crate) fn run_many(first: u64, count: u64, time: Option<Duration>, failing_max: usize) -> Summary {
+pub(crate) fn run_many(
+    first: u64,
+    count: u64,
+    time: Option<Duration>,
+    failing_max: usize,
+) -> Summary {
     let clock = SystemClock::new();
     let next = AtomicU64::new(first);
     let summary = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| loop {
-                let seed = next.fetch_add(1, Ordering::SeqCst);
-                let over = time.is_some_and(|time| clock.monotonic() > time);
-                if over || seed >= first + count {
-                    return;
-                }
-                let report = run_one(seed, Profile::of(seed), None);
-                let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
-                summary.seeds += 1;
-                summary.runs += report.runs;
-                summary.commits += report.commits;
-                summary.incarnations += u64::from(report.incarnations);
-                summary.acknowledged += report.acknowledged;
-                summary.effects += report.effects;
-                if !report.violations.is_empty() {
-                    summary.failing.push((seed, report));
-                    if summary.failing.len() >= failing_max {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    let over = time.is_some_and(|time| clock.monotonic() > time);
+                    if over || seed >= first + count {
                         return;
+                    }
+                    let report = run_one(seed, Profile::of(seed), None);
+                    let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+                    summary.seeds += 1;
+                    summary.runs += report.runs;
+                    summary.commits += report.commits;
+                    summary.incarnations += u64::from(report.incarnations);
+                    summary.acknowledged += report.acknowledged;
+                    summary.effects += report.effects;
+                    if !report.violations.is_empty() {
+                        summary.failing.push((seed, report));
+                        if summary.failing.len() >= failing_max {
+                            return;
+                        }
                     }
                 }
             });

@@ -82,9 +82,8 @@ impl Scope {
         match (self, object) {
             (Self::Runs, Object::Run(..)) | (Self::Machines, Object::Machine(_)) => true,
             (Self::RunsOf(machine), Object::Run(of, _)) => machine == of,
-            (Self::Runs | Self::RunsOf(_), Object::Machine(_)) | (Self::Machines, Object::Run(..)) => {
-                false
-            }
+            (Self::Runs | Self::RunsOf(_), Object::Machine(_))
+            | (Self::Machines, Object::Run(..)) => false,
         }
     }
 }
@@ -130,9 +129,9 @@ fn plain<T>(item: WatchItem<T>, name: impl Fn(&T) -> Object) -> Item {
 fn open(engine: &Engine, scope: &Scope, start: Start) -> Items {
     let store = engine.store().clone();
     match scope {
-        Scope::Runs => {
-            Box::pin(engine.watch().watch_runs(store, Filter::default(), start).map(|i| i.map(of_run)))
-        }
+        Scope::Runs => Box::pin(
+            engine.watch().watch_runs(store, Filter::default(), start).map(|i| i.map(of_run)),
+        ),
         Scope::RunsOf(machine) => {
             let filter = Filter::parse(&format!("machine_id={machine}"), Subject::Run);
             let filter = filter.expect("a filter");

@@ -55,7 +55,7 @@ async fn wrong_fields_are_named_all_at_once() {
     }
     let clear = pb::ClearInterventionRequest::default();
     text += &told("clear: nothing", api.machines.clear_intervention(clear).await);
-    let get = pb::GetMachineRequest { machine_id: "../etc".to_owned() };
+    let get = pb::GetMachineRequest { machine_id: "../etc".to_owned(), ..Default::default() };
     text += &told("get: bad id", api.machines.get_machine(get).await);
     let list = pb::ListMachinesRequest { page_size: -1, ..Default::default() };
     text += &told("list: negative page", api.machines.list_machines(list).await);
@@ -86,12 +86,12 @@ async fn unknown_objects_are_not_found() {
     let mut api = Api::new().await;
     let not_found = (Code::NotFound, "NOT_FOUND".to_owned());
     let machine_id = "m-9".to_owned();
-    let get = pb::GetMachineRequest { machine_id: machine_id.clone() };
+    let get = pb::GetMachineRequest { machine_id: machine_id.clone(), ..Default::default() };
     assert_eq!(refusal(api.machines.get_machine(get).await), not_found);
     let history = pb::ListMachineHistoryRequest { machine_id, ..Default::default() };
     assert_eq!(refusal(api.machines.list_machine_history(history).await), not_found);
     let run_id = "0190f5fe-7c00-7a00-8000-000000000000".to_owned();
-    let get = pb::GetRunRequest { run_id: run_id.clone() };
+    let get = pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() };
     assert_eq!(refusal(api.runs.get_run(get).await), not_found);
     let cancel = pb::CancelRunRequest { run_id: run_id.clone(), ..Default::default() };
     assert_eq!(refusal(api.runs.cancel_run(cancel).await), not_found);

@@ -47,6 +47,7 @@ pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Err
             follow: args.follow,
             offset,
             step: args.step.clone(),
+            ..pb::StreamRunLogsRequest::default()
         };
         let opened = client.stream_run_logs(request).await;
         let broken = match opened {

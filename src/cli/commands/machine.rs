@@ -170,7 +170,11 @@ async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error>
         let filter = format!("machine_id={}", machine.machine_id);
         client.all_runs(&filter, usize::MAX).await?.pop()
     } else {
-        Some(client.get_run(pb::GetRunRequest { run_id: active }).await?)
+        Some(
+            client
+                .get_run(pb::GetRunRequest { run_id: active, ..pb::GetRunRequest::default() })
+                .await?,
+        )
     };
     let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
     write_machine(ctx.ui.out(), look, &machine, run.as_ref(), now_ms)?;
@@ -202,6 +206,7 @@ async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit,
         machine_id: args.machine.clone(),
         reason: args.reason.clone(),
         request_id: client.new_request_id(),
+        ..pb::ClearInterventionRequest::default()
     };
     let cleared = client.clear_intervention(request).await;
     let machine = cleared.map_err(|error| error.about(About::Machine(args.machine.clone())))?;

@@ -116,7 +116,12 @@ pub(crate) async fn cancel(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .cancel_run(pb::CancelRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .cancel_run(pb::CancelRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::CancelRunRequest::default()
+        })
         .await?;
     show::run(ctx, &run, args.output.output)?;
     if run.finished_at.is_none() {
@@ -133,7 +138,12 @@ pub(crate) async fn abort(ctx: &mut Context, args: &RequiredReasonArgs) -> Resul
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .abort_run(pb::AbortRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .abort_run(pb::AbortRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::AbortRunRequest::default()
+        })
         .await?;
     show::run(ctx, &run, args.output.output)?;
     let id = &run.machine_id;
@@ -148,7 +158,12 @@ pub(crate) async fn pause(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, 
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .pause_run(pb::PauseRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .pause_run(pb::PauseRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::PauseRunRequest::default()
+        })
         .await?;
     show::run(ctx, &run, args.output.output)?;
     ctx.ui.note(&format!("Let it go on with: bmdemo-cli resume {}", run.run_id));
@@ -160,7 +175,12 @@ pub(crate) async fn resume(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
-        .resume_run(pb::ResumeRunRequest { run_id, reason: args.reason.clone(), request_id })
+        .resume_run(pb::ResumeRunRequest {
+            run_id,
+            reason: args.reason.clone(),
+            request_id,
+            ..pb::ResumeRunRequest::default()
+        })
         .await?;
     show::run(ctx, &run, args.output.output)?;
     Ok(Exit::Ok)
@@ -181,7 +201,15 @@ pub(crate) async fn skip(ctx: &mut Context, args: &SkipArgs) -> Result<Exit, Err
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let (step, reason) = (args.step.clone(), args.reason.clone());
-    let run = client.skip_step(pb::SkipStepRequest { run_id, step, reason, request_id }).await?;
+    let run = client
+        .skip_step(pb::SkipStepRequest {
+            run_id,
+            step,
+            reason,
+            request_id,
+            ..pb::SkipStepRequest::default()
+        })
+        .await?;
     show::run(ctx, &run, args.output.output)?;
     Ok(Exit::Ok)
 }
@@ -202,6 +230,7 @@ pub(crate) async fn resolve(ctx: &mut Context, args: &ResolveArgs) -> Result<Exi
         resolution: resolution.into(),
         reason: args.reason.clone(),
         request_id,
+        ..pb::ResolveStepRequest::default()
     };
     let run = client.resolve_step(request).await?;
     show::run(ctx, &run, args.output.output)?;

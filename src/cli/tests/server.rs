@@ -432,7 +432,12 @@ impl pb::machine_service_server::MachineService for Server {
         let more = matching.count() > from + machines.len();
         let next_page_token =
             if more { (from + machines.len()).to_string() } else { String::new() };
-        Ok(Response::new(pb::ListMachinesResponse { machines, next_page_token, revision: 0 }))
+        Ok(Response::new(pb::ListMachinesResponse {
+            machines,
+            next_page_token,
+            revision: 0,
+            ..pb::ListMachinesResponse::default()
+        }))
     }
 
     async fn update_machine(
@@ -520,9 +525,6 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<pb::LogChunk, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl pb::run_service_server::RunService for Server {
-    type WatchRunsStream = Events;
-    type StreamRunLogsStream = Chunks;
-
     async fn start_run(
         &self,
         request: Request<pb::StartRunRequest>,
@@ -723,7 +725,10 @@ impl pb::run_service_server::RunService for Server {
     ) -> Result<Response<pb::Run>, Status> {
         let request = request.into_inner();
         let mut run = self
-            .get_run(Request::new(pb::GetRunRequest { run_id: request.run_id }))
+            .get_run(Request::new(pb::GetRunRequest {
+                run_id: request.run_id,
+                ..pb::GetRunRequest::default()
+            }))
             .await?
             .into_inner();
         for step in &mut run.steps {

@@ -68,6 +68,7 @@ impl Actor {
         if let Some(active) = machine.active_run {
             return Err(self.run_active(active));
         }
+        check_etag("machine", self.id.as_str(), origin, machine.revision)?;
         let before = match retry_of {
             None => None,
             Some(id) => Some(self.core.run(id).await?),
@@ -548,8 +549,8 @@ fn check_etag(
         Some(given) if given != current => Err(EngineError::EtagMismatch {
             kind,
             id: id.to_owned(),
-            given: given.to_string(),
-            current: current.to_string(),
+            given: format!("\"{given}\""),
+            current: format!("\"{current}\""),
         }),
         Some(_) | None => Ok(()),
     }

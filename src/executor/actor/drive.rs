@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::{Called, Kind, Outcome};
+use super::doubt::Doubt;
 use super::logs::chunks;
 use super::timers::{Timer, Timers};
-use super::doubt::Doubt;
 use super::{Active, Actor, Decision, LogBuffer, Moment};
+use crate::clock::Timestamp;
 use crate::executor::decide::{Draft, Effect, Facts, StepInput};
 use crate::executor::error::EngineError;
 use crate::executor::limits::LOG_FLUSH_MS;
 use crate::executor::planted::Planted;
-use crate::clock::Timestamp;
 use crate::ids::{Epoch, RunId};
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Event, State};

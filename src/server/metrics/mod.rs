@@ -27,9 +27,9 @@ use crate::store::Store;
 pub(super) use self::http::serve;
 use self::providers::Metered;
 use self::runs::Runs;
-use self::store::{CommitLabels, MeteredStore};
 use self::snapshot::Gauges;
 pub(super) use self::snapshot::Sources;
+use self::store::{CommitLabels, MeteredStore};
 
 /// A family of histograms of seconds.
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;

@@ -171,12 +171,17 @@ impl Disk {
             ("store_commits", "Commits made durable", &self.commits),
             ("store_commits_refused", "Commits refused by a precondition", &self.refused),
             ("store_flushes", "Transactions, each with one flush to the disk", &self.flushes),
-            ("store_checkpoints", "Times that the log was copied into the database", &self.checkpoints),
+            (
+                "store_checkpoints",
+                "Times that the log was copied into the database",
+                &self.checkpoints,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
         registry.register("store_queue", "Commits that wait for the writer", self.queued.clone());
-        let help = "1 after a flush has failed: nothing is written until the server is started again";
+        let help =
+            "1 after a flush has failed: nothing is written until the server is started again";
         registry.register("store_broken", help, self.broken.clone());
         let help = "Transactions, by the number of commits that they made durable at once";
         registry.register("store_groups", help, self.groups.clone());

@@ -216,8 +216,13 @@ fn check_changes(
     Ok(())
 }
 
-/// Copies the database at `from`, as it is at one revision, to the new file `to`, and makes it durable.
-pub(super) fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
+/// Copies the database at `from`, as it is at one revision, to the new file `to`, and makes it durable. A server may be
+/// using the database meanwhile. Blocks the calling thread.
+///
+/// # Errors
+/// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
+/// begun is removed.
+pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
     let io = |action| move |source| OpenError::Io { action, path: to.to_owned(), source };
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);

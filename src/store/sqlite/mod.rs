@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use check::{Report, check};
+pub use check::{Report, backup, check};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
@@ -162,7 +162,7 @@ impl SqliteStore {
     /// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
     /// begun is removed.
     pub fn backup(&self, to: &Path) -> Result<(), OpenError> {
-        check::backup(&self.path, to)
+        backup(&self.path, to)
     }
 
     fn send(&self, work: Work) -> Result<(), StoreError> {

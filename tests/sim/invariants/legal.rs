@@ -3,10 +3,10 @@ use std::sync::OnceLock;
 
 use bmdemo::clock::Timestamp;
 use bmdemo::lifecycle::backoff::Backoff;
+use bmdemo::lifecycle::run;
 use bmdemo::lifecycle::step::{
     self, Basis, ErrorClass, Event, Facts, OnUnknown, Resolution, Rules, Seen, State,
 };
-use bmdemo::lifecycle::run;
 use bmdemo::model::{Change, Run, StepRecord};
 
 use super::{Verdict, ensure};
@@ -19,13 +19,11 @@ const EVENTS_MAX: usize = 5;
 pub(crate) fn legal_transitions(book: &Book, change: &Change) -> Verdict {
     match change {
         Change::Machine { machine, .. } => match book.machines.get(&machine.id) {
-            Some(before) => before
-                .phase
-                .moved_to(machine.phase)
-                .map(|_| ())
-                .or_else(|illegal| {
+            Some(before) => {
+                before.phase.moved_to(machine.phase).map(|_| ()).or_else(|illegal| {
                     ensure(before.phase == machine.phase, || illegal.to_string())
-                }),
+                })
+            }
             None => Ok(()),
         },
         Change::MachineDeleted { .. } => Ok(()),
@@ -161,17 +159,18 @@ fn enumerate() -> Graph {
     let mut graph: BTreeMap<Kind, BTreeSet<Kind>> = BTreeMap::new();
     let mut open = vec![State::Waiting];
     let mut met = BTreeSet::from([State::Waiting]);
-    let rules = [OnUnknown::Retry, OnUnknown::Verify, OnUnknown::Hold].into_iter().flat_map(|on_unknown| {
-        [false, true].into_iter().map(move |destructive| Rules {
-            attempts_max: 2,
-            retry_transient: true,
-            retry_permanent: false,
-            retry_needs_human: false,
-            backoff: Backoff { first_ms: 1, ms_max: 1 },
-            on_unknown,
-            destructive,
-        })
-    });
+    let rules =
+        [OnUnknown::Retry, OnUnknown::Verify, OnUnknown::Hold].into_iter().flat_map(|on_unknown| {
+            [false, true].into_iter().map(move |destructive| Rules {
+                attempts_max: 2,
+                retry_transient: true,
+                retry_permanent: false,
+                retry_needs_human: false,
+                backoff: Backoff { first_ms: 1, ms_max: 1 },
+                on_unknown,
+                destructive,
+            })
+        });
     let rules: Vec<_> = rules.collect();
     while let Some(state) = open.pop() {
         for &rules in &rules {

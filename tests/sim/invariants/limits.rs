@@ -11,8 +11,9 @@ pub(crate) fn limits_are_exact(book: &Book, runs_max: usize, overlapped: bool) -
         return Ok(());
     }
     let active = book.active.values().flatten();
-    let forward =
-        |id: &&RunId| matches!(book.runs[*id].state, State::Running | State::Pausing);
+    let forward = |id: &&RunId| matches!(book.runs[*id].state, State::Running | State::Pausing);
     let running = active.filter(forward).count();
-    ensure(running <= runs_max, || format!("{running} runs have a slot, and the limit is {runs_max}"))
+    ensure(running <= runs_max, || {
+        format!("{running} runs have a slot, and the limit is {runs_max}")
+    })
 }

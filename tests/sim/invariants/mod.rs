@@ -30,13 +30,17 @@ pub(crate) use promise_06::{
     promise_06_unknown_outcomes_are_not_acted_on_blindly,
 };
 pub(crate) use promise_07::promise_07_request_ids_are_idempotent;
-pub(crate) use promise_08::{promise_08_ended_runs_are_as_they_ended, promise_08_terminal_is_immutable};
+pub(crate) use promise_08::{
+    promise_08_ended_runs_are_as_they_ended, promise_08_terminal_is_immutable,
+};
 pub(crate) use promise_09::promise_09_a_watch_misses_and_repeats_nothing;
 pub(crate) use promise_10::{
     promise_10_claims_raise_the_epoch, promise_10_fenced_executor_cannot_write,
     promise_10_no_effect_behind_a_newer_reader, promise_10_the_world_agrees,
 };
-pub(crate) use promise_11::{promise_11_a_cancel_is_never_lost, promise_11_no_new_step_after_a_cancel};
+pub(crate) use promise_11::{
+    promise_11_a_cancel_is_never_lost, promise_11_no_new_step_after_a_cancel,
+};
 pub(crate) use promise_12::promise_12_a_slow_watcher_catches_up;
 pub(crate) use promise_13::promise_13_a_full_disk_acknowledges_nothing;
 

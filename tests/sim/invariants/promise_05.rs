@@ -16,7 +16,9 @@ pub(crate) fn promise_05_nothing_is_stuck(book: &Book, unanswered: &[String]) ->
     ensure(stuck.is_empty(), || format!("stuck: {}", stuck.join("; ")))?;
     for run in book.runs.values() {
         let failed = run.phase() == bmdemo::lifecycle::run::Phase::Failed;
-        ensure(!failed || run.error.is_some(), || format!("run {} failed without a reason", run.id))?;
+        ensure(!failed || run.error.is_some(), || {
+            format!("run {} failed without a reason", run.id)
+        })?;
     }
     ensure(unanswered.is_empty(), || format!("never answered: {}", unanswered.join("; ")))
 }

@@ -13,7 +13,9 @@ pub(crate) fn promise_06_unknown_outcomes_are_not_acted_on_blindly(
     let sent = book.acts_sent.get(operation).copied().unwrap_or(0);
     match book.rule(operation) {
         Some(rule @ (OnUnknown::Verify | OnUnknown::Hold)) => ensure(sent <= 1, || {
-            format!("{operation} was sent {sent} times, and its rule for unknown outcomes is {rule:?}")
+            format!(
+                "{operation} was sent {sent} times, and its rule for unknown outcomes is {rule:?}"
+            )
         }),
         Some(OnUnknown::Retry) | None => Ok(()),
     }

@@ -20,7 +20,9 @@ pub(crate) async fn promise_08_ended_runs_are_as_they_ended(
 ) -> Verdict {
     for (id, ended) in &book.ended {
         let stored = store.run(*id).await.map_err(|error| error.to_string())?;
-        ensure(stored.as_ref() == Some(ended), || format!("run {id} is not as it was when it ended"))?;
+        ensure(stored.as_ref() == Some(ended), || {
+            format!("run {id} is not as it was when it ended")
+        })?;
     }
     Ok(())
 }

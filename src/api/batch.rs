@@ -1,0 +1,223 @@
+//! Many machines in one request, each with its own result.
+
+use tokio::task::JoinSet;
+use tonic::metadata::MetadataMap;
+
+use super::convert::machine::machine;
+use super::machines::new_machine;
+use super::origin::{actor, origin};
+use super::start::{self, Recipe};
+use super::status::{ApiError, item_error};
+use super::validate::Checks;
+use crate::executor::Engine;
+use crate::executor::error::EngineError;
+use crate::executor::request::Origin;
+use crate::ids::MachineId;
+use crate::model::filter::{Filter, Subject};
+use crate::pb;
+use crate::store::Query;
+
+/// Most machines of one request.
+const BATCH_MAX: usize = 1000;
+
+/// Runs of one batch that are being accepted at the same time: enough for the store to commit them in groups.
+const IN_FLIGHT: usize = 64;
+
+/// Registers machines, in the order given.
+pub(super) async fn register_machines(
+    engine: &Engine,
+    metadata: &MetadataMap,
+    request: &pb::BatchRegisterMachinesRequest,
+) -> Result<pb::BatchRegisterMachinesResponse, ApiError> {
+    let given = &request.machines;
+    let mut checks = Checks::default();
+    if given.is_empty() || given.len() > BATCH_MAX {
+        checks.refuse("machines", format!("must be 1 to {BATCH_MAX}, not {}", given.len()));
+    }
+    checks.done(Some(()))?;
+    let mut outcomes: Vec<Option<Result<pb::Machine, ApiError>>> = Vec::new();
+    let mut good = Vec::new();
+    for given in given {
+        let mut checks = Checks::default();
+        let new = new_machine(&mut checks, Some(given));
+        match checks.done(new) {
+            Ok(new) => {
+                good.push(new);
+                outcomes.push(None);
+            }
+            Err(error) => outcomes.push(Some(Err(error))),
+        }
+    }
+    let origin = Origin {
+        request_id: String::new(),
+        body_digest: String::new(),
+        actor: actor(metadata),
+        reason: String::new(),
+        expected: None,
+    };
+    let mut registered = engine.register_machines(&origin, good).await?.into_iter();
+    let results = given.iter().zip(outcomes).map(|(given, outcome)| {
+        let outcome = outcome.unwrap_or_else(|| match registered.next() {
+            Some(result) => result.map(|stored| machine(&stored)).map_err(ApiError::from),
+            None => Err(EngineError::Internal("a result is missing".to_owned()).into()),
+        });
+        pb::MachineResult {
+            machine_id: given.machine_id.clone(),
+            outcome: Some(match outcome {
+                Ok(machine) => pb::machine_result::Outcome::Machine(machine),
+                Err(error) => pb::machine_result::Outcome::Error(item_error(error)),
+            }),
+        }
+    });
+    Ok(pb::BatchRegisterMachinesResponse { results: results.collect() })
+}
+
+/// Starts a run on each of many machines.
+pub(super) async fn start_runs(
+    engine: &Engine,
+    metadata: &MetadataMap,
+    mut request: pb::BatchStartRunsRequest,
+) -> Result<pb::BatchStartRunsResponse, ApiError> {
+    let mut checks = Checks::default();
+    checks.request_id(&request.request_id);
+    let recipe = start::recipe(
+        &mut checks,
+        &request.plan_id,
+        request.r#type,
+        &request.parameters,
+        request.force,
+        &request.reason,
+    );
+    let chosen = choice(&mut checks, &request);
+    let (recipe, chosen) = checks.done(recipe.zip(chosen))?;
+    let machines = match chosen {
+        Choice::Named(machines) => machines,
+        Choice::Filter(filter, max) => matching(engine, filter, max).await?,
+    };
+    // Which machines is not part of what is asked of each: a repetition may name those that are left.
+    request.machine_ids.clear();
+    request.filter.clear();
+    request.max_machines = 0;
+    let reason = request.reason.clone();
+    let origin = origin(metadata, &mut request, &reason, None);
+    let results = start_each(engine, &origin, &recipe, machines, request.validate_only).await;
+    Ok(pb::BatchStartRunsResponse { results })
+}
+
+enum Choice {
+    Named(Vec<MachineId>),
+    Filter(Filter, usize),
+}
+
+fn choice(checks: &mut Checks, request: &pb::BatchStartRunsRequest) -> Option<Choice> {
+    let max = match usize::try_from(request.max_machines) {
+        Ok(0) => BATCH_MAX,
+        Ok(max) if max <= BATCH_MAX => max,
+        Ok(_) | Err(_) => {
+            checks.refuse("max_machines", format!("must be 0 to {BATCH_MAX}"));
+            BATCH_MAX
+        }
+    };
+    match (request.machine_ids.is_empty(), request.filter.trim().is_empty()) {
+        (true, true) => {
+            checks.refuse("machine_ids", "must be given, or else a filter that is not empty");
+            None
+        }
+        (false, false) => {
+            checks.refuse("filter", "must be empty when machine_ids are given");
+            None
+        }
+        (true, false) => match Filter::parse(&request.filter, Subject::Machine) {
+            Ok(filter) => Some(Choice::Filter(filter, max)),
+            Err(error) => {
+                checks.refuse("filter", error.to_string());
+                None
+            }
+        },
+        (false, true) => {
+            let given = request.machine_ids.len();
+            if given > BATCH_MAX {
+                checks.refuse("machine_ids", format!("must be at most {BATCH_MAX}, not {given}"));
+                return None;
+            }
+            let mut machines = Vec::with_capacity(given);
+            for (place, id) in request.machine_ids.iter().enumerate() {
+                let field = format!("machine_ids[{place}]");
+                let Some(id) = checks.machine_id(&field, id) else { continue };
+                machines.push(id);
+            }
+            let mut seen = std::collections::BTreeSet::new();
+            if let Some(twice) = machines.iter().find(|id| !seen.insert(*id)) {
+                checks.refuse("machine_ids", format!("{twice} is given twice"));
+            }
+            Some(Choice::Named(machines))
+        }
+    }
+}
+
+/// The machines that match, in the order of registration; refused if they are too many.
+async fn matching(engine: &Engine, filter: Filter, max: usize) -> Result<Vec<MachineId>, ApiError> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let query =
+            Query { filter: filter.clone(), after, limit: BATCH_MAX + 1, ..Query::default() };
+        let page = engine.store().machines(query).await?;
+        found.extend(page.items.iter().map(|machine| machine.id.clone()));
+        if found.len() > max {
+            return Err(EngineError::invalid(
+                "filter",
+                format!("matches more than {max} machines: narrow it, or go in several requests"),
+            )
+            .into());
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn start_each(
+    engine: &Engine,
+    origin: &Origin,
+    recipe: &Recipe,
+    machines: Vec<MachineId>,
+    validate_only: bool,
+) -> Vec<pb::RunResult> {
+    let mut outcomes: Vec<Option<Result<pb::Run, ApiError>>> = vec![None; machines.len()];
+    let mut waiting = machines.iter().enumerate();
+    let mut starting = JoinSet::new();
+    loop {
+        while starting.len() < IN_FLIGHT
+            && let Some((place, id)) = waiting.next()
+        {
+            let (engine, origin, new) = (engine.clone(), origin.clone(), recipe.on(id.clone()));
+            starting.spawn(async move {
+                let outcome = if validate_only {
+                    start::dry_run(&engine, &origin, &new).await
+                } else {
+                    start::start(&engine, &origin, new).await
+                };
+                (place, outcome)
+            });
+        }
+        match starting.join_next().await {
+            Some(Ok((place, outcome))) => outcomes[place] = Some(outcome),
+            // A panic is one machine's result, below.
+            Some(Err(error)) => tracing::error!(%error, "a run of a batch was not started"),
+            None => break,
+        }
+    }
+    let results = machines.into_iter().zip(outcomes).map(|(id, outcome)| {
+        let missing = || Err(EngineError::Internal("a result is missing".to_owned()).into());
+        pb::RunResult {
+            machine_id: id.to_string(),
+            outcome: Some(match outcome.unwrap_or_else(missing) {
+                Ok(run) => pb::run_result::Outcome::Run(run),
+                Err(error) => pb::run_result::Outcome::Error(item_error(error)),
+            }),
+        }
+    });
+    results.collect()
+}

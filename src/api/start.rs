@@ -1,0 +1,107 @@
+//! Starting runs: what one request asks, alone or in a batch, for real or as a dry run.
+
+use std::collections::BTreeMap;
+
+use super::convert;
+use super::convert::run::run_type_given;
+use super::status::ApiError;
+use super::validate::{Checks, NAME_CHARS_MAX};
+use super::{plans, show};
+use crate::executor::Engine;
+use crate::executor::error::EngineError;
+use crate::executor::request::{NewRun, Origin};
+use crate::ids::MachineId;
+use crate::model::RunType;
+use crate::pb;
+
+/// What to run, on whichever machine.
+#[derive(Debug, Clone)]
+pub(super) struct Recipe {
+    run_type: Option<RunType>,
+    plan_id: String,
+    parameters: BTreeMap<String, String>,
+    force: bool,
+}
+
+impl Recipe {
+    /// The run on one machine.
+    pub(super) fn on(&self, machine_id: MachineId) -> NewRun {
+        NewRun {
+            machine_id,
+            run_type: self.run_type,
+            plan_id: self.plan_id.clone(),
+            parameters: self.parameters.clone(),
+            force: self.force,
+        }
+    }
+}
+
+/// Checks what a request asks to run.
+pub(super) fn recipe(
+    checks: &mut Checks,
+    plan_id: &str,
+    run_type: i32,
+    parameters: &BTreeMap<String, String>,
+    force: bool,
+    reason: &str,
+) -> Option<Recipe> {
+    let run_type = checks.optional("type", run_type);
+    if plan_id.is_empty() {
+        if run_type == Some(None) {
+            checks.refuse("plan_id", "must be given, or else a type with a default plan");
+        }
+    } else {
+        checks.line("plan_id", plan_id, NAME_CHARS_MAX);
+    }
+    checks.parameters(parameters);
+    checks.reason(reason);
+    Some(Recipe {
+        run_type: run_type?.and_then(run_type_given),
+        plan_id: plan_id.to_owned(),
+        parameters: parameters.clone(),
+        force,
+    })
+}
+
+/// Starts a run.
+pub(super) async fn start(
+    engine: &Engine,
+    origin: &Origin,
+    new: NewRun,
+) -> Result<pb::Run, ApiError> {
+    let started = engine.start_run(origin, new).await;
+    let started = started.map_err(|error| with_suggestion(engine, error))?;
+    Ok(show::run(engine, &started).await)
+}
+
+/// The run as it would be accepted: without an id, since there is none.
+pub(super) async fn dry_run(
+    engine: &Engine,
+    origin: &Origin,
+    new: &NewRun,
+) -> Result<pb::Run, ApiError> {
+    let dry = engine.dry_run(origin, new).await;
+    let (run, machine, blockers) = dry.map_err(|error| with_suggestion(engine, error))?;
+    if let Some(given) = origin.expected.filter(|given| *given != machine.revision) {
+        return Err(ApiError::Engine(EngineError::EtagMismatch {
+            kind: "machine",
+            id: machine.id.to_string(),
+            given: convert::etag(given),
+            current: convert::etag(machine.revision),
+        }));
+    }
+    if !blockers.is_empty() {
+        return Err(ApiError::Blocked(blockers));
+    }
+    let plans = engine.plans();
+    let plan = plans.get(&run.plan_id).map(|registered| registered.plan.as_ref());
+    let shown = convert::run::run(&run, plan, None, engine.clock().now());
+    Ok(pb::Run { run_id: String::new(), etag: String::new(), waiting: None, ..shown })
+}
+
+fn with_suggestion(engine: &Engine, error: EngineError) -> ApiError {
+    match &error {
+        EngineError::NotFound { kind: "plan", id } => plans::not_found(&engine.plans(), id),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,70 @@
+//! `WaitRun`: the end of a run in one call, for clients without streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_stream::StreamExt as _;
+
+use super::show;
+use super::status::ApiError;
+use super::validate::Checks;
+use crate::executor::Engine;
+use crate::executor::watch::{Start, WatchItem};
+use crate::lifecycle::run::State;
+use crate::model::Run;
+use crate::model::filter::{Filter, Subject};
+use crate::pb;
+
+/// How long to wait if the client does not say.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest wait.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Waits for the end of a run.
+pub(super) async fn wait(
+    engine: &Engine,
+    request: pb::WaitRunRequest,
+) -> Result<pb::Run, ApiError> {
+    let mut checks = Checks::default();
+    let id = checks.run_id("run_id", &request.run_id);
+    let timeout = timeout(&mut checks, request.timeout);
+    let id = checks.done(id)?;
+    let mut latest = engine.run(id).await?;
+    let over =
+        |run: &Run| !run.state.is_active() || request.return_when_held && run.state == State::Held;
+    let filter = Filter::parse(&format!("run_id = \"{id}\""), Subject::Run)?;
+    let items = engine.watch().watch_runs(engine.store().clone(), filter, Start::Snapshot);
+    let mut items = Box::pin(items);
+    let mut timer = engine.clock().sleep(timeout);
+    while !over(&latest) {
+        tokio::select! {
+            biased;
+            item = items.next() => match item {
+                Some(item) => latest = newer(latest, item?),
+                None => break,
+            },
+            () = &mut timer => break,
+        }
+    }
+    Ok(show::run(engine, &latest).await)
+}
+
+fn newer(latest: Arc<Run>, item: WatchItem<Run>) -> Arc<Run> {
+    match item {
+        WatchItem::Snapshot(run, _)
+        | WatchItem::Change { object: run, .. }
+        | WatchItem::Removed { object: run, .. } => run,
+        WatchItem::Synced(_) | WatchItem::Bookmark(_) => latest,
+    }
+}
+
+fn timeout(checks: &mut Checks, given: Option<prost_types::Duration>) -> Duration {
+    let Some(given) = given else { return TIMEOUT_DEFAULT };
+    match Duration::try_from(given) {
+        Ok(timeout) if timeout <= TIMEOUT_MAX => timeout,
+        Ok(_) | Err(_) => {
+            checks.refuse("timeout", "must be at least zero and at most one hour");
+            TIMEOUT_DEFAULT
+        }
+    }
+}
