@@ -323,7 +323,14 @@ impl Draft {
             }
             State::Skipped => (EntryKind::StepSkipped, format!("step {name} skipped")),
             State::Canceled => (EntryKind::StepCanceled, format!("step {name} canceled")),
-            _ => {
+            State::Failed
+            | State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Polling { .. }
+            | State::Verifying { .. }
+            | State::BackingOff { .. }
+            | State::Unknown { .. } => {
                 if record.message.is_empty() || input.event == Event::TimedOut {
                     record.message = why(input.event).to_owned();
                 }
@@ -384,6 +391,7 @@ fn class_name(event: Event) -> &'static str {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others come with a message of their own")]
 fn why(event: Event) -> &'static str {
     match event {
         Event::TimedOut => "timed out",
