@@ -35,11 +35,12 @@ fn files(folder: &str) -> Vec<File> {
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    let entries = fs::read_dir(folder).expect("a folder of the repository");
+    entries.map(|entry| entry.expect("an entry of it").path()).collect()
 }
 
 fn relative(path: &Path) -> String {
-    let parts = path.strip_prefix(root()).unwrap().components();
+    let parts = path.strip_prefix(root()).expect("a path below the root").components();
     parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect::<Vec<_>>().join("/")
 }
 
