@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use tonic::Code;
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::executor::error::FieldViolation;
@@ -168,7 +170,7 @@ fn a_status_stays_small_enough_for_headers() {
 /// `docs/errors.md` has a section for every reason, in the order of the enum, and no other.
 #[test]
 fn the_documentation_matches_the_list() {
-    let text = include_str!("../../docs/errors.md");
+    let text = include_str!("../../../docs/errors.md");
     let mut sections = text.split("\n## ").skip(1);
     for reason in Reason::ALL {
         let section = sections.next().unwrap_or_default();
@@ -185,7 +187,7 @@ fn the_documentation_matches_the_list() {
 /// The details that a section promises are those that the status has.
 #[test]
 fn the_documentation_names_the_details() {
-    let text = include_str!("../../docs/errors.md");
+    let text = include_str!("../../../docs/errors.md");
     for error in errors() {
         let reason = error.reason();
         let marker = format!("\n## {}\n", reason.as_str());
