@@ -61,13 +61,21 @@ pub enum ApiError {
     MessageMalformed(String),
     /// The client's deadline passed.
     #[error(
-        "the deadline passed before the answer was ready; a mutation may have happened: repeat it with the same \
-         request_id"
+        "{path} did not answer within the deadline of {timeout:?}; what it asked for may still happen: repeat the \
+         call with the same request_id to learn what did"
     )]
-    DeadlineExceeded,
+    DeadlineExceeded {
+        /// Method.
+        path: String,
+        /// What the client allowed.
+        timeout: Duration,
+    },
     /// There is no such method.
-    #[error("there is no method {0}")]
+    #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
     MethodUnknown(String),
+    /// The server has not taken up the runs of before its start yet.
+    #[error("the server is recovering its runs; try again soon")]
+    NotReady,
 }
 
 impl From<StoreError> for ApiError {
@@ -88,8 +96,9 @@ impl ApiError {
             Self::PageTokenInvalid => Reason::PageTokenInvalid,
             Self::PageTokenMismatch => Reason::PageTokenMismatch,
             Self::MessageMalformed(_) => Reason::MessageMalformed,
-            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::DeadlineExceeded { .. } => Reason::DeadlineExceeded,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
+            Self::NotReady => Reason::NotReady,
         }
     }
 }
@@ -164,7 +173,8 @@ impl From<ApiError> for Status {
             ApiError::PageTokenInvalid | ApiError::PageTokenMismatch => {
                 answer.violation("page_token", &error.to_string());
             }
-            ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
+            ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded { .. } => {}
+            ApiError::NotReady => answer.retry(Duration::from_secs(1)),
             ApiError::MethodUnknown(_) => {
                 answer.hint(
                     "the server may be older than the client; it lists its methods by reflection"

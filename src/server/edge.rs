@@ -19,7 +19,9 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::metrics::Metrics;
+use crate::api::status::ApiError;
 use crate::clock::Clock;
+use crate::executor::EngineError;
 
 /// Deadlines further away than this are not watched.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -88,7 +90,7 @@ where
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         let Some(mut routes) = self.routes_of(&path) else {
-            let status = Status::unavailable("the server is recovering its runs; try again soon");
+            let status = Status::from(ApiError::NotReady);
             return Box::pin(std::future::ready(Ok(status.into_http())));
         };
         let expired = timeout.map(|timeout| (timeout, self.clock.sleep(timeout)));
@@ -102,11 +104,8 @@ where
                     answer = answer => answer,
                     // The handler is dropped here; what it has given to the engine goes on.
                     () = expired => {
-                        let message = format!(
-                            "{path} did not answer within the deadline of {timeout:?}; what it asked for may still \
-                             happen: repeat the call with the same request_id to learn what did"
-                        );
-                        Ok(Status::deadline_exceeded(message).into_http())
+                        let error = ApiError::DeadlineExceeded { path: path.clone(), timeout };
+                        Ok(Status::from(error).into_http())
                     }
                 },
             };
@@ -126,8 +125,7 @@ fn name_unknown_method(response: Response<Body>, path: &str) -> Response<Body> {
         return response;
     }
     let path: String = path.chars().take(256).collect();
-    let version = env!("CARGO_PKG_VERSION");
-    Status::unimplemented(format!("bmdemo {version} has no method {path}")).into_http()
+    Status::from(ApiError::MethodUnknown(path)).into_http()
 }
 
 /// The status of an answer that is nothing but a status; a stream that fails later is not seen here.
@@ -139,9 +137,10 @@ fn code_of(response: &Response<Body>) -> Option<Code> {
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let parsed = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
-        Status::invalid_argument(
-            "grpc-timeout must be 1 to 8 digits and one of H M S m u n, for example 5S",
-        )
+        ApiError::from(EngineError::invalid(
+            "grpc-timeout",
+            "must be 1 to 8 digits and one of H M S m u n, for example 5S",
+        ))
     })?;
     Ok(Some(parsed).filter(|timeout| *timeout <= TIMEOUT_MAX))
 }

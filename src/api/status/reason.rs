@@ -84,8 +84,10 @@ reasons! {
     StoreOutcomeUnknown = "STORE_OUTCOME_UNKNOWN", Unavailable;
     /// Another server has taken over the machine's work.
     LeaseLost = "LEASE_LOST", Unavailable;
-    /// The server is stopping, or not ready yet.
+    /// The server is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
+    /// The server has not taken up the runs of before its start yet.
+    NotReady = "NOT_READY", Unavailable;
     /// A stored record cannot be read.
     StoreCorrupt = "STORE_CORRUPT", DataLoss;
     /// The client's deadline passed.

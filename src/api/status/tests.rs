@@ -87,7 +87,11 @@ fn errors() -> Vec<ApiError> {
         ApiError::PageTokenInvalid,
         ApiError::PageTokenMismatch,
         ApiError::MessageMalformed("invalid wire type".to_owned()),
-        ApiError::DeadlineExceeded,
+        ApiError::DeadlineExceeded {
+            path: "/baremetal.v1.RunService/StartRun".to_owned(),
+            timeout: Duration::from_secs(5),
+        },
+        ApiError::NotReady,
         ApiError::MethodUnknown("/baremetal.v1.RunService/Fly".to_owned()),
     ];
     let stored = stored.map(EngineError::Store);
@@ -115,6 +119,7 @@ fn every_reason_has_an_error_and_every_error_its_details() {
     for reason in Reason::ALL {
         assert!(seen.contains(reason), "no error for {reason:?}");
     }
+    let gallery = gallery.replace(env!("CARGO_PKG_VERSION"), "<version>");
     crate::assert_golden!("api_statuses", gallery);
 }
 

@@ -162,7 +162,7 @@ impl SqliteStore {
     /// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
     /// begun is removed.
     pub fn backup(&self, to: &Path) -> Result<(), OpenError> {
-        check::backup(&self.path, to)
+        backup(&self.path, to)
     }
 
     fn send(&self, work: Work) -> Result<(), StoreError> {
