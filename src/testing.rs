@@ -1,5 +1,55 @@
 //! Helpers shared by unit tests.
 
+use std::collections::BTreeMap;
+
+use crate::clock::Timestamp;
+use crate::executor::request::Origin;
+use crate::ids::{MachineId, Revision, RunId};
+use crate::lifecycle::run;
+use crate::model::{Actor, Run, RunType};
+
+/// Who asks for something in a test.
+pub(crate) fn origin() -> Origin {
+    Origin {
+        request_id: String::new(),
+        body_digest: String::new(),
+        actor: Actor::operator("tester"),
+        reason: "a test".to_owned(),
+        expected: None,
+    }
+}
+
+/// A run without steps that was accepted on a machine.
+pub(crate) fn run(id: RunId, machine_id: MachineId, now: Timestamp) -> Run {
+    Run {
+        id,
+        machine_id,
+        provider: "fake".to_owned(),
+        request_id: String::new(),
+        run_type: RunType::Custom,
+        plan_id: "plan/test".to_owned(),
+        plan_digest: String::new(),
+        parameters: BTreeMap::new(),
+        state: run::State::Pending,
+        steps: Vec::new(),
+        current_step: None,
+        error: None,
+        hold: None,
+        cancel_requested_at: None,
+        queued_at: None,
+        retry_of: None,
+        requested_by: Actor::operator("tester"),
+        reason: String::new(),
+        forced: false,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        log_chunks: 0,
+        ordinal: 0,
+        revision: Revision(0),
+    }
+}
+
 /// Compares `value` with the snapshot `name` in the top-level `snapshots/`, named by the caller and not by module path.
 #[macro_export]
 macro_rules! assert_golden {

@@ -61,15 +61,10 @@ pub enum ApiError {
     MessageMalformed(String),
     /// The client's deadline passed.
     #[error(
-        "{path} did not answer within the deadline of {timeout:?}; what it asked for may still happen: repeat the \
-         call with the same request_id to learn what did"
+        "the deadline passed before the answer was ready; a mutation may have happened: repeat it with the same \
+         request_id"
     )]
-    DeadlineExceeded {
-        /// Method.
-        path: String,
-        /// What the client allowed.
-        timeout: Duration,
-    },
+    DeadlineExceeded,
     /// There is no such method.
     #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
     MethodUnknown(String),
@@ -96,7 +91,7 @@ impl ApiError {
             Self::PageTokenInvalid => Reason::PageTokenInvalid,
             Self::PageTokenMismatch => Reason::PageTokenMismatch,
             Self::MessageMalformed(_) => Reason::MessageMalformed,
-            Self::DeadlineExceeded { .. } => Reason::DeadlineExceeded,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
             Self::NotReady => Reason::NotReady,
         }
@@ -173,7 +168,7 @@ impl From<ApiError> for Status {
             ApiError::PageTokenInvalid | ApiError::PageTokenMismatch => {
                 answer.violation("page_token", &error.to_string());
             }
-            ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded { .. } => {}
+            ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
             ApiError::NotReady => answer.retry(Duration::from_secs(1)),
             ApiError::MethodUnknown(_) => {
                 answer.hint(

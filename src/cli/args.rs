@@ -3,7 +3,10 @@
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::commands::{demo, import, issues, logs, machine, plan, run, start, steer, wait, watch};
+use super::commands::{
+    complete, context, demo, doctor, import, issues, logs, machine, plan, run, start, steer, wait,
+    watch,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -21,7 +24,7 @@ Examples:
 Exit codes:
   0    done
   1    internal error
-  2    wrong usage, or a confirmation is needed
+  2    wrong usage, or a confirmation is needed; nothing was done
   3    the watched run failed, or is held until somebody acts
   4    the watched run was canceled
   5    the awaited state did not come in time
@@ -31,6 +34,8 @@ Exit codes:
 Environment:
   BMDEMO_SERVER  address of the server, as --server
   BMDEMO_ACTOR   your name in the audit trail, as --as; else USER
+  BMDEMO_CONTEXT, BMDEMO_CONFIG  context to use, and the file of contexts
+  BMDEMO_YES=1   do not ask, as --yes
   NO_COLOR, CLICOLOR_FORCE, TERM=dumb  as usual";
 
 /// Drives the lifecycle of bare-metal machines: register them, run plans on them, watch
@@ -58,6 +63,9 @@ pub(crate) struct Global {
     /// Server address [default: localhost:50051] [env: BMDEMO_SERVER]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
+    /// Context that names the server; see the command context [env: BMDEMO_CONTEXT]
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
     /// Your name in the audit trail [env: BMDEMO_ACTOR, USER]
     #[arg(long = "as", global = true, value_name = "NAME")]
     pub(crate) actor: Option<String>,
@@ -125,39 +133,39 @@ pub(crate) enum Command {
     Plan(plan::PlanCommand),
     /// Register N fake machines: machine-1 to machine-N
     Import(import::ImportArgs),
-    /// List machines with phase, effective state and conditions
+    /// List machines; short for: machine list
     List(machine::ListArgs),
-    /// Image a machine anew and join it to its cluster; watch
+    /// Image a machine anew and join it, watch; short for: run start plan/repave-join
     Repave(start::VerbArgs),
-    /// Drain and wipe a machine for its return to the manufacturer; watch
+    /// Drain and wipe a machine for its return, watch; short for: run start plan/rma
     Rma(start::VerbArgs),
-    /// Restart a machine; watch
+    /// Restart a machine, watch; short for: run start plan/reboot
     Reboot(start::VerbArgs),
-    /// Drain a machine, then image it anew and join it; watch
+    /// Drain a machine, image it anew, join it, watch; short for: run start plan/upgrade
     Upgrade(start::VerbArgs),
-    /// Change the network configuration of a machine; watch
+    /// Change a machine's network configuration, watch; short for: run start plan/net-reconfig
     NetReconfig(start::VerbArgs),
-    /// List runs
+    /// List runs; short for: run list
     Runs(run::ListArgs),
-    /// List plans
+    /// List plans; short for: plan list
     Plans(plan::ListArgs),
-    /// Watch a run until it ends
+    /// Watch a run until it ends; short for: run watch
     Watch(watch::WatchArgs),
-    /// Print what the steps of a run printed
+    /// Print what the steps of a run printed; short for: run logs
     Logs(logs::LogsArgs),
-    /// End a run at its next safe point
+    /// End a run at its next safe point; short for: run cancel
     Cancel(steer::ReasonArgs),
-    /// End a run at once; its machine is blocked until cleared
+    /// End a run at once and block its machine; short for: run abort
     Abort(steer::RequiredReasonArgs),
-    /// Hold a run at its next safe point
+    /// Hold a run at its next safe point; short for: run pause
     Pause(steer::ReasonArgs),
-    /// Let a held run go on
+    /// Let a held run go on; short for: run resume
     Resume(steer::ReasonArgs),
-    /// Repeat a failed or canceled run from the step that did not succeed; watch
+    /// Repeat a failed or canceled run from where it failed, watch; short for: run retry
     Retry(steer::RetryArgs),
-    /// Skip a step that has not settled
+    /// Skip a step that has not settled; short for: run skip
     Skip(steer::SkipArgs),
-    /// Say what became of a step whose outcome is unknown
+    /// Say what became of a step whose outcome is unknown; short for: run resolve
     Resolve(steer::ResolveArgs),
     /// Wait until machines are in a state
     Wait(wait::WaitArgs),
@@ -165,6 +173,24 @@ pub(crate) enum Command {
     Issues(issues::IssuesArgs),
     /// Play a session against a fresh server of its own and print the transcript
     Demo(demo::DemoArgs),
+    /// Check the connection, the server, versions, and what is stuck
+    Doctor(doctor::DoctorArgs),
+    /// Print versions
+    Version(doctor::VersionArgs),
+    /// Name servers and choose one
+    #[command(subcommand)]
+    Context(context::ContextCommand),
+    /// Print a completion script for bash, zsh or fish
+    Completions(complete::CompletionsArgs),
+    /// Print the manual page
+    Man(doctor::ManArgs),
+    /// Print what may stand in the place of the last word
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// Words after the program's name, the last one as far as it was typed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Run the server in this process
     #[command(hide = true)]
     Serve {

@@ -6,6 +6,9 @@ use std::time::Duration;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::clock::{Clock, Random};
 use crate::pb;
@@ -13,7 +16,7 @@ use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
 
-use super::error::{Error, is_connection_loss};
+use super::error::{About, Error, is_connection_loss};
 
 /// Most tries of one call.
 const TRIES_MAX: u32 = 4;
@@ -208,7 +211,46 @@ unary! {
         list_run_history(ListRunHistoryRequest) -> ListRunHistoryResponse;
 }
 
+/// What a server tells of itself beside its answers.
+#[derive(Debug, Default)]
+pub(crate) struct ServerFacts {
+    /// Its version.
+    pub(crate) version: Option<String>,
+    /// Its wall clock, in milliseconds since the Unix epoch, to the second.
+    pub(crate) clock_ms: Option<i64>,
+}
+
+/// Metadata key in which servers tell their version.
+const VERSION_KEY: &str = "bmdemo-version";
+
 impl Client {
+    /// What the standard health service says of the whole server.
+    pub(crate) async fn health(&self) -> Result<ServingStatus, Error> {
+        let mut client = HealthClient::new(self.channel.clone());
+        let mut request = self.request(HealthCheckRequest { service: String::new() });
+        request.set_timeout(self.timeout);
+        let answer = client.check(request).await.map_err(Error::rpc)?.into_inner();
+        Ok(answer.status())
+    }
+
+    /// What the metadata of an answer tells of the server.
+    pub(crate) async fn server_facts(&self) -> Result<ServerFacts, Error> {
+        let message =
+            pb::ListMachinesRequest { page_size: 1, ..pb::ListMachinesRequest::default() };
+        let mut request = self.request(message);
+        request.set_timeout(self.timeout);
+        let answer = MachineServiceClient::new(self.channel.clone()).list_machines(request).await;
+        let answer = answer.map_err(Error::rpc)?;
+        let text = |key: &str| {
+            answer.metadata().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let date = text("date").and_then(|date| jiff::fmt::rfc2822::parse(&date).ok());
+        Ok(ServerFacts {
+            version: text(VERSION_KEY),
+            clock_ms: date.map(|date| date.timestamp().as_millisecond()),
+        })
+    }
+
     /// Opens a watch; the caller reconnects.
     pub(crate) async fn watch_runs(
         &self,
@@ -297,59 +339,51 @@ impl Client {
 
     /// The run with this id, or the one whose id begins so.
     pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        match self
-            .get_run(pb::GetRunRequest { run_id: id.into(), ..pb::GetRunRequest::default() })
-            .await
-        {
-            Err(error)
-                if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
+        let error =
+            match self.get_run(pb::GetRunRequest { run_id: id.into(), ..Default::default() }).await
             {
-                if id.len() >= super::resolve::PREFIX_MIN {
-                    let ids = self.all_runs("", usize::MAX).await?;
-                    let found = super::resolve::by_prefix(
-                        "run",
-                        id,
-                        ids.iter().map(|run| run.run_id.as_str()),
-                    )?;
-                    if let Some(found) =
-                        found.and_then(|found| ids.iter().find(|run| run.run_id == found))
-                    {
-                        return Ok(found.clone());
-                    }
-                }
-                Err(error.about(super::error::About::Run(id.into())))
-            }
-            other => other,
+                Err(error) if is_no_such_id(&error) => error,
+                other => return other,
+            };
+        let about = About::Run(id.to_owned());
+        // A whole UUID can be no prefix.
+        if id.len() < super::resolve::PREFIX_MIN || error.grpc_code() == Some(Code::NotFound) {
+            return Err(error.about(about));
         }
+        let runs = self.all_runs("", usize::MAX).await?;
+        let found =
+            super::resolve::by_prefix("run", id, runs.iter().map(|run| run.run_id.as_str()))?;
+        let run = runs.into_iter().find(|run| found.as_deref() == Some(&run.run_id));
+        run.ok_or_else(|| {
+            Error::rpc(Status::not_found(format!("no run begins with \"{id}\""))).about(about)
+        })
     }
 
     /// The machine with this id, or the one whose id begins so.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
-        match self
-            .get_machine(pb::GetMachineRequest {
-                machine_id: id.into(),
-                ..pb::GetMachineRequest::default()
-            })
+        let error = match self
+            .get_machine(pb::GetMachineRequest { machine_id: id.into(), ..Default::default() })
             .await
         {
-            Err(error)
-                if matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument)) =>
+            Err(error) if is_no_such_id(&error) => error,
+            other => return other,
+        };
+        if id.len() >= super::resolve::PREFIX_MIN {
+            let machines = self.all_machines("", usize::MAX).await?;
+            let ids = machines.iter().map(|machine| machine.machine_id.as_str());
+            let found = super::resolve::by_prefix("machine", id, ids)?;
+            if let Some(machine) =
+                machines.into_iter().find(|machine| found.as_deref() == Some(&machine.machine_id))
             {
-                if id.len() >= super::resolve::PREFIX_MIN {
-                    let machines = self.all_machines("", usize::MAX).await?;
-                    let ids = machines.iter().map(|machine| machine.machine_id.as_str());
-                    if let Some(found) = super::resolve::by_prefix("machine", id, ids)?
-                        && let Some(machine) =
-                            machines.iter().find(|machine| machine.machine_id == found)
-                    {
-                        return Ok(machine.clone());
-                    }
-                }
-                Err(error.about(super::error::About::Machine(id.into())))
+                return Ok(machine);
             }
-            other => other,
         }
+        Err(error.about(About::Machine(id.to_owned())))
     }
+}
+
+fn is_no_such_id(error: &Error) -> bool {
+    matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument))
 }
 
 fn page_size(left: usize) -> i32 {

@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Ok,
     /// What was checked is wrong; the findings are printed.
     Refused,
+    /// A dry run found that StartRun would refuse.
+    Blocked,
     /// A watched run failed, or is held until somebody acts.
     RunFailed,
     /// A watched run was canceled.
@@ -27,6 +29,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Refused => 1,
+            Self::Blocked => 64 + Code::FailedPrecondition as u8,
             Self::RunFailed => 3,
             Self::RunCanceled => 4,
             Self::TimedOut => 5,
@@ -196,12 +199,13 @@ mod tests {
         let codes = [
             Exit::Ok,
             Exit::Refused,
+            Exit::Blocked,
             Exit::RunFailed,
             Exit::RunCanceled,
             Exit::TimedOut,
             Exit::Interrupted,
         ];
-        assert_eq!(codes.map(Exit::code), [0, 1, 3, 4, 5, 130]);
+        assert_eq!(codes.map(Exit::code), [0, 1, 73, 3, 4, 5, 130]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod args;
 mod client;
 mod commands;
+mod config;
 mod error;
 mod local;
 mod output;
@@ -38,11 +39,21 @@ pub async fn run(args: impl Iterator<Item = OsString>, mut io: Io) -> u8 {
     if args.get(1).is_some_and(|verb| verb == "serve") {
         return local::serve(args).await;
     }
+    let command_line = shell_words(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return report_usage(&mut io, &error),
     };
-    let mut ctx = Context::new(io, &cli.global);
+    let mut ctx = match Context::new(io, &cli.global, command_line) {
+        Ok(ctx) => ctx,
+        Err(failed) => {
+            let (mut ui, error) = *failed;
+            let look = ui.note_look;
+            // There is nowhere to report that standard error is closed.
+            let _ = output::write_error(ui.err(), look, &error, &[]);
+            return error.code();
+        }
+    };
     let result = Box::pin(commands::dispatch(&mut ctx, cli.command)).await;
     let result = result.and_then(|exit| {
         ctx.ui.flush()?;
@@ -65,6 +76,23 @@ fn report_usage(io: &mut Io, error: &clap::Error) -> u8 {
     // A reader that has gone away misses nothing.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
+/// The arguments as they could be typed into a shell, behind the name of the program.
+fn shell_words(args: &[OsString]) -> String {
+    let quoted = |arg: &OsString| {
+        let text = arg.to_string_lossy();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
+        if !text.is_empty() && text.chars().all(is_plain) {
+            text.into_owned()
+        } else {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
+    };
+    std::iter::once("bmdemo-cli".to_owned())
+        .chain(args.iter().skip(1).map(quoted))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Whether to colour: flag, then NO_COLOR, then CLICOLOR_FORCE, then whether a capable terminal is there.
@@ -100,11 +128,14 @@ pub(crate) struct Context {
     pub(crate) target: Target,
     /// Whether the address came from the command line, and not from the environment or the default.
     pub(crate) server_given: bool,
+    /// What decided on the address.
+    pub(crate) server_from: &'static str,
     client: Option<Client>,
+    command_line: String,
 }
 
 impl Context {
-    fn new(io: Io, global: &Global) -> Self {
+    fn new(io: Io, global: &Global, command_line: String) -> Result<Self, Box<(Ui, Error)>> {
         let look = |terminal: bool| Look {
             color: wants_color(&io, global.color, terminal),
             ascii: wants_ascii(&io, global.ascii, terminal),
@@ -112,16 +143,40 @@ impl Context {
         };
         let (out_look, err_look) = (look(io.stdout_is_terminal), look(io.stderr_is_terminal));
         let var = |name: &str| io.var(name).map(str::to_owned);
-        let server = global.server.clone().or_else(|| var("BMDEMO_SERVER"));
-        let actor = global.actor.clone().or_else(|| var("BMDEMO_ACTOR")).or_else(|| var("USER"));
+        let named = global.context.clone().or_else(|| var("BMDEMO_CONTEXT"));
+        let config = match config::Config::load(&io) {
+            Ok(config) => config,
+            Err(error) => return Err(Box::new((Ui::new(io, out_look, err_look), error))),
+        };
+        let context = match config.context(named.as_deref()) {
+            Ok(context) => context,
+            Err(error) => return Err(Box::new((Ui::new(io, out_look, err_look), error))),
+        };
+        let (server, server_from) = if let Some(server) = &global.server {
+            (server.clone(), "--server")
+        } else if let Some(server) = var("BMDEMO_SERVER") {
+            (server, "BMDEMO_SERVER")
+        } else if let Some(context) = context {
+            (context.server.clone(), "context")
+        } else {
+            ("localhost:50051".to_owned(), "default")
+        };
+        let in_context = || context.and_then(|context| context.actor.clone());
+        let actor = global
+            .actor
+            .clone()
+            .or_else(|| var("BMDEMO_ACTOR"))
+            .or_else(in_context)
+            .or_else(|| var("USER"));
         let target = Target {
-            server: server.unwrap_or_else(|| "localhost:50051".to_owned()),
+            server,
             actor,
             wait: global.wait_for_server,
             timeout: Duration::from_millis(global.request_timeout),
         };
         let server_given = global.server.is_some();
-        Self { ui: Ui::new(io, out_look, err_look), target, server_given, client: None }
+        let ui = Ui::new(io, out_look, err_look);
+        Ok(Self { ui, target, server_given, server_from, client: None, command_line })
     }
 
     /// The connection, made at the first use.
@@ -134,6 +189,11 @@ impl Context {
         let client = Client::connect(&self.target, clock, random).await?;
         self.client = Some(client.clone());
         Ok(client)
+    }
+
+    /// The command line, to be typed again.
+    pub(crate) fn command_line(&self) -> &str {
+        &self.command_line
     }
 
     /// Talks to another server from now on.

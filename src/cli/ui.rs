@@ -56,7 +56,7 @@ impl Io {
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
             stdin_is_terminal: io::stdin().is_terminal(),
-            columns: None,
+            columns: terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)),
             env: std::env::vars_os()
                 .filter_map(|(key, value)| {
                     Some((key.into_string().ok()?, value.into_string().ok()?))
@@ -83,20 +83,52 @@ pub(crate) struct Ui {
     pub(crate) look: Look,
     /// How standard error looks.
     pub(crate) note_look: Look,
+    /// Whether a status line stands on the terminal.
+    has_status: bool,
 }
+
+/// How often a status line moves.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// Back to the first column, and erase the line.
+const ERASE_LINE: &str = "\r\u{1b}[2K";
 
 impl Ui {
     pub(crate) fn new(io: Io, look: Look, note_look: Look) -> Self {
-        Self { io, look, note_look }
+        Self { io, look, note_look, has_status: false }
+    }
+
+    /// Whether what goes on can be shown in place: everything goes to one terminal that knows escape sequences.
+    pub(crate) fn is_live(&self) -> bool {
+        self.io.stdout_is_terminal
+            && self.io.stderr_is_terminal
+            && self.io.var("TERM") != Some("dumb")
+    }
+
+    /// Whether a question can be asked and answered.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.io.stdin_is_terminal && self.io.stderr_is_terminal
+    }
+
+    /// Shows a line that the next output replaces; nothing where [`Ui::is_live`] is false.
+    pub(crate) fn status(&mut self, line: &str) {
+        if !self.is_live() || (line.is_empty() && !self.has_status) {
+            return;
+        }
+        self.has_status = !line.is_empty();
+        let _ = self.io.stdout.flush();
+        // A status that cannot be drawn is not worth an error.
+        let _ = write!(self.io.stderr, "{ERASE_LINE}{line}").and_then(|()| self.io.stderr.flush());
     }
 
     /// Standard output.
     pub(crate) fn out(&mut self) -> &mut dyn Write {
+        self.status("");
         &mut *self.io.stdout
     }
 
     /// Standard error, after everything written to standard output so far.
     pub(crate) fn err(&mut self) -> &mut dyn Write {
+        self.status("");
         // A failing flush shows up at the next write of data, where it is handled.
         let _ = self.io.stdout.flush();
         &mut *self.io.stderr

@@ -65,7 +65,11 @@ impl Engine {
         let hub = WatchHub::new(config.clock.clone(), WatchLimits::default());
         config.store.listen(Arc::new(hub.clone()));
         let engine = Self { core: Arc::new(Core::new(config, hub)) };
-        engine.recover().await?;
+        if let Err(error) = engine.recover().await {
+            // What was taken up must not be driven by an engine that nobody has a handle of.
+            engine.kill();
+            return Err(error);
+        }
         Ok(engine)
     }
 

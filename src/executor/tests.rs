@@ -1,4 +1,14 @@
 //! The whole engine over the memory store and the fake provider, in virtual time.
 
+mod capacity;
+mod crashes;
+mod failures;
 mod harness;
+mod logs;
+mod probes;
+mod requests;
 mod runs;
+mod time;
+mod unknown;
+mod verbs;
+mod verbs_table;

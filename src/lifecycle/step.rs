@@ -475,6 +475,8 @@ impl StepMachine {
             }
             (Event::TimedOut, Basis::Poll) => context.unknown(rules, *attempt),
             (Event::TimedOut, Basis::Unknown { .. }) => context.hold(*attempt),
+            // Nothing has been sent, destructive or not, and after a cancel nothing is.
+            (Event::Cancel, Basis::Fresh) => Transition(State::Canceled),
             // The stored stage may lag behind: the action may have been sent.
             (Event::Recovered, Basis::Fresh) => context.unknown(rules, *attempt),
             (Event::Recovered, Basis::Poll | Basis::Unknown { .. }) => {
@@ -707,7 +709,8 @@ impl Context {
         Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
     }
 
-    /// A look after an unknown outcome says that it did not happen: a new attempt at once, or the end.
+    /// A look after an unknown outcome says that it did not happen: a new attempt without delay, or the end. The
+    /// attempt is opened like any other, when the run may open one.
     fn not_done(&mut self, rules: Rules, attempt: u32) -> Outcome<State> {
         if self.facts.stopping {
             return Transition(State::Canceled);
@@ -715,9 +718,9 @@ impl Context {
         if attempt >= rules.attempts_max {
             return Transition(State::Failed);
         }
-        self.effects.push(Effect::Open { attempt: attempt + 1 });
-        self.effects.push(Effect::Act);
-        Transition(State::Acting { attempt: attempt + 1 })
+        let until = self.facts.now;
+        self.effects.push(Effect::WakeAt(until));
+        Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
     }
 
     /// The action may or may not have happened: the declared rule decides, never luck.

@@ -354,3 +354,6 @@ fn clone_without_steps(run: &Run) -> Run {
         revision: run.revision,
     }
 }
+
+#[cfg(test)]
+mod tests;

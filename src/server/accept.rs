@@ -17,7 +17,7 @@ use crate::clock::Clock;
 
 /// Wait after a failed accept, first and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Refused connections are logged at most this often.
+/// Connections that are refused, or cannot be accepted, are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many connections there may be.
@@ -126,7 +126,7 @@ pub(super) async fn serve(
     goodbye: Duration,
 ) {
     let connections = TaskTracker::new();
-    let mut complained_at: Option<Duration> = None;
+    let (mut failure, mut refusal) = (Complaint::default(), Complaint::default());
     let mut back_off = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
@@ -138,7 +138,9 @@ pub(super) async fn serve(
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 // Most likely no file descriptors: connections wait in the kernel's queue until some are free.
-                tracing::warn!(%error, "cannot accept connections, waiting");
+                if failure.is_due(&*clock) {
+                    tracing::warn!(%error, "cannot accept connections, waiting");
+                }
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = clock.sleep(back_off) => {}
@@ -162,9 +164,7 @@ pub(super) async fn serve(
                 });
             }
             Err(cap) => {
-                let now = clock.monotonic();
-                if complained_at.is_none_or(|at| now.saturating_sub(at) >= COMPLAINT_INTERVAL) {
-                    complained_at = Some(now);
+                if refusal.is_due(&*clock) {
                     tracing::warn!(%peer, cap, "refusing connections: a cap is reached");
                 }
             }
@@ -177,6 +177,23 @@ pub(super) async fn serve(
         () = clock.sleep(goodbye) => {
             tracing::info!(open = connections.len(), "closing connections that are still in use");
         }
+    }
+}
+
+/// Keeps a flood of connections from flooding the log.
+#[derive(Debug, Default)]
+struct Complaint {
+    last_at: Option<Duration>,
+}
+
+impl Complaint {
+    fn is_due(&mut self, clock: &dyn Clock) -> bool {
+        let now = clock.monotonic();
+        let due = self.last_at.is_none_or(|at| now.saturating_sub(at) >= COMPLAINT_INTERVAL);
+        if due {
+            self.last_at = Some(now);
+        }
+        due
     }
 }
 

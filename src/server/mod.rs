@@ -20,6 +20,8 @@ use std::io::Write as _;
 
 use clap::Parser as _;
 
+pub use self::wiring::serve_stream;
+
 use self::config::{Args, Command, Config};
 use self::error::StartError;
 use self::shutdown::Signals;

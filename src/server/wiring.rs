@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use tonic::service::Routes;
 
 use super::accept::{self, Gate};
 use super::config::{Config, ConfigError, Retention};
+use super::connection::{self, Keep};
 use super::edge::Edge;
 use super::error::StartError;
 use super::health::Readiness;
@@ -172,6 +174,31 @@ impl Server {
     }
 }
 
+/// Serves the API of an engine, with health and reflection, on one connection that somebody else has accepted. Returns
+/// when the peer has left, or after `stop` when its streams have ended.
+///
+/// For connections that do not come over TCP, as in simulations of a network.
+///
+/// # Errors
+/// If reflection cannot be served: a bug of the build.
+pub async fn serve_stream<IO>(
+    stream: IO,
+    engine: Engine,
+    stop: CancellationToken,
+) -> Result<(), tonic_reflection::server::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let clock = engine.clock().clone();
+    let readiness = Readiness::new();
+    readiness.set(!engine.is_draining());
+    let always = reflection::add_to(Routes::new(readiness.service()))?;
+    let ready = Arc::new(OnceLock::from(crate::api::routes(engine)));
+    let edge = Edge::new(always, ready, clock.clone()).of_connection(None, None);
+    connection::serve(stream, edge, Keep::default(), clock, stop).await;
+    Ok(())
+}
+
 fn random(seed: Option<u64>) -> Arc<dyn Random> {
     match seed {
         Some(seed) => Arc::new(SeededRandom::new(seed)),
@@ -201,4 +228,76 @@ fn fake(
     let seed = config.seed.unwrap_or_else(|| random.next_u64());
     let options = FakeOptions { timing, seed, script, chaos: Chaos::default(), world };
     FakeProvider::new(options, clock.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::clock::{Timestamp, TokioClock};
+    use crate::pb;
+    use crate::pb::machine_service_client::MachineServiceClient;
+    use crate::pb::run_service_client::RunServiceClient;
+    use crate::store::memory::MemoryStore;
+
+    /// A whole server without a socket, in virtual time.
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_is_served_over_any_stream() {
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp(1_700_000_000_000)));
+        let fake = FakeProvider::new(FakeOptions::default(), clock.clone());
+        let engine = Engine::start(EngineConfig {
+            store: Arc::new(MemoryStore::new()),
+            providers: vec![Arc::new(fake)],
+            plans: crate::plan::Registry::built_in(),
+            clock: clock.clone(),
+            random: Arc::new(SeededRandom::new(1)),
+            limits: crate::executor::Limits::default(),
+            planted: None,
+        })
+        .await
+        .unwrap();
+        let stop = CancellationToken::new();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let serving = tokio::spawn(serve_stream(theirs, engine.clone(), stop.clone()));
+        let mut ours = Some(TokioIo::new(ours));
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let stream = ours.take().ok_or_else(|| std::io::Error::other("one connection only"));
+            std::future::ready(stream)
+        });
+        let channel = Endpoint::from_static("http://simulated")
+            .connect_with_connector(connector)
+            .await
+            .unwrap();
+
+        let machine = pb::Machine {
+            machine_id: "machine-1".to_owned(),
+            spec: Some(pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
+        MachineServiceClient::new(channel.clone()).register_machine(request).await.unwrap();
+        let mut runs = RunServiceClient::new(channel.clone());
+        let request = pb::StartRunRequest {
+            machine_id: "machine-1".to_owned(),
+            plan_id: "plan/repave-join".to_owned(),
+            ..Default::default()
+        };
+        let run = runs.start_run(request).await.unwrap().into_inner();
+        let filter = format!("run_id = {}", run.run_id);
+        let request = pb::WatchRunsRequest { filter, ..Default::default() };
+        let mut events = runs.watch_runs(request).await.unwrap().into_inner();
+        let mut last = None;
+        while let Some(event) = events.message().await.unwrap() {
+            last = event.snapshot.or(last);
+        }
+        assert_eq!(last.unwrap().phase(), pb::RunPhase::Succeeded);
+        assert!(clock.now().since(Timestamp(1_700_000_000_000)) >= Duration::from_millis(2_500));
+
+        engine.drain(Duration::from_secs(1)).await;
+        stop.cancel();
+        drop((channel, runs, events));
+        serving.await.unwrap().unwrap();
+    }
 }

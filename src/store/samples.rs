@@ -239,31 +239,13 @@ pub(super) fn run_id(number: u64) -> RunId {
 pub(super) fn run(number: u64, machine_id: &MachineId) -> Run {
     let steps = ["set-netboot", "repave", "mint-join", "join", "verify"];
     Run {
-        id: run_id(number),
-        machine_id: machine_id.clone(),
-        provider: "fake".to_owned(),
         request_id: format!("request-{number}"),
         run_type: RunType::Repave,
         plan_id: "plan/repave-join".to_owned(),
         plan_digest: "sha256:0123456789abcdef".to_owned(),
-        parameters: BTreeMap::new(),
-        state: run::State::Pending,
         steps: steps.into_iter().map(StepRecord::waiting).collect(),
-        current_step: None,
-        error: None,
-        hold: None,
-        cancel_requested_at: None,
-        queued_at: None,
-        retry_of: None,
         requested_by: Actor::operator("someone"),
-        reason: String::new(),
-        forced: false,
-        created_at: Timestamp(1_700_000_000_000),
-        started_at: None,
-        finished_at: None,
-        log_chunks: 0,
-        ordinal: 0,
-        revision: Revision(0),
+        ..crate::testing::run(run_id(number), machine_id.clone(), Timestamp(1_700_000_000_000))
     }
 }
 

@@ -81,3 +81,17 @@ async fn long_header_lists_are_taken() {
     request.metadata_mut().insert("x-long", "y".repeat(20_000).parse().unwrap());
     client.check(request).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_without_file_descriptors_waits_and_goes_on() {
+    let server = Server::with_open_files(40, &["--ephemeral", "--port", "0"]).await;
+    let mut flood = Vec::new();
+    for _ in 0..60 {
+        flood.push(server.raw().await);
+    }
+    server.logged("cannot accept connections").await;
+    // Silent peers are cut off one after the other, and this one gets its turn.
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address));
+    let mut client = HealthClient::new(endpoint.unwrap().connect_lazy());
+    within("a call is answered", client.check(HealthCheckRequest::default())).await.unwrap();
+}

@@ -6,5 +6,7 @@ mod health;
 mod metrics;
 mod reflection;
 mod runs;
+mod service_config;
 mod shutdown;
+mod storage;
 mod support;

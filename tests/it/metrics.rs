@@ -60,5 +60,10 @@ async fn a_scrape_says_what_was_called_and_what_is_so() {
     ] {
         assert!(body.lines().any(|found| found == start), "{start} is not in:\n{body}");
     }
+    let documented = include_str!("../../docs/metrics.md");
+    for family in body.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = family.split(' ').next().unwrap();
+        assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
+    }
     assert!(get(&address, "/").await.0.starts_with("HTTP/1.1 404"));
 }

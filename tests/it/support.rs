@@ -25,12 +25,13 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 /// A command line of the server, with an environment of its own.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bmdemo-server"));
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.args(args);
+    piped(command)
+}
+
+fn piped(mut command: Command) -> Command {
+    let streams = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    streams.kill_on_drop(true);
     command
 }
 
@@ -58,7 +59,19 @@ impl Server {
 
     /// Starts a server and waits until it is ready.
     pub(crate) async fn start(args: &[&str]) -> Self {
-        let mut child = command(args).spawn().expect("the server binary runs");
+        Self::ready(command(args)).await
+    }
+
+    /// The same, with at most so many open files.
+    pub(crate) async fn with_open_files(most: usize, args: &[&str]) -> Self {
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        limited.args(["-c", &script, env!("CARGO_BIN_EXE_bmdemo-server")]).args(args);
+        Self::ready(piped(limited)).await
+    }
+
+    async fn ready(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the server binary runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
         let (sender, log) = watch::channel(String::new());

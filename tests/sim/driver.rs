@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bmdemo::clock::{Clock as _, SeededRandom, SplitMix64};
+use bmdemo::clock::{SeededRandom, SplitMix64};
 use bmdemo::executor::planted::Planted;
 use bmdemo::executor::request::Verb;
 use bmdemo::executor::{Engine, EngineConfig};
@@ -14,7 +14,6 @@ use bmdemo::plan::Registry;
 use bmdemo::provider::fake::{Chaos, FakeOptions, FakeProvider, World};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{Query, Store as _};
-use tokio::sync::watch;
 
 use crate::client::{Answer, Ask, Clients, Request};
 use crate::gate::{Incarnation, Life};
@@ -29,7 +28,7 @@ use crate::profile::Profile;
 use crate::provider::SimProvider;
 use crate::sim::{Outage, Point, Sim};
 use crate::store::SimStore;
-use crate::watcher::{Scope, Sleeper, Watcher};
+use crate::watcher::{Scope, Serving, Sleeper, Watcher};
 
 /// The plans that are run.
 pub(crate) const PLANS: [&str; 5] =
@@ -40,6 +39,9 @@ const ROUND_MS: u64 = 10 * 60 * 1_000;
 
 /// Rounds after which a run that has not ended is stuck: three days. The longest timeout of a plan is twelve hours.
 const ROUNDS_MAX: u64 = 3 * 24 * 6;
+
+/// Far longer than a simulation takes: thirty days.
+const PATIENCE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// What became of a simulation.
 #[derive(Debug)]
@@ -58,7 +60,16 @@ pub(crate) struct Report {
 pub(crate) fn simulate(seed: u64, profile: Profile, planted: Option<Planted>) -> Report {
     in_virtual_time(async move {
         let mut driver = Driver::new(seed, profile, planted);
-        driver.run().await;
+        let sim = driver.sim.clone();
+        tokio::select! {
+            biased;
+            () = driver.run() => {}
+            // Time passes only when nobody can do anything: then everybody waits for what never comes.
+            () = sim.sleep_ms(PATIENCE_MS) => {
+                let verdict = Err("the simulation waits for ever".to_owned());
+                sim.oracle().judge("promise_05_nothing_is_stuck", verdict);
+            }
+        }
         driver.report()
     })
 }
@@ -87,7 +98,7 @@ pub(crate) struct Driver {
     zombie: Option<(Incarnation, Engine)>,
     /// A stopped incarnation was continued after the present one had started: what it accepted nobody has taken up.
     orphans: bool,
-    serving: watch::Sender<Option<Engine>>,
+    serving: Arc<Serving>,
     past: Vec<Request>,
 }
 
@@ -108,7 +119,7 @@ impl Driver {
             current: None,
             zombie: None,
             orphans: false,
-            serving: watch::Sender::new(None),
+            serving: Arc::default(),
             past: Vec::new(),
         }
     }
@@ -161,7 +172,7 @@ impl Driver {
             match started {
                 Some(Ok(engine)) => {
                     self.sim.note(format!("incarnation {who} serves"));
-                    self.serving.send_replace(Some(engine.clone()));
+                    self.serving.set(Some(engine.clone()));
                     self.current = Some((who, engine));
                     return;
                 }
@@ -181,7 +192,7 @@ impl Driver {
             self.sim.note(format!("incarnation {who} is dead"));
             self.sim.gates.set(who, Life::Dead);
             engine.kill();
-            self.serving.send_replace(None);
+            self.serving.set(None);
         }
     }
 
@@ -199,7 +210,7 @@ impl Driver {
         if let Some((who, engine)) = self.current.take() {
             self.sim.note(format!("incarnation {who} is stopped"));
             self.sim.gates.set(who, Life::Stopped);
-            self.serving.send_replace(None);
+            self.serving.set(None);
             self.zombie = Some((who, engine));
             self.sim.oracle().overlapped = true;
         }
@@ -233,7 +244,7 @@ impl Driver {
         let scopes = [Scope::Runs, Scope::RunsOf(machine(1)), Scope::Machines];
         let watchers: Vec<_> = scopes
             .into_iter()
-            .map(|scope| Watcher::spawn(self.sim.clone(), scope, from, self.serving.subscribe()))
+            .map(|scope| Watcher::spawn(self.sim.clone(), scope, from, self.serving.clone()))
             .collect();
         let sleeper = Sleeper::start(&self.sim, &self.store).await;
         for _ in 0..self.sim.profile.steps {
@@ -286,11 +297,6 @@ impl Driver {
                 _ => {}
             }
         }
-        if self.sim.outage() != Outage::None && self.rng.chance(1, 2) {
-            self.sim.note("the store is well again");
-            self.sim.set_outage(Outage::None);
-            self.clients.outage_changed();
-        }
         if self.rng.chance(profile.crash_permille, 1_000) {
             self.restart().await;
         } else if self.rng.chance(profile.fuse_permille, 1_000) {
@@ -308,6 +314,14 @@ impl Driver {
             self.sim.note(format!("the store is {outage:?}"));
             self.sim.set_outage(outage);
             self.clients.outage_changed();
+            let lasts_ms = self.rng.below(10_000);
+            let (sim, clients) = (self.sim.clone(), self.clients.clone());
+            tokio::spawn(async move {
+                sim.sleep_ms(lasts_ms).await;
+                sim.note("the store is well again");
+                sim.set_outage(Outage::None);
+                clients.outage_changed();
+            });
         }
     }
 
@@ -524,7 +538,8 @@ impl Driver {
         for number in 1..=self.sim.profile.machines {
             let book = &oracle.book;
             let Some(record) = book.machines.get(&machine(number)) else { continue };
-            let newest = book.runs.values().rfind(|run| run.machine_id == record.id);
+            let runs = book.runs.values().filter(|run| run.machine_id == record.id);
+            let newest = runs.max_by_key(|run| run.ordinal);
             let works = record.active_run.is_none()
                 && (matches!(record.phase, Phase::Rma | Phase::Retired)
                     || newest.is_some_and(|run| {
@@ -532,6 +547,7 @@ impl Driver {
                             && run.phase() == bmdemo::lifecycle::run::Phase::Succeeded
                     }));
             let verdict = invariants::ensure(works, || {
+                let newest = newest.map(|run| (run.id, &run.plan_id, run.state, &run.error));
                 format!("{} cannot be rebooted: {newest:?}", record.id)
             });
             oracle.judge("promise_05_every_machine_can_be_worked_on", verdict);

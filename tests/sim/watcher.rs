@@ -10,11 +10,54 @@ use bmdemo::model::filter::{Filter, Subject};
 use bmdemo::model::{Machine, Run};
 use bmdemo::store::Store as _;
 use bmdemo::store::memory::MemoryStore;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt as _};
 
 use crate::book::Object;
 use crate::sim::Sim;
+
+/// Who serves. A watch channel of tokio would wake its receivers in a random order.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    engine: Mutex<(u64, Option<Engine>)>,
+    changed: Notify,
+}
+
+impl Serving {
+    pub(crate) fn set(&self, engine: Option<Engine>) {
+        let mut serving = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        *serving = (serving.0 + 1, engine);
+        drop(serving);
+        self.changed.notify_waiters();
+    }
+
+    fn get(&self) -> (u64, Option<Engine>) {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whoever serves, and the number of the change that made it so.
+    async fn up(&self) -> (u64, Engine) {
+        loop {
+            match self.get() {
+                (since, Some(engine)) => return (since, engine),
+                (since, None) => self.changed(since).await,
+            }
+        }
+    }
+
+    /// Resolves once it is no longer as it was after change `since`.
+    async fn changed(&self, since: u64) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.get().0 != since {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
 
 /// What a watcher was told.
 #[derive(Debug, Clone, Default)]
@@ -107,18 +150,13 @@ impl Watcher {
         sim: Arc<Sim>,
         scope: Scope,
         from: Revision,
-        mut serving: watch::Receiver<Option<Engine>>,
+        serving: Arc<Serving>,
     ) -> Self {
         let seen = Arc::new(Mutex::new(Seen { from, told: Vec::new(), resume: from }));
         let watcher = Self { scope: scope.clone(), seen: seen.clone() };
         tokio::spawn(async move {
             loop {
-                let Some(engine) = serving.borrow_and_update().clone() else {
-                    if serving.changed().await.is_err() {
-                        return;
-                    }
-                    continue;
-                };
+                let (since, engine) = serving.up().await;
                 let resume = {
                     let mut seen = lock(&seen);
                     // Half of a commit is told again.
@@ -132,7 +170,7 @@ impl Watcher {
                 loop {
                     tokio::select! {
                         biased;
-                        _ = serving.changed() => break,
+                        () = serving.changed(since) => break,
                         item = items.next() => match item {
                             Some(Ok(item)) => take(&seen, item),
                             Some(Err(_)) | None => break,

@@ -87,10 +87,7 @@ fn errors() -> Vec<ApiError> {
         ApiError::PageTokenInvalid,
         ApiError::PageTokenMismatch,
         ApiError::MessageMalformed("invalid wire type".to_owned()),
-        ApiError::DeadlineExceeded {
-            path: "/baremetal.v1.RunService/StartRun".to_owned(),
-            timeout: Duration::from_secs(5),
-        },
+        ApiError::DeadlineExceeded,
         ApiError::NotReady,
         ApiError::MethodUnknown("/baremetal.v1.RunService/Fly".to_owned()),
     ];

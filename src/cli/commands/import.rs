@@ -1,9 +1,6 @@
 //! `import N`
 
-use std::collections::VecDeque;
-
 use clap::Args;
-use tokio::task::JoinHandle;
 
 use crate::pb;
 
@@ -14,8 +11,6 @@ use super::super::output::{write_import_header, write_import_row};
 
 /// Most machines of one import.
 const MACHINES_MAX: u32 = 100_000;
-/// Most requests in flight.
-const IN_FLIGHT_MAX: usize = 32;
 
 /// Register N fake machines, machine-1 to machine-N, in phase FACTORY_READY. Doing it again changes nothing.
 #[derive(Debug, Args)]
@@ -42,25 +37,10 @@ pub(crate) async fn import(ctx: &mut Context, args: &ImportArgs) -> Result<Exit,
     let noun = if count == 1 { "machine" } else { "machines" };
     writeln!(ctx.ui.out(), "Importing {count} fake {noun}...")?;
     write_import_header(ctx.ui.out(), look, id_columns)?;
-    // Many requests are in flight, but their answers are printed in the order of the machines.
-    let mut in_flight: VecDeque<JoinHandle<Result<pb::Machine, Error>>> = VecDeque::new();
-    let mut numbers = 1..=count;
-    loop {
-        while in_flight.len() < IN_FLIGHT_MAX
-            && let Some(number) = numbers.next()
-        {
-            let client = client.clone();
-            in_flight.push_back(tokio::spawn(async move { register(&client, number).await }));
-        }
-        let Some(first) = in_flight.pop_front() else { break };
-        let registered = first.await.map_err(|error| Error::Answer(error.to_string()))?;
-        match registered {
-            Ok(machine) => write_import_row(ctx.ui.out(), &machine, id_columns)?,
-            Err(error) => {
-                in_flight.iter().for_each(JoinHandle::abort);
-                return Err(error);
-            }
-        }
+    // One after the other: lists come in the order of registration, and machine-2 belongs before machine-10.
+    for number in 1..=count {
+        let machine = register(&client, number).await?;
+        write_import_row(ctx.ui.out(), &machine, id_columns)?;
     }
     Ok(Exit::Ok)
 }

@@ -1,6 +1,13 @@
 //! One file a command: its arguments (whose doc comments are the help) and the function that carries it out.
 
+pub(crate) mod author;
+pub(crate) mod bulk;
+pub(crate) mod complete;
+pub(crate) mod confirm;
+pub(crate) mod context;
 pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod dry_run;
 pub(crate) mod import;
 pub(crate) mod issues;
 pub(crate) mod live;
@@ -48,6 +55,12 @@ pub(crate) async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit
         Command::Wait(args) => wait::machines(ctx, &args).await,
         Command::Issues(args) => issues::issues(ctx, &args).await,
         Command::Demo(args) => demo::demo(ctx, &args).await,
+        Command::Doctor(args) => doctor::doctor(ctx, &args).await,
+        Command::Version(args) => doctor::version(ctx, &args).await,
+        Command::Context(command) => context::context(ctx, command),
+        Command::Completions(args) => complete::completions(ctx, &args),
+        Command::Man(args) => doctor::man(ctx, &args),
+        Command::Complete { words } => complete::complete(ctx, &words).await,
         Command::Serve { args: _ } => Err(Error::usage(
             "serve must be the first word of the command line",
             "run the server with: bmdemo-server",

@@ -1,19 +1,25 @@
 //! `repave`, `rma`, `reboot`, `upgrade`, `net-reconfig` and `run start`
 
 use clap::Args;
+use tonic_types::StatusExt as _;
 
 use crate::pb;
 use crate::pb::RunType;
 
 use super::super::Context;
 use super::super::args::parse_pair;
+use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
 use super::super::output::sanitized;
-use super::watch;
+use super::super::query::Selection;
+use super::confirm::Question;
+use super::{bulk, dry_run, watch};
 
 /// Options of every command that starts a run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StartFlags {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     /// Print the run's id and return at once
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -26,33 +32,54 @@ pub(crate) struct StartFlags {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    /// Show what would be done, and what stands in the way; start nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// With several machines: most runs at a time
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) max_parallel: u32,
+    /// With several machines: start no more after so many failures
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_failures: u32,
+    /// Do not ask [env: BMDEMO_YES=1]
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// Start the plan on a machine and watch it until it ends. Ctrl-C stops watching; the run goes on.
+///
+/// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs going, prints a line a
+/// machine and a summary; Ctrl-C starts no more.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli repave machine-1\n  bmdemo-cli upgrade machine-1 --detach --reason \"CVE-2026-1\""
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli repave machine-1
+  bmdemo-cli upgrade machine-1 --detach --reason \"CVE-2026-1\"
+  bmdemo-cli rma machine-1 --dry-run
+  bmdemo-cli reboot -l rack=r1 --max-parallel 20 --max-failures 2 --yes")]
 pub(crate) struct VerbArgs {
-    /// Machine
+    /// Machines
     #[arg(value_name = "MACHINE")]
-    pub(crate) machine: String,
+    pub(crate) machines: Vec<String>,
     #[command(flatten)]
     pub(crate) flags: StartFlags,
 }
 
 /// Start any plan on a machine and watch it until it ends. Ctrl-C stops watching; the run goes on.
+///
+/// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs going, prints a line a
+/// machine and a summary; Ctrl-C starts no more.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli run start plan/repave-join machine-1\n  bmdemo-cli run start repave-join machine-1 --set image=debian-13"
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli run start plan/repave-join machine-1
+  bmdemo-cli run start repave-join machine-1 --set image=debian-13
+  bmdemo-cli run start repave-join -l rack=r1 --dry-run")]
 pub(crate) struct StartArgs {
     /// Plan, with or without plan/
     #[arg(value_name = "PLAN")]
     pub(crate) plan: String,
-    /// Machine
+    /// Machines
     #[arg(value_name = "MACHINE")]
-    pub(crate) machine: String,
+    pub(crate) machines: Vec<String>,
     #[command(flatten)]
     pub(crate) flags: StartFlags,
 }
@@ -67,11 +94,91 @@ pub(crate) enum What {
 }
 
 pub(crate) async fn verb(ctx: &mut Context, kind: RunType, args: &VerbArgs) -> Result<Exit, Error> {
-    one(ctx, &What::Default(kind), &args.machine, &args.flags).await
+    any(ctx, &What::Default(kind), &args.machines, &args.flags).await
 }
 
 pub(crate) async fn start(ctx: &mut Context, args: &StartArgs) -> Result<Exit, Error> {
-    one(ctx, &What::Plan(args.plan.clone()), &args.machine, &args.flags).await
+    any(ctx, &What::Plan(args.plan.clone()), &args.machines, &args.flags).await
+}
+
+/// One machine by its id is watched; everything else is a bulk command.
+async fn any(
+    ctx: &mut Context,
+    what: &What,
+    ids: &[String],
+    flags: &StartFlags,
+) -> Result<Exit, Error> {
+    if ids.is_empty() && flags.selection.is_empty() {
+        return Err(Error::usage(
+            "no machine was named",
+            "name one, or select some with -l or --filter",
+        ));
+    }
+    let client = ctx.client().await?;
+    let machines = targets(&client, ids, &flags.selection).await?;
+    if flags.dry_run {
+        let plan = plan_of(&client, what).await?;
+        return dry_run::show(ctx, &plan, &machines, flags);
+    }
+    match machines.as_slice() {
+        [machine] if flags.selection.is_empty() => {
+            if machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
+                let plan = plan_of(&client, what).await?;
+                Question { plan: &plan, machines: &machines }.settle(ctx, flags.yes)?;
+            }
+            one(ctx, what, &machine.machine_id, flags).await
+        }
+        [] => Err(Error::usage("no machine matches", "see what there is with: bmdemo-cli list")),
+        _ => {
+            let plan = plan_of(&client, what).await?;
+            Question { plan: &plan, machines: &machines }.settle(ctx, flags.yes)?;
+            bulk::start(ctx, what, &machines, flags).await
+        }
+    }
+}
+
+/// The machines named, then those selected, each once.
+async fn targets(
+    client: &Client,
+    ids: &[String],
+    selection: &Selection,
+) -> Result<Vec<pb::Machine>, Error> {
+    let mut machines: Vec<pb::Machine> = Vec::new();
+    for id in ids {
+        // Never by a prefix: where machine-1 is missing, machine-10 must not be destroyed in its place.
+        let machine = client
+            .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
+            .await;
+        machines.push(machine.map_err(|error| error.about(About::Machine(id.clone())))?);
+    }
+    if !selection.is_empty() {
+        machines.extend(client.all_machines(&selection.to_filter()?, usize::MAX).await?);
+    }
+    let mut seen = std::collections::HashSet::new();
+    machines.retain(|machine| seen.insert(machine.machine_id.clone()));
+    Ok(machines)
+}
+
+/// The plan that a request would run.
+async fn plan_of(client: &Client, what: &What) -> Result<pb::Plan, Error> {
+    match what {
+        What::Plan(id) => {
+            let plan = client.get_plan(pb::GetPlanRequest { plan_id: id.clone() }).await;
+            plan.map_err(|error| error.about(About::Plan(id.clone())))
+        }
+        What::Default(kind) => {
+            let plans = client.all_plans().await?;
+            let default =
+                plans.into_iter().find(|plan| plan.run_type() == *kind && plan.is_default);
+            default.ok_or_else(|| {
+                let kind = kind.as_str_name().trim_start_matches("RUN_TYPE_");
+                Error::usage(
+                    format!("the server has no default plan of type {kind}"),
+                    "see: bmdemo-cli plans",
+                )
+            })
+        }
+    }
 }
 
 /// The request that starts a run.
@@ -115,7 +222,6 @@ async fn one(
 
 /// A missing machine and a missing plan give the same code: what the server names decides.
 fn named(error: Error, machine: &str, plan: About) -> Error {
-    use tonic_types::StatusExt as _;
     let resource = error.status().and_then(|status| status.get_details_resource_info());
     let is_plan = resource
         .is_some_and(|resource| resource.resource_type.to_ascii_lowercase().contains("plan"));

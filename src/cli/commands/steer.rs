@@ -126,9 +126,8 @@ pub(crate) async fn cancel(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
     show::run(ctx, &run, args.output.output)?;
     if run.finished_at.is_none() {
         let id = &run.run_id;
-        ctx.ui.note(&format!(
-            "Canceled at its next safe point. Watch it with: bmdemo-cli watch {id}"
-        ));
+        ctx.ui
+            .note(&format!("It ends at its next safe point. Watch it with: bmdemo-cli watch {id}"));
     }
     Ok(Exit::Ok)
 }

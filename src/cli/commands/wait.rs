@@ -121,10 +121,7 @@ pub(crate) async fn machines(ctx: &mut Context, args: &WaitArgs) -> Result<Exit,
         let mut still = Vec::new();
         for id in left {
             let machine = client
-                .get_machine(pb::GetMachineRequest {
-                    machine_id: id.clone(),
-                    ..pb::GetMachineRequest::default()
-                })
+                .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
                 .await;
             match machine {
                 Ok(machine) if goal.is_met(&machine) => {
@@ -166,10 +163,7 @@ pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, 
         let mut still = Vec::new();
         for run_id in left {
             match client
-                .get_run(pb::GetRunRequest {
-                    run_id: run_id.clone(),
-                    ..pb::GetRunRequest::default()
-                })
+                .get_run(pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() })
                 .await
             {
                 Ok(run) => {

@@ -9,8 +9,10 @@ use crate::pb;
 use super::super::Context;
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Progress, next_for_hold, write_header, write_hold, write_line, write_result,
+    Progress, instant, next_for_hold, step_status, write_header, write_hold, write_line,
+    write_result,
 };
+use super::super::ui::TICK;
 use super::super::watch::{RunWatch, Seen};
 
 /// Watch a run until it ends. Ctrl-C stops watching; the run goes on.
@@ -35,17 +37,33 @@ pub(crate) async fn follow(ctx: &mut Context, run_id: &str) -> Result<Exit, Erro
     let client = ctx.client().await?;
     let mut watch = RunWatch::new(client, ctx.ui.clock(), format!("run_id={run_id}"));
     let mut interrupted = pin!(ctx.ui.interrupted());
+    let clock = ctx.ui.clock();
     let mut shown = Shown::default();
+    let mut tick = 0_usize;
     loop {
-        let seen = tokio::select! {
-            seen = watch.next() => seen?,
-            () = &mut interrupted => {
-                ctx.ui.note(&format!("Detached; the run goes on. Watch it again with: bmdemo-cli watch {run_id}"));
-                return Ok(Exit::Interrupted);
+        let seen = {
+            // The future is kept over the ticks: a reconnect in progress must not begin anew ten times a second.
+            let mut next = pin!(watch.next());
+            loop {
+                tokio::select! {
+                    seen = &mut next => break seen?,
+                    () = &mut interrupted => {
+                        let again = format!("bmdemo-cli watch {run_id}");
+                        ctx.ui.note(&format!("Detached; the run goes on. Watch it again with: {again}"));
+                        return Ok(Exit::Interrupted);
+                    }
+                    () = clock.sleep(TICK), if ctx.ui.is_live() => {
+                        tick += 1;
+                        shown.spin(ctx, tick);
+                    }
+                }
             }
         };
         match seen {
             Seen::Event(event) => {
+                shown.clock_ahead_ms = instant(event.ts.as_ref())
+                    .filter(|_| event.r#type() == pb::RunEventType::Change)
+                    .map_or(shown.clock_ahead_ms, |ts| now_ms(ctx) - ts);
                 if let Some(run) = &event.snapshot
                     && let Some(exit) = shown.show(ctx, run)?
                 {
@@ -61,14 +79,29 @@ pub(crate) async fn follow(ctx: &mut Context, run_id: &str) -> Result<Exit, Erro
     }
 }
 
+fn now_ms(ctx: &Context) -> i64 {
+    i64::try_from(ctx.ui.now_ms()).unwrap_or(i64::MAX)
+}
+
 /// What has been printed of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     progress: Progress,
     begun: bool,
+    latest: Option<pb::Run>,
+    /// How far our clock is ahead of the server's, as far as the last change tells.
+    clock_ahead_ms: i64,
 }
 
 impl Shown {
+    /// Moves the status line.
+    fn spin(&self, ctx: &mut Context, tick: usize) {
+        if let Some(run) = &self.latest {
+            let line = step_status(ctx.ui.note_look, run, now_ms(ctx) - self.clock_ahead_ms, tick);
+            ctx.ui.status(&line);
+        }
+    }
+
     /// Prints what is new in a snapshot; the exit code once the run has ended or is held by the engine.
     pub(crate) fn show(&mut self, ctx: &mut Context, run: &pb::Run) -> Result<Option<Exit>, Error> {
         let look = ctx.ui.look;
@@ -89,6 +122,7 @@ impl Shown {
                 return Ok(Some(Exit::RunFailed));
             }
         }
+        self.latest = Some(run.clone());
         let exit = match run.phase() {
             pb::RunPhase::Succeeded => Some(Exit::Ok),
             pb::RunPhase::Failed => Some(Exit::RunFailed),

@@ -32,7 +32,10 @@ pub(crate) fn write_error(
         write_causes(out, error)?;
     }
     let mut hints = Vec::new();
-    if !suggestions.is_empty() {
+    let is_suggested = status.is_some_and(|status| {
+        status_hints(status).iter().any(|hint| hint.starts_with("did you mean"))
+    });
+    if !suggestions.is_empty() && !is_suggested {
         let quoted: Vec<String> = suggestions.iter().map(|id| sanitized(id).into_owned()).collect();
         hints.push(format!("did you mean {}?", quoted.join(" or ")));
     }
@@ -64,6 +67,10 @@ fn write_causes(out: &mut dyn Write, error: &Error) -> io::Result<()> {
 fn write_details(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let details = status.get_error_details();
     for violation in details.bad_request().map_or(&[][..], |bad| &bad.field_violations) {
+        // With one violation only, the message of the status says it already.
+        if status.message().contains(&violation.description) {
+            continue;
+        }
         writeln!(out, "  {}: {}", sanitized(&violation.field), sanitized(&violation.description))?;
     }
     for violation in details.precondition_failure().map_or(&[][..], |failure| &failure.violations) {
@@ -93,12 +100,11 @@ fn status_hints(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let mut hints = Vec::new();
     if let Some(info) = details.error_info() {
-        hints.extend(info.metadata.get("hint").cloned());
-        let next = info.metadata.get("active_run_id").or_else(|| info.metadata.get("run_id"));
-        if let Some(run) =
-            next.filter(|_| info.reason == "RUN_ACTIVE" || info.reason == "ACTIVE_RUN")
-        {
-            hints.push(format!("watch the active run with: bmdemo-cli watch {run}"));
+        match info.metadata.get("active_run_id").or_else(|| info.metadata.get("run_id")) {
+            Some(run) if info.reason == "RUN_ACTIVE" => {
+                hints.push(format!("watch the active run with: bmdemo-cli watch {run}"));
+            }
+            Some(_) | None => hints.extend(info.metadata.get("hint").cloned()),
         }
     }
     for link in details.help().map_or(&[][..], |help| &help.links) {

@@ -32,7 +32,8 @@ pub(crate) fn write_history(
 
 fn what(look: Look, entry: &pb::HistoryEntry) -> String {
     let mut parts = Vec::new();
-    if !entry.step.is_empty() {
+    // Most messages name the step themselves.
+    if !entry.step.is_empty() && !entry.message.contains(&entry.step) {
         parts.push(sanitized(&entry.step).into_owned());
     }
     if !entry.from.is_empty() && !entry.to.is_empty() {

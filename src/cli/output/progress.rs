@@ -44,13 +44,17 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The lines that lead from the snapshot before to this one, in the order of the steps.
+    /// The lines that lead from the snapshot before to this one: first of the steps that were in progress, then of the
+    /// others, both in the order of the plan.
     pub(crate) fn advance(&mut self, run: &pb::Run) -> Vec<Line> {
         let mut lines = Vec::new();
+        let mut others = Vec::new();
         for (index, now) in run.steps.iter().enumerate() {
             let before = self.seen.get(index).cloned().unwrap_or_default();
-            step_lines(&before, now, &mut lines);
+            let was_running = rank(before.state) == 1;
+            step_lines(&before, now, if was_running { &mut lines } else { &mut others });
         }
+        lines.append(&mut others);
         self.seen.clone_from(&run.steps);
         lines
     }

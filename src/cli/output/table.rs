@@ -17,6 +17,33 @@ fn cell(text: &str) -> Cell {
     (sanitized(text).into_owned(), Meaning::Plain)
 }
 
+/// A terminal with fewer columns gets a table that does not fit record by record.
+const NARROW: usize = 72;
+
+/// Writes each row as a block: its first cell, then the others under it with their headers.
+fn write_cards(
+    out: &mut dyn Write,
+    look: Look,
+    headers: &[(&str, usize)],
+    rows: &[Vec<Cell>],
+) -> io::Result<()> {
+    let columns = headers.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+    for row in rows {
+        for (index, ((header, _), (text, meaning))) in headers.iter().zip(row).enumerate() {
+            let text = look.paint(*meaning, text);
+            match index {
+                0 => writeln!(out, "{}", look.paint(Meaning::Strong, &text))?,
+                _ => writeln!(
+                    out,
+                    "  {} {text}",
+                    look.paint(Meaning::Dim, &padded(header, columns))
+                )?,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes rows under their headers. `gap` spaces follow each column; the last is never padded.
 fn write_columns(
     out: &mut dyn Write,
@@ -31,6 +58,12 @@ fn write_columns(
         for (columns, (text, _)) in widths.iter_mut().zip(row) {
             *columns = (*columns).max(width(text));
         }
+    }
+    if look
+        .columns
+        .is_some_and(|columns| columns < NARROW && widths.iter().sum::<usize>() > columns)
+    {
+        return write_cards(out, look, headers, rows);
     }
     let heading: Vec<Cell> =
         headers.iter().map(|(name, _)| ((*name).to_owned(), Meaning::Strong)).collect();

@@ -395,3 +395,14 @@ fn details_of_the_server_become_lines_and_hints() {
     let text = rendered(|out| write_error(out, Look::default(), &error, &["machine-1".to_owned()]));
     crate::assert_golden!("error_details", text);
 }
+
+#[test]
+fn a_narrow_terminal_gets_one_record_after_the_other() {
+    let narrow = Look { columns: Some(40), ..Look::default() };
+    let text = rendered(|out| {
+        write_machines(out, narrow, &hybrid_example()[..2], true)?;
+        write_header(out, narrow, &run(pb::RunPhase::Running, Vec::new()))
+    });
+    assert!(text.lines().all(|line| line.chars().count() <= 50));
+    crate::assert_golden!("list_narrow", text);
+}

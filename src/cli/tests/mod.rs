@@ -1,5 +1,7 @@
 //! The client against a small server in the same process, over real gRPC.
 
+mod around;
+mod bulk;
 mod server;
 mod session;
 mod watching;

@@ -581,6 +581,9 @@ impl pb::run_service_server::RunService for Server {
         request: Request<pb::GetRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
         let id = request.into_inner().run_id;
+        if id.len() != 36 {
+            return Err(Status::invalid_argument("run_id: must be a UUID"));
+        }
         let found = self.world().runs.iter().find(|run| run.run_id == id).cloned();
         found
             .map(Response::new)

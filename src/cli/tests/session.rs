@@ -79,6 +79,7 @@ async fn errors_say_what_and_what_next() {
         "repave machne-1",
         "machine get machine-77",
         "watch 00000000-0000-7000-8000-000000000009",
+        "watch 99999999",
         "plan describe repave-jion",
         "repave machine-3",
         "machine set-phase machine-1 BROKEN",

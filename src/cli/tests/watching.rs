@@ -63,3 +63,34 @@ async fn ctrl_c_detaches_and_says_how_to_come_back() {
     assert_eq!(output.stderr, said);
     assert!(server.world().runs[0].finished_at.is_none());
 }
+
+#[tokio::test]
+async fn a_list_of_runs_goes_on_with_changes_and_doubles_none() {
+    let server = Server::start().await;
+    client("import 2").on(&server).run().await;
+    client("repave machine-1").on(&server).run().await;
+    server.world().break_watch_after = Some(4);
+    let watching = client("runs --watch -o jsonl").on(&server);
+    let (interrupt, stdout) = (watching.interrupt.clone(), watching.stdout.clone());
+    let work = async {
+        let run = client("repave machine-2").on(&server).run().await;
+        assert_eq!(run.code, 0);
+        let ended = |text: String| text.matches("RUN_PHASE_SUCCEEDED").count() == 2;
+        while !ended(stdout.text()) {
+            tokio::task::yield_now().await;
+        }
+        interrupt.cancel();
+    };
+    let (output, ()) = tokio::join!(watching.run(), work);
+    assert_eq!(output.code, 130);
+    let revision = |line: &str| {
+        let run: serde_json::Value = serde_json::from_str(line).unwrap();
+        (
+            run["runId"].as_str().unwrap().to_owned(),
+            run["revision"].as_str().unwrap_or("0").to_owned(),
+        )
+    };
+    let seen: Vec<_> = output.stdout.lines().map(revision).collect();
+    let unique: std::collections::BTreeSet<_> = seen.iter().collect();
+    assert_eq!(unique.len(), seen.len(), "{seen:?}");
+}

@@ -34,8 +34,8 @@ pub(in crate::executor) struct Called {
 pub(super) enum Outcome {
     /// An event of the step; the fence was confirmed on the way.
     Step(StepInput),
-    /// The fence could not be raised; nothing was sent.
-    NotFenced(StepInput),
+    /// The provider is missing, or the fence could not be raised; nothing was sent.
+    NotSent(StepInput),
     /// A newer epoch owns the machine at the provider.
     Fenced { current: Epoch },
 }
@@ -89,7 +89,7 @@ impl Actor {
                 ErrorClass::NeedsHuman,
                 format!("provider {:?} is not configured on this server", active.run.provider),
             );
-            let outcome = Outcome::Step(failed(place, error));
+            let outcome = Outcome::NotSent(failed(place, error));
             self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
             return;
         };
@@ -175,7 +175,7 @@ async fn perform(
     {
         return match error.kind {
             ProviderErrorKind::Fenced { current } => Outcome::Fenced { current },
-            ProviderErrorKind::Class(_) => Outcome::NotFenced(failed(place, error)),
+            ProviderErrorKind::Class(_) => Outcome::NotSent(failed(place, error)),
         };
     }
     let answered = match kind {

@@ -113,7 +113,7 @@ impl Actor {
                 draft.admit(facts);
             }
         });
-        let Some(draft) = decided else {
+        let Some(decision) = decided else {
             return Err(EngineError::Internal("a run without records".to_owned()));
         };
         let extra = Extra {
@@ -124,11 +124,13 @@ impl Actor {
             }),
         };
         if let Some(reply) = self.early_reply.take() {
-            drop(reply.send(Ok(Arc::new(draft.run.clone()))));
+            drop(reply.send(Ok(Arc::new(decision.draft.run.clone()))));
         }
-        if let Err(error) = self.carry_out(draft, extra).await {
-            self.active = None;
-            self.core.release_slot(id);
+        if let Err(error) = self.carry_out(decision, extra).await {
+            if self.doubt.is_none() {
+                self.active = None;
+                self.core.release_slot(id);
+            }
             return Err(error.into());
         }
         self.core.remember_plan(&registered);
@@ -203,11 +205,11 @@ impl Actor {
             *verdict.borrow_mut() = draft.operate(verb, &origin.actor, &origin.reason, facts);
         });
         verdict.into_inner()?;
-        let Some(draft) = decided else {
+        let Some(decision) = decided else {
             return Err(EngineError::NotFound { kind: "run", id: run_id.to_string() });
         };
         let request = request(origin, scope, &run_id.to_string(), self.now());
-        self.carry_out(draft, Extra { request, plan: None }).await?;
+        self.carry_out(decision, Extra { request, plan: None }).await?;
         self.last_run(run_id).await
     }
 
@@ -366,9 +368,10 @@ impl Actor {
             deleted: vec![(self.id.clone(), machine.revision)],
             ..Batch::default()
         };
-        self.core.commit(batch).await?;
+        let committed = self.core.commit(batch).await;
+        // Gone, or not as it was thought to be.
         self.machine = None;
-        Ok(())
+        committed.map(|_| ()).map_err(EngineError::from)
     }
 
     /// Changes the machine's record by itself, again if somebody else wrote first.
@@ -419,7 +422,13 @@ impl Actor {
                 Err(StoreError::RequestUsed(record)) => {
                     return self.core.machine_of_request(origin, &record).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // It may have been written; a run in progress notices by itself.
+                    if self.active.is_none() {
+                        self.machine = None;
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Err(EngineError::Exhausted {

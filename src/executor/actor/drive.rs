@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::{Called, Kind, Outcome};
+use super::doubt::Doubt;
 use super::logs::chunks;
 use super::timers::{Timer, Timers};
-use super::{Active, Actor, LogBuffer};
+use super::{Active, Actor, Decision, LogBuffer, Moment};
+use crate::clock::Timestamp;
 use crate::executor::decide::{Draft, Effect, Facts, StepInput};
 use crate::executor::error::EngineError;
 use crate::executor::limits::LOG_FLUSH_MS;
@@ -28,9 +30,14 @@ impl Actor {
     /// Decides about the active run and carries the decision out, until the store has taken it.
     pub(super) async fn drive(&mut self, decide: impl Fn(&mut Draft, Facts<'_>)) {
         loop {
-            let Some(draft) = self.decide(&decide) else { return };
-            match self.carry_out(draft, Extra::default()).await {
+            let Some(decision) = self.decide(&decide) else { return };
+            match self.carry_out(decision, Extra::default()).await {
                 Ok(()) => return,
+                Err(StoreError::Unknown(_)) => {
+                    if self.settle_doubt().await {
+                        return;
+                    }
+                }
                 Err(StoreError::Fenced { current, .. }) => return self.step_down(current),
                 Err(StoreError::Conflict { .. }) => {
                     if !self.reload().await {
@@ -43,18 +50,30 @@ impl Actor {
     }
 
     /// A decision about the active run; nothing is changed by it yet.
-    pub(super) fn decide(&self, decide: impl Fn(&mut Draft, Facts<'_>)) -> Option<Draft> {
+    pub(super) fn decide(&self, decide: impl Fn(&mut Draft, Facts<'_>)) -> Option<Decision> {
         let active = self.active.as_ref()?;
         let machine = self.machine.as_ref()?;
         let mut draft = Draft::new(active.run.clone(), Machine::clone(machine));
         let provider = active.provider.as_ref();
-        let facts = Self::facts(&self.core, (&active.plan, &active.params), provider);
+        let moment = self.moment();
+        let plan = (&*active.plan, &*active.params);
+        let facts = Self::facts(&self.core, moment.wall, plan, provider);
         decide(&mut draft, facts);
-        Some(draft)
+        Some(Decision { draft, moment })
     }
 
-    /// Commits a decision if it must be, then performs its effects.
-    pub(super) async fn carry_out(&mut self, draft: Draft, extra: Extra) -> Result<(), StoreError> {
+    fn moment(&self) -> Moment {
+        Moment { wall: self.core.clock.now(), monotonic: self.core.clock.monotonic() }
+    }
+
+    /// Commits a decision if it must be, then performs its effects. After [`StoreError::Unknown`] the decision is kept
+    /// in doubt.
+    pub(super) async fn carry_out(
+        &mut self,
+        decision: Decision,
+        extra: Extra,
+    ) -> Result<(), StoreError> {
+        let draft = &decision.draft;
         let waits = draft
             .run
             .steps
@@ -70,17 +89,17 @@ impl Actor {
             && extra.request.is_none()
             && draft.run_entries.iter().all(|e| e.kind == EntryKind::StepStarted);
         if !commit || skip_intent {
-            active.run = draft.run;
-            self.perform(&draft.effects);
+            active.run = decision.draft.run;
+            self.perform(&decision.draft.effects, decision.moment);
             return Ok(());
         }
         let held = machine.epoch;
         let logs = active.logs.clone();
         let lines = logs.take();
-        let mut run = draft.run;
+        let mut run = draft.run.clone();
         let log_chunks = chunks(&mut run, &lines, self.core.limits.step_log_bytes_max);
-        let mut machine_after = draft.machine;
-        let mut entries = draft.machine_entries;
+        let mut machine_after = draft.machine.clone();
+        let doubt = Doubt::new(&run, machine_after.epoch, &decision, lines);
         if draft.machine_changed {
             machine_after.updated_at = self.core.clock.now();
         }
@@ -90,12 +109,15 @@ impl Actor {
             at: self.core.clock.now(),
             holds: Some((self.id.clone(), held)),
             machines: if draft.machine_changed {
-                vec![MachineWrite { machine: machine_after, entries: std::mem::take(&mut entries) }]
+                vec![MachineWrite {
+                    machine: machine_after,
+                    entries: draft.machine_entries.clone(),
+                }]
             } else {
                 Vec::new()
             },
             deleted: Vec::new(),
-            runs: vec![RunWrite { run, delta, entries: draft.run_entries }],
+            runs: vec![RunWrite { run, delta, entries: draft.run_entries.clone() }],
             plan: extra.plan,
             request: extra.request,
             logs: log_chunks,
@@ -106,19 +128,23 @@ impl Actor {
                     committed.machines.into_iter().next(),
                     committed.runs.into_iter().next(),
                 );
-                self.perform(&draft.effects);
+                self.perform(&doubt.effects, doubt.moment);
                 self.finish_if_ended();
                 Ok(())
             }
+            Err(error @ StoreError::Unknown(_)) => {
+                self.doubt = Some(doubt);
+                Err(error)
+            }
             Err(error) => {
-                logs.put_back(lines);
+                logs.put_back(doubt.lines);
                 Err(error)
             }
         }
     }
 
     /// Takes over what the store made durable.
-    fn committed(&mut self, machine: Option<Arc<Machine>>, run: Option<Arc<Run>>) {
+    pub(super) fn committed(&mut self, machine: Option<Arc<Machine>>, run: Option<Arc<Run>>) {
         if let Some(machine) = machine {
             if self.machine.as_ref().is_some_and(|before| before.epoch != machine.epoch)
                 && let Some(active) = &mut self.active
@@ -149,14 +175,15 @@ impl Actor {
             | run::State::Canceled => {
                 self.core.release_slot(active.run.id);
             }
-            run::State::Running
-            | run::State::Pausing
-            | run::State::Canceling
-            | run::State::Unwinding { .. } => {}
+            // A held run that is ended is not made to wait, and counts while it lasts.
+            run::State::Canceling | run::State::Unwinding { .. } => {
+                self.core.restore_slot(active.run.id, machine);
+            }
+            run::State::Running | run::State::Pausing => {}
         }
     }
 
-    fn finish_if_ended(&mut self) {
+    pub(super) fn finish_if_ended(&mut self) {
         let ended = self.active.as_ref().is_some_and(|active| !active.run.state.is_active());
         if ended {
             self.forget_call();
@@ -165,7 +192,7 @@ impl Actor {
     }
 
     /// Performs effects whose decision is durable.
-    fn perform(&mut self, effects: &[Effect]) {
+    pub(super) fn perform(&mut self, effects: &[Effect], moment: Moment) {
         for effect in effects {
             match *effect {
                 Effect::Observe { step } => self.start_call(Kind::Observe, step),
@@ -173,16 +200,17 @@ impl Actor {
                 Effect::Verify { step } => self.start_call(Kind::Verify, step),
                 Effect::Stop { step } => self.stop_call(step),
                 Effect::Forget => self.forget_call(),
-                Effect::Wake { step, at } => self.arm(Timer::Wake { step }, at),
-                Effect::Deadline { step, at } => self.arm(Timer::Deadline { step, at }, at),
+                Effect::Wake { step, at } => self.arm(Timer::Wake { step }, at, moment),
+                Effect::Deadline { step, at } => self.arm(Timer::Deadline { step, at }, at, moment),
                 Effect::RaiseFence { epoch } => self.raise_fence(epoch),
             }
         }
     }
 
-    fn arm(&mut self, timer: Timer, at: crate::clock::Timestamp) {
+    /// Arms a timer for a wall-clock time that was computed at `moment`.
+    fn arm(&mut self, timer: Timer, at: Timestamp, moment: Moment) {
         if let Some(active) = &mut self.active {
-            active.timers.arm_at(&*self.core.clock, timer, at);
+            active.timers.arm(timer, moment.monotonic + at.since(moment.wall));
         }
     }
 
@@ -214,8 +242,8 @@ impl Actor {
                 active.fenced = true;
                 self.drive(|draft, facts| draft.step(&input, facts)).await;
             }
-            Outcome::NotFenced(input) => {
-                self.drive(|draft, facts| draft.step(&input, facts)).await;
+            Outcome::NotSent(input) => {
+                self.drive(|draft, facts| draft.not_sent(&input, facts)).await;
             }
             Outcome::Fenced { current } => self.fenced_out(current).await,
         }
@@ -317,12 +345,14 @@ impl Actor {
         let Some(active) = &mut self.active else { return };
         if !active.logs.is_empty() && !active.timers.flush_is_armed() {
             let clock = &*self.core.clock;
-            active.timers.arm_in(clock, Timer::FlushLogs, Duration::from_millis(LOG_FLUSH_MS));
+            let due = clock.monotonic() + Duration::from_millis(LOG_FLUSH_MS);
+            active.timers.arm(Timer::FlushLogs, due);
         }
     }
 
     async fn flush_logs(&mut self) {
         loop {
+            let moment = self.moment();
             let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
             if active.logs.is_empty() {
                 return;
@@ -331,6 +361,13 @@ impl Actor {
             let mut run = active.run.clone();
             let logs = chunks(&mut run, &lines, self.core.limits.step_log_bytes_max);
             let delta = RunDelta::between(Some(&*active.stored), &run);
+            let doubt = Doubt {
+                run: run.clone(),
+                epoch: machine.epoch,
+                effects: Vec::new(),
+                moment,
+                lines,
+            };
             let batch = Batch {
                 at: self.core.clock.now(),
                 holds: Some((self.id.clone(), machine.epoch)),
@@ -344,8 +381,14 @@ impl Actor {
                     self.committed(None, committed.runs.into_iter().next());
                     return;
                 }
+                Err(StoreError::Unknown(_)) => {
+                    self.doubt = Some(doubt);
+                    if self.settle_doubt().await {
+                        return;
+                    }
+                }
                 Err(error) => {
-                    buffer.put_back(lines);
+                    buffer.put_back(doubt.lines);
                     match error {
                         StoreError::Fenced { current, .. } => return self.step_down(current),
                         StoreError::Conflict { .. } => {

@@ -6,20 +6,23 @@
 
 mod call;
 mod commands;
+mod doubt;
 mod drive;
 mod logs;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use self::call::{CallInFlight, Called};
+use self::doubt::Doubt;
 use self::logs::LogBuffer;
 use self::timers::Timers;
 use super::core::Core;
-use super::decide::Facts;
+use super::decide::{Draft, Facts};
 use super::error::EngineError;
 use super::planted::Planted;
 use super::request::{MachineChanges, NewRun, Origin, Verb};
@@ -59,6 +62,20 @@ pub(super) enum Message {
     Barrier { done: oneshot::Sender<()> },
 }
 
+/// An instant on both clocks: a wall-clock time that was computed then means a span from then, however the wall clock
+/// jumps in between.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    wall: Timestamp,
+    monotonic: Duration,
+}
+
+/// What was decided, and when.
+struct Decision {
+    draft: Draft,
+    moment: Moment,
+}
+
 /// The run that an actor drives.
 struct Active {
     /// As the store has it.
@@ -84,6 +101,8 @@ pub(super) struct Actor {
     machine: Option<Arc<Machine>>,
     active: Option<Active>,
     next_serial: u64,
+    /// A commit that may or may not have happened; found out about before anything else is done.
+    doubt: Option<Doubt>,
     /// Only with a planted bug: the answer to give before anything is durable.
     early_reply: Option<Reply<Arc<Run>>>,
 }
@@ -105,6 +124,7 @@ impl Actor {
             machine: None,
             active: None,
             next_serial: 0,
+            doubt: None,
             early_reply: None,
         }
     }
@@ -113,6 +133,7 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let mut guard = PanicGuard { core: self.core.clone(), id: self.id.clone(), done: false };
         loop {
+            self.settle_doubt().await;
             if self.active.is_none() && self.stash.is_empty() && self.retire() {
                 guard.done = true;
                 return;
@@ -204,13 +225,14 @@ impl Actor {
     /// Facts for a decision about the active run.
     fn facts<'a>(
         core: &Core,
+        now: Timestamp,
         active: (&'a Plan, &'a BTreeMap<String, Value>),
         provider: Option<&Arc<dyn Provider>>,
     ) -> Facts<'a> {
         let counts = core.limits.destructive_on_simulated
             || provider.is_some_and(|provider| provider.is_real());
         Facts {
-            now: core.clock.now(),
+            now,
             random: core.random.next_u64(),
             plan: active.0,
             params: active.1,
@@ -227,7 +249,7 @@ impl Actor {
     /// Waits for a store that is away, refusing commands meanwhile and keeping everything else for later.
     async fn wait_for_store(&mut self, error: &StoreError) {
         tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
-        let nap = self.core.clock.sleep(std::time::Duration::from_millis(STORE_RETRY_MS));
+        let nap = self.core.clock.sleep(Duration::from_millis(STORE_RETRY_MS));
         tokio::pin!(nap);
         loop {
             tokio::select! {

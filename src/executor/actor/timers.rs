@@ -32,20 +32,8 @@ impl Timer {
 pub(super) struct Timers(Vec<(Duration, Timer)>);
 
 impl Timers {
-    /// Arms a timer for a wall-clock instant. What is awaited is the time from now till then, so that a later jump of
-    /// the wall clock moves nothing.
-    pub(super) fn arm_at(&mut self, clock: &dyn Clock, timer: Timer, at: Timestamp) {
-        let due = clock.monotonic() + at.since(clock.now());
-        self.arm(timer, due);
-    }
-
-    /// Arms a timer that is due after some time.
-    pub(super) fn arm_in(&mut self, clock: &dyn Clock, timer: Timer, after: Duration) {
-        let due = clock.monotonic() + after;
-        self.arm(timer, due);
-    }
-
-    fn arm(&mut self, timer: Timer, due: Duration) {
+    /// Arms a timer that is due at `due` on the monotonic clock, in the place of one of its kind.
+    pub(super) fn arm(&mut self, timer: Timer, due: Duration) {
         self.0.retain(|(_, armed)| !armed.is_replaced_by(&timer));
         self.0.push((due, timer));
     }

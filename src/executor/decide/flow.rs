@@ -1,6 +1,6 @@
 //! How a run goes from step to step, and how it ends.
 
-use super::step::{StepInput, action};
+use super::step::{StepInput, action, timeout_ms};
 use super::{Draft, Effect, Facts};
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
@@ -23,12 +23,11 @@ pub enum Admission {
 impl Draft {
     /// Gives the run its slot: it starts, or goes on where it was held.
     pub fn admit(&mut self, facts: Facts<'_>) -> Admission {
-        let before = self.run.state;
         if self.run_event(run::Event::Admit, facts).is_err() {
             return Admission::NotWaiting;
         }
         self.run.queued_at = None;
-        let entry = if before == run::State::Pending {
+        let entry = if self.run.started_at.is_none() {
             self.run.started_at = Some(facts.now);
             Entry::new(EntryKind::RunStarted, Actor::engine()).message("run started")
         } else {
@@ -55,6 +54,7 @@ impl Draft {
     /// Asks again for the timers of the step in progress.
     pub(super) fn rearm(&mut self, facts: Facts<'_>) {
         let Some(place) = self.in_progress() else { return };
+        self.bound_waits(place, facts);
         let record = &self.run.steps[place];
         match record.state {
             State::Polling { until, .. } | State::BackingOff { until, .. } => {
@@ -72,6 +72,26 @@ impl Draft {
         }
         if let Some(at) = self.run.steps[place].deadline_at {
             self.effects.push(Effect::Deadline { step: place, at });
+        }
+    }
+
+    /// Bounds what a step waits for: the wall clock may have been set back since its instants were stored. What lies
+    /// further ahead than it can have been meant is due now; a deadline starts anew.
+    fn bound_waits(&mut self, place: usize, facts: Facts<'_>) {
+        let record = &self.run.steps[place];
+        let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
+        let timeout_at = facts.now.plus_ms(timeout_ms(facts.plan, record, place));
+        let record = &mut self.run.steps[place];
+        if let Some(deadline_at) = &mut record.deadline_at {
+            *deadline_at = timeout_at.min(*deadline_at);
+        }
+        let (until, latest) = match &mut record.state {
+            State::Polling { until, .. } => (until, timeout_at),
+            State::BackingOff { until, .. } => (until, facts.now.plus_ms(rules.backoff.ms_max)),
+            _ => return,
+        };
+        if *until > latest {
+            *until = facts.now;
         }
     }
 
@@ -147,6 +167,11 @@ impl Draft {
     pub(super) fn safe_point(&mut self, facts: Facts<'_>) {
         match self.run.state {
             run::State::Pausing => {
+                let in_flight =
+                    self.in_progress().is_some_and(|place| self.run.steps[place].state.is_open());
+                if in_flight {
+                    return;
+                }
                 if self.run_event(run::Event::SafePoint, facts).is_ok() {
                     let message = "paused by an operator".to_owned();
                     self.held(HoldReason::Paused, message, Actor::engine(), facts);
@@ -332,7 +357,10 @@ impl Draft {
         let message =
             self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
         if self.machine.blocked_by().is_none() {
-            let text = format!("{} failed: {message}", self.run.plan_id);
+            let mut text = format!("{} failed: {message}", self.run.plan_id);
+            if let Some(left) = self.not_undone() {
+                text += &format!("; and {left} did not succeed");
+            }
             let condition = self.observed(facts.now, true, REASON_RUN_FAILED, text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }
@@ -345,18 +373,35 @@ impl Draft {
         let destroyed = (0..self.run.steps.len()).find(|&place| {
             self.run.steps[place].attempt > 0 && self.is_destructive(facts.plan, place)
         });
-        if let Some(place) = destroyed
-            && self.machine.blocked_by().is_none()
-        {
-            let text = format!(
-                "{} was canceled after its destructive step {} had started",
-                self.run.plan_id, self.run.steps[place].name
-            );
+        let mut why = Vec::new();
+        if let Some(place) = destroyed {
+            let name = &self.run.steps[place].name;
+            why.push(format!("after its destructive step {name} had started"));
+        }
+        if let Some(left) = self.not_undone() {
+            why.push(format!("but {left} did not succeed"));
+        }
+        if !why.is_empty() && self.machine.blocked_by().is_none() {
+            let text = format!("{} was canceled {}", self.run.plan_id, why.join(", "));
             let condition = self.observed(facts.now, true, REASON_RUN_CANCELED, text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }
         self.run.current_step = None;
         self.release(EntryKind::RunCanceled, "run canceled".to_owned(), Actor::engine(), facts);
+    }
+
+    /// Compensations that did not succeed: something is left behind that the plan says must not be.
+    fn not_undone(&self) -> Option<String> {
+        let left: Vec<_> = self
+            .run
+            .steps
+            .iter()
+            .filter(|step| {
+                step.compensates.is_some() && matches!(step.state, State::Failed | State::Canceled)
+            })
+            .map(|step| step.name.as_str())
+            .collect();
+        (!left.is_empty()).then(|| left.join(", "))
     }
 
     /// Ends a run that was canceled before it had a slot.
@@ -461,6 +506,7 @@ impl Draft {
 
     fn recover_step(&mut self, facts: Facts<'_>) {
         let Some(place) = self.in_progress() else { return };
+        self.bound_waits(place, facts);
         let settled_before = self.run.steps[place].state;
         self.step(&StepInput::bare(place, Event::Recovered), facts);
         let record = &self.run.steps[place];

@@ -80,7 +80,7 @@ pub(in crate::executor) fn action<'a>(
 }
 
 /// Timeout of one attempt, in milliseconds.
-fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 {
+pub(super) fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 {
     match record.compensates {
         None => plan.steps.get(place).map_or(0, |step| step.timeout_ms),
         Some(_) => action(plan, record, place).map_or(0, |action| action.spec().timeout_ms),
@@ -121,6 +121,23 @@ impl Draft {
         self.record(place, before, input, facts);
         self.translate(place, &effects, facts);
         self.follow(place, before, input, facts);
+    }
+
+    /// A call of a step could not be sent. Where the attempt has been sent before, that says nothing about it: it is no
+    /// failure of the operation, whose outcome stays unknown.
+    pub fn not_sent(&mut self, input: &StepInput, facts: Facts<'_>) {
+        let fresh = self.run.steps.get(input.place).is_some_and(|step| {
+            matches!(step.state, State::Observing { basis: step::Basis::Fresh, .. })
+        });
+        let for_good = matches!(
+            input.event,
+            Event::CallFailed(ErrorClass::Permanent | ErrorClass::NeedsHuman)
+        );
+        let mut input = input.clone();
+        if for_good && !fresh {
+            input.event = Event::CallFailed(ErrorClass::OutcomeUnknown);
+        }
+        self.step(&input, facts);
     }
 
     /// Keeps what came with the event in the step's record.
@@ -225,7 +242,7 @@ impl Draft {
                 }
             }
             State::BackingOff { until, basis: step::Basis::Fresh, .. } => {
-                self.retrying(place, before, until, input);
+                self.retrying(place, until, input);
                 self.safe_point(facts);
             }
             State::Unknown { .. } => self.hold_unknown(place, facts),
@@ -240,22 +257,20 @@ impl Draft {
         }
     }
 
-    fn retrying(&mut self, place: usize, before: State, until: Timestamp, input: &StepInput) {
+    fn retrying(&mut self, place: usize, until: Timestamp, input: &StepInput) {
         let record = &mut self.run.steps[place];
         if record.message.is_empty() || input.event == Event::TimedOut {
             record.message = why(input.event).to_owned();
         }
         record.deadline_at = None;
-        let kind = if matches!(before, State::Unknown { .. }) {
-            EntryKind::StepResolved
-        } else {
-            EntryKind::StepRetrying
-        };
         let message = format!(
             "step {} attempt {} failed: {}; next attempt at {until}",
             record.name, record.attempt, record.message
         );
-        let entry = self.step_entry(kind, place).reason(class_name(input.event)).message(message);
+        let entry = self
+            .step_entry(EntryKind::StepRetrying, place)
+            .reason(class_name(input.event))
+            .message(message);
         self.note(entry);
         self.effects.push(Effect::Forget);
     }
@@ -299,7 +314,6 @@ impl Draft {
     fn settled(&mut self, place: usize, before: State, input: &StepInput, facts: Facts<'_>) {
         let record = &mut self.run.steps[place];
         let name = record.name.clone();
-        let resolved = matches!(before, State::Unknown { .. });
         let (kind, message) = match record.state {
             State::Succeeded => {
                 if record.message.is_empty() || input.answer.message.is_empty() {
@@ -316,14 +330,16 @@ impl Draft {
                 (EntryKind::StepFailed, format!("step {name} failed: {}", record.message))
             }
         };
-        let kind = if resolved && record.state != State::Canceled {
-            EntryKind::StepResolved
-        } else {
-            kind
-        };
-        let entry = self.step_entry(kind, place).reason(class_name(input.event)).message(message);
-        self.note(entry);
-        self.effects.push(Effect::Forget);
+        // What an operator skipped was noted in the operator's name.
+        if input.event != Event::Skip {
+            let entry =
+                self.step_entry(kind, place).reason(class_name(input.event)).message(message);
+            self.note(entry);
+        }
+        // The call in flight, if there is one, belongs to another step while this one waits for its turn.
+        if before != State::Waiting {
+            self.effects.push(Effect::Forget);
+        }
         if self.run.steps[place].state == State::Succeeded {
             self.learn(place, facts);
         }

@@ -7,16 +7,20 @@ use std::time::Duration;
 use tokio_stream::StreamExt as _;
 
 use crate::clock::{Clock, SeededRandom, Timestamp, TokioClock};
-use crate::executor::request::{NewMachine, NewRun, Origin};
+use crate::executor::request::{MachineChanges, NewMachine, NewRun, Verb};
 use crate::executor::watch::{Start, WatchItem};
-use crate::executor::{Engine, EngineConfig, EngineError, Limits};
+use crate::executor::{Engine, EngineConfig, EngineError, Limits, Refusal};
 use crate::ids::{MachineId, RunId};
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::step::State;
 use crate::model::filter::{Filter, Subject};
-use crate::model::{Actor, Machine, MachineSpec, Run};
-use crate::plan::Registry;
-use crate::provider::fake::{FakeOptions, FakeProvider, Script, Timing, World};
-use crate::store::Store;
+use crate::model::machine::Condition;
+use crate::model::{ConditionKind, Entry, Machine, MachineSpec, Run};
+use crate::plan::{Registry, Step};
+use crate::provider::Provider;
+use crate::provider::fake::{self, FakeOptions, FakeProvider, LedgerEntry, Script, Timing, World};
 use crate::store::memory::MemoryStore;
+use crate::store::{self, Store};
 
 /// 2026-01-01T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_767_225_600_000);
@@ -28,19 +32,39 @@ pub(super) struct Harness {
     pub(super) script: String,
     pub(super) timing: Timing,
     pub(super) limits: Limits,
+    /// Whether the next engine has the fake provider.
+    pub(super) has_provider: bool,
+    /// Plans of the next engine.
+    pub(super) plans: fn() -> Registry,
     pub(super) engine: Engine,
     seed: u64,
 }
 
-pub(super) fn origin() -> Origin {
-    Origin {
-        request_id: String::new(),
-        body_digest: String::new(),
-        actor: Actor::operator("tester"),
-        reason: "a test".to_owned(),
-        expected: None,
+/// The built-in plans.
+pub(super) const PLANS: [&str; 5] =
+    ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
+
+/// Steps of a built-in plan.
+pub(super) fn steps_of(plan: &str) -> Vec<Step> {
+    Registry::built_in().get(plan).unwrap().plan.steps.to_vec()
+}
+
+/// Every step of every built-in plan: plan, place, step.
+pub(super) fn every_step() -> impl Iterator<Item = (&'static str, usize, Step)> {
+    PLANS.into_iter().flat_map(|plan| {
+        steps_of(plan).into_iter().enumerate().map(move |(place, step)| (plan, place, step))
+    })
+}
+
+/// What the engine refused, and why.
+pub(super) fn refusal<T: std::fmt::Debug>(answer: Result<T, EngineError>) -> (Refusal, String) {
+    match answer {
+        Err(EngineError::Refused { refusal, message, .. }) => (refusal, message),
+        other => panic!("not refused: {other:?}"),
     }
 }
+
+pub(super) use crate::testing::origin;
 
 pub(super) fn machine_id(number: usize) -> MachineId {
     MachineId::parse(&format!("machine-{number}")).unwrap()
@@ -65,14 +89,43 @@ impl Harness {
         let clock = Arc::new(TokioClock::new(START));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let world = World::in_memory();
-        let engine =
-            boot(&clock, &store, &world, script, timing, &limits, 1).await.expect("it starts");
-        Self { clock, store, world, script: script.to_owned(), timing, limits, engine, seed: 1 }
+        let plans = Registry::built_in;
+        let script = script.to_owned();
+        let engine = boot(&clock, &store, &world, &script, timing, &limits, plans, true, 1).await;
+        let has_provider = true;
+        Self { clock, store, world, script, timing, limits, has_provider, plans, engine, seed: 1 }
+    }
+
+    /// An engine with `machine-1`, in a phase that `plan` allows, and a run of it.
+    pub(super) async fn running(script: &str, plan: &str) -> (Self, RunId) {
+        let harness = Self::new(script).await;
+        harness.register(1).await;
+        let run = harness.start_where_allowed(plan).await;
+        (harness, run)
+    }
+
+    /// The same, with the step at `place` being worked on by the provider.
+    pub(super) async fn at_step(script: &str, plan: &str, place: usize) -> (Self, RunId) {
+        let (harness, run) = Self::running(script, plan).await;
+        harness.polling(run, place).await;
+        (harness, run)
+    }
+
+    pub(super) async fn start_where_allowed(&self, plan: &str) -> RunId {
+        if plan == "plan/upgrade" {
+            self.set_phase(1, Phase::Ready).await.unwrap();
+        }
+        self.start(1, plan).await.unwrap().id
     }
 
     /// Ends the engine as a crash would and starts another on the same store and world.
     pub(super) async fn crash(&mut self) {
         self.engine.kill();
+        self.restart().await;
+    }
+
+    /// Starts another engine on the same store and world.
+    pub(super) async fn restart(&mut self) {
         self.seed += 1;
         self.engine = boot(
             &self.clock,
@@ -81,10 +134,57 @@ impl Harness {
             &self.script,
             self.timing,
             &self.limits,
+            self.plans,
+            self.has_provider,
             self.seed,
         )
-        .await
-        .expect("it starts again");
+        .await;
+    }
+
+    pub(super) async fn set_phase(
+        &self,
+        machine: usize,
+        phase: Phase,
+    ) -> Result<Arc<Machine>, EngineError> {
+        let changes = MachineChanges { phase: Some(phase), ..MachineChanges::default() };
+        self.engine.update_machine(&origin(), &machine_id(machine), changes).await
+    }
+
+    pub(super) async fn operate(&self, run: RunId, verb: Verb) -> Result<Arc<Run>, EngineError> {
+        self.engine.operate(&origin(), run, verb).await
+    }
+
+    /// Waits until the provider works on the step at `place`.
+    pub(super) async fn polling(&self, run: RunId, place: usize) -> Arc<Run> {
+        let polling = |run: &Run| matches!(run.steps[place].state, State::Polling { .. });
+        self.until(run, polling).await
+    }
+
+    /// Lets virtual time pass.
+    pub(super) async fn pass(&self, ms: u64) {
+        self.clock.sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// History of a run, oldest first.
+    pub(super) async fn history(&self, run: RunId) -> Vec<Entry> {
+        let rows = self.store.history(store::Subject::Run(run), None, 10_000).await.unwrap();
+        rows.into_iter().map(|row| row.entry).collect()
+    }
+
+    pub(super) async fn intervention(&self) -> Option<Condition> {
+        self.machine(1).await.conditions.get(ConditionKind::NeedsIntervention).cloned()
+    }
+
+    /// What the world saw, after it was asked whether a promise was broken.
+    pub(super) fn ledger(&self) -> Vec<LedgerEntry> {
+        let ledger = self.world.ledger();
+        assert_eq!(fake::violations(&ledger), Vec::<String>::new());
+        ledger
+    }
+
+    /// No destructive step took effect twice, and no operation broke a promise.
+    pub(super) fn nothing_was_repeated(&self) {
+        assert_eq!(fake::repeated_steps(&self.ledger()), Vec::<String>::new());
     }
 
     pub(super) async fn register(&self, count: usize) {
@@ -138,6 +238,7 @@ impl Harness {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the harness's own fields, in one place")]
 async fn boot(
     clock: &Arc<TokioClock>,
     store: &Arc<dyn Store>,
@@ -145,8 +246,10 @@ async fn boot(
     script: &str,
     timing: Timing,
     limits: &Limits,
+    plans: fn() -> Registry,
+    has_provider: bool,
     seed: u64,
-) -> Result<Engine, EngineError> {
+) -> Engine {
     let options = FakeOptions {
         timing,
         seed: 7,
@@ -154,14 +257,15 @@ async fn boot(
         world: world.clone(),
         ..FakeOptions::default()
     };
-    Engine::start(EngineConfig {
+    let provider: Arc<dyn Provider> = Arc::new(FakeProvider::new(options, clock.clone()));
+    let config = EngineConfig {
         store: store.clone(),
-        providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
-        plans: Registry::built_in(),
+        providers: if has_provider { vec![provider] } else { Vec::new() },
+        plans: plans(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
         limits: limits.clone(),
         planted: None,
-    })
-    .await
+    };
+    Engine::start(config).await.expect("it starts")
 }

@@ -77,32 +77,11 @@ fn write(machine: Machine) -> MachineWrite {
 }
 
 fn run(number: u64, machine: &str) -> Run {
+    let id = RunId::new(NOW, [number, 0]);
     Run {
-        id: RunId::new(NOW, [number, 0]),
-        machine_id: MachineId::parse(machine).unwrap(),
-        provider: "fake".to_owned(),
-        request_id: String::new(),
         run_type: RunType::Reboot,
         plan_id: "plan/reboot".to_owned(),
-        plan_digest: String::new(),
-        parameters: BTreeMap::new(),
-        state: RunState::Pending,
-        steps: Vec::new(),
-        current_step: None,
-        error: None,
-        hold: None,
-        cancel_requested_at: None,
-        queued_at: None,
-        retry_of: None,
-        requested_by: Actor::operator("ann"),
-        reason: String::new(),
-        forced: false,
-        created_at: NOW,
-        started_at: None,
-        finished_at: None,
-        log_chunks: 0,
-        ordinal: 0,
-        revision: Revision(0),
+        ..crate::testing::run(id, MachineId::parse(machine).unwrap(), NOW)
     }
 }
 

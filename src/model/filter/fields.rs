@@ -225,3 +225,14 @@ fn edits(a: &[char], b: &[char]) -> usize {
     }
     row[b.len()]
 }
+
+/// Every plain name and alias with what its values look like: for the test of the documentation.
+#[cfg(test)]
+pub(super) fn documented(subject: Subject) -> Vec<(&'static str, Kind)> {
+    rows(subject)
+        .iter()
+        .flat_map(|(field, name, aliases)| {
+            std::iter::once(name).chain(*aliases).map(|name| (*name, field.kind()))
+        })
+        .collect()
+}

@@ -380,3 +380,25 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn every_field_and_value_is_documented() {
+    let text = include_str!("../../../docs/filters.md");
+    let (machines, runs) = text.split_once("## Fields of runs").unwrap();
+    for (subject, text) in [(Subject::Machine, machines), (Subject::Run, runs)] {
+        for (name, kind) in fields::documented(subject) {
+            let row = text
+                .lines()
+                .find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+            let row =
+                row.unwrap_or_else(|| panic!("{name} of {subject:?} is not in docs/filters.md"));
+            if let fields::Kind::Name { names, .. } = kind
+                && !row.contains("as phase")
+            {
+                for name in names {
+                    assert!(row.contains(name), "{name} is not in: {row}");
+                }
+            }
+        }
+    }
+}

@@ -216,10 +216,12 @@ fn check_changes(
     Ok(())
 }
 
-/// Copies the database at `from`, as it is at one revision, to the new file `to`, and makes it durable.
+/// Copies the database at `from`, as it is at one revision, to the new file `to`, and makes it durable. A server may be
+/// using the database meanwhile. Blocks the calling thread.
 ///
 /// # Errors
-/// [`OpenError`] if `from` is no store, or `to` exists or cannot be written.
+/// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
+/// begun is removed.
 pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
     let io = |action| move |source| OpenError::Io { action, path: to.to_owned(), source };
     let mut options = OpenOptions::new();
@@ -244,14 +246,9 @@ fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
     let mut target = Connection::open(to).map_err(|error| sqlite(to, error))?;
     let backup = Backup::new(&source, &mut target).map_err(|error| sqlite(to, error))?;
     // All pages in one step: the reader's snapshot is one revision, and the writer is not held up by it.
-    match backup.step(-1).map_err(|error| sqlite(to, error))? {
-        StepResult::Done => Ok(()),
-        _ => Err(sqlite(
-            to,
-            rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                None,
-            ),
-        )),
+    if backup.step(-1).map_err(|error| sqlite(to, error))? == StepResult::Done {
+        return Ok(());
     }
+    let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    Err(sqlite(to, rusqlite::Error::SqliteFailure(busy, None)))
 }

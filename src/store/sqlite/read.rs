@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::{corrupt, failed, int, place, place_after, revision_of, uint};
@@ -191,10 +190,8 @@ pub(super) fn history(
     let each = |row: &Row<'_>| {
         let revision = revision_of(row.get(0).map_err(failed)?);
         let machine_id = machine_id(text(row, 2)?)?;
-        let run_id = match row.get_ref(3).map_err(failed)? {
-            ValueRef::Null => None,
-            _ => Some(run_id(text(row, 3)?)?),
-        };
+        let run = row.get::<_, Option<String>>(3).map_err(failed)?;
+        let run_id = run.as_deref().map(run_id).transpose()?;
         let at = Timestamp(number(row, 1)?);
         let first_entry: u32 = row.get(4).map_err(failed)?;
         for (index, entry) in (first_entry..).zip(entries(text(row, 5)?, revision)?) {

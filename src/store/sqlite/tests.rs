@@ -1,1 +1,401 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
 
+use rusqlite::types::ValueRef;
+
+use super::*;
+use crate::model::{Actor, Entry, EntryKind, RunDelta};
+use crate::store::{MachineWrite, RunWrite, samples};
+
+fn open(dir: &Path) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(dir, SqliteOptions::default())
+}
+
+fn with_machine(number: u64) -> Batch {
+    let entries = vec![Entry::new(EntryKind::MachineRegistered, Actor::operator("someone"))];
+    let machine = samples::machine(number);
+    Batch { machines: vec![MachineWrite { machine, entries }], ..Batch::default() }
+}
+
+async fn register(store: &SqliteStore, number: u64) -> Result<Committed, StoreError> {
+    store.commit(with_machine(number)).await
+}
+
+/// A machine with an active run, of which one step has been done.
+async fn populate(store: &SqliteStore) {
+    let run = samples::run(1, &samples::machine(1).id);
+    let mut batch = with_machine(1);
+    batch.machines[0].machine.active_run = Some(run.id);
+    let delta = RunDelta::between(None, &run);
+    let entries = vec![Entry::new(EntryKind::RunCreated, Actor::engine())];
+    batch.runs = vec![RunWrite { run, delta, entries }];
+    let before = store.commit(batch).await.unwrap().runs[0].clone();
+    let mut after = (*before).clone();
+    after.state = crate::lifecycle::run::State::Running;
+    after.current_step = Some(1);
+    let delta = RunDelta::between(Some(&before), &after);
+    let entries = vec![Entry::new(EntryKind::StepSucceeded, Actor::engine()).step("set-netboot")];
+    let runs = vec![RunWrite { run: after, delta, entries }];
+    store.commit(Batch { runs, ..Batch::default() }).await.unwrap();
+}
+
+async fn machine_ids(store: &SqliteStore) -> Vec<String> {
+    let query = Query { limit: 10_000, ..Query::default() };
+    store.machines(query).await.unwrap().items.iter().map(|one| one.id.to_string()).collect()
+}
+
+fn edit(dir: &Path, sql: &str) {
+    let conn = Connection::open(dir.join(DATABASE_FILE)).unwrap();
+    conn.execute_batch(sql).unwrap();
+}
+
+fn hook(fault: impl Fn() -> Option<Fault> + Send + Sync + 'static) -> SqliteOptions {
+    SqliteOptions { fault: Some(Arc::new(fault)), ..SqliteOptions::default() }
+}
+
+#[tokio::test]
+async fn a_new_directory_is_for_its_owner_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state/bmdemo");
+    let store = open(&dir).unwrap();
+    register(&store, 1).await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).unwrap();
+    let refused = open(dir.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+    let expected =
+        format!("data directory {} is in use by another live server", dir.path().display());
+    assert_eq!(refused.to_string(), expected);
+    drop(first);
+    open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(&open(dir.path()).unwrap()).await;
+    edit(dir.path(), "PRAGMA user_version = 99; DROP VIEW history;");
+    let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
+    let refused = open(dir.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("schema version 99, newer than 1"), "{refused}");
+    assert_eq!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap(), before);
+}
+
+#[test]
+fn another_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    edit(dir.path(), "CREATE TABLE precious (x); INSERT INTO precious VALUES (1);");
+    let refused = open(dir.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn damaged_files_are_reported_when_opened() {
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil); 6] = [
+        ("missing", |path| std::fs::remove_file(path).unwrap()),
+        ("empty", |path| std::fs::write(path, "").unwrap()),
+        ("not a database", |path| std::fs::write(path, "x".repeat(9999)).unwrap()),
+        ("cut", |path| {
+            let bytes = std::fs::read(path).unwrap();
+            std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("cut by a byte", |path| {
+            let bytes = std::fs::read(path).unwrap();
+            std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        }),
+        ("overwritten", |path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            let from = bytes.len() - 6 * 4096;
+            bytes[from..from + 4096].fill(0x5a);
+            std::fs::write(path, bytes).unwrap();
+        }),
+    ];
+    for (how, spoil) in spoil {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).unwrap();
+        populate(&store).await;
+        for number in 2..200 {
+            register(&store, number).await.unwrap();
+        }
+        drop(store);
+        spoil(&dir.path().join(DATABASE_FILE));
+        let refused = open(dir.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Corrupt { .. }), "{how}: {refused:?}");
+        assert!(refused.to_string().contains("restore it from a backup"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_an_error_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(&open(dir.path()).unwrap()).await;
+    edit(dir.path(), r#"UPDATE runs SET body = replace(body, '"st":"running"', '"st":"dancing"')"#);
+    let store = open(dir.path()).unwrap();
+    let read = store.run(samples::run_id(1)).await.unwrap_err();
+    let StoreError::Corrupt { kind: "run", message, .. } = read else { panic!("{read:?}") };
+    assert_eq!(message, r#"unknown state of a run "dancing""#);
+    assert!(store.runs(Query { limit: 9, ..Query::default() }).await.is_err());
+    let report = check(dir.path()).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.contains("dancing")), "{report:?}");
+    assert_eq!(report.runs, 1);
+}
+
+#[tokio::test]
+async fn the_check_finds_what_does_not_fit_together() {
+    let check_after = async |sql: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        populate(&open(dir.path()).unwrap()).await;
+        edit(dir.path(), sql);
+        check(dir.path()).unwrap().problems.join("\n")
+    };
+    assert_eq!(check_after("").await, "");
+    let id = samples::run_id(1);
+    for (sql, expected) in [
+        ("DELETE FROM machines", format!("run {id}: active on machine-1, which is gone")),
+        (
+            "UPDATE machines SET phase = 'READY'",
+            "machine machine-1: its columns and its record differ".to_owned(),
+        ),
+        (
+            "UPDATE runs SET active = 0",
+            format!("machine machine-1: names run {id}, active is none"),
+        ),
+        (
+            "DELETE FROM changes WHERE place = (SELECT max(place) FROM changes)",
+            format!("run {id}: its history does not lead to it"),
+        ),
+        ("UPDATE meta SET revision = 1", "changes are newer than the store".to_owned()),
+        ("DELETE FROM runs", "2 changes or log chunks belong to no run".to_owned()),
+        ("UPDATE changes SET entries = 'x'", "entries of revision".to_owned()),
+        ("DELETE FROM meta", "no rows".to_owned()),
+    ] {
+        let problems = check_after(sql).await;
+        assert!(problems.contains(&expected), "{sql}: {problems}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    populate(&store).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join(DATABASE_FILE);
+    store.backup(&copy).unwrap();
+    register(&store, 2).await.unwrap();
+    let refused = store.backup(&copy).unwrap_err();
+    assert!(matches!(refused, OpenError::Io { action: "create", .. }), "{refused:?}");
+    assert!(check(&copy).unwrap().is_ok());
+
+    let restored = open(elsewhere.path()).unwrap();
+    assert_eq!(machine_ids(&restored).await, ["machine-1"]);
+    let run = samples::run_id(1);
+    assert_eq!(restored.run(run).await.unwrap(), store.run(run).await.unwrap());
+    assert_eq!(restored.revisions().await.unwrap().0, Revision(2));
+    assert_eq!(register(&restored, 7).await.unwrap().revision, Revision(3));
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_writes_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages_max = |pages| SqliteOptions { pages_max: Some(pages), ..SqliteOptions::default() };
+    let store = SqliteStore::open(dir.path(), pages_max(60)).unwrap();
+    let mut stored = 0;
+    let error = loop {
+        match register(&store, stored).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Full(_)) && stored > 10, "{error:?} after {stored}");
+    assert!(matches!(register(&store, stored).await, Err(StoreError::Full(_))));
+    assert_eq!(machine_ids(&store).await.len() as u64, stored, "reads go on");
+    assert_eq!(store.revisions().await.unwrap().0, Revision(stored));
+    // Space returns while the store is open.
+    store
+        .call(|writer| writer.conn.pragma_update(None, "max_page_count", 10_000).map_err(failed))
+        .await
+        .unwrap();
+    assert_eq!(register(&store, stored).await.unwrap().revision, Revision(stored + 1));
+    drop(store);
+    assert!(check(dir.path()).unwrap().is_ok());
+    assert_eq!(machine_ids(&open(dir.path()).unwrap()).await.len() as u64, stored + 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_at_commit_writes_nothing_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = full.clone();
+    let options = hook(move || is_full.load(Relaxed).then_some(Fault::Full));
+    let store = SqliteStore::open(dir.path(), options).unwrap();
+    register(&store, 1).await.unwrap();
+    full.store(true, Relaxed);
+    for _ in 0..3 {
+        assert!(matches!(register(&store, 2).await, Err(StoreError::Full(_))));
+    }
+    assert_eq!(machine_ids(&store).await, ["machine-1"]);
+    full.store(false, Relaxed);
+    assert_eq!(register(&store, 2).await.unwrap().revision, Revision(2));
+}
+
+/// Whether or not the write was durable in fact: nobody is told that it is, and nothing is written after it.
+#[tokio::test]
+async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
+    for (fault, kept) in [(Fault::SyncLost, false), (Fault::SyncKept, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let commits = AtomicBool::new(true);
+        let options = hook(move || (!commits.swap(false, Relaxed)).then_some(fault));
+        let store = SqliteStore::open(dir.path(), options).unwrap();
+        let told = Arc::new(Told::default());
+        store.listen(told.clone());
+        register(&store, 1).await.unwrap();
+        assert!(matches!(register(&store, 2).await, Err(StoreError::Unknown(_))));
+        assert!(store.is_broken());
+        for number in 3..6 {
+            let refused = register(&store, number).await;
+            assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        }
+        assert!(store.machine(&samples::machine(1).id).await.unwrap().is_some(), "reads go on");
+        assert_eq!(*told.0.lock().unwrap(), [Revision(1)]);
+        drop(store);
+        let store = open(dir.path()).unwrap();
+        assert_eq!(machine_ids(&store).await.len(), if kept { 2 } else { 1 });
+        let next = register(&store, 9).await.unwrap();
+        assert_eq!(next.revision, Revision(if kept { 3 } else { 2 }));
+        assert!(check(dir.path()).unwrap().is_ok());
+    }
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<Revision>>);
+
+impl Listener for Told {
+    fn committed(&self, revision: Revision, _: &[Change], _: &[Arc<LogChunk>]) {
+        self.0.lock().unwrap().push(revision);
+    }
+}
+
+/// While the writer is busy, whatever comes waits together and shares one flush; what is refused takes no part.
+#[tokio::test]
+async fn waiting_batches_share_a_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    register(&store, 0).await.unwrap();
+    let before = store.stats();
+    let (release, hold) = channel::<()>();
+    let (begun, has_begun) = channel::<()>();
+    store
+        .send(Work::Call(Box::new(move |_| {
+            begun.send(()).unwrap();
+            hold.recv_timeout(Duration::from_secs(60)).unwrap();
+        })))
+        .unwrap();
+    has_begun.recv_timeout(Duration::from_secs(60)).unwrap();
+    let mut commits: Vec<_> = (0..64).map(|number| register_boxed(&store, number)).collect();
+    for commit in &mut commits {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(commit.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(store.stats().queued, 64);
+    release.send(()).unwrap();
+    let mut revisions = Vec::new();
+    for commit in commits {
+        revisions.extend(commit.await.map(|committed| committed.revision.0));
+    }
+    assert!(revisions.iter().copied().eq(2..=64), "all but the machine that was there");
+    let after = store.stats();
+    assert_eq!(after.flushes - before.flushes, 1);
+    assert_eq!((after.commits - before.commits, after.refused, after.queued), (63, 1, 0));
+    assert_eq!(after.groups[5], 1, "one transaction of 32 to 63 batches");
+}
+
+fn register_boxed(store: &SqliteStore, number: u64) -> Fut<'_, Committed> {
+    store.commit(with_machine(number))
+}
+
+/// What an operator sees with the `sqlite3` tool.
+#[tokio::test]
+async fn the_file_is_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    populate(&store).await;
+    let conn = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    let mut text = String::new();
+    for view in ["machine_list", "run_list", "history"] {
+        let mut query = conn.prepare(&format!("SELECT * FROM {view}")).unwrap();
+        let names: Vec<String> = query.column_names().map(Into::into).collect();
+        text += &format!("{view}\n");
+        let mut rows = query.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for (column, name) in names.iter().enumerate() {
+                let value = match row.get_ref(column).unwrap() {
+                    ValueRef::Null => "-".to_owned(),
+                    ValueRef::Integer(number) => number.to_string(),
+                    ValueRef::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+                    ValueRef::Real(_) | ValueRef::Blob(_) => panic!("{name} is for people"),
+                };
+                text += &format!("  {name}: {value}\n");
+            }
+            text += "  --\n";
+        }
+    }
+    crate::assert_golden!("store_sqlite_views", text);
+}
+
+/// Lists are served by indexes: no sort, and no scan of a table where a filter pins a column.
+#[test]
+fn queries_use_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let conn = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    for (sql, index) in [
+        (
+            "SELECT body FROM machines WHERE phase = 'x' AND ordinal > 5 ORDER BY ordinal",
+            "machines_phase",
+        ),
+        (
+            "SELECT body FROM machines WHERE provider = 'x' ORDER BY ordinal DESC",
+            "machines_provider",
+        ),
+        (
+            "SELECT body FROM runs WHERE 1 AND active = 1 AND ordinal > 5 ORDER BY ordinal",
+            "runs_active",
+        ),
+        ("SELECT body FROM runs WHERE 1 AND machine_id = 'x' ORDER BY ordinal", "runs_machine"),
+        ("SELECT body FROM runs WHERE 1 AND plan = 'x' ORDER BY ordinal", "runs_plan"),
+        ("SELECT body FROM runs WHERE 1 AND type = 'x' ORDER BY ordinal", "runs_type"),
+        ("SELECT body FROM runs WHERE 1 AND phase = 'x' ORDER BY ordinal", "runs_phase"),
+        ("SELECT id FROM runs WHERE machine_id = 'x' AND active = 1", "runs_owner"),
+        ("SELECT place FROM changes WHERE run IS NULL ORDER BY place LIMIT 9", "changes_run"),
+        ("SELECT body FROM changes WHERE run = 1 AND place <= 9 ORDER BY place", "changes_run"),
+        (
+            "SELECT body FROM changes WHERE machine_id = 'x' AND run IS NULL AND place <= 9 ORDER BY place DESC",
+            "changes_machine",
+        ),
+        (
+            "SELECT ordinal FROM runs WHERE active = 0 ORDER BY ended_at, ordinal LIMIT 9",
+            "runs_ended",
+        ),
+    ] {
+        let mut query = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let plan: Vec<String> =
+            query.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+        let plan = plan.join("; ");
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+    }
+}

@@ -22,6 +22,10 @@ const GROUP_MAX: usize = 4096;
 /// The log of SQLite is copied into the database after about this many rows, counted as a page each.
 const CHECKPOINT_ROWS: u64 = 8192;
 
+/// From this many pages (256 MiB) on, the log is begun anew even if readers have to be waited for: without that, readers
+/// that overlap for ever would let it grow for ever.
+const LOG_PAGES_MAX: i64 = 65_536;
+
 /// A batch that waits for its commit.
 pub(super) struct Job {
     pub(super) batch: Batch,
@@ -224,11 +228,16 @@ impl Writer {
         if self.broken.is_some() {
             return;
         }
-        let result = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        // The second column is the length of the log.
+        let copy = |sql| self.conn.query_row(sql, [], |row| row.get::<_, i64>(1));
+        let mut result = copy("PRAGMA wal_checkpoint(PASSIVE)");
+        if result.as_ref().is_ok_and(|pages| *pages > LOG_PAGES_MAX) {
+            result = copy("PRAGMA wal_checkpoint(RESTART)");
+        }
         self.shared.stats.checkpoints.fetch_add(1, Relaxed);
         match result.as_ref().map_err(rusqlite::Error::sqlite_error_code) {
             // A full disk leaves the log as it is: it is copied when there is room.
-            Ok(())
+            Ok(_)
             | Err(Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy)) => {}
             Err(_) => {
                 if let Err(error) = result {

@@ -81,6 +81,8 @@ pub(super) async fn no_update_is_lost_under_contention(fresh: Fresh) {
                 loop {
                     let mut machine = (*store.machine(&id).await.unwrap().unwrap()).clone();
                     let seen = machine.revision;
+                    // Between reading and writing, the others read as well.
+                    tokio::task::yield_now().await;
                     machine.epoch = machine.epoch.next();
                     match store.commit(batch(&[&machine], &[])).await {
                         Ok(_) => break,
@@ -95,7 +97,8 @@ pub(super) async fn no_update_is_lost_under_contention(fresh: Fresh) {
             refused
         });
     }
-    let _refused: u64 = writers.join_all().await.into_iter().sum();
+    let refused: u64 = writers.join_all().await.into_iter().sum();
+    assert!(refused > 0, "the writers have met");
     let machine = store.machine(&id).await.unwrap().unwrap();
     assert_eq!(machine.epoch, Epoch(WRITERS * UPDATES));
     assert_eq!(store.revisions().await.unwrap().0, Revision(1 + WRITERS * UPDATES));
@@ -125,7 +128,8 @@ pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
     let stale_run = Run { revision: Revision(1), ..(*run).clone() };
     let unknown = Machine { revision: Revision(3), ..samples::machine(9) };
     let second = samples::run(2, &machine.id);
-    let spoil: Vec<(&str, Box<dyn Fn(&mut Batch) + Send>)> = vec![
+    type Spoil<'a> = Box<dyn Fn(&mut Batch) + Send + 'a>;
+    let spoil: Vec<(&str, Spoil<'_>)> = vec![
         ("request used", Box::new(|b| b.request = Some(request("used", "y")))),
         ("fenced", Box::new(|b| b.holds = Some((machine.id.clone(), Epoch(7))))),
         ("fenced", Box::new(|b| b.holds = Some((unknown.id.clone(), Epoch(0))))),

@@ -1,0 +1,170 @@
+//! For plan authors: `plan check`, `plan graph`, `plan new`, `plan explain`, `plan schema`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use crate::pb;
+use crate::plan::{ActionSpec, Plan, SourceFile, compile, render};
+
+use super::super::Context;
+use super::super::error::{About, Error, Exit};
+use super::super::output::{Drawing, schema_json, template, write_action, write_actions};
+use super::super::resolve::nearest;
+
+/// Check plan files with the rules of the build, without a server.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli plan check plans/*.toml")]
+pub(crate) struct CheckArgs {
+    /// TOML files, checked together: ids and defaults must be unique among them
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Draw a plan of the server, or a plan file.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bmdemo-cli plan graph repave-join
+  bmdemo-cli plan graph plans/upgrade.toml -o dot | dot -Tsvg > upgrade.svg")]
+pub(crate) struct GraphArgs {
+    /// Plan, with or without plan/, or a .toml file
+    #[arg(value_name = "PLAN")]
+    plan: String,
+    /// Language of the drawing
+    #[arg(short, long, value_name = "FORM", default_value = "mermaid")]
+    output: GraphForm,
+}
+
+/// Language of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GraphForm {
+    /// For Markdown
+    Mermaid,
+    /// For Graphviz
+    Dot,
+}
+
+/// Print a commented plan to begin with. It passes `plan check` as it is.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli plan new firmware-update > plans/firmware-update.toml"
+)]
+pub(crate) struct NewArgs {
+    /// Name: lower-case letters, digits and -
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// Say what actions plans can be made of, or what one of them does and takes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli plan explain\n  bmdemo-cli plan explain wipe")]
+pub(crate) struct ExplainArgs {
+    /// Action; all of them if absent
+    #[arg(value_name = "ACTION")]
+    action: Option<String>,
+}
+
+/// Print the JSON schema of plan files, for editors that complete and check TOML.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli plan schema > plans/schema.json")]
+pub(crate) struct SchemaArgs {}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Local {
+        message: format!("cannot read {}", path.display()),
+        hint: None,
+        source: Some(error.into()),
+    })
+}
+
+pub(crate) fn check(ctx: &mut Context, args: &CheckArgs) -> Result<Exit, Error> {
+    let files = args
+        .files
+        .iter()
+        .map(|path| Ok((path.display().to_string(), read(path)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    match compiled(&files, ctx.ui.note_look.color) {
+        Ok(plans) => {
+            for plan in plans {
+                writeln!(ctx.ui.out(), "{}: ok, {} steps", plan.id, plan.steps.len())?;
+            }
+            Ok(Exit::Ok)
+        }
+        Err(diagnostics) => {
+            ctx.ui.err().write_all(diagnostics.as_bytes())?;
+            Ok(Exit::Refused)
+        }
+    }
+}
+
+/// The plans in the files, or every diagnostic, rendered.
+fn compiled(files: &[(String, Vec<u8>)], color: bool) -> Result<Vec<Plan>, String> {
+    let sources: Vec<SourceFile<'_>> =
+        files.iter().map(|(name, bytes)| SourceFile { name, bytes }).collect();
+    compile(&sources).map_err(|diagnostics| render(&sources, &diagnostics, color))
+}
+
+pub(crate) async fn graph(ctx: &mut Context, args: &GraphArgs) -> Result<Exit, Error> {
+    let mut drawings = Vec::new();
+    if args.plan.ends_with(".toml") {
+        let files = [(args.plan.clone(), read(Path::new(&args.plan))?)];
+        match compiled(&files, ctx.ui.note_look.color) {
+            Ok(plans) => drawings.extend(plans.iter().map(Drawing::of_file)),
+            Err(diagnostics) => {
+                ctx.ui.err().write_all(diagnostics.as_bytes())?;
+                return Ok(Exit::Refused);
+            }
+        }
+    } else {
+        let client = ctx.client().await?;
+        let found = client.get_plan(pb::GetPlanRequest { plan_id: args.plan.clone() }).await;
+        let plan = found.map_err(|error| error.about(About::Plan(args.plan.clone())))?;
+        drawings.push(Drawing::of_server(&plan));
+    }
+    for drawing in drawings {
+        match args.output {
+            GraphForm::Mermaid => drawing.write_mermaid(ctx.ui.out())?,
+            GraphForm::Dot => drawing.write_dot(ctx.ui.out())?,
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn new(ctx: &mut Context, args: &NewArgs) -> Result<Exit, Error> {
+    let name = args.name.strip_prefix("plan/").unwrap_or(&args.name);
+    let text = template(name);
+    let source = [(format!("{name}.toml"), text.clone().into_bytes())];
+    if compiled(&source, false).is_err() {
+        return Err(Error::usage(
+            format!("{name:?} cannot be the name of a plan"),
+            "names have lower-case letters, digits and -, at most 63, and begin with a letter",
+        ));
+    }
+    ctx.ui.out().write_all(text.as_bytes())?;
+    ctx.ui.note(&format!("Check it with: bmdemo-cli plan check {name}.toml"));
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn explain(ctx: &mut Context, args: &ExplainArgs) -> Result<Exit, Error> {
+    let look = ctx.ui.look;
+    let Some(wanted) = &args.action else {
+        write_actions(ctx.ui.out(), look, ActionSpec::all())?;
+        return Ok(Exit::Ok);
+    };
+    let Some(spec) = ActionSpec::all().iter().find(|spec| spec.kind.as_str() == wanted) else {
+        let near = nearest(wanted, ActionSpec::all().iter().map(|spec| spec.kind.as_str()));
+        let hint = match near.as_slice() {
+            [] => "see them all with: bmdemo-cli plan explain".to_owned(),
+            near => format!("did you mean {}?", near.join(" or ")),
+        };
+        return Err(Error::usage(format!("there is no action {wanted:?}"), hint));
+    };
+    write_action(ctx.ui.out(), look, spec)?;
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn schema(ctx: &mut Context, _args: &SchemaArgs) -> Result<Exit, Error> {
+    let text = schema_json().map_err(|error| Error::Answer(error.to_string()))?;
+    writeln!(ctx.ui.out(), "{text}")?;
+    Ok(Exit::Ok)
+}

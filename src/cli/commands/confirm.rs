@@ -1,0 +1,87 @@
+//! Asking before something is destroyed.
+
+use crate::pb;
+
+use super::super::Context;
+use super::super::error::Error;
+use super::super::output::sanitized;
+
+/// Provider whose machines are only simulated: nothing on them can be lost.
+const FAKE: &str = "fake";
+/// Most machines named in a question.
+const NAMED_MAX: usize = 10;
+
+/// What is about to happen to which machines.
+pub(crate) struct Question<'a> {
+    pub(crate) plan: &'a pb::Plan,
+    pub(crate) machines: &'a [pb::Machine],
+}
+
+impl Question<'_> {
+    /// Whether it must be asked: for several machines, or where a real machine would lose something.
+    pub(crate) fn is_due(&self) -> bool {
+        self.machines.len() > 1 || (self.plan.destructive && self.machines.iter().any(is_real))
+    }
+
+    /// What is going to happen, for the user to read before answering.
+    fn text(&self) -> String {
+        let count = self.machines.len();
+        let noun = if count == 1 { "machine" } else { "machines" };
+        let mut text = format!("Run {} on {count} {noun}:\n", sanitized(&self.plan.plan_id));
+        for machine in self.machines.iter().take(NAMED_MAX) {
+            let provider = machine.spec.as_ref().map_or("", |spec| spec.provider.as_str());
+            text.push_str(&format!(
+                "  {} ({})\n",
+                sanitized(&machine.machine_id),
+                sanitized(provider)
+            ));
+        }
+        if count > NAMED_MAX {
+            text.push_str(&format!("  and {} more\n", count - NAMED_MAX));
+        }
+        let destructive: Vec<_> = self
+            .plan
+            .steps
+            .iter()
+            .filter(|step| step.destructive)
+            .map(|step| sanitized(&step.name).into_owned())
+            .collect();
+        if !destructive.is_empty() && self.machines.iter().any(is_real) {
+            text.push_str(&format!(
+                "Data or service on them will be lost: {}.\n",
+                destructive.join(", ")
+            ));
+        }
+        text
+    }
+
+    /// Asks, if it must be asked and `yes` was not said already.
+    ///
+    /// # Errors
+    /// Usage, with the command that needs no answer, if nobody is there to answer or the answer is no.
+    pub(crate) fn settle(&self, ctx: &mut Context, yes: bool) -> Result<(), Error> {
+        let said_yes = yes || ctx.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1");
+        if said_yes || !self.is_due() {
+            return Ok(());
+        }
+        ctx.ui.note(self.text().trim_end());
+        if !ctx.ui.can_ask() {
+            return Err(Error::usage(
+                "this needs a confirmation, and there is no terminal to ask on",
+                format!("to go ahead: {} --yes", ctx.command_line()),
+            ));
+        }
+        let _ = write!(ctx.ui.err(), "Go ahead? [y/N] ").and_then(|()| ctx.ui.flush());
+        match ctx.ui.read_line()?.as_deref() {
+            Some("y" | "Y" | "yes" | "Yes") => Ok(()),
+            _ => Err(Error::usage(
+                "nothing was started",
+                format!("to go ahead: {} --yes", ctx.command_line()),
+            )),
+        }
+    }
+}
+
+fn is_real(machine: &pb::Machine) -> bool {
+    machine.spec.as_ref().is_none_or(|spec| spec.provider != FAKE)
+}

@@ -1,0 +1,124 @@
+//! `context …`: named servers
+
+use clap::{Args, Subcommand};
+
+use super::super::Context;
+use super::super::config::{Config, Entry};
+use super::super::error::{Error, Exit};
+use super::super::output::sanitized;
+
+/// Commands on contexts. A flag wins over the environment, the environment over the context.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  bmdemo-cli context set lab 10.0.0.7:50051 --as-name ops
+  bmdemo-cli context use lab
+  bmdemo-cli context use -
+
+The file is bmdemo/config.toml in $XDG_CONFIG_HOME or ~/.config, or $BMDEMO_CONFIG:
+  current = \"lab\"
+  [contexts.lab]
+  server = \"10.0.0.7:50051\"
+  as = \"ops\"")]
+pub(crate) enum ContextCommand {
+    /// List contexts; the one in use is marked
+    List(NoArgs),
+    /// Print the server that commands talk to, and why that one
+    Show(NoArgs),
+    /// Use a context from now on; - is the one before
+    Use(UseArgs),
+    /// Make or change a context
+    Set(SetArgs),
+    /// Delete a context
+    Delete(DeleteArgs),
+}
+
+/// Nothing to give.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli context list\n  bmdemo-cli context show")]
+pub(crate) struct NoArgs {}
+
+/// Use a context from now on.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli context use lab\n  bmdemo-cli context use -")]
+pub(crate) struct UseArgs {
+    /// Context, or - for the one before
+    #[arg(value_name = "CONTEXT", allow_hyphen_values = true)]
+    name: String,
+}
+
+/// Make or change a context.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli context set lab 10.0.0.7:50051 --as-name ops")]
+pub(crate) struct SetArgs {
+    /// Context
+    #[arg(value_name = "CONTEXT")]
+    name: String,
+    /// Address of its server
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
+    /// Name in the audit trail
+    #[arg(long, value_name = "NAME")]
+    as_name: Option<String>,
+}
+
+/// Delete a context.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli context delete lab")]
+pub(crate) struct DeleteArgs {
+    /// Context
+    #[arg(value_name = "CONTEXT")]
+    name: String,
+}
+
+pub(crate) fn context(ctx: &mut Context, command: ContextCommand) -> Result<Exit, Error> {
+    let mut config = Config::load(ctx.ui.io())?;
+    match command {
+        ContextCommand::List(_) => {
+            for (name, entry) in &config.contexts {
+                let mark = if config.current.as_deref() == Some(name) { "*" } else { " " };
+                writeln!(ctx.ui.out(), "{mark} {} {}", sanitized(name), sanitized(&entry.server))?;
+            }
+            if config.contexts.is_empty() {
+                ctx.ui.note(
+                    "There are no contexts. Make one with: bmdemo-cli context set NAME HOST:PORT",
+                );
+            }
+            return Ok(Exit::Ok);
+        }
+        ContextCommand::Show(_) => {
+            let (server, why) = (ctx.target.server.clone(), ctx.server_from);
+            writeln!(ctx.ui.out(), "{} ({why})", sanitized(&server))?;
+            return Ok(Exit::Ok);
+        }
+        ContextCommand::Use(args) => {
+            let name = if args.name == "-" {
+                let before = config.previous.clone();
+                before.ok_or_else(|| Error::usage("there was no context before", "name one"))?
+            } else {
+                args.name
+            };
+            if !config.contexts.contains_key(&name) {
+                return Err(config.unknown(&name));
+            }
+            ctx.ui.note(&format!(
+                "Commands now talk to {}",
+                sanitized(&config.contexts[&name].server)
+            ));
+            let before = config.current.replace(name);
+            config.previous = before.or(config.previous);
+        }
+        ContextCommand::Set(args) => {
+            let entry = Entry { server: args.address, actor: args.as_name };
+            config.contexts.insert(args.name, entry);
+        }
+        ContextCommand::Delete(args) => {
+            if config.contexts.remove(&args.name).is_none() {
+                return Err(config.unknown(&args.name));
+            }
+            config.current = config.current.filter(|name| *name != args.name);
+            config.previous = config.previous.filter(|name| *name != args.name);
+        }
+    }
+    config.save(ctx.ui.io())?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,166 @@
+//! `doctor`, `version` and `man`
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::super::Context;
+use super::super::args::Cli;
+use super::super::client::Client;
+use super::super::error::{Error, Exit};
+use super::super::output::{Meaning, elapsed_text, issues_of, sanitized};
+
+/// Clocks may differ by so much before it is worth a word.
+const SKEW_MS_MAX: i64 = 2_000;
+/// An answer that takes longer is worth a word.
+const LATENCY_MS_MAX: u128 = 500;
+
+/// Check the connection, the server and its clock, versions, and what is stuck.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli doctor\n  bmdemo-cli doctor --server 10.0.0.7:50051"
+)]
+pub(crate) struct DoctorArgs {}
+
+/// Print the version of this program, and of the server if it can be reached.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli version")]
+pub(crate) struct VersionArgs {}
+
+/// Print the manual page, or write the pages of all commands.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli man | man -l -\n  bmdemo-cli man --dir /usr/local/share/man/man1"
+)]
+pub(crate) struct ManArgs {
+    /// Directory to write a page a command to
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// How a check came out.
+enum Verdict {
+    Good,
+    Look,
+    Bad,
+}
+
+fn say(ctx: &mut Context, verdict: &Verdict, what: &str, text: &str) -> Result<(), Error> {
+    let look = ctx.ui.look;
+    let (glyph, meaning) = match verdict {
+        Verdict::Good => (look.good(), Meaning::Good),
+        Verdict::Look => ("!", Meaning::Attention),
+        Verdict::Bad => (look.bad(), Meaning::Bad),
+    };
+    writeln!(ctx.ui.out(), "{} {what:10} {}", look.paint(meaning, glyph), sanitized(text))?;
+    Ok(())
+}
+
+pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit, Error> {
+    let from = ctx.server_from;
+    say(ctx, &Verdict::Good, "client", env!("CARGO_PKG_VERSION"))?;
+    let client = match ctx.client().await {
+        Ok(client) => client,
+        Err(error) => {
+            say(ctx, &Verdict::Bad, "connection", &format!("{error} ({from})"))?;
+            return Err(error);
+        }
+    };
+    let clock = ctx.ui.clock();
+    let before = clock.monotonic();
+    let machines = client.all_machines("", usize::MAX).await?;
+    let took = clock.monotonic().saturating_sub(before);
+    let verdict = if took.as_millis() > LATENCY_MS_MAX { Verdict::Look } else { Verdict::Good };
+    let address = client.address.clone();
+    let text =
+        format!("{address} ({from}), all machines listed in {:.0} ms", took.as_secs_f64() * 1000.0);
+    say(ctx, &verdict, "connection", &text)?;
+
+    let (verdict, text) = match client.health().await {
+        Ok(ServingStatus::Serving) => (Verdict::Good, "serving".to_owned()),
+        Ok(status) => (Verdict::Bad, status.as_str_name().to_lowercase()),
+        Err(error) => (Verdict::Look, format!("cannot be asked: {error}")),
+    };
+    say(ctx, &verdict, "health", &text)?;
+    versions_and_clock(ctx, &client).await?;
+    let plans = client.all_plans().await?;
+    say(ctx, &Verdict::Good, "plans", &plans.len().to_string())?;
+
+    let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
+    let now_ms = ctx.ui.now_ms();
+    let troubled = machines
+        .iter()
+        .filter(|machine| {
+            let run = active.iter().find(|run| run.machine_id == machine.machine_id);
+            !issues_of(machine, run, now_ms).is_empty()
+        })
+        .count();
+    let text = format!(
+        "{} machines, {} active runs, {troubled} in need of a look",
+        machines.len(),
+        active.len()
+    );
+    let verdict = if troubled > 0 { Verdict::Look } else { Verdict::Good };
+    say(ctx, &verdict, "fleet", &text)?;
+    if troubled > 0 {
+        ctx.ui.note("Next: bmdemo-cli issues");
+    }
+    Ok(Exit::Ok)
+}
+
+/// The server's version and clock, as far as it tells them in the metadata of its answers.
+async fn versions_and_clock(ctx: &mut Context, client: &Client) -> Result<(), Error> {
+    let told = client.server_facts().await?;
+    match told.version {
+        Some(version) if version == env!("CARGO_PKG_VERSION") => {
+            say(ctx, &Verdict::Good, "server", &version)?
+        }
+        Some(version) => {
+            let text = format!("{version}, while this client is {}", env!("CARGO_PKG_VERSION"));
+            say(ctx, &Verdict::Look, "server", &text)?;
+        }
+        None => say(ctx, &Verdict::Look, "server", "does not tell its version")?,
+    }
+    if let Some(at_ms) = told.clock_ms {
+        let skew = i64::try_from(ctx.ui.now_ms()).unwrap_or(i64::MAX) - at_ms;
+        let verdict = if skew.abs() > SKEW_MS_MAX { Verdict::Look } else { Verdict::Good };
+        let text = match skew {
+            skew if skew.abs() <= SKEW_MS_MAX => "agrees with the server's".to_owned(),
+            skew if skew > 0 => format!("{} ahead of the server's", elapsed_text(skew)),
+            skew => format!("{} behind the server's", elapsed_text(-skew)),
+        };
+        say(ctx, &verdict, "clock", &text)?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn version(ctx: &mut Context, _args: &VersionArgs) -> Result<Exit, Error> {
+    writeln!(ctx.ui.out(), "bmdemo-cli {}", env!("CARGO_PKG_VERSION"))?;
+    ctx.ui.flush()?;
+    // Being without a server is no error here.
+    if let Ok(client) = ctx.client().await
+        && let Ok(told) = client.server_facts().await
+    {
+        let version = told.version.unwrap_or_else(|| "of unknown version".to_owned());
+        let address = client.address.clone();
+        writeln!(ctx.ui.out(), "server {} at {address}", sanitized(&version))?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn man(ctx: &mut Context, args: &ManArgs) -> Result<Exit, Error> {
+    let command = Cli::command();
+    let Some(dir) = &args.dir else {
+        clap_mangen::Man::new(command).render(&mut ctx.ui.out())?;
+        return Ok(Exit::Ok);
+    };
+    let failed = |error: std::io::Error| Error::Local {
+        message: format!("cannot write the manual pages to {}", dir.display()),
+        hint: None,
+        source: Some(error.into()),
+    };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    clap_mangen::generate_to(command, dir).map_err(failed)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,160 @@
+//! The line under the output that says what goes on right now; only ever drawn on terminals.
+
+use crate::pb;
+
+use super::text::{Look, sanitized, width};
+use super::time::{duration_text, elapsed_text, instant};
+
+/// Frames of the spinner.
+const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+const ASCII_FRAMES: [&str; 4] = ["|", "/", "-", "\\"];
+/// Columns of the bar of a bulk command.
+const BAR_COLUMNS: usize = 24;
+/// Columns assumed where the terminal does not say.
+const COLUMNS_DEFAULT: usize = 80;
+
+fn frame(look: Look, tick: usize) -> &'static str {
+    if look.ascii { ASCII_FRAMES[tick % ASCII_FRAMES.len()] } else { FRAMES[tick % FRAMES.len()] }
+}
+
+/// A text cut to fit in one line of the terminal.
+fn fitted(look: Look, text: &str) -> String {
+    let columns = look.columns.unwrap_or(COLUMNS_DEFAULT).saturating_sub(1);
+    let mut fitted = String::new();
+    for c in text.chars() {
+        if width(&fitted) + width(c.encode_utf8(&mut [0; 4])) > columns {
+            break;
+        }
+        fitted.push(c);
+    }
+    fitted
+}
+
+/// The step in progress: elapsed and expected time, attempt, what it is doing. Empty if there is none.
+pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -> String {
+    let Some(step) = run.steps.iter().find(|step| step.state() == pb::StepState::Running) else {
+        return String::new();
+    };
+    let elapsed = instant(step.started_at.as_ref()).map_or(0, |started| now_ms - started);
+    let mut text =
+        format!("  {} {} {}", frame(look, tick), sanitized(&step.name), elapsed_text(elapsed));
+    if step.expected_duration.is_some() {
+        text.push_str(&format!(" (expected {})", duration_text(step.expected_duration.as_ref())));
+    }
+    if step.attempt > 1 {
+        text.push_str(&format!(
+            ", attempt {} of {}",
+            step.attempt,
+            step.max_attempts.max(step.attempt)
+        ));
+    }
+    if step.overdue {
+        text.push_str(", overdue");
+    }
+    // That the provider is at work is what the line says anyway.
+    let waiting =
+        run.waiting.as_ref().filter(|waiting| waiting.reason() != pb::WaitReason::Provider);
+    if let Some(waiting) = waiting.filter(|waiting| !waiting.message.is_empty()) {
+        text.push_str(&format!(", {}", sanitized(&waiting.message)));
+    }
+    fitted(look, &text)
+}
+
+/// How far a bulk command is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    /// Machines in all.
+    pub(crate) all: usize,
+    /// Runs in progress.
+    pub(crate) running: usize,
+    /// Runs that succeeded.
+    pub(crate) succeeded: usize,
+    /// Runs that failed, are held or were refused.
+    pub(crate) failed: usize,
+    /// Runs that were canceled.
+    pub(crate) canceled: usize,
+}
+
+impl Tally {
+    /// Machines with which the command is through.
+    pub(crate) fn done(self) -> usize {
+        self.succeeded + self.failed + self.canceled
+    }
+
+    /// The tally in words, for the summary.
+    pub(crate) fn summary(self) -> String {
+        let mut text = format!("{} machines: {} succeeded", self.all, self.succeeded);
+        for (count, what) in [
+            (self.failed, "failed"),
+            (self.canceled, "canceled"),
+            (self.running, "still running"),
+            (self.all.saturating_sub(self.done() + self.running), "not started"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {what}"));
+            }
+        }
+        text
+    }
+}
+
+/// A bar with the numbers behind it.
+pub(crate) fn bar_status(look: Look, tally: Tally, tick: usize) -> String {
+    let filled = (tally.done() * BAR_COLUMNS).checked_div(tally.all).unwrap_or(0);
+    let bar =
+        look.glyph("█", "#").repeat(filled) + &look.glyph("░", ".").repeat(BAR_COLUMNS - filled);
+    let text = format!(
+        "{} {bar} {}/{} done, {} running, {} failed",
+        frame(look, tick),
+        tally.done(),
+        tally.all,
+        tally.running,
+        tally.failed
+    );
+    fitted(look, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_in_progress() {
+        let mut run = pb::Run {
+            steps: vec![pb::StepStatus {
+                name: "repave".to_owned(),
+                state: pb::StepState::Running.into(),
+                attempt: 2,
+                max_attempts: 3,
+                started_at: Some(prost_types::Timestamp { seconds: 100, nanos: 0 }),
+                expected_duration: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
+                overdue: true,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let look = Look::default();
+        assert_eq!(
+            step_status(look, &run, 103_200, 1),
+            "  ⠙ repave 3.2s (expected 10m), attempt 2 of 3, overdue"
+        );
+        let narrow = Look { ascii: true, columns: Some(20), ..look };
+        assert_eq!(step_status(narrow, &run, 103_200, 1), "  / repave 3.2s (ex");
+        run.steps[0].state = pb::StepState::Succeeded.into();
+        assert_eq!(step_status(look, &run, 103_200, 1), "");
+    }
+
+    #[test]
+    fn a_bulk_command_in_numbers() {
+        let tally = Tally { all: 20, running: 5, succeeded: 7, failed: 1, canceled: 0 };
+        assert_eq!(
+            bar_status(Look { ascii: true, ..Look::default() }, tally, 0),
+            "| #########............... 8/20 done, 5 running, 1 failed"
+        );
+        assert_eq!(
+            tally.summary(),
+            "20 machines: 7 succeeded, 1 failed, 5 still running, 7 not started"
+        );
+        assert!(bar_status(Look::default(), Tally::default(), 0).contains("0/0 done"));
+    }
+}

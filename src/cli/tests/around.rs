@@ -1,0 +1,117 @@
+//! What surrounds the main job: contexts, completion, doctor, terminals.
+
+use super::client;
+use super::server::{Behaviour, Server};
+
+#[tokio::test]
+async fn contexts_are_kept_and_flags_win_over_them() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().to_str().unwrap();
+    let mut transcript = String::new();
+    for line in [
+        "context list",
+        "context set lab 10.0.0.7:50051 --as-name ops",
+        "context set here localhost:1",
+        "context use lab",
+        "context use here",
+        "context use -",
+        "context list",
+        "context show",
+        "context show --server x:1",
+        "context show --context here",
+        "context use nowhere",
+        "context delete lab",
+        "context list",
+    ] {
+        let output = client(line).env("HOME", dir).run().await;
+        transcript.push_str(&format!("$ bmdemo-cli {line}\n{output}\n"));
+    }
+    let file = home.path().join(".config/bmdemo/config.toml");
+    transcript.push_str(&std::fs::read_to_string(&file).unwrap());
+    crate::assert_golden!("cli_contexts", transcript);
+    let environment =
+        client("context show").env("HOME", dir).env("BMDEMO_SERVER", "y:2").run().await;
+    assert_eq!(environment.stdout, "y:2 (BMDEMO_SERVER)\n");
+
+    std::fs::write(&file, "current = 1\n").unwrap();
+    let broken = client("list").env("HOME", dir).run().await;
+    assert_eq!(broken.code, 1);
+    assert!(broken.stderr.contains("there is a mistake in"), "{}", broken.stderr);
+    assert!(broken.stderr.contains("line 1, column 11"), "{}", broken.stderr);
+}
+
+#[tokio::test]
+async fn completion_knows_live_ids_and_is_silent_without_a_server() {
+    let server = Server::start().await;
+    client("import 2").on(&server).run().await;
+    let machines = client("__complete -- repave mach").on(&server).run().await;
+    assert_eq!(machines.stdout, "machine-1\tFACTORY_READY\nmachine-2\tFACTORY_READY\n");
+    let silent = client("__complete -- repave mach --server localhost:1")
+        .env("BMDEMO_SERVER", "localhost:1");
+    let silent = silent.run().await;
+    assert_eq!((silent.stdout.as_str(), silent.stderr.as_str(), silent.code), ("", "", 0));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = client(&format!("completions {shell}")).run().await;
+        assert!(script.stdout.contains("bmdemo-cli __complete"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn doctor_and_version_work_with_and_without_a_server() {
+    let server = Server::start().await;
+    client("import 2").on(&server).run().await;
+    let healthy = client("doctor").on(&server).run().await;
+    assert_eq!(healthy.code, 0, "{healthy}");
+    assert!(healthy.stdout.contains("2 machines, 0 active runs, 0 in need of a look"), "{healthy}");
+    let alone = client("doctor --server localhost:1").run().await;
+    assert_eq!(alone.code, 78);
+    assert!(
+        alone.stdout.contains("cannot reach a server at http://127.0.0.1:1 (--server)"),
+        "{alone}"
+    );
+    let version = client("version --server localhost:1").run().await;
+    assert_eq!(version.to_string(), format!("bmdemo-cli {}\n", env!("CARGO_PKG_VERSION")));
+    let man = client("man").run().await;
+    assert!(man.stdout.contains(".TH bmdemo-cli 1"), "{}", man.stdout);
+}
+
+#[tokio::test]
+async fn a_terminal_gets_colour_and_a_line_that_moves() {
+    let server = Server::start().await;
+    client("import 1").on(&server).run().await;
+    server.behave("machine-1", Behaviour::Hang("repave"));
+    let watching = client("repave machine-1").on(&server).terminal();
+    let (interrupt, stderr) = (watching.interrupt.clone(), watching.stderr.clone());
+    let stop = async {
+        while !stderr.text().contains("repave") {
+            tokio::task::yield_now().await;
+        }
+        interrupt.cancel();
+    };
+    let (output, ()) = tokio::join!(watching.run(), stop);
+    assert_eq!(output.code, 130);
+    assert!(output.stdout.contains("\u{1b}[36m→\u{1b}[0m repave...\n"), "{:?}", output.stdout);
+    assert!(output.stderr.contains("\r\u{1b}[2K  ⠙ repave"), "{:?}", output.stderr);
+    let detached = format!("\r\u{1b}[2KDetached; the run goes on.");
+    assert!(output.stderr.contains(&detached), "{:?}", output.stderr);
+}
+
+#[tokio::test]
+async fn colour_follows_the_usual_variables() {
+    let server = Server::start().await;
+    client("import 1").on(&server).run().await;
+    let colored = |output: super::Output| output.stdout.contains('\u{1b}');
+    let list = || client("list").on(&server);
+    assert!(!colored(list().run().await));
+    assert!(colored(list().terminal().run().await));
+    assert!(!colored(list().terminal().env("NO_COLOR", "1").run().await));
+    assert!(!colored(list().terminal().env("TERM", "dumb").run().await));
+    assert!(colored(list().env("CLICOLOR_FORCE", "1").run().await));
+    assert!(!colored(client("list --color never").on(&server).terminal().run().await));
+    assert!(colored(client("list --color always").on(&server).run().await));
+    let ascii =
+        client("plans").on(&server).terminal().env("LANG", "C").env("NO_COLOR", "1").run().await;
+    assert!(ascii.stdout.is_ascii(), "{}", ascii.stdout);
+    let piped = client("plans").on(&server).env("LANG", "C").run().await;
+    assert!(piped.stdout.contains('→'));
+}

@@ -1,0 +1,117 @@
+//! Limits on what runs at the same time.
+
+use super::harness::Harness;
+use crate::executor::Limits;
+use crate::executor::request::{Verb, WaitReason};
+use crate::executor::waiting::waiting;
+use crate::ids::RunId;
+use crate::lifecycle::run;
+use crate::provider::fake::Timing;
+
+async fn harness(limits: Limits) -> Harness {
+    let harness = Harness::with("", Timing::Default, limits).await;
+    harness.register(6).await;
+    harness
+}
+
+async fn start_all(harness: &Harness) -> Vec<RunId> {
+    let mut runs = Vec::new();
+    for machine in 1..=6 {
+        runs.push(harness.start(machine, "plan/reboot").await.unwrap().id);
+    }
+    runs
+}
+
+async fn phases(harness: &Harness, runs: &[RunId]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        let phase = harness.engine.run(*run).await.unwrap().phase();
+        text.push_str(&phase.as_str()[..1]);
+    }
+    text
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_global_limit_is_exact_and_first_come_first_served() {
+    let harness = harness(Limits { runs_max: 2, ..Limits::default() }).await;
+    let runs = start_all(&harness).await;
+    assert_eq!(phases(&harness, &runs).await, "RRPPPP");
+    let mut finished = Vec::new();
+    for (place, run) in runs.iter().enumerate() {
+        let run = harness.finished(*run).await;
+        assert_eq!(run.phase(), run::Phase::Succeeded);
+        finished.push((run.started_at.unwrap(), place));
+    }
+    assert!(finished.is_sorted(), "{finished:?}");
+    assert_eq!(harness.engine.load(), (0, 0, 0));
+    harness.ledger();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_rack_delays_no_other_rack_and_says_why() {
+    let limits = [("rack".to_owned(), 1)].into_iter().collect();
+    let harness = harness(Limits { runs_max_by_label: limits, ..Limits::default() }).await;
+    let runs = start_all(&harness).await;
+    assert_eq!(phases(&harness, &runs).await, "RRPPPP", "one odd, one even");
+    let run = harness.engine.run(runs[4]).await.unwrap();
+    let message = harness.engine.capacity_message(runs[4]);
+    assert_eq!(
+        message.as_deref(),
+        Some("the limit of 1 runs with rack=odd is reached; 1 ahead of it")
+    );
+    let why = waiting(&run, message.as_deref()).unwrap();
+    assert_eq!((why.reason, why.message), (WaitReason::Capacity, message.unwrap()));
+    assert_eq!(harness.engine.capacity_message(runs[0]), None);
+    // Whoever leaves the queue frees nothing.
+    harness.operate(runs[2], Verb::Cancel).await.unwrap();
+    assert_eq!(phases(&harness, &runs).await, "RRCPPP");
+    for run in runs {
+        harness.finished(run).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_run_gives_its_slot_back_and_waits_for_another() {
+    let harness = harness(Limits { runs_max: 1, ..Limits::default() }).await;
+    let first = harness.start(1, "plan/net-reconfig").await.unwrap().id;
+    let second = harness.start(2, "plan/net-reconfig").await.unwrap().id;
+    harness.operate(first, Verb::Pause).await.unwrap();
+    harness.until(first, |run| run.state == run::State::Held).await;
+    harness.until(second, |run| run.phase() == run::Phase::Running).await;
+    let resumed = harness.operate(first, Verb::Resume).await.unwrap();
+    assert_eq!(resumed.state, run::State::Resuming);
+    assert_eq!(harness.engine.load().0, 1, "one slot, whoever asks");
+    let second = harness.finished(second).await;
+    let first = harness.finished(first).await;
+    assert_eq!((first.phase(), second.phase()), (run::Phase::Succeeded, run::Phase::Succeeded));
+    assert!(first.finished_at > second.finished_at);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_slots_and_the_queue() {
+    let mut harness = harness(Limits { runs_max: 2, ..Limits::default() }).await;
+    let runs = start_all(&harness).await;
+    harness.pass(100).await;
+    harness.crash().await;
+    assert_eq!(phases(&harness, &runs).await, "RRPPPP");
+    for run in &runs {
+        assert_eq!(harness.finished(*run).await.phase(), run::Phase::Succeeded);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_breaker_holds_a_machine_that_is_destroyed_again_and_again() {
+    let limits = Limits { destructive_max: 2, destructive_on_simulated: true, ..Limits::default() };
+    let harness = harness(limits).await;
+    for _ in 0..2 {
+        let run = harness.start(1, "plan/reboot").await.unwrap();
+        assert_eq!(harness.finished(run.id).await.phase(), run::Phase::Succeeded);
+    }
+    let run = harness.start(1, "plan/reboot").await.unwrap().id;
+    let held = harness.until(run, |run| run.state == run::State::Held).await;
+    let why = waiting(&held, None).unwrap();
+    assert_eq!(why.reason, WaitReason::LoopBreaker);
+    assert!(why.message.contains("2 destructive attempts on machine-1 within 3600 s"));
+    harness.operate(run, Verb::Resume).await.unwrap();
+    assert_eq!(harness.finished(run).await.phase(), run::Phase::Succeeded);
+}

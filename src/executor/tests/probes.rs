@@ -1,0 +1,80 @@
+//! Probes and the conditions that follow them.
+
+use std::collections::BTreeMap;
+
+use super::harness::{Harness, machine_id};
+use crate::executor::probes::{self, ProbePolicy};
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::run;
+use crate::model::{ConditionKind, EntryKind};
+use crate::store::Subject;
+
+const MINUTE_MS: u64 = 60_000;
+
+async fn probed(script: &str) -> Harness {
+    let harness = Harness::new(script).await;
+    harness.register(2).await;
+    harness.set_phase(1, Phase::Ready).await.unwrap();
+    let policies: BTreeMap<_, _> = [("fake".to_owned(), ProbePolicy::default())].into();
+    probes::start(&harness.engine, policies).await.unwrap();
+    harness
+}
+
+async fn reachable(harness: &Harness, machine: usize) -> Option<bool> {
+    let machine = harness.machine(machine).await;
+    machine.conditions.get(ConditionKind::Reachable).map(|condition| condition.status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn reachable_follows_a_machine_that_flaps() {
+    let harness = probed("call=probe machine=machine-1 do=flap times=3").await;
+    harness.pass(12 * MINUTE_MS).await;
+    assert_eq!(reachable(&harness, 1).await, Some(true));
+    let rows = harness.store.history(Subject::Machine(machine_id(1)), None, 1_000).await.unwrap();
+    let changes: Vec<_> = rows
+        .iter()
+        .filter(|row| row.entry.kind == EntryKind::ConditionChanged)
+        .map(|row| (row.entry.from.as_str(), row.entry.to.as_str()))
+        .collect();
+    let wanted = [("unknown", "false"), ("false", "true")];
+    let flaps = [("true", "false"), ("false", "true")];
+    // Written when it changes, and only then.
+    assert_eq!(changes, [&wanted[..], &flaps, &flaps].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_or_is_degraded_is_seen() {
+    let harness = probed("call=probe do=hang times=1; do=degraded times=1").await;
+    harness.pass(MINUTE_MS + 15_000).await;
+    assert_eq!(reachable(&harness, 1).await, Some(false), "no answer in time is none");
+    for degraded in [true, false] {
+        let mut seconds = 0;
+        while harness.machine(1).await.conditions.is_true(ConditionKind::Degraded) != degraded {
+            assert!(seconds < 150, "two intervals have passed");
+            harness.pass(1_000).await;
+            seconds += 1;
+        }
+        assert_eq!(reachable(&harness, 1).await, Some(true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_probed_follows_phase_and_run() {
+    let harness = probed("").await;
+    harness.pass(5 * MINUTE_MS).await;
+    assert_eq!(reachable(&harness, 1).await, Some(true));
+    assert_eq!(reachable(&harness, 2).await, None, "FACTORY_READY machines are never asked");
+    harness.set_phase(2, Phase::Ready).await.unwrap();
+    harness.pass(2 * MINUTE_MS).await;
+    assert_eq!(reachable(&harness, 2).await, Some(true), "the feed of commits tells");
+    // While a run is active its steps know better: a reboot is no outage.
+    let run = harness.start(1, "plan/reboot").await.unwrap();
+    assert_eq!(harness.finished(run.id).await.phase(), run::Phase::Succeeded);
+    let wiped = harness.start(2, "plan/rma").await.unwrap();
+    harness.finished(wiped.id).await;
+    harness.set_phase(2, Phase::Retired).await.unwrap();
+    let before = harness.machine(2).await.revision;
+    harness.pass(10 * MINUTE_MS).await;
+    assert_eq!(harness.machine(2).await.revision, before, "RETIRED machines are never asked");
+    assert_eq!(reachable(&harness, 1).await, Some(true));
+}
