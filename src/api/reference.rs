@@ -88,6 +88,10 @@ fn describe_enum(text: &mut String, kind: &EnumDescriptor, comments: &Comments) 
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other kind is a scalar, shown by its name"
+)]
 fn type_of(field: &FieldDescriptor) -> String {
     if field.is_map()
         && let Kind::Message(entry) = field.kind()

@@ -69,7 +69,7 @@ pub enum ApiError {
     #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
     MethodUnknown(String),
     /// The server has not taken up the runs of before its start yet.
-    #[error("the server is recovering its runs; try again soon")]
+    #[error("the server is taking up its runs and not ready yet: try again soon")]
     NotReady,
 }
 
