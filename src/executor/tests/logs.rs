@@ -12,7 +12,7 @@ use crate::model::LogChunk;
 use crate::provider::fake::Timing;
 
 async fn read(harness: &Harness, run: RunId, query: LogQuery) -> Vec<Arc<LogChunk>> {
-    let hub = harness.engine.watch().as_ref().clone();
+    let hub = harness.engine.watch().clone();
     let stream = follow_logs(harness.store.clone(), hub, run, query);
     stream.map(|chunk| chunk.unwrap()).collect().await
 }
