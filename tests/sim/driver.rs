@@ -156,6 +156,11 @@ impl Driver {
         }
     }
 
+    /// The incarnation that serves.
+    pub(crate) fn current(&self) -> (Incarnation, Engine) {
+        self.current.clone().expect("it was started")
+    }
+
     /// Starts the server until it runs. It may be killed while it starts.
     pub(crate) async fn boot(&mut self) {
         loop {
@@ -196,7 +201,7 @@ impl Driver {
         }
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.crash();
         let down_ms = self.rng.below(self.sim.profile.down_ms);
         self.sim.sleep_ms(down_ms).await;
@@ -456,7 +461,7 @@ impl Driver {
     }
 
     /// Operators do what is theirs until every run has ended and every request was answered.
-    async fn let_runs_end(&self) {
+    pub(crate) async fn let_runs_end(&self) {
         for _ in 0..ROUNDS_MAX {
             self.sim.sleep_ms(ROUND_MS).await;
             let active: Vec<Arc<Run>> = {
