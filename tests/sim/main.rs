@@ -14,11 +14,13 @@
 
 mod book;
 mod client;
+mod crash_windows;
 mod driver;
 mod gate;
 mod invariants;
 mod oracle;
 mod panics;
+mod planted;
 mod profile;
 mod provider;
 mod runner;

@@ -445,12 +445,9 @@ impl Actor {
             self.core.restore_slot(run_id, &machine);
         }
         self.activate(run).await?;
-        let claim_per_run = self.core.planted == Some(Planted::EpochPerRun);
         let lose_timers = self.core.planted == Some(Planted::TimerLost);
         self.drive(|draft, facts| {
-            if !claim_per_run {
-                draft.machine.epoch = draft.machine.epoch.next();
-            }
+            draft.machine.epoch = draft.machine.epoch.next();
             draft.machine_changed = true;
             draft.recover(facts);
             if lose_timers {
