@@ -1,5 +1,7 @@
 //! What the compiler does not hold: layers, purity, reasons, sizes, and that documents name what is there.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a file that cannot be read fails the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -389,14 +389,20 @@ impl Actor {
                 }
                 Err(error) => {
                     buffer.put_back(doubt.lines);
-                    match error {
-                        StoreError::Fenced { current, .. } => return self.step_down(current),
+                    match &error {
+                        StoreError::Fenced { current, .. } => return self.step_down(*current),
                         StoreError::Conflict { .. } => {
                             if !self.reload().await {
                                 return;
                             }
                         }
-                        other => self.wait_for_store(&other).await,
+                        StoreError::ActiveRun { .. }
+                        | StoreError::RequestUsed(_)
+                        | StoreError::Compacted { .. }
+                        | StoreError::Full(_)
+                        | StoreError::Unknown(_)
+                        | StoreError::Unavailable(_)
+                        | StoreError::Corrupt { .. } => self.wait_for_store(&error).await,
                     }
                 }
             }

@@ -88,7 +88,15 @@ impl Draft {
         let (until, latest) = match &mut record.state {
             State::Polling { until, .. } => (until, timeout_at),
             State::BackingOff { until, .. } => (until, facts.now.plus_ms(rules.backoff.ms_max)),
-            _ => return,
+            State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Verifying { .. }
+            | State::Unknown { .. }
+            | State::Succeeded
+            | State::Failed
+            | State::Skipped
+            | State::Canceled => return,
         };
         if *until > latest {
             *until = facts.now;
@@ -97,31 +105,31 @@ impl Draft {
 
     /// Starts the next step whose guard agrees, or ends the run.
     pub(super) fn advance(&mut self, facts: Facts<'_>) {
-        while self.run.state == run::State::Running && self.in_progress().is_none() {
-            let next = self
-                .run
-                .steps
-                .iter()
-                .position(|step| step.state == State::Waiting && step.compensates.is_none());
-            let Some(place) = next else {
-                if self.run_event(run::Event::StepsDone, facts).is_ok() {
-                    self.succeed(facts);
-                }
-                return;
-            };
-            if !self.guard_agrees(place, facts) {
-                let mut input = StepInput::bare(place, Event::GuardedOut);
-                "its guard does not hold".clone_into(&mut input.answer.message);
-                // Settling calls back into `advance`; the loop ends because a step is used up each time.
-                self.step(&input, facts);
-                return;
-            }
-            if facts.draining || !self.may_open(place, facts) {
-                return;
-            }
-            self.step(&StepInput::bare(place, Event::Start), facts);
+        if self.run.state != run::State::Running || self.in_progress().is_some() {
             return;
         }
+        let next = self
+            .run
+            .steps
+            .iter()
+            .position(|step| step.state == State::Waiting && step.compensates.is_none());
+        let Some(place) = next else {
+            if self.run_event(run::Event::StepsDone, facts).is_ok() {
+                self.succeed(facts);
+            }
+            return;
+        };
+        if !self.guard_agrees(place, facts) {
+            let mut input = StepInput::bare(place, Event::GuardedOut);
+            "its guard does not hold".clone_into(&mut input.answer.message);
+            // Settling calls back into `advance`; that ends because a step is used up each time.
+            self.step(&input, facts);
+            return;
+        }
+        if !self.may_open(place, facts) {
+            return;
+        }
+        self.step(&StepInput::bare(place, Event::Start), facts);
     }
 
     fn guard_agrees(&self, place: usize, facts: Facts<'_>) -> bool {
@@ -233,9 +241,10 @@ impl Draft {
 
     fn step_error(&self, place: usize, input: &StepInput) -> RunError {
         let record = &self.run.steps[place];
-        let code = match input.event {
-            Event::TimedOut => RunErrorCode::TimedOut,
-            _ => RunErrorCode::StepFailed,
+        let code = if input.event == Event::TimedOut {
+            RunErrorCode::TimedOut
+        } else {
+            RunErrorCode::StepFailed
         };
         let mut message = format!("step {}: {}", record.name, record.message);
         if !record.expected.is_empty() {

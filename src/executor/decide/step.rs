@@ -323,7 +323,14 @@ impl Draft {
             }
             State::Skipped => (EntryKind::StepSkipped, format!("step {name} skipped")),
             State::Canceled => (EntryKind::StepCanceled, format!("step {name} canceled")),
-            _ => {
+            State::Failed
+            | State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Polling { .. }
+            | State::Verifying { .. }
+            | State::BackingOff { .. }
+            | State::Unknown { .. } => {
                 if record.message.is_empty() || input.event == Event::TimedOut {
                     record.message = why(input.event).to_owned();
                 }
@@ -385,10 +392,13 @@ fn class_name(event: Event) -> &'static str {
 }
 
 fn why(event: Event) -> &'static str {
-    match event {
-        Event::TimedOut => "timed out",
-        Event::NotVerified => "reported done, but it is not so",
-        Event::Observed(Seen::NotDone) => "the provider no longer knows of the operation",
-        _ => "failed",
+    if event == Event::TimedOut {
+        "timed out"
+    } else if event == Event::NotVerified {
+        "reported done, but it is not so"
+    } else if event == Event::Observed(Seen::NotDone) {
+        "the provider no longer knows of the operation"
+    } else {
+        "failed"
     }
 }

@@ -325,6 +325,6 @@ fn a_world_keeps_its_key_over_restarts() {
         Some(7),
         "join material minted before the restart can be redeemed after it"
     );
-    std::fs::write(dir.path().join(crate::provider::fake::KEY_FILE), "not a key").unwrap();
+    fs::write(dir.path().join(KEY_FILE), "not a key").unwrap();
     assert!(again.keyed(dir.path(), 9).is_err());
 }
