@@ -23,6 +23,7 @@ mod panics;
 mod planted;
 mod profile;
 mod provider;
+mod regressions;
 mod runner;
 mod sim;
 mod store;
