@@ -143,7 +143,7 @@ async fn watch(channel: Channel, waiters: Waiters) {
             }
             assert_eq!(run.phase(), pb::RunPhase::Succeeded, "{run:?}");
             if let Some(waiter) = waiters.lock().await.remove(&run.request_id) {
-                drop(waiter.send(Instant::now()));
+                let _ = waiter.send(Instant::now());
             }
         }
     });

@@ -2,6 +2,14 @@
 //!
 //! The modules are layers; each imports only modules listed above it (`tests/tidy.rs` holds the table).
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "a test names the variants that it is about"
+    )
+)]
+
 #[cfg(test)]
 mod testing;
 

@@ -20,6 +20,8 @@ mod wait;
 mod watch;
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use tonic::service::Routes;

@@ -100,8 +100,8 @@ pub(super) async fn dry_run(
 }
 
 fn with_suggestion(engine: &Engine, error: EngineError) -> ApiError {
-    match &error {
-        EngineError::NotFound { kind: "plan", id } => plans::not_found(&engine.plans(), id),
-        _ => error.into(),
+    if let EngineError::NotFound { kind: "plan", id } = &error {
+        return plans::not_found(&engine.plans(), id);
     }
+    error.into()
 }

@@ -3,16 +3,20 @@
 //! Every status carries an `ErrorInfo` with a reason out of [`Reason::ALL`]; `docs/errors.md` says for each what
 //! happened and what to do, and a test compares the two.
 
+mod reason;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::executor::error::{EngineError, Refusal};
 use crate::ids::RunId;
 use crate::model::filter::FilterError;
 use crate::store::StoreError;
+
+pub use self::reason::Reason;
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "baremetal.v1";
@@ -22,116 +26,6 @@ const TEXT_CHARS_MAX: usize = 600;
 
 /// Most violations named by one error.
 const VIOLATIONS_MAX: usize = 16;
-
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:ident;)*) => {
-        /// `ErrorInfo.reason`: a closed list.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// Name in the API.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// The gRPC code that it comes with.
-            #[must_use]
-            pub const fn code(self) -> Code {
-                match self { $(Self::$variant => Code::$code,)* }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// Fields of the request are wrong.
-    FieldInvalid = "FIELD_INVALID", InvalidArgument;
-    /// A filter cannot be read.
-    FilterInvalid = "FILTER_INVALID", InvalidArgument;
-    /// A page token was not made by this server, or was damaged.
-    PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument;
-    /// A page token belongs to another list.
-    PageTokenMismatch = "PAGE_TOKEN_MISMATCH", InvalidArgument;
-    /// A request id was used for another request.
-    RequestIdReused = "REQUEST_ID_REUSED", InvalidArgument;
-    /// The bytes of the request are not its message.
-    MessageMalformed = "MESSAGE_MALFORMED", InvalidArgument;
-    /// There is no such object.
-    NotFound = "NOT_FOUND", NotFound;
-    /// There is such an object already, and it differs.
-    AlreadyExists = "ALREADY_EXISTS", AlreadyExists;
-    /// Another run is active on the machine.
-    RunActive = "RUN_ACTIVE", FailedPrecondition;
-    /// No transition leads from the machine's phase to the one asked for.
-    IllegalPhase = "ILLEGAL_PHASE", FailedPrecondition;
-    /// The plan does not allow the machine's phase.
-    PhaseNotAllowed = "PHASE_NOT_ALLOWED", FailedPrecondition;
-    /// The plan refuses the machine's effective state.
-    EffectiveStateRefused = "EFFECTIVE_STATE_REFUSED", FailedPrecondition;
-    /// A condition that the plan requires does not hold.
-    ConditionNotMet = "CONDITION_NOT_MET", FailedPrecondition;
-    /// NeedsIntervention blocks the machine.
-    InterventionNeeded = "INTERVENTION_NEEDED", FailedPrecondition;
-    /// The machine's provider is not configured on this server.
-    ProviderMissing = "PROVIDER_MISSING", FailedPrecondition;
-    /// The provider cannot do what a step needs.
-    CapabilityMissing = "CAPABILITY_MISSING", FailedPrecondition;
-    /// The run's state does not take the verb.
-    RunState = "RUN_STATE", FailedPrecondition;
-    /// The step's state does not take the verb.
-    StepState = "STEP_STATE", FailedPrecondition;
-    /// Only a RETIRED machine can be deleted.
-    NotRetired = "NOT_RETIRED", FailedPrecondition;
-    /// The object has changed since the client read it.
-    EtagMismatch = "ETAG_MISMATCH", Aborted;
-    /// Somebody else wrote at the same moment.
-    RevisionConflict = "REVISION_CONFLICT", Aborted;
-    /// The history from which a watch was to resume is gone.
-    RevisionCompacted = "REVISION_COMPACTED", OutOfRange;
-    /// A limit of the server is reached.
-    LimitReached = "LIMIT_REACHED", ResourceExhausted;
-    /// The store has no room.
-    StoreFull = "STORE_FULL", ResourceExhausted;
-    /// The store failed; nothing was written.
-    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
-    /// The store failed; nobody knows whether the request is durable.
-    StoreOutcomeUnknown = "STORE_OUTCOME_UNKNOWN", Unavailable;
-    /// Another server has taken over the machine's work.
-    LeaseLost = "LEASE_LOST", Unavailable;
-    /// The server is stopping, or not ready yet.
-    ShuttingDown = "SHUTTING_DOWN", Unavailable;
-    /// A stored record cannot be read.
-    StoreCorrupt = "STORE_CORRUPT", DataLoss;
-    /// The client's deadline passed.
-    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
-    /// There is no such method.
-    MethodUnknown = "METHOD_UNKNOWN", Unimplemented;
-    /// A bug of ours.
-    Internal = "INTERNAL", Internal;
-}
-
-impl From<Refusal> for Reason {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::RunActive => Self::RunActive,
-            Refusal::IllegalPhase => Self::IllegalPhase,
-            Refusal::PhaseNotAllowed => Self::PhaseNotAllowed,
-            Refusal::EffectiveStateRefused => Self::EffectiveStateRefused,
-            Refusal::ConditionNotMet => Self::ConditionNotMet,
-            Refusal::InterventionNeeded => Self::InterventionNeeded,
-            Refusal::ProviderMissing => Self::ProviderMissing,
-            Refusal::CapabilityMissing => Self::CapabilityMissing,
-            Refusal::RunState => Self::RunState,
-            Refusal::StepState => Self::StepState,
-            Refusal::NotRetired => Self::NotRetired,
-        }
-    }
-}
 
 /// Why a request gets no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -171,12 +65,12 @@ pub enum ApiError {
          request_id"
     )]
     DeadlineExceeded,
-    /// The server has not finished its recovery.
+    /// There is no such method.
+    #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
+    MethodUnknown(String),
+    /// The server has not taken up the runs of before its start yet.
     #[error("the server is taking up its runs and not ready yet: try again soon")]
     NotReady,
-    /// There is no such method.
-    #[error("there is no method {0}")]
-    MethodUnknown(String),
 }
 
 impl From<StoreError> for ApiError {
@@ -198,8 +92,8 @@ impl ApiError {
             Self::PageTokenMismatch => Reason::PageTokenMismatch,
             Self::MessageMalformed(_) => Reason::MessageMalformed,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
-            Self::NotReady => Reason::ShuttingDown,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
+            Self::NotReady => Reason::NotReady,
         }
     }
 }
@@ -275,7 +169,7 @@ impl From<ApiError> for Status {
                 answer.violation("page_token", &error.to_string());
             }
             ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
-            ApiError::NotReady => engine(&mut answer, &EngineError::ShuttingDown),
+            ApiError::NotReady => answer.retry(Duration::from_secs(1)),
             ApiError::MethodUnknown(_) => {
                 answer.hint(
                     "the server may be older than the client; it lists its methods by reflection"
@@ -477,5 +371,4 @@ fn run_named_in(text: &str) -> Option<RunId> {
 }
 
 #[cfg(test)]
-#[path = "status_tests.rs"]
 mod tests;

@@ -306,5 +306,4 @@ fn wrong_label_key(key: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "validate_tests.rs"]
 mod tests;

@@ -72,7 +72,7 @@ impl Core {
             plans: RwLock::new(Arc::new(config.plans)),
             clock: config.clock,
             random: config.random,
-            slots: Mutex::new(Slots::new(config.limits.clone())),
+            slots: Mutex::new(Slots::closed(config.limits.clone())),
             limits: config.limits,
             planted: config.planted,
             hub,
@@ -227,6 +227,14 @@ impl Core {
 
     pub(super) fn release_slot(self: &Arc<Self>, run: RunId) {
         let served = lock(&self.slots).release(run);
+        for (machine, run_id) in served {
+            self.send(&machine, Message::Admitted { run_id });
+        }
+    }
+
+    /// Every run that had a slot before the restart has it again: now others get theirs.
+    pub(super) fn open_slots(self: &Arc<Self>) {
+        let served = lock(&self.slots).open();
         for (machine, run_id) in served {
             self.send(&machine, Message::Admitted { run_id });
         }

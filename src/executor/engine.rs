@@ -107,6 +107,7 @@ impl Engine {
                 None => break,
             }
         }
+        self.core.open_slots();
         if recovered > 0 {
             tracing::info!(runs = recovered, "took active runs up again");
         }

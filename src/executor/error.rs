@@ -181,7 +181,14 @@ impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Compacted { oldest } => Self::Compacted { oldest },
-            other => Self::Store(other),
+            other @ (StoreError::Conflict { .. }
+            | StoreError::ActiveRun { .. }
+            | StoreError::Fenced { .. }
+            | StoreError::RequestUsed(_)
+            | StoreError::Full(_)
+            | StoreError::Unknown(_)
+            | StoreError::Unavailable(_)
+            | StoreError::Corrupt { .. }) => Self::Store(other),
         }
     }
 }

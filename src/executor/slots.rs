@@ -34,6 +34,7 @@ pub struct Slots {
     queues: BTreeMap<Vec<Key>, VecDeque<Waiter>>,
     waiting: BTreeMap<RunId, Vec<Key>>,
     next_sequence: u64,
+    open: bool,
 }
 
 impl Slots {
@@ -47,7 +48,21 @@ impl Slots {
             queues: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_sequence: 0,
+            open: true,
         }
+    }
+
+    /// No one has a slot, and no one gets one but by [`Slots::restore`] until [`Slots::open`]: runs that had a slot
+    /// before a restart come first.
+    #[must_use]
+    pub fn closed(limits: Limits) -> Self {
+        Self { open: false, ..Self::new(limits) }
+    }
+
+    /// Hands out slots from now on; names the runs that have one now because of it.
+    pub fn open(&mut self) -> Vec<(MachineId, RunId)> {
+        self.open = true;
+        self.serve()
     }
 
     fn keys(&self, machine: &Machine) -> Vec<Key> {
@@ -100,7 +115,7 @@ impl Slots {
         }
         let keys = self.keys(machine);
         // Whoever waits for the same things came first.
-        if self.full(&keys).is_none() && !self.queues.contains_key(&keys) {
+        if self.open && self.full(&keys).is_none() && !self.queues.contains_key(&keys) {
             self.take(run, keys);
             return true;
         }
@@ -145,6 +160,9 @@ impl Slots {
     /// Serves whoever can be served, oldest first among the heads of the queues.
     fn serve(&mut self) -> Vec<(MachineId, RunId)> {
         let mut served = Vec::new();
+        if !self.open {
+            return served;
+        }
         loop {
             let next = self
                 .queues
@@ -242,6 +260,15 @@ mod tests {
         assert!(!slots.request(run(2), &machine(2, "b")));
         assert_eq!(slots.release(run(1))[0].1, run(2));
         assert_eq!(slots.release(run(2))[0].1, run(3));
+    }
+
+    #[test]
+    fn those_that_had_a_slot_before_a_restart_come_first() {
+        let mut slots = Slots::closed(limits(1, 5));
+        assert!(!slots.request(run(2), &machine(2, "b")));
+        slots.restore(run(1), &machine(1, "a"));
+        assert_eq!(slots.open(), []);
+        assert_eq!(slots.release(run(1)), [(machine(2, "b").id, run(2))]);
     }
 
     #[test]

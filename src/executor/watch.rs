@@ -5,11 +5,13 @@
 //! it missed from the store's log and goes on with the queue, so a slow reader costs neither the engine nor itself
 //! an event.
 
+mod queue;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod watched;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_stream::Stream;
 
+use self::queue::Queue;
 use super::error::EngineError;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{MachineId, Revision, RunId};
@@ -168,77 +171,6 @@ impl Key {
     }
 }
 
-/// What waits for one watcher: whole commits, so that a reader never stands inside one.
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    ready: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    commits: VecDeque<(Revision, Vec<Change>)>,
-    changes: usize,
-    lagged: bool,
-    closed: bool,
-}
-
-enum Popped {
-    Commit(Revision, Vec<Change>),
-    Lagged,
-    Empty,
-    Closed,
-}
-
-impl Queue {
-    fn push(&self, revision: Revision, changes: Vec<Change>, max: usize) {
-        let mut waiting = lock(&self.waiting);
-        if waiting.lagged {
-            return;
-        }
-        if waiting.changes + changes.len() > max {
-            waiting.commits = VecDeque::new();
-            waiting.changes = 0;
-            waiting.lagged = true;
-        } else {
-            waiting.changes += changes.len();
-            waiting.commits.push_back((revision, changes));
-        }
-        drop(waiting);
-        self.ready.notify_one();
-    }
-
-    fn pop(&self) -> Popped {
-        let mut waiting = lock(&self.waiting);
-        if waiting.lagged {
-            return Popped::Lagged;
-        }
-        match waiting.commits.pop_front() {
-            Some((revision, changes)) => {
-                waiting.changes -= changes.len();
-                Popped::Commit(revision, changes)
-            }
-            None if waiting.closed => Popped::Closed,
-            None => Popped::Empty,
-        }
-    }
-
-    /// Takes part again. Whatever was dropped before is in the store's log by now.
-    fn rejoin(&self) {
-        lock(&self.waiting).lagged = false;
-    }
-
-    fn is_idle(&self) -> bool {
-        let waiting = lock(&self.waiting);
-        !waiting.lagged && waiting.commits.is_empty()
-    }
-
-    fn close(&self) {
-        lock(&self.waiting).closed = true;
-        self.ready.notify_one();
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -294,7 +226,7 @@ impl WatchHub {
     pub fn lagging(&self) -> usize {
         let state = lock(&self.shared.state);
         let queues = state.queues.values().flat_map(BTreeMap::values);
-        queues.filter(|queue| lock(&queue.waiting).lagged).count()
+        queues.filter(|queue| queue.is_lagged()).count()
     }
 
     /// Ends every watch with [`EngineError::ShuttingDown`] once it has told what it has, and refuses new ones.

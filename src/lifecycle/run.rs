@@ -4,7 +4,7 @@
 #![allow(unused_qualifications, reason = "in statig's expansion")]
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "what a state does not name is its superstate's; the tables cross every state with every event"
+    reason = "an event that a state does not name goes up to its superstate; the table snapshot shows every pair"
 )]
 
 use statig::blocking::*;

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use super::config::{Config, ConfigError, Storage};
 use super::error::StartError;
+use crate::clock::Random;
 use crate::provider::fake::World;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{self, DATABASE_FILE, SqliteOptions, SqliteStore};
+
+/// Operations that a world in memory remembers of each machine; the engine asks for the last one or two.
+const OPERATIONS_MAX: usize = 16;
 
 /// What is kept.
 pub(super) struct Opened {
@@ -24,21 +28,26 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// [`StartError`] if it cannot be created, is in use, damaged or too new.
-pub(super) async fn open(storage: &Storage) -> Result<Opened, StartError> {
+pub(super) async fn open(storage: &Storage, random: &dyn Random) -> Result<Opened, StartError> {
     let dir = match storage {
         Storage::Ephemeral => {
             tracing::info!("everything is kept in memory: nothing survives a restart");
             let store = Arc::new(MemoryStore::new());
-            return Ok(Opened { store, sqlite: None, world: World::in_memory() });
+            return Ok(Opened {
+                store,
+                sqlite: None,
+                world: World::in_memory_bounded(OPERATIONS_MAX),
+            });
         }
         Storage::Dir(dir) => dir.clone(),
     };
+    let fresh_key = random.next_u64();
     tracing::info!(data_dir = %dir.display(), "data directory");
     // Opening reads and checks files, long ones for long: signals are to be heard meanwhile.
     blocking(move || {
         // The store first: its lock keeps other servers out of the whole directory.
         let sqlite = Arc::new(SqliteStore::open(&dir, SqliteOptions::default())?);
-        let world = World::open(&dir)?;
+        let world = World::open(&dir)?.keyed(&dir, fresh_key)?;
         Ok(Opened { store: sqlite.clone(), sqlite: Some(sqlite), world })
     })
     .await

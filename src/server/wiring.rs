@@ -62,7 +62,8 @@ impl Server {
             None => None,
         };
         let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new()));
-        let opened = storage::open(&config.storage).await?;
+        let random = random(config.seed);
+        let opened = storage::open(&config.storage, &*random).await?;
 
         let readiness = Readiness::new();
         let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {
@@ -85,7 +86,6 @@ impl Server {
             GOODBYE,
         ));
 
-        let random = random(config.seed);
         let fake: Arc<dyn Provider> =
             Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
         let (provider, store) = match &metrics {

@@ -3,6 +3,7 @@
 mod accept;
 mod configuration;
 mod health;
+mod kill;
 mod metrics;
 mod reflection;
 mod runs;

@@ -7,6 +7,7 @@ use bmdemo::executor::request::{MachineChanges, NewMachine, NewRun, Origin, Verb
 use bmdemo::executor::{Engine, EngineError};
 use bmdemo::ids::{MachineId, Revision, RunId};
 use bmdemo::lifecycle::machine::Phase;
+use bmdemo::lifecycle::run::{Ending, State};
 use bmdemo::model::{Actor, Machine, MachineSpec, Run};
 use bmdemo::store::Store as _;
 use bmdemo::store::memory::MemoryStore;
@@ -201,7 +202,9 @@ impl Clients {
         else {
             return;
         };
-        if run.state.is_active() {
+        // A run that is being undone because it failed is going to end as FAILED.
+        let fails = run.state == State::Unwinding { ending: Ending::Failed };
+        if run.state.is_active() && !fails {
             let book = &mut oracle.book;
             let sent: BTreeSet<_> = book
                 .acts_sent

@@ -156,6 +156,11 @@ impl Driver {
         }
     }
 
+    /// The incarnation that serves.
+    pub(crate) fn current(&self) -> (Incarnation, Engine) {
+        self.current.clone().expect("it was started")
+    }
+
     /// Starts the server until it runs. It may be killed while it starts.
     pub(crate) async fn boot(&mut self) {
         loop {
@@ -196,7 +201,7 @@ impl Driver {
         }
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.crash();
         let down_ms = self.rng.below(self.sim.profile.down_ms);
         self.sim.sleep_ms(down_ms).await;
@@ -452,20 +457,29 @@ impl Driver {
         if dead || self.orphans {
             self.restart().await;
         }
+        self.let_runs_end().await;
+    }
+
+    /// Operators do what is theirs until every run has ended and every request was answered.
+    pub(crate) async fn let_runs_end(&self) {
         for _ in 0..ROUNDS_MAX {
+            self.sim.sleep_ms(ROUND_MS).await;
             let active: Vec<Arc<Run>> = {
                 let oracle = self.sim.oracle();
                 let book = &oracle.book;
                 book.active.values().flatten().map(|id| book.runs[id].clone()).collect()
             };
-            if active.is_empty() {
-                break;
+            if active.is_empty() && self.unanswered().is_empty() {
+                return;
             }
             for run in active {
                 self.help(&run);
             }
-            self.sim.sleep_ms(ROUND_MS).await;
         }
+    }
+
+    fn unanswered(&self) -> Vec<String> {
+        self.current.as_ref().map_or_else(Vec::new, |(who, _)| self.clients.unanswered(*who))
     }
 
     /// What an operator does about a run that waits for one.
@@ -486,7 +500,7 @@ impl Driver {
 
     async fn finish(&mut self, watchers: &[Watcher], sleeper: Sleeper) {
         let Some((who, engine)) = self.current.clone() else { return };
-        let unanswered = self.clients.unanswered(who);
+        let unanswered = self.unanswered();
         {
             let mut oracle = self.sim.oracle();
             let verdict = promise_05_nothing_is_stuck(&oracle.book, &unanswered);
@@ -533,7 +547,7 @@ impl Driver {
             let ask = Ask::Start { machine: machine.clone(), plan: "plan/reboot", force: false };
             self.clients.ask(engine, who, request(ask)).await;
         }
-        self.sim.sleep_ms(60 * 60 * 1_000).await;
+        self.let_runs_end().await;
         let mut oracle = self.sim.oracle();
         for number in 1..=self.sim.profile.machines {
             let book = &oracle.book;

@@ -14,13 +14,16 @@
 
 mod book;
 mod client;
+mod crash_windows;
 mod driver;
 mod gate;
 mod invariants;
 mod oracle;
 mod panics;
+mod planted;
 mod profile;
 mod provider;
+mod regressions;
 mod runner;
 mod sim;
 mod store;

@@ -11,7 +11,8 @@ use crate::driver::{Report, simulate};
 use crate::panics;
 use crate::profile::Profile;
 
-const THREADS: usize = 2;
+/// Threads that simulate, each with a runtime of its own.
+pub(crate) const THREADS: usize = 2;
 
 /// Runs one seed, panics included in its report.
 pub(crate) fn run_one(seed: u64, profile: Profile, planted: Option<Planted>) -> Report {

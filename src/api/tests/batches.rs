@@ -115,7 +115,7 @@ async fn a_dry_run_shows_the_run_or_everything_in_the_way() {
     };
     let dry = api.runs.start_run(request.clone()).await.unwrap().into_inner();
     assert!(dry.run_id.is_empty() && dry.etag.is_empty());
-    assert_eq!(dry.parameters["image"].is_empty(), false, "defaults are filled in");
+    assert!(!dry.parameters["image"].is_empty(), "defaults are filled in");
     let steps: Vec<_> = dry.steps.iter().map(|step| step.action.as_str()).collect();
     assert_eq!(steps, ["set-netboot", "repave", "mint-join", "join", "verify"]);
     assert!(

@@ -146,7 +146,9 @@ async fn targets(
     let mut machines: Vec<pb::Machine> = Vec::new();
     for id in ids {
         // Never by a prefix: where machine-1 is missing, machine-10 must not be destroyed in its place.
-        let machine = client.get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() }).await;
+        let machine = client
+            .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
+            .await;
         machines.push(machine.map_err(|error| error.about(About::Machine(id.clone())))?);
     }
     if !selection.is_empty() {

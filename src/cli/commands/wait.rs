@@ -120,8 +120,9 @@ pub(crate) async fn machines(ctx: &mut Context, args: &WaitArgs) -> Result<Exit,
     loop {
         let mut still = Vec::new();
         for id in left {
-            let machine =
-                client.get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() }).await;
+            let machine = client
+                .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
+                .await;
             match machine {
                 Ok(machine) if goal.is_met(&machine) => {
                     let id = sanitized(&id).into_owned();
@@ -161,7 +162,10 @@ pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, 
     loop {
         let mut still = Vec::new();
         for run_id in left {
-            match client.get_run(pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() }).await {
+            match client
+                .get_run(pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() })
+                .await
+            {
                 Ok(run) => {
                     let phase = run_phase_name(run.phase);
                     let ended = match run.phase() {

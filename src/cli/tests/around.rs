@@ -92,7 +92,7 @@ async fn a_terminal_gets_colour_and_a_line_that_moves() {
     assert_eq!(output.code, 130);
     assert!(output.stdout.contains("\u{1b}[36m→\u{1b}[0m repave...\n"), "{:?}", output.stdout);
     assert!(output.stderr.contains("\r\u{1b}[2K  ⠙ repave"), "{:?}", output.stderr);
-    let detached = format!("\r\u{1b}[2KDetached; the run goes on.");
+    let detached = "\r\u{1b}[2KDetached; the run goes on.";
     assert!(output.stderr.contains(&detached), "{:?}", output.stderr);
 }
 

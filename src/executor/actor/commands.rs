@@ -423,9 +423,11 @@ impl Actor {
                     return self.core.machine_of_request(origin, &record).await;
                 }
                 Err(error) => {
-                    // It may have been written; a run in progress notices by itself.
+                    // It may have been written: what is in the cache must not be told as the truth.
                     if self.active.is_none() {
                         self.machine = None;
+                    } else if matches!(error, StoreError::Unknown(_)) {
+                        self.reload().await;
                     }
                     return Err(error.into());
                 }

@@ -389,14 +389,20 @@ impl Actor {
                 }
                 Err(error) => {
                     buffer.put_back(doubt.lines);
-                    match error {
-                        StoreError::Fenced { current, .. } => return self.step_down(current),
+                    match &error {
+                        StoreError::Fenced { current, .. } => return self.step_down(*current),
                         StoreError::Conflict { .. } => {
                             if !self.reload().await {
                                 return;
                             }
                         }
-                        other => self.wait_for_store(&other).await,
+                        StoreError::ActiveRun { .. }
+                        | StoreError::RequestUsed(_)
+                        | StoreError::Compacted { .. }
+                        | StoreError::Full(_)
+                        | StoreError::Unknown(_)
+                        | StoreError::Unavailable(_)
+                        | StoreError::Corrupt { .. } => self.wait_for_store(&error).await,
                     }
                 }
             }
@@ -445,12 +451,9 @@ impl Actor {
             self.core.restore_slot(run_id, &machine);
         }
         self.activate(run).await?;
-        let claim_per_run = self.core.planted == Some(Planted::EpochPerRun);
         let lose_timers = self.core.planted == Some(Planted::TimerLost);
         self.drive(|draft, facts| {
-            if !claim_per_run {
-                draft.machine.epoch = draft.machine.epoch.next();
-            }
+            draft.machine.epoch = draft.machine.epoch.next();
             draft.machine_changed = true;
             draft.recover(facts);
             if lose_timers {

@@ -122,13 +122,14 @@ impl Draft {
         if !self.guard_agrees(place, facts) {
             let mut input = StepInput::bare(place, Event::GuardedOut);
             "its guard does not hold".clone_into(&mut input.answer.message);
-            // Settling comes back here; that ends because a step is used up each time.
+            // Settling calls back into `advance`; that ends because a step is used up each time.
             self.step(&input, facts);
             return;
         }
-        if !facts.draining && self.may_open(place, facts) {
-            self.step(&StepInput::bare(place, Event::Start), facts);
+        if !self.may_open(place, facts) {
+            return;
         }
+        self.step(&StepInput::bare(place, Event::Start), facts);
     }
 
     fn guard_agrees(&self, place: usize, facts: Facts<'_>) -> bool {

@@ -393,10 +393,13 @@ fn class_name(event: Event) -> &'static str {
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others come with a message of their own")]
 fn why(event: Event) -> &'static str {
-    match event {
-        Event::TimedOut => "timed out",
-        Event::NotVerified => "reported done, but it is not so",
-        Event::Observed(Seen::NotDone) => "the provider no longer knows of the operation",
-        _ => "failed",
+    if event == Event::TimedOut {
+        "timed out"
+    } else if event == Event::NotVerified {
+        "reported done, but it is not so"
+    } else if event == Event::Observed(Seen::NotDone) {
+        "the provider no longer knows of the operation"
+    } else {
+        "failed"
     }
 }

@@ -294,8 +294,8 @@ async fn logs_are_replayed_then_followed_to_the_end_of_the_run() {
     let offsets = |stream: &mut Pin<Box<_>>| {
         let mut offsets = Vec::new();
         while let Poll::Ready(Some(chunk)) = poll(stream) {
-            let chunk: Arc<LogChunk> = Result::unwrap(chunk);
-            offsets.push(chunk.offset);
+            let chunk: Result<Arc<LogChunk>, EngineError> = chunk;
+            offsets.push(chunk.unwrap().offset);
         }
         offsets
     };

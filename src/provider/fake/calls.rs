@@ -77,7 +77,7 @@ impl FakeProvider {
             let message = format!("the fake provider knows no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, message)).into();
         };
-        let effect = match Effect::of(action, target, call, self.seed) {
+        let effect = match Effect::of(action, target, call, self.key) {
             Ok(effect) => effect,
             Err(bad) => return Err(bad).into(),
         };
@@ -86,7 +86,7 @@ impl FakeProvider {
         let fresh = Machine::default();
         let machine = core.state.machine(id).unwrap_or(&fresh);
         if planned == Planned::Effect
-            && let Err(refused) = effect.admit(machine, now_ms, self.seed)
+            && let Err(refused) = effect.admit(machine, now_ms, self.key)
         {
             planned = Planned::Failure(Box::new(Failure::of(&refused)));
         }
@@ -164,7 +164,7 @@ impl FakeProvider {
             let message = format!("the fake provider knows no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, message)).into();
         };
-        match Effect::of(action, target, call, self.seed) {
+        match Effect::of(action, target, call, self.key) {
             Err(bad) => Err(bad).into(),
             Ok(effect) => match effect.already(machine) {
                 Some(evidence) => {
@@ -213,7 +213,7 @@ impl FakeProvider {
         // The recorded effect has the arguments that really were used.
         let effect = match operation {
             Some(operation) => Ok(operation.effect.clone()),
-            None => Effect::of(action, target, call, self.seed),
+            None => Effect::of(action, target, call, self.key),
         };
         match effect {
             Err(bad) => Err(bad).into(),

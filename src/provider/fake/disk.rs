@@ -336,3 +336,33 @@ fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
         Err(error) => queue.refuse(disk.trouble("replace", &error)),
     }
 }
+
+/// The key in the directory's [`KEY_FILE`](super::KEY_FILE); `fresh` is put there first if there is none.
+pub(super) fn key(dir: &Path, fresh: u64) -> Result<u64, WorldError> {
+    let path = dir.join(super::KEY_FILE);
+    let failed = |action: &'static str| {
+        let path = path.clone();
+        move |source| WorldError::Io { action, path, source }
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => u64::from_str_radix(text.trim(), 16).map_err(|error| {
+            failed("understand")(io::Error::new(io::ErrorKind::InvalidData, error))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let new = dir.join(format!("{}.new", super::KEY_FILE));
+            let mut file = options()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .open(&new)
+                .map_err(failed("create"))?;
+            file.write_all(format!("{fresh:016x}\n").as_bytes())
+                .and_then(|()| file.sync_all())
+                .and_then(|()| std::fs::rename(&new, &path))
+                .and_then(|()| sync_directory(dir))
+                .map_err(failed("write"))?;
+            Ok(fresh)
+        }
+        Err(error) => Err(failed("read")(error)),
+    }
+}

@@ -14,6 +14,9 @@ use super::state::{Record, State};
 /// Name of the journal in the data directory.
 pub const JOURNAL_FILE: &str = "fake-world.journal";
 
+/// Name of the file, beside the journal, with what join material is made from.
+pub const KEY_FILE: &str = "fake-world.key";
+
 /// Version of the form. A newer one is refused.
 pub(super) const FORMAT: u32 = 1;
 

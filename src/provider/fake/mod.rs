@@ -30,7 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use chaos::Chaos;
-pub use journal::{JOURNAL_FILE, WorldError, read_ledger};
+pub use journal::{JOURNAL_FILE, KEY_FILE, WorldError, read_ledger};
 pub use ledger::{LedgerEntry, Outcome, repeated_steps, violations};
 pub use script::{Fault, RULES_MAX, Script, ScriptError};
 pub use timing::{FACTOR_MAX, Timing, TimingError};
@@ -53,7 +53,7 @@ pub const NAME: &str = "fake";
 pub struct FakeOptions {
     /// How long operations take.
     pub timing: Timing,
-    /// What chance and join material are drawn from.
+    /// What chance is drawn from, and join material too where the world has no key of its own.
     pub seed: u64,
     /// What goes wrong by plan.
     pub script: Script,
@@ -80,6 +80,8 @@ impl Default for FakeOptions {
 pub struct FakeProvider {
     timing: Timing,
     seed: u64,
+    /// What join material is made from.
+    key: u64,
     script: Script,
     chaos: Chaos,
     world: World,
@@ -91,7 +93,8 @@ impl FakeProvider {
     pub fn new(options: FakeOptions, clock: Arc<dyn Clock>) -> Self {
         let FakeOptions { timing, seed, script, chaos, world } = options;
         world.attach(clock);
-        Self { timing, seed, script, chaos, world }
+        let key = world.key().unwrap_or(seed);
+        Self { timing, seed, key, script, chaos, world }
     }
 
     /// The world that it drives.

@@ -102,6 +102,8 @@ pub(super) struct Core {
     counts: BTreeMap<MachineId, VecDeque<(String, Counts)>>,
     /// Whether the world has a journal.
     journaled: bool,
+    /// What join material is made from; a world on disk keeps it, so that material outlives the server.
+    key: Option<u64>,
     pub(super) queue: Queue,
 }
 
@@ -174,6 +176,22 @@ impl World {
                 source,
             })?;
         Ok(Self { handle: Arc::new(Handle { shared, writer: Some(writer) }) })
+    }
+
+    /// Gives the world of a data directory its key: the one it has in the file [`KEY_FILE`](super::KEY_FILE), or else
+    /// `fresh`, which is kept there from now on.
+    ///
+    /// # Errors
+    /// [`WorldError`] if the file cannot be read or written, or is damaged.
+    pub fn keyed(self, dir: &Path, fresh: u64) -> Result<Self, WorldError> {
+        let key = disk::key(dir, fresh)?;
+        self.lock().key = Some(key);
+        Ok(self)
+    }
+
+    /// What join material is made from, if the world keeps it.
+    pub(super) fn key(&self) -> Option<u64> {
+        self.lock().key
     }
 
     /// Flushes of the journal so far.

@@ -312,3 +312,19 @@ async fn whatever_happened_reads_back() {
     assert!(ledger.len() > 50, "{}", ledger.len());
     assert_eq!(violations(&ledger), Vec::<String>::new());
 }
+
+#[test]
+fn a_world_keeps_its_key_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = World::open(dir.path()).unwrap().keyed(dir.path(), 7).unwrap();
+    assert_eq!(first.key(), Some(7));
+    drop(first);
+    let again = World::open(dir.path()).unwrap().keyed(dir.path(), 8).unwrap();
+    assert_eq!(
+        again.key(),
+        Some(7),
+        "join material minted before the restart can be redeemed after it"
+    );
+    fs::write(dir.path().join(KEY_FILE), "not a key").unwrap();
+    assert!(again.keyed(dir.path(), 9).is_err());
+}

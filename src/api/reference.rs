@@ -1,0 +1,144 @@
+//! `docs/api.md`, out of the descriptors and their comments: the reference cannot differ from what is served.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use prost_reflect::{
+    DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
+    ServiceDescriptor,
+};
+
+const FILE: &str = "baremetal/v1/baremetal.proto";
+
+/// Comments by path in the file's descriptor.
+struct Comments(BTreeMap<Vec<i32>, String>);
+
+impl Comments {
+    fn of(file: &FileDescriptor) -> Self {
+        let info = file.file_descriptor_proto().source_code_info.clone().unwrap_or_default();
+        let comments = info.location.into_iter().filter_map(|location| {
+            let text = location.leading_comments?;
+            let lines: Vec<_> = text.lines().map(str::trim).collect();
+            Some((location.path, lines.join(" ").trim().to_owned()))
+        });
+        Self(comments.collect())
+    }
+
+    fn at(&self, path: &[i32]) -> &str {
+        self.0.get(path).map_or("", String::as_str)
+    }
+}
+
+fn reference() -> String {
+    let pool = DescriptorPool::decode(crate::pb::FILE_DESCRIPTOR_SET).unwrap();
+    let file = pool.get_file_by_name(FILE).unwrap();
+    let comments = Comments::of(&file);
+    let mut text = String::from(
+        "# Reference of the API\n\n<!-- Generated from the protos by `cargo test`; edit their comments instead. -->\n\n\
+         Package `baremetal.v1`. Errors are explained in [errors.md](errors.md).\n",
+    );
+    for service in file.services() {
+        describe_service(&mut text, &service, &comments);
+    }
+    text += "\n# Messages\n";
+    for message in file.messages() {
+        describe_message(&mut text, &message, &comments);
+    }
+    text += "\n# Enums\n";
+    for kind in file.enums() {
+        describe_enum(&mut text, &kind, &comments);
+    }
+    text
+}
+
+fn describe_service(text: &mut String, service: &ServiceDescriptor, comments: &Comments) {
+    let path = service.path().to_vec();
+    writeln!(text, "\n## {}\n\n{}", service.name(), comments.at(&path)).unwrap();
+    for method in service.methods() {
+        let (input, output) = (method.input(), method.output());
+        let stream = if method.is_server_streaming() { "stream of " } else { "" };
+        let (input, output) = (link(input.name()), link(output.name()));
+        writeln!(text, "\n### {}\n\n{input} → {stream}{output}", method.name()).unwrap();
+        writeln!(text, "\n{}", comments.at(method.path())).unwrap();
+    }
+}
+
+fn describe_message(text: &mut String, message: &MessageDescriptor, comments: &Comments) {
+    if message.is_map_entry() {
+        return;
+    }
+    writeln!(text, "\n## {}\n\n{}", message.name(), comments.at(message.path())).unwrap();
+    if message.fields().len() == 0 {
+        return;
+    }
+    text.push_str("\n| Field | Type | Meaning |\n|---|---|---|\n");
+    for field in message.fields() {
+        let meaning = comments.at(field.path()).replace('|', "\\|");
+        let (name, number, kind) = (field.name(), field.number(), type_of(&field));
+        writeln!(text, "| `{name}` = {number} | {kind} | {meaning} |").unwrap();
+    }
+}
+
+fn describe_enum(text: &mut String, kind: &EnumDescriptor, comments: &Comments) {
+    writeln!(text, "\n## {}\n\n{}", kind.name(), comments.at(kind.path())).unwrap();
+    text.push_str("\n| Value | Meaning |\n|---|---|\n");
+    for value in kind.values() {
+        let meaning = comments.at(value.path()).replace('|', "\\|");
+        writeln!(text, "| `{}` = {} | {meaning} |", value.name(), value.number()).unwrap();
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other kind is a scalar, shown by its name"
+)]
+fn type_of(field: &FieldDescriptor) -> String {
+    if field.is_map()
+        && let Kind::Message(entry) = field.kind()
+    {
+        let (key, value) = (entry.map_entry_key_field(), entry.map_entry_value_field());
+        return format!("map of {} to {}", type_of(&key), type_of(&value));
+    }
+    let kind = match field.kind() {
+        Kind::Message(message) if message.package_name() == "baremetal.v1" => link(message.name()),
+        Kind::Message(message) => format!("`{}`", message.full_name()),
+        Kind::Enum(kind) => link(kind.name()),
+        scalar => format!("`{scalar:?}`").to_lowercase(),
+    };
+    match (field.is_list(), field.containing_oneof()) {
+        (true, _) => format!("repeated {kind}"),
+        (false, Some(oneof)) if oneof.is_synthetic() => format!("optional {kind}"),
+        (false, Some(oneof)) => format!("{kind}, one of `{}`", oneof.name()),
+        (false, None) => kind,
+    }
+}
+
+fn link(name: &str) -> String {
+    format!("[{name}](#{})", name.to_lowercase())
+}
+
+#[test]
+fn the_reference_is_what_the_protos_say() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
+    let wanted = reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &wanted).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        written == wanted,
+        "docs/api.md is stale: run UPDATE_DOCS=1 cargo test --lib reference"
+    );
+}
+
+#[test]
+fn everything_has_a_comment() {
+    let text = reference();
+    for (number, line) in text.lines().enumerate() {
+        assert!(!line.ends_with("|  |"), "line {}: {line} has no meaning", number + 1);
+    }
+    assert!(
+        text.contains("Starts a run of a plan on a machine"),
+        "comments are in the descriptors"
+    );
+}

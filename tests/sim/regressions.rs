@@ -1,0 +1,31 @@
+//! Seeds that have found a bug of the engine, and what it was.
+
+use crate::profile::Profile;
+use crate::runner::{accusation, run_one};
+
+/// Every bug that the simulation has found so far. A change of the simulation itself may turn a seed into another
+/// story: the line stays, as the list of what to look for.
+const SEEDS: &[(u64, &str)] = &[
+    (54, "a start whose commit was durable and reported as unknown: nobody drove the run"),
+    (22, "the same: the run had given its slot back, and one more than the limit went on"),
+    (59, "a held run that was canceled undid its steps without a slot"),
+    (
+        679,
+        "after a restart a waiting run took its slot before those that were running had theirs again",
+    ),
+    (1254, "the same"),
+    (949, "a request was answered with a machine as it had been before a write in doubt"),
+    (
+        2,
+        "a destructive action was sent after a cancel had been acknowledged: the step was still looking",
+    ),
+    (15, "the same"),
+];
+
+#[test]
+fn bugs_of_the_past_stay_fixed() {
+    for (seed, what) in SEEDS {
+        let report = run_one(*seed, Profile::of(*seed), None);
+        assert!(report.violations.is_empty(), "{what}\n{}", accusation(*seed, &report));
+    }
+}
