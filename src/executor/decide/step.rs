@@ -391,7 +391,6 @@ fn class_name(event: Event) -> &'static str {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the others come with a message of their own")]
 fn why(event: Event) -> &'static str {
     if event == Event::TimedOut {
         "timed out"
