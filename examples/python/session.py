@@ -86,14 +86,16 @@ def retry_delay(error):
 
 def watch(pb, runs, run_id):
     """Yields every event of a run once, whatever happens to the connection, and None where it was resumed."""
-    revision, lost_at = 0, None
+    revision, shown, lost_at = 0, 0, None
     while True:
         request = pb.WatchRunsRequest(filter=f"run_id={run_id}", resume_from=revision)
         try:
             for event in runs.WatchRuns(request, wait_for_ready=True):
                 lost_at = None
                 revision = event.revision or revision
-                if event.HasField("snapshot"):
+                # A watch that broke before SYNCED begins anew, with a state that may have been shown.
+                if event.HasField("snapshot") and event.snapshot.revision > shown:
+                    shown = event.snapshot.revision
                     yield event
             return
         except grpc.RpcError as error:
