@@ -66,7 +66,8 @@ function details(error: grpc.ServiceError): Details {
     return {};
   }
   const status = decode("Status", packed) as { details: { type_url: string; value: Uint8Array }[] };
-  const named = status.details.map(({ type_url, value }) => [type_url.slice(type_url.lastIndexOf(".") + 1), value] as const);
+  const name = (url: string) => url.slice(url.lastIndexOf(".") + 1);
+  const named = status.details.map(({ type_url, value }) => [name(type_url), value] as const);
   const known = named.filter(([name]) => DETAILS.lookup(`google.rpc.${name}`) !== null);
   return Object.fromEntries(known.map(([name, value]) => [name, decode(name, value)]));
 }

@@ -226,7 +226,8 @@ class Conformance:
         for name in ("slow-1", "slow-2", "fails", "unknown-1"):
             self.register(name)
         run = self.start("slow-1", "repave-join")
-        self.until(run, "the first step is in progress", lambda run: run.steps[0].state == api.value("STEP_STATE_RUNNING"))
+        running = api.value("STEP_STATE_RUNNING")
+        self.until(run, "the first step is in progress", lambda run: run.steps[0].state == running)
         skipped = api.SkipStep(run_id=run.run_id, step="verify", reason="checked by hand")
         self.check("SkipStep", skipped.steps[4].state == api.value("STEP_STATE_SKIPPED"), skipped.steps[4])
         api.PauseRun(run_id=run.run_id, reason="look first")
@@ -244,7 +245,8 @@ class Conformance:
         aborted = api.AbortRun(run_id=run.run_id, reason="the machine is on fire")
         self.check("AbortRun", aborted.error.code == "ABORTED", aborted)
         cleared = api.ClearIntervention(machine_id="slow-1", reason="put out")
-        needs = [c.status for c in cleared.status.conditions if c.type == api.value("CONDITION_TYPE_NEEDS_INTERVENTION")]
+        kind = api.value("CONDITION_TYPE_NEEDS_INTERVENTION")
+        needs = [condition.status for condition in cleared.status.conditions if condition.type == kind]
         self.check("ClearIntervention", needs == [False], cleared)
 
         failed = self.ended(self.start("fails", "reboot"), "FAILED")
@@ -297,7 +299,8 @@ class Conformance:
         self.fails("PROVIDER_MISSING", lambda: self.start("elsewhere", "reboot"))
         self.fails("NOT_RETIRED", lambda: api.DeleteMachine(machine_id="plain"))
         old = api.GetMachine(machine_id="plain").etag
-        api.UpdateMachine(machine={"machine_id": "plain", "labels": {"row": "9"}}, update_mask={"paths": ["labels.row"]})
+        machine = {"machine_id": "plain", "labels": {"row": "9"}}
+        api.UpdateMachine(machine=machine, update_mask={"paths": ["labels.row"]})
         found = self.fails("ETAG_MISMATCH", lambda: self.start("plain", "reboot", machine_etag=old))
         self.check("the given etag comes back", found["ErrorInfo"].metadata["given"] == old, found)
 
@@ -465,7 +468,8 @@ def example(tally, server, name, command, how):
         guard.cancel()
         process.kill()
     text = "".join(lines)
-    tally.check(f"{name}: the session holds over a restart by {how.name}", status == 0 and "session complete" in text, text)
+    complete = status == 0 and "session complete" in text
+    tally.check(f"{name}: the session holds over a restart by {how.name}", complete, text)
     resumed = re.search(r"^resumed (\d+) times$", text, re.MULTILINE)
     tally.check(f"{name}: its watch was resumed", resumed and int(resumed[1]) > 0, text)
 

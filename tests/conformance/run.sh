@@ -4,6 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+for tool in python3 node npm; do
+  if ! command -v "$tool" >/dev/null 2>&1; then
+    printf '%s is not installed: the conformance run needs python3, and node 20 or newer with npm\n' "$tool" >&2
+    exit 1
+  fi
+done
 built="${CARGO_TARGET_DIR:-target}/debug"
 rust_example="${BMDEMO_RUST_EXAMPLE:-$built/examples/session}"
 if [ ! -x "$rust_example" ]; then
