@@ -2,9 +2,14 @@
 
 mod accept;
 mod configuration;
+mod disk;
 mod health;
 mod kill;
+mod linear;
+mod load;
 mod metrics;
+mod mounts;
+mod power;
 mod reflection;
 mod runs;
 mod service_config;
