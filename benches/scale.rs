@@ -175,7 +175,7 @@ async fn register(client: &mut Client, size: usize) {
 
 /// Every tenth has another provider, so that a filtered page is full in the smallest fleet too.
 fn machine(number: usize) -> pb::Machine {
-    let provider = if number % 10 == 0 { "other" } else { "fake" };
+    let provider = if number.is_multiple_of(10) { "other" } else { "fake" };
     let mac = number.to_be_bytes();
     let [.., a, b, c, d] = mac;
     pb::Machine {
