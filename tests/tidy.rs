@@ -1,6 +1,9 @@
 //! What the compiler does not hold: layers, purity, reasons, sizes, and that documents name what is there.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a file that cannot be read fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a file that cannot be read fails the test"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
