@@ -3,6 +3,7 @@
 //! `cargo run --example session -- ADDRESS:PORT`. Ends with 0 only if everything that it shows held.
 
 #![expect(clippy::print_stdout, reason = "a session shows what it does")]
+#![expect(clippy::disallowed_methods, reason = "a client chooses its own request ids")]
 
 use std::time::Duration;
 
