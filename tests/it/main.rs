@@ -1,5 +1,7 @@
 //! Integration tests against the real server binary, on free ports.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: whatever fails fails the test")]
+
 mod accept;
 mod configuration;
 mod disk;
