@@ -52,7 +52,6 @@ pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Err
             step: args.step.clone(),
             // After a reconnect the offset says where to go on.
             tail: if offset == 0 { args.tail } else { 0 },
-            ..pb::StreamRunLogsRequest::default()
         };
         let opened = client.stream_run_logs(request).await;
         let broken = match opened {

@@ -94,8 +94,8 @@ async fn a_terminal_gets_colour_and_a_line_that_moves() {
     // Which frame it is depends on how long the machine took.
     let status = output.stderr.split('\r').find(|line| line.contains("repave")).unwrap();
     assert!(status.starts_with("\u{1b}[2K  ") && status.contains(" repave 0.0s"), "{status:?}");
-    let detached = format!("\r\u{1b}[2KDetached; the run goes on.");
-    assert!(output.stderr.contains(&detached), "{:?}", output.stderr);
+    let detached = "\r\u{1b}[2KDetached; the run goes on.";
+    assert!(output.stderr.contains(detached), "{:?}", output.stderr);
 }
 
 #[tokio::test]
