@@ -4,10 +4,7 @@
 
 #![cfg_attr(
     test,
-    allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "a test names the variants that it is about"
-    )
+    allow(clippy::wildcard_enum_match_arm, reason = "a test names the variants that it is about")
 )]
 
 #[cfg(test)]

@@ -192,6 +192,8 @@ unary! {
         get_machine(GetMachineRequest) -> Machine,
         list_machines(ListMachinesRequest) -> ListMachinesResponse,
         update_machine(UpdateMachineRequest) -> Machine,
+        batch_register_machines(BatchRegisterMachinesRequest) -> BatchRegisterMachinesResponse,
+        delete_machine(DeleteMachineRequest) -> DeleteMachineResponse,
         clear_intervention(ClearInterventionRequest) -> Machine,
         list_machine_history(ListMachineHistoryRequest) -> ListMachineHistoryResponse;
     PlanServiceClient:
@@ -199,6 +201,7 @@ unary! {
         list_plans(ListPlansRequest) -> ListPlansResponse;
     RunServiceClient:
         start_run(StartRunRequest) -> Run,
+        batch_start_runs(BatchStartRunsRequest) -> BatchStartRunsResponse,
         get_run(GetRunRequest) -> Run,
         list_runs(ListRunsRequest) -> ListRunsResponse,
         cancel_run(CancelRunRequest) -> Run,
@@ -259,6 +262,16 @@ impl Client {
         let mut client = RunServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(client.watch_runs(self.request(message)).await?.into_inner())
+    }
+
+    /// Opens a watch of machines; the caller reconnects.
+    pub(crate) async fn watch_machines(
+        &self,
+        message: pb::WatchMachinesRequest,
+    ) -> Result<Streaming<pb::MachineEvent>, Status> {
+        let mut client = MachineServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(client.watch_machines(self.request(message)).await?.into_inner())
     }
 
     /// Opens a stream of log lines; the caller reconnects.

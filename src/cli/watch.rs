@@ -1,9 +1,9 @@
-//! A stream of run events that survives the loss of its connection.
+//! Streams of events that survive the loss of their connection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::clock::Clock;
 use crate::pb;
@@ -16,31 +16,80 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Wait between two attempts to reconnect, at first and at most.
 const RECONNECT_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// An event of a stream that can be resumed.
+pub(crate) trait Resumable: Sized {
+    /// Opens the stream.
+    fn open(
+        client: &Client,
+        filter: &str,
+        resume_from: u64,
+    ) -> impl Future<Output = Result<Streaming<Self>, Status>> + Send;
+    /// From where to go on after this event; `None` for a snapshot: a stream broken among those must begin again.
+    fn resume_point(&self) -> Option<u64>;
+}
+
+impl Resumable for pb::RunEvent {
+    async fn open(
+        client: &Client,
+        filter: &str,
+        resume_from: u64,
+    ) -> Result<Streaming<Self>, Status> {
+        let filter = filter.to_owned();
+        client.watch_runs(pb::WatchRunsRequest { filter, resume_from, ..Default::default() }).await
+    }
+
+    fn resume_point(&self) -> Option<u64> {
+        (self.r#type() != pb::RunEventType::Snapshot).then_some(self.revision)
+    }
+}
+
+impl Resumable for pb::MachineEvent {
+    async fn open(
+        client: &Client,
+        filter: &str,
+        resume_from: u64,
+    ) -> Result<Streaming<Self>, Status> {
+        let filter = filter.to_owned();
+        client
+            .watch_machines(pb::WatchMachinesRequest { filter, resume_from, ..Default::default() })
+            .await
+    }
+
+    fn resume_point(&self) -> Option<u64> {
+        (self.r#type() != pb::MachineEventType::Snapshot).then_some(self.revision)
+    }
+}
+
 /// What a watch saw.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum Seen<E> {
     /// A change, a first snapshot, or the end of the snapshots.
-    Event(Box<pb::RunEvent>),
+    Event(Box<E>),
     /// The connection broke; the next call reconnects.
     Lost,
     /// The server ended the stream.
     Ended,
 }
 
-/// A watch over the runs that match a filter.
+/// A watch over the records that match a filter.
 #[derive(Debug)]
-pub(crate) struct RunWatch {
+pub(crate) struct Watch<E> {
     client: Client,
     clock: Arc<dyn Clock>,
     filter: String,
     resume_from: u64,
-    stream: Option<Streaming<pb::RunEvent>>,
+    stream: Option<Streaming<E>>,
     lost_at: Option<Duration>,
     backoff: Duration,
 }
 
-impl RunWatch {
-    /// A watch that begins with the present state of the runs.
+/// A watch over runs.
+pub(crate) type RunWatch = Watch<pb::RunEvent>;
+/// A watch over machines.
+pub(crate) type MachineWatch = Watch<pb::MachineEvent>;
+
+impl<E: Resumable> Watch<E> {
+    /// A watch that begins with the present state.
     pub(crate) fn new(client: Client, clock: Arc<dyn Clock>, filter: String) -> Self {
         let backoff = RECONNECT_EVERY.0;
         Self { client, clock, filter, resume_from: 0, stream: None, lost_at: None, backoff }
@@ -56,7 +105,7 @@ impl RunWatch {
     ///
     /// # Errors
     /// What the server refused, or [`Error::Lost`] once it was away for a minute.
-    pub(crate) async fn next(&mut self) -> Result<Seen, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Seen<E>, Error> {
         loop {
             let Some(stream) = &mut self.stream else {
                 if let Some(seen) = self.open().await? {
@@ -66,7 +115,9 @@ impl RunWatch {
             };
             match stream.message().await {
                 Ok(Some(event)) => {
-                    self.note(&event);
+                    self.lost_at = None;
+                    self.backoff = RECONNECT_EVERY.0;
+                    self.resume_from = self.resume_from.max(event.resume_point().unwrap_or(0));
                     return Ok(Seen::Event(Box::new(event)));
                 }
                 Ok(None) => return Ok(Seen::Ended),
@@ -83,22 +134,8 @@ impl RunWatch {
         }
     }
 
-    /// Snapshots do not move the resume point: a watch broken among them must begin again.
-    fn note(&mut self, event: &pb::RunEvent) {
-        self.lost_at = None;
-        self.backoff = RECONNECT_EVERY.0;
-        if event.r#type() != pb::RunEventType::Snapshot {
-            self.resume_from = self.resume_from.max(event.revision);
-        }
-    }
-
-    async fn open(&mut self) -> Result<Option<Seen>, Error> {
-        let request = pb::WatchRunsRequest {
-            filter: self.filter.clone(),
-            resume_from: self.resume_from,
-            ..pb::WatchRunsRequest::default()
-        };
-        match self.client.watch_runs(request).await {
+    async fn open(&mut self) -> Result<Option<Seen<E>>, Error> {
+        match E::open(&self.client, &self.filter, self.resume_from).await {
             Ok(stream) => {
                 self.stream = Some(stream);
                 Ok(None)
@@ -114,8 +151,10 @@ impl RunWatch {
                     return Ok(Some(Seen::Lost));
                 };
                 if now.saturating_sub(lost_at) > RECONNECT_LIMIT {
-                    let resume =
-                        format!("bmdemo-cli watch {}", self.filter.trim_start_matches("run_id="));
+                    let resume = match self.filter.strip_prefix("run_id=") {
+                        Some(run) => format!("bmdemo-cli watch {run}"),
+                        None => "bmdemo-cli runs --watch".to_owned(),
+                    };
                     return Err(Error::Lost { address: self.client.address.clone(), resume });
                 }
                 self.clock.sleep(self.backoff).await;

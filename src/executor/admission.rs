@@ -224,7 +224,8 @@ pub fn accepted(
 }
 
 /// Marks the steps that a retried run need not repeat: those before the one that did not succeed, unless that one, or
-/// a step to be repeated, `needs` an earlier one.
+/// a step to be repeated, `needs` an earlier one. What a compensation has undone is repeated only where it is needed:
+/// a run that failed to join must not image its machine again.
 pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
     let done = |place: usize| {
         before
@@ -233,12 +234,6 @@ pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
             .is_some_and(|step| matches!(step.state, State::Succeeded | State::Skipped))
     };
     let Some(mut first) = (0..plan.steps.len()).find(|&place| !done(place)) else { return };
-    // A compensation has undone its step: that one has to be repeated too.
-    for step in before.steps.iter().filter(|step| step.state == State::Succeeded) {
-        if let Some(undone) = step.compensates {
-            first = first.min(undone);
-        }
-    }
     loop {
         let earliest = plan.steps[first..]
             .iter()

@@ -3,32 +3,12 @@
 //!
 //! 20 kills; 200 with `BMDEMO_PROOF=full`; `BMDEMO_KILLS=n` for another number.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bmdemo::clock::{Clock as _, OsRandom, Random as _, SplitMix64, SystemClock};
-use bmdemo::pb;
-use bmdemo::pb::run_service_client::RunServiceClient;
-use bmdemo::provider::fake;
-use tokio::sync::watch;
-use tonic::Code;
-use tonic::transport::Channel;
 
-use crate::runs::register;
-use crate::support::{Server, run_to_end, text, within};
-
-const CLIENTS: usize = 8;
-const MACHINES_OF_A_CLIENT: usize = 3;
-
-/// What clients know, outside of the server: request id -> machine and, once it was acknowledged, run.
-type Record = Arc<Mutex<BTreeMap<String, (String, Option<String>)>>>;
-
-fn kills() -> usize {
-    let asked = std::env::var("BMDEMO_KILLS").ok().and_then(|text| text.parse().ok());
-    let full = std::env::var("BMDEMO_PROOF").is_ok_and(|proof| proof == "full");
-    asked.unwrap_or(if full { 200 } else { 20 })
-}
+use crate::load::Load;
+use crate::support::{Server, repeats};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_and_nothing_is_repeated() {
@@ -49,122 +29,16 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_repeated() {
     let mut random = SplitMix64::new(seed);
 
     let mut server = Server::start(&args).await;
-    register(&server.channel().await, CLIENTS * MACHINES_OF_A_CLIENT).await;
-    let record = Record::default();
-    let (publish, channels) = watch::channel(Some(server.channel().await));
-    let mut clients = tokio::task::JoinSet::new();
-    for client in 0..CLIENTS {
-        let random = SplitMix64::new(random.next_u64());
-        clients.spawn(load(client, random, channels.clone(), record.clone()));
-    }
+    let load = Load::start(&server, &mut random).await;
+    let kills = repeats("BMDEMO_KILLS", 20, 200);
     let clock = SystemClock::new();
-    for _ in 0..kills() {
+    for _ in 0..kills {
         clock.sleep(Duration::from_millis(30 + random.below(400))).await;
         server.signal("KILL").await;
         server.ended().await;
         server = Server::start(&args).await;
-        publish.send_replace(Some(server.channel().await));
+        load.go_on_with(&server).await;
     }
-    publish.send_replace(None);
-    within("clients end", async { while clients.join_next().await.is_some() {} }).await;
-
-    let channel = server.channel().await;
-    let mut acknowledged = 0;
-    let record = record.lock().unwrap().clone();
-    for (request_id, (machine, run)) in &record {
-        let Some(run_id) = run else { continue };
-        acknowledged += 1;
-        let request = pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() };
-        let run =
-            RunServiceClient::new(channel.clone()).get_run(request).await.unwrap().into_inner();
-        assert_eq!((&run.request_id, &run.machine_id), (request_id, machine));
-    }
-    assert!(acknowledged > kills(), "only {acknowledged} runs were acknowledged: no load");
-    let runs = finished(&channel).await;
-    let mut by_request = BTreeMap::new();
-    for run in &runs {
-        assert_eq!(run.phase(), pb::RunPhase::Succeeded, "{run:#?}");
-        let twice = by_request.insert((&run.machine_id, &run.request_id), &run.run_id);
-        assert_eq!(twice, None, "request {} made two runs", run.request_id);
-    }
-    server.signal("TERM").await;
-    assert!(server.ended().await.0.success());
-
-    let ledger = fake::read_ledger(&data).unwrap();
-    assert_eq!(fake::violations(&ledger), Vec::<String>::new());
-    assert_eq!(fake::repeated_steps(&ledger), Vec::<String>::new());
-    let checked = run_to_end(&["check", "--data-dir", data.to_str().unwrap()]).await;
-    assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
-}
-
-/// Starts runs on machines of its own until there is no server any more. A request whose answer did not come is asked
-/// again with the same id.
-async fn load(
-    client: usize,
-    mut random: SplitMix64,
-    mut channels: watch::Receiver<Option<Channel>>,
-    record: Record,
-) {
-    let plans = ["plan/repave-join", "plan/upgrade", "plan/reboot", "plan/net-reconfig"];
-    let mut number = 0;
-    let clock = SystemClock::new();
-    loop {
-        number += 1;
-        let machine = client * MACHINES_OF_A_CLIENT
-            + 1
-            + usize::try_from(random.below(MACHINES_OF_A_CLIENT as u64)).unwrap();
-        let machine_id = format!("machine-{machine}");
-        let request_id = format!("client-{client}-{number}");
-        let plan = if number <= 3 { 0 } else { random.below(4) };
-        let request = pb::StartRunRequest {
-            request_id: request_id.clone(),
-            machine_id: machine_id.clone(),
-            plan_id: plans[usize::try_from(plan).unwrap()].to_owned(),
-            force: true,
-            ..Default::default()
-        };
-        record.lock().unwrap().insert(request_id.clone(), (machine_id, None));
-        loop {
-            let Some(channel) = channels.borrow_and_update().clone() else { return };
-            match RunServiceClient::new(channel).start_run(request.clone()).await {
-                Ok(run) => {
-                    let run_id = run.into_inner().run_id;
-                    if let Some(entry) = record.lock().unwrap().get_mut(&request_id) {
-                        entry.1 = Some(run_id);
-                    }
-                    break;
-                }
-                // Its machine is busy, or not provisioned yet: that was a definite no.
-                Err(status) if status.code() == Code::FailedPrecondition => {
-                    clock.sleep(Duration::from_millis(5)).await;
-                    break;
-                }
-                // No answer: the next server says.
-                Err(_) => {
-                    if channels.changed().await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Every run, once all have ended.
-async fn finished(channel: &Channel) -> Vec<pb::Run> {
-    let mut client = RunServiceClient::new(channel.clone());
-    let mut runs = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = pb::ListRunsRequest { page_size: 1000, page_token, ..Default::default() };
-        let page = client.list_runs(request).await.unwrap().into_inner();
-        for run in page.runs {
-            let ended = crate::runs::watched(channel.clone(), &run.run_id);
-            runs.push(within("a run ends", ended).await.unwrap());
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return runs;
-        }
-    }
+    let acknowledged = load.judge(server, &data).await;
+    assert!(acknowledged > kills, "only {acknowledged} runs were acknowledged: no load");
 }

@@ -1,10 +1,17 @@
 //! Integration tests against the real server binary, on free ports.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: whatever fails fails the test")]
+
 mod accept;
 mod configuration;
+mod disk;
 mod health;
 mod kill;
+mod linear;
+mod load;
 mod metrics;
+mod mounts;
+mod power;
 mod reflection;
 mod runs;
 mod service_config;

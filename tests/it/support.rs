@@ -142,3 +142,19 @@ impl Server {
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// How often a proof is repeated: as often as the variable says, or by default, or with `BMDEMO_PROOF=full`.
+pub(crate) fn repeats(variable: &str, short: usize, full: usize) -> usize {
+    if let Ok(text) = std::env::var(variable) {
+        return text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is not a number"));
+    }
+    let is_full = std::env::var("BMDEMO_PROOF").is_ok_and(|proof| proof == "full");
+    if is_full { full } else { short }
+}
+
+/// Says something past the test harness, which keeps to itself what tests that pass print.
+pub(crate) fn announce(text: &str) {
+    use std::io::Write as _;
+    // Without anybody to read it there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,27 +1,33 @@
 //! `--dry-run`: what a run would do, and what stands in its way.
 //!
-//! The client works this out from the machine and the plan; StartRun decides in the end, by the same facts.
+//! The server says what would block a run, by the code that refuses it; the client shows the plan and the changes.
 
 use std::collections::BTreeMap;
 
 use crate::pb;
+use crate::pb::run_result::Outcome;
 
 use super::super::Context;
+use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{Meaning, effective_name, phase_name, sanitized};
-use super::start::StartFlags;
+use super::start::{StartFlags, What, request};
 
+/// Machines of one request.
+const BATCH: usize = 1000;
 /// Machines shown one by one; more are counted.
 const SHOWN_MAX: usize = 100;
 
-pub(crate) fn show(
+pub(crate) async fn show(
     ctx: &mut Context,
+    what: &What,
     plan: &pb::Plan,
     machines: &[pb::Machine],
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
     let look = ctx.ui.look;
-    let plan_blockers = parameter_blockers(plan, &flags.set.iter().cloned().collect());
+    let client = ctx.client().await?;
+    let verdicts = verdicts(&client, what, machines, flags).await?;
     let mut blocked = 0;
     writeln!(ctx.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
     for (index, step) in plan.steps.iter().enumerate() {
@@ -41,17 +47,9 @@ pub(crate) fn show(
         let value = given.unwrap_or(&parameter.default_value);
         writeln!(ctx.ui.out(), "  {} = {}", sanitized(&parameter.name), sanitized(value))?;
     }
-    for blocker in &plan_blockers {
-        writeln!(
-            ctx.ui.out(),
-            "  {} {}",
-            look.paint(Meaning::Bad, look.bad()),
-            sanitized(blocker)
-        )?;
-    }
     for (index, machine) in machines.iter().enumerate() {
-        let blockers = machine_blockers(plan, machine);
-        blocked += usize::from(!blockers.is_empty() || !plan_blockers.is_empty());
+        let blocker = verdicts.get(&machine.machine_id).and_then(Option::as_ref);
+        blocked += usize::from(blocker.is_some());
         if index >= SHOWN_MAX {
             continue;
         }
@@ -66,13 +64,17 @@ pub(crate) fn show(
             look.paint(Meaning::Strong, &sanitized(&machine.machine_id)),
             sanitized(&machine.etag)
         )?;
-        for blocker in blockers {
-            writeln!(
-                ctx.ui.out(),
-                "  {} {}",
-                look.paint(Meaning::Bad, look.bad()),
-                sanitized(&blocker)
-            )?;
+        if let Some(blocker) = blocker {
+            let glyph = look.paint(Meaning::Bad, look.bad());
+            writeln!(ctx.ui.out(), "  {glyph} {}", sanitized(&blocker.message))?;
+            if !blocker.hint.is_empty() {
+                writeln!(
+                    ctx.ui.out(),
+                    "    {} {}",
+                    look.paint(Meaning::Active, "Hint:"),
+                    sanitized(&blocker.hint)
+                )?;
+            }
         }
     }
     if machines.len() > SHOWN_MAX {
@@ -83,57 +85,33 @@ pub(crate) fn show(
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
 }
 
-/// What is wrong with the parameters that were given.
-fn parameter_blockers(plan: &pb::Plan, given: &BTreeMap<String, String>) -> Vec<String> {
-    let mut blockers = Vec::new();
-    for parameter in &plan.parameters {
-        match given.get(&parameter.name) {
-            None if parameter.required => {
-                blockers
-                    .push(format!("parameter {0} is required: --set {0}=VALUE", parameter.name));
-            }
-            Some(value) if !parameter.one_of.is_empty() && !parameter.one_of.contains(value) => {
-                blockers.push(format!(
-                    "parameter {} must be one of {}",
-                    parameter.name,
-                    parameter.one_of.join(", ")
-                ));
-            }
-            Some(_) | None => {}
+/// What the server says would block each machine; `None` for a machine that would run.
+async fn verdicts(
+    client: &Client,
+    what: &What,
+    machines: &[pb::Machine],
+    flags: &StartFlags,
+) -> Result<BTreeMap<String, Option<pb::ItemError>>, Error> {
+    let mut verdicts = BTreeMap::new();
+    for batch in machines.chunks(BATCH) {
+        let one = request(what, "", flags, String::new());
+        let request = pb::BatchStartRunsRequest {
+            machine_ids: batch.iter().map(|machine| machine.machine_id.clone()).collect(),
+            r#type: one.r#type,
+            plan_id: one.plan_id,
+            parameters: one.parameters,
+            force: one.force,
+            reason: one.reason,
+            validate_only: true,
+            ..pb::BatchStartRunsRequest::default()
+        };
+        for result in client.batch_start_runs(request).await?.results {
+            let error = match result.outcome {
+                Some(Outcome::Error(error)) => Some(error),
+                Some(Outcome::Run(_)) | None => None,
+            };
+            verdicts.insert(result.machine_id, error);
         }
     }
-    for key in given.keys() {
-        if !plan.parameters.iter().any(|parameter| parameter.name == *key) {
-            blockers.push(format!("the plan has no parameter {key}"));
-        }
-    }
-    blockers
-}
-
-/// What in the state of a machine stands in the way.
-fn machine_blockers(plan: &pb::Plan, machine: &pb::Machine) -> Vec<String> {
-    let status = machine.status.clone().unwrap_or_default();
-    let mut blockers = Vec::new();
-    if !status.active_run_id.is_empty() {
-        blockers.push(format!("run {} is active", status.active_run_id));
-    }
-    if !plan.allowed_phases.is_empty() && !plan.allowed_phases.contains(&status.phase) {
-        let allowed: Vec<String> =
-            plan.allowed_phases.iter().map(|phase| phase_name(*phase)).collect();
-        blockers.push(format!(
-            "phase {} is not one of {}",
-            phase_name(status.phase),
-            allowed.join(", ")
-        ));
-    }
-    for condition in &status.conditions {
-        let blocks = condition.r#type() == pb::ConditionType::NeedsIntervention
-            && condition.status
-            && matches!(condition.reason.as_str(), "OUTCOME_UNKNOWN" | "ABORTED");
-        if blocks {
-            blockers
-                .push(format!("NeedsIntervention ({}) must be cleared first", condition.reason));
-        }
-    }
-    blockers
+    Ok(verdicts)
 }

@@ -1,14 +1,22 @@
 //! `import N`
 
+use std::collections::HashMap;
+
 use clap::Args;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::pb;
+use crate::pb::machine_result::Outcome;
 
 use super::super::Context;
-use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{write_import_header, write_import_row};
 
+/// Machines of one request: registered in few commits, and listed in the order given.
+const BATCH_MACHINES: u32 = 500;
+/// The same number as a step.
+const BATCH: usize = BATCH_MACHINES as usize;
 /// Most machines of one import.
 const MACHINES_MAX: u32 = 100_000;
 
@@ -37,17 +45,27 @@ pub(crate) async fn import(ctx: &mut Context, args: &ImportArgs) -> Result<Exit,
     let noun = if count == 1 { "machine" } else { "machines" };
     writeln!(ctx.ui.out(), "Importing {count} fake {noun}...")?;
     write_import_header(ctx.ui.out(), look, id_columns)?;
-    // One after the other: lists come in the order of registration, and machine-2 belongs before machine-10.
-    for number in 1..=count {
-        let machine = register(&client, number).await?;
-        write_import_row(ctx.ui.out(), &machine, id_columns)?;
+    for first in (1..=count).step_by(BATCH) {
+        let last = count.min(first.saturating_add(BATCH_MACHINES - 1));
+        let machines = (first..=last).map(machine).collect();
+        let answer =
+            client.batch_register_machines(pb::BatchRegisterMachinesRequest { machines }).await?;
+        for result in answer.results {
+            match result.outcome {
+                Some(Outcome::Machine(machine)) => {
+                    write_import_row(ctx.ui.out(), &machine, id_columns)?
+                }
+                Some(Outcome::Error(error)) => return Err(refused(&result.machine_id, &error)),
+                None => return Err(Error::Answer(format!("no result for {}", result.machine_id))),
+            }
+        }
     }
     Ok(Exit::Ok)
 }
 
-async fn register(client: &Client, number: u32) -> Result<pb::Machine, Error> {
+fn machine(number: u32) -> pb::Machine {
     let labels = [("role", "worker"), ("imported", "true")];
-    let machine = pb::Machine {
+    pb::Machine {
         machine_id: format!("machine-{number}"),
         labels: labels
             .iter()
@@ -59,9 +77,18 @@ async fn register(client: &Client, number: u32) -> Result<pb::Machine, Error> {
             ..pb::MachineSpec::default()
         }),
         ..pb::Machine::default()
-    };
-    let request_id = client.new_request_id();
-    client.register_machine(pb::RegisterMachineRequest { machine: Some(machine), request_id }).await
+    }
+}
+
+/// The refusal of one machine as if it had been the answer to a request of its own.
+fn refused(machine: &str, error: &pb::ItemError) -> Error {
+    let message = format!("{machine}: {}", error.message);
+    let mut metadata = HashMap::new();
+    if !error.hint.is_empty() {
+        metadata.insert("hint".to_owned(), error.hint.clone());
+    }
+    let details = ErrorDetails::with_error_info(error.reason.as_str(), "baremetal.v1", metadata);
+    Error::rpc(Status::with_error_details(Code::from_i32(error.code), message, details))
 }
 
 /// Locally administered addresses that count up: machine 1 is 02:00:00:00:00:01.

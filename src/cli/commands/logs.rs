@@ -29,6 +29,9 @@ pub(crate) struct LogsArgs {
     /// Only this step
     #[arg(long, value_name = "STEP", default_value = "")]
     step: String,
+    /// Begin with so many chunks from the end
+    #[arg(long, value_name = "N", default_value = "0")]
+    tail: u64,
     /// Put the time before each line
     #[arg(long)]
     timestamps: bool,
@@ -47,7 +50,8 @@ pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Err
             follow: args.follow,
             offset,
             step: args.step.clone(),
-            ..pb::StreamRunLogsRequest::default()
+            // After a reconnect the offset says where to go on.
+            tail: if offset == 0 { args.tail } else { 0 },
         };
         let opened = client.stream_run_logs(request).await;
         let broken = match opened {

@@ -8,7 +8,7 @@ use super::super::Context;
 use super::super::args::OutputArgs;
 use super::super::client::PAGE_SIZE;
 use super::super::error::{About, Error, Exit};
-use super::super::output::{phase_name, write_machine};
+use super::super::output::{phase_name, sanitized, write_machine};
 use super::super::query::{Paging, Selection};
 use super::{live, register, show};
 
@@ -33,6 +33,8 @@ pub(crate) enum MachineCommand {
     ClearIntervention(ClearArgs),
     /// Print what happened to a machine
     History(HistoryArgs),
+    /// Delete a machine in phase RETIRED
+    Delete(DeleteArgs),
 }
 
 /// List machines in the order of their registration.
@@ -128,6 +130,21 @@ pub(crate) struct ClearArgs {
     output: OutputArgs,
 }
 
+/// Delete a machine in phase RETIRED. Its id can be registered again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli machine delete machine-9 --reason \"sold\"")]
+pub(crate) struct DeleteArgs {
+    /// Machine
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Only if the machine has not changed since it had this etag
+    #[arg(long, value_name = "ETAG", default_value = "")]
+    if_etag: String,
+}
+
 pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Result<Exit, Error> {
     match command {
         MachineCommand::List(args) => list(ctx, &args).await,
@@ -139,6 +156,7 @@ pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Resul
         MachineCommand::SetPhase(args) => set_phase(ctx, &args).await,
         MachineCommand::ClearIntervention(args) => clear_intervention(ctx, &args).await,
         MachineCommand::History(args) => history(ctx, &args).await,
+        MachineCommand::Delete(args) => delete(ctx, &args).await,
     }
 }
 
@@ -232,6 +250,20 @@ async fn history(ctx: &mut Context, args: &HistoryArgs) -> Result<Exit, Error> {
         }
     }
     show::history(ctx, &entries, args.output.output)
+}
+
+async fn delete(ctx: &mut Context, args: &DeleteArgs) -> Result<Exit, Error> {
+    let client = ctx.client().await?;
+    let request = pb::DeleteMachineRequest {
+        machine_id: args.machine.clone(),
+        reason: args.reason.clone(),
+        request_id: client.new_request_id(),
+        etag: args.if_etag.clone(),
+    };
+    let deleted = client.delete_machine(request).await;
+    deleted.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
+    ctx.ui.note(&format!("Deleted {}.", sanitized(&args.machine)));
+    Ok(Exit::Ok)
 }
 
 /// A phase by its name, in either case, with or without its prefix.

@@ -35,6 +35,9 @@ pub(crate) struct StartFlags {
     /// Show what would be done, and what stands in the way; start nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Only if the machine has not changed since it had this etag; a dry run shows it
+    #[arg(long, value_name = "ETAG", default_value = "")]
+    pub(crate) if_etag: String,
     /// With several machines: most runs at a time
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) max_parallel: u32,
@@ -118,7 +121,7 @@ async fn any(
     let machines = targets(&client, ids, &flags.selection).await?;
     if flags.dry_run {
         let plan = plan_of(&client, what).await?;
-        return dry_run::show(ctx, &plan, &machines, flags);
+        return dry_run::show(ctx, what, &plan, &machines, flags).await;
     }
     match machines.as_slice() {
         [machine] if flags.selection.is_empty() => {
@@ -200,6 +203,7 @@ pub(crate) fn request(
         parameters: flags.set.iter().cloned().collect(),
         force: flags.force,
         reason: flags.reason.clone().unwrap_or_default(),
+        machine_etag: flags.if_etag.clone(),
         ..pb::StartRunRequest::default()
     }
 }

@@ -555,7 +555,11 @@ mod tests {
                     violations(&schema["items"], item, &format!("{at}[{index}]"), found);
                 }
             }
-            _ => {}
+            toml::Value::String(_)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_) => {}
         }
     }
 

@@ -111,7 +111,7 @@ async fn a_dry_run_starts_nothing_and_names_what_is_in_the_way() {
     client("repave machine-2 --detach").on(&server).run().await;
     server.until_running("repave").await;
     let free = client("rma machine-1 --dry-run").on(&server).run().await;
-    let blocked = client("rma -l role=worker --dry-run --set color=red").on(&server).run().await;
+    let blocked = client("rma -l role=worker --dry-run").on(&server).run().await;
     assert_eq!((free.code, blocked.code), (0, 73));
     let busy = client("rma machine-2 --dry-run").on(&server).run().await;
     assert_eq!(server.world().runs.len(), 1);

@@ -223,6 +223,21 @@ impl Server {
 }
 
 impl World {
+    fn register(&mut self, mut machine: pb::Machine) -> pb::Machine {
+        if let Ok(known) = self.machine(&machine.machine_id) {
+            return known.clone();
+        }
+        machine.created_at = Some(self.tick());
+        machine.status = Some(pb::MachineStatus {
+            phase: pb::Phase::FactoryReady.into(),
+            effective_state: pb::EffectiveState::FactoryReady.into(),
+            effective_rule: pb::EffectiveRule::Phase.into(),
+            ..pb::MachineStatus::default()
+        });
+        self.machines.push(machine.clone());
+        machine
+    }
+
     fn tick(&mut self) -> prost_types::Timestamp {
         self.ticks += 1;
         let ms = EPOCH_MS + self.ticks * TICK_MS;
@@ -391,24 +406,20 @@ impl pb::machine_service_server::MachineService for Server {
         &self,
         request: Request<pb::RegisterMachineRequest>,
     ) -> Result<Response<pb::Machine>, Status> {
-        let mut machine = request.into_inner().machine.unwrap();
+        let machine = request.into_inner().machine.unwrap();
+        Ok(Response::new(self.world().register(machine)))
+    }
+
+    async fn batch_register_machines(
+        &self,
+        request: Request<pb::BatchRegisterMachinesRequest>,
+    ) -> Result<Response<pb::BatchRegisterMachinesResponse>, Status> {
         let mut world = self.world();
-        if let Ok(known) = world.machine(&machine.machine_id) {
-            return Ok(Response::new(known.clone()));
-        }
-        machine.created_at = Some(world.tick());
-        machine.status = Some(pb::MachineStatus {
-            phase: pb::Phase::FactoryReady.into(),
-            effective_state: pb::EffectiveState::FactoryReady.into(),
-            effective_rule: pb::EffectiveRule::Phase.into(),
-            ..pb::MachineStatus::default()
+        let results = request.into_inner().machines.into_iter().map(|machine| pb::MachineResult {
+            machine_id: machine.machine_id.clone(),
+            outcome: Some(pb::machine_result::Outcome::Machine(world.register(machine))),
         });
-        world.machines.push(machine.clone());
-        // Arrival is not the order of the ids when requests are concurrent.
-        world
-            .machines
-            .sort_by_key(|machine| (machine.machine_id.len(), machine.machine_id.clone()));
-        Ok(Response::new(machine))
+        Ok(Response::new(pb::BatchRegisterMachinesResponse { results: results.collect() }))
     }
 
     async fn get_machine(
@@ -574,6 +585,34 @@ impl pb::run_service_server::RunService for Server {
             return Err(Status::unavailable("draining"));
         }
         Ok(Response::new(run))
+    }
+
+    /// Dry runs only.
+    async fn batch_start_runs(
+        &self,
+        request: Request<pb::BatchStartRunsRequest>,
+    ) -> Result<Response<pb::BatchStartRunsResponse>, Status> {
+        use pb::run_result::Outcome;
+        let request = request.into_inner();
+        assert!(request.validate_only);
+        let world = self.world();
+        let verdict = |id: &String| {
+            let active =
+                world.machine(id).unwrap().status.clone().unwrap_or_default().active_run_id;
+            let outcome = if active.is_empty() {
+                Outcome::Run(pb::Run::default())
+            } else {
+                Outcome::Error(pb::ItemError {
+                    code: Code::FailedPrecondition.into(),
+                    reason: "RUN_ACTIVE".to_owned(),
+                    message: format!("run {active} is active on {id}"),
+                    hint: format!("watch it: run {active}"),
+                })
+            };
+            pb::RunResult { machine_id: id.clone(), outcome: Some(outcome) }
+        };
+        let results = request.machine_ids.iter().map(verdict).collect();
+        Ok(Response::new(pb::BatchStartRunsResponse { results }))
     }
 
     async fn get_run(

@@ -1,7 +1,6 @@
 //! How an actor drives its run: events in, decisions committed, effects performed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::call::{Called, Kind, Outcome};
 use super::doubt::Doubt;
@@ -11,7 +10,6 @@ use super::{Active, Actor, Decision, LogBuffer, Moment};
 use crate::clock::Timestamp;
 use crate::executor::decide::{Draft, Effect, Facts, StepInput};
 use crate::executor::error::EngineError;
-use crate::executor::limits::LOG_FLUSH_MS;
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, RunId};
 use crate::lifecycle::run;
@@ -62,7 +60,7 @@ impl Actor {
         Some(Decision { draft, moment })
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         Moment { wall: self.core.clock.now(), monotonic: self.core.clock.monotonic() }
     }
 
@@ -273,7 +271,7 @@ impl Actor {
     }
 
     /// Somebody else owns the machine's work: stop, and touch nothing.
-    fn step_down(&mut self, current: Epoch) {
+    pub(super) fn step_down(&mut self, current: Epoch) {
         tracing::warn!(machine = %self.id, %current, "fenced: somebody else owns the machine's work");
         self.forget();
     }
@@ -336,75 +334,6 @@ impl Actor {
                     }
                 }
                 Timer::FlushLogs => self.flush_logs().await,
-            }
-        }
-    }
-
-    /// Lines have been printed: give them a moment to travel with a commit that happens anyway.
-    pub(super) fn printed(&mut self) {
-        let Some(active) = &mut self.active else { return };
-        if !active.logs.is_empty() && !active.timers.flush_is_armed() {
-            let clock = &*self.core.clock;
-            let due = clock.monotonic() + Duration::from_millis(LOG_FLUSH_MS);
-            active.timers.arm(Timer::FlushLogs, due);
-        }
-    }
-
-    async fn flush_logs(&mut self) {
-        loop {
-            let moment = self.moment();
-            let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
-            if active.logs.is_empty() {
-                return;
-            }
-            let lines = active.logs.take();
-            let mut run = active.run.clone();
-            let logs = chunks(&mut run, &lines, self.core.limits.step_log_bytes_max);
-            let delta = RunDelta::between(Some(&*active.stored), &run);
-            let doubt = Doubt {
-                run: run.clone(),
-                epoch: machine.epoch,
-                effects: Vec::new(),
-                moment,
-                lines,
-            };
-            let batch = Batch {
-                at: self.core.clock.now(),
-                holds: Some((self.id.clone(), machine.epoch)),
-                runs: vec![RunWrite { run, delta, entries: Vec::new() }],
-                logs,
-                ..Batch::default()
-            };
-            let buffer = active.logs.clone();
-            match self.core.commit(batch).await {
-                Ok(committed) => {
-                    self.committed(None, committed.runs.into_iter().next());
-                    return;
-                }
-                Err(StoreError::Unknown(_)) => {
-                    self.doubt = Some(doubt);
-                    if self.settle_doubt().await {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    buffer.put_back(doubt.lines);
-                    match &error {
-                        StoreError::Fenced { current, .. } => return self.step_down(*current),
-                        StoreError::Conflict { .. } => {
-                            if !self.reload().await {
-                                return;
-                            }
-                        }
-                        StoreError::ActiveRun { .. }
-                        | StoreError::RequestUsed(_)
-                        | StoreError::Compacted { .. }
-                        | StoreError::Full(_)
-                        | StoreError::Unknown(_)
-                        | StoreError::Unavailable(_)
-                        | StoreError::Corrupt { .. } => self.wait_for_store(&error).await,
-                    }
-                }
             }
         }
     }

@@ -1,14 +1,18 @@
 //! What steps print: collected as it comes, stored with the next commit of the run.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::Message;
+use super::doubt::Doubt;
+use super::timers::Timer;
+use super::{Actor, Message};
 use crate::clock::Timestamp;
 use crate::executor::core::Core;
-use crate::executor::limits::{LOG_CHUNK_BYTES_MAX, LOG_LINE_BYTES_MAX};
+use crate::executor::limits::{LOG_CHUNK_BYTES_MAX, LOG_FLUSH_MS, LOG_LINE_BYTES_MAX};
 use crate::ids::MachineId;
-use crate::model::{LogChunk, LogStream, Run};
+use crate::model::{LogChunk, LogStream, Run, RunDelta};
 use crate::provider::LogSink;
+use crate::store::{Batch, RunWrite, StoreError};
 
 /// One printed line.
 #[derive(Debug, Clone)]
@@ -73,6 +77,78 @@ impl LogSink for CallLogs {
         };
         if first {
             self.core.send(&self.machine, Message::Printed);
+        }
+    }
+}
+
+impl Actor {
+    /// Lines have been printed: give them a moment to travel with a commit that happens anyway.
+    pub(super) fn printed(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        if !active.logs.is_empty() && !active.timers.flush_is_armed() {
+            let clock = &*self.core.clock;
+            let due = clock.monotonic() + Duration::from_millis(LOG_FLUSH_MS);
+            active.timers.arm(Timer::FlushLogs, due);
+        }
+    }
+
+    /// Stores the lines that have waited long enough.
+    pub(super) async fn flush_logs(&mut self) {
+        loop {
+            let moment = self.moment();
+            let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
+            if active.logs.is_empty() {
+                return;
+            }
+            let lines = active.logs.take();
+            let mut run = active.run.clone();
+            let logs = chunks(&mut run, &lines, self.core.limits.step_log_bytes_max);
+            let delta = RunDelta::between(Some(&*active.stored), &run);
+            let doubt = Doubt {
+                run: run.clone(),
+                epoch: machine.epoch,
+                effects: Vec::new(),
+                moment,
+                lines,
+            };
+            let batch = Batch {
+                at: self.core.clock.now(),
+                holds: Some((self.id.clone(), machine.epoch)),
+                runs: vec![RunWrite { run, delta, entries: Vec::new() }],
+                logs,
+                ..Batch::default()
+            };
+            let buffer = active.logs.clone();
+            match self.core.commit(batch).await {
+                Ok(committed) => {
+                    self.committed(None, committed.runs.into_iter().next());
+                    return;
+                }
+                Err(StoreError::Unknown(_)) => {
+                    self.doubt = Some(doubt);
+                    if self.settle_doubt().await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    buffer.put_back(doubt.lines);
+                    match &error {
+                        StoreError::Fenced { current, .. } => return self.step_down(*current),
+                        StoreError::Conflict { .. } => {
+                            if !self.reload().await {
+                                return;
+                            }
+                        }
+                        StoreError::ActiveRun { .. }
+                        | StoreError::RequestUsed(_)
+                        | StoreError::Compacted { .. }
+                        | StoreError::Full(_)
+                        | StoreError::Unknown(_)
+                        | StoreError::Unavailable(_)
+                        | StoreError::Corrupt { .. } => self.wait_for_store(&error).await,
+                    }
+                }
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::harness::{Harness, new_run, origin, refusal};
 use crate::executor::request::{Origin, Verb};
-use crate::executor::{EngineError, Refusal};
+use crate::executor::{EngineError, Refusal, admission};
 use crate::lifecycle::run;
+use crate::plan::Registry;
 
 fn request(id: &str, body: &str) -> Origin {
     Origin { request_id: id.to_owned(), body_digest: body.to_owned(), ..origin() }
@@ -103,4 +104,25 @@ async fn a_dropped_request_is_carried_through_or_not_begun() {
     harness.pass(10).await;
     let run = harness.machine(1).await.active_run.expect("it was started");
     assert_eq!(harness.finished(run).await.phase(), run::Phase::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_cannot_do_is_named_with_its_step() {
+    let harness = Harness::new("").await;
+    harness.register(1).await;
+    let machine = harness.machine(1).await;
+    let registry = Registry::built_in();
+    let plan = &registry.get("plan/net-reconfig").unwrap().plan;
+    let blockers = |capabilities| admission::blockers(plan, &machine, capabilities, false);
+    let none = blockers(Some(&[]));
+    // Two steps, and the compensation of the first.
+    assert_eq!(none.len(), 3);
+    for (blocker, step) in none.into_iter().zip(["apply-net-config", "apply-net-config", "verify"])
+    {
+        let (reason, message) = refusal(Err::<(), _>(blocker));
+        assert_eq!(reason, Refusal::CapabilityMissing);
+        assert!(message.contains(&format!("step {step}")), "{message}");
+    }
+    let missing = blockers(None).into_iter().map(Err::<(), _>).map(refusal).next();
+    assert_eq!(missing.map(|(reason, _)| reason), Some(Refusal::ProviderMissing));
 }

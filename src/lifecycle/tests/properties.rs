@@ -229,11 +229,10 @@ proptest! {
             let facts = Facts { unknowns, ..BASE.facts };
             let (next, effects) = step::apply(rules, state, event, facts).unwrap();
             for effect in effects {
-                match effect {
-                    Effect::Open { .. } => unknowns = 0,
-                    Effect::Unknown => unknowns += 1,
-                    _ => {}
+                if matches!(effect, Effect::Open { .. }) {
+                    unknowns = 0;
                 }
+                unknowns += u32::from(effect == Effect::Unknown);
             }
             state = next;
             taken += 1;

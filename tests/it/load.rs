@@ -1,0 +1,161 @@
+//! Clients that start runs until they are told to stop, and their record of what was acknowledged, outside of any server.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bmdemo::clock::{Clock as _, SplitMix64, SystemClock};
+use bmdemo::pb;
+use bmdemo::pb::run_service_client::RunServiceClient;
+use bmdemo::provider::fake;
+use tokio::sync::watch;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::runs::register;
+use crate::support::{Server, run_to_end, text, within};
+
+const CLIENTS: usize = 8;
+const MACHINES_OF_A_CLIENT: usize = 3;
+
+/// What clients know: request id -> machine and, once it was acknowledged, run.
+type Record = Arc<Mutex<BTreeMap<String, (String, Option<String>)>>>;
+
+/// Clients at work. They go on with the next server when one has gone.
+pub(crate) struct Load {
+    record: Record,
+    publish: watch::Sender<Option<Channel>>,
+    clients: tokio::task::JoinSet<()>,
+}
+
+impl Load {
+    /// Registers machines and begins.
+    pub(crate) async fn start(server: &Server, random: &mut SplitMix64) -> Self {
+        register(&server.channel().await, CLIENTS * MACHINES_OF_A_CLIENT).await;
+        let record = Record::default();
+        let (publish, channels) = watch::channel(Some(server.channel().await));
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..CLIENTS {
+            let random = SplitMix64::new(random.next_u64());
+            clients.spawn(load(client, random, channels.clone(), record.clone()));
+        }
+        Self { record, publish, clients }
+    }
+
+    /// There is a new server.
+    pub(crate) async fn go_on_with(&self, server: &Server) {
+        self.publish.send_replace(Some(server.channel().await));
+    }
+
+    /// How many requests were acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.record.lock().unwrap().values().filter(|(_, run)| run.is_some()).count()
+    }
+
+    /// Ends the clients, and holds their record against what the server, its store and the world of the fake provider
+    /// say. Ends the server.
+    pub(crate) async fn judge(mut self, server: Server, data: &Path) -> usize {
+        self.publish.send_replace(None);
+        within("clients end", async { while self.clients.join_next().await.is_some() {} }).await;
+
+        let channel = server.channel().await;
+        let acknowledged = self.acknowledged();
+        let record = self.record.lock().unwrap().clone();
+        for (request_id, (machine, run)) in &record {
+            let Some(run_id) = run else { continue };
+            let request = pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() };
+            let run =
+                RunServiceClient::new(channel.clone()).get_run(request).await.unwrap().into_inner();
+            assert_eq!((&run.request_id, &run.machine_id), (request_id, machine));
+        }
+        let runs = finished(&channel).await;
+        let mut by_request = BTreeMap::new();
+        for run in &runs {
+            assert_eq!(run.phase(), pb::RunPhase::Succeeded, "{run:#?}");
+            let twice = by_request.insert((&run.machine_id, &run.request_id), &run.run_id);
+            assert_eq!(twice, None, "request {} made two runs", run.request_id);
+        }
+        server.signal("TERM").await;
+        assert!(server.ended().await.0.success());
+
+        let ledger = fake::read_ledger(data).unwrap();
+        assert_eq!(fake::violations(&ledger), Vec::<String>::new());
+        assert_eq!(fake::repeated_steps(&ledger), Vec::<String>::new());
+        let checked = run_to_end(&["check", "--data-dir", data.to_str().unwrap()]).await;
+        assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
+        acknowledged
+    }
+}
+
+/// Starts runs on machines of its own until there is no server any more. A request whose answer did not come is asked
+/// again with the same id.
+async fn load(
+    client: usize,
+    mut random: SplitMix64,
+    mut channels: watch::Receiver<Option<Channel>>,
+    record: Record,
+) {
+    let plans = ["plan/repave-join", "plan/upgrade", "plan/reboot", "plan/net-reconfig"];
+    let mut number = 0;
+    let clock = SystemClock::new();
+    loop {
+        number += 1;
+        let machine = client * MACHINES_OF_A_CLIENT
+            + 1
+            + usize::try_from(random.below(MACHINES_OF_A_CLIENT as u64)).unwrap();
+        let machine_id = format!("machine-{machine}");
+        let request_id = format!("client-{client}-{number}");
+        let plan = if number <= 3 { 0 } else { random.below(4) };
+        let request = pb::StartRunRequest {
+            request_id: request_id.clone(),
+            machine_id: machine_id.clone(),
+            plan_id: plans[usize::try_from(plan).unwrap()].to_owned(),
+            force: true,
+            ..Default::default()
+        };
+        record.lock().unwrap().insert(request_id.clone(), (machine_id, None));
+        loop {
+            let Some(channel) = channels.borrow_and_update().clone() else { return };
+            match RunServiceClient::new(channel).start_run(request.clone()).await {
+                Ok(run) => {
+                    let run_id = run.into_inner().run_id;
+                    if let Some(entry) = record.lock().unwrap().get_mut(&request_id) {
+                        entry.1 = Some(run_id);
+                    }
+                    break;
+                }
+                // Its machine is busy, or not provisioned yet: that was a definite no.
+                Err(status) if status.code() == Code::FailedPrecondition => {
+                    clock.sleep(Duration::from_millis(5)).await;
+                    break;
+                }
+                // No answer: the next server says.
+                Err(_) => {
+                    if channels.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every run, once all have ended.
+async fn finished(channel: &Channel) -> Vec<pb::Run> {
+    let mut client = RunServiceClient::new(channel.clone());
+    let mut runs = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::ListRunsRequest { page_size: 1000, page_token, ..Default::default() };
+        let page = client.list_runs(request).await.unwrap().into_inner();
+        for run in page.runs {
+            let ended = crate::runs::watched(channel.clone(), &run.run_id);
+            runs.push(within("a run ends", ended).await.unwrap());
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return runs;
+        }
+    }
+}
