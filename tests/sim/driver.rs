@@ -1,15 +1,14 @@
 //! One simulation: a server that is killed, stopped and restarted under load, then a world that heals.
 
+mod finish;
+mod requests;
+
 use std::sync::Arc;
 
 use bmdemo::clock::{SeededRandom, SplitMix64};
 use bmdemo::executor::planted::Planted;
-use bmdemo::executor::request::Verb;
 use bmdemo::executor::{Engine, EngineConfig};
-use bmdemo::ids::{MachineId, RunId};
-use bmdemo::lifecycle::machine::Phase;
-use bmdemo::lifecycle::step::{Resolution, State};
-use bmdemo::model::{HoldReason, Run};
+use bmdemo::ids::MachineId;
 use bmdemo::plan::Registry;
 use bmdemo::provider::fake::{Chaos, FakeOptions, FakeProvider, World};
 use bmdemo::store::memory::MemoryStore;
@@ -17,11 +16,7 @@ use bmdemo::store::{Query, Store as _};
 
 use crate::client::{Answer, Ask, Clients, Request};
 use crate::gate::{Incarnation, Life};
-use crate::invariants::{
-    self, promise_05_nothing_is_stuck, promise_08_ended_runs_are_as_they_ended,
-    promise_09_a_watch_misses_and_repeats_nothing, promise_10_the_world_agrees,
-    promise_11_a_cancel_is_never_lost, promise_12_a_slow_watcher_catches_up,
-};
+use crate::invariants;
 use crate::oracle::{Feed, Violation};
 use crate::panics;
 use crate::profile::Profile;
@@ -33,12 +28,6 @@ use crate::watcher::{Scope, Serving, Sleeper, Watcher};
 /// The plans that are run.
 pub(crate) const PLANS: [&str; 5] =
     ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
-
-/// Time that an operator gives the runs between two looks, once the world has healed.
-const ROUND_MS: u64 = 10 * 60 * 1_000;
-
-/// Rounds after which a run that has not ended is stuck: three days. The longest timeout of a plan is twelve hours.
-const ROUNDS_MAX: u64 = 3 * 24 * 6;
 
 /// Far longer than a simulation takes: thirty days.
 const PATIENCE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
@@ -351,85 +340,6 @@ impl Driver {
         }));
     }
 
-    /// A client asks something.
-    fn ask(&mut self) {
-        let Some((who, engine)) = self.current.clone() else { return };
-        let times = 1 + self.rng.below(3);
-        for _ in 0..times {
-            let request = self.next_request();
-            self.clients.send(&engine, who, request);
-        }
-    }
-
-    fn next_request(&mut self) -> Request {
-        if !self.past.is_empty() && self.rng.chance(1, 5) {
-            let at = pick(&mut self.rng, self.past.len());
-            let mut again = self.past[at].clone();
-            if self.rng.chance(1, 4) {
-                "for another reason".clone_into(&mut again.reason);
-            }
-            return again;
-        }
-        let mut request = request(self.next_ask());
-        if self.rng.chance(2, 3) {
-            request.id = format!("request-{}", self.past.len());
-            self.past.push(request.clone());
-        }
-        request
-    }
-
-    fn next_ask(&mut self) -> Ask {
-        let machine = machine(1 + self.rng.below(self.sim.profile.machines));
-        let run = {
-            let oracle = self.sim.oracle();
-            let active: Vec<_> = oracle.book.active.values().flatten().copied().collect();
-            let all: Vec<RunId> = oracle.book.runs.keys().copied().collect();
-            drop(oracle);
-            let choice = if self.rng.chance(4, 5) { active } else { all };
-            (!choice.is_empty()).then(|| choice[pick(&mut self.rng, choice.len())])
-        };
-        let start = |rng: &mut SplitMix64| Ask::Start {
-            machine: machine.clone(),
-            plan: PLANS[pick(rng, PLANS.len())],
-            force: rng.chance(1, 2),
-        };
-        let Some(run) = run else { return start(&mut self.rng) };
-        let operate = |verb| Ask::Operate { run, verb };
-        match self.rng.below(20) {
-            0..=6 => start(&mut self.rng),
-            7 | 8 => operate(Verb::Cancel),
-            9 | 10 => operate(Verb::Pause),
-            11 | 12 => operate(Verb::Resume),
-            13 => operate(Verb::Abort),
-            14 => operate(Verb::Skip { step: self.any_step(run) }),
-            15 | 16 => {
-                let resolution = match self.rng.below(5) {
-                    0 => None,
-                    1 => Some(Resolution::Done),
-                    2 => Some(Resolution::Skip),
-                    _ => Some(Resolution::Retry),
-                };
-                operate(Verb::Resolve { step: self.any_step(run), resolution })
-            }
-            17 => Ask::Retry { run },
-            18 => Ask::Clear { machine },
-            _ if self.rng.chance(1, 2) => Ask::SetLabel { machine, value: self.rng.below(3) },
-            _ => {
-                let phase = Phase::ALL[pick(&mut self.rng, Phase::ALL.len() - 1)];
-                Ask::SetPhase { machine, phase }
-            }
-        }
-    }
-
-    /// The step in progress, or any.
-    fn any_step(&mut self, run: RunId) -> String {
-        let run = self.sim.oracle().book.runs.get(&run).cloned();
-        let Some(run) = run else { return String::new() };
-        let current = run.current_step.filter(|_| self.rng.chance(2, 3));
-        let place = current.unwrap_or_else(|| pick(&mut self.rng, run.steps.len()));
-        run.steps.get(place).map_or_else(String::new, |step| step.name.clone())
-    }
-
     /// What the store lists is what it has told its listeners.
     async fn compare(&self) {
         let query = || Query { limit: 10_000, ..Query::default() };
@@ -442,130 +352,6 @@ impl Driver {
             && machines.items.iter().all(|one| oracle.book.machines.get(&one.id) == Some(one));
         let verdict = invariants::ensure(same, || "the lists differ from the feed".to_owned());
         oracle.judge("the_store_lists_what_it_told", verdict);
-    }
-
-    // -- the end ----------------------------------------------------------------------------------------------------
-
-    /// Heals the world, and lets operators do what is theirs until every run has ended.
-    async fn settle(&mut self) {
-        self.sim.note("the world heals");
-        self.sim.heal();
-        self.clients.outage_changed();
-        self.end_zombie();
-        let dead =
-            self.current.as_ref().is_none_or(|(who, _)| self.sim.gates.life(*who) == Life::Dead);
-        if dead || self.orphans {
-            self.restart().await;
-        }
-        self.let_runs_end().await;
-    }
-
-    /// Operators do what is theirs until every run has ended and every request was answered.
-    pub(crate) async fn let_runs_end(&self) {
-        for _ in 0..ROUNDS_MAX {
-            self.sim.sleep_ms(ROUND_MS).await;
-            let active: Vec<Arc<Run>> = {
-                let oracle = self.sim.oracle();
-                let book = &oracle.book;
-                book.active.values().flatten().map(|id| book.runs[id].clone()).collect()
-            };
-            if active.is_empty() && self.unanswered().is_empty() {
-                return;
-            }
-            for run in active {
-                self.help(&run);
-            }
-        }
-    }
-
-    fn unanswered(&self) -> Vec<String> {
-        self.current.as_ref().map_or_else(Vec::new, |(who, _)| self.clients.unanswered(*who))
-    }
-
-    /// What an operator does about a run that waits for one.
-    fn help(&self, run: &Run) {
-        let Some((who, engine)) = &self.current else { return };
-        let Some(hold) = &run.hold else { return };
-        let verb = match hold.reason {
-            HoldReason::Paused | HoldReason::LoopBreaker => Verb::Resume,
-            HoldReason::OutcomeUnknown => {
-                let unknown =
-                    run.steps.iter().find(|step| matches!(step.state, State::Unknown { .. }));
-                let Some(step) = unknown else { return };
-                Verb::Resolve { step: step.name.clone(), resolution: Some(Resolution::Retry) }
-            }
-        };
-        self.clients.send(engine, *who, request(Ask::Operate { run: run.id, verb }));
-    }
-
-    async fn finish(&mut self, watchers: &[Watcher], sleeper: Sleeper) {
-        let Some((who, engine)) = self.current.clone() else { return };
-        let unanswered = self.unanswered();
-        {
-            let mut oracle = self.sim.oracle();
-            let verdict = promise_05_nothing_is_stuck(&oracle.book, &unanswered);
-            oracle.judge("promise_05_nothing_is_stuck", verdict);
-            let verdict = promise_11_a_cancel_is_never_lost(&oracle.book);
-            oracle.judge("promise_11_a_cancel_is_never_lost", verdict);
-            let verdict = promise_10_the_world_agrees(&self.world.ledger());
-            oracle.judge("promise_10_the_world_agrees", verdict);
-            if !oracle.violations.is_empty() {
-                return;
-            }
-        }
-        self.reboot_all(&engine, who).await;
-        // Long enough for a bookmark.
-        self.sim.sleep_ms(60_000).await;
-        let head = self.sim.oracle().book.head;
-        let slow = sleeper.wake(head).await;
-        self.compare().await;
-        let mut oracle = self.sim.oracle();
-        for watcher in watchers {
-            let verdict = promise_09_a_watch_misses_and_repeats_nothing(
-                &oracle.book,
-                &format!("{:?}", watcher.scope),
-                &watcher.seen(),
-                |object| watcher.scope.covers(object),
-            );
-            oracle.judge("promise_09_a_watch_misses_and_repeats_nothing", verdict);
-        }
-        let verdict = promise_12_a_slow_watcher_catches_up(&oracle.book, &slow);
-        oracle.judge("promise_12_a_slow_watcher_catches_up", verdict);
-        drop(oracle);
-        let book = std::mem::take(&mut self.sim.oracle().book);
-        let verdict = promise_08_ended_runs_are_as_they_ended(&book, &self.store).await;
-        let mut oracle = self.sim.oracle();
-        oracle.book = book;
-        oracle.judge("promise_08_ended_runs_are_as_they_ended", verdict);
-    }
-
-    /// Every machine that takes work can be worked on: none is left in a state that nothing leads out of.
-    async fn reboot_all(&self, engine: &Engine, who: Incarnation) {
-        for number in 1..=self.sim.profile.machines {
-            let machine = machine(number);
-            self.clients.ask(engine, who, request(Ask::Clear { machine: machine.clone() })).await;
-            let ask = Ask::Start { machine: machine.clone(), plan: "plan/reboot", force: false };
-            self.clients.ask(engine, who, request(ask)).await;
-        }
-        self.let_runs_end().await;
-        let mut oracle = self.sim.oracle();
-        for number in 1..=self.sim.profile.machines {
-            let book = &oracle.book;
-            let Some(record) = book.machines.get(&machine(number)) else { continue };
-            let runs = book.runs.values().filter(|run| run.machine_id == record.id);
-            let newest = runs.max_by_key(|run| run.ordinal);
-            let works = record.active_run.is_none()
-                && (matches!(record.phase, Phase::Rma | Phase::Retired)
-                    || newest.is_some_and(|run| {
-                        run.plan_id == "plan/reboot"
-                            && run.phase() == bmdemo::lifecycle::run::Phase::Succeeded
-                    }));
-            let verdict = invariants::ensure(works, || {
-                let newest = newest.map(|run| (run.id, &run.plan_id, run.state, &run.error));
-                format!("{} cannot be rebooted: {newest:?}", record.id)
-            });
-            oracle.judge("promise_05_every_machine_can_be_worked_on", verdict);
-        }
     }
 
     pub(crate) fn report(&mut self) -> Report {
@@ -597,8 +383,4 @@ pub(crate) fn machine(number: u64) -> MachineId {
 /// A request without an id.
 pub(crate) fn request(ask: Ask) -> Request {
     Request { ask, id: String::new(), reason: "a simulation".to_owned() }
-}
-
-fn pick(rng: &mut SplitMix64, len: usize) -> usize {
-    usize::try_from(rng.below(len as u64)).unwrap_or(0)
 }

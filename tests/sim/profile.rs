@@ -38,7 +38,7 @@ pub(crate) struct Profile {
 impl Profile {
     /// The profile of a seed: every fourth has much overlap, the others have a bit of everything.
     pub(crate) fn of(seed: u64) -> Self {
-        if seed % 4 == 0 { Self::overlapping(seed) } else { Self::varied(seed) }
+        if seed.is_multiple_of(4) { Self::overlapping(seed) } else { Self::varied(seed) }
     }
 
     fn varied(seed: u64) -> Self {
@@ -90,7 +90,7 @@ impl Profile {
     }
 
     /// Incarnations that follow each other fast, and calls of the former that arrive late.
-    pub(crate) fn overlapping(seed: u64) -> Self {
+    pub(crate) fn overlapping(_seed: u64) -> Self {
         Self {
             machines: 3,
             steps: 60,
@@ -110,7 +110,6 @@ impl Profile {
             chaos: Chaos::default(),
             timing: Timing::Default,
             limits: Limits::default(),
-            ..Self::varied(seed)
         }
     }
 
