@@ -1,6 +1,10 @@
 //! Integration tests against the real server binary, on free ports.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests: whatever fails fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests: whatever fails fails the test, and what they say is for people"
+)]
 
 mod accept;
 mod configuration;

@@ -119,9 +119,9 @@ pub(crate) fn simulate(seed: u64, mistake: Option<Mistake>) -> Report {
 
 /// What repairs a fault.
 #[derive(Clone, Copy)]
-enum Repair {
+enum Mend {
     Bounce,
-    Repair(&'static str),
+    Mend(&'static str),
     Release(&'static str),
 }
 
@@ -129,7 +129,7 @@ enum Repair {
 struct Faults {
     random: SplitMix64,
     next: Duration,
-    pending: Vec<(Duration, Repair)>,
+    pending: Vec<(Duration, Mend)>,
 }
 
 impl Faults {
@@ -137,12 +137,12 @@ impl Faults {
         let now = sim.elapsed();
         let (due, later) = self.pending.drain(..).partition(|(at, _)| *at <= now);
         self.pending = later;
-        let due: Vec<(Duration, Repair)> = due;
+        let due: Vec<(Duration, Mend)> = due;
         for (_, repair) in due {
             match repair {
-                Repair::Bounce => sim.bounce(SERVER),
-                Repair::Repair(peer) => sim.repair(peer, SERVER),
-                Repair::Release(peer) => sim.release(peer, SERVER),
+                Mend::Bounce => sim.bounce(SERVER),
+                Mend::Mend(peer) => sim.repair(peer, SERVER),
+                Mend::Release(peer) => sim.release(peer, SERVER),
             }
         }
         if now < self.next || now >= HEALED {
@@ -155,28 +155,28 @@ impl Faults {
         // One fault of a link or host at a time, so that each repair repairs what was broken.
         let is_down = |wanted: &str| {
             self.pending.iter().any(|(_, repair)| match repair {
-                Repair::Bounce => wanted == SERVER,
-                Repair::Repair(peer) | Repair::Release(peer) => wanted == *peer,
+                Mend::Bounce => wanted == SERVER,
+                Mend::Mend(peer) | Mend::Release(peer) => wanted == *peer,
             })
         };
         let (what, repair) = match self.random.below(6) {
             0..=2 if !is_down(SERVER) => {
                 sim.crash(SERVER);
-                ("crash", Repair::Bounce)
+                ("crash", Mend::Bounce)
             }
             3 if !is_down(peer) => {
                 sim.partition(peer, SERVER);
-                ("partition", Repair::Repair(peer))
+                ("partition", Mend::Mend(peer))
             }
             4 if !is_down(peer) => {
                 let (from, to) =
                     if self.random.chance(1, 2) { (peer, SERVER) } else { (SERVER, peer) };
                 sim.partition_oneway(from, to);
-                ("partition of one direction", Repair::Repair(peer))
+                ("partition of one direction", Mend::Mend(peer))
             }
             5 if !is_down(peer) => {
                 sim.hold(peer, SERVER);
-                ("hold", Repair::Release(peer))
+                ("hold", Mend::Release(peer))
             }
             _ => return,
         };
