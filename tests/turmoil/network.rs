@@ -121,7 +121,7 @@ pub(crate) fn simulate(seed: u64, mistake: Option<Mistake>) -> Report {
 #[derive(Clone, Copy)]
 enum Mend {
     Bounce,
-    Mend(&'static str),
+    Reconnect(&'static str),
     Release(&'static str),
 }
 
@@ -141,7 +141,7 @@ impl Faults {
         for (_, repair) in due {
             match repair {
                 Mend::Bounce => sim.bounce(SERVER),
-                Mend::Mend(peer) => sim.repair(peer, SERVER),
+                Mend::Reconnect(peer) => sim.repair(peer, SERVER),
                 Mend::Release(peer) => sim.release(peer, SERVER),
             }
         }
@@ -156,7 +156,7 @@ impl Faults {
         let is_down = |wanted: &str| {
             self.pending.iter().any(|(_, repair)| match repair {
                 Mend::Bounce => wanted == SERVER,
-                Mend::Mend(peer) | Mend::Release(peer) => wanted == *peer,
+                Mend::Reconnect(peer) | Mend::Release(peer) => wanted == *peer,
             })
         };
         let (what, repair) = match self.random.below(6) {
@@ -166,13 +166,13 @@ impl Faults {
             }
             3 if !is_down(peer) => {
                 sim.partition(peer, SERVER);
-                ("partition", Mend::Mend(peer))
+                ("partition", Mend::Reconnect(peer))
             }
             4 if !is_down(peer) => {
                 let (from, to) =
                     if self.random.chance(1, 2) { (peer, SERVER) } else { (SERVER, peer) };
                 sim.partition_oneway(from, to);
-                ("partition of one direction", Mend::Mend(peer))
+                ("partition of one direction", Mend::Reconnect(peer))
             }
             5 if !is_down(peer) => {
                 sim.hold(peer, SERVER);
