@@ -8,6 +8,7 @@
 
 mod accept;
 mod configuration;
+mod demo;
 mod disk;
 mod health;
 mod kill;
