@@ -77,7 +77,10 @@ async fn acts(ctx: &mut Context) -> Result<(), Error> {
     if let Some(run) = last_run(ctx, "machine-2").await?
         && run.phase() == pb::RunPhase::Failed
     {
-        say(ctx, "A retry repeats what did not succeed, and what that needs; its success clears NeedsIntervention.")?;
+        say(
+            ctx,
+            "A retry repeats what did not succeed, and what that needs; its success clears NeedsIntervention.",
+        )?;
         enter(ctx, &["retry", &run.run_id]).await?;
         enter(ctx, &["list", "-o", "wide"]).await?;
     }
