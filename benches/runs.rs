@@ -5,7 +5,9 @@
 //! disk flushes per run as the kernel counts them, and the ratio to bare append + fdatasync on the same disk, measured
 //! in the same rounds. Absolute figures drift with the machine; compare ratios.
 //!
-//! `cargo bench --bench runs`; `BMDEMO_BENCH_RUNS` sets the number of runs of a round (default 4000).
+//! `cargo bench --bench runs`; `BMDEMO_BENCH_RUNS` sets the number of runs of a round (default 4000), and
+//! `BMDEMO_BENCH_IN_FLIGHT` the numbers in flight (default `1,64,256,1024`). `BMDEMO_BENCH_SERVER` names another server
+//! binary, to compare two in turns.
 
 #![expect(
     clippy::print_stdout,
@@ -47,19 +49,26 @@ fn main() {
         .expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory");
     println!(
-        "in flight   runs/s     p50 ms     p99 ms   flushes/run   flush limit/s   runs/s : flushes/s"
+        "in flight   runs/s     p50 ms     p99 ms   server ms/run   client ms/run   flushes/run   flush limit/s   \
+         runs/s : flushes/s"
     );
-    for in_flight in [1_usize, 64, 256, 1_024] {
+    let in_flight = std::env::var("BMDEMO_BENCH_IN_FLIGHT").unwrap_or("1,64,256,1024".to_owned());
+    for in_flight in
+        in_flight.split(',').map(|text| text.trim().parse::<usize>().expect("a number"))
+    {
         let flushes_per_s = flush_rate(dir.path());
         let data = dir.path().join(format!("data-{in_flight}"));
-        let (_server, address) = spawn(&data);
+        let (server, address) = spawn(&data);
         let runs = if in_flight == 1 { runs / 8 } else { runs };
-        let figures = runtime.block_on(measure(&address, in_flight, runs.max(in_flight * 2)));
+        let figures =
+            runtime.block_on(measure(&server, &address, in_flight, runs.max(in_flight * 2)));
         println!(
-            "{in_flight:>9} {:>8.0} {:>10.2} {:>10.2} {:>13.3} {flushes_per_s:>15.0} {:>20.2}",
+            "{in_flight:>9} {:>8.0} {:>10.2} {:>10.2} {:>15.3} {:>15.3} {:>13.3} {flushes_per_s:>15.0} {:>20.2}",
             figures.per_second,
             figures.p50.as_secs_f64() * 1e3,
             figures.p99.as_secs_f64() * 1e3,
+            figures.server_ms_per_run,
+            figures.client_ms_per_run,
             figures.flushes_per_run,
             figures.per_second / flushes_per_s,
         );
@@ -67,7 +76,8 @@ fn main() {
 }
 
 fn spawn(data: &std::path::Path) -> (Server, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bmdemo-server"))
+    let server = std::env::var_os("BMDEMO_BENCH_SERVER");
+    let mut child = Command::new(server.unwrap_or(env!("CARGO_BIN_EXE_bmdemo-server").into()))
         .args(["--port", "0", "--fake-timing", "zero", "--log-level", "warn", "--data-dir"])
         .arg(data)
         .stdout(Stdio::piped())
@@ -86,10 +96,13 @@ struct Figures {
     per_second: f64,
     p50: Duration,
     p99: Duration,
+    /// Processor time.
+    server_ms_per_run: f64,
+    client_ms_per_run: f64,
     flushes_per_run: f64,
 }
 
-async fn measure(address: &str, in_flight: usize, runs: usize) -> Figures {
+async fn measure(server: &Server, address: &str, in_flight: usize, runs: usize) -> Figures {
     let channel = Channel::from_shared(address.to_owned())
         .expect("an address")
         .connect()
@@ -101,6 +114,8 @@ async fn measure(address: &str, in_flight: usize, runs: usize) -> Figures {
     // Warm up: connections, caches, the first pages of the store.
     drive(&channel, &waiters, in_flight, in_flight * 2).await;
     let before = flushes();
+    let (server_before, client_before) =
+        (processor_ms(server.0.id()), processor_ms(std::process::id()));
     let start = Instant::now();
     let mut latencies = drive(&channel, &waiters, in_flight, runs).await;
     let took = start.elapsed();
@@ -110,6 +125,8 @@ async fn measure(address: &str, in_flight: usize, runs: usize) -> Figures {
         per_second: runs as f64 / took.as_secs_f64(),
         p50: latencies[latencies.len() / 2],
         p99: latencies[latencies.len() * 99 / 100],
+        server_ms_per_run: (processor_ms(server.0.id()) - server_before) / runs as f64,
+        client_ms_per_run: (processor_ms(std::process::id()) - client_before) / runs as f64,
         flushes_per_run: flushed as f64 / runs as f64,
     }
 }
@@ -189,6 +206,19 @@ async fn drive(
         latencies.push(task.await.expect("a latency"));
     }
     latencies
+}
+
+/// Processor time that a process has used, user and system, in milliseconds: the kernel counts in ticks of 10 ms.
+fn processor_ms(pid: u32) -> f64 {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
+    // The second field is the name in brackets, and may hold spaces.
+    let after_name = text.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u32>().ok());
+    ticks.map(f64::from).sum::<f64>() * 10.0
 }
 
 /// Flush requests that the disks have completed, as the kernel counts them.

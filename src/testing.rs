@@ -31,7 +31,7 @@ pub(crate) fn run(id: RunId, machine_id: MachineId, now: Timestamp) -> Run {
         plan_digest: String::new(),
         parameters: BTreeMap::new(),
         state: run::State::Pending,
-        steps: Vec::new(),
+        steps: crate::model::Steps::default(),
         current_step: None,
         error: None,
         hold: None,

@@ -7,7 +7,9 @@ pub mod event;
 pub mod filter;
 pub mod machine;
 pub mod run;
+mod steps;
 
 pub use event::{Actor, ActorKind, Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
 pub use machine::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
 pub use run::{Hold, HoldReason, Run, RunDelta, RunError, RunErrorCode, RunType, StepRecord};
+pub use steps::Steps;

@@ -1,8 +1,10 @@
 //! One execution of a plan on a machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::event::Actor;
+use super::steps::Steps;
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, OperationId, Revision, RunId};
 use crate::lifecycle::{run, step};
@@ -237,7 +239,7 @@ pub struct Run {
     /// State.
     pub state: run::State,
     /// Steps of the plan in order, then compensations.
-    pub steps: Vec<StepRecord>,
+    pub steps: Steps,
     /// Place of the step in progress, or of the one that failed.
     pub current_step: Option<usize>,
     /// Why it failed.
@@ -291,35 +293,31 @@ pub struct RunDelta {
     /// The run, with only the steps that changed in `steps`.
     pub header: Run,
     /// Steps that changed, by place.
-    pub steps: Vec<(usize, StepRecord)>,
+    pub steps: Vec<(usize, Arc<StepRecord>)>,
 }
 
 impl RunDelta {
     /// What changed from `before` (nothing for the first commit of a run) to `after`.
     #[must_use]
     pub fn between(before: Option<&Run>, after: &Run) -> Self {
-        let old = before.map_or(&[][..], |run| &run.steps);
         let steps = after
             .steps
-            .iter()
+            .shared()
             .enumerate()
-            .filter(|(place, step)| old.get(*place) != Some(*step))
+            // Steps that are still shared are equal without a look inside.
+            .filter(|(place, step)| before.and_then(|run| run.steps.shared().nth(*place)) != Some(*step))
             .map(|(place, step)| (place, step.clone()))
             .collect();
-        let header = Run { steps: Vec::new(), ..clone_without_steps(after) };
+        let header = Run { steps: Steps::default(), ..clone_without_steps(after) };
         Self { header, steps }
     }
 
     /// The run after this change, given the run before it.
     #[must_use]
     pub fn apply(self, before: Option<Run>) -> Run {
-        let mut steps = before.map_or_else(Vec::new, |run| run.steps);
+        let mut steps = before.map_or_else(Steps::default, |run| run.steps);
         for (place, step) in self.steps {
-            if place < steps.len() {
-                steps[place] = step;
-            } else {
-                steps.push(step);
-            }
+            steps.put(place, step);
         }
         Run { steps, ..self.header }
     }
@@ -336,7 +334,7 @@ fn clone_without_steps(run: &Run) -> Run {
         plan_digest: run.plan_digest.clone(),
         parameters: run.parameters.clone(),
         state: run.state,
-        steps: Vec::new(),
+        steps: Steps::default(),
         current_step: run.current_step,
         error: run.error.clone(),
         hold: run.hold.clone(),

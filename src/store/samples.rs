@@ -197,9 +197,9 @@ impl Sampler {
     pub(super) fn change_run(&mut self, before: &Run) -> Run {
         let mut after = self.run();
         after.steps = before.steps.clone();
-        for step in &mut after.steps {
+        for place in 0..after.steps.len() {
             if self.0.chance(1, 3) {
-                *step = self.step();
+                after.steps[place] = self.step();
             }
         }
         if self.0.chance(1, 3) {

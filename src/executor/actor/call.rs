@@ -9,7 +9,7 @@ use crate::executor::decide::{Answer, StepInput};
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::{ErrorClass, Event, Seen};
-use crate::model::StepRecord;
+use crate::model::Steps;
 use crate::plan::Value;
 use crate::provider::{
     Acted, Call, Logs, Observation, Provider, ProviderError, ProviderErrorKind, Target,
@@ -281,6 +281,6 @@ fn as_text(values: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
 }
 
 /// Outputs of the steps that have one, by step.
-fn outputs(steps: &[StepRecord]) -> BTreeMap<String, String> {
+fn outputs(steps: &Steps) -> BTreeMap<String, String> {
     steps.iter().filter_map(|step| Some((step.name.clone(), step.output.clone()?))).collect()
 }

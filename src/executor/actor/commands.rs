@@ -443,8 +443,9 @@ impl Actor {
 impl Draft {
     /// Accepts the run: claims the machine under a new epoch.
     pub(super) fn accept(&mut self, origin: &Origin, epoch_per_run: bool) {
-        self.machine.active_run = Some(self.run.id);
-        self.machine.epoch = if epoch_per_run { Epoch(1) } else { self.machine.epoch.next() };
+        self.machine_mut().active_run = Some(self.run.id);
+        let epoch = if epoch_per_run { Epoch(1) } else { self.machine.epoch.next() };
+        self.machine_mut().epoch = epoch;
         self.machine_changed = true;
         let message = format!(
             "{} accepted from {}{}",

@@ -1,7 +1,7 @@
 //! Commits of which nobody can tell whether they are durable: what is stored decides, not a guess.
 
 use super::logs::Line;
-use super::{Actor, Decision};
+use super::Actor;
 use crate::executor::decide::Effect;
 use crate::ids::{Epoch, RunId};
 use crate::model::{Machine, Run};
@@ -23,11 +23,6 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    pub(super) fn new(run: &Run, epoch: Epoch, decision: &Decision, lines: Vec<Line>) -> Self {
-        let effects = decision.draft.effects.clone();
-        Self { run: run.clone(), epoch, effects, moment: decision.moment, lines }
-    }
-
     /// Whether `stored` is what the commit was to write.
     fn is_stored_as(&self, stored: &Run) -> bool {
         let Run { revision, ordinal, .. } = *stored;

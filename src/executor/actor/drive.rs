@@ -51,7 +51,7 @@ impl Actor {
     pub(super) fn decide(&self, decide: impl Fn(&mut Draft, Facts<'_>)) -> Option<Decision> {
         let active = self.active.as_ref()?;
         let machine = self.machine.as_ref()?;
-        let mut draft = Draft::new(active.run.clone(), Machine::clone(machine));
+        let mut draft = Draft::new(active.run.clone(), machine.clone());
         let provider = active.provider.as_ref();
         let moment = self.moment();
         let plan = (&*active.plan, &*active.params);
@@ -71,7 +71,7 @@ impl Actor {
         decision: Decision,
         extra: Extra,
     ) -> Result<(), StoreError> {
-        let draft = &decision.draft;
+        let Decision { draft, moment } = decision;
         let waits = draft
             .run
             .steps
@@ -87,35 +87,33 @@ impl Actor {
             && extra.request.is_none()
             && draft.run_entries.iter().all(|e| e.kind == EntryKind::StepStarted);
         if !commit || skip_intent {
-            active.run = decision.draft.run;
-            self.perform(&decision.draft.effects, decision.moment);
+            active.run = draft.run;
+            self.perform(&draft.effects, moment);
             return Ok(());
         }
         let held = machine.epoch;
         let logs = active.logs.clone();
         let lines = logs.take();
-        let mut run = draft.run.clone();
+        let Draft { mut run, machine: mut machine_after, machine_changed, .. } = draft;
         let log_chunks = chunks(&mut run, &lines, self.core.limits.step_log_bytes_max);
-        let mut machine_after = draft.machine.clone();
-        let doubt = Doubt::new(&run, machine_after.epoch, &decision, lines);
-        if draft.machine_changed {
-            machine_after.updated_at = self.core.clock.now();
-        }
+        let epoch = machine_after.epoch;
+        let doubt = Doubt { run: run.clone(), epoch, effects: draft.effects, moment, lines };
         let before = (active.stored.revision.0 > 0).then_some(&*active.stored);
         let delta = RunDelta::between(before, &run);
         let batch = Batch {
             at: self.core.clock.now(),
             holds: Some((self.id.clone(), held)),
-            machines: if draft.machine_changed {
+            machines: if machine_changed {
+                Arc::make_mut(&mut machine_after).updated_at = self.core.clock.now();
                 vec![MachineWrite {
-                    machine: machine_after,
-                    entries: draft.machine_entries.clone(),
+                    machine: Arc::unwrap_or_clone(machine_after),
+                    entries: draft.machine_entries,
                 }]
             } else {
                 Vec::new()
             },
             deleted: Vec::new(),
-            runs: vec![RunWrite { run, delta, entries: draft.run_entries.clone() }],
+            runs: vec![RunWrite { run, delta, entries: draft.run_entries }],
             plan: extra.plan,
             request: extra.request,
             logs: log_chunks,
@@ -256,7 +254,7 @@ impl Actor {
             Ok(Some(stored)) if Some(stored.epoch) == held && stored.active_run == Some(run_id) => {
                 tracing::warn!(machine = %self.id, %current, "the provider knows a newer epoch than the store; claiming a higher one");
                 self.drive(move |draft, facts| {
-                    draft.machine.epoch = draft.machine.epoch.max(current).next();
+                    draft.machine_mut().epoch = draft.machine.epoch.max(current).next();
                     draft.machine_changed = true;
                     draft.recover(facts);
                 })
@@ -382,7 +380,7 @@ impl Actor {
         self.activate(run).await?;
         let lose_timers = self.core.planted == Some(Planted::TimerLost);
         self.drive(|draft, facts| {
-            draft.machine.epoch = draft.machine.epoch.next();
+            draft.machine_mut().epoch = draft.machine.epoch.next();
             draft.machine_changed = true;
             draft.recover(facts);
             if lose_timers {

@@ -155,7 +155,7 @@ impl Draft {
             return true;
         }
         let oldest = facts.now.0.saturating_sub(window_ms);
-        self.machine.destructive_at.retain(|at| at.0 > oldest);
+        self.machine_mut().destructive_at.retain(|at| at.0 > oldest);
         if self.machine.destructive_at.len() < most {
             return true;
         }
@@ -349,7 +349,7 @@ impl Draft {
             if let Ok(to) = from.moved_to(names::phase(phase))
                 && to != from
             {
-                self.machine.phase = to;
+                self.machine_mut().phase = to;
                 self.machine_entries.push(
                     Entry::new(EntryKind::PhaseChanged, Actor::engine())
                         .moved(from.as_str(), to.as_str())
@@ -444,7 +444,7 @@ impl Draft {
         let text = format!("{} was {message}", self.run.plan_id);
         let condition = self.observed(facts.now, true, REASON_ABORTED, text);
         self.set_condition(ConditionKind::NeedsIntervention, condition, actor);
-        self.machine.epoch = self.machine.epoch.next();
+        self.machine_mut().epoch = self.machine.epoch.next();
         self.effects.push(Effect::Forget);
         self.effects.push(Effect::RaiseFence { epoch: self.machine.epoch });
         self.release(EntryKind::RunAborted, format!("run {message}"), actor.clone(), facts);
@@ -485,7 +485,7 @@ impl Draft {
         self.run.queued_at = None;
         self.run.hold = None;
         self.note(Entry::new(kind, actor).message(message));
-        self.machine.active_run = None;
+        self.machine_mut().active_run = None;
         self.machine_changed = true;
     }
 

@@ -11,6 +11,7 @@ mod verbs;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
@@ -91,8 +92,8 @@ pub enum Effect {
 pub struct Draft {
     /// The run.
     pub run: Run,
-    /// The machine.
-    pub machine: Machine,
+    /// The machine, shared with whoever else reads it until it changes.
+    pub machine: Arc<Machine>,
     /// Whether the machine changed.
     pub machine_changed: bool,
     /// What happened to the run.
@@ -106,15 +107,20 @@ pub struct Draft {
 impl Draft {
     /// Starts a decision from the records as they are.
     #[must_use]
-    pub fn new(run: Run, machine: Machine) -> Self {
+    pub fn new(run: Run, machine: impl Into<Arc<Machine>>) -> Self {
         Self {
             run,
-            machine,
+            machine: machine.into(),
             machine_changed: false,
             run_entries: Vec::new(),
             machine_entries: Vec::new(),
             effects: Vec::new(),
         }
+    }
+
+    /// The machine, to be changed.
+    pub fn machine_mut(&mut self) -> &mut Machine {
+        Arc::make_mut(&mut self.machine)
     }
 
     /// Whether the decision must be committed before its effects are performed.
@@ -161,7 +167,7 @@ impl Draft {
             .moved(from, if condition.status { "true" } else { "false" })
             .reason(&condition.reason)
             .message(format!("{} is {}: {}", kind.as_str(), condition.status, condition.message));
-        self.machine.conditions.set(kind, condition);
+        self.machine_mut().conditions.set(kind, condition);
         self.machine_entries.push(entry);
         self.machine_changed = true;
     }

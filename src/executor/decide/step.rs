@@ -202,7 +202,7 @@ impl Draft {
         record.deadline_at = Some(deadline_at);
         self.run.current_step = Some(place);
         if facts.loop_breaker.is_some() && self.is_destructive(facts.plan, place) {
-            self.machine.destructive_at.push(facts.now);
+            self.machine_mut().destructive_at.push(facts.now);
             self.machine_changed = true;
         }
         let name = &self.run.steps[place].name;

@@ -170,7 +170,7 @@ impl Bench {
         self.entries = draft.run_entries;
         self.entries.extend(draft.machine_entries);
         self.run = draft.run;
-        self.machine = draft.machine;
+        self.machine = Machine::clone(&draft.machine);
         answer
     }
 
@@ -184,7 +184,7 @@ impl Bench {
 
     fn recover(&mut self) {
         self.decide(|draft, facts| {
-            draft.machine.epoch = draft.machine.epoch.next();
+            draft.machine_mut().epoch = draft.machine.epoch.next();
             draft.recover(facts);
         });
     }

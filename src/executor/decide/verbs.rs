@@ -134,7 +134,7 @@ impl Draft {
         }
         if self.run.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::LoopBreaker) {
             // The operator answers for it: counting starts anew.
-            self.machine.destructive_at.clear();
+            self.machine_mut().destructive_at.clear();
             self.machine_changed = true;
         }
         self.released(facts);

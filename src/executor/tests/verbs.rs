@@ -39,7 +39,7 @@ async fn a_cancel_in_any_step_of_any_plan() {
             assert_eq!((run.steps[later].state, run.steps[later].attempt), (State::Canceled, 0));
         }
         // Whatever took effect and declares a compensation is undone, newest first.
-        let undone: Vec<_> = run.steps[steps.len()..].iter().map(|s| s.name.clone()).collect();
+        let undone: Vec<_> = run.steps.iter().skip(steps.len()).map(|s| s.name.clone()).collect();
         let wanted: Vec<_> = steps[..=place]
             .iter()
             .rev()
@@ -47,7 +47,7 @@ async fn a_cancel_in_any_step_of_any_plan() {
             .map(|step| format!("undo {}", step.name))
             .collect();
         assert_eq!(undone, wanted, "{what}");
-        assert!(run.steps[steps.len()..].iter().all(|step| step.state == State::Succeeded));
+        assert!(run.steps.iter().skip(steps.len()).all(|step| step.state == State::Succeeded));
         // A person has to look only where something was destroyed.
         let destroyed = steps[..=place].iter().any(is_destructive);
         let reason = harness.intervention().await.map(|condition| condition.reason);

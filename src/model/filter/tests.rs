@@ -53,7 +53,7 @@ fn a_run() -> Run {
         plan_digest: String::new(),
         parameters: BTreeMap::new(),
         state: run::State::Failed,
-        steps: vec![StepRecord::waiting("set-netboot"), StepRecord::waiting("repave")],
+        steps: ["set-netboot", "repave"].map(StepRecord::waiting).into_iter().collect(),
         current_step: Some(1),
         error: Some(RunError {
             code: RunErrorCode::StepFailed,

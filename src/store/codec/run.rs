@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use super::{
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::lifecycle::run::{Ending, State};
-use crate::model::{Hold, HoldReason, Run, RunDelta, RunError, RunErrorCode, RunType, StepRecord};
+use crate::model::{Hold, HoldReason, Run, RunDelta, RunError, RunErrorCode, RunType, Steps};
 
 #[derive(Serialize, Deserialize)]
 struct RunBody<'a> {
@@ -111,7 +112,7 @@ fn state(name: &str) -> Result<State, DecodeError> {
     known("state of a run", name, found)
 }
 
-fn body<'a>(run: &'a Run, steps: &'a [StepRecord]) -> RunBody<'a> {
+fn body<'a>(run: &'a Run, steps: &'a Steps) -> RunBody<'a> {
     RunBody {
         format: FORMAT,
         id: Cow::Owned(run.id.to_string()),
@@ -209,8 +210,8 @@ pub(crate) fn decode_run(text: &str, ordinal: u64, revision: Revision) -> Result
 
 /// The stored form of what changed in a run, without ordinal and revision.
 pub(crate) fn encode_delta(delta: &RunDelta) -> String {
-    let steps = delta.steps.iter().map(|(place, step)| (*place, step.into())).collect();
-    to_json(&DeltaBody { header: body(&delta.header, &[]), steps })
+    let steps = delta.steps.iter().map(|(place, step)| (*place, (&**step).into())).collect();
+    to_json(&DeltaBody { header: body(&delta.header, &delta.header.steps), steps })
 }
 
 /// What changed in a run, of a stored form.
@@ -220,7 +221,7 @@ pub(crate) fn decode_delta(
     revision: Revision,
 ) -> Result<RunDelta, DecodeError> {
     let body: DeltaBody<'_> = from_json(text)?;
-    let steps = body.steps.into_iter().map(|(place, step)| Ok((place, step.decode()?)));
+    let steps = body.steps.into_iter().map(|(place, step)| Ok((place, Arc::new(step.decode()?))));
     Ok(RunDelta {
         steps: steps.collect::<Result<_, DecodeError>>()?,
         header: body.header.decode(ordinal, revision)?,

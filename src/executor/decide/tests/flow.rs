@@ -161,7 +161,7 @@ fn a_server_that_shuts_down_opens_no_attempt() {
     let mut unwinding = Bench::acting("verify", DRAIN);
     unwinding.draining = true;
     unwinding.fail(DRAIN);
-    assert!(unwinding.run.steps[4..].iter().all(|step| step.state == State::Waiting));
+    assert!(unwinding.run.steps.iter().skip(4).all(|step| step.state == State::Waiting));
     for mut bench in [bench, unwinding] {
         bench.draining = false;
         bench.recover();

@@ -1,0 +1,98 @@
+//! The steps of a run, shared between its copies until one of them changes.
+
+use std::fmt;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use super::StepRecord;
+
+/// Steps in order. A run is copied at every decision and for everybody who watches; a copy shares each step until it
+/// is written to, so that it costs a pointer a step.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Steps(Vec<Arc<StepRecord>>);
+
+impl Steps {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &StepRecord> + ExactSizeIterator + Clone {
+        self.0.iter().map(|step| &**step)
+    }
+
+    /// In order, as they are shared.
+    pub(crate) fn shared(&self) -> impl ExactSizeIterator<Item = &Arc<StepRecord>> {
+        self.0.iter()
+    }
+
+    /// The step at a place.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<&StepRecord> {
+        self.0.get(place).map(|step| &**step)
+    }
+
+    /// The step at a place, to be changed here and nowhere else.
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut StepRecord> {
+        self.0.get_mut(place).map(Arc::make_mut)
+    }
+
+    /// The last step.
+    #[must_use]
+    pub fn last(&self) -> Option<&StepRecord> {
+        self.0.last().map(|step| &**step)
+    }
+
+    /// Appends a step.
+    pub fn push(&mut self, step: impl Into<Arc<StepRecord>>) {
+        self.0.push(step.into());
+    }
+
+    /// Puts a step at a place, at the end if there is no such place.
+    pub(super) fn put(&mut self, place: usize, step: Arc<StepRecord>) {
+        match self.0.get_mut(place) {
+            Some(old) => *old = step,
+            None => self.0.push(step),
+        }
+    }
+}
+
+impl Index<usize> for Steps {
+    type Output = StepRecord;
+
+    fn index(&self, place: usize) -> &StepRecord {
+        &self.0[place]
+    }
+}
+
+impl IndexMut<usize> for Steps {
+    fn index_mut(&mut self, place: usize) -> &mut StepRecord {
+        Arc::make_mut(&mut self.0[place])
+    }
+}
+
+impl FromIterator<StepRecord> for Steps {
+    fn from_iter<I: IntoIterator<Item = StepRecord>>(steps: I) -> Self {
+        Self(steps.into_iter().map(Arc::new).collect())
+    }
+}
+
+impl From<Vec<StepRecord>> for Steps {
+    fn from(steps: Vec<StepRecord>) -> Self {
+        steps.into_iter().collect()
+    }
+}
+
+impl fmt::Debug for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
