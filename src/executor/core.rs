@@ -17,7 +17,7 @@ use super::planted::Planted;
 use super::request::{NewRun, Origin};
 use super::slots::Slots;
 use super::watch::WatchHub;
-use crate::clock::{Clock, Random, Timestamp};
+use crate::clock::{Clock, Random, SplitMix64, Timestamp};
 use crate::ids::{MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{OnUnknown, Plan, Registered, Registry};
@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) plans: RwLock<Arc<Registry>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
+    /// Seeded from `random`: every decision draws from it, and asking the operating system takes a system call.
+    jitter: Mutex<SplitMix64>,
     pub(super) limits: Limits,
     pub(super) planted: Option<Planted>,
     pub(super) hub: WatchHub,
@@ -71,6 +73,7 @@ impl Core {
                 .collect(),
             plans: RwLock::new(Arc::new(config.plans)),
             clock: config.clock,
+            jitter: Mutex::new(SplitMix64::new(config.random.next_u64())),
             random: config.random,
             slots: Mutex::new(Slots::closed(config.limits.clone())),
             limits: config.limits,
@@ -94,6 +97,8 @@ impl Core {
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.token.clone();
+        // Boxed, since each future that a future is handed to makes room for it anew.
+        let task = Box::pin(task);
         self.tracker
             .spawn(async move {
                 // `None` when the engine ended first: what the task had not done yet stays undone.
@@ -263,6 +268,11 @@ impl Core {
 
     pub(super) fn provider(&self, name: &str) -> Option<Arc<dyn Provider>> {
         self.providers.get(name).cloned()
+    }
+
+    /// 64 random bits for the jitter of a backoff.
+    pub(super) fn jitter(&self) -> u64 {
+        lock(&self.jitter).next_u64()
     }
 
     pub(super) fn next_run_id(&self, now: Timestamp) -> RunId {

@@ -318,7 +318,7 @@ impl Engine {
         id: &MachineId,
         changes: MachineChanges,
     ) -> Result<Arc<Machine>, EngineError> {
-        let origin = origin.clone();
+        let origin = Box::new(origin.clone());
         self.ask(id, |reply| Message::Update { origin, changes: Box::new(changes), reply }).await
     }
 
@@ -331,7 +331,7 @@ impl Engine {
         origin: &Origin,
         id: &MachineId,
     ) -> Result<Arc<Machine>, EngineError> {
-        let origin = origin.clone();
+        let origin = Box::new(origin.clone());
         self.ask(id, |reply| Message::ClearIntervention { origin, reply }).await
     }
 
@@ -340,7 +340,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Refused`] if it is not RETIRED.
     pub async fn delete_machine(&self, origin: &Origin, id: &MachineId) -> Result<(), EngineError> {
-        let origin = origin.clone();
+        let origin = Box::new(origin.clone());
         self.ask(id, |reply| Message::Delete { origin, reply }).await
     }
 
@@ -349,9 +349,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Refused`] where the machine or the plan forbid it, [`EngineError::Invalid`] for wrong fields.
     pub async fn start_run(&self, origin: &Origin, new: NewRun) -> Result<Arc<Run>, EngineError> {
-        let origin = origin.clone();
+        let origin = Box::new(origin.clone());
         let id = new.machine_id.clone();
-        self.ask(&id, |reply| Message::Start { origin, new, retry_of: None, reply }).await
+        self.ask(&id, |reply| Message::Start { origin, new: Box::new(new), retry_of: None, reply }).await
     }
 
     /// Starts a run that repeats an ended one from the step that did not succeed.
@@ -373,9 +373,9 @@ impl Engine {
             }
         }
         let new = admission::repeat_of(&before);
-        let origin = origin.clone();
+        let origin = Box::new(origin.clone());
         let machine = before.machine_id.clone();
-        self.ask(&machine, |reply| Message::Start { origin, new, retry_of: Some(id), reply }).await
+        self.ask(&machine, |reply| Message::Start { origin, new: Box::new(new), retry_of: Some(id), reply }).await
     }
 
     /// Carries out an operator's verb on a run.
@@ -389,8 +389,8 @@ impl Engine {
         verb: Verb,
     ) -> Result<Arc<Run>, EngineError> {
         let machine = self.core.run(run_id).await?.machine_id.clone();
-        let origin = origin.clone();
-        self.ask(&machine, |reply| Message::Operate { origin, run_id, verb, reply }).await
+        let origin = Box::new(origin.clone());
+        self.ask(&machine, |reply| Message::Operate { origin, run_id, verb: Box::new(verb), reply }).await
     }
 
     /// What a run of `new` would do, and every reason that forbids it now. Changes nothing.

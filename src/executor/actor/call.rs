@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use super::logs::CallLogs;
 use super::{Actor, Message};
@@ -43,13 +44,16 @@ pub(super) enum Outcome {
 /// The call whose answer the actor waits for.
 pub(super) struct CallInFlight {
     pub(super) serial: u64,
-    handle: tokio::task::AbortHandle,
+    /// The task that waits for it, unless it was answered at once.
+    handle: Option<tokio::task::AbortHandle>,
 }
 
 impl CallInFlight {
     /// Forgets the call; what has been sent may still happen.
     pub(super) fn abort(&self) {
-        self.handle.abort();
+        if let Some(handle) = &self.handle {
+            handle.abort();
+        }
     }
 }
 
@@ -93,16 +97,31 @@ impl Actor {
             self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
             return;
         };
-        let core = self.core.clone();
-        let id = self.id.clone();
         let in_flight = self.core.call_started();
         let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
-        let handle = self.core.spawn(async move {
-            let outcome =
-                perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await;
-            drop(in_flight);
-            core.send(&id, Message::Called(Box::new(Called { serial, outcome })));
+        let mut answer = Box::pin(async move {
+            perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await
         });
+        // Many calls are answered at once: only one that has to wait is worth a task of its own. There it is polled
+        // again and so finds its waker.
+        let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let handle = match first {
+            Poll::Ready(outcome) => {
+                drop(in_flight);
+                self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
+                None
+            }
+            Poll::Pending => {
+                let core = self.core.clone();
+                let id = self.id.clone();
+                let handle = self.core.spawn(async move {
+                    let outcome = answer.await;
+                    drop(in_flight);
+                    core.send(&id, Message::Called(Box::new(Called { serial, outcome })));
+                });
+                Some(handle)
+            }
+        };
         active.call = Some(CallInFlight { serial, handle });
     }
 

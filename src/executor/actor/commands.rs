@@ -32,14 +32,32 @@ impl Actor {
             None => format!("StartRun/{}", self.id),
             Some(run) => format!("RetryRun/{run}"),
         };
-        if let Some(run) = self.core.repeated_run(origin, &scope).await? {
-            return Ok(run);
+        let refused = match self.start_once(origin, &new, retry_of, &scope).await {
+            Ok(run) => return Ok(run),
+            // What the store says is no refusal, and while it is in doubt nothing can be looked up.
+            Err(error @ EngineError::Store(_)) => return Err(error),
+            Err(refused) => refused,
+        };
+        // The commit itself finds a request id that was used before. What was refused without a commit may have been
+        // accepted the first time.
+        match self.core.repeated_run(origin, &scope).await? {
+            Some(run) => Ok(run),
+            None => Err(refused),
         }
+    }
+
+    async fn start_once(
+        &mut self,
+        origin: &Origin,
+        new: &NewRun,
+        retry_of: Option<RunId>,
+        scope: &str,
+    ) -> Result<Arc<Run>, EngineError> {
         if self.core.is_draining() {
             return Err(EngineError::ShuttingDown);
         }
         for _ in 0..CONFLICTS_MAX {
-            match self.try_start(origin, &new, retry_of, &scope).await {
+            match self.try_start(origin, new, retry_of, scope).await {
                 Err(EngineError::Store(StoreError::Conflict { .. })) => self.forget(),
                 Err(EngineError::Store(StoreError::RequestUsed(record))) => {
                     return self.core.run_of_request(origin, &record).await;

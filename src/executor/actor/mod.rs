@@ -36,18 +36,18 @@ use crate::store::StoreError;
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
-/// What an actor is told.
+/// What an actor is told. Small, since a mailbox is made of blocks of 32.
 pub(super) enum Message {
     /// Start a run, or repeat an ended one.
-    Start { origin: Origin, new: NewRun, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
+    Start { origin: Box<Origin>, new: Box<NewRun>, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
     /// An operator's verb on a run.
-    Operate { origin: Origin, run_id: RunId, verb: Verb, reply: Reply<Arc<Run>> },
+    Operate { origin: Box<Origin>, run_id: RunId, verb: Box<Verb>, reply: Reply<Arc<Run>> },
     /// Change the machine.
-    Update { origin: Origin, changes: Box<MachineChanges>, reply: Reply<Arc<Machine>> },
+    Update { origin: Box<Origin>, changes: Box<MachineChanges>, reply: Reply<Arc<Machine>> },
     /// Clear NeedsIntervention.
-    ClearIntervention { origin: Origin, reply: Reply<Arc<Machine>> },
+    ClearIntervention { origin: Box<Origin>, reply: Reply<Arc<Machine>> },
     /// Delete the machine.
-    Delete { origin: Origin, reply: Reply<()> },
+    Delete { origin: Box<Origin>, reply: Reply<()> },
     /// The scheduler has a slot for the run.
     Admitted { run_id: RunId },
     /// A provider call was answered.
@@ -169,38 +169,39 @@ impl Actor {
         self.core.retire(&self.id, || self.mailbox.is_empty())
     }
 
+    // What clients ask is boxed: it is rare beside the answers of providers, and its futures are large.
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Start { origin, new, retry_of, reply } => {
                 if self.core.planted == Some(Planted::AckBeforeCommit) {
                     self.early_reply = Some(reply);
-                    let answer = self.start(&origin, new, retry_of).await;
+                    let answer = Box::pin(self.start(&origin, *new, retry_of)).await;
                     if let Some(reply) = self.early_reply.take() {
                         drop(reply.send(answer));
                     }
                     return;
                 }
-                let answer = self.start(&origin, new, retry_of).await;
+                let answer = Box::pin(self.start(&origin, *new, retry_of)).await;
                 // The client may have gone; what was committed stays committed.
                 drop(reply.send(answer));
             }
             Message::Operate { origin, run_id, verb, reply } => {
-                drop(reply.send(self.operate(&origin, run_id, &verb).await));
+                drop(reply.send(Box::pin(self.operate(&origin, run_id, &verb)).await));
             }
             Message::Update { origin, changes, reply } => {
-                drop(reply.send(self.update(&origin, &changes).await));
+                drop(reply.send(Box::pin(self.update(&origin, &changes)).await));
             }
             Message::ClearIntervention { origin, reply } => {
-                drop(reply.send(self.clear_intervention(&origin).await));
+                drop(reply.send(Box::pin(self.clear_intervention(&origin)).await));
             }
             Message::Delete { origin, reply } => {
-                drop(reply.send(self.delete(&origin).await));
+                drop(reply.send(Box::pin(self.delete(&origin)).await));
             }
             Message::Admitted { run_id } => self.admitted(run_id).await,
             Message::Called(called) => self.called(*called).await,
             Message::Printed => self.printed(),
             Message::Recover { run_id, done } => {
-                drop(done.send(self.recover(run_id).await));
+                drop(done.send(Box::pin(self.recover(run_id)).await));
             }
             Message::Probed { health } => self.probed(&health).await,
             // Whoever waited may have given up waiting.
@@ -233,7 +234,7 @@ impl Actor {
             || provider.is_some_and(|provider| provider.is_real());
         Facts {
             now,
-            random: core.random.next_u64(),
+            random: core.jitter(),
             plan: active.0,
             params: active.1,
             loop_breaker: counts

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::{failed, int, ms, place, uint};
+use super::heads::{MachineRow, Rows, RunRow};
 use super::read;
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
@@ -104,21 +105,23 @@ impl From<rusqlite::Error> for Stopped {
 pub(super) fn apply(
     conn: &Connection,
     counters: &mut Counters,
+    rows: &mut Rows,
     batch: Batch,
     encoded: &Encoded,
 ) -> Result<Applied, Stopped> {
     let revision = Revision(counters.revision.0 + 1);
-    let heads = check(&Stored(conn), &batch, revision).map_err(Stopped::Refused)?;
+    let heads = check(&Stored { conn, rows }, &batch, revision).map_err(Stopped::Refused)?;
     counters.revision = revision;
     let committed = Committed { revision, machines: Vec::new(), runs: Vec::new() };
     let applied = Applied { committed, changes: Vec::new(), logs: Vec::new(), rows: 1 };
-    let mut writing = Writing { conn, revision, at: batch.at, entries: 0, applied };
+    let mut writing = Writing { conn, rows, revision, at: batch.at, entries: 0, applied };
     writing.objects(counters, batch, heads, encoded)?;
     Ok(writing.applied)
 }
 
 struct Writing<'a> {
     conn: &'a Connection,
+    rows: &'a mut Rows,
     revision: Revision,
     at: Timestamp,
     /// Entries numbered so far.
@@ -207,13 +210,19 @@ impl Writing<'_> {
                 "UPDATE machines SET active_run = ?2, epoch = ?3, revision = ?4, created_at = ?5,
                 updated_at = ?6, body = ?7 WHERE ordinal = ?1";
             self.conn.prepare_cached(sql)?.execute(&values[..7])?;
-            // Apart, so that an index is touched only if its column has changed.
-            let sql = "UPDATE machines SET phase = ?2, provider = ?3
-                WHERE ordinal = ?1 AND (phase <> ?2 OR provider <> ?3)";
-            let values =
-                params![int(machine.ordinal), machine.phase.as_str(), machine.spec.provider];
-            self.conn.prepare_cached(sql)?.execute(values)?;
+            let unmoved = self.rows.machines.get(&machine.id).is_some_and(|row| {
+                row.phase == machine.phase && row.provider == machine.spec.provider
+            });
+            if !unmoved {
+                // Apart, so that an index is touched only if its column has changed.
+                let sql = "UPDATE machines SET phase = ?2, provider = ?3
+                    WHERE ordinal = ?1 AND (phase <> ?2 OR provider <> ?3)";
+                let values =
+                    params![int(machine.ordinal), machine.phase.as_str(), machine.spec.provider];
+                self.conn.prepare_cached(sql)?.execute(values)?;
+            }
         }
+        self.keep_machine(&machine);
         let machine = Arc::new(machine);
         self.change(&ChangeRow {
             machine_id: &machine.id,
@@ -250,6 +259,7 @@ impl Writing<'_> {
         })?;
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
         self.conn.prepare_cached(sql)?.execute([int(ordinal)])?;
+        self.rows.machines.remove(&machine.id);
         self.change(&ChangeRow {
             machine_id: &machine.id,
             machine: Some(ordinal),
@@ -306,12 +316,17 @@ impl Writing<'_> {
             let revision = int(self.revision.0);
             let values = params![ordinal, state, step, started_at, revision, body];
             self.conn.prepare_cached(sql)?.execute(values)?;
-            // Apart, so that the indexes are touched only if their columns have changed.
-            let sql = "UPDATE runs SET phase = ?2, active = ?3, ended_at = ?4
-                WHERE ordinal = ?1 AND (phase <> ?2 OR ended_at IS NOT ?4)";
-            let values = params![ordinal, phase, active, ended_at];
-            self.conn.prepare_cached(sql)?.execute(values)?;
+            let unmoved =
+                active && self.rows.runs.get(&run.id).is_some_and(|row| row.phase == phase);
+            if !unmoved {
+                // Apart, so that the indexes are touched only if their columns have changed.
+                let sql = "UPDATE runs SET phase = ?2, active = ?3, ended_at = ?4
+                    WHERE ordinal = ?1 AND (phase <> ?2 OR ended_at IS NOT ?4)";
+                let values = params![ordinal, phase, active, ended_at];
+                self.conn.prepare_cached(sql)?.execute(values)?;
+            }
         }
+        self.keep_run(&run, before == Revision(0));
         self.change(&ChangeRow {
             machine_id: &run.machine_id,
             machine: None,
@@ -327,6 +342,29 @@ impl Writing<'_> {
         self.applied.committed.runs.push(run);
         self.applied.rows += 1;
         Ok(())
+    }
+
+    /// Keeps what was written of a machine for as long as its run is active.
+    fn keep_machine(&mut self, machine: &Machine) {
+        if machine.active_run.is_none() {
+            self.rows.machines.remove(&machine.id);
+            return;
+        }
+        let Machine { ordinal, revision, epoch, phase, .. } = *machine;
+        let head = MachineHead { ordinal, revision, epoch };
+        let provider = machine.spec.provider.clone();
+        self.rows.machines.insert(machine.id.clone(), MachineRow { head, phase, provider });
+    }
+
+    /// Keeps what was written of a run while it is active. Its chunks are counted when they are written.
+    fn keep_run(&mut self, run: &Run, is_new: bool) {
+        let before = self.rows.runs.remove(&run.id);
+        if run.state.is_active() {
+            let chunks = if is_new { Some(0) } else { before.and_then(|row| row.chunks) };
+            let head = RunHead { ordinal: run.ordinal, revision: run.revision, active: true };
+            let row = RunRow { head, phase: run.phase().as_str(), chunks };
+            self.rows.runs.insert(run.id, row);
+        }
     }
 
     fn change(&mut self, row: &ChangeRow<'_>) -> rusqlite::Result<()> {
@@ -382,6 +420,9 @@ impl Writing<'_> {
             chunk.truncated,
             chunk.text,
         ])?;
+        if let Some(row) = self.rows.runs.get_mut(&chunk.run_id) {
+            row.chunks = Some(chunk.offset + 1);
+        }
         self.applied.logs.push(chunk);
         self.applied.rows += 1;
         Ok(())
@@ -395,14 +436,20 @@ fn next(counter: &mut u64) -> u64 {
 }
 
 /// What the open transaction sees.
-struct Stored<'a>(&'a Connection);
+struct Stored<'a> {
+    conn: &'a Connection,
+    rows: &'a Rows,
+}
 
 impl View for Stored<'_> {
     fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError> {
-        read::request(self.0, scope, request_id)
+        read::request(self.conn, scope, request_id)
     }
 
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError> {
+        if let Some(row) = self.rows.machines.get(id) {
+            return Ok(Some(row.head));
+        }
         let sql = "SELECT ordinal, revision, epoch FROM machines WHERE id = ?1";
         let head = |row: &rusqlite::Row<'_>| {
             Ok(MachineHead {
@@ -411,11 +458,14 @@ impl View for Stored<'_> {
                 epoch: Epoch(uint(row.get(2)?)),
             })
         };
-        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
         query.query_row([id.as_str()], head).optional().map_err(failed)
     }
 
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
+        if let Some(row) = self.rows.runs.get(&id) {
+            return Ok(Some(row.head));
+        }
         let sql = "SELECT ordinal, revision, active FROM runs WHERE id = ?1";
         let head = |row: &rusqlite::Row<'_>| {
             Ok(RunHead {
@@ -424,18 +474,21 @@ impl View for Stored<'_> {
                 active: row.get(2)?,
             })
         };
-        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
         query.query_row([id.to_string()], head).optional().map_err(failed)
     }
 
     fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError> {
-        read::active_run(self.0, machine)
+        read::active_run(self.conn, machine)
     }
 
     fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError> {
+        if let Some(chunks) = self.rows.runs.get(&run).and_then(|row| row.chunks) {
+            return Ok(Some(chunks));
+        }
         let sql = "SELECT coalesce((SELECT chunk + 1 FROM logs WHERE run = ordinal ORDER BY chunk DESC LIMIT 1), 0)
             FROM runs WHERE id = ?1";
-        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
         let count = query.query_row([run.to_string()], |row| row.get(0)).optional();
         Ok(count.map_err(failed)?.map(uint))
     }

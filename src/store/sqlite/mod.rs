@@ -7,6 +7,7 @@
 mod check;
 mod commit;
 mod error;
+mod heads;
 mod list;
 mod open;
 mod read;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::commit::{Applied, Counters, Encoded, Stopped, apply};
 use super::error::failed;
+use super::heads::Rows;
 use super::{Fault, Shared, trim};
 use crate::store::{Batch, Committed, Retention, StoreError, Trimmed};
 
@@ -53,17 +54,28 @@ pub(super) struct Writer {
     pub(super) counters: Counters,
     pub(super) shared: Arc<Shared>,
     broken: Option<Broken>,
+    rows: Rows,
     rows_since_checkpoint: u64,
 }
 
 impl Writer {
     pub(super) fn new(conn: Connection, counters: Counters, shared: Arc<Shared>) -> Self {
-        Self { conn, counters, shared, broken: None, rows_since_checkpoint: 0 }
+        Self { conn, counters, shared, broken: None, rows: Rows::default(), rows_since_checkpoint: 0 }
     }
 
     /// Works until every sender is gone.
     pub(super) fn run(mut self, queue: &Receiver<Work>) {
+        let yields: u32 = std::env::var("BM_YIELD").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+        let naps: u64 = std::env::var("BM_NAP").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+        let busy: usize = std::env::var("BM_BUSY").ok().and_then(|t| t.parse().ok()).unwrap_or(8);
+        let mut last = 0;
         while let Ok(work) = queue.recv() {
+            for _ in 0..yields {
+                std::thread::yield_now();
+            }
+            if naps > 0 && last >= busy {
+                std::thread::sleep(std::time::Duration::from_micros(naps));
+            }
             let mut next = Some(work);
             let mut jobs = Vec::new();
             let mut call = None;
@@ -76,6 +88,7 @@ impl Writer {
                     next = queue.try_recv().ok();
                 }
             }
+            last = jobs.len();
             if !jobs.is_empty() {
                 self.shared.stats.queued.fetch_sub(jobs.len() as u64, Relaxed);
                 self.commit(jobs);
@@ -93,11 +106,13 @@ impl Writer {
         let mut answers = Vec::with_capacity(jobs.len());
         let mut outcomes = Vec::with_capacity(jobs.len());
         let mut rest = jobs.into_iter();
+        // Forgotten if the transaction fails: what is kept must be what is stored.
+        let mut kept = std::mem::take(&mut self.rows);
         let written = self.transaction(|conn, counters| {
             let mut rows = 0;
             for job in rest.by_ref() {
                 answers.push(job.answer);
-                match apply(conn, counters, job.batch, &job.encoded) {
+                match apply(conn, counters, &mut kept, job.batch, &job.encoded) {
                     Ok(applied) => {
                         rows += applied.rows;
                         outcomes.push(Ok(applied));
@@ -116,6 +131,7 @@ impl Writer {
             }
             return;
         }
+        self.rows = kept;
         self.announce(&outcomes);
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             let _ = answer.send(outcome.map(|applied| applied.committed));
