@@ -7,7 +7,8 @@
 //!
 //! `cargo bench --bench runs`; `BMDEMO_BENCH_RUNS` sets the number of runs of a round (default 4000), and
 //! `BMDEMO_BENCH_IN_FLIGHT` the numbers in flight (default `1,64,256,1024`). `BMDEMO_BENCH_SERVER` names another server
-//! binary, to compare two in turns.
+//! binary, to compare two in turns. `BMDEMO_BENCH_WORLD` (default `disk,memory`) says where the simulated machines are
+//! kept: on disk the simulator flushes a journal of its own, five times a lone run; in memory only the engine flushes.
 
 #![expect(
     clippy::print_stdout,
@@ -49,21 +50,25 @@ fn main() {
         .expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory");
     println!(
-        "in flight   runs/s     p50 ms     p99 ms   server ms/run   client ms/run   flushes/run   flush limit/s   \
+        "world    in flight   runs/s     p50 ms     p99 ms   server ms/run   client ms/run   flushes/run   flush limit/s   \
          runs/s : flushes/s"
     );
+    let worlds = std::env::var("BMDEMO_BENCH_WORLD").unwrap_or("disk,memory".to_owned());
+    let worlds: Vec<String> = worlds.split(',').map(|text| text.trim().to_owned()).collect();
     let in_flight = std::env::var("BMDEMO_BENCH_IN_FLIGHT").unwrap_or("1,64,256,1024".to_owned());
-    for in_flight in
-        in_flight.split(',').map(|text| text.trim().parse::<usize>().expect("a number"))
+    for (in_flight, world) in in_flight
+        .split(',')
+        .map(|text| text.trim().parse::<usize>().expect("a number"))
+        .flat_map(|in_flight| worlds.iter().map(move |world| (in_flight, world)))
     {
         let flushes_per_s = flush_rate(dir.path());
-        let data = dir.path().join(format!("data-{in_flight}"));
-        let (server, address) = spawn(&data);
+        let data = dir.path().join(format!("data-{in_flight}-{world}"));
+        let (server, address) = spawn(&data, world);
         let runs = if in_flight == 1 { runs / 8 } else { runs };
         let figures =
             runtime.block_on(measure(&server, &address, in_flight, runs.max(in_flight * 2)));
         println!(
-            "{in_flight:>9} {:>8.0} {:>10.2} {:>10.2} {:>15.3} {:>15.3} {:>13.3} {flushes_per_s:>15.0} {:>20.2}",
+            "{world:<8} {in_flight:>9} {:>8.0} {:>10.2} {:>10.2} {:>15.3} {:>15.3} {:>13.3} {flushes_per_s:>15.0} {:>20.2}",
             figures.per_second,
             figures.p50.as_secs_f64() * 1e3,
             figures.p99.as_secs_f64() * 1e3,
@@ -75,11 +80,12 @@ fn main() {
     }
 }
 
-fn spawn(data: &std::path::Path) -> (Server, String) {
+fn spawn(data: &std::path::Path, world: &str) -> (Server, String) {
     let server = std::env::var_os("BMDEMO_BENCH_SERVER");
     let mut child = Command::new(server.unwrap_or(env!("CARGO_BIN_EXE_bmdemo-server").into()))
         .args(["--port", "0", "--fake-timing", "zero", "--log-level", "warn", "--data-dir"])
         .arg(data)
+        .args(["--fake-world", world])
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()

@@ -351,7 +351,8 @@ impl Engine {
     pub async fn start_run(&self, origin: &Origin, new: NewRun) -> Result<Arc<Run>, EngineError> {
         let origin = Box::new(origin.clone());
         let id = new.machine_id.clone();
-        self.ask(&id, |reply| Message::Start { origin, new: Box::new(new), retry_of: None, reply }).await
+        self.ask(&id, |reply| Message::Start { origin, new: Box::new(new), retry_of: None, reply })
+            .await
     }
 
     /// Starts a run that repeats an ended one from the step that did not succeed.
@@ -375,7 +376,13 @@ impl Engine {
         let new = admission::repeat_of(&before);
         let origin = Box::new(origin.clone());
         let machine = before.machine_id.clone();
-        self.ask(&machine, |reply| Message::Start { origin, new: Box::new(new), retry_of: Some(id), reply }).await
+        self.ask(&machine, |reply| Message::Start {
+            origin,
+            new: Box::new(new),
+            retry_of: Some(id),
+            reply,
+        })
+        .await
     }
 
     /// Carries out an operator's verb on a run.
@@ -390,7 +397,8 @@ impl Engine {
     ) -> Result<Arc<Run>, EngineError> {
         let machine = self.core.run(run_id).await?.machine_id.clone();
         let origin = Box::new(origin.clone());
-        self.ask(&machine, |reply| Message::Operate { origin, run_id, verb: Box::new(verb), reply }).await
+        self.ask(&machine, |reply| Message::Operate { origin, run_id, verb: Box::new(verb), reply })
+            .await
     }
 
     /// What a run of `new` would do, and every reason that forbids it now. Changes nothing.

@@ -305,7 +305,9 @@ impl RunDelta {
             .shared()
             .enumerate()
             // Steps that are still shared are equal without a look inside.
-            .filter(|(place, step)| before.and_then(|run| run.steps.shared().nth(*place)) != Some(*step))
+            .filter(|(place, step)| {
+                before.and_then(|run| run.steps.shared().nth(*place)) != Some(*step)
+            })
             .map(|(place, step)| (place, step.clone()))
             .collect();
         let header = Run { steps: Steps::default(), ..clone_without_steps(after) };

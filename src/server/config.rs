@@ -15,6 +15,7 @@ pub(super) use self::args::{Args, Command};
 use self::file::File;
 use super::accept::Caps;
 use super::connection::Keep;
+use super::storage::FakeWorld;
 use super::telemetry::{Format, Level};
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
@@ -116,6 +117,8 @@ pub(super) struct Config {
     pub(super) plans_dir: Option<PathBuf>,
     /// Timing of the fake provider, as text.
     pub(super) fake_timing: String,
+    /// Where the fake provider's machines are kept, if there is a data directory.
+    pub(super) fake_world: FakeWorld,
     /// Failures that the fake provider plays.
     pub(super) fake_script: String,
     /// Seed; `None` for random.
@@ -168,6 +171,7 @@ impl Config {
             storage: storage(args, &file.store)?,
             plans_dir: args.plans_dir.clone().or(file.plans.dir),
             fake_timing: timing.or(file.fake.timing).unwrap_or_else(|| "default".to_owned()),
+            fake_world: args.fake_world.or(file.fake.world).unwrap_or_default(),
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,
             seed: args.seed.or(file.seed),
             limits: limits(file.limits, &file.loop_breaker),

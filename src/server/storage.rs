@@ -15,6 +15,17 @@ use crate::store::sqlite::{self, DATABASE_FILE, SqliteOptions, SqliteStore};
 /// Operations that a world in memory remembers of each machine; the engine asks for the last one or two.
 const OPERATIONS_MAX: usize = 16;
 
+/// Where the fake provider's machines are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FakeWorld {
+    /// In a journal in the data directory: what happened to them survives the server, as with real machines.
+    #[default]
+    Disk,
+    /// In memory: for measuring the engine without the simulator's own flushes.
+    Memory,
+}
+
 /// What is kept.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
@@ -28,7 +39,11 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// [`StartError`] if it cannot be created, is in use, damaged or too new.
-pub(super) async fn open(storage: &Storage, random: &dyn Random) -> Result<Opened, StartError> {
+pub(super) async fn open(
+    storage: &Storage,
+    fake_world: FakeWorld,
+    random: &dyn Random,
+) -> Result<Opened, StartError> {
     let dir = match storage {
         Storage::Ephemeral => {
             tracing::info!("everything is kept in memory: nothing survives a restart");
@@ -47,7 +62,10 @@ pub(super) async fn open(storage: &Storage, random: &dyn Random) -> Result<Opene
     blocking(move || {
         // The store first: its lock keeps other servers out of the whole directory.
         let sqlite = Arc::new(SqliteStore::open(&dir, SqliteOptions::default())?);
-        let world = World::open(&dir)?.keyed(&dir, fresh_key)?;
+        let world = match fake_world {
+            FakeWorld::Disk => World::open(&dir)?.keyed(&dir, fresh_key)?,
+            FakeWorld::Memory => World::in_memory_bounded(OPERATIONS_MAX),
+        };
         Ok(Opened { store: sqlite.clone(), sqlite: Some(sqlite), world })
     })
     .await

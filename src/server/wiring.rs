@@ -63,7 +63,7 @@ impl Server {
         };
         let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new()));
         let random = random(config.seed);
-        let opened = storage::open(&config.storage, &*random).await?;
+        let opened = storage::open(&config.storage, config.fake_world, &*random).await?;
 
         let readiness = Readiness::new();
         let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {

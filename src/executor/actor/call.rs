@@ -1,11 +1,13 @@
-//! Calls to providers: each in a task of its own, its answer a message to the actor.
+//! Calls to providers. The actor waits for the answer beside its mailbox; one that is there at once is a message.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::logs::CallLogs;
-use super::{Actor, Message};
+use super::{Active, Actor, Message};
+use crate::executor::core::CallGuard;
 use crate::executor::decide::{Answer, StepInput};
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
@@ -41,20 +43,31 @@ pub(super) enum Outcome {
     Fenced { current: Epoch },
 }
 
+/// A call that has been sent.
+type Answering = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
 /// The call whose answer the actor waits for.
+///
+/// Dropping it forgets the call; what has been sent may still happen.
 pub(super) struct CallInFlight {
     pub(super) serial: u64,
-    /// The task that waits for it, unless it was answered at once.
-    handle: Option<tokio::task::AbortHandle>,
+    /// `None` once it has come. Never locked: only so that the actor may be looked at while it waits.
+    answer: Option<Mutex<Answering>>,
+    /// Held until the answer has been taken up: whoever drains the engine waits for it.
+    _guard: CallGuard,
 }
 
-impl CallInFlight {
-    /// Forgets the call; what has been sent may still happen.
-    pub(super) fn abort(&self) {
-        if let Some(handle) = &self.handle {
-            handle.abort();
-        }
+/// The answer of the call in flight; never comes without one.
+pub(super) async fn answered(active: &mut Option<Active>) -> Called {
+    let call = active.as_mut().and_then(|active| active.call.as_mut());
+    if let Some(CallInFlight { serial, answer: place @ Some(_), .. }) = call
+        && let Some(answer) = place
+    {
+        let outcome = answer.get_mut().unwrap_or_else(PoisonError::into_inner).await;
+        *place = None;
+        return Called { serial: *serial, outcome };
     }
+    std::future::pending().await
 }
 
 impl Actor {
@@ -97,38 +110,32 @@ impl Actor {
             self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
             return;
         };
-        let in_flight = self.core.call_started();
+        let guard = self.core.call_started();
         let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
         let mut answer = Box::pin(async move {
             perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await
         });
-        // Many calls are answered at once: only one that has to wait is worth a task of its own. There it is polled
-        // again and so finds its waker.
+        // Sent now, not when the actor comes round to it. A call that has to wait is polled again and so finds its
+        // waker.
         let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let handle = match first {
+        let answer = match first {
             Poll::Ready(outcome) => {
-                drop(in_flight);
+                // Behind what is in the mailbox: an operator comes in between, however fast the provider is.
                 self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
                 None
             }
             Poll::Pending => {
-                let core = self.core.clone();
-                let id = self.id.clone();
-                let handle = self.core.spawn(async move {
-                    let outcome = answer.await;
-                    drop(in_flight);
-                    core.send(&id, Message::Called(Box::new(Called { serial, outcome })));
-                });
-                Some(handle)
+                let answer: Answering = answer;
+                Some(Mutex::new(answer))
             }
         };
-        active.call = Some(CallInFlight { serial, handle });
+        active.call = Some(CallInFlight { serial, answer, _guard: guard });
     }
 
     /// Forgets the call in flight, if any.
     pub(super) fn forget_call(&mut self) {
-        if let Some(call) = self.active.as_mut().and_then(|active| active.call.take()) {
-            call.abort();
+        if let Some(active) = &mut self.active {
+            active.call = None;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Commits of which nobody can tell whether they are durable: what is stored decides, not a guess.
 
-use super::logs::Line;
 use super::Actor;
+use super::logs::Line;
 use crate::executor::decide::Effect;
 use crate::ids::{Epoch, RunId};
 use crate::model::{Machine, Run};

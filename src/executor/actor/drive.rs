@@ -212,15 +212,14 @@ impl Actor {
 
     /// The scheduler has a slot for the run.
     pub(super) async fn admitted(&mut self, run_id: RunId) {
-        match &self.active {
-            Some(active) if active.run.id == run_id => {
-                self.drive(|draft, facts| {
-                    draft.admit(facts);
-                })
-                .await;
-            }
+        if self.active.as_ref().is_some_and(|active| active.run.id == run_id) {
+            self.drive(|draft, facts| {
+                draft.admit(facts);
+            })
+            .await;
+        } else {
             // It has ended meanwhile.
-            Some(_) | None => self.core.release_slot(run_id),
+            self.core.release_slot(run_id);
         }
     }
 

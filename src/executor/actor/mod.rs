@@ -143,23 +143,22 @@ impl Actor {
                 continue;
             }
             let due = self.active.as_ref().and_then(|active| active.timers.next_due());
-            match due {
-                None => {
-                    let Some(message) = self.mailbox.recv().await else { return };
+            let nap = due
+                .map(|due| self.core.clock.sleep(due.saturating_sub(self.core.clock.monotonic())));
+            let nap = async {
+                match nap {
+                    Some(nap) => nap.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                message = self.mailbox.recv() => {
+                    let Some(message) = message else { return };
                     self.handle(message).await;
                 }
-                Some(due) => {
-                    let wait = due.saturating_sub(self.core.clock.monotonic());
-                    let nap = self.core.clock.sleep(wait);
-                    tokio::select! {
-                        biased;
-                        message = self.mailbox.recv() => {
-                            let Some(message) = message else { return };
-                            self.handle(message).await;
-                        }
-                        () = nap => self.fire_timers().await,
-                    }
-                }
+                called = call::answered(&mut self.active) => self.called(called).await,
+                () = nap => self.fire_timers().await,
             }
         }
     }
@@ -287,9 +286,6 @@ impl Actor {
     fn forget(&mut self) {
         self.machine = None;
         if let Some(active) = self.active.take() {
-            if let Some(call) = active.call {
-                call.abort();
-            }
             self.core.release_slot(active.run.id);
         }
     }

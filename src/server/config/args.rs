@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::server::storage::FakeWorld;
 use crate::server::telemetry::{Format, Level};
 
 /// Serves the bare-metal lifecycle API.
@@ -32,6 +33,11 @@ pub(crate) struct Args {
     /// How long operations of the fake provider take: default, slow, zero, or a factor such as 0.5
     #[arg(long, value_name = "TIMING")]
     pub(crate) fake_timing: Option<String>,
+
+    /// Where the fake provider's machines are kept: disk (in the data directory) or memory, where they forget what
+    /// was done to them when the server ends, for measuring the engine alone [default: disk]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) fake_world: Option<FakeWorld>,
 
     /// Failures that the fake provider plays: rules such as `machine=machine-2 step=repave do=fail`, separated by
     /// `;`, or @FILE

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::plan::duration;
+use crate::server::storage::FakeWorld;
 use crate::server::telemetry::{Format, Level};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -62,6 +63,7 @@ pub(crate) struct Plans {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Fake {
     pub(crate) timing: Option<String>,
+    pub(crate) world: Option<FakeWorld>,
     pub(crate) script: Option<String>,
 }
 

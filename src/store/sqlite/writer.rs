@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -19,6 +20,13 @@ use crate::store::{Batch, Committed, Retention, StoreError, Trimmed};
 
 /// Most batches in one transaction.
 const GROUP_MAX: usize = 4096;
+
+/// After a transaction of this many batches or more, the next one waits for [`LINGER`].
+const BUSY_GROUP: usize = 16;
+
+/// How long the writer waits for more batches when many come: a few flushes of a fast disk. A writer that is alone
+/// never waits.
+const LINGER: Duration = Duration::from_micros(500);
 
 /// The log of SQLite is copied into the database after about this many rows, counted as a page each.
 const CHECKPOINT_ROWS: u64 = 8192;
@@ -60,21 +68,23 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(conn: Connection, counters: Counters, shared: Arc<Shared>) -> Self {
-        Self { conn, counters, shared, broken: None, rows: Rows::default(), rows_since_checkpoint: 0 }
+        Self {
+            conn,
+            counters,
+            shared,
+            broken: None,
+            rows: Rows::default(),
+            rows_since_checkpoint: 0,
+        }
     }
 
     /// Works until every sender is gone.
     pub(super) fn run(mut self, queue: &Receiver<Work>) {
-        let yields: u32 = std::env::var("BM_YIELD").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-        let naps: u64 = std::env::var("BM_NAP").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-        let busy: usize = std::env::var("BM_BUSY").ok().and_then(|t| t.parse().ok()).unwrap_or(8);
-        let mut last = 0;
+        let mut last_group = 0;
         while let Ok(work) = queue.recv() {
-            for _ in 0..yields {
-                std::thread::yield_now();
-            }
-            if naps > 0 && last >= busy {
-                std::thread::sleep(std::time::Duration::from_micros(naps));
+            if last_group >= BUSY_GROUP {
+                // Where this many wait at once, more come in a moment, and one flush serves them all.
+                std::thread::sleep(LINGER);
             }
             let mut next = Some(work);
             let mut jobs = Vec::new();
@@ -88,7 +98,7 @@ impl Writer {
                     next = queue.try_recv().ok();
                 }
             }
-            last = jobs.len();
+            last_group = jobs.len();
             if !jobs.is_empty() {
                 self.shared.stats.queued.fetch_sub(jobs.len() as u64, Relaxed);
                 self.commit(jobs);
