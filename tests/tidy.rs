@@ -275,7 +275,7 @@ const LONG: &[(&str, usize, &str)] = &[
     ("src/cli/tests/server.rs", 850, "a server that answers every RPC for the tests of the CLI"),
     (
         "src/executor/actor/commands.rs",
-        560,
+        580,
         "every request to a machine's actor takes the same way",
     ),
     ("src/executor/decide/flow.rs", 540, "how a run advances and how it ends call each other"),

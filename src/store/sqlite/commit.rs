@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
-use super::error::{failed, int, ms, place, uint};
-use super::heads::{MachineRow, Rows, RunRow};
-use super::read;
+use super::error::{int, ms, place, uint};
+use super::heads::{MachineRow, Rows, RunRow, Stored};
 use crate::clock::Timestamp;
-use crate::ids::{Epoch, MachineId, Revision, RunId};
+use crate::ids::{MachineId, Revision, RunId};
 use crate::model::{Change, Entry, LogChunk, Machine, Run};
-use crate::store::check::{Heads, MachineHead, RunHead, View, check};
+use crate::store::check::{Heads, MachineHead, RunHead, check};
 use crate::store::codec::{
     decode_machine, encode_delta, encode_entries, encode_machine, encode_run, state_name,
 };
@@ -409,9 +408,9 @@ impl Writing<'_> {
 
     fn log(&mut self, chunk: Arc<LogChunk>) -> rusqlite::Result<()> {
         let sql = "INSERT INTO logs (run, chunk, at, step, attempt, stream, truncated, text)
-            SELECT ordinal, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM runs WHERE id = ?1";
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         self.conn.prepare_cached(sql)?.execute(params![
-            chunk.run_id.to_string(),
+            int(self.ordinal_of(chunk.run_id)?),
             int(chunk.offset),
             ms(chunk.at),
             chunk.step,
@@ -429,67 +428,22 @@ impl Writing<'_> {
     }
 }
 
+impl Writing<'_> {
+    /// The ordinal of a run that this batch may have written.
+    fn ordinal_of(&self, id: RunId) -> rusqlite::Result<u64> {
+        if let Some(run) = self.applied.committed.runs.iter().find(|run| run.id == id) {
+            return Ok(run.ordinal);
+        }
+        if let Some(row) = self.rows.runs.get(&id) {
+            return Ok(row.head.ordinal);
+        }
+        let mut query = self.conn.prepare_cached("SELECT ordinal FROM runs WHERE id = ?1")?;
+        query.query_row([id.to_string()], |row| row.get(0)).map(uint)
+    }
+}
+
 /// The ordinal after the last one given; none is given twice, even after a deletion.
 fn next(counter: &mut u64) -> u64 {
     *counter += 1;
     *counter
-}
-
-/// What the open transaction sees.
-struct Stored<'a> {
-    conn: &'a Connection,
-    rows: &'a Rows,
-}
-
-impl View for Stored<'_> {
-    fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError> {
-        read::request(self.conn, scope, request_id)
-    }
-
-    fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError> {
-        if let Some(row) = self.rows.machines.get(id) {
-            return Ok(Some(row.head));
-        }
-        let sql = "SELECT ordinal, revision, epoch FROM machines WHERE id = ?1";
-        let head = |row: &rusqlite::Row<'_>| {
-            Ok(MachineHead {
-                ordinal: uint(row.get(0)?),
-                revision: Revision(uint(row.get(1)?)),
-                epoch: Epoch(uint(row.get(2)?)),
-            })
-        };
-        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
-        query.query_row([id.as_str()], head).optional().map_err(failed)
-    }
-
-    fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
-        if let Some(row) = self.rows.runs.get(&id) {
-            return Ok(Some(row.head));
-        }
-        let sql = "SELECT ordinal, revision, active FROM runs WHERE id = ?1";
-        let head = |row: &rusqlite::Row<'_>| {
-            Ok(RunHead {
-                ordinal: uint(row.get(0)?),
-                revision: Revision(uint(row.get(1)?)),
-                active: row.get(2)?,
-            })
-        };
-        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
-        query.query_row([id.to_string()], head).optional().map_err(failed)
-    }
-
-    fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError> {
-        read::active_run(self.conn, machine)
-    }
-
-    fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError> {
-        if let Some(chunks) = self.rows.runs.get(&run).and_then(|row| row.chunks) {
-            return Ok(Some(chunks));
-        }
-        let sql = "SELECT coalesce((SELECT chunk + 1 FROM logs WHERE run = ordinal ORDER BY chunk DESC LIMIT 1), 0)
-            FROM runs WHERE id = ?1";
-        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
-        let count = query.query_row([run.to_string()], |row| row.get(0)).optional();
-        Ok(count.map_err(failed)?.map(uint))
-    }
 }

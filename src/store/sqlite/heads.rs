@@ -5,9 +5,14 @@
 
 use std::collections::HashMap;
 
-use crate::ids::{MachineId, RunId};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::error::{failed, uint};
+use super::read;
+use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::lifecycle::machine::Phase;
-use crate::store::check::{MachineHead, RunHead};
+use crate::store::check::{MachineHead, RunHead, View};
+use crate::store::{RequestRecord, StoreError};
 
 /// Of a machine whose run is active.
 #[derive(Debug, Clone)]
@@ -32,4 +37,63 @@ pub(super) struct RunRow {
 pub(super) struct Rows {
     pub(super) machines: HashMap<MachineId, MachineRow>,
     pub(super) runs: HashMap<RunId, RunRow>,
+}
+
+/// What the open transaction sees.
+pub(super) struct Stored<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) rows: &'a Rows,
+}
+
+impl View for Stored<'_> {
+    fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError> {
+        read::request(self.conn, scope, request_id)
+    }
+
+    fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError> {
+        if let Some(row) = self.rows.machines.get(id) {
+            return Ok(Some(row.head));
+        }
+        let sql = "SELECT ordinal, revision, epoch FROM machines WHERE id = ?1";
+        let head = |row: &rusqlite::Row<'_>| {
+            Ok(MachineHead {
+                ordinal: uint(row.get(0)?),
+                revision: Revision(uint(row.get(1)?)),
+                epoch: Epoch(uint(row.get(2)?)),
+            })
+        };
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
+        query.query_row([id.as_str()], head).optional().map_err(failed)
+    }
+
+    fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
+        if let Some(row) = self.rows.runs.get(&id) {
+            return Ok(Some(row.head));
+        }
+        let sql = "SELECT ordinal, revision, active FROM runs WHERE id = ?1";
+        let head = |row: &rusqlite::Row<'_>| {
+            Ok(RunHead {
+                ordinal: uint(row.get(0)?),
+                revision: Revision(uint(row.get(1)?)),
+                active: row.get(2)?,
+            })
+        };
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
+        query.query_row([id.to_string()], head).optional().map_err(failed)
+    }
+
+    fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError> {
+        read::active_run(self.conn, machine)
+    }
+
+    fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError> {
+        if let Some(chunks) = self.rows.runs.get(&run).and_then(|row| row.chunks) {
+            return Ok(Some(chunks));
+        }
+        let sql = "SELECT coalesce((SELECT chunk + 1 FROM logs WHERE run = ordinal ORDER BY chunk DESC LIMIT 1), 0)
+            FROM runs WHERE id = ?1";
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
+        let count = query.query_row([run.to_string()], |row| row.get(0)).optional();
+        Ok(count.map_err(failed)?.map(uint))
+    }
 }

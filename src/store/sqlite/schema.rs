@@ -9,7 +9,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [&str; 1] = [V1];
+pub(super) const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// A change is numbered by `place`: the revision of its commit times 2^20, plus its place in the commit. `machine` is
 /// the ordinal of the machine that changed, `run` that of the run (the other is NULL); `before` the revision that the
@@ -133,4 +133,24 @@ SELECT c.place >> 20 AS revision,
     e.value ->> '$.by.kind' AS actor_kind, e.value ->> '$.by.name' AS actor
 FROM changes c LEFT JOIN runs r ON r.ordinal = c.run, json_each(c.entries) e
 ORDER BY c.place, e.key;
+";
+
+/// Log chunks in the order in which they came: those of a commit share a page, where each had one with its run.
+const V2: &str = "
+CREATE TABLE logs_in_order (
+    place INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    truncated INTEGER NOT NULL,
+    text TEXT NOT NULL
+);
+INSERT INTO logs_in_order (run, chunk, at, step, attempt, stream, truncated, text)
+    SELECT run, chunk, at, step, attempt, stream, truncated, text FROM logs ORDER BY run, chunk;
+DROP TABLE logs;
+ALTER TABLE logs_in_order RENAME TO logs;
+CREATE UNIQUE INDEX logs_run ON logs (run, chunk);
 ";

@@ -89,9 +89,37 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     edit(dir.path(), "PRAGMA user_version = 99; DROP VIEW history;");
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 1, .. }), "{refused}");
-    assert!(refused.to_string().contains("schema version 99, newer than 1"), "{refused}");
+    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 2, .. }), "{refused}");
+    assert!(refused.to_string().contains("schema version 99, newer than 2"), "{refused}");
     assert_eq!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    populate(&store).await;
+    let run = samples::run(1, &samples::machine(1).id).id;
+    let printed = Batch {
+        logs: (0..3).map(|offset| samples::chunk(run, offset)).collect(),
+        ..Batch::default()
+    };
+    store.commit(printed).await.unwrap();
+    let logs = store.logs(run, 0, 1_000).await.unwrap();
+    assert_eq!(logs.len(), 3);
+    drop(store);
+    // Back to the first version, as it kept log chunks.
+    edit(
+        dir.path(),
+        "CREATE TABLE old (run INTEGER NOT NULL, chunk INTEGER NOT NULL, at INTEGER NOT NULL, step TEXT NOT NULL,
+            attempt INTEGER NOT NULL, stream TEXT NOT NULL, truncated INTEGER NOT NULL, text TEXT NOT NULL,
+            PRIMARY KEY (run, chunk)) WITHOUT ROWID;
+        INSERT INTO old SELECT run, chunk, at, step, attempt, stream, truncated, text FROM logs;
+        DROP TABLE logs; ALTER TABLE old RENAME TO logs; PRAGMA user_version = 1;",
+    );
+    let store = open(dir.path()).unwrap();
+    assert_eq!(store.logs(run, 0, 1_000).await.unwrap(), logs);
+    assert_eq!(store.logs(run, 1, 1).await.unwrap(), logs[1..2]);
 }
 
 #[test]
