@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::actor::{Message, Reply};
 use super::admission;
@@ -351,7 +352,8 @@ impl Engine {
     pub async fn start_run(&self, origin: &Origin, new: NewRun) -> Result<Arc<Run>, EngineError> {
         let origin = origin.clone();
         let id = new.machine_id.clone();
-        self.ask(&id, |reply| Message::Start { origin, new, retry_of: None, reply }).await
+        let caller = Span::current();
+        self.ask(&id, |reply| Message::Start { origin, new, retry_of: None, caller, reply }).await
     }
 
     /// Starts a run that repeats an ended one from the step that did not succeed.
@@ -375,7 +377,8 @@ impl Engine {
         let new = admission::repeat_of(&before);
         let origin = origin.clone();
         let machine = before.machine_id.clone();
-        self.ask(&machine, |reply| Message::Start { origin, new, retry_of: Some(id), reply }).await
+        let (caller, retry_of) = (Span::current(), Some(id));
+        self.ask(&machine, |reply| Message::Start { origin, new, retry_of, caller, reply }).await
     }
 
     /// Carries out an operator's verb on a run.

@@ -17,8 +17,10 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::Service;
+use tracing::{Instrument as _, field};
 
 use super::metrics::Metrics;
+use super::telemetry;
 use crate::api::status::ApiError;
 use crate::clock::Clock;
 use crate::executor::EngineError;
@@ -88,6 +90,17 @@ where
             request.extensions_mut().insert(info.clone());
         }
         let path = request.uri().path().to_owned();
+        let span = tracing::debug_span!(
+            "request",
+            otel.name = %path,
+            otel.kind = "server",
+            method = %path,
+            request_id = field::Empty,
+            status = field::Empty,
+        );
+        if !span.is_disabled() {
+            telemetry::take_up(&span, request.headers());
+        }
         let timeout = match timeout(request.headers()) {
             Ok(timeout) => timeout,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -98,7 +111,7 @@ where
         let expired = timeout.map(|timeout| self.clock.sleep(timeout));
         let metrics = self.metrics.clone();
         Box::pin(async move {
-            let answer = routes.call(request);
+            let answer = routes.call(request).instrument(span.clone());
             let response = match expired {
                 None => answer.await,
                 Some(expired) => tokio::select! {
@@ -108,8 +121,12 @@ where
                     () = expired => Ok(Status::from(ApiError::DeadlineExceeded).into_http()),
                 },
             };
-            if let (Some(metrics), Ok(response)) = (metrics, &response) {
-                metrics.called(&path, code_of(response).unwrap_or(Code::Ok));
+            if let Ok(response) = &response {
+                let code = code_of(response).unwrap_or(Code::Ok);
+                span.record("status", field::debug(code));
+                if let Some(metrics) = metrics {
+                    metrics.called(&path, code);
+                }
             }
             response.map(|response| {
                 let mut response = name_unknown_method(response, &path);

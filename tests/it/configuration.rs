@@ -92,3 +92,13 @@ async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
     let log = server.logged("stay as they were").await;
     assert!(log.contains("bad.toml:1:6"), "{log}");
 }
+
+#[cfg(not(feature = "otlp"))]
+#[tokio::test]
+async fn a_server_that_cannot_export_spans_says_so() {
+    let args = ["--ephemeral", "--otlp-endpoint", "http://127.0.0.1:4317"];
+    let ended = run_to_end(&args).await;
+    let log = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(78), "{log}");
+    assert!(log.contains("--features otlp"), "{log}");
+}

@@ -18,6 +18,8 @@ mod linear;
 mod load;
 mod metrics;
 mod mounts;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod paging;
 mod power;
 mod reflection;

@@ -1,7 +1,10 @@
 //! Calls to providers: each in a task of its own, its answer a message to the actor.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+
+use tracing::Instrument as _;
 
 use super::logs::CallLogs;
 use super::{Actor, Message};
@@ -24,6 +27,16 @@ pub(super) enum Kind {
     Verify,
 }
 
+impl Kind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Act => "act",
+            Self::Verify => "verify",
+        }
+    }
+}
+
 /// Answer of a call.
 pub(in crate::executor) struct Called {
     pub(super) serial: u64,
@@ -38,6 +51,15 @@ pub(super) enum Outcome {
     NotSent(StepInput),
     /// A newer epoch owns the machine at the provider.
     Fenced { current: Epoch },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(input) | Self::NotSent(input) => write!(f, "{:?}", input.event),
+            Self::Fenced { current } => write!(f, "fenced by {current}"),
+        }
+    }
 }
 
 /// The call whose answer the actor waits for.
@@ -97,9 +119,12 @@ impl Actor {
         let id = self.id.clone();
         let in_flight = self.core.call_started();
         let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
+        let span = active.spans.call(kind);
         let handle = self.core.spawn(async move {
-            let outcome =
-                perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await;
+            let outcome = perform(&*provider, kind, place, &target, &call, logs, fence, late_fence)
+                .instrument(span.clone())
+                .await;
+            span.record("outcome", tracing::field::display(&outcome));
             drop(in_flight);
             core.send(&id, Message::Called(Box::new(Called { serial, outcome })));
         });

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tracing::Span;
+
 use super::drive::Extra;
+use super::spans::Spans;
 use super::{Active, Actor, LogBuffer};
 use crate::executor::actor::timers::Timers;
 use crate::executor::admission;
@@ -27,6 +30,7 @@ impl Actor {
         origin: &Origin,
         new: NewRun,
         retry_of: Option<RunId>,
+        caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
         let scope = match retry_of {
             None => format!("StartRun/{}", self.id),
@@ -39,7 +43,7 @@ impl Actor {
             return Err(EngineError::ShuttingDown);
         }
         for _ in 0..CONFLICTS_MAX {
-            match self.try_start(origin, &new, retry_of, &scope).await {
+            match self.try_start(origin, &new, retry_of, &scope, caller).await {
                 Err(EngineError::Store(StoreError::Conflict { .. })) => self.forget(),
                 Err(EngineError::Store(StoreError::RequestUsed(record))) => {
                     return self.core.run_of_request(origin, &record).await;
@@ -63,6 +67,7 @@ impl Actor {
         new: &NewRun,
         retry_of: Option<RunId>,
         scope: &str,
+        caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
         let machine = self.load_machine().await?;
         if let Some(active) = machine.active_run {
@@ -96,6 +101,7 @@ impl Actor {
         let stored = Arc::new(accepted);
         self.active = Some(Active {
             run: Run::clone(&stored),
+            spans: Spans::begin(&stored, Some(caller)),
             stored,
             plan: registered.plan.clone(),
             params: Arc::new(params),

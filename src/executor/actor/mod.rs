@@ -9,6 +9,7 @@ mod commands;
 mod doubt;
 mod drive;
 mod logs;
+mod spans;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,10 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use self::call::{CallInFlight, Called};
 use self::doubt::Doubt;
 use self::logs::LogBuffer;
+use self::spans::Spans;
 use self::timers::Timers;
 use super::core::Core;
 use super::decide::{Draft, Facts};
@@ -39,7 +42,14 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 /// What an actor is told.
 pub(super) enum Message {
     /// Start a run, or repeat an ended one.
-    Start { origin: Origin, new: NewRun, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
+    Start {
+        origin: Origin,
+        new: NewRun,
+        retry_of: Option<RunId>,
+        /// The span of the request, for the run's to name.
+        caller: Span,
+        reply: Reply<Arc<Run>>,
+    },
     /// An operator's verb on a run.
     Operate { origin: Origin, run_id: RunId, verb: Verb, reply: Reply<Arc<Run>> },
     /// Change the machine.
@@ -90,6 +100,7 @@ struct Active {
     call: Option<CallInFlight>,
     timers: Timers,
     logs: Arc<LogBuffer>,
+    spans: Spans,
 }
 
 pub(super) struct Actor {
@@ -171,16 +182,16 @@ impl Actor {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Start { origin, new, retry_of, reply } => {
+            Message::Start { origin, new, retry_of, caller, reply } => {
                 if self.core.planted == Some(Planted::AckBeforeCommit) {
                     self.early_reply = Some(reply);
-                    let answer = self.start(&origin, new, retry_of).await;
+                    let answer = self.start(&origin, new, retry_of, &caller).await;
                     if let Some(reply) = self.early_reply.take() {
                         drop(reply.send(answer));
                     }
                     return;
                 }
-                let answer = self.start(&origin, new, retry_of).await;
+                let answer = self.start(&origin, new, retry_of, &caller).await;
                 // The client may have gone; what was committed stays committed.
                 drop(reply.send(answer));
             }
