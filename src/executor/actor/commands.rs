@@ -357,29 +357,6 @@ impl Actor {
         }
     }
 
-    /// Deletes a RETIRED machine.
-    pub(super) async fn delete(&mut self, origin: &Origin) -> Result<(), EngineError> {
-        let machine = self.load_machine().await?;
-        check_etag("machine", self.id.as_str(), origin, machine.revision)?;
-        if machine.phase != crate::lifecycle::machine::Phase::Retired {
-            return Err(EngineError::Refused {
-                refusal: Refusal::NotRetired,
-                subject: format!("machines/{}", self.id),
-                message: format!("machine {} is {}, not RETIRED", self.id, machine.phase),
-                hint: "set its phase to RETIRED first".to_owned(),
-            });
-        }
-        let batch = Batch {
-            at: self.now(),
-            deleted: vec![(self.id.clone(), machine.revision)],
-            ..Batch::default()
-        };
-        let committed = self.core.commit(batch).await;
-        // Gone, or not as it was thought to be.
-        self.machine = None;
-        committed.map(|_| ()).map_err(EngineError::from)
-    }
-
     /// Changes the machine's record by itself, again if somebody else wrote first.
     async fn write_machine(
         &mut self,
@@ -531,7 +508,7 @@ fn apply_changes(
     Ok(())
 }
 
-fn request(
+pub(super) fn request(
     origin: &Origin,
     scope: &str,
     object_id: &str,
@@ -547,7 +524,7 @@ fn request(
     })
 }
 
-fn check_etag(
+pub(super) fn check_etag(
     kind: &'static str,
     id: &str,
     origin: &Origin,

@@ -6,6 +6,7 @@
 
 mod call;
 mod commands;
+mod delete;
 mod doubt;
 mod drive;
 mod logs;

@@ -19,6 +19,7 @@ use crate::store::{Batch, Committed, RequestRecord, StoreError};
 #[derive(Debug)]
 pub(super) struct Encoded {
     machines: Vec<(String, String)>,
+    deleted: Vec<String>,
     runs: Vec<(String, String, String)>,
 }
 
@@ -30,6 +31,7 @@ impl Encoded {
             machines: machines
                 .map(|write| (encode_machine(&write.machine), encode_entries(&write.entries)))
                 .collect(),
+            deleted: batch.deleted.iter().map(|gone| encode_entries(&gone.entries)).collect(),
             runs: runs
                 .map(|write| {
                     let delta = encode_delta(&write.delta);
@@ -155,8 +157,10 @@ impl Writing<'_> {
             let machine = Machine { ordinal, revision: self.revision, ..write.machine };
             self.machine(machine, before, write.entries, body, entries)?;
         }
-        for head in heads.deleted {
-            self.delete(head.ordinal)?;
+        for ((deletion, head), entries) in
+            batch.deleted.into_iter().zip(heads.deleted).zip(&encoded.deleted)
+        {
+            self.delete(head.ordinal, deletion.entries, entries)?;
         }
         for ((write, head), encoded) in batch.runs.into_iter().zip(heads.runs).zip(&encoded.runs) {
             let ordinal = head.map_or_else(|| next(&mut counters.run_ordinal), |head| head.ordinal);
@@ -237,7 +241,12 @@ impl Writing<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, ordinal: u64) -> rusqlite::Result<()> {
+    fn delete(
+        &mut self,
+        ordinal: u64,
+        entries: Vec<Entry>,
+        encoded_entries: &str,
+    ) -> rusqlite::Result<()> {
         let sql = "SELECT revision, body FROM machines WHERE ordinal = ?1";
         let (machine, body) = self.conn.prepare_cached(sql)?.query_row([int(ordinal)], |row| {
             let (revision, body) = (Revision(uint(row.get(0)?)), row.get::<_, String>(1)?);
@@ -250,18 +259,22 @@ impl Writing<'_> {
         })?;
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
         self.conn.prepare_cached(sql)?.execute([int(ordinal)])?;
+        let sql = "INSERT OR REPLACE INTO gone (id, epoch) VALUES (?1, ?2)";
+        let values = params![machine.id.as_str(), int(machine.epoch.0)];
+        self.conn.prepare_cached(sql)?.execute(values)?;
         self.change(&ChangeRow {
             machine_id: &machine.id,
             machine: Some(ordinal),
             run: None,
             before: machine.revision,
             kind: "deleted",
-            entries: "[]",
+            entries: encoded_entries,
             body: &body,
         })?;
         let (revision, at, machine) = (self.revision, self.at, Arc::new(machine));
-        self.applied.changes.push(Change::MachineDeleted { revision, at, machine });
-        self.applied.rows += 1;
+        let entries = self.number(entries);
+        self.applied.changes.push(Change::MachineDeleted { revision, at, machine, entries });
+        self.applied.rows += 2;
         Ok(())
     }
 
@@ -413,6 +426,13 @@ impl View for Stored<'_> {
         };
         let mut query = self.0.prepare_cached(sql).map_err(failed)?;
         query.query_row([id.as_str()], head).optional().map_err(failed)
+    }
+
+    fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError> {
+        let sql = "SELECT epoch FROM gone WHERE id = ?1";
+        let mut query = self.0.prepare_cached(sql).map_err(failed)?;
+        let epoch = query.query_row([id.as_str()], |row| row.get(0)).optional();
+        Ok(epoch.map_err(failed)?.map(|epoch| Epoch(uint(epoch))))
     }
 
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
