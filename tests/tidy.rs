@@ -278,8 +278,9 @@ const LONG: &[(&str, usize, &str)] = &[
         580,
         "every request to a machine's actor takes the same way",
     ),
+    ("src/store/sqlite/commit.rs", 480, "every table that a batch writes, side by side"),
     ("src/executor/decide/flow.rs", 540, "how a run advances and how it ends call each other"),
-    ("src/executor/engine.rs", 500, "one method for each request, and what each refuses"),
+    ("src/executor/engine.rs", 520, "one method for each request, and what each refuses"),
     ("src/lifecycle/step.rs", 780, "states, events, effects and the machine, read together"),
 ];
 

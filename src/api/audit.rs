@@ -6,7 +6,7 @@ use super::status::ApiError;
 use super::validate::{Checks, NAME_CHARS_MAX};
 use crate::executor::Engine;
 use crate::ids::Revision;
-use crate::model::{Change, EntryKind};
+use crate::model::Change;
 use crate::pb;
 
 /// Changes read from the log at a time.
@@ -70,13 +70,9 @@ fn told(change: &Change) -> Vec<pb::HistoryEntry> {
             let (machine_id, run_id) = (run.machine_id.as_str(), run.id.to_string());
             entries.iter().map(|told| entry(told, *revision, *at, machine_id, &run_id)).collect()
         }
-        Change::MachineDeleted { revision, at, machine } => vec![pb::HistoryEntry {
-            revision: revision.0,
-            at: Some(convert::timestamp(*at)),
-            machine_id: machine.id.to_string(),
-            kind: EntryKind::MachineDeleted.as_str().to_owned(),
-            message: "machine deleted".to_owned(),
-            ..pb::HistoryEntry::default()
-        }],
+        Change::MachineDeleted { revision, at, machine, entries } => {
+            let id = machine.id.as_str();
+            entries.iter().map(|told| entry(told, *revision, *at, id, "")).collect()
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Pages of lists and of history.
 
+use prost::Message;
+
 use super::convert;
 use super::page::List;
 use super::status::ApiError;
@@ -14,12 +16,47 @@ use crate::store::{Fut, Page, Query, Store, Subject};
 /// bounded number of rows a page, and a client should rarely see an empty page that is not the last.
 const STORE_PAGES_MAX: usize = 8;
 
+/// Most bytes of the objects of one page, so that an answer is never larger than clients take.
+const PAGE_BYTES_MAX: usize = super::RESPONSE_BYTES_MAX / 4 * 3;
+
+/// Bytes that a message takes in a list besides its own: a tag and a length.
+const FRAME_BYTES: usize = 8;
+
+/// How many of these messages one answer holds; at least one.
+fn fitting<M: Message>(shown: &[M]) -> usize {
+    let mut bytes = 0;
+    let fits = |message: &&M| {
+        bytes += message.encoded_len() + FRAME_BYTES;
+        bytes <= PAGE_BYTES_MAX
+    };
+    shown.iter().take_while(fits).count().max(1)
+}
+
 /// One page of machines or runs.
 pub(super) struct Listed<T> {
     pub(super) page: Page<T>,
     pub(super) next_page_token: String,
     /// How many match on all pages, if asked for.
     pub(super) total_size: Option<u64>,
+    list: List,
+}
+
+impl<T> Listed<T> {
+    /// As many of the page's messages as one answer holds; the next page begins with the others.
+    pub(super) fn bounded<M: Message>(
+        &mut self,
+        mut shown: Vec<M>,
+        ordinal: fn(&T) -> u64,
+    ) -> Vec<M> {
+        let fits = fitting(&shown);
+        if fits < shown.len() {
+            shown.truncate(fits);
+            if let Some(last) = self.page.items.get(fits - 1) {
+                self.next_page_token = self.list.token((ordinal(last), 0));
+            }
+        }
+        shown
+    }
 }
 
 /// What a list request asks.
@@ -64,7 +101,7 @@ pub(super) async fn list<T>(
             continue;
         }
         let next_page_token = page.next.map(|next| list.token((next, 0))).unwrap_or_default();
-        return Ok(Listed { page, next_page_token, total_size });
+        return Ok(Listed { page, next_page_token, total_size, list });
     }
 }
 
@@ -95,10 +132,15 @@ pub(super) async fn history(
     let mut rows = engine.store().history(subject, after, limit + 1).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
+    let mut entries: Vec<_> = rows.iter().map(convert::history::row).collect();
+    let fits = fitting(&entries);
+    let more = more || fits < entries.len();
+    entries.truncate(fits);
+    rows.truncate(fits);
     let token = rows
         .last()
         .filter(|_| more)
         .map(|last| list.token((last.revision.0, u64::from(last.index))))
         .unwrap_or_default();
-    Ok((rows.iter().map(convert::history::row).collect(), token))
+    Ok((entries, token))
 }

@@ -1,5 +1,7 @@
 //! `MachineService`.
 
+use std::sync::Arc;
+
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -12,8 +14,8 @@ use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
 use super::{audit, batch, update, watch};
 use crate::executor::Engine;
 use crate::executor::request::NewMachine;
-use crate::model::MachineSpec;
 use crate::model::filter;
+use crate::model::{Machine, MachineSpec};
 use crate::pb;
 use crate::pb::machine_service_server::MachineService;
 use crate::store::{Store, Subject};
@@ -147,14 +149,15 @@ impl Machines {
         };
         let store = self.engine.store().as_ref();
         let (read, count) = (<dyn Store>::machines, <dyn Store>::count_machines);
-        let listed = lists::list(store, wanted, read, count).await?;
-        let shown = listed.page.items.iter().map(|found| {
+        let mut listed = lists::list(store, wanted, read, count).await?;
+        let show = |found: &Arc<Machine>| {
             let mut shown = machine(found);
             mask.apply(&mut shown);
             shown
-        });
+        };
+        let shown = listed.page.items.iter().map(show).collect();
         Ok(pb::ListMachinesResponse {
-            machines: shown.collect(),
+            machines: listed.bounded(shown, |machine| machine.ordinal),
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,
@@ -213,7 +216,7 @@ impl Machines {
         let mut checks = Checks::default();
         let id = checks.machine_id("machine_id", &request.machine_id);
         let id = checks.done(id)?;
-        self.engine.machine(&id).await?;
+        let found = self.engine.machine(&id).await;
         let (entries, next_page_token) = lists::history(
             &self.engine,
             "ListMachineHistory",
@@ -222,6 +225,10 @@ impl Machines {
             &request.page_token,
         )
         .await?;
+        // Of a machine that was deleted the history is kept for a while.
+        if entries.is_empty() && request.page_token.is_empty() {
+            found?;
+        }
         Ok(pb::ListMachineHistoryResponse { entries, next_page_token })
     }
 }

@@ -61,6 +61,9 @@ pub(super) fn origin<M: Mutation>(
     expected: Option<Revision>,
 ) -> Origin {
     let request_id = std::mem::take(message.request_id());
+    if !request_id.is_empty() {
+        tracing::Span::current().record("request_id", &*request_id);
+    }
     let mut hash = Sha256::new();
     hash.update(M::METHOD);
     hash.update([0]);

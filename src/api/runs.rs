@@ -241,7 +241,8 @@ impl Runs {
             with_total_size: request.with_total_size,
         };
         let store = self.engine.store().as_ref();
-        let listed = lists::list(store, wanted, <dyn Store>::runs, <dyn Store>::count_runs).await?;
+        let mut listed =
+            lists::list(store, wanted, <dyn Store>::runs, <dyn Store>::count_runs).await?;
         let mut runs = Vec::with_capacity(listed.page.items.len());
         for run in &listed.page.items {
             let mut shown = show::run(&self.engine, run).await;
@@ -249,7 +250,7 @@ impl Runs {
             runs.push(shown);
         }
         Ok(pb::ListRunsResponse {
-            runs,
+            runs: listed.bounded(runs, |run| run.ordinal),
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,

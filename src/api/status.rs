@@ -59,6 +59,12 @@ pub enum ApiError {
     /// The bytes of the request are not its message.
     #[error("the request cannot be decoded: {0}")]
     MessageMalformed(String),
+    /// The request is larger than the server takes.
+    #[error("the request is larger than {} bytes: send less in one", super::REQUEST_BYTES_MAX)]
+    MessageTooLarge,
+    /// The request is compressed, which the server does not know how to undo.
+    #[error("{0}: send it as it is")]
+    CompressionUnsupported(String),
     /// The client's deadline passed.
     #[error(
         "the deadline passed before the answer was ready; a mutation may have happened: repeat it with the same \
@@ -91,6 +97,8 @@ impl ApiError {
             Self::PageTokenInvalid => Reason::PageTokenInvalid,
             Self::PageTokenMismatch => Reason::PageTokenMismatch,
             Self::MessageMalformed(_) => Reason::MessageMalformed,
+            Self::MessageTooLarge => Reason::MessageTooLarge,
+            Self::CompressionUnsupported(_) => Reason::CompressionUnsupported,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
             Self::NotReady => Reason::NotReady,
@@ -168,7 +176,12 @@ impl From<ApiError> for Status {
             ApiError::PageTokenInvalid | ApiError::PageTokenMismatch => {
                 answer.violation("page_token", &error.to_string());
             }
-            ApiError::MessageMalformed(_) | ApiError::DeadlineExceeded => {}
+            ApiError::MessageTooLarge => {
+                answer.tell("bytes_max", super::REQUEST_BYTES_MAX.to_string());
+            }
+            ApiError::MessageMalformed(_)
+            | ApiError::CompressionUnsupported(_)
+            | ApiError::DeadlineExceeded => {}
             ApiError::NotReady => answer.retry(Duration::from_secs(1)),
             ApiError::MethodUnknown(_) => {
                 answer.hint(

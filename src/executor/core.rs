@@ -245,6 +245,13 @@ impl Core {
         }
     }
 
+    pub(super) fn set_run_limits(self: &Arc<Self>, limits: &Limits) {
+        let served = lock(&self.slots).set_limits(limits);
+        for (machine, run_id) in served {
+            self.send(&machine, Message::Admitted { run_id });
+        }
+    }
+
     pub(super) fn waits_for(&self, run: RunId) -> Option<String> {
         lock(&self.slots).waits_for(run)
     }
@@ -366,6 +373,18 @@ impl Core {
         match self.used(origin, scope).await? {
             None => Ok(None),
             Some(record) => self.machine_of_request(origin, &record).await.map(Some),
+        }
+    }
+
+    /// Whether a request that has no object to show was carried out before.
+    pub(super) async fn is_repeated(
+        &self,
+        origin: &Origin,
+        scope: &str,
+    ) -> Result<bool, EngineError> {
+        match self.used(origin, scope).await? {
+            None => Ok(false),
+            Some(record) => check_same(origin, &record).map(|()| true),
         }
     }
 

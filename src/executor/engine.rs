@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::actor::{Message, Reply};
 use super::admission;
@@ -15,7 +16,7 @@ use super::planted::Planted;
 use super::request::{MachineChanges, NewMachine, NewRun, Origin, Verb};
 use super::watch::{WatchHub, WatchLimits};
 use crate::clock::{Clock, Random};
-use crate::ids::{MachineId, Revision, RunId};
+use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Entry, EntryKind, Machine, Run};
 use crate::plan::{Plan, Registry};
 use crate::provider::{Health, Provider};
@@ -162,6 +163,12 @@ impl Engine {
             Arc::new(plans);
     }
 
+    /// Changes how many runs may be in progress. Runs that are keep their slots, also where there are more than that now;
+    /// a provider or label that was not limited before counts the runs that get their slot from now on.
+    pub fn set_run_limits(&self, limits: &Limits) {
+        self.core.set_run_limits(limits);
+    }
+
     /// The plan that a run pinned.
     ///
     /// # Errors
@@ -230,24 +237,32 @@ impl Engine {
             at: self.core.clock.now(),
             revision: Revision(0),
         });
-        let batch = Batch {
-            at: self.core.clock.now(),
-            machines: vec![self.registration(origin, &new)],
-            request,
-            ..Batch::default()
-        };
-        match self.detached_commit(batch).await {
-            Ok(mut machines) => machines
-                .pop()
-                .ok_or_else(|| EngineError::Internal("a commit without its machine".to_owned())),
-            Err(StoreError::Conflict { .. }) => {
-                let existing = self.machine(&new.id).await?;
-                same_machine(existing, &new)
-            }
-            Err(StoreError::RequestUsed(record)) => {
-                self.core.machine_of_request(origin, &record).await
-            }
-            Err(error) => Err(error.into()),
+        // Zero, unless a machine of the same name was deleted: the store says how far its epochs went.
+        let mut epoch = Epoch(0);
+        loop {
+            let batch = Batch {
+                at: self.core.clock.now(),
+                machines: vec![self.registration(origin, &new, epoch)],
+                request: request.clone(),
+                ..Batch::default()
+            };
+            return match self.detached_commit(batch).await {
+                Ok(mut machines) => machines.pop().ok_or_else(|| {
+                    EngineError::Internal("a commit without its machine".to_owned())
+                }),
+                Err(StoreError::Fenced { current, .. }) if current > epoch => {
+                    epoch = current;
+                    continue;
+                }
+                Err(StoreError::Conflict { .. }) => {
+                    let existing = self.machine(&new.id).await?;
+                    same_machine(existing, &new)
+                }
+                Err(StoreError::RequestUsed(record)) => {
+                    self.core.machine_of_request(origin, &record).await
+                }
+                Err(error) => Err(error.into()),
+            };
         }
     }
 
@@ -268,13 +283,16 @@ impl Engine {
         for part in new.chunks(BATCH_MAX) {
             let batch = Batch {
                 at: self.core.clock.now(),
-                machines: part.iter().map(|machine| self.registration(origin, machine)).collect(),
+                machines: part
+                    .iter()
+                    .map(|machine| self.registration(origin, machine, Epoch(0)))
+                    .collect(),
                 ..Batch::default()
             };
             match self.detached_commit(batch).await {
                 Ok(machines) => results.extend(machines.into_iter().map(Ok)),
-                // Some exist, or stand twice in the request: one by one then.
-                Err(StoreError::Conflict { .. }) => {
+                // Some exist or did once, or stand twice in the request: one by one then.
+                Err(StoreError::Conflict { .. } | StoreError::Fenced { .. }) => {
                     let each = Origin { request_id: String::new(), ..origin.clone() };
                     for machine in part {
                         results.push(self.register_machine(&each, machine.clone()).await);
@@ -288,11 +306,13 @@ impl Engine {
         Ok(results)
     }
 
-    fn registration(&self, origin: &Origin, new: &NewMachine) -> MachineWrite {
+    fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> MachineWrite {
         let now = self.core.clock.now();
+        let machine =
+            Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now);
         let entry = Entry::new(EntryKind::MachineRegistered, origin.actor.clone());
         MachineWrite {
-            machine: Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now),
+            machine: Machine { epoch, ..machine },
             entries: vec![entry.reason(&origin.reason).message("machine registered")],
         }
     }
@@ -351,8 +371,8 @@ impl Engine {
     pub async fn start_run(&self, origin: &Origin, new: NewRun) -> Result<Arc<Run>, EngineError> {
         let origin = Box::new(origin.clone());
         let id = new.machine_id.clone();
-        self.ask(&id, |reply| Message::Start { origin, new: Box::new(new), retry_of: None, reply })
-            .await
+        let (new, caller) = (Box::new(new), Box::new(Span::current()));
+        self.ask(&id, |reply| Message::Start { origin, new, retry_of: None, caller, reply }).await
     }
 
     /// Starts a run that repeats an ended one from the step that did not succeed.
@@ -376,13 +396,8 @@ impl Engine {
         let new = admission::repeat_of(&before);
         let origin = Box::new(origin.clone());
         let machine = before.machine_id.clone();
-        self.ask(&machine, |reply| Message::Start {
-            origin,
-            new: Box::new(new),
-            retry_of: Some(id),
-            reply,
-        })
-        .await
+        let (new, caller, retry_of) = (Box::new(new), Box::new(Span::current()), Some(id));
+        self.ask(&machine, |reply| Message::Start { origin, new, retry_of, caller, reply }).await
     }
 
     /// Carries out an operator's verb on a run.

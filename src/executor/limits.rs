@@ -21,6 +21,15 @@ pub struct Limits {
     pub step_log_bytes_max: u64,
 }
 
+impl Limits {
+    /// Takes over the bounds on runs in progress: those that can change while an engine runs.
+    pub fn set_runs(&mut self, from: &Self) {
+        self.runs_max = from.runs_max;
+        self.runs_max_by_provider.clone_from(&from.runs_max_by_provider);
+        self.runs_max_by_label.clone_from(&from.runs_max_by_label);
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

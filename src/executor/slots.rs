@@ -65,6 +65,12 @@ impl Slots {
         self.serve()
     }
 
+    /// Changes the limits; names the runs that have a slot now because of it. Nobody loses a slot.
+    pub fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
+        self.limits.set_runs(limits);
+        self.serve()
+    }
+
     fn keys(&self, machine: &Machine) -> Vec<Key> {
         let mut keys = vec![Key::Global];
         if self.limits.runs_max_by_provider.contains_key(&machine.spec.provider) {
@@ -260,6 +266,28 @@ mod tests {
         assert!(!slots.request(run(2), &machine(2, "b")));
         assert_eq!(slots.release(run(1))[0].1, run(2));
         assert_eq!(slots.release(run(2))[0].1, run(3));
+    }
+
+    #[test]
+    fn limits_can_be_raised_and_lowered() {
+        let mut slots = Slots::new(limits(1, 5));
+        assert!(slots.request(run(1), &machine(1, "a")));
+        for number in 2..6 {
+            assert!(!slots.request(run(number), &machine(number, "a")));
+        }
+        assert_eq!(slots.set_limits(&limits(3, 2)), [(machine(2, "a").id, run(2))]);
+        assert_eq!(
+            slots.waits_for(run(3)).unwrap(),
+            "the limit of 2 runs with rack=a is reached; 0 ahead of it"
+        );
+        // Without a limit on racks; whoever waits is served at once.
+        let free = Limits { runs_max: 3, ..Limits::default() };
+        assert_eq!(slots.set_limits(&free), [(machine(3, "a").id, run(3))]);
+        // Nobody loses a slot, and nobody gets one before there is room.
+        assert_eq!(slots.set_limits(&limits(1, 5)), []);
+        assert_eq!(slots.counts(), (3, 2));
+        assert_eq!((slots.release(run(1)), slots.release(run(2))), (vec![], vec![]));
+        assert_eq!(slots.release(run(3)), [(machine(4, "a").id, run(4))]);
     }
 
     #[test]

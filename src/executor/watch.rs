@@ -96,7 +96,7 @@ pub enum WatchItem<T> {
         at: Timestamp,
         /// The object after the change, or before its deletion.
         object: Arc<T>,
-        /// What happened; empty for a deletion.
+        /// What happened.
         entries: Arc<[Entry]>,
     },
     /// Nothing happened for a while: everything up to this revision has been told.

@@ -246,6 +246,8 @@ pub enum Change {
         at: Timestamp,
         /// The machine before it.
         machine: Arc<Machine>,
+        /// What happened.
+        entries: Arc<[Entry]>,
     },
     /// A run was written.
     Run {

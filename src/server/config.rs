@@ -7,6 +7,7 @@ mod tests;
 
 use etcetera::BaseStrategy as _;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,6 +68,24 @@ pub(super) enum Storage {
     Dir(PathBuf),
 }
 
+/// Where spans are exported to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Otlp {
+    /// To this URL.
+    Endpoint(String),
+    /// To where the environment says.
+    Environment,
+}
+
+impl fmt::Display for Otlp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(url) => f.write_str(url),
+            Self::Environment => f.write_str("the endpoint of the environment"),
+        }
+    }
+}
+
 /// What is forgotten, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retention {
@@ -111,6 +130,8 @@ pub(super) struct Config {
     pub(super) log_level: Level,
     /// Shape of the log.
     pub(super) log_format: Format,
+    /// Where spans are exported to; `None` for nowhere.
+    pub(super) otlp: Option<Otlp>,
     /// Where machines and runs are kept.
     pub(super) storage: Storage,
     /// Plans besides the built-in ones.
@@ -168,6 +189,7 @@ impl Config {
             shutdown_grace: span(file.server.shutdown_grace, Duration::from_secs(10)),
             log_level: args.log_level.or(file.log.level).unwrap_or_default(),
             log_format: args.log_format.or(file.log.format).unwrap_or_default(),
+            otlp: otlp(args.otlp_endpoint.as_deref())?,
             storage: storage(args, &file.store)?,
             plans_dir: args.plans_dir.clone().or(file.plans.dir),
             fake_timing: timing.or(file.fake.timing).unwrap_or_else(|| "default".to_owned()),
@@ -276,6 +298,31 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
                         .into(),
                 )
             }),
+    }
+}
+
+/// Where spans go: what a flag says, then the variables that every program of OpenTelemetry heeds. They are meant for all
+/// programs of an environment, so a server that cannot export only says so; a flag is meant for it.
+fn otlp(flag: Option<&str>) -> Result<Option<Otlp>, ConfigError> {
+    let Some(url) = flag else {
+        let variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        return Ok(variables.into_iter().any(is_set).then_some(Otlp::Environment));
+    };
+    let refused = |why: &str| Err(ConfigError::Setting(format!("--otlp-endpoint {url}: {why}")));
+    if !cfg!(feature = "otlp") {
+        return refused(
+            "this server was built without the export of spans; build it with --features otlp",
+        );
+    }
+    match url.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => {
+            Ok(Some(Otlp::Endpoint(url.to_owned())))
+        }
+        Ok(uri) if uri.scheme_str() == Some("https") => refused(
+            "TLS is not built in; send to a collector on this machine over http, and let it go on from there",
+        ),
+        Ok(_) | Err(_) => refused("expected http://HOST:PORT, as in http://127.0.0.1:4317"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens to a call before and after its handler: readiness, deadlines, unknown methods.
 //!
-//! tonic answers an expired deadline with CANCELLED and an unknown method with an empty message.
+//! tonic answers an expired deadline with CANCELLED, an unknown method with an empty message, and broken framing with
+//! INTERNAL.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,14 +18,19 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::Service;
+use tracing::{Instrument as _, field};
 
 use super::metrics::Metrics;
+use super::telemetry;
 use crate::api::status::ApiError;
 use crate::clock::Clock;
 use crate::executor::EngineError;
 
 /// Deadlines further away than this are not watched.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Metadata that names the compressions of a peer.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 /// Longest part of a method's name that an error repeats.
 const PATH_CHARS_MAX: usize = 256;
@@ -88,6 +94,17 @@ where
             request.extensions_mut().insert(info.clone());
         }
         let path = request.uri().path().to_owned();
+        let span = tracing::debug_span!(
+            "request",
+            otel.name = %path,
+            otel.kind = "server",
+            method = %path,
+            request_id = field::Empty,
+            status = field::Empty,
+        );
+        if !span.is_disabled() {
+            telemetry::take_up(&span, request.headers());
+        }
         let timeout = match timeout(request.headers()) {
             Ok(timeout) => timeout,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -98,7 +115,7 @@ where
         let expired = timeout.map(|timeout| self.clock.sleep(timeout));
         let metrics = self.metrics.clone();
         Box::pin(async move {
-            let answer = routes.call(request);
+            let answer = routes.call(request).instrument(span.clone());
             let response = match expired {
                 None => answer.await,
                 Some(expired) => tokio::select! {
@@ -108,11 +125,15 @@ where
                     () = expired => Ok(Status::from(ApiError::DeadlineExceeded).into_http()),
                 },
             };
-            if let (Some(metrics), Ok(response)) = (metrics, &response) {
-                metrics.called(&path, code_of(response).unwrap_or(Code::Ok));
+            let response = response.map(|response| in_our_terms(response, &path));
+            if let Ok(response) = &response {
+                let code = code_of(response).unwrap_or(Code::Ok);
+                span.record("status", field::debug(code));
+                if let Some(metrics) = metrics {
+                    metrics.called(&path, code);
+                }
             }
-            response.map(|response| {
-                let mut response = name_unknown_method(response, &path);
+            response.map(|mut response| {
                 response.headers_mut().insert("bmdemo-version", VERSION);
                 response
             })
@@ -123,15 +144,32 @@ where
 /// What every answer carries as metadata, for `bmdemo-cli doctor` and whoever wonders which server answered.
 const VERSION: HeaderValue = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
 
-/// Says which method is unknown: tonic's own answer is UNIMPLEMENTED without a word.
-fn name_unknown_method(response: Response<Body>, path: &str) -> Response<Body> {
-    if code_of(&response) != Some(Code::Unimplemented)
-        || response.headers().contains_key("grpc-message")
-    {
+/// Says what tonic refuses by itself in our terms: with a reason, and as the client's fault where it is. Of its own tonic
+/// answers an unknown method without a word, and broken framing with INTERNAL.
+fn in_our_terms(response: Response<Body>, path: &str) -> Response<Body> {
+    let refused = Status::from_header_map(response.headers());
+    let Some(status) = refused.filter(|status| status.details().is_empty()) else {
         return response;
+    };
+    let (code, message) = (status.code(), status.message());
+    let error = if code == Code::Unimplemented && message.is_empty() {
+        ApiError::MethodUnknown(path.chars().take(PATH_CHARS_MAX).collect())
+    } else if code == Code::Unimplemented && message.starts_with("Content is compressed") {
+        ApiError::CompressionUnsupported(message.to_owned())
+    } else if code == Code::OutOfRange && message.contains("message length too large") {
+        ApiError::MessageTooLarge
+    } else if code == Code::Internal {
+        // Whatever is ours has details.
+        ApiError::MessageMalformed(message.to_owned())
+    } else {
+        return response;
+    };
+    let mut ours = Status::from(error).into_http();
+    // Tells a client which compressions it may use.
+    if let Some(encodings) = response.headers().get(ACCEPT_ENCODING) {
+        ours.headers_mut().insert(ACCEPT_ENCODING, encodings.clone());
     }
-    let path: String = path.chars().take(PATH_CHARS_MAX).collect();
-    Status::from(ApiError::MethodUnknown(path)).into_http()
+    ours
 }
 
 /// The status of an answer that is nothing but a status; a stream that fails later is not seen here.
@@ -171,6 +209,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 mod tests {
     use tonic_health::pb::health_server::{Health, HealthServer};
     use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+    use tonic_types::StatusExt as _;
 
     use super::*;
     use crate::clock::{Timestamp, TokioClock};
@@ -196,6 +235,35 @@ mod tests {
         ) -> Result<tonic::Response<Self::WatchStream>, Status> {
             Err(Status::unimplemented("on purpose"))
         }
+    }
+
+    /// Code and reason of the answer to what is no gRPC message, or none that is taken.
+    async fn broken(edge: &Edge, body: &str, encoding: &str) -> (Code, String) {
+        let request = Request::builder().method("POST").uri(CHECK);
+        let request = request
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-encoding", encoding)
+            .body(Body::new(body.to_owned()));
+        let response = edge.clone().call(request.unwrap()).await.unwrap();
+        let status = Status::from_header_map(response.headers()).unwrap();
+        let info = status.get_error_details().error_info().cloned().unwrap();
+        (status.code(), info.reason)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_tonic_refuses_by_itself_has_a_reason() {
+        let edge = edge();
+        let malformed = (Code::InvalidArgument, "MESSAGE_MALFORMED".to_owned());
+        // Nothing at all, half a header, less than was announced, a flag that there is not.
+        for body in ["", "\0\0", "\0\0\0\0\u{9}", "\u{7}\0\0\0\0"] {
+            assert_eq!(broken(&edge, body, "identity").await, malformed, "{body:?}");
+        }
+        assert_eq!(broken(&edge, "\u{1}\0\0\0\0", "identity").await, malformed, "not compressed");
+        let large = broken(&edge, "\0\u{7f}\0\0\0", "identity").await;
+        assert_eq!(large, (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned()));
+        let packed = broken(&edge, "\u{1}\0\0\0\0", "gzip").await;
+        assert_eq!(packed, (Code::Unimplemented, "COMPRESSION_UNSUPPORTED".to_owned()));
     }
 
     /// Code and message of the answer to an empty call.

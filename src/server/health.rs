@@ -13,7 +13,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Services whose status is that of the whole server: not serving until recovery is done, and while draining.
+/// Services whose status is that of the whole server: not serving until recovery is done, while draining, and once the
+/// store takes no more writes.
 const READINESS: [&str; 5] = [
     "",
     "readiness",
@@ -21,47 +22,69 @@ const READINESS: [&str; 5] = [
     "baremetal.v1.PlanService",
     "baremetal.v1.RunService",
 ];
-/// Services that serve for as long as the process answers.
+/// Services that serve for as long as the process answers and need not be started anew: a store that takes no more writes
+/// is mended by nothing else.
 const LIVENESS: [&str; 3] =
     ["liveness", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
+/// How the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It takes up its runs, or is about to end.
+    NotReady,
+    Ready,
+    /// Its store takes no more writes: only a restart helps.
+    Broken,
+}
+
 /// Says whether the server is ready; shared with those who know.
 #[derive(Debug, Clone)]
-pub(super) struct Readiness(watch::Sender<bool>);
+pub(super) struct Readiness(watch::Sender<State>);
 
 impl Readiness {
     /// Not ready.
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(false))
+        Self(watch::Sender::new(State::NotReady))
     }
 
     /// Tells every watcher.
     pub(super) fn set(&self, ready: bool) {
-        self.0.send_replace(ready);
+        self.0.send_if_modified(|state| {
+            let is_broken = *state == State::Broken;
+            if !is_broken {
+                *state = if ready { State::Ready } else { State::NotReady };
+            }
+            !is_broken
+        });
+    }
+
+    /// Nothing can be written any more, until the server is started anew.
+    pub(super) fn broken(&self) {
+        self.0.send_replace(State::Broken);
     }
 
     /// The service to be served.
     pub(super) fn service(&self) -> HealthServer<Service> {
-        HealthServer::new(Service { ready: self.0.subscribe() })
+        HealthServer::new(Service { state: self.0.subscribe() })
     }
 }
 
 /// The health service.
 #[derive(Debug)]
 pub(super) struct Service {
-    ready: watch::Receiver<bool>,
+    state: watch::Receiver<State>,
 }
 
 /// Status of a service, `None` if there is none of that name.
-fn status_of(service: &str, ready: bool) -> Option<ServingStatus> {
-    if LIVENESS.contains(&service) {
-        return Some(ServingStatus::Serving);
-    }
-    READINESS.contains(&service).then_some(if ready {
-        ServingStatus::Serving
+fn status_of(service: &str, state: State) -> Option<ServingStatus> {
+    let serves = if LIVENESS.contains(&service) {
+        state != State::Broken
+    } else if READINESS.contains(&service) {
+        state == State::Ready
     } else {
-        ServingStatus::NotServing
-    })
+        return None;
+    };
+    Some(if serves { ServingStatus::Serving } else { ServingStatus::NotServing })
 }
 
 #[tonic::async_trait]
@@ -71,8 +94,8 @@ impl Health for Service {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        let ready = *self.ready.borrow();
-        status_of(&service, ready)
+        let state = *self.state.borrow();
+        status_of(&service, state)
             .map(|status| Response::new(HealthCheckResponse { status: status.into() }))
             .ok_or_else(|| {
                 let names: Vec<&str> = READINESS.into_iter().chain(LIVENESS).skip(1).collect();
@@ -88,8 +111,8 @@ impl Health for Service {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
         let mut last = None;
-        let statuses = WatchStream::new(self.ready.clone())
-            .map(move |ready| status_of(&service, ready).unwrap_or(ServingStatus::ServiceUnknown))
+        let statuses = WatchStream::new(self.state.clone())
+            .map(move |state| status_of(&service, state).unwrap_or(ServingStatus::ServiceUnknown))
             .filter_map(move |status| {
                 let changed = last != Some(status);
                 last = Some(status);
@@ -114,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_server_and_liveness_does_not() {
         let readiness = Readiness::new();
-        let service = Service { ready: readiness.0.subscribe() };
+        let service = Service { state: readiness.0.subscribe() };
         for (ready, expected) in
             [(false, ServingStatus::NotServing), (true, ServingStatus::Serving)]
         {
@@ -130,9 +153,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_that_takes_no_more_writes_is_not_served_and_calls_for_a_restart() {
+        let readiness = Readiness::new();
+        let service = Service { state: readiness.0.subscribe() };
+        readiness.set(true);
+        readiness.broken();
+        for ready in [true, false] {
+            readiness.set(ready);
+            for name in READINESS.into_iter().chain(LIVENESS) {
+                assert_eq!(check(&service, name).await, Ok(ServingStatus::NotServing), "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn watches_tell_changes_once_and_unknown_services_stay_open() {
         let readiness = Readiness::new();
-        let service = Service { ready: readiness.0.subscribe() };
+        let service = Service { state: readiness.0.subscribe() };
         let watch = async |name: &str| {
             let request = Request::new(HealthCheckRequest { service: name.to_owned() });
             service.watch(request).await.unwrap().into_inner()

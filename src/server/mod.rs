@@ -25,6 +25,7 @@ pub use self::wiring::serve_stream;
 use self::config::{Args, Command, Config};
 use self::error::StartError;
 use self::shutdown::Signals;
+use self::telemetry::Telemetry;
 use self::wiring::Server;
 
 /// Runs the server as its command line says, and returns the exit code. `args` begin with the name of the program.
@@ -61,7 +62,7 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
 
 async fn run(args: &Args) -> Result<(), StartError> {
     let config = Config::load(args)?;
-    telemetry::start(config.log_level, config.log_format);
+    let telemetry = Telemetry::start(&config)?;
     let signals_failed = |error: std::io::Error| StartError::Internal {
         what: "cannot handle signals",
         source: error.into(),
@@ -88,7 +89,7 @@ async fn run(args: &Args) -> Result<(), StartError> {
         }
     }
     tokio::select! {
-        () = server.shut_down() => Ok(()),
+        () = async { server.shut_down().await; telemetry.stop().await; } => Ok(()),
         (signal, code) = signals.end() => {
             tracing::warn!(signal, "ending at once; runs are taken up again at the next start");
             std::process::exit(code);

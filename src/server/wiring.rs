@@ -105,6 +105,13 @@ impl Server {
         .map_err(StartError::Recovery)?;
         probes::start(&engine, config.probes.clone()).await.map_err(StartError::Store)?;
 
+        if let Some(sqlite) = opened.sqlite.clone() {
+            let readiness = readiness.clone();
+            engine.spawn(async move {
+                sqlite.until_broken().await;
+                readiness.broken();
+            });
+        }
         if let (Some(listener), Some(metrics)) = (metrics_listener, metrics) {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(url = %format!("http://{address}/metrics"), "serving metrics");
@@ -131,7 +138,7 @@ impl Server {
         self.address
     }
 
-    /// Takes over what can change while running: plans and retention. What is wrong changes nothing and is logged.
+    /// Takes over what can change while running: plans, retention, and how many runs may be in progress. What is wrong changes nothing and is logged.
     pub(super) fn reload(&mut self, loaded: Result<Config, ConfigError>) {
         let loaded =
             loaded.and_then(|config| Ok((plans::load(config.plans_dir.as_deref())?, config)));
@@ -144,9 +151,11 @@ impl Server {
         };
         let count = plans.iter().len();
         self.engine.set_plans(plans);
+        self.engine.set_run_limits(&config.limits);
         self.retention.send_replace(config.retention);
         self.config.plans_dir.clone_from(&config.plans_dir);
         self.config.retention = config.retention;
+        self.config.limits.set_runs(&config.limits);
         tracing::info!(plans = count, "read configuration and plans again");
         if self.config != config {
             tracing::warn!("other settings have changed too: they take effect at the next start");

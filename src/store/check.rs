@@ -1,6 +1,6 @@
 //! The preconditions of a batch, checked before its first write so that a refused batch leaves no trace.
 
-use super::{Batch, RequestRecord, StoreError};
+use super::{Batch, Deletion, RequestRecord, StoreError};
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 
 /// What is stored of a machine, as far as preconditions go.
@@ -23,6 +23,8 @@ pub(super) struct RunHead {
 pub(super) trait View {
     fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError>;
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError>;
+    /// Epoch at which the last machine of this name was deleted.
+    fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError>;
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError>;
     fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError>;
     /// Number of log chunks stored of a run: the next offset. `None` if the run is not stored.
@@ -83,9 +85,18 @@ fn check_machines(
         Err(StoreError::Conflict { kind: "machine", id, expected, stored: revision })
     };
     for write in &batch.machines {
-        heads.machines.push(head(&write.machine.id, write.machine.revision)?);
+        let machine = &write.machine;
+        let stored = head(&machine.id, machine.revision)?;
+        if stored.is_none()
+            && let Some(current) = view.gone(&machine.id)?
+            && machine.epoch < current
+        {
+            let (machine_id, held) = (machine.id.clone(), machine.epoch);
+            return Err(StoreError::Fenced { machine_id, held, current });
+        }
+        heads.machines.push(stored);
     }
-    for (id, expected) in &batch.deleted {
+    for Deletion { id, revision: expected, .. } in &batch.deleted {
         let Some(stored) = head(id, *expected)? else {
             // Expected at revision zero: there is nothing to delete.
             return Err(StoreError::Conflict {

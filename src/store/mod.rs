@@ -113,6 +113,9 @@ pub struct RequestRecord {
 
 /// A machine to write. `machine.revision` is the revision that the writer saw, zero to insert; the write fails with
 /// [`StoreError::Conflict`] if another one is stored.
+///
+/// Epochs are never used again, so a machine that is inserted goes on from the epoch at which the last of its name was
+/// deleted: with a lower one the insertion fails with [`StoreError::Fenced`], which names it.
 #[derive(Debug, Clone)]
 pub struct MachineWrite {
     /// The machine after the change. The store gives it its new revision and, on insert, its ordinal.
@@ -134,6 +137,24 @@ pub struct RunWrite {
     pub entries: Vec<Entry>,
 }
 
+/// A machine to delete.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    /// Which.
+    pub id: MachineId,
+    /// Revision that the writer saw.
+    pub revision: Revision,
+    /// What happened.
+    pub entries: Vec<Entry>,
+}
+
+impl From<(MachineId, Revision)> for Deletion {
+    /// A deletion of which nothing is told.
+    fn from((id, revision): (MachineId, Revision)) -> Self {
+        Self { id, revision, entries: Vec::new() }
+    }
+}
+
 /// Copy of a plan, kept under its digest for as long as a run refers to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedPlan {
@@ -152,8 +173,8 @@ pub struct Batch {
     pub holds: Option<(MachineId, Epoch)>,
     /// Machines to write.
     pub machines: Vec<MachineWrite>,
-    /// Machines to delete, at the revision that the writer saw.
-    pub deleted: Vec<(MachineId, Revision)>,
+    /// Machines to delete.
+    pub deleted: Vec<Deletion>,
     /// Runs to write.
     pub runs: Vec<RunWrite>,
     /// Plan copy to keep, if it is not kept already.

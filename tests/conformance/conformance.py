@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+import nonsense
 from harness import (
     DOMAIN, PATIENCE_S, ROOT, SERVICES, Api, Server, Tally, details, error_of, eventually, server_binary
 )
@@ -287,6 +288,11 @@ class Conformance:
         label("1")
         self.fails("REQUEST_ID_REUSED", lambda: label("2"))
         self.fails("MESSAGE_MALFORMED", lambda: api.raw("GetMachine", b"\xff\xff\xff"))
+        found = self.fails("MESSAGE_TOO_LARGE", lambda: api.raw("GetMachine", b"\0" * 2_000_000))
+        self.check("the largest size is a number", found["ErrorInfo"].metadata["bytes_max"].isdigit(), found)
+        packed = api.channel.unary_unary("/baremetal.v1.MachineService/GetMachine")
+        compressed = lambda: packed(b"\0" * 1000, timeout=PATIENCE_S, compression=grpc.Compression.Gzip)
+        self.fails("COMPRESSION_UNSUPPORTED", compressed)
         found = self.fails("NOT_FOUND", lambda: api.GetMachine(machine_id="nowhere"))
         self.check("the resource is named", found["ResourceInfo"].resource_name.endswith("nowhere"), found)
         other = {"machine_id": "plain", "spec": {"provider": "fake", "mac_addresses": ["02:00:00:00:00:01"]}}
@@ -422,6 +428,12 @@ def storage(conformance, binary, work):
     # Nothing is written over what may be half there.
     conformance.fails("STORE_UNAVAILABLE", register)
     conformance.check("reads go on meanwhile", api.GetMachine(machine_id="kept").machine_id == "kept")
+    # Only a restart mends it, so that both probes of an orchestrator fail.
+    health = health_pb2_grpc.HealthStub(server.channel())
+    status = lambda service: health.Check(health_pb2.HealthCheckRequest(service=service)).status
+    for service in ("", "liveness", "baremetal.v1.RunService"):
+        not_serving = status(service) == health_pb2.HealthCheckResponse.NOT_SERVING
+        conformance.check(f"health of {service!r} is NOT_SERVING until then", not_serving)
     limit(resource.RLIM_INFINITY)
     server.stop()
     server.start()
@@ -488,6 +500,9 @@ def main():
                      "every_method_answered", "buf", "shutdown"):
             tally.section(name.replace("_", " "), getattr(conformance, name))
         tally.section("limits", limits, conformance, binary)
+        nonsensical = Conformance(tally, Server(binary, None, "--fake-timing", "zero"))
+        tally.section("nonsense", nonsense.section, nonsensical)
+        nonsensical.server.stop(signal.SIGKILL)
         tally.section("storage", storage, conformance, binary, work)
         tally.section("reasons", reasons, conformance)
         server = Server(binary, work / "examples", "--fake-timing", "2")

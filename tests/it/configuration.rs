@@ -3,7 +3,11 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::support::{Server, run_to_end, text};
+use bmdemo::pb;
+use bmdemo::pb::run_service_client::RunServiceClient;
+
+use crate::runs::{register, repave};
+use crate::support::{Server, run_to_end, text, within};
 
 #[tokio::test]
 async fn refused_configurations_say_why_and_exit_with_78() {
@@ -91,4 +95,39 @@ async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
     server.signal("HUP").await;
     let log = server.logged("stay as they were").await;
     assert!(log.contains("bad.toml:1:6"), "{log}");
+}
+
+#[tokio::test]
+async fn a_raised_limit_lets_runs_begin() {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    config.write_all(b"[limits]\nruns_max = 1\n").unwrap();
+    let path = config.path().to_str().unwrap();
+    let args = ["--ephemeral", "--port", "0", "--slow", "--config", path];
+    let server = Server::start(&args).await;
+    let channel = server.channel().await;
+    register(&channel, 2).await;
+    repave(&channel, 1).await.unwrap();
+    let second = repave(&channel, 2).await.unwrap();
+    assert_eq!(second.phase(), pb::RunPhase::Pending);
+    let filter = format!("run_id={}", second.run_id);
+    let request = pb::WatchRunsRequest { filter, ..Default::default() };
+    let mut events = RunServiceClient::new(channel).watch_runs(request).await.unwrap().into_inner();
+    let mut next = async || within("an event", events.message()).await.unwrap().unwrap();
+    assert_eq!(next().await.snapshot.unwrap().phase(), pb::RunPhase::Pending);
+    assert_eq!(next().await.r#type(), pb::RunEventType::Synced);
+    std::fs::write(path, "[limits]\nruns_max = 2\n").unwrap();
+    server.signal("HUP").await;
+    assert_eq!(next().await.snapshot.unwrap().phase(), pb::RunPhase::Running);
+    let log = server.logged("read configuration and plans again").await;
+    assert!(!log.contains("at the next start"), "{log}");
+}
+
+#[cfg(not(feature = "otlp"))]
+#[tokio::test]
+async fn a_server_that_cannot_export_spans_says_so() {
+    let args = ["--ephemeral", "--otlp-endpoint", "http://127.0.0.1:4317"];
+    let ended = run_to_end(&args).await;
+    let log = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(78), "{log}");
+    assert!(log.contains("--features otlp"), "{log}");
 }

@@ -8,14 +8,19 @@
 
 mod accept;
 mod configuration;
+mod copies;
 mod demo;
 mod disk;
+mod fleet;
 mod health;
 mod kill;
 mod linear;
 mod load;
 mod metrics;
 mod mounts;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod paging;
 mod power;
 mod reflection;
 mod runs;
@@ -23,3 +28,4 @@ mod service_config;
 mod shutdown;
 mod storage;
 mod support;
+mod watching;

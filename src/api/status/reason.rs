@@ -42,6 +42,10 @@ reasons! {
     RequestIdReused = "REQUEST_ID_REUSED", InvalidArgument;
     /// The bytes of the request are not its message.
     MessageMalformed = "MESSAGE_MALFORMED", InvalidArgument;
+    /// The request is larger than the server takes.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
+    /// The request is compressed in a way that the server does not know.
+    CompressionUnsupported = "COMPRESSION_UNSUPPORTED", Unimplemented;
     /// There is no such object.
     NotFound = "NOT_FOUND", NotFound;
     /// There is such an object already, and it differs.

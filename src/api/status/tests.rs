@@ -87,6 +87,8 @@ fn errors() -> Vec<ApiError> {
         ApiError::PageTokenInvalid,
         ApiError::PageTokenMismatch,
         ApiError::MessageMalformed("invalid wire type".to_owned()),
+        ApiError::MessageTooLarge,
+        ApiError::CompressionUnsupported("Content is compressed with `gzip`".to_owned()),
         ApiError::DeadlineExceeded,
         ApiError::NotReady,
         ApiError::MethodUnknown("/baremetal.v1.RunService/Fly".to_owned()),

@@ -148,6 +148,9 @@ async fn a_dry_run_shows_the_run_or_everything_in_the_way() {
 #[tokio::test(start_paused = true)]
 async fn only_a_retired_machine_is_deleted() {
     let mut api = with_machines(1).await;
+    // A run, so that its epoch is not zero.
+    let run_id = api.start("m-1", "reboot").await.unwrap().run_id;
+    api.finished(&run_id).await;
     let request = pb::DeleteMachineRequest { machine_id: "m-1".to_owned(), ..Default::default() };
     let early = api.machines.delete_machine(request.clone()).await;
     assert_eq!(refusal(early), (Code::FailedPrecondition, "NOT_RETIRED".to_owned()));
@@ -163,8 +166,36 @@ async fn only_a_retired_machine_is_deleted() {
     api.machines.update_machine(retire).await.unwrap();
     let stale = pb::DeleteMachineRequest { etag: "\"1\"".to_owned(), ..request.clone() };
     assert_eq!(refusal(api.machines.delete_machine(stale).await).1, "ETAG_MISMATCH");
-    api.machines.delete_machine(request.clone()).await.unwrap();
-    assert_eq!(refusal(api.machines.delete_machine(request).await).1, "NOT_FOUND");
+    let epoch = async |api: &Api| {
+        let id = crate::ids::MachineId::parse("m-1").unwrap();
+        api.engine.machine(&id).await.unwrap().epoch
+    };
+    let before = epoch(&api).await;
+    let named = |request_id: &str| {
+        let reason = "sold".to_owned();
+        let message = pb::DeleteMachineRequest {
+            request_id: request_id.to_owned(),
+            reason,
+            ..request.clone()
+        };
+        let mut message = tonic::Request::new(message);
+        message.metadata_mut().insert(super::super::ACTOR_METADATA, "olga".parse().unwrap());
+        message
+    };
+    api.machines.delete_machine(named("gone")).await.unwrap();
+    assert_eq!(refusal(api.machines.delete_machine(request.clone()).await).1, "NOT_FOUND");
+    // What happened to it is known for a while, and who did it.
+    let history =
+        pb::ListMachineHistoryRequest { machine_id: "m-1".to_owned(), ..Default::default() };
+    let history = api.machines.list_machine_history(history).await.unwrap().into_inner();
+    let last = history.entries.last().unwrap();
+    assert_eq!((last.kind.as_str(), last.reason.as_str()), ("machine.deleted", "sold"));
+    assert_eq!(last.actor.as_ref().unwrap().name, "olga");
+    // Registered anew it goes on from its last epoch, and deleting it again is another request.
+    api.register("m-1").await;
+    assert_eq!(epoch(&api).await, before);
+    api.machines.delete_machine(named("gone")).await.unwrap();
+    assert_eq!(refusal(api.machines.delete_machine(named("other")).await).1, "NOT_RETIRED");
 }
 
 #[tokio::test(start_paused = true)]

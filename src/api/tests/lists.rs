@@ -131,7 +131,7 @@ async fn paging(seed: u64) -> Result<(), TestCaseError> {
         if random.chance(1, 2) && !removed.contains(&victim) {
             let id = crate::ids::MachineId::parse(&victim).unwrap();
             let stored = api.engine.machine(&id).await.unwrap();
-            let deleted = vec![(id, stored.revision)];
+            let deleted = vec![(id, stored.revision).into()];
             let batch = crate::store::Batch { deleted, ..Default::default() };
             api.engine.store().commit(batch).await.unwrap();
             removed.push(victim);
@@ -157,4 +157,33 @@ proptest! {
             .unwrap();
         runtime.block_on(paging(seed))?;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_never_larger_than_an_answer_may_be() {
+    let mut api = Api::new().await;
+    let value = "v".repeat(256);
+    let labels = |n: usize| {
+        let prefix = vec!["p".repeat(62); 4].join(".");
+        (0..64).map(|label| (format!("{prefix}/{n}-{label}"), value.clone())).collect()
+    };
+    const MACHINES: usize = 200;
+    for n in 0..MACHINES {
+        let mut request = registration(&format!("m-{n}"));
+        request.machine.as_mut().unwrap().labels = labels(n);
+        api.machines.register_machine(request).await.unwrap();
+    }
+    let mut request = pb::ListMachinesRequest { page_size: 1000, ..Default::default() };
+    let (mut pages, mut seen) = (0, Vec::new());
+    loop {
+        let page = api.machines.list_machines(request.clone()).await.unwrap().into_inner();
+        pages += 1;
+        seen.extend(page.machines.into_iter().map(|machine| machine.machine_id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let wanted: Vec<_> = (0..MACHINES).map(|n| format!("m-{n}")).collect();
+    assert_eq!((pages > 1, seen), (true, wanted));
 }

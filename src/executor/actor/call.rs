@@ -1,9 +1,12 @@
 //! Calls to providers. The actor waits for the answer beside its mailbox; one that is there at once is a message.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use tracing::Instrument as _;
 
 use super::logs::CallLogs;
 use super::{Active, Actor, Message};
@@ -27,6 +30,16 @@ pub(super) enum Kind {
     Verify,
 }
 
+impl Kind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Act => "act",
+            Self::Verify => "verify",
+        }
+    }
+}
+
 /// Answer of a call.
 pub(in crate::executor) struct Called {
     pub(super) serial: u64,
@@ -45,6 +58,15 @@ pub(super) enum Outcome {
 
 /// A call that has been sent.
 type Answering = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(input) | Self::NotSent(input) => write!(f, "{:?}", input.event),
+            Self::Fenced { current } => write!(f, "fenced by {current}"),
+        }
+    }
+}
 
 /// The call whose answer the actor waits for.
 ///
@@ -112,8 +134,13 @@ impl Actor {
         };
         let guard = self.core.call_started();
         let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
+        let span = active.spans.call(kind);
         let mut answer = Box::pin(async move {
-            perform(&*provider, kind, place, &target, &call, logs, fence, late_fence).await
+            let outcome = perform(&*provider, kind, place, &target, &call, logs, fence, late_fence)
+                .instrument(span.clone())
+                .await;
+            span.record("outcome", tracing::field::display(&outcome));
+            outcome
         });
         // Sent now, not when the actor comes round to it. A call that has to wait is polled again and so finds its
         // waker.

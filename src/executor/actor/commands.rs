@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tracing::Span;
+
 use super::drive::Extra;
+use super::spans::Spans;
 use super::{Active, Actor, LogBuffer};
 use crate::executor::actor::timers::Timers;
 use crate::executor::admission;
@@ -27,12 +30,13 @@ impl Actor {
         origin: &Origin,
         new: NewRun,
         retry_of: Option<RunId>,
+        caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
         let scope = match retry_of {
             None => format!("StartRun/{}", self.id),
             Some(run) => format!("RetryRun/{run}"),
         };
-        let refused = match self.start_once(origin, &new, retry_of, &scope).await {
+        let refused = match self.start_once(origin, &new, retry_of, &scope, caller).await {
             Ok(run) => return Ok(run),
             // What the store says is no refusal, and while it is in doubt nothing can be looked up.
             Err(error @ EngineError::Store(_)) => return Err(error),
@@ -52,12 +56,13 @@ impl Actor {
         new: &NewRun,
         retry_of: Option<RunId>,
         scope: &str,
+        caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
         if self.core.is_draining() {
             return Err(EngineError::ShuttingDown);
         }
         for _ in 0..CONFLICTS_MAX {
-            match self.try_start(origin, new, retry_of, scope).await {
+            match self.try_start(origin, new, retry_of, scope, caller).await {
                 Err(EngineError::Store(StoreError::Conflict { .. })) => self.forget(),
                 Err(EngineError::Store(StoreError::RequestUsed(record))) => {
                     return self.core.run_of_request(origin, &record).await;
@@ -81,6 +86,7 @@ impl Actor {
         new: &NewRun,
         retry_of: Option<RunId>,
         scope: &str,
+        caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
         let machine = self.load_machine().await?;
         if let Some(active) = machine.active_run {
@@ -114,6 +120,7 @@ impl Actor {
         let stored = Arc::new(accepted);
         self.active = Some(Active {
             run: Run::clone(&stored),
+            spans: Spans::begin(&stored, Some(caller)),
             stored,
             plan: registered.plan.clone(),
             params: Arc::new(params),
@@ -369,29 +376,6 @@ impl Actor {
         }
     }
 
-    /// Deletes a RETIRED machine.
-    pub(super) async fn delete(&mut self, origin: &Origin) -> Result<(), EngineError> {
-        let machine = self.load_machine().await?;
-        check_etag("machine", self.id.as_str(), origin, machine.revision)?;
-        if machine.phase != crate::lifecycle::machine::Phase::Retired {
-            return Err(EngineError::Refused {
-                refusal: Refusal::NotRetired,
-                subject: format!("machines/{}", self.id),
-                message: format!("machine {} is {}, not RETIRED", self.id, machine.phase),
-                hint: "set its phase to RETIRED first".to_owned(),
-            });
-        }
-        let batch = Batch {
-            at: self.now(),
-            deleted: vec![(self.id.clone(), machine.revision)],
-            ..Batch::default()
-        };
-        let committed = self.core.commit(batch).await;
-        // Gone, or not as it was thought to be.
-        self.machine = None;
-        committed.map(|_| ()).map_err(EngineError::from)
-    }
-
     /// Changes the machine's record by itself, again if somebody else wrote first.
     async fn write_machine(
         &mut self,
@@ -544,7 +528,7 @@ fn apply_changes(
     Ok(())
 }
 
-fn request(
+pub(super) fn request(
     origin: &Origin,
     scope: &str,
     object_id: &str,
@@ -560,7 +544,7 @@ fn request(
     })
 }
 
-fn check_etag(
+pub(super) fn check_etag(
     kind: &'static str,
     id: &str,
     origin: &Origin,

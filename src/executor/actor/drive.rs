@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::call::{Called, Kind, Outcome};
 use super::doubt::Doubt;
 use super::logs::chunks;
+use super::spans::Spans;
 use super::timers::{Timer, Timers};
 use super::{Active, Actor, Decision, LogBuffer, Moment};
 use crate::clock::Timestamp;
@@ -189,6 +190,9 @@ impl Actor {
 
     /// Performs effects whose decision is durable.
     pub(super) fn perform(&mut self, effects: &[Effect], moment: Moment) {
+        if let Some(active) = &mut self.active {
+            active.spans.follow(&active.run);
+        }
         for effect in effects {
             match *effect {
                 Effect::Observe { step } => self.start_call(Kind::Observe, step),
@@ -347,6 +351,7 @@ impl Actor {
         self.active = Some(Active {
             run: Run::clone(&stored),
             provider: self.core.provider(&stored.provider),
+            spans: Spans::begin(&stored, None),
             stored,
             plan,
             params: Arc::new(params),

@@ -6,9 +6,11 @@
 
 mod call;
 mod commands;
+mod delete;
 mod doubt;
 mod drive;
 mod logs;
+mod spans;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,10 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use self::call::{CallInFlight, Called};
 use self::doubt::Doubt;
 use self::logs::LogBuffer;
+use self::spans::Spans;
 use self::timers::Timers;
 use super::core::Core;
 use super::decide::{Draft, Facts};
@@ -39,7 +43,14 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 /// What an actor is told. Small, since a mailbox is made of blocks of 32.
 pub(super) enum Message {
     /// Start a run, or repeat an ended one.
-    Start { origin: Box<Origin>, new: Box<NewRun>, retry_of: Option<RunId>, reply: Reply<Arc<Run>> },
+    Start {
+        origin: Box<Origin>,
+        new: Box<NewRun>,
+        retry_of: Option<RunId>,
+        /// The span of the request, for the run's to name.
+        caller: Box<Span>,
+        reply: Reply<Arc<Run>>,
+    },
     /// An operator's verb on a run.
     Operate { origin: Box<Origin>, run_id: RunId, verb: Box<Verb>, reply: Reply<Arc<Run>> },
     /// Change the machine.
@@ -90,6 +101,7 @@ struct Active {
     call: Option<CallInFlight>,
     timers: Timers,
     logs: Arc<LogBuffer>,
+    spans: Spans,
 }
 
 pub(super) struct Actor {
@@ -171,16 +183,16 @@ impl Actor {
     // What clients ask is boxed: it is rare beside the answers of providers, and its futures are large.
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Start { origin, new, retry_of, reply } => {
+            Message::Start { origin, new, retry_of, caller, reply } => {
                 if self.core.planted == Some(Planted::AckBeforeCommit) {
                     self.early_reply = Some(reply);
-                    let answer = Box::pin(self.start(&origin, *new, retry_of)).await;
+                    let answer = Box::pin(self.start(&origin, *new, retry_of, &caller)).await;
                     if let Some(reply) = self.early_reply.take() {
                         drop(reply.send(answer));
                     }
                     return;
                 }
-                let answer = Box::pin(self.start(&origin, *new, retry_of)).await;
+                let answer = Box::pin(self.start(&origin, *new, retry_of, &caller)).await;
                 // The client may have gone; what was committed stays committed.
                 drop(reply.send(answer));
             }

@@ -173,7 +173,7 @@ async fn a_watch_lists_then_follows_and_tells_what_leaves() {
         ["removed m-1 READY @2 resume 1", "change m-2 FACTORY_READY @2 resume 2"]
     );
 
-    let deleted = vec![(second.id.clone(), second.revision)];
+    let deleted = vec![(second.id.clone(), second.revision).into()];
     world.commit(Batch { deleted, ..Batch::default() }).await;
     assert_eq!(drain(&mut all), ["removed m-2 FACTORY_READY @3 resume 3"]);
     assert_eq!(drain(&mut fresh), ["removed m-2 FACTORY_READY @3 resume 3"]);

@@ -156,8 +156,8 @@ impl Watched for Machine {
             Change::Machine { at, machine, entries, .. } => {
                 Some(Happened { at, object: machine, entries, deleted: false })
             }
-            Change::MachineDeleted { at, machine, .. } => {
-                Some(Happened { at, object: machine, entries: Arc::new([]), deleted: true })
+            Change::MachineDeleted { at, machine, entries, .. } => {
+                Some(Happened { at, object: machine, entries, deleted: true })
             }
             Change::Run { .. } => None,
         }

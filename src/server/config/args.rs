@@ -76,6 +76,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics_listen: Option<SocketAddr>,
 
+    /// Export spans to the OpenTelemetry collector at URL, http://HOST:PORT, over OTLP/gRPC
+    /// [default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT of the environment]
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+
     /// What to do instead of serving
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

@@ -49,8 +49,9 @@ impl State {
             let ordinal = head.map_or_else(|| next(&mut self.machine_ordinal), |head| head.ordinal);
             self.write_machine(write, ordinal, &mut numbering, &mut applied);
         }
-        for head in heads.deleted {
-            self.delete_machine(head.ordinal, &mut numbering, &mut applied);
+        for (deletion, head) in batch.deleted.into_iter().zip(heads.deleted) {
+            let entries = deletion.entries.into();
+            self.delete_machine(head.ordinal, entries, &mut numbering, &mut applied);
         }
         for (write, head) in batch.runs.into_iter().zip(heads.runs) {
             let ordinal = head.map_or_else(|| next(&mut self.run_ordinal), |head| head.ordinal);
@@ -91,12 +92,19 @@ impl State {
         applied.committed.machines.push(machine);
     }
 
-    fn delete_machine(&mut self, ordinal: u64, numbering: &mut Numbering, applied: &mut Applied) {
+    fn delete_machine(
+        &mut self,
+        ordinal: u64,
+        entries: Arc<[Entry]>,
+        numbering: &mut Numbering,
+        applied: &mut Applied,
+    ) {
         let Some(machine) = self.machines.remove(&ordinal) else { return };
         self.machine_ids.remove(&machine.id);
-        numbering.record(self, Image::Deleted(machine.clone()), &Arc::default());
+        self.gone.insert(machine.id.clone(), machine.epoch);
+        numbering.record(self, Image::Deleted(machine.clone()), &entries);
         let (revision, at) = (numbering.revision, numbering.at);
-        applied.changes.push(Change::MachineDeleted { revision, at, machine });
+        applied.changes.push(Change::MachineDeleted { revision, at, machine, entries });
     }
 
     fn write_run(

@@ -168,7 +168,7 @@ impl State {
                     Change::Machine { revision, at, machine: machine.clone(), entries }
                 }
                 Image::Deleted(machine) => {
-                    Change::MachineDeleted { revision, at, machine: machine.clone() }
+                    Change::MachineDeleted { revision, at, machine: machine.clone(), entries }
                 }
                 Image::Run { ordinal, id, delta, .. } => {
                     let run = match folded.remove(ordinal) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::ids::{MachineId, Revision, RunId};
+use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Entry, LogChunk, Machine, Run, RunDelta};
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::{RequestRecord, StoreError};
@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) run_ordinal: u64,
     pub(super) machines: BTreeMap<u64, Arc<Machine>>,
     pub(super) machine_ids: BTreeMap<MachineId, u64>,
+    /// Epochs at which machines were deleted.
+    pub(super) gone: BTreeMap<MachineId, Epoch>,
     pub(super) runs: BTreeMap<u64, RunRow>,
     pub(super) run_ids: BTreeMap<RunId, u64>,
     pub(super) runs_of: BTreeMap<MachineId, BTreeSet<u64>>,
@@ -187,6 +189,10 @@ impl View for State {
             revision: machine.revision,
             epoch: machine.epoch,
         }))
+    }
+
+    fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError> {
+        Ok(self.gone.get(id).copied())
     }
 
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {

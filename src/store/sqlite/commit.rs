@@ -19,6 +19,7 @@ use crate::store::{Batch, Committed, RequestRecord, StoreError};
 #[derive(Debug)]
 pub(super) struct Encoded {
     machines: Vec<(String, String)>,
+    deleted: Vec<String>,
     runs: Vec<(String, String, String)>,
 }
 
@@ -30,6 +31,7 @@ impl Encoded {
             machines: machines
                 .map(|write| (encode_machine(&write.machine), encode_entries(&write.entries)))
                 .collect(),
+            deleted: batch.deleted.iter().map(|gone| encode_entries(&gone.entries)).collect(),
             runs: runs
                 .map(|write| {
                     let delta = encode_delta(&write.delta);
@@ -157,8 +159,10 @@ impl Writing<'_> {
             let machine = Machine { ordinal, revision: self.revision, ..write.machine };
             self.machine(machine, before, write.entries, body, entries)?;
         }
-        for head in heads.deleted {
-            self.delete(head.ordinal)?;
+        for ((deletion, head), entries) in
+            batch.deleted.into_iter().zip(heads.deleted).zip(&encoded.deleted)
+        {
+            self.delete(head.ordinal, deletion.entries, entries)?;
         }
         for ((write, head), encoded) in batch.runs.into_iter().zip(heads.runs).zip(&encoded.runs) {
             let ordinal = head.map_or_else(|| next(&mut counters.run_ordinal), |head| head.ordinal);
@@ -245,7 +249,12 @@ impl Writing<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, ordinal: u64) -> rusqlite::Result<()> {
+    fn delete(
+        &mut self,
+        ordinal: u64,
+        entries: Vec<Entry>,
+        encoded_entries: &str,
+    ) -> rusqlite::Result<()> {
         let sql = "SELECT revision, body FROM machines WHERE ordinal = ?1";
         let (machine, body) = self.conn.prepare_cached(sql)?.query_row([int(ordinal)], |row| {
             let (revision, body) = (Revision(uint(row.get(0)?)), row.get::<_, String>(1)?);
@@ -259,18 +268,22 @@ impl Writing<'_> {
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
         self.conn.prepare_cached(sql)?.execute([int(ordinal)])?;
         self.rows.machines.remove(&machine.id);
+        let sql = "INSERT OR REPLACE INTO gone (id, epoch) VALUES (?1, ?2)";
+        let values = params![machine.id.as_str(), int(machine.epoch.0)];
+        self.conn.prepare_cached(sql)?.execute(values)?;
         self.change(&ChangeRow {
             machine_id: &machine.id,
             machine: Some(ordinal),
             run: None,
             before: machine.revision,
             kind: "deleted",
-            entries: "[]",
+            entries: encoded_entries,
             body: &body,
         })?;
         let (revision, at, machine) = (self.revision, self.at, Arc::new(machine));
-        self.applied.changes.push(Change::MachineDeleted { revision, at, machine });
-        self.applied.rows += 1;
+        let entries = self.number(entries);
+        self.applied.changes.push(Change::MachineDeleted { revision, at, machine, entries });
+        self.applied.rows += 2;
         Ok(())
     }
 

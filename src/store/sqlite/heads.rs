@@ -66,6 +66,13 @@ impl View for Stored<'_> {
         query.query_row([id.as_str()], head).optional().map_err(failed)
     }
 
+    fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError> {
+        let sql = "SELECT epoch FROM gone WHERE id = ?1";
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
+        let epoch = query.query_row([id.as_str()], |row| row.get(0)).optional();
+        Ok(epoch.map_err(failed)?.map(|epoch| Epoch(uint(epoch))))
+    }
+
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
         if let Some(row) = self.rows.runs.get(&id) {
             return Ok(Some(row.head));

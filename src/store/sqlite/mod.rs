@@ -21,13 +21,13 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use check::{Report, backup, check};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
@@ -86,7 +86,7 @@ struct Shared {
     listeners: Mutex<Vec<Arc<dyn Listener>>>,
     stats: Counting,
     /// A flush failed.
-    broken: AtomicBool,
+    broken: watch::Sender<bool>,
     fault: Option<FaultHook>,
 }
 
@@ -120,7 +120,7 @@ impl SqliteStore {
         let shared = Arc::new(Shared {
             listeners: Mutex::default(),
             stats: Counting::default(),
-            broken: AtomicBool::new(false),
+            broken: watch::Sender::new(false),
             fault: options.fault,
         });
         let points = Lane::spawn("point", &opened.path)?;
@@ -153,7 +153,13 @@ impl SqliteStore {
     /// Whether writes are refused until the store is opened again, because a flush failed.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.shared.broken.load(Relaxed)
+        *self.shared.broken.borrow()
+    }
+
+    /// Resolves when writes are refused until the store is opened again; never, if that does not happen.
+    pub async fn until_broken(&self) {
+        // The sender lives as long as the store.
+        let _ = self.shared.broken.subscribe().wait_for(|broken| *broken).await;
     }
 
     /// Copies the store, as it is at one revision, to the new file `to`. Commits and reads go on meanwhile. Blocks the

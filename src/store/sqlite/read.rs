@@ -280,7 +280,7 @@ pub(super) fn changes(
             }
             "deleted" => {
                 let machine = machine(Revision(number(row, 4)?))?;
-                Change::MachineDeleted { revision, at, machine }
+                Change::MachineDeleted { revision, at, machine, entries: entries()? }
             }
             "run" => {
                 let run = match folded.remove(&ordinal) {

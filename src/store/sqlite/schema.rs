@@ -9,7 +9,18 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [&str; 2] = [V1, V2];
+pub(super) const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+
+/// The epochs at which machines were deleted, for as long as the store lives: a machine registered anew under the name
+/// goes on from there. Of those that were deleted before, the change that is kept for a while says it.
+const V2: &str = "
+CREATE TABLE gone (
+    id TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT OR REPLACE INTO gone
+SELECT machine_id, coalesce(body ->> 'epoch', 0) FROM changes WHERE kind = 'deleted' ORDER BY place;
+";
 
 /// A change is numbered by `place`: the revision of its commit times 2^20, plus its place in the commit. `machine` is
 /// the ordinal of the machine that changed, `run` that of the run (the other is NULL); `before` the revision that the
@@ -136,7 +147,7 @@ ORDER BY c.place, e.key;
 ";
 
 /// Log chunks in the order in which they came: those of a commit share a page, where each had one with its run.
-const V2: &str = "
+const V3: &str = "
 CREATE TABLE logs_in_order (
     place INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,

@@ -244,7 +244,7 @@ impl Writer {
     fn break_off(&mut self, cause: Arc<dyn std::error::Error + Send + Sync>) {
         tracing::error!(error = %cause, "the store refuses further writes until it is opened again");
         self.broken = Some(Broken(cause));
-        self.shared.broken.store(true, Relaxed);
+        self.shared.broken.send_replace(true);
         // It cannot fail for a connection that is open.
         let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }

@@ -136,8 +136,8 @@ pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
         ("conflict", Box::new(|b| b.machines.extend(batch(&[&stale_machine], &[]).machines))),
         ("conflict", Box::new(|b| b.machines.extend(batch(&[&samples::machine(1)], &[]).machines))),
         ("conflict", Box::new(|b| b.machines.extend(batch(&[&unknown], &[]).machines))),
-        ("conflict", Box::new(|b| b.deleted.push((machine.id.clone(), Revision(1))))),
-        ("conflict", Box::new(|b| b.deleted.push((unknown.id.clone(), Revision(0))))),
+        ("conflict", Box::new(|b| b.deleted.push((machine.id.clone(), Revision(1)).into()))),
+        ("conflict", Box::new(|b| b.deleted.push((unknown.id.clone(), Revision(0)).into()))),
         ("conflict", Box::new(|b| b.runs = batch(&[], &[(Some(&run), &stale_run)]).runs)),
         (
             "conflict",
@@ -189,7 +189,7 @@ pub(super) async fn a_batch_that_names_an_object_twice_is_refused(fresh: Fresh) 
     let new_twice = batch(&[&samples::machine(2), &samples::machine(2)], &[]);
     assert_eq!(outcome(&store.commit(new_twice).await), "conflict");
     let mut written_and_deleted = batch(&[&machine], &[]);
-    written_and_deleted.deleted.push((machine.id.clone(), machine.revision));
+    written_and_deleted.deleted.push((machine.id.clone(), machine.revision).into());
     assert_eq!(outcome(&store.commit(written_and_deleted).await), "conflict");
     let run_twice = batch(&[], &[(None, &run), (None, &run)]);
     assert_eq!(outcome(&store.commit(run_twice).await), "conflict");

@@ -20,9 +20,10 @@ async fn commit_at_random(store: Arc<dyn Store>, writer: u64, commits: u64) {
         let stored = store.machine(&machine.id).await.unwrap();
         let mut batch = match &stored {
             None => batch(&[&machine], &[]),
-            Some(stored) if random.chance(1, 6) => {
-                Batch { deleted: vec![(stored.id.clone(), stored.revision)], ..Batch::default() }
-            }
+            Some(stored) if random.chance(1, 6) => Batch {
+                deleted: vec![(stored.id.clone(), stored.revision).into()],
+                ..Batch::default()
+            },
             Some(stored) => {
                 let mut next = (**stored).clone();
                 next.spec.serial = count.to_string();

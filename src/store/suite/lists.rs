@@ -103,7 +103,8 @@ pub(super) async fn pages_are_stable_under_inserts_and_deletions(fresh: Fresh) {
             number += 1;
             let victim = &first[usize::try_from(random.below(first.len() as u64)).unwrap()];
             let gone = (victim.id.clone(), victim.revision);
-            if store.commit(Batch { deleted: vec![gone], ..Batch::default() }).await.is_ok() {
+            if store.commit(Batch { deleted: vec![gone.into()], ..Batch::default() }).await.is_ok()
+            {
                 deleted.push(victim.ordinal);
             }
         }
@@ -117,7 +118,7 @@ pub(super) async fn pages_are_stable_under_inserts_and_deletions(fresh: Fresh) {
         }
         for machine in all_machines(store).await {
             let gone = (machine.id.clone(), machine.revision);
-            store.commit(Batch { deleted: vec![gone], ..Batch::default() }).await.unwrap();
+            store.commit(Batch { deleted: vec![gone.into()], ..Batch::default() }).await.unwrap();
         }
     }
 }

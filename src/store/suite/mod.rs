@@ -158,6 +158,7 @@ macro_rules! with_cases {
             records::a_run_is_known_as_of_every_revision,
             records::logs_are_dense,
             records::plans_are_kept_once,
+            records::a_name_that_comes_back_goes_on_from_its_epoch,
             records::everything_survives_reopening,
             lists::pages_make_up_the_whole,
             lists::pages_are_stable_under_inserts_and_deletions,

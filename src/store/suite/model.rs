@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::ids::{Epoch, RunId};
+use crate::store::Deletion;
 use crate::store::samples::Sampler;
 
 /// Everything at one revision.
@@ -13,6 +14,7 @@ struct World {
     runs: BTreeMap<RunId, Run>,
     requests: BTreeMap<String, RequestRecord>,
     logs: BTreeMap<RunId, u64>,
+    gone: BTreeMap<MachineId, Epoch>,
 }
 
 #[derive(Default)]
@@ -46,6 +48,10 @@ impl Model {
             if stored.map_or(Revision(0), |stored| stored.revision) != write.machine.revision {
                 return "conflict";
             }
+            let gone = next.gone.get(&write.machine.id);
+            if stored.is_none() && gone.is_some_and(|gone| write.machine.epoch < *gone) {
+                return "fenced";
+            }
             let ordinal = stored.map_or_else(
                 || {
                     machine_ordinal += 1;
@@ -56,9 +62,11 @@ impl Model {
             let machine = Machine { ordinal, revision, ..write.machine.clone() };
             next.machines.insert(machine.id.clone(), machine);
         }
-        for (id, expected) in &batch.deleted {
+        for Deletion { id, revision: expected, .. } in &batch.deleted {
             match next.machines.remove(id) {
-                Some(machine) if machine.revision == *expected => {}
+                Some(machine) if machine.revision == *expected => {
+                    next.gone.insert(id.clone(), machine.epoch);
+                }
                 Some(_) | None => return "conflict",
             }
         }
@@ -103,13 +111,19 @@ impl Model {
             let number = sampler.below(6) as u64;
             let stored = self.now.machines.get(&samples::machine(number).id);
             let mut machine = stored.cloned().unwrap_or_else(|| samples::machine(number));
+            if let Some(gone) = self.now.gone.get(&machine.id).filter(|_| stored.is_none()) {
+                machine.epoch = *gone;
+                if sampler.below(8) == 0 {
+                    machine.epoch = Epoch(gone.0.saturating_sub(1));
+                }
+            }
             machine.spec.serial = sampler.below(1000).to_string();
             machine.epoch = Epoch(machine.epoch.0 + sampler.below(2) as u64);
             if sampler.below(8) == 0 {
                 machine.revision = Revision(sampler.below(9) as u64);
             }
             if sampler.below(6) == 0 {
-                made.deleted.push((machine.id, machine.revision));
+                made.deleted.push((machine.id, machine.revision).into());
             } else {
                 made.machines.extend(batch(&[&machine], &[]).machines);
             }

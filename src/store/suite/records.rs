@@ -1,8 +1,10 @@
 //! Single records, their history, logs and plans.
 
 use super::*;
+use crate::ids::Epoch;
+use crate::model::Change;
 use crate::store::samples::Sampler;
-use crate::store::{PinnedPlan, Subject};
+use crate::store::{Deletion, PinnedPlan, Subject};
 
 pub(super) async fn records_are_read_as_they_were_written(fresh: Fresh) {
     let store = &*fresh.store;
@@ -71,8 +73,10 @@ pub(super) async fn a_machine_is_known_as_of_every_revision(fresh: Fresh) {
     let store = &*fresh.store;
     let mut versions = vec![None];
     let mut machine = samples::machine(1);
-    let delete =
-        |revision| Batch { deleted: vec![(machine.id.clone(), revision)], ..Batch::default() };
+    let delete = |revision| Batch {
+        deleted: vec![(machine.id.clone(), revision).into()],
+        ..Batch::default()
+    };
     let id = machine.id.clone();
     let mut ordinals = Vec::new();
     for round in 0..3_u64 {
@@ -164,6 +168,35 @@ pub(super) async fn plans_are_kept_once(fresh: Fresh) {
     assert_eq!(store.plan("digest").await.unwrap().as_deref(), Some("first"));
 }
 
+pub(super) async fn a_name_that_comes_back_goes_on_from_its_epoch(fresh: Fresh) {
+    let mut store = fresh.store;
+    let first = register(&*store, 1).await;
+    let first = put_machine(&*store, &Machine { epoch: Epoch(7), ..(*first).clone() }).await;
+    let entry = Entry::new(EntryKind::MachineDeleted, Actor::operator("olga"));
+    let deletion =
+        Deletion { id: first.id.clone(), revision: first.revision, entries: vec![entry.clone()] };
+    store.commit(Batch { deleted: vec![deletion], ..Batch::default() }).await.unwrap();
+    let history = store.history(Subject::Machine(first.id.clone()), None, 100).await.unwrap();
+    assert_eq!(history.last().unwrap().entry, entry);
+    let changes = store.changes(first.revision, 100).await.unwrap();
+    let [Change::MachineDeleted { entries, .. }] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(entries[..], [entry]);
+    if let Some(reopen) = &fresh.reopen {
+        store = reopen(store);
+    }
+    let anew = |epoch| Machine { epoch: Epoch(epoch), revision: Revision(0), ..(*first).clone() };
+    let refused = store.commit(batch(&[&anew(6)], &[])).await;
+    assert!(
+        matches!(refused, Err(StoreError::Fenced { held: Epoch(6), current: Epoch(7), .. })),
+        "{refused:?}"
+    );
+    assert_eq!(store.machine(&first.id).await.unwrap(), None);
+    let second = put_machine(&*store, &anew(7)).await;
+    assert_eq!((second.epoch, second.ordinal), (Epoch(7), first.ordinal + 1));
+    // Other names begin where they like.
+    put_machine(&*store, &samples::machine(2)).await;
+}
+
 pub(super) async fn everything_survives_reopening(fresh: Fresh) {
     let Some(reopen) = fresh.reopen else { return };
     let store = fresh.store;
@@ -174,7 +207,7 @@ pub(super) async fn everything_survives_reopening(fresh: Fresh) {
         run = put_run(&*store, &run, &marked(&run, mark)).await;
     }
     let last = Batch {
-        deleted: vec![(deleted.id.clone(), deleted.revision)],
+        deleted: vec![(deleted.id.clone(), deleted.revision).into()],
         request: Some(request("used", run.id)),
         plan: Some(PinnedPlan { digest: "digest".to_owned(), text: "text".to_owned() }),
         logs: vec![samples::chunk(run.id, 0)],

@@ -110,12 +110,12 @@ async fn random_commit(
         let name = format!("m-{}", random.below(8));
         let known = page.items.iter().find(|machine| machine.id.as_str() == name);
         let touched = batch.machines.iter().any(|write| write.machine.id.as_str() == name)
-            || batch.deleted.iter().any(|(id, _)| id.as_str() == name);
+            || batch.deleted.iter().any(|gone| gone.id.as_str() == name);
         match known {
             _ if touched => {}
             None => batch.machines.push(write(machine(&name))),
             Some(known) if random.chance(1, 5) => {
-                batch.deleted.push((known.id.clone(), known.revision));
+                batch.deleted.push((known.id.clone(), known.revision).into());
             }
             Some(known) => {
                 let phases = [Phase::FactoryReady, Phase::Ready, Phase::Maintenance];

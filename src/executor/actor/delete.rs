@@ -1,0 +1,49 @@
+//! The end of a machine's record.
+
+use super::Actor;
+use super::commands::{check_etag, request};
+use crate::executor::error::{EngineError, Refusal};
+use crate::executor::request::Origin;
+use crate::lifecycle::machine::Phase;
+use crate::model::{Entry, EntryKind};
+use crate::store::{Batch, Deletion, StoreError};
+
+impl Actor {
+    /// Deletes a RETIRED machine. Asked again with the same request id, it is deleted still, whoever has the name now.
+    pub(super) async fn delete(&mut self, origin: &Origin) -> Result<(), EngineError> {
+        let scope = format!("DeleteMachine/{}", self.id);
+        if self.core.is_repeated(origin, &scope).await? {
+            return Ok(());
+        }
+        let machine = self.load_machine().await?;
+        check_etag("machine", self.id.as_str(), origin, machine.revision)?;
+        if machine.phase != Phase::Retired {
+            return Err(EngineError::Refused {
+                refusal: Refusal::NotRetired,
+                subject: format!("machines/{}", self.id),
+                message: format!("machine {} is {}, not RETIRED", self.id, machine.phase),
+                hint: "set its phase to RETIRED first".to_owned(),
+            });
+        }
+        let entry = Entry::new(EntryKind::MachineDeleted, origin.actor.clone())
+            .reason(&origin.reason)
+            .message(format!("machine deleted by {}", origin.actor.name));
+        let (id, revision, entries) = (self.id.clone(), machine.revision, vec![entry]);
+        let batch = Batch {
+            at: self.now(),
+            deleted: vec![Deletion { id, revision, entries }],
+            request: request(origin, &scope, self.id.as_str(), self.now()),
+            ..Batch::default()
+        };
+        let committed = self.core.commit(batch).await;
+        // Gone, or not as it was thought to be.
+        self.machine = None;
+        match committed {
+            Ok(_) => Ok(()),
+            Err(StoreError::RequestUsed(_)) => {
+                self.core.is_repeated(origin, &scope).await.map(|_| ())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
