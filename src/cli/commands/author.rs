@@ -69,7 +69,7 @@ pub(crate) struct ExplainArgs {
 #[command(after_help = "Examples:\n  bmdemo-cli plan schema > plans/schema.json")]
 pub(crate) struct SchemaArgs {}
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|error| Error::Local {
         message: format!("cannot read {}", path.display()),
         hint: None,
@@ -98,7 +98,7 @@ pub(crate) fn check(ctx: &mut Context, args: &CheckArgs) -> Result<Exit, Error> 
 }
 
 /// The plans in the files, or every diagnostic, rendered.
-fn compiled(files: &[(String, Vec<u8>)], color: bool) -> Result<Vec<Plan>, String> {
+pub(crate) fn compiled(files: &[(String, Vec<u8>)], color: bool) -> Result<Vec<Plan>, String> {
     let sources: Vec<SourceFile<'_>> =
         files.iter().map(|(name, bytes)| SourceFile { name, bytes }).collect();
     compile(&sources).map_err(|diagnostics| render(&sources, &diagnostics, color))

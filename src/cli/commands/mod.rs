@@ -17,6 +17,7 @@ pub(crate) mod plan;
 pub(crate) mod register;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod simulate;
 pub(crate) mod start;
 pub(crate) mod steer;
 pub(crate) mod wait;

@@ -14,6 +14,7 @@ mod status;
 mod table;
 mod text;
 mod time;
+mod timeline;
 
 pub(crate) use author::{Drawing, schema_json, template, write_action, write_actions};
 pub(crate) use data::{DataForm, write_list, write_one};
@@ -33,6 +34,7 @@ pub(crate) use text::{
     Look, Meaning, condition_name, effective_name, multiline, phase_name, run_phase_name, sanitized,
 };
 pub(crate) use time::{elapsed_text, instant, rfc3339};
+pub(crate) use timeline::{write_simulated, write_timeline};
 
 #[cfg(test)]
 mod tests;
