@@ -142,6 +142,7 @@ pub(crate) fn new(ctx: &mut Context, args: &NewArgs) -> Result<Exit, Error> {
     }
     ctx.ui.out().write_all(text.as_bytes())?;
     ctx.ui.note(&format!("Check it with: bmdemo-cli plan check {name}.toml"));
+    ctx.ui.note(&format!("Try it with:   bmdemo-cli plan simulate {name}.toml"));
     Ok(Exit::Ok)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod context;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod dry_run;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod issues;
 pub(crate) mod live;
@@ -54,6 +55,7 @@ pub(crate) async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit
         Command::Skip(args) => steer::skip(ctx, &args).await,
         Command::Resolve(args) => steer::resolve(ctx, &args).await,
         Command::Wait(args) => wait::machines(ctx, &args).await,
+        Command::History(args) => history::fleet(ctx, &args).await,
         Command::Issues(args) => issues::issues(ctx, &args).await,
         Command::Demo(args) => demo::demo(ctx, &args).await,
         Command::Doctor(args) => doctor::doctor(ctx, &args).await,

@@ -12,6 +12,13 @@ use super::{author, show, simulate};
 
 /// Commands on plans.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  bmdemo-cli plan list
+  bmdemo-cli plan new burn-in > burn-in.toml
+  bmdemo-cli plan check burn-in.toml
+  bmdemo-cli plan simulate burn-in.toml --fail reboot,times=1
+
+docs/plans.md is the guide for authors.")]
 pub(crate) enum PlanCommand {
     /// List plans
     List(ListArgs),
