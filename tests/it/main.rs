@@ -23,3 +23,5 @@ mod service_config;
 mod shutdown;
 mod storage;
 mod support;
+mod terminal;
+mod transcripts;
