@@ -4,8 +4,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::commands::{
-    complete, context, demo, doctor, import, issues, logs, machine, plan, run, start, steer, wait,
-    watch,
+    complete, context, demo, doctor, history, import, issues, logs, machine, plan, run, start,
+    steer, wait, watch,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -171,6 +171,8 @@ pub(crate) enum Command {
     Wait(wait::WaitArgs),
     /// List what needs a look, why, and what to do next
     Issues(issues::IssuesArgs),
+    /// Print what happened to all machines and runs: the audit trail
+    History(history::FleetArgs),
     /// Play a session against a fresh server of its own and print the transcript
     Demo(demo::DemoArgs),
     /// Check the connection, the server, versions, and what is stuck

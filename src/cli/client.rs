@@ -1,11 +1,13 @@
 //! The connection to a server: address, metadata, deadlines, and retries with the same request id.
 
+mod pages;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -16,7 +18,7 @@ use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
 
-use super::error::{About, Error, is_connection_loss};
+use super::error::{Error, is_connection_loss};
 
 /// Most tries of one call.
 const TRIES_MAX: u32 = 4;
@@ -195,6 +197,7 @@ unary! {
         batch_register_machines(BatchRegisterMachinesRequest) -> BatchRegisterMachinesResponse,
         delete_machine(DeleteMachineRequest) -> DeleteMachineResponse,
         clear_intervention(ClearInterventionRequest) -> Machine,
+        list_history(ListHistoryRequest) -> ListHistoryResponse,
         list_machine_history(ListMachineHistoryRequest) -> ListMachineHistoryResponse;
     PlanServiceClient:
         get_plan(GetPlanRequest) -> Plan,
@@ -211,6 +214,7 @@ unary! {
         retry_run(RetryRunRequest) -> Run,
         skip_step(SkipStepRequest) -> Run,
         resolve_step(ResolveStepRequest) -> Run,
+        wait_run(WaitRunRequest) -> Run,
         list_run_history(ListRunHistoryRequest) -> ListRunHistoryResponse;
 }
 
@@ -284,123 +288,10 @@ impl Client {
         Ok(client.stream_run_logs(self.request(message)).await?.into_inner())
     }
 
-    /// Every machine that matches, page after page, up to `limit`.
-    pub(crate) async fn all_machines(
-        &self,
-        filter: &str,
-        limit: usize,
-    ) -> Result<Vec<pb::Machine>, Error> {
-        let mut machines = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let page_size = page_size(limit - machines.len());
-            let page = self
-                .list_machines(pb::ListMachinesRequest {
-                    filter: filter.into(),
-                    page_size,
-                    page_token,
-                    ..pb::ListMachinesRequest::default()
-                })
-                .await?;
-            machines.extend(page.machines);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || machines.len() >= limit {
-                machines.truncate(limit);
-                return Ok(machines);
-            }
-        }
+    /// Longest that a call may be kept open by the server on purpose.
+    pub(crate) fn patience(&self) -> Duration {
+        (self.timeout / 2).min(Duration::from_secs(20))
     }
-
-    /// Every run that matches, page after page, up to `limit`.
-    pub(crate) async fn all_runs(&self, filter: &str, limit: usize) -> Result<Vec<pb::Run>, Error> {
-        let mut runs = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let page_size = page_size(limit - runs.len());
-            let page = self
-                .list_runs(pb::ListRunsRequest {
-                    filter: filter.into(),
-                    page_size,
-                    page_token,
-                    ..pb::ListRunsRequest::default()
-                })
-                .await?;
-            runs.extend(page.runs);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || runs.len() >= limit {
-                runs.truncate(limit);
-                return Ok(runs);
-            }
-        }
-    }
-
-    /// Every plan, page after page.
-    pub(crate) async fn all_plans(&self) -> Result<Vec<pb::Plan>, Error> {
-        let mut plans = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request =
-                pb::ListPlansRequest { filter: String::new(), page_size: PAGE_SIZE, page_token };
-            let page = self.list_plans(request).await?;
-            plans.extend(page.plans);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(plans);
-            }
-        }
-    }
-
-    /// The run with this id, or the one whose id begins so.
-    pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        let error =
-            match self.get_run(pb::GetRunRequest { run_id: id.into(), ..Default::default() }).await
-            {
-                Err(error) if is_no_such_id(&error) => error,
-                other => return other,
-            };
-        let about = About::Run(id.to_owned());
-        // A whole UUID can be no prefix.
-        if id.len() < super::resolve::PREFIX_MIN || error.grpc_code() == Some(Code::NotFound) {
-            return Err(error.about(about));
-        }
-        let runs = self.all_runs("", usize::MAX).await?;
-        let found =
-            super::resolve::by_prefix("run", id, runs.iter().map(|run| run.run_id.as_str()))?;
-        let run = runs.into_iter().find(|run| found.as_deref() == Some(&run.run_id));
-        run.ok_or_else(|| {
-            Error::rpc(Status::not_found(format!("no run begins with \"{id}\""))).about(about)
-        })
-    }
-
-    /// The machine with this id, or the one whose id begins so.
-    pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
-        let error = match self
-            .get_machine(pb::GetMachineRequest { machine_id: id.into(), ..Default::default() })
-            .await
-        {
-            Err(error) if is_no_such_id(&error) => error,
-            other => return other,
-        };
-        if id.len() >= super::resolve::PREFIX_MIN {
-            let machines = self.all_machines("", usize::MAX).await?;
-            let ids = machines.iter().map(|machine| machine.machine_id.as_str());
-            let found = super::resolve::by_prefix("machine", id, ids)?;
-            if let Some(machine) =
-                machines.into_iter().find(|machine| found.as_deref() == Some(&machine.machine_id))
-            {
-                return Ok(machine);
-            }
-        }
-        Err(error.about(About::Machine(id.to_owned())))
-    }
-}
-
-fn is_no_such_id(error: &Error) -> bool {
-    matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument))
-}
-
-fn page_size(left: usize) -> i32 {
-    i32::try_from(left).unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE)
 }
 
 #[cfg(test)]

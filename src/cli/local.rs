@@ -1,4 +1,4 @@
-//! Server processes of our own: the only part of the client that may start one.
+//! Servers of our own, in a process or in virtual time: the only part of the client that may start one.
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -8,9 +8,12 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::clock::Clock;
+use crate::server::simulate::SimulateError;
 
 use super::error::Error;
 use super::ui::within;
+
+pub(crate) use crate::server::simulate::{MACHINES_MAX, Simulated, Simulation};
 
 /// What the server prints before the address once it listens.
 const LISTENING: &str = "listening on ";
@@ -21,6 +24,35 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) async fn serve(mut args: Vec<OsString>) -> u8 {
     args.remove(1);
     Box::pin(crate::server::cli_main(args)).await
+}
+
+/// Plays a simulation to its end, on a thread of its own.
+pub(crate) async fn simulate(simulation: Simulation) -> Result<Simulated, Error> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Local {
+        message: "cannot simulate".to_owned(),
+        hint: None,
+        source: Some(source),
+    };
+    let played =
+        tokio::task::spawn_blocking(move || crate::server::simulate::simulate(&simulation));
+    played.await.map_err(|error| failed(error.into()))?.map_err(|error| match error {
+        SimulateError::Refused(status) => Error::rpc(*status),
+        SimulateError::Script(_) => Error::usage(
+            error.to_string(),
+            "rules are as those of --fake-script; see: bmdemo-cli plan simulate --help",
+        ),
+        SimulateError::Timing(_) => {
+            Error::usage(error.to_string(), "leave it out to take the plan's own durations")
+        }
+        SimulateError::Plans(_) => {
+            Error::usage(error.to_string(), "a plan in a file is named by its path, with .toml")
+        }
+        SimulateError::Endless => Error::usage(
+            error.to_string(),
+            "give the steps shorter timeouts or fewer attempts, or let less go wrong",
+        ),
+        SimulateError::Engine(_) | SimulateError::Runtime(_) => failed(error.into()),
+    })
 }
 
 /// A server process, killed when dropped.

@@ -140,6 +140,7 @@ impl Context {
             color: wants_color(&io, global.color, terminal),
             ascii: wants_ascii(&io, global.ascii, terminal),
             columns: if terminal { io.columns } else { None },
+            relative: terminal,
         };
         let (out_look, err_look) = (look(io.stdout_is_terminal), look(io.stderr_is_terminal));
         let var = |name: &str| io.var(name).map(str::to_owned);

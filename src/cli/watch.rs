@@ -11,7 +11,7 @@ use crate::pb;
 use super::client::Client;
 use super::error::{Error, is_connection_loss};
 
-/// How long to look for a server that went away.
+/// How long a watch looks for a server that went away, unless it is patient.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Wait between two attempts to reconnect, at first and at most.
 const RECONNECT_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -81,6 +81,8 @@ pub(crate) struct Watch<E> {
     stream: Option<Streaming<E>>,
     lost_at: Option<Duration>,
     backoff: Duration,
+    /// How long to look for a server that went away.
+    limit: Duration,
 }
 
 /// A watch over runs.
@@ -92,7 +94,13 @@ impl<E: Resumable> Watch<E> {
     /// A watch that begins with the present state.
     pub(crate) fn new(client: Client, clock: Arc<dyn Clock>, filter: String) -> Self {
         let backoff = RECONNECT_EVERY.0;
-        Self { client, clock, filter, resume_from: 0, stream: None, lost_at: None, backoff }
+        let limit = RECONNECT_LIMIT;
+        Self { client, clock, filter, resume_from: 0, stream: None, lost_at: None, backoff, limit }
+    }
+
+    /// Looks for a server that went away for as long as the caller does.
+    pub(crate) fn patient(self) -> Self {
+        Self { limit: Duration::MAX, ..self }
     }
 
     /// Forgets the stream, which ended although it should not have.
@@ -150,7 +158,7 @@ impl<E: Resumable> Watch<E> {
                     self.lost_at = Some(now);
                     return Ok(Some(Seen::Lost));
                 };
-                if now.saturating_sub(lost_at) > RECONNECT_LIMIT {
+                if now.saturating_sub(lost_at) > self.limit {
                     let resume = match self.filter.strip_prefix("run_id=") {
                         Some(run) => format!("bmdemo-cli watch {run}"),
                         None => "bmdemo-cli runs --watch".to_owned(),

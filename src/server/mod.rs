@@ -11,6 +11,7 @@ mod metrics;
 mod plans;
 mod reflection;
 mod shutdown;
+pub mod simulate;
 mod storage;
 mod telemetry;
 mod wiring;

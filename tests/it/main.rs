@@ -28,4 +28,6 @@ mod service_config;
 mod shutdown;
 mod storage;
 mod support;
+mod terminal;
+mod transcripts;
 mod watching;

@@ -69,7 +69,7 @@ pub(crate) struct ExplainArgs {
 #[command(after_help = "Examples:\n  bmdemo-cli plan schema > plans/schema.json")]
 pub(crate) struct SchemaArgs {}
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|error| Error::Local {
         message: format!("cannot read {}", path.display()),
         hint: None,
@@ -98,7 +98,7 @@ pub(crate) fn check(ctx: &mut Context, args: &CheckArgs) -> Result<Exit, Error> 
 }
 
 /// The plans in the files, or every diagnostic, rendered.
-fn compiled(files: &[(String, Vec<u8>)], color: bool) -> Result<Vec<Plan>, String> {
+pub(crate) fn compiled(files: &[(String, Vec<u8>)], color: bool) -> Result<Vec<Plan>, String> {
     let sources: Vec<SourceFile<'_>> =
         files.iter().map(|(name, bytes)| SourceFile { name, bytes }).collect();
     compile(&sources).map_err(|diagnostics| render(&sources, &diagnostics, color))
@@ -142,6 +142,7 @@ pub(crate) fn new(ctx: &mut Context, args: &NewArgs) -> Result<Exit, Error> {
     }
     ctx.ui.out().write_all(text.as_bytes())?;
     ctx.ui.note(&format!("Check it with: bmdemo-cli plan check {name}.toml"));
+    ctx.ui.note(&format!("Try it with:   bmdemo-cli plan simulate {name}.toml"));
     Ok(Exit::Ok)
 }
 

@@ -70,7 +70,7 @@ const FISH: &str = r#"function __bmdemo_cli_complete
     bmdemo-cli __complete -- $words[2..] 2>/dev/null
 end
 complete -c bmdemo-cli -f -a '(__bmdemo_cli_complete)'
-complete -c bmdemo-cli -n '__fish_seen_subcommand_from check graph' -F
+complete -c bmdemo-cli -n '__fish_seen_subcommand_from check graph simulate' -F
 "#;
 
 pub(crate) fn completions(ctx: &mut Context, args: &CompletionsArgs) -> Result<Exit, Error> {
@@ -197,6 +197,10 @@ async fn live(ctx: &mut Context, name: &str) -> Vec<(String, String)> {
             .map(|spec| (spec.kind.as_str().to_owned(), spec.description.to_owned()))
             .collect();
     }
+    if name == "PLAN|FILE" {
+        let plans = crate::plan::registry::BUILT_IN.iter();
+        return plans.map(|plan| (plan.name().to_owned(), plan.display_name.to_string())).collect();
+    }
     if !matches!(name, "MACHINE" | "RUN" | "PLAN") {
         return Vec::new();
     }
@@ -213,11 +217,11 @@ async fn live(ctx: &mut Context, name: &str) -> Vec<(String, String)> {
                 .collect()
         }
         "RUN" => {
-            let runs = client.all_runs("", IDS_MAX).await.unwrap_or_default();
+            let runs = client.newest_runs("", IDS_MAX).await.unwrap_or_default();
             let about = |run: &pb::Run| {
                 format!("{} {} {}", run.machine_id, run.plan_id, run_phase_name(run.phase))
             };
-            runs.into_iter().rev().map(|run| (run.run_id.clone(), about(&run))).collect()
+            runs.into_iter().map(|run| (run.run_id.clone(), about(&run))).collect()
         }
         _ => {
             let plans = client.all_plans().await.unwrap_or_default();

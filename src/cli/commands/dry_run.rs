@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use tokio::task::JoinSet;
+use tonic::Code;
+
 use crate::pb;
 use crate::pb::run_result::Outcome;
 
@@ -13,8 +16,10 @@ use super::super::error::{Error, Exit};
 use super::super::output::{Meaning, effective_name, phase_name, sanitized};
 use super::start::{StartFlags, What, request};
 
-/// Machines of one request.
-const BATCH: usize = 1000;
+/// Most machines of one request.
+const BATCH_MAX: usize = 1000;
+/// Requests that are asked at the same time: the server thinks about one while another one travels.
+const IN_FLIGHT: usize = 4;
 /// Machines shown one by one; more are counted.
 const SHOWN_MAX: usize = 100;
 
@@ -27,7 +32,12 @@ pub(crate) async fn show(
 ) -> Result<Exit, Error> {
     let look = ctx.ui.look;
     let client = ctx.client().await?;
-    let verdicts = verdicts(&client, what, machines, flags).await?;
+    if let [machine] = machines
+        && !flags.if_etag.is_empty()
+    {
+        check_etag(&client, what, &machine.machine_id, flags).await?;
+    }
+    let verdicts = verdicts(&client, what, plan, machines, flags).await?;
     let mut blocked = 0;
     writeln!(ctx.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
     for (index, step) in plan.steps.iter().enumerate() {
@@ -85,27 +95,58 @@ pub(crate) async fn show(
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
 }
 
+/// Machines of one request: the answer shows every step for each, and must not grow too large for the server.
+fn batch_size(steps: usize) -> usize {
+    (12_000 / (steps + 4)).clamp(1, BATCH_MAX)
+}
+
+/// Asks whether the machine still has the etag. What else is in the way is told for all machines alike.
+async fn check_etag(
+    client: &Client,
+    what: &What,
+    machine: &str,
+    flags: &StartFlags,
+) -> Result<(), Error> {
+    let one = request(what, machine, flags, String::new());
+    let asked = client.start_run(pb::StartRunRequest { validate_only: true, ..one }).await;
+    match asked {
+        Err(error) if error.grpc_code() == Some(Code::Aborted) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// What the server says would block each machine; `None` for a machine that would run.
 async fn verdicts(
     client: &Client,
     what: &What,
+    plan: &pb::Plan,
     machines: &[pb::Machine],
     flags: &StartFlags,
 ) -> Result<BTreeMap<String, Option<pb::ItemError>>, Error> {
+    let one = request(what, "", flags, String::new());
+    let mut batches = machines.chunks(batch_size(plan.steps.len()));
+    let mut asked: JoinSet<Result<pb::BatchStartRunsResponse, Error>> = JoinSet::new();
     let mut verdicts = BTreeMap::new();
-    for batch in machines.chunks(BATCH) {
-        let one = request(what, "", flags, String::new());
-        let request = pb::BatchStartRunsRequest {
-            machine_ids: batch.iter().map(|machine| machine.machine_id.clone()).collect(),
-            r#type: one.r#type,
-            plan_id: one.plan_id,
-            parameters: one.parameters,
-            force: one.force,
-            reason: one.reason,
-            validate_only: true,
-            ..pb::BatchStartRunsRequest::default()
-        };
-        for result in client.batch_start_runs(request).await?.results {
+    loop {
+        while asked.len() < IN_FLIGHT
+            && let Some(batch) = batches.next()
+        {
+            let request = pb::BatchStartRunsRequest {
+                machine_ids: batch.iter().map(|machine| machine.machine_id.clone()).collect(),
+                r#type: one.r#type,
+                plan_id: one.plan_id.clone(),
+                parameters: one.parameters.clone(),
+                force: one.force,
+                reason: one.reason.clone(),
+                validate_only: true,
+                ..pb::BatchStartRunsRequest::default()
+            };
+            let client = client.clone();
+            asked.spawn(async move { client.batch_start_runs(request).await });
+        }
+        let Some(answer) = asked.join_next().await else { break };
+        let answer = answer.map_err(|error| Error::Answer(error.to_string()))??;
+        for result in answer.results {
             let error = match result.outcome {
                 Some(Outcome::Error(error)) => Some(error),
                 Some(Outcome::Run(_)) | None => None,

@@ -42,10 +42,7 @@ pub(crate) async fn issues(ctx: &mut Context, args: &IssuesArgs) -> Result<Exit,
     for machine in machines {
         let run = match active.iter().find(|run| run.machine_id == machine.machine_id) {
             Some(run) => Some(run.clone()),
-            None => {
-                let filter = format!("machine_id={}", machine.machine_id);
-                client.all_runs(&filter, usize::MAX).await?.pop()
-            }
+            None => client.last_run(&machine.machine_id).await?,
         };
         let found = issues_of(&machine, run.as_ref(), now_ms);
         if !found.is_empty() {

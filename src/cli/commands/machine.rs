@@ -6,14 +6,17 @@ use crate::pb;
 
 use super::super::Context;
 use super::super::args::OutputArgs;
-use super::super::client::PAGE_SIZE;
 use super::super::error::{About, Error, Exit};
 use super::super::output::{phase_name, sanitized, write_machine};
 use super::super::query::{Paging, Selection};
-use super::{live, register, show};
+use super::{history, live, register, show};
 
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  bmdemo-cli machine list -l rack=r1
+  bmdemo-cli machine describe machine-1
+  bmdemo-cli machine set-phase machine-1 MAINTENANCE --reason \"fan is loud\"")]
 pub(crate) enum MachineCommand {
     /// List machines with phase, effective state and conditions
     List(ListArgs),
@@ -32,7 +35,7 @@ pub(crate) enum MachineCommand {
     /// Clear NeedsIntervention after having looked
     ClearIntervention(ClearArgs),
     /// Print what happened to a machine
-    History(HistoryArgs),
+    History(history::MachineArgs),
     /// Delete a machine in phase RETIRED
     Delete(DeleteArgs),
 }
@@ -74,17 +77,6 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli machine describe machine-1")]
 pub(crate) struct DescribeArgs {
-    /// Machine, or the beginning of its id
-    #[arg(value_name = "MACHINE")]
-    machine: String,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// Print what happened to a machine: phases, conditions, runs, operator actions.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli machine history machine-1")]
-pub(crate) struct HistoryArgs {
     /// Machine, or the beginning of its id
     #[arg(value_name = "MACHINE")]
     machine: String,
@@ -155,7 +147,7 @@ pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Resul
         MachineCommand::Label(args) => register::label(ctx, &args).await,
         MachineCommand::SetPhase(args) => set_phase(ctx, &args).await,
         MachineCommand::ClearIntervention(args) => clear_intervention(ctx, &args).await,
-        MachineCommand::History(args) => history(ctx, &args).await,
+        MachineCommand::History(args) => history::machine(ctx, &args).await,
         MachineCommand::Delete(args) => delete(ctx, &args).await,
     }
 }
@@ -185,8 +177,7 @@ async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error>
         machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
     let run = if active.is_empty() {
         // The last run explains the conditions; a machine without one is no error.
-        let filter = format!("machine_id={}", machine.machine_id);
-        client.all_runs(&filter, usize::MAX).await?.pop()
+        client.last_run(&machine.machine_id).await?
     } else {
         Some(
             client
@@ -229,27 +220,6 @@ async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit,
     let cleared = client.clear_intervention(request).await;
     let machine = cleared.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
     show::machine(ctx, &machine, args.output.output)
-}
-
-async fn history(ctx: &mut Context, args: &HistoryArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let machine_id = client.find_machine(&args.machine).await?.machine_id;
-    let mut entries = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = pb::ListMachineHistoryRequest {
-            machine_id: machine_id.clone(),
-            page_size: PAGE_SIZE,
-            page_token,
-        };
-        let page = client.list_machine_history(request).await?;
-        entries.extend(page.entries);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    show::history(ctx, &entries, args.output.output)
 }
 
 async fn delete(ctx: &mut Context, args: &DeleteArgs) -> Result<Exit, Error> {

@@ -8,6 +8,7 @@ pub(crate) mod context;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod dry_run;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod issues;
 pub(crate) mod live;
@@ -17,6 +18,7 @@ pub(crate) mod plan;
 pub(crate) mod register;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod simulate;
 pub(crate) mod start;
 pub(crate) mod steer;
 pub(crate) mod wait;
@@ -53,6 +55,7 @@ pub(crate) async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit
         Command::Skip(args) => steer::skip(ctx, &args).await,
         Command::Resolve(args) => steer::resolve(ctx, &args).await,
         Command::Wait(args) => wait::machines(ctx, &args).await,
+        Command::History(args) => history::fleet(ctx, &args).await,
         Command::Issues(args) => issues::issues(ctx, &args).await,
         Command::Demo(args) => demo::demo(ctx, &args).await,
         Command::Doctor(args) => doctor::doctor(ctx, &args).await,

@@ -8,10 +8,17 @@ use super::super::Context;
 use super::super::args::OutputArgs;
 use super::super::error::{About, Error, Exit};
 use super::super::output::write_plan;
-use super::{author, show};
+use super::{author, show, simulate};
 
 /// Commands on plans.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  bmdemo-cli plan list
+  bmdemo-cli plan new burn-in > burn-in.toml
+  bmdemo-cli plan check burn-in.toml
+  bmdemo-cli plan simulate burn-in.toml --fail reboot,times=1
+
+docs/plans.md is the guide for authors.")]
 pub(crate) enum PlanCommand {
     /// List plans
     List(ListArgs),
@@ -21,6 +28,8 @@ pub(crate) enum PlanCommand {
     Check(author::CheckArgs),
     /// Draw a plan as Mermaid or DOT
     Graph(author::GraphArgs),
+    /// Run a plan on simulated machines in virtual time, with failures, and print the timeline
+    Simulate(simulate::SimulateArgs),
     /// Print a commented plan to begin with
     New(author::NewArgs),
     /// Say what actions plans can be made of
@@ -54,6 +63,7 @@ pub(crate) async fn plan(ctx: &mut Context, command: PlanCommand) -> Result<Exit
         PlanCommand::Describe(args) => describe(ctx, &args).await,
         PlanCommand::Check(args) => author::check(ctx, &args),
         PlanCommand::Graph(args) => author::graph(ctx, &args).await,
+        PlanCommand::Simulate(args) => simulate::simulate(ctx, &args).await,
         PlanCommand::New(args) => author::new(ctx, &args),
         PlanCommand::Explain(args) => author::explain(ctx, &args),
         PlanCommand::Schema(args) => author::schema(ctx, &args),

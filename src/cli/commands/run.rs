@@ -2,18 +2,19 @@
 
 use clap::{Args, Subcommand};
 
-use crate::pb;
-
 use super::super::Context;
 use super::super::args::OutputArgs;
-use super::super::client::PAGE_SIZE;
 use super::super::error::{Error, Exit};
 use super::super::output::write_run;
 use super::super::query::{Paging, quoted};
-use super::{live, logs, show, start, steer, wait, watch};
+use super::{history, live, logs, show, start, steer, wait, watch};
 
 /// Commands on runs.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  bmdemo-cli run start repave-join machine-1
+  bmdemo-cli run list --filter 'phase = FAILED'
+  bmdemo-cli run describe 0190f5fe")]
 pub(crate) enum RunCommand {
     /// Start a plan on a machine and watch it
     Start(start::StartArgs),
@@ -42,7 +43,7 @@ pub(crate) enum RunCommand {
     /// Say what became of a step whose outcome is unknown
     Resolve(steer::ResolveArgs),
     /// Print what happened in a run
-    History(HistoryArgs),
+    History(history::RunArgs),
     /// Wait until runs have ended
     Wait(wait::RunWaitArgs),
 }
@@ -94,17 +95,6 @@ pub(crate) struct DescribeArgs {
     output: OutputArgs,
 }
 
-/// Print what happened in a run: transitions, attempts, operator actions.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli run history 0190f5fe")]
-pub(crate) struct HistoryArgs {
-    /// Run, or the beginning of its id
-    #[arg(value_name = "RUN")]
-    run: String,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
 pub(crate) async fn run(ctx: &mut Context, command: RunCommand) -> Result<Exit, Error> {
     match command {
         RunCommand::Start(args) => start::start(ctx, &args).await,
@@ -120,7 +110,7 @@ pub(crate) async fn run(ctx: &mut Context, command: RunCommand) -> Result<Exit, 
         RunCommand::Retry(args) => steer::retry(ctx, &args).await,
         RunCommand::Skip(args) => steer::skip(ctx, &args).await,
         RunCommand::Resolve(args) => steer::resolve(ctx, &args).await,
-        RunCommand::History(args) => history(ctx, &args).await,
+        RunCommand::History(args) => history::run(ctx, &args).await,
         RunCommand::Wait(args) => wait::runs(ctx, &args).await,
     }
 }
@@ -158,22 +148,4 @@ async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error>
     let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
     write_run(ctx.ui.out(), look, &run, now_ms)?;
     Ok(Exit::Ok)
-}
-
-async fn history(ctx: &mut Context, args: &HistoryArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
-    let mut entries = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request =
-            pb::ListRunHistoryRequest { run_id: run_id.clone(), page_size: PAGE_SIZE, page_token };
-        let page = client.list_run_history(request).await?;
-        entries.extend(page.entries);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    show::history(ctx, &entries, args.output.output)
 }

@@ -6,7 +6,7 @@ use super::super::Context;
 use super::super::args::Format;
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    DataForm, write_history, write_list, write_machines, write_one, write_plans, write_runs,
+    DataForm, write_list, write_machines, write_one, write_plans, write_runs,
 };
 
 impl Format {
@@ -69,19 +69,6 @@ pub(crate) fn plans(ctx: &mut Context, plans: &[pb::Plan], format: Format) -> Re
     match format.data() {
         Some(form) => write_list(ctx.ui.out(), form, plans)?,
         None => write_plans(ctx.ui.out(), look, plans)?,
-    }
-    Ok(Exit::Ok)
-}
-
-pub(crate) fn history(
-    ctx: &mut Context,
-    entries: &[pb::HistoryEntry],
-    format: Format,
-) -> Result<Exit, Error> {
-    let look = ctx.ui.look;
-    match format.data() {
-        Some(form) => write_list(ctx.ui.out(), form, entries)?,
-        None => write_history(ctx.ui.out(), look, entries)?,
     }
     Ok(Exit::Ok)
 }

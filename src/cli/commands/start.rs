@@ -119,6 +119,12 @@ async fn any(
     }
     let client = ctx.client().await?;
     let machines = targets(&client, ids, &flags.selection).await?;
+    if machines.len() > 1 && !flags.if_etag.is_empty() {
+        return Err(Error::usage(
+            "--if-etag goes with one machine",
+            "an etag is a machine's own: leave it out, or start the machines one by one",
+        ));
+    }
     if flags.dry_run {
         let plan = plan_of(&client, what).await?;
         return dry_run::show(ctx, what, &plan, &machines, flags).await;
@@ -220,7 +226,15 @@ async fn one(
         What::Plan(plan) => About::Plan(plan.clone()),
         What::Default(_) => About::Nothing,
     };
-    let run = client.start_run(request).await.map_err(|error| named(error, machine, about))?;
+    let interrupted = ctx.ui.interrupted();
+    let run = tokio::select! {
+        run = client.start_run(request) => run.map_err(|error| named(error, machine, about))?,
+        () = interrupted => {
+            let look = format!("bmdemo-cli runs --machine {}", sanitized(machine));
+            ctx.ui.note(&format!("Interrupted before the server answered. The run may have been started; look with: {look}"));
+            return Ok(Exit::Interrupted);
+        }
+    };
     watch_or_detach(ctx, &run, flags.detach).await
 }
 

@@ -1,20 +1,31 @@
 //! `wait` and `run wait`
 
+use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::task::JoinSet;
+use tonic::Status;
 
+use crate::clock::Clock;
 use crate::pb;
 
 use super::super::Context;
 use super::super::args::parse_ms;
+use super::super::client::Client;
 use super::super::error::{About, Error, Exit, is_connection_loss};
-use super::super::output::{condition_name, effective_name, phase_name, run_phase_name, sanitized};
+use super::super::output::{
+    condition_name, effective_name, hold, next_for_hold, phase_name, run_phase_name, sanitized,
+    wait_reason_name,
+};
+use super::super::query::quoted;
+use super::super::watch::{MachineWatch, Seen};
 use super::machine::parse_phase;
 
-/// How often to look.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How long to leave a server alone that is away.
+const AWAY: Duration = Duration::from_millis(500);
 
 /// Wait until machines are in a state.
 #[derive(Debug, Args)]
@@ -42,7 +53,7 @@ pub(crate) struct WaitArgs {
 #[command(after_help = "Examples:
   bmdemo-cli run wait 0190f5fe --timeout 10m
 
-Exits with 0 if all succeeded, 3 if one failed, 4 if one was canceled, 5 if the time is over.")]
+Exits with 0 if all succeeded, 3 if one failed or is held until somebody acts, 4 if one was canceled, 5 if the time is over.")]
 pub(crate) struct RunWaitArgs {
     /// Runs, or the beginnings of their ids
     #[arg(value_name = "RUN", required = true)]
@@ -112,123 +123,182 @@ impl Goal {
     }
 }
 
+/// Most machines named in the filter of a watch; with more, every machine is watched.
+const NAMED_MAX: usize = 64;
+
 pub(crate) async fn machines(ctx: &mut Context, args: &WaitArgs) -> Result<Exit, Error> {
     let goal = Goal::parse(&args.what)?;
     let client = ctx.client().await?;
-    let mut waited = Waited::new(ctx, args.timeout);
-    let mut left = args.machines.clone();
-    loop {
-        let mut still = Vec::new();
-        for id in left {
-            let machine = client
-                .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
-                .await;
-            match machine {
-                Ok(machine) if goal.is_met(&machine) => {
-                    let id = sanitized(&id).into_owned();
-                    writeln!(ctx.ui.out(), "{id}: {} is met", args.what)?;
-                    ctx.ui.flush()?;
+    let clock = ctx.ui.clock();
+    let mut over = pin!(clock.sleep(Duration::from_millis(args.timeout)));
+    let mut interrupted = pin!(ctx.ui.interrupted());
+    let mut left = Left::default();
+    for id in &args.machines {
+        let request = pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() };
+        let machine = client.get_machine(request).await;
+        let machine = machine.map_err(|error| error.about(About::Machine(id.clone())))?;
+        left.ids.insert(machine.machine_id.clone());
+        left.see(ctx, &args.what, &goal, &machine)?;
+    }
+    let mut watch = MachineWatch::new(client, clock.clone(), left.filter()).patient();
+    while !left.ids.is_empty() {
+        let seen = tokio::select! {
+            biased;
+            () = &mut interrupted => return Ok(left_waiting(ctx)),
+            seen = watch.next() => seen?,
+            () = &mut over => return Ok(timed_out(ctx, &left.seen)),
+        };
+        match seen {
+            Seen::Event(event) => {
+                let Some(machine) = &event.snapshot else { continue };
+                if event.r#type() == pb::MachineEventType::Removed
+                    && left.ids.contains(&machine.machine_id)
+                {
+                    let id = &machine.machine_id;
+                    let gone = Status::not_found(format!("machine {id} was deleted"));
+                    return Err(Error::rpc(gone));
                 }
-                Ok(machine) => {
-                    let status = machine.status.unwrap_or_default();
-                    let (phase, effective) =
-                        (phase_name(status.phase), effective_name(status.effective_state));
-                    waited.seen =
-                        format!("{}: phase {phase}, effective {effective}", sanitized(&id));
-                    still.push(id);
-                }
-                Err(error) if error.status().is_some_and(is_connection_loss) => still.push(id),
-                Err(error) => return Err(error.about(About::Machine(id))),
+                left.see(ctx, &args.what, &goal, machine)?;
             }
+            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Ended => watch.lose(),
         }
-        left = still;
-        if left.is_empty() {
-            return Ok(Exit::Ok);
+    }
+    Ok(Exit::Ok)
+}
+
+/// Machines that are not there yet.
+#[derive(Debug, Default)]
+struct Left {
+    ids: BTreeSet<String>,
+    /// What was seen last of one of them.
+    seen: String,
+}
+
+impl Left {
+    fn filter(&self) -> String {
+        if self.ids.len() > NAMED_MAX {
+            return String::new();
         }
-        if let Some(exit) = waited.more(ctx).await {
-            return Ok(exit);
+        let terms = self.ids.iter().map(|id| format!("machine_id = {}", quoted(id)));
+        terms.collect::<Vec<_>>().join(" OR ")
+    }
+
+    /// Takes note of a machine, and prints it if it is there.
+    fn see(
+        &mut self,
+        ctx: &mut Context,
+        what: &str,
+        goal: &Goal,
+        machine: &pb::Machine,
+    ) -> Result<(), Error> {
+        let id = sanitized(&machine.machine_id);
+        if !self.ids.contains(&machine.machine_id) {
+            return Ok(());
         }
+        if goal.is_met(machine) {
+            self.ids.remove(&machine.machine_id);
+            writeln!(ctx.ui.out(), "{id}: {what} is met")?;
+            ctx.ui.flush()?;
+            return Ok(());
+        }
+        let status = machine.status.clone().unwrap_or_default();
+        let (phase, effective) = (phase_name(status.phase), effective_name(status.effective_state));
+        self.seen = format!("{id}: phase {phase}, effective {effective}");
+        Ok(())
     }
 }
 
 pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, Error> {
     let client = ctx.client().await?;
-    let mut left = Vec::new();
+    let clock = ctx.ui.clock();
+    let mut over = pin!(clock.sleep(Duration::from_millis(args.timeout)));
+    let mut interrupted = pin!(ctx.ui.interrupted());
+    let mut left = BTreeSet::new();
+    let mut waits = JoinSet::new();
     for id in &args.runs {
-        left.push(client.find_run(id).await?.run_id);
+        let run = client.find_run(id).await?;
+        if left.insert(run.run_id.clone()) {
+            waits.spawn(ended(client.clone(), clock.clone(), run));
+        }
     }
-    let mut waited = Waited::new(ctx, args.timeout);
     let mut exit = Exit::Ok;
     loop {
-        let mut still = Vec::new();
-        for run_id in left {
-            match client
-                .get_run(pb::GetRunRequest { run_id: run_id.clone(), ..Default::default() })
-                .await
-            {
-                Ok(run) => {
-                    let phase = run_phase_name(run.phase);
-                    let ended = match run.phase() {
-                        pb::RunPhase::Succeeded => Some(Exit::Ok),
-                        pb::RunPhase::Failed => Some(Exit::RunFailed),
-                        pb::RunPhase::Canceled => Some(Exit::RunCanceled),
-                        pb::RunPhase::Unspecified
-                        | pb::RunPhase::Pending
-                        | pb::RunPhase::Running => None,
-                    };
-                    if let Some(ended) = ended {
-                        writeln!(ctx.ui.out(), "{}: {phase}", sanitized(&run_id))?;
-                        ctx.ui.flush()?;
-                        exit = exit.or(ended);
-                    } else {
-                        waited.seen = format!(
-                            "{}: {phase} in {}",
-                            sanitized(&run_id),
-                            sanitized(&run.current_step)
-                        );
-                        still.push(run_id);
-                    }
+        let run = tokio::select! {
+            biased;
+            () = &mut interrupted => return Ok(left_waiting(ctx)),
+            done = waits.join_next() => match done {
+                Some(Ok(run)) => run?,
+                Some(Err(error)) => return Err(Error::Answer(error.to_string())),
+                None => return Ok(exit),
+            },
+            () = &mut over => {
+                let mut seen = String::new();
+                if let Some(id) = left.first() {
+                    let run = client.find_run(id).await?;
+                    let (phase, step) = (run_phase_name(run.phase), sanitized(&run.current_step));
+                    seen = format!("{}: {phase} in {step}", sanitized(id));
                 }
-                Err(error) if error.status().is_some_and(is_connection_loss) => still.push(run_id),
-                Err(error) => return Err(error),
+                return Ok(timed_out(ctx, &seen));
             }
+        };
+        left.remove(&run.run_id);
+        let id = sanitized(&run.run_id);
+        match hold(&run) {
+            Some(waiting) => {
+                let why = wait_reason_name(waiting.reason);
+                writeln!(ctx.ui.out(), "{id}: held: {why}")?;
+                if let Some(next) = next_for_hold(&run) {
+                    ctx.ui.note(&format!("Next: {}", sanitized(&next)));
+                }
+            }
+            None => writeln!(ctx.ui.out(), "{id}: {}", run_phase_name(run.phase))?,
         }
-        left = still;
-        if left.is_empty() {
-            return Ok(exit);
+        ctx.ui.flush()?;
+        exit = exit.or(match run.phase() {
+            pb::RunPhase::Succeeded => Exit::Ok,
+            pb::RunPhase::Canceled => Exit::RunCanceled,
+            pb::RunPhase::Failed
+            | pb::RunPhase::Unspecified
+            | pb::RunPhase::Pending
+            | pb::RunPhase::Running => Exit::RunFailed,
+        });
+    }
+}
+
+/// The run once it has ended, or is held until somebody acts. A server that is away is waited for.
+async fn ended(client: Client, clock: Arc<dyn Clock>, mut run: pb::Run) -> Result<pb::Run, Error> {
+    loop {
+        // What an operator paused, the operator will resume.
+        let paused = hold(&run).is_some_and(|waiting| waiting.reason() == pb::WaitReason::Paused);
+        if run.finished_at.is_some() || (hold(&run).is_some() && !paused) {
+            return Ok(run);
         }
-        if let Some(exit) = waited.more(ctx).await {
-            return Ok(exit);
+        let patience = client.patience();
+        let request = pb::WaitRunRequest {
+            run_id: run.run_id.clone(),
+            timeout: prost_types::Duration::try_from(patience).ok(),
+            return_when_held: !paused,
+        };
+        match client.wait_run(request).await {
+            Ok(now) => run = now,
+            Err(error) if error.status().is_some_and(is_connection_loss) => {
+                clock.sleep(AWAY).await;
+            }
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// The time spent waiting, and what was seen last.
-struct Waited {
-    until: Duration,
-    seen: String,
+fn timed_out(ctx: &mut Context, seen: &str) -> Exit {
+    ctx.ui.note(&format!("Waited long enough. Last seen: {seen}"));
+    Exit::TimedOut
 }
 
-impl Waited {
-    fn new(ctx: &Context, timeout_ms: u64) -> Self {
-        let until = ctx.ui.clock().monotonic().saturating_add(Duration::from_millis(timeout_ms));
-        Self { until, seen: String::new() }
-    }
-
-    /// Waits a little; the exit if the time is over or Ctrl-C was pressed.
-    async fn more(&mut self, ctx: &mut Context) -> Option<Exit> {
-        let clock = ctx.ui.clock();
-        let left = self.until.saturating_sub(clock.monotonic());
-        if left.is_zero() {
-            ctx.ui.note(&format!("Waited long enough. Last seen: {}", self.seen));
-            return Some(Exit::TimedOut);
-        }
-        let interrupted = pin!(ctx.ui.interrupted());
-        tokio::select! {
-            () = clock.sleep(LOOK_EVERY.min(left)) => None,
-            () = interrupted => Some(Exit::Interrupted),
-        }
-    }
+fn left_waiting(ctx: &mut Context) -> Exit {
+    let again = ctx.command_line().to_owned();
+    ctx.ui.note(&format!("Stopped waiting; everything goes on. Wait again with: {again}"));
+    Exit::Interrupted
 }
 
 #[cfg(test)]

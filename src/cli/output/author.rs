@@ -1,14 +1,9 @@
-//! What plan authors read: drawings of plans, the actions, a template, the schema for editors.
+//! What plan authors read: drawings of plans, the actions, a template.
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value as Json, json};
-
 use crate::pb;
-use crate::plan::{
-    ActionKind, ActionSpec, ArgSpec, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Plan,
-    RunType, Value, ValueKind, duration, limits,
-};
+use crate::plan::{ActionSpec, ArgSpec, Plan, Value, duration};
 
 use super::table::write_plain;
 use super::text::{Look, Meaning, padded, sanitized};
@@ -228,6 +223,8 @@ pub(crate) fn template(name: &str) -> String {
     format!(
         r#"# A plan: what a run does to a machine, step by step. Check it with
 #   bmdemo-cli plan check {name}.toml
+# try it, and what may go wrong, with
+#   bmdemo-cli plan simulate {name}.toml
 # and give it to the server with
 #   bmdemo-server --plans-dir .
 # The actions and their arguments: bmdemo-cli plan explain [ACTION]
@@ -258,7 +255,7 @@ args = {{ grace = {{ param = "grace" }} }}
 # One attempt may take so long; it usually takes so long, and is marked overdue after that.
 timeout = "30m"
 expected = "5m"
-# Attempts, what is worth another one (transient, permanent, needs_human), and the wait between them, which doubles.
+# Attempts, what is worth another one (transient, permanent, needs-human), and the wait between them, which doubles.
 retry = {{ max_attempts = 3, on = ["transient"], backoff = "10s", backoff_max = "1m" }}
 # Conditions of the machine that a success sets.
 sets = {{ InCustomerCluster = false }}
@@ -277,11 +274,11 @@ timeout = "15m"
 on_unknown = "verify"
 
 [[steps]]
-name = "verify"
-action = "verify"
-args = {{ settle = "30s" }}
-timeout = "5m"
-sets = {{ Reachable = true, InCustomerCluster = true }}
+name = "check"
+action = "verify-connectivity"
+args = {{ target = "gateway" }}
+timeout = "2m"
+sets = {{ Reachable = true }}
 # Left out unless all of this holds: when = {{ param = {{ … }}, condition = {{ … }}, phase = [ … ] }}
 when = {{ phase = ["READY", "MAINTENANCE"] }}
 
@@ -290,187 +287,6 @@ when = {{ phase = ["READY", "MAINTENANCE"] }}
 phase = "READY"
 "#
     )
-}
-
-/// The JSON schema of plan files, made from the same tables that check them.
-///
-/// # Errors
-/// None in practice: a JSON value always has a text.
-pub(crate) fn schema_json() -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&schema())
-}
-
-fn names<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> Json {
-    Json::Array(all.iter().map(|value| Json::from(name(*value))).collect())
-}
-
-fn described(mut schema: Json, text: &str) -> Json {
-    schema["description"] = Json::from(text);
-    schema
-}
-
-fn schema() -> Json {
-    let text = json!({ "type": "string" });
-    let time = json!({ "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" });
-    let name = json!({ "type": "string", "pattern": "^[a-z][a-z0-9-]{0,62}$" });
-    let phases = json!({ "type": "array", "items": { "enum": names(Phase::ALL, Phase::as_str) } });
-    let conditions = json!({
-        "type": "object",
-        "propertyNames": { "enum": names(Condition::ALL, Condition::as_str) },
-        "additionalProperties": { "type": "boolean" }
-    });
-    let scalar = json!({ "type": ["string", "integer", "boolean"] });
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "bmdemo plan",
-        "type": "object",
-        "required": ["id", "steps"],
-        "additionalProperties": false,
-        "properties": {
-            "id": described(json!({ "type": "string", "pattern": "^plan/[a-z][a-z0-9-]{0,62}$" }), "plan/<name>, unique."),
-            "display_name": described(text.clone(), "Name for people."),
-            "description": described(text.clone(), "What it is for."),
-            "default_for": described(
-                json!({ "enum": names(RunType::ALL, RunType::as_str) }),
-                "Runs of this type that name no plan get this one."
-            ),
-            "destructive": described(json!({ "type": "boolean" }), "Whether a step is destructive; checked."),
-            "allowed_phases": described(phases.clone(), "Phases in which it may be started."),
-            "refused_effective": described(
-                json!({ "type": "array", "items": { "enum": names(EffectiveState::ALL, EffectiveState::as_str) } }),
-                "Effective states in which it is refused without force."
-            ),
-            "refused_hint": described(text.clone(), "What to do instead."),
-            "required_conditions": described(conditions.clone(), "Conditions that must hold at the start."),
-            "params": {
-                "description": "Parameters, given when a run starts.",
-                "type": "object",
-                "propertyNames": name,
-                "maxProperties": limits::PARAMS_MAX,
-                "additionalProperties": {
-                    "type": "object",
-                    "required": ["kind"],
-                    "additionalProperties": false,
-                    "properties": {
-                        "kind": described(json!({ "enum": names(ValueKind::ALL, ValueKind::as_str) }), "Type."),
-                        "default": described(scalar.clone(), "Value if none is given; without it one must be."),
-                        "one_of": described(json!({ "type": "array", "items": scalar.clone() }), "The only values."),
-                        "description": described(text, "What it is for.")
-                    }
-                }
-            },
-            "steps": {
-                "description": "What is done, in order.",
-                "type": "array",
-                "minItems": 1,
-                "maxItems": limits::STEPS_MAX,
-                "items": step_schema(&name, &time, &conditions, &phases)
-            },
-            "result": {
-                "description": "What a success sets on the machine.",
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "phase": { "enum": names(Phase::ALL, Phase::as_str) },
-                    "conditions": conditions
-                }
-            }
-        }
-    })
-}
-
-fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Json {
-    let actions = names(ActionKind::ALL, ActionKind::as_str);
-    let scalar = json!({ "type": ["string", "integer", "boolean"] });
-    // For each action the arguments it takes, and on_unknown where it is destructive.
-    let by_action: Vec<Json> = ActionSpec::all()
-        .iter()
-        .map(|spec| {
-            let mut then = json!({ "properties": { "args": args_schema(spec) } });
-            let mut required = Vec::new();
-            if spec.destructive {
-                required.push("on_unknown");
-            }
-            if spec.args.iter().any(|arg| arg.default.is_none()) {
-                required.push("args");
-            }
-            if !required.is_empty() {
-                then["required"] = json!(required);
-            }
-            json!({ "if": { "properties": { "action": { "const": spec.kind.as_str() } } }, "then": then })
-        })
-        .collect();
-    json!({
-        "type": "object",
-        "required": ["name", "action"],
-        "additionalProperties": false,
-        "allOf": by_action,
-        "properties": {
-            "name": described(name.clone(), "Unique in the plan."),
-            "action": described(json!({ "enum": actions.clone() }), "What it does; see plan explain."),
-            "args": described(json!({ "type": "object" }), "Arguments of the action."),
-            "timeout": described(time.clone(), "Longest time of one attempt."),
-            "expected": described(time.clone(), "Usual time of one attempt."),
-            "retry": {
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "max_attempts": { "type": "integer", "minimum": 1, "maximum": limits::ATTEMPTS_MAX },
-                    "on": { "type": "array", "items": { "enum": names(ErrorClass::ALL, ErrorClass::as_str) } },
-                    "backoff": time.clone(),
-                    "backoff_max": time.clone()
-                }
-            },
-            "on_unknown": described(
-                json!({ "enum": names(OnUnknown::ALL, OnUnknown::as_str) }),
-                "What happens when the outcome is not known; a destructive action must say."
-            ),
-            "when": {
-                "description": "Left out unless all of this holds.",
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "param": { "type": "object", "additionalProperties": scalar },
-                    "condition": conditions.clone(),
-                    "phase": phases.clone()
-                }
-            },
-            "needs": described(json!({ "type": "array", "items": name.clone() }), "Earlier steps that it needs."),
-            "compensation": {
-                "description": "Carried out if the run fails or is canceled after this step has started.",
-                "type": "object",
-                "required": ["action"],
-                "additionalProperties": false,
-                "properties": { "action": { "enum": actions }, "args": { "type": "object" } }
-            },
-            "sets": described(conditions.clone(), "Conditions that a success sets.")
-        }
-    })
-}
-
-fn args_schema(spec: &ActionSpec) -> Json {
-    let mut properties = Map::new();
-    for arg in spec.args {
-        let mut value = match arg.kind {
-            ValueKind::Integer => json!({ "type": "integer" }),
-            ValueKind::Boolean => json!({ "type": "boolean" }),
-            ValueKind::String | ValueKind::Duration => json!({ "type": "string" }),
-        };
-        if !arg.one_of.is_empty() {
-            value["enum"] = json!(arg.one_of);
-        }
-        let param = json!({
-            "type": "object",
-            "required": ["param"],
-            "additionalProperties": false,
-            "properties": { "param": { "type": "string" } }
-        });
-        let either = json!({ "anyOf": [value, param], "description": arg.description });
-        properties.insert(arg.name.to_owned(), either);
-    }
-    let required: Vec<&str> =
-        spec.args.iter().filter(|arg| arg.default.is_none()).map(|arg| arg.name).collect();
-    json!({ "type": "object", "additionalProperties": false, "properties": properties, "required": required })
 }
 
 #[cfg(test)]
@@ -517,81 +333,5 @@ mod tests {
             })
         });
         crate::assert_golden!("plan_explain", text);
-    }
-
-    /// Enough of JSON schema for ours: checks the keys and the closed sets of names.
-    fn violations(schema: &Json, value: &toml::Value, at: &str, found: &mut Vec<String>) {
-        if let Some(names) = schema["enum"].as_array()
-            && !names.iter().any(|name| name.as_str() == value.as_str())
-        {
-            found.push(format!("{at}: {value} is not one of the names"));
-        }
-        match value {
-            toml::Value::Table(table) => {
-                for required in schema["required"].as_array().into_iter().flatten() {
-                    if !table.contains_key(required.as_str().unwrap()) {
-                        found.push(format!("{at}: {required} is missing"));
-                    }
-                }
-                for (key, value) in table {
-                    let place = format!("{at}.{key}");
-                    match (&schema["properties"][key], &schema["additionalProperties"]) {
-                        (Json::Null, Json::Bool(false)) => {
-                            found.push(format!("{place}: unknown key"))
-                        }
-                        (Json::Null, other) => violations(other, value, &place, found),
-                        (known, _) => violations(known, value, &place, found),
-                    }
-                }
-                for rule in schema["allOf"].as_array().into_iter().flatten() {
-                    let action = &rule["if"]["properties"]["action"]["const"];
-                    if table.get("action").and_then(toml::Value::as_str) == action.as_str() {
-                        violations(&rule["then"], value, at, found);
-                    }
-                }
-            }
-            toml::Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    violations(&schema["items"], item, &format!("{at}[{index}]"), found);
-                }
-            }
-            toml::Value::String(_)
-            | toml::Value::Integer(_)
-            | toml::Value::Float(_)
-            | toml::Value::Boolean(_)
-            | toml::Value::Datetime(_) => {}
-        }
-    }
-
-    #[test]
-    fn the_schema_agrees_with_the_validator() {
-        let schema = schema();
-        let check = |text: &str| {
-            let mut found = Vec::new();
-            violations(&schema, &toml::from_str(text).unwrap(), "plan", &mut found);
-            found
-        };
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/plans");
-        for file in std::fs::read_dir(dir).unwrap() {
-            let path = file.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                assert_eq!(
-                    check(&std::fs::read_to_string(&path).unwrap()),
-                    Vec::<String>::new(),
-                    "{path:?}"
-                );
-            }
-        }
-        assert_eq!(check(&template("x")), Vec::<String>::new());
-        let broken = "id = \"plan/x\"\ncolor = 1\n[[steps]]\nname = \"w\"\naction = \"wipe\"\nargs = { speed = 1 }";
-        assert_eq!(
-            check(broken),
-            [
-                "plan.color: unknown key",
-                "plan.steps[0]: \"on_unknown\" is missing",
-                "plan.steps[0].args.speed: unknown key"
-            ]
-        );
-        crate::assert_golden!("plan_schema", schema_json().unwrap());
     }
 }

@@ -51,12 +51,17 @@ pub(crate) fn write_error(
     Ok(())
 }
 
-/// Causes below the first level; a refused connection says enough by its own name.
+/// Causes below the first level. Of a server that cannot be reached only the last one is told: the others are about the
+/// insides of the client; and that nothing listens needs no cause.
 fn write_causes(out: &mut dyn Write, error: &Error) -> io::Result<()> {
-    if matches!(error, Error::Unreachable { .. }) {
-        return Ok(());
-    }
     let mut cause = error.source();
+    if let Error::Unreachable { .. } = error {
+        let root = std::iter::successors(cause, |cause| (**cause).source()).last();
+        let refused = root
+            .and_then(|root| root.downcast_ref::<io::Error>())
+            .is_some_and(|root| root.kind() == io::ErrorKind::ConnectionRefused);
+        cause = root.filter(|_| !refused);
+    }
     while let Some(error) = cause {
         writeln!(out, "  because: {}", sanitized(&error.to_string()))?;
         cause = error.source();

@@ -4,28 +4,59 @@ use std::io::{self, Write};
 
 use crate::pb;
 
-use super::text::{Look, Meaning, padded, sanitized};
-use super::time::rfc3339;
+use super::text::{Look, Meaning, padded, sanitized, width};
+use super::time::moment;
+
+/// Which subjects a history names in columns of their own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Subjects {
+    /// The machine.
+    pub(crate) machine: bool,
+    /// The run.
+    pub(crate) run: bool,
+}
 
 /// Writes one line an entry: when, what, from which state to which, who, why.
 pub(crate) fn write_history(
     out: &mut dyn Write,
     look: Look,
     entries: &[pb::HistoryEntry],
+    now_ms: u64,
+    subjects: Subjects,
 ) -> io::Result<()> {
-    let kinds = entries.iter().map(|entry| entry.kind.len()).max().unwrap_or(0).max("KIND".len());
-    writeln!(
-        out,
-        "{}",
-        look.paint(
-            Meaning::Strong,
-            &format!("{} {} WHAT", padded("AT", 24), padded("KIND", kinds))
-        )
-    )?;
-    for entry in entries {
-        let at = look.paint(Meaning::Dim, &padded(&rfc3339(entry.at.as_ref()), 24));
-        let kind = padded(&sanitized(&entry.kind), kinds);
-        writeln!(out, "{at} {kind} {}", what(look, entry))?;
+    let mut headers = vec!["AT"];
+    headers.extend(subjects.machine.then_some("MACHINE"));
+    headers.extend(subjects.run.then_some("RUN"));
+    headers.push("KIND");
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            let subject = |id: &str| if id.is_empty() { "-" } else { id }.to_owned();
+            let mut row = vec![moment(look, entry.at.as_ref(), now_ms)];
+            row.extend(subjects.machine.then(|| subject(&entry.machine_id)));
+            row.extend(subjects.run.then(|| subject(&entry.run_id)));
+            row.push(entry.kind.clone());
+            row.iter().map(|cell| sanitized(cell).into_owned()).collect()
+        })
+        .collect();
+    let widest = |column: usize| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
+    let widths: Vec<usize> = headers
+        .iter()
+        .enumerate()
+        .map(|(column, header)| {
+            let least = if column == 0 && !look.relative { 24 } else { width(header) };
+            widest(column).max(least)
+        })
+        .collect();
+    let heading: String =
+        headers.iter().zip(&widths).map(|(text, columns)| padded(text, *columns) + " ").collect();
+    writeln!(out, "{}", look.paint(Meaning::Strong, &format!("{heading}WHAT")))?;
+    for (row, entry) in rows.iter().zip(entries) {
+        for (column, (text, columns)) in row.iter().zip(&widths).enumerate() {
+            let meaning = if column == 0 { Meaning::Dim } else { Meaning::Plain };
+            write!(out, "{} ", look.paint(meaning, &padded(text, *columns)))?;
+        }
+        writeln!(out, "{}", what(look, entry))?;
     }
     Ok(())
 }

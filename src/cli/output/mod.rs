@@ -10,29 +10,34 @@ mod issues;
 mod plan;
 mod progress;
 mod runbox;
+mod schema;
 mod status;
 mod table;
 mod text;
 mod time;
+mod timeline;
 
-pub(crate) use author::{Drawing, schema_json, template, write_action, write_actions};
+pub(crate) use author::{Drawing, template, write_action, write_actions};
 pub(crate) use data::{DataForm, write_list, write_one};
 pub(crate) use describe::{next_for_hold, write_machine, write_plan, write_run};
 pub(crate) use error::write_error;
-pub(crate) use history::write_history;
+pub(crate) use history::{Subjects, write_history};
 pub(crate) use issues::{Issue, issues_of, write_issues};
 pub(crate) use plan::write_plans;
 pub(crate) use progress::{Progress, hold, write_hold, write_line};
 pub(crate) use runbox::{write_header, write_result};
+pub(crate) use schema::schema_json;
 pub(crate) use status::{Tally, bar_status, step_status};
 pub(crate) use table::{
     run_ms, write_import_header, write_import_row, write_machine_row, write_machines,
     write_run_row, write_runs,
 };
 pub(crate) use text::{
-    Look, Meaning, condition_name, effective_name, multiline, phase_name, run_phase_name, sanitized,
+    Look, Meaning, condition_name, effective_name, multiline, phase_name, run_phase_name,
+    sanitized, wait_reason_name,
 };
 pub(crate) use time::{elapsed_text, instant, rfc3339};
+pub(crate) use timeline::{write_simulated, write_timeline};
 
 #[cfg(test)]
 mod tests;

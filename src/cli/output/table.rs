@@ -8,7 +8,7 @@ use super::text::{
     Look, Meaning, condition_name, effective_name, padded, phase_name, run_phase_name,
     run_type_name, sanitized, wait_reason_name, width,
 };
-use super::time::{elapsed_text, instant};
+use super::time::{elapsed_text, instant, moment};
 
 /// A cell and what its colour says.
 type Cell = (String, Meaning);
@@ -256,8 +256,8 @@ pub(crate) fn run_ms(run: &pb::Run, now_ms: Option<u64>) -> Option<i64> {
     Some(instant(run.finished_at.as_ref()).or(now)? - start)
 }
 
-/// Columns of the run table with their least widths; `-o wide` adds the last two.
-const RUN_COLUMNS: [(&str, usize); 9] = [
+/// Columns of the run table with their least widths; `-o wide` adds the last three.
+const RUN_COLUMNS: [(&str, usize); 10] = [
     ("RUN_ID", 36),
     ("MACHINE", 13),
     ("TYPE", 12),
@@ -266,7 +266,8 @@ const RUN_COLUMNS: [(&str, usize); 9] = [
     ("STEPS", 5),
     ("DURATION", 8),
     ("STEP", 12),
-    ("WAITING", 0),
+    ("WAITING", 15),
+    ("CREATED", 0),
 ];
 
 /// Writes the table of runs. Runs that are still going show the time taken until `now_ms`.
@@ -278,7 +279,7 @@ pub(crate) fn write_runs(
     wide: bool,
 ) -> io::Result<()> {
     let headers = if wide { &RUN_COLUMNS[..] } else { &RUN_COLUMNS[..7] };
-    let rows: Vec<Vec<Cell>> = runs.iter().map(|run| run_row(run, now_ms, wide)).collect();
+    let rows: Vec<Vec<Cell>> = runs.iter().map(|run| run_row(look, run, now_ms, wide)).collect();
     write_columns(out, look, headers, 1, &rows)
 }
 
@@ -290,10 +291,10 @@ pub(crate) fn write_run_row(
     now_ms: u64,
     wide: bool,
 ) -> io::Result<()> {
-    write_row(out, look, &run_row(run, now_ms, wide), &RUN_COLUMNS.map(|(_, least)| least), 1)
+    write_row(out, look, &run_row(look, run, now_ms, wide), &RUN_COLUMNS.map(|(_, least)| least), 1)
 }
 
-fn run_row(run: &pb::Run, now_ms: u64, wide: bool) -> Vec<Cell> {
+fn run_row(look: Look, run: &pb::Run, now_ms: u64, wide: bool) -> Vec<Cell> {
     let (done, all) = steps_done(run);
     let duration = run_ms(run, Some(now_ms)).map_or_else(|| "-".to_owned(), elapsed_text);
     let mut row = vec![
@@ -311,7 +312,8 @@ fn run_row(run: &pb::Run, now_ms: u64, wide: bool) -> Vec<Cell> {
             .waiting
             .as_ref()
             .map_or_else(|| "-".to_owned(), |waiting| wait_reason_name(waiting.reason));
-        row.extend([cell(step), cell(&waiting)]);
+        let created = moment(look, run.created_at.as_ref(), now_ms);
+        row.extend([cell(step), cell(&waiting), cell(&created)]);
     }
     row
 }

@@ -369,7 +369,7 @@ fn history_says_who_and_why() {
     };
     crate::assert_golden!(
         "history",
-        rendered(|out| write_history(out, Look::default(), &[entry, step]))
+        rendered(|out| write_history(out, Look::default(), &[entry, step], 0, Subjects::default()))
     );
 }
 

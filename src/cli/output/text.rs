@@ -17,6 +17,8 @@ pub(crate) struct Look {
     pub(crate) ascii: bool,
     /// Columns to keep within; unbounded if absent.
     pub(crate) columns: Option<usize>,
+    /// Whether instants in tables are told as the time since, for people who look at a terminal.
+    pub(crate) relative: bool,
 }
 
 /// What a colour says.

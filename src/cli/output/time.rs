@@ -2,6 +2,8 @@
 
 use prost_types::{Duration, Timestamp};
 
+use super::text::Look;
+
 /// Milliseconds since the Unix epoch.
 pub(crate) fn instant(at: Option<&Timestamp>) -> Option<i64> {
     at.map(|at| at.seconds.saturating_mul(1000).saturating_add(i64::from(at.nanos) / 1_000_000))
@@ -13,6 +15,20 @@ pub(crate) fn rfc3339(at: Option<&Timestamp>) -> String {
         Some(Ok(at)) => format!("{at:.3}"),
         Some(Err(_)) | None => "-".to_owned(),
     }
+}
+
+/// An instant in a table: `3m ago` where people look, RFC 3339 where programs read; `-` if absent.
+pub(crate) fn moment(look: Look, at: Option<&Timestamp>, now_ms: u64) -> String {
+    let Some(ms) = instant(at).filter(|_| look.relative) else { return rfc3339(at) };
+    let ahead = ms.saturating_sub(i64::try_from(now_ms).unwrap_or(i64::MAX));
+    let seconds = ahead.unsigned_abs() / 1000;
+    let (count, unit) = match seconds {
+        0..60 => (seconds, 's'),
+        60..3600 => (seconds / 60, 'm'),
+        3600..86_400 => (seconds / 3600, 'h'),
+        _ => (seconds / 86_400, 'd'),
+    };
+    if ahead > 0 { format!("in {count}{unit}") } else { format!("{count}{unit} ago") }
 }
 
 /// A length of time as the result box shows it: `2.5s`, `1m 05s`, `2h 03m`, `3d 04h`.
@@ -83,5 +99,18 @@ mod tests {
         let at = Timestamp { seconds: 1_700_000_000, nanos: 123_000_000 };
         assert_eq!(rfc3339(Some(&at)), "2023-11-14T22:13:20.123Z");
         assert_eq!(rfc3339(None), "-");
+    }
+
+    #[test]
+    fn tables_on_terminals_tell_the_time_since() {
+        let at = Timestamp { seconds: 1_000_000, nanos: 0 };
+        let piped = Look::default();
+        let terminal = Look { relative: true, ..piped };
+        let after = |seconds: u64| moment(terminal, Some(&at), (1_000_000 + seconds) * 1000);
+        assert_eq!(moment(piped, Some(&at), 0), "1970-01-12T13:46:40.000Z");
+        assert_eq!([0, 59, 60, 3_599].map(after), ["0s ago", "59s ago", "1m ago", "59m ago"]);
+        assert_eq!([3_600, 86_399, 864_000].map(after), ["1h ago", "23h ago", "10d ago"]);
+        assert_eq!(moment(terminal, Some(&at), 999_990_000), "in 10s");
+        assert_eq!(moment(terminal, None, 0), "-");
     }
 }

@@ -4,6 +4,7 @@ mod around;
 mod bulk;
 mod server;
 mod session;
+mod simulate;
 mod watching;
 
 use std::collections::BTreeMap;

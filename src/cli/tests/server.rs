@@ -451,6 +451,14 @@ impl pb::machine_service_server::MachineService for Server {
         }))
     }
 
+    /// Tells nothing: what there is to see was listed before.
+    async fn watch_machines(
+        &self,
+        _request: Request<pb::WatchMachinesRequest>,
+    ) -> Result<Response<MachineEvents>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::pending())))
+    }
+
     async fn update_machine(
         &self,
         request: Request<pb::UpdateMachineRequest>,
@@ -532,6 +540,7 @@ impl pb::plan_service_server::PlanService for Server {
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<pb::RunEvent, Status>> + Send>>;
+type MachineEvents = Pin<Box<dyn Stream<Item = Result<pb::MachineEvent, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<pb::LogChunk, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -633,13 +642,14 @@ impl pb::run_service_server::RunService for Server {
         &self,
         request: Request<pb::ListRunsRequest>,
     ) -> Result<Response<pb::ListRunsResponse>, Status> {
-        let filter = request.into_inner().filter;
+        let pb::ListRunsRequest { filter, order_by, .. } = request.into_inner();
         let world = self.world();
         let runs = world.runs.iter().filter(|run| matches_run(&filter, run));
-        Ok(Response::new(pb::ListRunsResponse {
-            runs: runs.cloned().collect(),
-            ..Default::default()
-        }))
+        let mut runs: Vec<pb::Run> = runs.cloned().collect();
+        if order_by == "created_at desc" {
+            runs.reverse();
+        }
+        Ok(Response::new(pb::ListRunsResponse { runs, ..Default::default() }))
     }
 
     async fn cancel_run(

@@ -160,7 +160,9 @@ fn the_whole_help() {
     use clap::CommandFactory as _;
     fn collect(command: &mut clap::Command, path: &str, text: &mut String) {
         let rule = "=".repeat(path.len());
-        text.push_str(&format!("{path}\n{rule}\n{}\n\n", command.render_long_help()));
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("\nExamples:\n"), "{path} --help has no example");
+        text.push_str(&format!("{path}\n{rule}\n{help}\n\n"));
         for sub in command
             .get_subcommands_mut()
             .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")

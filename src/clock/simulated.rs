@@ -1,0 +1,134 @@
+//! Virtual time without a special runtime: a clock that moves only when nothing else can.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Clock, Sleep, Timestamp};
+
+/// A clock that stands still until [`SimulatedClock::advance`] takes it to the next instant that somebody waits for.
+///
+/// On a runtime of one thread that calls `advance` whenever it has nothing to do, a year of waiting passes in no time,
+/// and always in the same order.
+#[derive(Debug)]
+pub struct SimulatedClock {
+    start: Timestamp,
+    shared: Arc<Mutex<Waiting>>,
+}
+
+/// Who waits, by the instant and in the order in which they began to.
+#[derive(Debug, Default)]
+struct Waiting {
+    now: Duration,
+    begun: u64,
+    sleepers: BTreeMap<(Duration, u64), Option<Waker>>,
+}
+
+fn lock(shared: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SimulatedClock {
+    /// A clock that says `start` now.
+    #[must_use]
+    pub fn new(start: Timestamp) -> Self {
+        Self { start, shared: Arc::default() }
+    }
+
+    /// Goes to the next instant that somebody waits for and wakes whoever does; of several, the first to have begun.
+    /// Returns whether there was anybody.
+    pub fn advance(&self) -> bool {
+        let mut waiting = lock(&self.shared);
+        let Some(((at, _), waker)) = waiting.sleepers.pop_first() else { return false };
+        waiting.now = waiting.now.max(at);
+        drop(waiting);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Timestamp {
+        self.start.plus(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        lock(&self.shared).now
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let mut waiting = lock(&self.shared);
+        waiting.begun += 1;
+        let place = (waiting.now.saturating_add(duration), waiting.begun);
+        waiting.sleepers.insert(place, None);
+        Box::pin(Sleeper { shared: self.shared.clone(), place })
+    }
+}
+
+/// Somebody who waits. Gone from the clock once it is over, or once nobody wants to know any more.
+struct Sleeper {
+    shared: Arc<Mutex<Waiting>>,
+    place: (Duration, u64),
+}
+
+impl Future for Sleeper {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        match lock(&self.shared).sleepers.get_mut(&self.place) {
+            Some(waker) => {
+                *waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        lock(&self.shared).sleepers.remove(&self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_with_nothing_to_do_lets_time_pass_in_order() {
+        let clock = Arc::new(SimulatedClock::new(Timestamp(1_000)));
+        let idle = clock.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .on_thread_park(move || {
+                idle.advance();
+            })
+            .build()
+            .unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        runtime.block_on(async {
+            let tasks: Vec<_> = [("late", 86_400_000), ("soon", 1), ("also soon", 1)]
+                .into_iter()
+                .map(|(name, ms)| {
+                    let (clock, seen) = (clock.clone(), seen.clone());
+                    tokio::spawn(async move {
+                        clock.sleep(Duration::from_millis(ms)).await;
+                        seen.lock().unwrap().push((name, clock.now().0));
+                    })
+                })
+                .collect();
+            drop(clock.sleep(Duration::from_millis(5)));
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        let seen = seen.lock().unwrap();
+        assert_eq!(*seen, [("soon", 1_001), ("also soon", 1_001), ("late", 86_401_000)]);
+        assert!(!clock.advance(), "nobody waits any more");
+    }
+}

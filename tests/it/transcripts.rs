@@ -1,0 +1,191 @@
+//! The main sessions, typed into the real client against the real server, as transcripts.
+
+use crate::support::Server;
+use crate::terminal::{Terminal, piped, typed};
+
+macro_rules! assert_transcript {
+    ($name:expr, $value:expr) => {
+        insta::with_settings!({
+            snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"),
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, { insta::assert_snapshot!($name, $value) });
+    };
+}
+
+/// A server whose machines need the usual time, and its address.
+async fn server(script: &str) -> (Server, String) {
+    let args = ["--ephemeral", "--port", "0", "--seed", "42", "--fake-timing", "0.3"];
+    let server = Server::start(&[&args[..], &["--fake-script", script]].concat()).await;
+    let address = server.address.to_string();
+    (server, address)
+}
+
+/// The id of the newest run on a machine.
+async fn newest_run(address: &str, machine: &str) -> String {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_bmdemo-cli"))
+        .args(["runs", "--machine", machine, "-o", "name", "--server", address])
+        .output()
+        .await
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_session_on_a_terminal() {
+    let (_server, address) = server("machine=machine-1 step=repave do=slow:2s").await;
+    let mut shown = String::new();
+    for line in ["import 3", "list"] {
+        shown += &typed(&address, line).await;
+    }
+    let mut repave = Terminal::start(&address, 120, &[], "repave machine-1");
+    // The line that moves while a step is in progress.
+    repave.until_raw("s (expected 10m)").await;
+    shown += &repave.ended().await;
+    let raw = String::from_utf8_lossy(&repave.raw).into_owned();
+    assert!(raw.contains("\u{1b}[32m✓\u{1b}[0m"), "coloured");
+    for line in [
+        "list -o wide",
+        "machine describe machine-1",
+        "runs -o wide",
+        "machine history machine-1 --last 3",
+        "history --kind machine",
+        "plans",
+    ] {
+        shown += &typed(&address, line).await;
+    }
+    assert_transcript!("terminal_session", shown);
+}
+
+#[tokio::test]
+async fn a_session_on_pipes() {
+    let (_server, address) = server("").await;
+    let mut shown = String::new();
+    for line in [
+        "import 3",
+        "list",
+        "repave machine-1",
+        "rma machine-1 --reason 'fan is loud'",
+        "list",
+        "runs",
+        "machine history machine-1 --limit 3",
+        "history --kind run --actor ops -o wide",
+        "history --last 1 -o json",
+        "wait machine-1 machine-2 --for run=done",
+        "wait machine-9 --for run=done",
+    ] {
+        shown += &piped(&address, line).await;
+    }
+    assert_transcript!("piped_session", shown);
+}
+
+#[tokio::test]
+async fn a_failed_run_says_why_and_what_to_do() {
+    let script = "machine=machine-2 step=repave do=fail-permanent times=1; \
+                  machine=machine-3 step=set-netboot do=fail times=1; \
+                  machine=machine-3 step=repave do=slow:1h";
+    let (_server, address) = server(script).await;
+    let mut shown = String::new();
+    piped(&address, "import 3").await;
+    shown += &typed(&address, "repave machine-2").await;
+    let run = newest_run(&address, "machine-2").await;
+    for line in ["machine describe machine-2", "issues", &format!("run describe {run}")] {
+        shown += &typed(&address, line).await;
+    }
+    shown += &piped(&address, &format!("run wait {run}")).await;
+    shown += &piped(&address, &format!("run history {run}")).await;
+    shown += &typed(&address, &format!("retry {run}")).await;
+    shown += &typed(&address, "issues").await;
+    let mut again = Terminal::start(&address, 120, &[], "repave machine-3");
+    again.until("→ repave...").await;
+    again.press("\u{3}").await;
+    shown += &again.ended().await;
+    assert_transcript!("terminal_failure", shown);
+}
+
+#[tokio::test]
+async fn ctrl_c_detaches_and_a_cancel_ends_the_run() {
+    let (_server, address) = server("machine=machine-1 step=join do=slow:1h").await;
+    let mut shown = String::new();
+    piped(&address, "import 2").await;
+    let mut first = Terminal::start(&address, 120, &[], "repave machine-1");
+    first.until("→ join...").await;
+    first.press("\u{3}").await;
+    shown += &first.ended().await;
+    let run = newest_run(&address, "machine-1").await;
+    let mut second = Terminal::start(&address, 120, &[], &format!("watch {run}"));
+    let mut wait = Terminal::start(&address, 120, &[], &format!("run wait {run}"));
+    let mut free = Terminal::start(&address, 120, &[], "wait machine-1 --for run=done");
+    second.until("→ join...").await;
+    shown += &piped(&address, "repave machine-1").await;
+    shown += &piped(&address, &format!("cancel {run} --reason 'wrong machine'")).await;
+    for terminal in [&mut second, &mut wait, &mut free] {
+        shown += &terminal.ended().await;
+    }
+    shown += &piped(&address, &format!("cancel {run}")).await;
+    let mut waits =
+        Terminal::start(&address, 120, &[], "wait machine-1 --for effective=IN_SERVICE");
+    // Nothing is to be seen of a client that waits: Ctrl-C ends it at whichever moment it comes.
+    waits.press("\u{3}").await;
+    assert!(waits.ended().await.ends_with("--- exit 130\n\n"));
+    shown += &piped(&address, "wait machine-1 --for effective=IN_SERVICE --timeout 1ms").await;
+    assert_transcript!("terminal_cancel", shown);
+}
+
+#[tokio::test]
+async fn many_machines_are_asked_about_once() {
+    let script = "machine=machine-2 do=fail-permanent; machine=machine-3 do=slow:2s";
+    let (_server, address) = server(script).await;
+    let mut shown = String::new();
+    piped(&address, "import 4").await;
+    shown += &piped(&address, "reboot -l role=worker --max-parallel 1").await;
+    shown += &piped(&address, "repave -l role=worker --dry-run").await;
+    let mut no = Terminal::start(&address, 120, &[], "reboot machine-1 machine-2");
+    no.until("Go ahead? [y/N]").await;
+    no.press("n\n").await;
+    shown += &no.ended().await;
+    let line = "reboot -l role=worker --max-parallel 1 --max-failures 2";
+    let mut yes = Terminal::start(&address, 120, &[], line);
+    yes.until("Go ahead? [y/N]").await;
+    yes.press("y\n").await;
+    shown += &yes.ended().await;
+    let raw = String::from_utf8_lossy(&yes.raw).into_owned();
+    assert!(raw.contains("2/4"), "a bar moved on");
+    shown += &piped(&address, "reboot -l role=worker --max-parallel 1 --yes").await;
+    let etag = "repave machine-1 --dry-run --if-etag";
+    shown += &piped(&address, &format!("{etag} '\"1\"'")).await;
+    shown +=
+        &piped(&address, &format!("repave machine-1 machine-2 --dry-run --if-etag '\"1\"'")).await;
+    assert_transcript!("terminal_bulk", shown);
+}
+
+#[tokio::test]
+async fn terminals_of_every_kind() {
+    let (_server, address) = server("").await;
+    piped(&address, "import 2").await;
+    piped(&address, "repave machine-1").await;
+    let mut shown = String::new();
+    let mut raw = Vec::new();
+    for (columns, env, line) in [
+        (40, &[][..], "list"),
+        (40, &[], "reboot machine-2"),
+        (40, &[], "machine describe machine-2"),
+        (120, &[("NO_COLOR", "1")], "list"),
+        (120, &[("LANG", "C")], "list"),
+        (120, &[("TERM", "dumb")], "reboot machine-2"),
+        (120, &[], "list --color never --ascii"),
+    ] {
+        let mut terminal = Terminal::start(&address, columns, env, line);
+        let ended = terminal.ended().await;
+        let set: String = env.iter().map(|(key, value)| format!("{key}={value} ")).collect();
+        shown += &format!("({columns} columns) {set}{ended}");
+        raw.push(String::from_utf8_lossy(&terminal.raw).into_owned());
+    }
+    assert!(raw[0].contains("\u{1b}[32m"), "coloured: {}", raw[0]);
+    for place in [3, 5, 6] {
+        assert!(!raw[place].contains("\u{1b}[3"), "no colour: {}", raw[place]);
+    }
+    assert!(!raw[5].contains('\u{1b}'), "a dumb terminal gets no escape sequence: {}", raw[5]);
+    assert!(raw[4].is_ascii() && raw[6].is_ascii(), "{} {}", raw[4], raw[6]);
+    assert_transcript!("terminal_kinds", shown);
+}
