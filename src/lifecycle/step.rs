@@ -76,6 +76,8 @@ pub enum Basis {
     Unknown {
         /// Looks that failed so far.
         checks: u32,
+        /// The end of the server cut the attempt off; nothing that is known of it speaks against the operation.
+        cut_off: bool,
     },
 }
 
@@ -310,6 +312,8 @@ pub enum Effect {
     Extend,
     /// The outcome of the open attempt has become unknown; it goes on by the declared rule under a new deadline.
     Unknown,
+    /// The attempt was cut off by the end of the server and did nothing: it does not count towards the most attempts.
+    Forgive,
     /// Ask the machine whether it is so.
     Observe,
     /// Send the action.
@@ -346,6 +350,10 @@ pub struct Rules {
 /// Most times an unknown outcome is looked at, or acted upon again, before the run is held.
 pub const UNKNOWN_CHECKS_MAX: u32 = 5;
 
+/// Most attempts of a step that are forgiven because the end of the server cut them off. Bounded, since it may be the
+/// step itself that ends the server.
+pub const FORGIVEN_MAX: u32 = 5;
+
 /// Facts that come in with an event.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
@@ -357,6 +365,8 @@ pub struct Facts {
     pub stopping: bool,
     /// Times this attempt's outcome has been unknown before.
     pub unknowns: u32,
+    /// Attempts of this step that were forgiven.
+    pub forgiven: u32,
 }
 
 /// Facts in, effects and refusals out.
@@ -446,11 +456,13 @@ impl StepMachine {
             (Event::Observed(Seen::NotDone), Basis::Poll) => {
                 context.failed(rules, *attempt, ErrorClass::Transient)
             }
-            (Event::Observed(Seen::NotDone), Basis::Unknown { .. }) => {
-                context.not_done(rules, *attempt)
+            (Event::Observed(Seen::NotDone), Basis::Unknown { cut_off, .. }) => {
+                context.not_done(rules, *attempt, cut_off)
             }
             (Event::Observed(Seen::InProgress { until }), _) => context.poll(*attempt, *until),
-            (Event::Observed(Seen::Unknowable), Basis::Poll) => context.unknown(rules, *attempt),
+            (Event::Observed(Seen::Unknowable), Basis::Poll) => {
+                context.unknown(rules, *attempt, *event)
+            }
             (Event::Observed(Seen::Unknowable), Basis::Unknown { .. }) => context.hold(*attempt),
             (Event::CallFailed(class), Basis::Fresh) => {
                 // An observation changes nothing, so even a lost answer is a plain failure.
@@ -471,18 +483,18 @@ impl StepMachine {
                 let until = context.later(rules, 1);
                 context.poll(*attempt, until)
             }
-            (Event::CallFailed(_), Basis::Unknown { checks }) => {
-                context.look_again(rules, *attempt, checks)
+            (Event::CallFailed(_), Basis::Unknown { checks, cut_off }) => {
+                context.look_again(rules, *attempt, checks, cut_off)
             }
             (Event::TimedOut, Basis::Fresh) => {
                 context.failed(rules, *attempt, ErrorClass::Transient)
             }
-            (Event::TimedOut, Basis::Poll) => context.unknown(rules, *attempt),
+            (Event::TimedOut, Basis::Poll) => context.unknown(rules, *attempt, *event),
             (Event::TimedOut, Basis::Unknown { .. }) => context.hold(*attempt),
             // Nothing has been sent, destructive or not, and after a cancel nothing is.
             (Event::Cancel, Basis::Fresh) => Transition(State::Canceled),
             // The stored stage may lag behind: the action may have been sent.
-            (Event::Recovered, Basis::Fresh) => context.unknown(rules, *attempt),
+            (Event::Recovered, Basis::Fresh) => context.unknown(rules, *attempt, *event),
             (Event::Recovered, Basis::Poll | Basis::Unknown { .. }) => {
                 context.effects.push(Effect::Extend);
                 context.observe(*attempt, *basis, false)
@@ -497,7 +509,7 @@ impl StepMachine {
             Event::Acted => context.verify(*attempt, 0),
             Event::Accepted { until } => context.poll(*attempt, *until),
             Event::CallFailed(ErrorClass::OutcomeUnknown) | Event::TimedOut | Event::Recovered => {
-                context.unknown(self.0, *attempt)
+                context.unknown(self.0, *attempt, *event)
             }
             Event::CallFailed(class) => context.failed(self.0, *attempt, *class),
             _ => Super,
@@ -514,7 +526,7 @@ impl StepMachine {
     ) -> Outcome<State> {
         match event {
             Event::Woken => context.observe(*attempt, Basis::Poll, false),
-            Event::TimedOut => context.unknown(self.0, *attempt),
+            Event::TimedOut => context.unknown(self.0, *attempt, *event),
             // The provider is known to have the operation: asking repeats nothing.
             Event::Recovered => {
                 context.effects.push(Effect::WakeAt(*until));
@@ -540,7 +552,7 @@ impl StepMachine {
                 context.verify(*attempt, *checks + 1)
             }
             Event::CallFailed(_) | Event::TimedOut | Event::Recovered => {
-                context.unknown(self.0, *attempt)
+                context.unknown(self.0, *attempt, *event)
             }
             _ => Super,
         }
@@ -705,21 +717,25 @@ impl Context {
         if self.facts.stopping {
             return Transition(State::Canceled);
         }
-        if !retried || attempt >= rules.attempts_max {
+        if !retried || attempt >= rules.attempts_max.saturating_add(self.facts.forgiven) {
             return Transition(State::Failed);
         }
-        let until = self.later(rules, attempt);
+        let failures = attempt.saturating_sub(self.facts.forgiven).max(1);
+        let until = self.later(rules, failures);
         self.effects.push(Effect::WakeAt(until));
         Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
     }
 
     /// A look after an unknown outcome says that it did not happen: a new attempt without delay, or the end. The
-    /// attempt is opened like any other, when the run may open one.
-    fn not_done(&mut self, rules: Rules, attempt: u32) -> Outcome<State> {
+    /// attempt is opened like any other, when the run may open one. That the server ended says nothing about the
+    /// operation: an attempt that was cut off like that is not counted, as long as it does not go on for ever.
+    fn not_done(&mut self, rules: Rules, attempt: u32, cut_off: bool) -> Outcome<State> {
         if self.facts.stopping {
             return Transition(State::Canceled);
         }
-        if attempt >= rules.attempts_max {
+        if cut_off && self.facts.forgiven < FORGIVEN_MAX {
+            self.effects.push(Effect::Forgive);
+        } else if attempt >= rules.attempts_max.saturating_add(self.facts.forgiven) {
             return Transition(State::Failed);
         }
         let until = self.facts.now;
@@ -728,7 +744,7 @@ impl Context {
     }
 
     /// The action may or may not have happened: the declared rule decides, never luck.
-    fn unknown(&mut self, rules: Rules, attempt: u32) -> Outcome<State> {
+    fn unknown(&mut self, rules: Rules, attempt: u32, cause: Event) -> Outcome<State> {
         if self.facts.unknowns >= UNKNOWN_CHECKS_MAX {
             return self.hold(attempt);
         }
@@ -741,19 +757,26 @@ impl Context {
             }
             OnUnknown::Verify => {
                 self.effects.push(Effect::Unknown);
-                self.observe(attempt, Basis::Unknown { checks: 0 }, false)
+                let cut_off = cause == Event::Recovered;
+                self.observe(attempt, Basis::Unknown { checks: 0, cut_off }, false)
             }
             OnUnknown::Hold => self.hold(attempt),
         }
     }
 
-    fn look_again(&mut self, rules: Rules, attempt: u32, checks: u32) -> Outcome<State> {
+    fn look_again(
+        &mut self,
+        rules: Rules,
+        attempt: u32,
+        checks: u32,
+        cut_off: bool,
+    ) -> Outcome<State> {
         if checks + 1 >= UNKNOWN_CHECKS_MAX {
             return self.hold(attempt);
         }
         let until = self.later(rules, checks + 1);
         self.effects.push(Effect::WakeAt(until));
-        let basis = Basis::Unknown { checks: checks + 1 };
+        let basis = Basis::Unknown { checks: checks + 1, cut_off };
         Transition(State::BackingOff { attempt, until, basis })
     }
 }

@@ -166,6 +166,8 @@ pub struct StepRecord {
     pub attempt: u32,
     /// Times that the outcome of the present attempt has been unknown.
     pub unknowns: u32,
+    /// Attempts that do not count: the end of the server cut them off, and they did nothing.
+    pub forgiven: u32,
     /// Name of the present attempt towards the provider.
     pub operation: Option<OperationId>,
     /// Name that the provider gave to the operation, if it did.
@@ -201,6 +203,7 @@ impl StepRecord {
             state: step::State::Waiting,
             attempt: 0,
             unknowns: 0,
+            forgiven: 0,
             operation: None,
             handle: None,
             started_at: None,

@@ -99,8 +99,9 @@ impl Sampler {
     }
 
     fn basis(&mut self) -> step::Basis {
-        let checks = self.small();
-        self.pick(&[step::Basis::Fresh, step::Basis::Poll, step::Basis::Unknown { checks }])
+        let (checks, cut_off) = (self.small(), self.0.chance(1, 2));
+        let unknown = step::Basis::Unknown { checks, cut_off };
+        self.pick(&[step::Basis::Fresh, step::Basis::Poll, unknown])
     }
 
     fn step_state(&mut self) -> step::State {
@@ -127,6 +128,7 @@ impl Sampler {
             state: self.step_state(),
             attempt: self.small(),
             unknowns: self.small(),
+            forgiven: self.small(),
             operation: self.maybe(|sampler| OperationId::from_stored(&sampler.text())),
             handle: self.maybe(Self::text),
             started_at: self.maybe(Self::time),

@@ -239,7 +239,7 @@ impl Oracle {
             judged!(promise_04_succeeded_is_never_executed_again(book, &operation)),
             judged!(promise_06_no_second_effect_without_evidence(book, entry, ledger)),
             judged!(promise_10_no_effect_behind_a_newer_reader(book, entry)),
-            judged!(promise_11_no_new_step_after_a_cancel(book, &operation)),
+            judged!(promise_11_no_new_step_after_a_cancel(book, entry)),
         ];
         for (invariant, verdict) in verdicts {
             self.judge(invariant, verdict);

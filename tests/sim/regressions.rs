@@ -20,6 +20,21 @@ const SEEDS: &[(u64, &str)] = &[
         "a destructive action was sent after a cancel had been acknowledged: the step was still looking",
     ),
     (15, "the same"),
+    (
+        7806,
+        "no bug, an invariant that asked for too much: what a former owner sent before the fence of its successor was \
+         up was taken for a step begun after a cancel. Found beside it: a run that ended before that fence left it down",
+    ),
+    (7988, "the same, with a step that is undone"),
+    (8648, "the same as 7806"),
+    (10944, "the same"),
+    (11620, "the same"),
+    (13140, "the same"),
+    (13396, "the same as 7988"),
+    (
+        18345,
+        "a former owner answered a request that changed nothing with a machine as it had been, and again with another",
+    ),
 ];
 
 #[test]

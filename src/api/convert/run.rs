@@ -56,7 +56,8 @@ fn waits_for(run: &Run, plan: Option<&Plan>, capacity: Option<&str>) -> Option<p
     let waiting = waiting(run, capacity)?;
     let step = waiting.step.and_then(|place| Some((place, run.steps.get(place)?)));
     let attempt = step.map_or(0, |(_, step)| step.attempt);
-    let attempts_max = step.map_or(0, |(place, _)| declared(run, place, plan).attempts_max());
+    let attempts_max =
+        step.map_or(0, |(place, step)| declared(run, place, plan).attempts_max(step));
     Some(pb::Waiting {
         reason: wait_reason(waiting.reason).into(),
         message: waiting.message,
@@ -88,8 +89,9 @@ fn declared<'a>(run: &'a Run, place: usize, plan: Option<&'a Plan>) -> Declared<
 }
 
 impl Declared<'_> {
-    fn attempts_max(&self) -> u32 {
-        self.step.map_or(0, |step| step.retry.max_attempts)
+    /// Most attempts: those of the plan, and one more for each that was forgiven.
+    fn attempts_max(&self, record: &StepRecord) -> u32 {
+        self.step.map_or(0, |step| step.retry.max_attempts.saturating_add(record.forgiven))
     }
 
     fn expected_ms(&self) -> Option<u64> {
@@ -113,7 +115,7 @@ fn step(run: &Run, place: usize, plan: Option<&Plan>, now: Timestamp) -> pb::Ste
         started_at: record.started_at.map(timestamp),
         finished_at: record.finished_at.map(timestamp),
         message: record.message.clone(),
-        max_attempts: number(declared.attempts_max()),
+        max_attempts: number(declared.attempts_max(record)),
         activity: activity(record.state).into(),
         deadline_at: record.deadline_at.filter(|_| running).map(timestamp),
         next_wake_at: wakes_at(record.state).map(timestamp),

@@ -15,7 +15,7 @@ use crate::executor::decide::{Answer, StepInput};
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::{ErrorClass, Event, Seen};
-use crate::model::Steps;
+use crate::model::{RunErrorCode, Steps};
 use crate::plan::Value;
 use crate::provider::{
     Acted, Call, Logs, Observation, Provider, ProviderError, ProviderErrorKind, Target,
@@ -190,6 +190,18 @@ impl Actor {
                 tracing::warn!(machine = %target.machine_id, %error, "an operation could not be stopped");
             }
         });
+    }
+
+    /// Raises the fence if a run ends before this claim's fence was confirmed: a former owner of the machine may still
+    /// be about to act for it.
+    pub(super) fn fence_former_owner(&mut self) {
+        let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
+        let begun = active.run.steps.iter().any(|step| step.attempt > 0);
+        // An abort raises the fence by itself.
+        let aborted = active.run.error.as_ref().is_some_and(|e| e.code == RunErrorCode::Aborted);
+        if begun && !active.fenced && !aborted {
+            self.raise_fence(machine.epoch);
+        }
     }
 
     /// Raises the fence without acting: late calls of an aborted run must not come through.

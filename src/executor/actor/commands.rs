@@ -192,7 +192,7 @@ impl Actor {
         }
         for _ in 0..CONFLICTS_MAX {
             if self.active.as_ref().is_none_or(|active| active.run.id != run_id) {
-                return self.operate_on_ended(run_id, verb).await;
+                return self.operate_on_ended(origin, run_id, verb).await;
             }
             match self.try_operate(origin, run_id, verb, &scope).await {
                 Err(EngineError::Store(StoreError::Conflict { .. })) => {
@@ -239,11 +239,17 @@ impl Actor {
     }
 
     /// A verb on a run that this actor does not drive: it has ended, or somebody else drives it.
-    async fn operate_on_ended(&self, run_id: RunId, verb: &Verb) -> Result<Arc<Run>, EngineError> {
+    async fn operate_on_ended(
+        &self,
+        origin: &Origin,
+        run_id: RunId,
+        verb: &Verb,
+    ) -> Result<Arc<Run>, EngineError> {
         let run = self.core.run(run_id).await?;
         if run.state.is_active() {
             return Err(EngineError::ShuttingDown);
         }
+        check_etag("run", &run_id.to_string(), origin, run.revision)?;
         let event = match verb {
             Verb::Cancel => run::Event::Cancel,
             Verb::Abort => run::Event::Abort,
@@ -376,6 +382,20 @@ impl Actor {
         }
     }
 
+    /// Whether a record of the machine is the one that is stored.
+    async fn is_current(&self, machine: &Machine) -> Result<bool, EngineError> {
+        let stored = self.core.store.machine(&self.id).await?;
+        Ok(stored.is_some_and(|stored| stored.revision == machine.revision))
+    }
+
+    /// Somebody else wrote first: what is in the cache is not so any more.
+    async fn read_again(&mut self) {
+        self.machine = None;
+        if self.active.is_some() {
+            self.reload().await;
+        }
+    }
+
     /// Changes the machine's record by itself, again if somebody else wrote first.
     async fn write_machine(
         &mut self,
@@ -393,10 +413,15 @@ impl Actor {
             let mut entries = Vec::new();
             change(&mut after, &mut entries)?;
             let request = request(origin, scope, self.id.as_str(), self.now());
-            if after == *machine && request.is_none() {
+            let changed = after != *machine;
+            // What changes nothing is conditional on no revision: whoever says so has to look that it is still so.
+            if !changed && !self.is_current(&machine).await? {
+                self.read_again().await;
+                continue;
+            }
+            if !changed && request.is_none() {
                 return Ok(machine);
             }
-            let changed = after != *machine;
             after.updated_at = self.now();
             let batch = Batch {
                 at: self.now(),
@@ -411,16 +436,18 @@ impl Actor {
             };
             match self.core.commit(batch).await {
                 Ok(committed) => {
-                    let machine = committed.machines.into_iter().next().unwrap_or(machine);
+                    let machine = match committed.machines.into_iter().next() {
+                        Some(machine) => machine,
+                        // As a repetition of the request is going to be answered.
+                        None => {
+                            let then = self.core.store.machine_at(&self.id, committed.revision);
+                            then.await?.unwrap_or(machine)
+                        }
+                    };
                     self.machine = Some(machine.clone());
                     return Ok(machine);
                 }
-                Err(StoreError::Conflict { .. }) => {
-                    self.machine = None;
-                    if self.active.is_some() {
-                        self.reload().await;
-                    }
-                }
+                Err(StoreError::Conflict { .. }) => self.read_again().await,
                 Err(StoreError::RequestUsed(record)) => {
                     return self.core.machine_of_request(origin, &record).await;
                 }

@@ -183,6 +183,7 @@ impl Actor {
     pub(super) fn finish_if_ended(&mut self) {
         let ended = self.active.as_ref().is_some_and(|active| !active.run.state.is_active());
         if ended {
+            self.fence_former_owner();
             self.forget_call();
             self.active = None;
         }

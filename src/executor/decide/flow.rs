@@ -467,6 +467,7 @@ impl Draft {
             random: facts.random,
             stopping: true,
             unknowns: record.unknowns,
+            forgiven: record.forgiven,
         };
         let before = record.state;
         let Ok((after, _)) = step::apply(rules, before, event, step_facts) else { return };

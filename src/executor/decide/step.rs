@@ -113,6 +113,7 @@ impl Draft {
             random: facts.random,
             stopping,
             unknowns: self.run.steps[place].unknowns,
+            forgiven: self.run.steps[place].forgiven,
         };
         let Ok((after, effects)) = step::apply(rules, before, input.event, step_facts) else {
             return;
@@ -177,6 +178,11 @@ impl Draft {
                         .reason("OUTCOME_UNKNOWN");
                     let message = format!("outcome of {} is unknown", self.run.steps[place].name);
                     self.note(entry.message(message));
+                }
+                step::Effect::Forgive => {
+                    let record = &mut self.run.steps[place];
+                    record.forgiven += 1;
+                    CUT_OFF.clone_into(&mut record.message);
                 }
                 step::Effect::Observe => self.effects.push(Effect::Observe { step: place }),
                 step::Effect::Act => self.effects.push(Effect::Act { step: place }),
@@ -366,6 +372,9 @@ impl Draft {
         }
     }
 }
+
+/// What is said of an attempt that does not count.
+const CUT_OFF: &str = "cut off by the end of the server and not done; it does not count";
 
 fn class_name(event: Event) -> &'static str {
     match event {

@@ -189,6 +189,7 @@ impl Draft {
             random: facts.random,
             stopping: false,
             unknowns: 0,
+            forgiven: 0,
         };
         // A dry application first: the refusal must name why, and change nothing.
         if let Err(rejected) = crate::lifecycle::step::apply(rules, before, Event::Skip, step_facts)

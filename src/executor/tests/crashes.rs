@@ -7,7 +7,7 @@ use crate::executor::request::Verb;
 use crate::executor::{EngineError, Refusal};
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Resolution, State};
-use crate::model::{EntryKind, HoldReason};
+use crate::model::{EntryKind, HoldReason, Run};
 use crate::plan::{Plan, Registry};
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +44,7 @@ async fn crash_after_crash_is_got_over() {
 async fn a_crash_between_attempts_keeps_the_next_one_waiting() {
     let (mut harness, id) =
         Harness::running("step=repave do=fail times=1", "plan/repave-join").await;
-    let waiting = |run: &crate::model::Run| matches!(run.steps[1].state, State::BackingOff { .. });
+    let waiting = |run: &Run| matches!(run.steps[1].state, State::BackingOff { .. });
     let before = harness.until(id, waiting).await;
     harness.crash().await;
     let after = harness.engine.run(id).await.unwrap();
@@ -165,6 +165,20 @@ async fn a_restart_without_the_provider_holds_what_was_sent() {
         assert_eq!(harness.finished(id).await.phase(), run::Phase::Succeeded);
         harness.nothing_was_repeated();
     }
+}
+
+/// A run that ends before the fence of its new owner is up leaves no door open for the former one.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_early_still_shuts_its_former_owner_out() {
+    let (mut harness, id) = Harness::at_step("", "plan/upgrade", 0).await;
+    // Polling: the new owner has had nothing to ask yet.
+    harness.crash().await;
+    harness.operate(id, Verb::Cancel).await.unwrap();
+    let run = harness.finished(id).await;
+    assert_eq!((run.phase(), run.steps[0].state), (run::Phase::Canceled, State::Canceled));
+    harness.pass(60_000).await;
+    let epoch = harness.machine(1).await.epoch;
+    assert_eq!(harness.world.machine(&run.machine_id).unwrap().fence, epoch);
 }
 
 #[tokio::test(start_paused = true)]

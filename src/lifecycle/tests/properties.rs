@@ -6,8 +6,8 @@ use super::samples::*;
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::{
-    self, Basis, Effect, ErrorClass, Event, Facts, OnUnknown, Resolution, Rules, Seen, State,
-    UNKNOWN_CHECKS_MAX,
+    self, Basis, Effect, ErrorClass, Event, FORGIVEN_MAX, Facts, OnUnknown, Resolution, Rules,
+    Seen, State, UNKNOWN_CHECKS_MAX,
 };
 
 #[test]
@@ -122,6 +122,10 @@ struct Watcher {
     /// The machine was looked at since the last action.
     looked: bool,
     unknowns: u32,
+    /// Attempts that were forgiven.
+    forgiven: u32,
+    /// The present attempt was cut off by the end of the server.
+    cut_off: bool,
 }
 
 impl Watcher {
@@ -132,18 +136,22 @@ impl Watcher {
         if matches!((before, event), (State::Observing { .. }, Event::Observed(_))) {
             self.looked = true;
         }
+        if event == Event::Recovered && before.is_open() {
+            self.cut_off = true;
+        }
         for effect in effects {
             match *effect {
                 Effect::Open { attempt } => {
                     assert_eq!(attempt, self.opened + 1, "attempts are numbered densely");
                     self.opened = attempt;
                     assert!(
-                        attempt <= rules.attempts_max + self.granted,
-                        "attempt {attempt} of {} ({} granted)",
+                        attempt <= rules.attempts_max + self.granted + self.forgiven,
+                        "attempt {attempt} of {} ({} granted, {} forgiven)",
                         rules.attempts_max,
-                        self.granted
+                        self.granted,
+                        self.forgiven
                     );
-                    (self.acts, self.unknowns) = (0, 0);
+                    (self.acts, self.unknowns, self.cut_off) = (0, 0, false);
                 }
                 Effect::Act => {
                     self.acts += 1;
@@ -156,6 +164,11 @@ impl Watcher {
                     self.looked = false;
                 }
                 Effect::Unknown => self.unknowns += 1,
+                Effect::Forgive => {
+                    assert!(self.cut_off && self.looked, "forgiven, and it was not cut off");
+                    self.forgiven += 1;
+                    assert!(self.forgiven <= FORGIVEN_MAX, "forgiven without bound");
+                }
                 Effect::Extend
                 | Effect::Observe
                 | Effect::Verify
@@ -186,7 +199,8 @@ proptest! {
         for (noise, stopping, dice) in events {
             // Mostly what the state is waiting for, so that walks get somewhere.
             let event = if dice == 0 { benign(state) } else { noise };
-            let facts = Facts { stopping, unknowns: watcher.unknowns, ..BASE.facts };
+            let (unknowns, forgiven) = (watcher.unknowns, watcher.forgiven);
+            let facts = Facts { stopping, unknowns, forgiven, ..BASE.facts };
             let Ok((next, effects)) = step::apply(rules, state, event, facts) else { continue };
             watcher.see(rules, state, event, &effects);
             if !state.is_settled() && stopping {

@@ -5,8 +5,8 @@ use crate::lifecycle::backoff::Backoff;
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::{
-    Basis, Effect, ErrorClass, Event, Facts, OnUnknown, Resolution, Rules, Seen, State,
-    UNKNOWN_CHECKS_MAX,
+    Basis, Effect, ErrorClass, Event, FORGIVEN_MAX, Facts, OnUnknown, Resolution, Rules, Seen,
+    State, UNKNOWN_CHECKS_MAX,
 };
 
 /// Time of every event.
@@ -72,8 +72,9 @@ samples!(run_events, run_event_name: run::Event {
 });
 
 /// The last look that is made at an unknown outcome.
-const LAST_LOOK: Basis = Basis::Unknown { checks: UNKNOWN_CHECKS_MAX - 1 };
-const FIRST_LOOK: Basis = Basis::Unknown { checks: 0 };
+const LAST_LOOK: Basis = Basis::Unknown { checks: UNKNOWN_CHECKS_MAX - 1, cut_off: false };
+const FIRST_LOOK: Basis = Basis::Unknown { checks: 0, cut_off: false };
+const CUT_OFF: Basis = Basis::Unknown { checks: 0, cut_off: true };
 
 samples!(step_states, step_state_name: State {
     State::Waiting => "waiting" [State::Waiting],
@@ -82,6 +83,7 @@ samples!(step_states, step_state_name: State {
         State::Observing { attempt: 1, basis: Basis::Poll },
         State::Observing { attempt: 1, basis: FIRST_LOOK },
         State::Observing { attempt: 1, basis: LAST_LOOK },
+        State::Observing { attempt: 1, basis: CUT_OFF },
     ],
     State::Acting { .. } => "acting" [State::Acting { attempt: 1 }],
     State::Polling { .. } => "polling" [State::Polling { attempt: 1, until: LATER }],
@@ -181,7 +183,8 @@ fn basis_text(basis: Basis) -> String {
     match basis {
         Basis::Fresh => "fresh".to_owned(),
         Basis::Poll => "poll".to_owned(),
-        Basis::Unknown { checks } => format!("unknown({checks})"),
+        Basis::Unknown { checks, cut_off: false } => format!("unknown({checks})"),
+        Basis::Unknown { checks, cut_off: true } => format!("cut off({checks})"),
     }
 }
 
@@ -195,6 +198,7 @@ pub(super) fn step_effect(effect: Effect) -> String {
         Effect::WakeAt(at) => format!("wake {}", ms(at)),
         Effect::Extend => "extend".to_owned(),
         Effect::Unknown => "note unknown".to_owned(),
+        Effect::Forgive => "forgive".to_owned(),
         Effect::Observe => "observe".to_owned(),
         Effect::Act => "act".to_owned(),
         Effect::Verify => "verify".to_owned(),
@@ -223,7 +227,7 @@ pub(super) const BASE: Setting = Setting {
         on_unknown: OnUnknown::Verify,
         destructive: false,
     },
-    facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0 },
+    facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0, forgiven: 0 },
 };
 
 /// Settings that differ from [`BASE`] in one or two things.
@@ -240,6 +244,7 @@ pub(super) fn settings() -> Vec<Setting> {
         rules("on_unknown=retry", retry),
         rules("on_unknown=hold", Rules { on_unknown: OnUnknown::Hold, ..base }),
         Setting { label: "on_unknown=retry, stopping", rules: retry, facts: stopping },
+        facts("forgiven too often", Facts { forgiven: FORGIVEN_MAX, ..BASE.facts }),
         facts("unknown too often", Facts { unknowns: UNKNOWN_CHECKS_MAX, ..BASE.facts }),
         rules(
             "retries every class",

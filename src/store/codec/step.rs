@@ -19,6 +19,8 @@ pub(super) struct StepBody<'a> {
     attempt: u32,
     #[serde(default, rename = "unk", skip_serializing_if = "is_default")]
     unknowns: u32,
+    #[serde(default, rename = "fg", skip_serializing_if = "is_default")]
+    forgiven: u32,
     #[serde(default, rename = "op", skip_serializing_if = "is_default")]
     operation: Option<Text<'a>>,
     #[serde(default, rename = "h", skip_serializing_if = "is_default")]
@@ -58,6 +60,8 @@ struct StateBody<'a> {
     basis: Option<&'a str>,
     #[serde(default, rename = "c", skip_serializing_if = "is_default")]
     checks: Option<u32>,
+    #[serde(default, rename = "co", skip_serializing_if = "is_default")]
+    cut_off: bool,
 }
 
 impl From<State> for StateBody<'static> {
@@ -76,7 +80,8 @@ impl From<State> for StateBody<'static> {
             State::Canceled => "canceled",
         };
         let attempt = state.attempt();
-        let mut body = Self { name, attempt, until: None, basis: None, checks: None };
+        let mut body =
+            Self { name, attempt, until: None, basis: None, checks: None, cut_off: false };
         match state {
             State::Observing { basis, .. } => body.set_basis(basis),
             State::Polling { until, .. } => body.until = Some(until.0),
@@ -99,13 +104,14 @@ impl From<State> for StateBody<'static> {
 
 impl StateBody<'_> {
     fn set_basis(&mut self, basis: Basis) {
-        let (name, checks) = match basis {
-            Basis::Fresh => ("fresh", None),
-            Basis::Poll => ("poll", None),
-            Basis::Unknown { checks } => ("unknown", Some(checks)),
+        let (name, checks, cut_off) = match basis {
+            Basis::Fresh => ("fresh", None, false),
+            Basis::Poll => ("poll", None, false),
+            Basis::Unknown { checks, cut_off } => ("unknown", Some(checks), cut_off),
         };
         self.basis = Some(name);
         self.checks = checks;
+        self.cut_off = cut_off;
     }
 
     fn decode(&self) -> Result<State, DecodeError> {
@@ -145,7 +151,7 @@ impl StateBody<'_> {
         match self.basis {
             Some("fresh") => Ok(Basis::Fresh),
             Some("poll") => Ok(Basis::Poll),
-            Some("unknown") => Ok(Basis::Unknown { checks: self.checks()? }),
+            Some("unknown") => Ok(Basis::Unknown { checks: self.checks()?, cut_off: self.cut_off }),
             Some(other) => Err(unknown("basis of a step's state", other)),
             None => Err(DecodeError::Missing("basis of a step's state")),
         }
@@ -163,6 +169,7 @@ impl<'a> From<&'a StepRecord> for StepBody<'a> {
             state: step.state.into(),
             attempt: step.attempt,
             unknowns: step.unknowns,
+            forgiven: step.forgiven,
             operation: step.operation.as_ref().map(|id| Cow::Borrowed(id.as_str())),
             handle: step.handle.as_deref().map(Cow::Borrowed),
             started_at: ms(step.started_at),
@@ -186,6 +193,7 @@ impl StepBody<'_> {
             name: self.name.into_owned(),
             attempt: self.attempt,
             unknowns: self.unknowns,
+            forgiven: self.forgiven,
             operation: self.operation.map(|id| OperationId::from_stored(&id)),
             handle: self.handle.map(Cow::into_owned),
             started_at: at(self.started_at),

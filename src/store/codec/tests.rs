@@ -45,8 +45,8 @@ fn running() -> Run {
     run.steps[0].state = step::State::Succeeded;
     let until = Timestamp(1_700_000_009_000);
     let step = &mut run.steps[1];
-    step.state =
-        step::State::BackingOff { attempt: 2, until, basis: step::Basis::Unknown { checks: 1 } };
+    let basis = step::Basis::Unknown { checks: 1, cut_off: false };
+    step.state = step::State::BackingOff { attempt: 2, until, basis };
     step.attempt = 2;
     step.operation = Some(OperationId::new(run.id, "repave", 2));
     step.expected = "image v2".to_owned();

@@ -176,7 +176,8 @@ fn enumerate() -> Graph {
         for &rules in &rules {
             for event in events() {
                 for (stopping, unknowns) in [(false, 0), (true, 0), (false, 5)] {
-                    let facts = Facts { now: Timestamp(0), random: 0, stopping, unknowns };
+                    let now = Timestamp(0);
+                    let facts = Facts { now, random: 0, stopping, unknowns, forgiven: 0 };
                     let Ok((next, _)) = step::apply(rules, state, event, facts) else { continue };
                     graph.entry(kind(state)).or_default().insert(kind(next));
                     if next.attempt().is_none_or(|attempt| attempt <= 3) && met.insert(next) {

@@ -1,12 +1,20 @@
 use bmdemo::ids::RunId;
 use bmdemo::lifecycle::run::State;
+use bmdemo::provider::fake::LedgerEntry;
 
 use super::{Verdict, ensure};
 use crate::book::{Book, parts};
 
-/// Once a cancel is acknowledged no step begins whose action had not been sent by then. What undoes steps may.
-pub(crate) fn promise_11_no_new_step_after_a_cancel(book: &Book, operation: &str) -> Verdict {
+/// Once a cancel is acknowledged no step begins whose action had not been sent by then. What undoes steps may; and so
+/// may what a former owner of the machine sends until the fence of the present one is up, since nobody can tell it:
+/// then the outcome of the step is unknown, and the present owner looks before it says anything.
+pub(crate) fn promise_11_no_new_step_after_a_cancel(book: &Book, entry: &LedgerEntry) -> Verdict {
+    let operation = entry.operation.as_str();
     let (run, step, _) = parts(operation);
+    let claim = book.claims.get(&entry.machine);
+    if claim.is_some_and(|claim| entry.epoch < claim.epoch && entry.fence < claim.epoch) {
+        return Ok(());
+    }
     let Ok(run) = RunId::parse(&run) else { return Ok(()) };
     let Some(sent) = book.canceled.get(&run) else { return Ok(()) };
     let undoes = book.step_of(operation).is_some_and(|(_, record)| record.compensates.is_some());

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::lifecycle::step::FORGIVEN_MAX;
 
 /// States in which the store may have kept a step, with what the record has besides.
 const STORED: [State; 10] = [
     State::Waiting,
     State::Observing { attempt: 1, basis: Basis::Fresh },
     State::Observing { attempt: 1, basis: Basis::Poll },
-    State::Observing { attempt: 1, basis: Basis::Unknown { checks: 2 } },
+    State::Observing { attempt: 1, basis: Basis::Unknown { checks: 2, cut_off: true } },
     State::Acting { attempt: 1 },
     State::Polling { attempt: 1, until: Timestamp(1_002_000) },
     State::Verifying { attempt: 1, checks: 0 },
@@ -17,7 +18,7 @@ const STORED: [State; 10] = [
     State::BackingOff {
         attempt: 1,
         until: Timestamp(1_002_000),
-        basis: Basis::Unknown { checks: 2 },
+        basis: Basis::Unknown { checks: 2, cut_off: true },
     },
     State::Unknown { attempt: 1 },
 ];
@@ -186,4 +187,68 @@ fn instants_from_the_future_do_not_stop_a_run() {
             }
         }
     }
+}
+
+/// The server ends while the step acts, and the look afterwards says that it was not done: how the step goes on.
+fn cut_off_once(bench: &mut Bench) {
+    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.recover();
+    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+}
+
+/// That the server ended says nothing about the step, so it costs no attempt; unless it goes on like that, since it may
+/// be the step that ends the server.
+#[test]
+fn an_attempt_cut_off_by_the_end_of_the_server_does_not_count() {
+    let mut bench = Bench::started("verify");
+    while bench.state(WRITE) == State::Waiting {
+        let step = bench.current();
+        bench.succeed(step);
+    }
+    for forgiven in 1..=FORGIVEN_MAX {
+        cut_off_once(&mut bench);
+        let record = &bench.run.steps[WRITE];
+        let (attempt, until) = (forgiven, bench.now);
+        assert_eq!(record.state, State::BackingOff { attempt, until, basis: Basis::Fresh });
+        assert_eq!(record.forgiven, forgiven);
+        assert!(record.message.contains("does not count"), "{}", record.message);
+        bench.tell(WRITE, Event::Woken);
+    }
+    // From now on each one counts, and the plan allows two.
+    cut_off_once(&mut bench);
+    bench.tell(WRITE, Event::Woken);
+    assert_eq!(bench.run.steps[WRITE].attempt, FORGIVEN_MAX + 2);
+    cut_off_once(&mut bench);
+    assert_eq!(bench.state(WRITE), State::Failed);
+    assert_eq!(bench.run.steps[WRITE].forgiven, FORGIVEN_MAX);
+}
+
+/// A step that was forgiven has all its attempts left, and not one more.
+#[test]
+fn failures_count_besides_what_was_forgiven() {
+    let mut bench = Bench::acting("verify", WRITE);
+    bench.recover();
+    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    for _ in 0..2 {
+        assert!(!bench.state(WRITE).is_settled());
+        bench.tell(WRITE, Event::Woken);
+        bench.tell(WRITE, Event::Observed(Seen::NotDone));
+        bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+    }
+    assert_eq!(bench.state(WRITE), State::Failed);
+    assert_eq!(bench.run.steps[WRITE].attempt, 3);
+}
+
+/// What was lost before the server ended was lost by the operation.
+#[test]
+fn an_answer_lost_before_the_server_ended_counts() {
+    let mut bench = Bench::acting("verify", WRITE);
+    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.recover();
+    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    assert_eq!(bench.run.steps[WRITE].forgiven, 0);
+    bench.tell(WRITE, Event::Woken);
+    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+    assert_eq!((bench.state(WRITE), bench.run.steps[WRITE].attempt), (State::Failed, 2));
 }
