@@ -185,11 +185,20 @@ impl Actor {
             inputs: BTreeMap::new(),
             handle: record.handle.clone(),
         };
-        self.core.spawn(async move {
+        self.send_off(async move {
             if let Err(error) = provider.stop(&target, &call).await {
                 tracing::warn!(machine = %target.machine_id, %error, "an operation could not be stopped");
             }
         });
+    }
+
+    /// Sends a call whose answer nobody waits for: now, so that it is ahead of every later call, and to its end in a task
+    /// of its own.
+    fn send_off(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let mut call = Box::pin(call);
+        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.core.spawn(call);
+        }
     }
 
     /// Raises the fence if a run ends before this claim's fence was confirmed: a former owner of the machine may still
@@ -209,7 +218,7 @@ impl Actor {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
         let Some(provider) = active.provider.clone() else { return };
         let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
-        self.core.spawn(async move {
+        self.send_off(async move {
             // The next claim raises it again before anything acts: one try is enough.
             if let Err(error) = provider.fence(&target, epoch).await {
                 tracing::warn!(machine = %target.machine_id, %error, "the fence could not be raised");
