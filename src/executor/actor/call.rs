@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tracing::Instrument as _;
 
+use super::caught::Caught;
 use super::logs::CallLogs;
 use super::{Active, Actor, Message};
 use crate::executor::core::CallGuard;
@@ -136,9 +137,16 @@ impl Actor {
         let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
         let span = active.spans.call(kind);
         let mut answer = Box::pin(async move {
-            let outcome = perform(&*provider, kind, place, &target, &call, logs, fence, late_fence)
-                .instrument(span.clone())
-                .await;
+            let sent = perform(&*provider, kind, place, &target, &call, logs, fence, late_fence);
+            let answered = Caught(std::pin::pin!(sent)).instrument(span.clone()).await;
+            let outcome = answered.unwrap_or_else(|said| {
+                tracing::error!(machine = %target.machine_id, said, "a provider panicked");
+                let message = format!("the provider panicked: {said}");
+                Outcome::Step(failed(
+                    place,
+                    ProviderError::new(ErrorClass::OutcomeUnknown, message),
+                ))
+            });
             span.record("outcome", tracing::field::display(&outcome));
             outcome
         });
@@ -195,7 +203,11 @@ impl Actor {
     /// Sends a call whose answer nobody waits for: now, so that it is ahead of every later call, and to its end in a task
     /// of its own.
     fn send_off(&self, call: impl Future<Output = ()> + Send + 'static) {
-        let mut call = Box::pin(call);
+        let mut call = Box::pin(async move {
+            if let Err(said) = Caught(std::pin::pin!(call)).await {
+                tracing::error!(said, "a provider panicked");
+            }
+        });
         if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             self.core.spawn(call);
         }

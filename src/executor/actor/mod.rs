@@ -5,6 +5,7 @@
 //! an idle machine costs nothing. The actor is the cache of the records that it owns; the store is the truth.
 
 mod call;
+mod caught;
 mod commands;
 mod delete;
 mod doubt;

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -19,6 +20,12 @@ pub(super) const COMPACT_BYTES: u64 = 64 << 20;
 /// Operations of each machine that are kept when the journal is written anew. An engine asks about the operation in
 /// flight, or the one before it.
 const KEPT_OPERATIONS: usize = 4;
+
+/// After a flush for this many callers or more, the next one waits for [`LINGER`].
+const BUSY_WAITERS: usize = 16;
+
+/// How long the writer waits for more callers when many come; one that is alone never waits.
+const LINGER: Duration = Duration::from_micros(500);
 
 /// What has been recorded and not been written yet.
 #[derive(Default)]
@@ -255,7 +262,12 @@ fn sync_directory(dir: &Path) -> io::Result<()> {
 
 /// Writes what is recorded until the world is closed. Runs on a thread of its own.
 pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
+    let mut waited = 0;
     loop {
+        if waited >= BUSY_WAITERS {
+            // Where this many wait at once, more come in a moment, and one flush serves them all.
+            std::thread::sleep(LINGER);
+        }
         let (bytes, waiters, upto, closing) = {
             let mut core = shared.wait_while(|queue| !queue.has_work());
             let recorded = core.state.recorded();
@@ -294,6 +306,7 @@ pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
             }
         }
         let verdict = written.map_err(|trouble| trouble.why);
+        waited = waiters.len();
         for waiter in waiters {
             // A caller that has gone away does not want to know.
             let _ = waiter.send(verdict.clone());
