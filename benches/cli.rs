@@ -25,8 +25,10 @@ const BATCH: usize = 1_000;
 /// Machines are spread over so many values of the label `rack`.
 const RACKS: usize = 20;
 
-/// The commands, with the lines that they must print for a fleet of so many machines.
-const COMMANDS: [(&str, fn(usize) -> usize); 8] = [
+/// A command, with the lines that it must print for a fleet of so many machines.
+type Measured = (&'static str, fn(usize) -> usize);
+
+const COMMANDS: [Measured; 8] = [
     ("list", |size| size + 1),
     ("list -o json", |_| 1),
     ("list -o name", |size| size),

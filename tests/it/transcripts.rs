@@ -105,19 +105,19 @@ async fn a_failed_run_says_why_and_what_to_do() {
 
 #[tokio::test]
 async fn ctrl_c_detaches_and_a_cancel_ends_the_run() {
-    let (_server, address) = server("machine=machine-1 step=join do=slow:1h").await;
+    let (_server, address) = server("machine=machine-1 step=drain do=slow:1h").await;
     let mut shown = String::new();
     piped(&address, "import 2").await;
-    let mut first = Terminal::start(&address, 120, &[], "repave machine-1");
-    first.until("→ join...").await;
+    let mut first = Terminal::start(&address, 120, &[], "rma machine-1");
+    first.until("→ drain...").await;
     first.press("\u{3}").await;
     shown += &first.ended().await;
     let run = newest_run(&address, "machine-1").await;
     let mut second = Terminal::start(&address, 120, &[], &format!("watch {run}"));
     let mut wait = Terminal::start(&address, 120, &[], &format!("run wait {run}"));
     let mut free = Terminal::start(&address, 120, &[], "wait machine-1 --for run=done");
-    second.until("→ join...").await;
-    shown += &piped(&address, "repave machine-1").await;
+    second.until("→ drain...").await;
+    shown += &piped(&address, "rma machine-1").await;
     shown += &piped(&address, &format!("cancel {run} --reason 'wrong machine'")).await;
     for terminal in [&mut second, &mut wait, &mut free] {
         shown += &terminal.ended().await;
@@ -130,6 +130,48 @@ async fn ctrl_c_detaches_and_a_cancel_ends_the_run() {
     assert!(waits.ended().await.ends_with("--- exit 130\n\n"));
     shown += &piped(&address, "wait machine-1 --for effective=IN_SERVICE --timeout 1ms").await;
     assert_transcript!("terminal_cancel", shown);
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_after_the_server_was_killed() {
+    let data = tempfile::tempdir().unwrap();
+    let port = |port: &str| {
+        let script = "machine=machine-1 step=join do=slow:5s";
+        let args = ["--fake-timing", "0.3", "--fake-script", script, "--port", port, "--data-dir"];
+        let mut args = args.map(str::to_owned).to_vec();
+        args.push(data.path().join("data").to_str().unwrap().to_owned());
+        args
+    };
+    let start = async |args: Vec<String>| {
+        Server::start(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
+    let server = start(port("0")).await;
+    let address = server.address.to_string();
+    piped(&address, "import 2").await;
+    let mut repave = Terminal::start(&address, 120, &[], "repave machine-1");
+    let mut runs = Terminal::start(&address, 120, &[], "runs --watch -o jsonl");
+    repave.until("→ join...").await;
+    // Before the provider has the operation, a kill would cost an attempt or not.
+    runs.until_raw("the provider works on join").await;
+    server.signal("KILL").await;
+    let again = port(&server.address.port().to_string());
+    server.ended().await;
+    repave.until("connection lost, reconnecting…").await;
+    runs.until_raw("connection lost, reconnecting…").await;
+    let _server = start(again).await;
+    let shown = repave.ended().await;
+    assert_transcript!("terminal_restart", shown);
+    runs.until_raw("RUN_PHASE_SUCCEEDED").await;
+    runs.press("\u{3}").await;
+    assert!(runs.ended().await.ends_with("--- exit 130\n\n"));
+    // A line for each change, none twice and none left out: the revisions of one run only rise, by what else was committed.
+    let raw = String::from_utf8_lossy(&runs.raw).into_owned();
+    let shown = |line: &str| serde_json::from_str::<serde_json::Value>(line.trim()).ok();
+    let revisions: Vec<u64> = raw
+        .lines()
+        .filter_map(|line| shown(line)?.get("revision")?.as_str()?.parse().ok())
+        .collect();
+    assert!(revisions.len() > 10 && revisions.is_sorted_by(|a, b| a < b), "{revisions:?}");
 }
 
 #[tokio::test]

@@ -72,7 +72,10 @@ pub(crate) async fn start(
         bulk.tally.running = bulk.running.len();
         tokio::select! {
             Some((machine, run_id)) = news.recv() => {
-                bulk.running.insert(machine, Some(run_id));
+                // News of a machine that has come out meanwhile is no news: it must not take a place again.
+                if let Some(run) = bulk.running.get_mut(&machine) {
+                    *run = Some(run_id);
+                }
             }
             done = tasks.join_next() => match done {
                 Some(Ok((machine, outcome))) => bulk.settle(ctx, &machine, &outcome, flags.detach)?,

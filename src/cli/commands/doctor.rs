@@ -1,9 +1,12 @@
 //! `doctor`, `version` and `man`
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::pb;
 
 use super::super::Context;
 use super::super::args::Cli;
@@ -89,10 +92,12 @@ pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit
 
     let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
     let now_ms = ctx.ui.now_ms();
+    let by_machine: HashMap<&str, &pb::Run> =
+        active.iter().map(|run| (run.machine_id.as_str(), run)).collect();
     let troubled = machines
         .iter()
         .filter(|machine| {
-            let run = active.iter().find(|run| run.machine_id == machine.machine_id);
+            let run = by_machine.get(machine.machine_id.as_str()).copied();
             !issues_of(machine, run, now_ms).is_empty()
         })
         .count();

@@ -1,6 +1,10 @@
 //! `issues`
 
+use std::collections::{HashMap, HashSet};
+
 use clap::Args;
+
+use crate::pb;
 
 use super::super::Context;
 use super::super::args::OutputArgs;
@@ -30,18 +34,18 @@ pub(crate) async fn issues(ctx: &mut Context, args: &IssuesArgs) -> Result<Exit,
     };
     let mut machines = client.all_machines(&within(TROUBLED), usize::MAX).await?;
     let busy = client.all_machines(&within("NOT active_run_id = \"\""), usize::MAX).await?;
-    for machine in busy {
-        if !machines.iter().any(|known| known.machine_id == machine.machine_id) {
-            machines.push(machine);
-        }
-    }
+    let known: HashSet<String> =
+        machines.iter().map(|machine| machine.machine_id.clone()).collect();
+    machines.extend(busy.into_iter().filter(|machine| !known.contains(&machine.machine_id)));
     let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
+    let mut active: HashMap<String, pb::Run> =
+        active.into_iter().map(|run| (run.machine_id.clone(), run)).collect();
     let now_ms = ctx.ui.now_ms();
     let mut issues: Vec<Issue> = Vec::new();
     let mut troubled = Vec::new();
     for machine in machines {
-        let run = match active.iter().find(|run| run.machine_id == machine.machine_id) {
-            Some(run) => Some(run.clone()),
+        let run = match active.remove(&machine.machine_id) {
+            Some(run) => Some(run),
             None => client.last_run(&machine.machine_id).await?,
         };
         let found = issues_of(&machine, run.as_ref(), now_ms);

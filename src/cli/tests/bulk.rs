@@ -69,6 +69,16 @@ async fn every_machine_gets_a_line_and_the_whole_a_summary() {
     crate::assert_golden!("cli_bulk", sorted(&output.stdout));
 }
 
+/// Detached, a run is over for the client at the moment it is told of: either news may come first.
+#[tokio::test]
+async fn a_machine_that_came_out_takes_no_place() {
+    let server = fleet(12).await;
+    let output =
+        client("repave -l role=worker -y --detach --max-parallel 1").on(&server).run().await;
+    assert_eq!((output.code, output.stderr.as_str()), (0, "12 machines: 12 succeeded\n"));
+    assert_eq!(server.world().runs.len(), 12);
+}
+
 #[tokio::test]
 async fn enough_failures_stop_it() {
     let server = fleet(6).await;
