@@ -28,7 +28,7 @@ const CASES: &[Case] = &[
         bug: Planted::BlindRetry,
         accuser: "promise_06_unknown_outcomes_are_not_acted_on_blindly",
         profile: Profile::of,
-        seeds: &[1, 5, 6, 9, 10],
+        seeds: &[1, 5, 6, 10, 12],
     },
     Case {
         bug: Planted::AckBeforeCommit,
