@@ -55,6 +55,8 @@ pub(super) async fn serve<IO>(
     builder
         .http2()
         .timer(TokioTimer::new())
+        // No client of gRPC reads it; and it would be the computer's time in simulations of other times.
+        .auto_date_header(false)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -67,6 +69,8 @@ pub(super) async fn serve<IO>(
     let mut age = keep.age_max.map(|age| clock.sleep(age));
     loop {
         tokio::select! {
+            // In a fixed order: simulations repeat what they did. The connection is ready once, at its end.
+            biased;
             served = connection.as_mut() => {
                 if let Err(error) = served {
                     tracing::debug!(error, "connection ended");

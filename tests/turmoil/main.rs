@@ -9,12 +9,11 @@
 //! cargo test --test turmoil                                            # 20 seeds
 //! BMDEMO_PROOF=full cargo test --profile sim --test turmoil            # 500 seeds
 //! BMDEMO_TURMOIL_SEEDS=5000 cargo test --profile sim --test turmoil    # as many as wanted
-//! BMDEMO_TURMOIL_SEED=123 cargo test --test turmoil -- --nocapture     # one seed again, with what happened
+//! BMDEMO_TURMOIL_SEED=123 cargo test --test turmoil -- --nocapture     # one seed again, with what happened;
+//!                                              # RUST_LOG=turmoil=trace shows every message on the network
 //! ```
 //!
-//! A seed decides what clients ask, when messages arrive and what goes wrong. It does not decide which of several
-//! branches that are ready tokio takes, so a seed that failed may have to be run a few times to fail again; the failure
-//! itself comes with its trace.
+//! A seed decides what clients ask, when messages arrive and what goes wrong: it gives the same trace again.
 
 mod book;
 mod client;
@@ -46,6 +45,12 @@ fn run(seed: u64, mistake: Option<Mistake>) -> Report {
 #[test]
 fn requests_are_not_doubled_and_watches_go_on_where_they_were() {
     if let Some(seed) = number("BMDEMO_TURMOIL_SEED") {
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stdout)
+            .init();
         let report = run(seed, None);
         println!("{}", report.trace.join("\n"));
         assert_eq!(report.violations, Vec::<String>::new(), "seed {seed}");
@@ -90,6 +95,19 @@ fn requests_are_not_doubled_and_watches_go_on_where_they_were() {
     }
     // A network without trouble proves nothing.
     assert!(total.unanswered >= count && total.resumed >= count && total.faults >= count);
+}
+
+/// A seed says everything: the same seed gives the same trace.
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [1, 3, 5] {
+        let [first, second] = [(), ()].map(|()| run(seed, None).trace);
+        let at = first.iter().zip(&second).position(|(a, b)| a != b);
+        if let Some(at) = at {
+            panic!("seed {seed} differs:\n{}\n{}", first[at], second[at]);
+        }
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+    }
 }
 
 /// The verdict is able to find fault: mistakes of clients show.

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bmdemo::clock::{Clock, SeededRandom, SplitMix64, Timestamp, TokioClock};
+use bmdemo::clock::{Clock, SeededRandom, Sleep, SplitMix64, Timestamp};
 use bmdemo::executor::{Engine, EngineConfig, Limits};
 use bmdemo::provider::fake::{FakeOptions, FakeProvider};
 use bmdemo::server::serve_stream;
@@ -25,9 +26,36 @@ const START: Timestamp = Timestamp(1_700_000_000_000);
 /// From then on nothing goes wrong any more.
 const HEALED: Duration = Duration::from_secs(8);
 
-/// The clock of a simulated host. Made anew where a host begins anew.
+/// The time of the simulation, whichever host asks: a host that begins anew has another runtime, and no clock of tokio's
+/// says how long it was between two runtimes.
+#[derive(Debug, Default)]
+struct SimClock {
+    latest_ns: AtomicU64,
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        START.plus(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        if let Some(elapsed) = turmoil::sim_elapsed() {
+            let elapsed_ns = u64::try_from(elapsed.as_nanos()).expect("it is minutes");
+            self.latest_ns.fetch_max(elapsed_ns, Relaxed);
+        }
+        // After the simulation: when it ended.
+        Duration::from_nanos(self.latest_ns.load(Relaxed))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "virtual time of a simulated host")]
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// The clock of a simulated host.
 pub(crate) fn clock() -> Arc<dyn Clock> {
-    Arc::new(TokioClock::new(START.plus(turmoil::sim_elapsed().unwrap_or_default())))
+    Arc::new(SimClock::default())
 }
 
 /// What comes of a future, if it comes in time.
@@ -48,7 +76,8 @@ pub(crate) async fn connect(clock: &Arc<dyn Clock>) -> Option<Channel> {
     let connector = tower::service_fn(|_: http::Uri| async {
         TcpStream::connect((SERVER, PORT)).await.map(TokioIo::new)
     });
-    let endpoint = Endpoint::from_static("http://server");
+    // h2 keeps streams that it has reset for a second of the computer's time, not of the simulation's.
+    let endpoint = Endpoint::from_static("http://server").http2_max_concurrent_reset_streams(0);
     let connecting = endpoint.connect_with_connector(connector);
     in_time(clock, Duration::from_secs(1), connecting).await?.ok()
 }
@@ -77,7 +106,9 @@ async fn serve(seed: u64, shared: Shared) -> turmoil::Result {
     shared.note("the server is there".to_owned());
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(serve_stream(stream, engine.clone(), CancellationToken::new()));
+        // At a crash a runtime ends its tasks in an order that depends on how many there have been in the process, in
+        // all simulations; a local set ends them in their own. Connections say farewell in that order.
+        tokio::task::spawn_local(serve_stream(stream, engine.clone(), CancellationToken::new()));
     }
 }
 

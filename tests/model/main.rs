@@ -1,0 +1,49 @@
+//! The semantics of the API, held against a model written from the rules (design sections 3, 6 and 8).
+//!
+//! Requests in any order, with and without request ids and etags, dry runs, crashes and orderly restarts of the engine
+//! on the same store and world. After each of them the answer must be what the model says, and so must every machine
+//! and every run.
+//!
+//! ```sh
+//! cargo test --test model                                        # 40 cases
+//! BMDEMO_PROOF=full cargo test --profile sim --test model        # 5,000 cases
+//! BMDEMO_MODEL_CASES=100000 cargo test --profile sim --test model
+//! ```
+//!
+//! A failure is shrunk to the fewest requests that show it, and kept in `tests/model/regressions.txt`.
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a rule names the states and phases that it is about"
+)]
+
+mod asking;
+mod reference;
+mod rules;
+mod system;
+mod world;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use proptest_state_machine::prop_state_machine;
+
+use system::Api;
+
+fn cases() -> u32 {
+    let is_full = std::env::var("BMDEMO_PROOF").is_ok_and(|proof| proof == "full");
+    let given = std::env::var("BMDEMO_MODEL_CASES").ok();
+    let given = given.map(|text| text.parse().expect("BMDEMO_MODEL_CASES is a number"));
+    given.unwrap_or(if is_full { 5_000 } else { 40 })
+}
+
+prop_state_machine! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        max_shrink_iters: 2_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/regressions.txt"))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_api_does_what_its_rules_say(sequential 1..40 => Api);
+}
