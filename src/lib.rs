@@ -14,6 +14,8 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod executor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod lifecycle;
 pub mod model;

@@ -91,6 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("executor", &["clock", "ids", "lifecycle", "model", "plan", "store", "provider"]),
     ("pb", &[]),
     ("api", &["clock", "ids", "lifecycle", "model", "plan", "store", "executor", "pb"]),
+    ("fuzzing", &["ids", "store", "api"]),
     (
         "server",
         &[

@@ -8,7 +8,7 @@ mod lists;
 mod machines;
 mod mask;
 mod origin;
-mod page;
+pub(crate) mod page;
 mod plans;
 mod runs;
 mod show;

@@ -16,14 +16,14 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 const TOKEN_BYTES_MAX: usize = 128;
 
 /// Where to go on: an ordinal, or a revision and a place in it.
-pub(super) type Cursor = (u64, u64);
+pub(crate) type Cursor = (u64, u64);
 
 /// What a list is: its method and everything that chooses or orders what it gives.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct List([u8; 8]);
+pub(crate) struct List([u8; 8]);
 
 impl List {
-    pub(super) fn new(method: &str, parts: &[&str]) -> Self {
+    pub(crate) fn new(method: &str, parts: &[&str]) -> Self {
         let mut hash = Sha256::new();
         for part in std::iter::once(&method).chain(parts) {
             hash.update(part.len().to_be_bytes());
@@ -34,7 +34,7 @@ impl List {
         Self(digest)
     }
 
-    pub(super) fn token(self, cursor: Cursor) -> String {
+    pub(crate) fn token(self, cursor: Cursor) -> String {
         let mut bytes = Vec::with_capacity(BODY_BYTES + CHECK_BYTES);
         bytes.push(VERSION);
         bytes.extend(cursor.0.to_be_bytes());
@@ -45,7 +45,7 @@ impl List {
     }
 
     /// Where `token` says to go on; `None` at the beginning.
-    pub(super) fn cursor(self, token: &str) -> Result<Option<Cursor>, ApiError> {
+    pub(crate) fn cursor(self, token: &str) -> Result<Option<Cursor>, ApiError> {
         if token.is_empty() {
             return Ok(None);
         }

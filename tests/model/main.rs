@@ -23,10 +23,17 @@ mod rules;
 mod system;
 mod world;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use proptest_state_machine::prop_state_machine;
+use proptest_state_machine::{
+    ReferenceStateMachine as _, StateMachineTest as _, prop_state_machine,
+};
 
+use asking::{Ask, Etag, Step};
+use reference::Model;
+use rules::{Plan, SCRIPT};
 use system::Api;
 
 fn cases() -> u32 {
@@ -34,6 +41,31 @@ fn cases() -> u32 {
     let given = std::env::var("BMDEMO_MODEL_CASES").ok();
     let given = given.map(|text| text.parse().expect("BMDEMO_MODEL_CASES is a number"));
     given.unwrap_or(if is_full { 5_000 } else { 40 })
+}
+
+/// Whether the server does as the model says, in a world in which goes wrong what the script says.
+fn agrees(script: &'static str, steps: &[Step]) -> bool {
+    let run = || {
+        let start = (Model::new(), Api::with(script));
+        steps.iter().fold(start, |(model, api), step| {
+            let model = Model::apply(model, step);
+            let api = Api::apply(api, &model, *step);
+            (model, api)
+        })
+    };
+    catch_unwind(AssertUnwindSafe(run)).is_ok()
+}
+
+/// The comparison is able to find fault.
+#[test]
+fn differences_are_noticed() {
+    let (machine, plan, etag) = (0, Plan::Short, Etag::None);
+    let start = Ask::Start { machine, plan, force: false, dry: false, etag };
+    let ask = |ask| Step::Ask(ask, None);
+    let steps = [ask(Ask::Register { machine }), ask(start), Step::Pass];
+    assert!(agrees(SCRIPT, &steps));
+    assert!(!agrees("machine=good-* do=fail-permanent", &steps), "a run failed");
+    assert!(!agrees("machine=good-* do=slow:3h", &steps), "a run has not ended");
 }
 
 prop_state_machine! {

@@ -27,8 +27,7 @@ impl ReferenceStateMachine for Model {
     type Transition = Step;
 
     fn init_state() -> BoxedStrategy<Self> {
-        let world = World::default();
-        Just(Self { world, answer: Answer::Silence, requests: BTreeMap::new() }).boxed()
+        Just(Self::new()).boxed()
     }
 
     fn transitions(model: &Self) -> BoxedStrategy<Step> {
@@ -127,6 +126,12 @@ struct Done {
 }
 
 impl Model {
+    /// A server that knows nothing yet.
+    pub(crate) fn new() -> Self {
+        let world = World::default();
+        Self { world, answer: Answer::Silence, requests: BTreeMap::new() }
+    }
+
     fn ask(&mut self, ask: Ask, id: Option<u8>) -> Answer {
         let key = id.map(|id| (ask.scope(), id));
         let remembers = !matches!(ask, Ask::Delete { .. } | Ask::Start { dry: true, .. });

@@ -38,6 +38,7 @@ struct Server {
     store: Arc<MemoryStore>,
     world: World,
     plans: fn() -> Registry,
+    script: &'static str,
     starts: u64,
     engine: Option<Engine>,
     runs: Vec<String>,
@@ -62,26 +63,7 @@ impl StateMachineTest for Api {
     type Reference = Model;
 
     fn init_test(_: &Model) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
-        let server = runtime.block_on(async {
-            let mut server = Server {
-                clock: Arc::new(TokioClock::new(START)),
-                store: Arc::new(MemoryStore::new()),
-                world: World::in_memory(),
-                plans,
-                starts: 0,
-                engine: None,
-                runs: Vec::new(),
-                answers: BTreeMap::new(),
-            };
-            server.boot().await;
-            server
-        });
-        Self { runtime, server }
+        Self::with(SCRIPT)
     }
 
     fn apply(mut api: Self, model: &Model, step: Step) -> Self {
@@ -100,6 +82,33 @@ impl StateMachineTest for Api {
     }
 }
 
+impl Api {
+    /// With a world in which goes wrong what the script says.
+    pub(crate) fn with(script: &'static str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let server = runtime.block_on(async {
+            let mut server = Server {
+                clock: Arc::new(TokioClock::new(START)),
+                store: Arc::new(MemoryStore::new()),
+                world: World::in_memory(),
+                plans,
+                script,
+                starts: 0,
+                engine: None,
+                runs: Vec::new(),
+                answers: BTreeMap::new(),
+            };
+            server.boot().await;
+            server
+        });
+        Self { runtime, server }
+    }
+}
+
 impl Server {
     fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("it runs")
@@ -110,7 +119,7 @@ impl Server {
         let options = FakeOptions {
             timing: Timing::Default,
             seed: 7,
-            script: Script::parse(SCRIPT).expect("a script"),
+            script: Script::parse(self.script).expect("a script"),
             world: self.world.clone(),
             ..FakeOptions::default()
         };

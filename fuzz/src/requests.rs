@@ -1,0 +1,135 @@
+//! Request messages, as bytes on the wire, against the real services.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bmdemo::clock::{Clock as _, SeededRandom, Timestamp, TokioClock};
+use bmdemo::executor::{Engine, EngineConfig, Limits};
+use bmdemo::pb;
+use bmdemo::plan::Registry;
+use bmdemo::provider::fake::{FakeOptions, FakeProvider, World};
+use bmdemo::store::memory::MemoryStore;
+use prost::bytes::{Buf as _, BufMut as _};
+use prost_reflect::DescriptorPool;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::service::Routes;
+use tonic::{Code, Request, Status};
+
+/// One request, after a byte that says which method: it is answered or refused, but never with a fault of ours.
+pub fn requests(data: &[u8]) {
+    let Some((&method, message)) = data.split_first() else { return };
+    let methods = methods();
+    let path = &methods[usize::from(method) % methods.len()];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let clock = Arc::new(TokioClock::new(Timestamp(1_767_225_600_000)));
+        let engine = engine(clock.clone()).await;
+        let routes = bmdemo::api::routes(engine.clone());
+        register(&routes).await;
+        let status = tokio::select! {
+            biased;
+            status = call(&routes, path, message) => status,
+            // A stream may have nothing to say.
+            () = clock.sleep(Duration::from_secs(100)) => Status::ok(""),
+        };
+        engine.kill();
+        let is_ours = matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss);
+        assert!(!is_ours, "{path} answers {status:?}");
+    });
+}
+
+/// Every method of the API, as paths.
+pub fn methods() -> &'static [String] {
+    static METHODS: OnceLock<Vec<String>> = OnceLock::new();
+    METHODS.get_or_init(|| {
+        let pool = DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).expect("our own descriptors");
+        let services = pool.services().filter(|service| service.package_name() == "baremetal.v1");
+        let mut paths: Vec<_> = services
+            .flat_map(|service| {
+                let name = service.full_name().to_owned();
+                let paths = service.methods().map(|method| format!("/{name}/{}", method.name()));
+                paths.collect::<Vec<_>>()
+            })
+            .collect();
+        paths.sort();
+        paths
+    })
+}
+
+async fn engine(clock: Arc<TokioClock>) -> Engine {
+    let options = FakeOptions { world: World::in_memory(), ..FakeOptions::default() };
+    let config = EngineConfig {
+        store: Arc::new(MemoryStore::new()),
+        providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
+        plans: Registry::built_in(),
+        clock,
+        random: Arc::new(SeededRandom::new(1)),
+        limits: Limits::default(),
+        planted: None,
+    };
+    Engine::start(config).await.expect("it starts")
+}
+
+/// A machine for requests to name: `m`.
+async fn register(routes: &Routes) {
+    let spec = pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() };
+    let machine =
+        pb::Machine { machine_id: "m".to_owned(), spec: Some(spec), ..Default::default() };
+    let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
+    let mut client = pb::machine_service_client::MachineServiceClient::new(routes.clone());
+    client.register_machine(request).await.expect("a new machine");
+}
+
+/// Sends bytes as they are and drops what comes back.
+#[derive(Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = ();
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&bytes);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        buffer.advance(buffer.remaining());
+        Ok(Some(()))
+    }
+}
+
+/// The status of a call with this message; OK once the first answer is there.
+async fn call(routes: &Routes, path: &str, message: &[u8]) -> Status {
+    let mut client = tonic::client::Grpc::new(routes.clone());
+    let path = path.parse().expect("a path");
+    let first = match client.server_streaming(Request::new(message.to_vec()), path, Raw).await {
+        Ok(response) => response.into_inner().message().await,
+        Err(status) => return status,
+    };
+    first.err().unwrap_or_else(|| Status::ok(""))
+}

@@ -1,0 +1,51 @@
+//! Doors for the fuzz targets of `fuzz/`, to code that nobody else has a reason to call from outside.
+//!
+//! Hidden, and no part of what the crate promises. What is already public is called directly.
+
+use crate::api::page::List;
+use crate::ids::Revision;
+use crate::store::codec;
+
+/// A kind of stored record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// A machine.
+    Machine,
+    /// A run.
+    Run,
+    /// What a commit changed in a run.
+    Delta,
+    /// Entries of a history.
+    Entries,
+}
+
+impl Record {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Machine, Self::Run, Self::Delta, Self::Entries];
+}
+
+/// A stored record as it would be stored again; `None` if it is none.
+#[must_use]
+pub fn stored_again(kind: Record, text: &str) -> Option<String> {
+    let (ordinal, revision) = (1, Revision(1));
+    Some(match kind {
+        Record::Machine => {
+            codec::encode_machine(&codec::decode_machine(text, ordinal, revision).ok()?)
+        }
+        Record::Run => codec::encode_run(&codec::decode_run(text, ordinal, revision).ok()?),
+        Record::Delta => codec::encode_delta(&codec::decode_delta(text, ordinal, revision).ok()?),
+        Record::Entries => codec::encode_entries(&codec::decode_entries(text).ok()?),
+    })
+}
+
+/// Where a page token says that a list goes on; `None` if it is no token of that list, or goes on nowhere.
+#[must_use]
+pub fn page_cursor(filter: &str, token: &str) -> Option<(u64, u64)> {
+    List::new("ListRuns", &[filter]).cursor(token).ok()?
+}
+
+/// The page token of a list that goes on there.
+#[must_use]
+pub fn page_token(filter: &str, cursor: (u64, u64)) -> String {
+    List::new("ListRuns", &[filter]).token(cursor)
+}
