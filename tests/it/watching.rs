@@ -4,7 +4,7 @@
 //! server is killed. At the end every copy is what the server lists; and so is the copy of every client that goes on
 //! from any revision that one of them had seen, with what it knew there.
 //!
-//! Two seeds in this process and one against the real binary; 200 and 10 with `BMDEMO_PROOF=full`;
+//! Two seeds in this process and one against the real binary; 30 and 4 with `BMDEMO_PROOF=full`;
 //! `BMDEMO_WATCHING_SEED=n` for one seed again. A seed decides what is asked and when connections are lost; it does not
 //! decide how tasks are scheduled.
 
@@ -231,7 +231,7 @@ fn assert_something_happened([removals, resumed, seen]: [usize; 3]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_end_with_the_truth() {
-    for seed in seeds(repeats("BMDEMO_WATCHING_SEEDS", 2, 200)) {
+    for seed in seeds(repeats("BMDEMO_WATCHING_SEEDS", 2, 30)) {
         let told = Seed(seed);
         let counts = scenario(told.0, Fleet::local().await, WRITES_OF_A_ROUND).await;
         assert_something_happened(counts);
@@ -240,7 +240,7 @@ async fn copies_end_with_the_truth() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_end_with_the_truth_of_the_real_server() {
-    for seed in seeds(repeats("BMDEMO_WATCHING_PROCESS_SEEDS", 1, 10)) {
+    for seed in seeds(repeats("BMDEMO_WATCHING_PROCESS_SEEDS", 1, 4)) {
         let told = Seed(seed);
         let counts = scenario(told.0, Fleet::process().await, 15).await;
         assert_something_happened(counts);
