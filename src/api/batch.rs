@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 
 use super::convert::machine::machine;
+use super::lists;
 use super::machines::new_machine;
 use super::origin::{actor, origin};
 use super::start::{self, Recipe};
@@ -101,7 +102,20 @@ pub(super) async fn start_runs(
     let reason = request.reason.clone();
     let origin = origin(metadata, &mut request, &reason, None);
     let results = start_each(engine, &origin, &recipe, machines, request.validate_only).await;
-    Ok(pb::BatchStartRunsResponse { results })
+    Ok(pb::BatchStartRunsResponse { results: bounded(results) })
+}
+
+/// The results as one answer holds them: what was started must be told, whatever it looks like.
+fn bounded(mut results: Vec<pb::RunResult>) -> Vec<pb::RunResult> {
+    if !lists::fit(&results) {
+        for result in &mut results {
+            if let Some(pb::run_result::Outcome::Run(run)) = &mut result.outcome {
+                run.steps.clear();
+                run.parameters.clear();
+            }
+        }
+    }
+    results
 }
 
 enum Choice {
@@ -220,4 +234,43 @@ async fn start_each(
         }
     });
     results.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(count: usize, bytes: usize) -> Vec<pb::RunResult> {
+        let parameters: std::collections::HashMap<_, _> =
+            [("note".to_owned(), "x".repeat(bytes))].into();
+        let result = |number| {
+            let run_id = format!("run-{number}");
+            let run = pb::Run {
+                run_id,
+                parameters: parameters.clone().into_iter().collect(),
+                ..Default::default()
+            };
+            pb::RunResult {
+                machine_id: format!("m-{number}"),
+                outcome: Some(pb::run_result::Outcome::Run(run)),
+            }
+        };
+        (0..count).map(result).collect()
+    }
+
+    #[test]
+    fn results_that_weigh_too_much_are_told_without_what_can_be_asked_for() {
+        let light = results(BATCH_MAX, 1024);
+        assert_eq!(bounded(light.clone()), light);
+        let heavy = bounded(results(BATCH_MAX, 4096));
+        for (number, result) in heavy.iter().enumerate() {
+            let Some(pb::run_result::Outcome::Run(run)) = &result.outcome else {
+                panic!("{result:?}")
+            };
+            assert_eq!(run.run_id, format!("run-{number}"));
+            assert!(run.parameters.is_empty());
+        }
+        assert!(lists::fit(&heavy));
+        assert_eq!(bounded(Vec::new()), []);
+    }
 }

@@ -22,6 +22,11 @@ const PAGE_BYTES_MAX: usize = super::RESPONSE_BYTES_MAX / 4 * 3;
 /// Bytes that a message takes in a list besides its own: a tag and a length.
 const FRAME_BYTES: usize = 8;
 
+/// Whether one answer holds all of these messages.
+pub(super) fn fit<M: Message>(shown: &[M]) -> bool {
+    fitting(shown) == shown.len()
+}
+
 /// How many of these messages one answer holds; at least one.
 fn fitting<M: Message>(shown: &[M]) -> usize {
     let mut bytes = 0;
@@ -29,7 +34,7 @@ fn fitting<M: Message>(shown: &[M]) -> usize {
         bytes += message.encoded_len() + FRAME_BYTES;
         bytes <= PAGE_BYTES_MAX
     };
-    shown.iter().take_while(fits).count().max(1)
+    shown.iter().take_while(fits).count().max(1).min(shown.len())
 }
 
 /// One page of machines or runs.

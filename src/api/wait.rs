@@ -58,13 +58,43 @@ fn newer(latest: Arc<Run>, item: WatchItem<Run>) -> Arc<Run> {
     }
 }
 
+/// A duration that is not negative. The conversion of prost-types panics at the least of all values.
+fn duration(given: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(given.seconds).ok()?;
+    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
+}
+
 fn timeout(checks: &mut Checks, given: Option<prost_types::Duration>) -> Duration {
     let Some(given) = given else { return TIMEOUT_DEFAULT };
-    match Duration::try_from(given) {
-        Ok(timeout) if timeout <= TIMEOUT_MAX => timeout,
-        Ok(_) | Err(_) => {
+    match duration(given) {
+        Some(timeout) if timeout <= TIMEOUT_MAX => timeout,
+        Some(_) | None => {
             checks.refuse("timeout", "must be at least zero and at most one hour");
             TIMEOUT_DEFAULT
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_duration_is_a_timeout_or_refused() {
+        let of = |seconds, nanos| duration(prost_types::Duration { seconds, nanos });
+        assert_eq!(of(1, 500_000_000), Some(Duration::from_millis(1_500)));
+        assert_eq!(of(0, 0), Some(Duration::ZERO));
+        assert!(of(i64::MAX, 999_999_999) > Some(TIMEOUT_MAX));
+        for (seconds, nanos) in [
+            (-1, 0),
+            (0, -1),
+            (i64::MIN, 0),
+            (i64::MIN, i32::MIN),
+            (0, 1_000_000_000),
+            (1, i32::MAX),
+        ] {
+            assert_eq!(of(seconds, nanos), None);
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -115,7 +116,7 @@ where
         let expired = timeout.map(|timeout| self.clock.sleep(timeout));
         let metrics = self.metrics.clone();
         Box::pin(async move {
-            let answer = routes.call(request).instrument(span.clone());
+            let answer = caught(routes.call(request)).instrument(span.clone());
             let response = match expired {
                 None => answer.await,
                 Some(expired) => tokio::select! {
@@ -139,6 +140,21 @@ where
             })
         })
     }
+}
+
+/// The answer of a call. A handler that panics answers INTERNAL, and the other calls of its connection go on.
+async fn caught(
+    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+) -> Result<Response<Body>, Infallible> {
+    let mut answer = pin!(answer);
+    let poll = |cx: &mut Context<'_>| {
+        // What has panicked is not polled again.
+        catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))).unwrap_or_else(|_| {
+            let bug = EngineError::Internal("a handler panicked".to_owned());
+            Poll::Ready(Ok(Status::from(ApiError::Engine(bug)).into_http()))
+        })
+    };
+    std::future::poll_fn(poll).await
 }
 
 /// What every answer carries as metadata, for `bmdemo-cli doctor` and whoever wonders which server answered.
@@ -221,8 +237,9 @@ mod tests {
     impl Health for Slow {
         async fn check(
             &self,
-            _: tonic::Request<HealthCheckRequest>,
+            request: tonic::Request<HealthCheckRequest>,
         ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+            assert!(request.into_inner().service != "bug", "on purpose");
             self.0.sleep(Duration::from_secs(10)).await;
             Ok(tonic::Response::new(HealthCheckResponse::default()))
         }
@@ -260,6 +277,8 @@ mod tests {
             assert_eq!(broken(&edge, body, "identity").await, malformed, "{body:?}");
         }
         assert_eq!(broken(&edge, "\u{1}\0\0\0\0", "identity").await, malformed, "not compressed");
+        let bug = broken(&edge, "\0\0\0\0\u{5}\n\u{3}bug", "identity").await;
+        assert_eq!(bug, (Code::Internal, "INTERNAL".to_owned()));
         let large = broken(&edge, "\0\u{7f}\0\0\0", "identity").await;
         assert_eq!(large, (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned()));
         let packed = broken(&edge, "\u{1}\0\0\0\0", "gzip").await;
