@@ -11,6 +11,7 @@ mod origin;
 pub(crate) mod page;
 mod plans;
 mod runs;
+mod server;
 mod show;
 mod start;
 pub mod status;
@@ -30,6 +31,7 @@ use crate::executor::Engine;
 use crate::pb::machine_service_server::MachineServiceServer;
 use crate::pb::plan_service_server::PlanServiceServer;
 use crate::pb::run_service_server::RunServiceServer;
+use crate::pb::server_service_server::ServerServiceServer;
 
 pub use origin::ACTOR_METADATA;
 
@@ -38,7 +40,7 @@ pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Largest response, in bytes: what clients take by default.
 pub const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The three services, for a server to add its own to.
+/// The services, for a server to add its own to.
 #[must_use]
 pub fn routes(engine: Engine) -> Routes {
     let machines = MachineServiceServer::new(machines::Machines::new(engine.clone()))
@@ -47,8 +49,11 @@ pub fn routes(engine: Engine) -> Routes {
     let plans = PlanServiceServer::new(plans::Plans::new(engine.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    let server = ServerServiceServer::new(server::Server::new(engine.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
     let runs = RunServiceServer::new(runs::Runs::new(engine))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
-    Routes::new(machines).add_service(plans).add_service(runs)
+    Routes::new(machines).add_service(plans).add_service(server).add_service(runs)
 }

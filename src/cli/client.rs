@@ -17,6 +17,7 @@ use crate::pb;
 use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
+use crate::pb::server_service_client::ServerServiceClient;
 
 use super::error::{Error, is_connection_loss};
 
@@ -218,13 +219,15 @@ unary! {
         list_run_history(ListRunHistoryRequest) -> ListRunHistoryResponse;
 }
 
-/// What a server tells of itself beside its answers.
+/// What a server tells of itself.
 #[derive(Debug, Default)]
 pub(crate) struct ServerFacts {
     /// Its version.
     pub(crate) version: Option<String>,
-    /// Its wall clock, in milliseconds since the Unix epoch, to the second.
+    /// Its wall clock, in milliseconds since the Unix epoch.
     pub(crate) clock_ms: Option<i64>,
+    /// Its store, limits and load.
+    pub(crate) info: Option<pb::ServerInfo>,
 }
 
 /// Metadata key in which servers tell their version.
@@ -242,20 +245,24 @@ impl Client {
 
     /// What the metadata of an answer tells of the server.
     pub(crate) async fn server_facts(&self) -> Result<ServerFacts, Error> {
-        let message =
-            pb::ListMachinesRequest { page_size: 1, ..pb::ListMachinesRequest::default() };
-        let mut request = self.request(message);
+        let mut request = self.request(pb::GetServerInfoRequest {});
         request.set_timeout(self.timeout);
-        let answer = MachineServiceClient::new(self.channel.clone()).list_machines(request).await;
-        let answer = answer.map_err(Error::rpc)?;
-        let text = |key: &str| {
-            answer.metadata().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        let date = text("date").and_then(|date| jiff::fmt::rfc2822::parse(&date).ok());
-        Ok(ServerFacts {
-            version: text(VERSION_KEY),
-            clock_ms: date.map(|date| date.timestamp().as_millisecond()),
-        })
+        let answer = ServerServiceClient::new(self.channel.clone()).get_server_info(request).await;
+        match answer {
+            Ok(answer) => {
+                let info = answer.into_inner();
+                let clock_ms =
+                    info.time.map(|time| time.seconds * 1000 + i64::from(time.nanos) / 1_000_000);
+                Ok(ServerFacts { version: Some(info.version.clone()), clock_ms, info: Some(info) })
+            }
+            // An older server says its version beside every answer, and no more.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                let version = status.metadata().get(VERSION_KEY);
+                let version = version.and_then(|value| value.to_str().ok()).map(str::to_owned);
+                Ok(ServerFacts { version, ..ServerFacts::default() })
+            }
+            Err(status) => Err(Error::rpc(status)),
+        }
     }
 
     /// Opens a watch; the caller reconnects.

@@ -252,6 +252,10 @@ impl Core {
         }
     }
 
+    pub(super) fn run_limits(&self) -> Limits {
+        lock(&self.slots).limits().clone()
+    }
+
     pub(super) fn waits_for(&self, run: RunId) -> Option<String> {
         lock(&self.slots).waits_for(run)
     }

@@ -169,6 +169,12 @@ impl Engine {
         self.core.set_run_limits(limits);
     }
 
+    /// The bounds on runs in progress as they are now.
+    #[must_use]
+    pub fn run_limits(&self) -> Limits {
+        self.core.run_limits()
+    }
+
     /// The plan that a run pinned.
     ///
     /// # Errors

@@ -65,6 +65,12 @@ impl Slots {
         self.serve()
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Changes the limits; names the runs that have a slot now because of it. Nobody loses a slot.
     pub fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
         self.limits.set_runs(limits);

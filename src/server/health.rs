@@ -15,12 +15,13 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 /// Services whose status is that of the whole server: not serving until recovery is done, while draining, and once the
 /// store takes no more writes.
-const READINESS: [&str; 5] = [
+const READINESS: [&str; 6] = [
     "",
     "readiness",
     "baremetal.v1.MachineService",
     "baremetal.v1.PlanService",
     "baremetal.v1.RunService",
+    "baremetal.v1.ServerService",
 ];
 /// Services that serve for as long as the process answers and need not be started anew: a store that takes no more writes
 /// is mended by nothing else.

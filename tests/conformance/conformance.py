@@ -204,6 +204,11 @@ class Conformance:
         self.check("GetPlan", steps == ["set-netboot", "repave", "mint-join", "join", "verify"], steps)
         self.check("both are the same plan", plan == plans["plan/repave-join"])
 
+    def server(self):
+        info = self.api.GetServerInfo()
+        self.check("GetServerInfo", info.store in ("sqlite", "memory") and info.version and info.runs_max > 0, info)
+        self.check("GetServerInfo names the providers", list(info.providers) == ["fake"], info)
+
     def runs(self):
         api = self.api
         trial = self.start("machine-1", "repave-join", validate_only=True)
@@ -496,7 +501,7 @@ def main():
         plans = ROOT / "tests" / "conformance" / "plans"
         options = ["--fake-timing", "zero", "--fake-script", SCRIPT, "--plans-dir", str(plans)]
         conformance = Conformance(tally, Server(binary, work / "main", *options))
-        for name in ("reflection", "health", "machines", "plans", "runs", "errors", "every_method_refuses_nonsense",
+        for name in ("reflection", "health", "machines", "plans", "server", "runs", "errors", "every_method_refuses_nonsense",
                      "every_method_answered", "buf", "shutdown"):
             tally.section(name.replace("_", " "), getattr(conformance, name))
         tally.section("limits", limits, conformance, binary)

@@ -19,7 +19,8 @@ from grpc_status import rpc_status
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Far above what a loaded machine needs: only a hang reaches it.
 PATIENCE_S = 60
-SERVICES = ["baremetal.v1.MachineService", "baremetal.v1.PlanService", "baremetal.v1.RunService"]
+SERVICES = ["baremetal.v1.MachineService", "baremetal.v1.PlanService", "baremetal.v1.RunService",
+            "baremetal.v1.ServerService"]
 DOMAIN = "baremetal.v1"
 
 

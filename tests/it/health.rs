@@ -22,6 +22,7 @@ async fn every_service_is_serving_and_an_unknown_one_is_not_found() {
         "baremetal.v1.MachineService",
         "baremetal.v1.PlanService",
         "baremetal.v1.RunService",
+        "baremetal.v1.ServerService",
     ] {
         let status = client.check(of(service)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service}");

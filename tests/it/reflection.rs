@@ -44,6 +44,7 @@ async fn both_versions_describe_everything() {
             "baremetal.v1.MachineService",
             "baremetal.v1.PlanService",
             "baremetal.v1.RunService",
+            "baremetal.v1.ServerService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",

@@ -19,7 +19,7 @@ const SKEW_MS_MAX: i64 = 2_000;
 /// An answer that takes longer is worth a word.
 const LATENCY_MS_MAX: u128 = 500;
 
-/// Check the connection, the server and its clock, versions, and what is stuck.
+/// Check the connection, the server with its clock, store and limits, versions, and what is stuck.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli doctor\n  bmdemo-cli doctor --server 10.0.0.7:50051"
@@ -114,7 +114,7 @@ pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit
     Ok(Exit::Ok)
 }
 
-/// The server's version and clock, as far as it tells them in the metadata of its answers.
+/// What the server tells of itself.
 async fn versions_and_clock(ctx: &mut Context, client: &Client) -> Result<(), Error> {
     let told = client.server_facts().await?;
     match told.version {
@@ -137,7 +137,32 @@ async fn versions_and_clock(ctx: &mut Context, client: &Client) -> Result<(), Er
         };
         say(ctx, &verdict, "clock", &text)?;
     }
+    if let Some(info) = &told.info {
+        store_and_limits(ctx, info)?;
+    }
     Ok(())
+}
+
+fn store_and_limits(ctx: &mut Context, info: &pb::ServerInfo) -> Result<(), Error> {
+    let verdict = if info.store == "memory" { Verdict::Look } else { Verdict::Good };
+    let lasts = if info.store == "memory" { ", nothing survives a restart" } else { "" };
+    let text = format!(
+        "{}{lasts}; revision {}, watches resume from {}",
+        info.store, info.revision, info.oldest_revision
+    );
+    say(ctx, &verdict, "store", &text)?;
+    let verdict = if info.runs_waiting > 0 { Verdict::Look } else { Verdict::Good };
+    let mut text = format!(
+        "{} of at most {} runs in progress, {} waiting",
+        info.runs_in_progress, info.runs_max, info.runs_waiting
+    );
+    let by_provider =
+        info.runs_max_by_provider.iter().map(|(name, most)| (format!("provider {name}"), most));
+    let by_label = info.runs_max_by_label.iter().map(|(name, most)| (format!("each {name}"), most));
+    for (what, most) in by_provider.chain(by_label) {
+        text.push_str(&format!("; at most {most} for {what}"));
+    }
+    say(ctx, &verdict, "limits", &text)
 }
 
 pub(crate) async fn version(ctx: &mut Context, _args: &VersionArgs) -> Result<Exit, Error> {

@@ -63,6 +63,12 @@ async fn doctor_and_version_work_with_and_without_a_server() {
     let healthy = client("doctor").on(&server).run().await;
     assert_eq!(healthy.code, 0, "{healthy}");
     assert!(healthy.stdout.contains("2 machines, 0 active runs, 0 in need of a look"), "{healthy}");
+    for line in [
+        "memory, nothing survives a restart; revision 7, watches resume from 2",
+        "0 of at most 500 runs in progress, 0 waiting; at most 20 for each rack",
+    ] {
+        assert!(healthy.stdout.contains(line), "{line}: {healthy}");
+    }
     let alone = client("doctor --server localhost:1").run().await;
     assert_eq!(alone.code, 78);
     assert!(

@@ -65,6 +65,7 @@ impl Server {
         let router = tonic::transport::Server::builder()
             .add_service(pb::machine_service_server::MachineServiceServer::new(server.clone()))
             .add_service(pb::plan_service_server::PlanServiceServer::new(server.clone()))
+            .add_service(pb::server_service_server::ServerServiceServer::new(server.clone()))
             .add_service(pb::run_service_server::RunServiceServer::new(server.clone()));
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         tokio::spawn(router.serve_with_incoming(incoming));
@@ -824,5 +825,23 @@ impl pb::run_service_server::RunService for Server {
         _: Request<pb::ListRunHistoryRequest>,
     ) -> Result<Response<pb::ListRunHistoryResponse>, Status> {
         Ok(Response::new(pb::ListRunHistoryResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::server_service_server::ServerService for Server {
+    async fn get_server_info(
+        &self,
+        _request: Request<pb::GetServerInfoRequest>,
+    ) -> Result<Response<pb::ServerInfo>, Status> {
+        Ok(Response::new(pb::ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            store: "memory".to_owned(),
+            revision: 7,
+            oldest_revision: 2,
+            runs_max: 500,
+            runs_max_by_label: [("rack".to_owned(), 20)].into(),
+            ..pb::ServerInfo::default()
+        }))
     }
 }
