@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// A run makes some thousands of small allocations on several threads; measured against the system's allocator this
-/// one takes a quarter of the processor time off a run (docs/performance.md).
+/// A run makes some thousands of small allocations, most of them freed by another thread: with the system's allocator a
+/// quarter of a loaded server's processor time went into it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

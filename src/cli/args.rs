@@ -183,6 +183,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Context(context::ContextCommand),
     /// Print a completion script for bash, zsh or fish
+    #[command(alias = "completion")]
     Completions(complete::CompletionsArgs),
     /// Print the manual page
     Man(doctor::ManArgs),

@@ -86,6 +86,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for state in EffectiveState::ALL {
+            assert_eq!(EffectiveState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(EffectiveState::parse("READY"), None);
+        assert_eq!(EffectiveState::parse("in_service"), None);
+    }
+
     proptest! {
         /// The four rules of the seed, stated independently of the code: the first that applies wins.
         #[test]

@@ -1,5 +1,6 @@
 //! Decisions about a run, told one event at a time.
 
+mod draft;
 mod flow;
 mod holds;
 mod recovery;
