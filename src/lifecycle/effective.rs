@@ -91,7 +91,7 @@ mod tests {
         for state in EffectiveState::ALL {
             assert_eq!(EffectiveState::parse(state.as_str()), Some(state));
         }
-        assert_eq!(EffectiveState::parse("READY"), None);
+        assert_eq!(EffectiveState::parse("NOBODY"), None);
         assert_eq!(EffectiveState::parse("in_service"), None);
     }
 
