@@ -83,7 +83,7 @@ pub(super) struct CallInFlight {
 /// The answer of the call in flight; never comes without one.
 pub(super) async fn answered(active: &mut Option<Active>) -> Called {
     let call = active.as_mut().and_then(|active| active.call.as_mut());
-    if let Some(CallInFlight { serial, answer: place @ Some(_), .. }) = call
+    if let Some(CallInFlight { serial, answer: place, .. }) = call
         && let Some(answer) = place
     {
         let outcome = answer.get_mut().unwrap_or_else(PoisonError::into_inner).await;
