@@ -273,11 +273,6 @@ const LINES_MAX: usize = 450;
 const LONG: &[(&str, usize, &str)] = &[
     ("src/cli/output/data.rs", 500, "the JSON form of every object, side by side"),
     ("src/cli/tests/server.rs", 850, "a server that answers every RPC for the tests of the CLI"),
-    (
-        "src/executor/actor/commands.rs",
-        600,
-        "every request to a machine's actor takes the same way",
-    ),
     ("src/store/sqlite/commit.rs", 480, "every table that a batch writes, side by side"),
     ("src/executor/decide/flow.rs", 540, "how a run advances and how it ends call each other"),
     ("src/executor/engine.rs", 520, "one method for each request, and what each refuses"),

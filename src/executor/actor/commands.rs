@@ -1,4 +1,4 @@
-//! What clients ask of a machine and its run.
+//! What clients ask of the runs of a machine.
 
 use std::sync::Arc;
 
@@ -12,16 +12,14 @@ use crate::executor::admission;
 use crate::executor::decide::Draft;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::planted::Planted;
-use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
+use crate::executor::request::{NewRun, Origin, Verb};
 use crate::ids::{Epoch, Revision, RunId};
 use crate::lifecycle::run;
-use crate::model::machine::{Condition, REASON_ABORTED};
-use crate::model::{ActorKind, ConditionKind, Entry, EntryKind, Machine, Run};
-use crate::provider::Health;
-use crate::store::{Batch, MachineWrite, PinnedPlan, RequestRecord, StoreError};
+use crate::model::{Entry, EntryKind, Run};
+use crate::store::{PinnedPlan, RequestRecord, StoreError};
 
 /// How often a command is decided again after somebody else wrote first.
-const CONFLICTS_MAX: usize = 5;
+pub(super) const CONFLICTS_MAX: usize = 5;
 
 impl Actor {
     /// Accepts a run, or says why not.
@@ -266,207 +264,6 @@ impl Actor {
             }),
         }
     }
-
-    /// Changes labels, spec or phase.
-    pub(super) async fn update(
-        &mut self,
-        origin: &Origin,
-        changes: &MachineChanges,
-    ) -> Result<Arc<Machine>, EngineError> {
-        let scope = format!("UpdateMachine/{}", self.id);
-        self.write_machine(origin, &scope, |machine, entries| {
-            apply_changes(machine, changes, origin, entries)
-        })
-        .await
-    }
-
-    /// Clears NeedsIntervention.
-    pub(super) async fn clear_intervention(
-        &mut self,
-        origin: &Origin,
-    ) -> Result<Arc<Machine>, EngineError> {
-        let scope = format!("ClearIntervention/{}", self.id);
-        let now = self.now();
-        self.write_machine(origin, &scope, |machine, entries| {
-            let Some(before) = machine.conditions.get(ConditionKind::NeedsIntervention) else {
-                return Ok(());
-            };
-            if !before.status {
-                return Ok(());
-            }
-            if machine.active_run.is_some() && before.reason != REASON_ABORTED {
-                return Err(EngineError::Refused {
-                    refusal: Refusal::RunActive,
-                    subject: format!("machines/{}", machine.id),
-                    message: format!(
-                        "NeedsIntervention of machine {} belongs to its active run",
-                        machine.id
-                    ),
-                    hint: "resolve the step, or cancel or abort the run".to_owned(),
-                });
-            }
-            entries.push(
-                Entry::new(EntryKind::InterventionCleared, origin.actor.clone())
-                    .moved("true", "false")
-                    .reason(&origin.reason)
-                    .message(format!(
-                        "NeedsIntervention ({}) cleared by {}",
-                        before.reason, origin.actor.name
-                    )),
-            );
-            machine.conditions.set(
-                ConditionKind::NeedsIntervention,
-                Condition {
-                    status: false,
-                    reason: "CLEARED".to_owned(),
-                    message: origin.reason.clone(),
-                    last_transition_at: now,
-                    observed_by: format!("operator/{}", origin.actor.name),
-                    plan_id: String::new(),
-                },
-            );
-            Ok(())
-        })
-        .await
-    }
-
-    /// A probe was answered: Reachable and Degraded follow it.
-    pub(super) async fn probed(&mut self, health: &Health) {
-        let now = self.now();
-        let origin = Origin {
-            request_id: String::new(),
-            body_digest: String::new(),
-            actor: crate::model::Actor { kind: ActorKind::Probe, name: "".into() },
-            reason: String::new(),
-            expected: None,
-        };
-        let written = self
-            .write_machine(&origin, "", |machine, entries| {
-                let signals = [
-                    (ConditionKind::Reachable, health.reachable, "PROBE"),
-                    (ConditionKind::Degraded, health.degraded, "PROBE"),
-                ];
-                for (kind, status, reason) in signals {
-                    let before = machine.conditions.get(kind);
-                    // An observation that confirms what is known costs no write.
-                    if before.is_some_and(|c| c.status == status)
-                        || (before.is_none() && kind == ConditionKind::Degraded && !status)
-                    {
-                        continue;
-                    }
-                    let from =
-                        before.map_or("unknown", |c| if c.status { "true" } else { "false" });
-                    entries.push(
-                        Entry::new(EntryKind::ConditionChanged, origin.actor.clone())
-                            .moved(from, if status { "true" } else { "false" })
-                            .reason(reason)
-                            .message(format!("{} is {status}: {}", kind.as_str(), health.message)),
-                    );
-                    machine.conditions.set(
-                        kind,
-                        Condition {
-                            status,
-                            reason: reason.to_owned(),
-                            message: health.message.clone(),
-                            last_transition_at: now,
-                            observed_by: "probe".to_owned(),
-                            plan_id: String::new(),
-                        },
-                    );
-                }
-                Ok(())
-            })
-            .await;
-        if let Err(error) = written {
-            tracing::debug!(machine = %self.id, %error, "a probe's answer was not stored");
-        }
-    }
-
-    /// Whether a record of the machine is the one that is stored.
-    async fn is_current(&self, machine: &Machine) -> Result<bool, EngineError> {
-        let stored = self.core.store.machine(&self.id).await?;
-        Ok(stored.is_some_and(|stored| stored.revision == machine.revision))
-    }
-
-    /// Somebody else wrote first: what is in the cache is not so any more.
-    async fn read_again(&mut self) {
-        self.machine = None;
-        if self.active.is_some() {
-            self.reload().await;
-        }
-    }
-
-    /// Changes the machine's record by itself, again if somebody else wrote first.
-    async fn write_machine(
-        &mut self,
-        origin: &Origin,
-        scope: &str,
-        change: impl Fn(&mut Machine, &mut Vec<Entry>) -> Result<(), EngineError>,
-    ) -> Result<Arc<Machine>, EngineError> {
-        if let Some(machine) = self.core.repeated_machine(origin, scope).await? {
-            return Ok(machine);
-        }
-        for _ in 0..CONFLICTS_MAX {
-            let machine = self.load_machine().await?;
-            check_etag("machine", self.id.as_str(), origin, machine.revision)?;
-            let mut after = Machine::clone(&machine);
-            let mut entries = Vec::new();
-            change(&mut after, &mut entries)?;
-            let request = request(origin, scope, self.id.as_str(), self.now());
-            let changed = after != *machine;
-            // What changes nothing is conditional on no revision: whoever says so has to look that it is still so.
-            if !changed && !self.is_current(&machine).await? {
-                self.read_again().await;
-                continue;
-            }
-            if !changed && request.is_none() {
-                return Ok(machine);
-            }
-            after.updated_at = self.now();
-            let batch = Batch {
-                at: self.now(),
-                holds: self.active.as_ref().map(|_| (self.id.clone(), machine.epoch)),
-                machines: if changed {
-                    vec![MachineWrite { machine: after, entries }]
-                } else {
-                    Vec::new()
-                },
-                request,
-                ..Batch::default()
-            };
-            match self.core.commit(batch).await {
-                Ok(committed) => {
-                    let machine = match committed.machines.into_iter().next() {
-                        Some(machine) => machine,
-                        // As a repetition of the request is going to be answered.
-                        None => {
-                            let then = self.core.store.machine_at(&self.id, committed.revision);
-                            then.await?.unwrap_or(machine)
-                        }
-                    };
-                    self.machine = Some(machine.clone());
-                    return Ok(machine);
-                }
-                Err(StoreError::Conflict { .. }) => self.read_again().await,
-                Err(StoreError::RequestUsed(record)) => {
-                    return self.core.machine_of_request(origin, &record).await;
-                }
-                Err(error) => {
-                    // It may have been written: what is in the cache must not be told as the truth.
-                    if self.active.is_none() {
-                        self.machine = None;
-                    } else if matches!(error, StoreError::Unknown(_)) {
-                        self.reload().await;
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
-        Err(EngineError::Exhausted {
-            limit: "CONTENTION",
-            message: format!("machine {} is being changed by others; try again", self.id),
-        })
-    }
 }
 
 impl Draft {
@@ -488,71 +285,6 @@ impl Draft {
                 .message(message),
         );
     }
-}
-
-fn apply_changes(
-    machine: &mut Machine,
-    changes: &MachineChanges,
-    origin: &Origin,
-    entries: &mut Vec<Entry>,
-) -> Result<(), EngineError> {
-    let before = machine.clone();
-    if let Some(labels) = &changes.labels {
-        machine.labels.clone_from(labels);
-    }
-    for (key, value) in &changes.label_edits {
-        match value {
-            Some(value) => machine.labels.insert(key.clone(), value.clone()),
-            None => machine.labels.remove(key),
-        };
-    }
-    let spec = &mut machine.spec;
-    let texts = [
-        (&mut spec.ssh_endpoint, &changes.ssh_endpoint),
-        (&mut spec.bmc_endpoint, &changes.bmc_endpoint),
-        (&mut spec.target_cluster, &changes.target_cluster),
-        (&mut spec.serial, &changes.serial),
-    ];
-    for (field, change) in texts {
-        if let Some(value) = change {
-            field.clone_from(value);
-        }
-    }
-    if let Some(addresses) = &changes.mac_addresses {
-        machine.spec.mac_addresses.clone_from(addresses);
-    }
-    if machine.labels != before.labels || machine.spec != before.spec {
-        let entry = Entry::new(EntryKind::MachineUpdated, origin.actor.clone());
-        entries.push(entry.reason(&origin.reason).message("labels or spec changed"));
-    }
-    let Some(to) = changes.phase else { return Ok(()) };
-    if let Some(run_id) = machine.active_run {
-        return Err(EngineError::Refused {
-            refusal: Refusal::RunActive,
-            subject: format!("runs/{run_id}"),
-            message: format!(
-                "the phase of machine {} cannot be set while run {run_id} is active",
-                machine.id
-            ),
-            hint: format!("wait for run {run_id}, or cancel it"),
-        });
-    }
-    let from = machine.phase;
-    machine.phase = from.moved_to(to).map_err(|illegal| EngineError::Refused {
-        refusal: Refusal::IllegalPhase,
-        subject: format!("machines/{}", machine.id),
-        message: illegal.to_string(),
-        hint: String::new(),
-    })?;
-    if from != to {
-        entries.push(
-            Entry::new(EntryKind::PhaseChanged, origin.actor.clone())
-                .moved(from.as_str(), to.as_str())
-                .reason(&origin.reason)
-                .message(format!("phase {from} -> {to} by {}", origin.actor.name)),
-        );
-    }
-    Ok(())
 }
 
 pub(super) fn request(

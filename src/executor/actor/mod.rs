@@ -11,6 +11,7 @@ mod delete;
 mod doubt;
 mod drive;
 mod logs;
+mod machine;
 mod spans;
 mod timers;
 
