@@ -15,48 +15,23 @@ impl Client {
         filter: &str,
         limit: usize,
     ) -> Result<Vec<pb::Machine>, Error> {
-        let mut machines = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let page_size = page_size(limit - machines.len());
-            let page = self
-                .list_machines(pb::ListMachinesRequest {
-                    filter: filter.into(),
-                    page_size,
-                    page_token,
-                    ..pb::ListMachinesRequest::default()
-                })
-                .await?;
-            machines.extend(page.machines);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || machines.len() >= limit {
-                machines.truncate(limit);
-                return Ok(machines);
-            }
-        }
+        gather(limit, async |page_size, page_token| {
+            let filter = filter.to_owned();
+            let request = pb::ListMachinesRequest {
+                filter,
+                page_size,
+                page_token,
+                ..pb::ListMachinesRequest::default()
+            };
+            let page = self.list_machines(request).await?;
+            Ok((page.machines, page.next_page_token))
+        })
+        .await
     }
 
     /// Every run that matches, page after page, up to `limit`.
     pub(crate) async fn all_runs(&self, filter: &str, limit: usize) -> Result<Vec<pb::Run>, Error> {
-        let mut runs = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let page_size = page_size(limit - runs.len());
-            let page = self
-                .list_runs(pb::ListRunsRequest {
-                    filter: filter.into(),
-                    page_size,
-                    page_token,
-                    ..pb::ListRunsRequest::default()
-                })
-                .await?;
-            runs.extend(page.runs);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || runs.len() >= limit {
-                runs.truncate(limit);
-                return Ok(runs);
-            }
-        }
+        self.ordered_runs(filter, "", limit).await
     }
 
     /// The newest runs that match, newest first, up to `limit`.
@@ -65,25 +40,28 @@ impl Client {
         filter: &str,
         limit: usize,
     ) -> Result<Vec<pb::Run>, Error> {
-        let mut runs = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let page = self
-                .list_runs(pb::ListRunsRequest {
-                    filter: filter.into(),
-                    page_size: page_size(limit - runs.len()),
-                    page_token,
-                    order_by: "created_at desc".to_owned(),
-                    ..pb::ListRunsRequest::default()
-                })
-                .await?;
-            runs.extend(page.runs);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || runs.len() >= limit {
-                runs.truncate(limit);
-                return Ok(runs);
-            }
-        }
+        self.ordered_runs(filter, "created_at desc", limit).await
+    }
+
+    async fn ordered_runs(
+        &self,
+        filter: &str,
+        order_by: &str,
+        limit: usize,
+    ) -> Result<Vec<pb::Run>, Error> {
+        gather(limit, async |page_size, page_token| {
+            let (filter, order_by) = (filter.to_owned(), order_by.to_owned());
+            let request = pb::ListRunsRequest {
+                filter,
+                page_size,
+                page_token,
+                order_by,
+                ..pb::ListRunsRequest::default()
+            };
+            let page = self.list_runs(request).await?;
+            Ok((page.runs, page.next_page_token))
+        })
+        .await
     }
 
     /// The newest run of a machine, if it ever had one.
@@ -94,18 +72,12 @@ impl Client {
 
     /// Every plan, page after page.
     pub(crate) async fn all_plans(&self) -> Result<Vec<pb::Plan>, Error> {
-        let mut plans = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request =
-                pb::ListPlansRequest { filter: String::new(), page_size: PAGE_SIZE, page_token };
+        gather(usize::MAX, async |page_size, page_token| {
+            let request = pb::ListPlansRequest { filter: String::new(), page_size, page_token };
             let page = self.list_plans(request).await?;
-            plans.extend(page.plans);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(plans);
-            }
-        }
+            Ok((page.plans, page.next_page_token))
+        })
+        .await
     }
 
     /// The run with this id, or the one whose id begins so.
@@ -156,6 +128,23 @@ fn is_no_such_id(error: &Error) -> bool {
     matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument))
 }
 
-fn page_size(left: usize) -> i32 {
-    i32::try_from(left).unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE)
+/// Gathers page after page until there are no more, or `limit` items. `page` takes a size and a token, and gives a page's
+/// items and the token of the next one, empty after the last.
+async fn gather<T>(
+    limit: usize,
+    mut page: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Error>,
+) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let left = limit - items.len();
+        let page_size = i32::try_from(left).unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE);
+        let (more, next) = page(page_size, page_token).await?;
+        items.extend(more);
+        if next.is_empty() || items.len() >= limit {
+            items.truncate(limit);
+            return Ok(items);
+        }
+        page_token = next;
+    }
 }
