@@ -9,11 +9,14 @@ use bmdemo::pb;
 use bmdemo::plan::Registry;
 use bmdemo::provider::fake::{FakeOptions, FakeProvider, World};
 use bmdemo::store::memory::MemoryStore;
-use prost::bytes::{Buf as _, BufMut as _};
 use prost_reflect::DescriptorPool;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::Routes;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
+
+use self::codec::call;
+
+#[path = "../../src/api/tests/codec.rs"]
+mod codec;
 
 /// One request, after a byte that says which method: it is answered or refused, but never with a fault of ours.
 pub fn requests(data: &[u8]) {
@@ -82,54 +85,4 @@ async fn register(routes: &Routes) {
     let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
     let mut client = pb::machine_service_client::MachineServiceClient::new(routes.clone());
     client.register_machine(request).await.expect("a new machine");
-}
-
-/// Sends bytes as they are and drops what comes back.
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, bytes: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&bytes);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        buffer.advance(buffer.remaining());
-        Ok(Some(()))
-    }
-}
-
-/// The status of a call with this message; OK once the first answer is there.
-async fn call(routes: &Routes, path: &str, message: &[u8]) -> Status {
-    let mut client = tonic::client::Grpc::new(routes.clone());
-    let path = path.parse().expect("a path");
-    let first = match client.server_streaming(Request::new(message.to_vec()), path, Raw).await {
-        Ok(response) => response.into_inner().message().await,
-        Err(status) => return status,
-    };
-    first.err().unwrap_or_else(|| Status::ok(""))
 }

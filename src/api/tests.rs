@@ -1,6 +1,7 @@
 //! The services with the real engine behind them, in virtual time and without a network.
 
 mod batches;
+mod codec;
 mod lists;
 mod mutations;
 mod raw;

@@ -1,10 +1,9 @@
 //! Bytes that no generated client would send.
 
 use proptest::prelude::*;
-use prost::bytes::{Buf as _, BufMut as _};
 use prost_reflect::DescriptorPool;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::codec::call;
 use super::*;
 
 /// Every method of the API, as paths.
@@ -20,57 +19,6 @@ fn methods() -> Vec<String> {
                 .collect::<Vec<_>>()
         })
         .collect()
-}
-
-/// Sends bytes as they are and drops what comes back.
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, bytes: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&bytes);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        buffer.advance(buffer.remaining());
-        Ok(Some(()))
-    }
-}
-
-/// The status of a call with this message; OK once the first answer is there.
-async fn call(routes: &Routes, path: &str, message: &[u8]) -> Status {
-    let mut client = tonic::client::Grpc::new(routes.clone());
-    let path = path.parse().unwrap();
-    let request = tonic::Request::new(message.to_vec());
-    let first = match client.server_streaming(request, path, Raw).await {
-        Ok(response) => response.into_inner().message().await,
-        Err(status) => return status,
-    };
-    first.err().unwrap_or_else(|| Status::ok(""))
 }
 
 #[tokio::test(start_paused = true)]
