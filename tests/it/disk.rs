@@ -1,6 +1,6 @@
 //! A disk that is full while the server works, as root on a small filesystem in memory.
 //!
-//! A flush that fails cannot be had from a filesystem at will: `src/store/sqlite/tests.rs` injects it.
+//! A flush that fails cannot be had from a filesystem at will: `src/store/sqlite/tests/faults.rs` injects it.
 
 use std::io::Write as _;
 use std::path::Path;

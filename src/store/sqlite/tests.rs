@@ -1,7 +1,7 @@
+mod faults;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
@@ -50,10 +50,6 @@ async fn machine_ids(store: &SqliteStore) -> Vec<String> {
 fn edit(dir: &Path, sql: &str) {
     let conn = Connection::open(dir.join(DATABASE_FILE)).unwrap();
     conn.execute_batch(sql).unwrap();
-}
-
-fn hook(fault: impl Fn() -> Option<Fault> + Send + Sync + 'static) -> SqliteOptions {
-    SqliteOptions { fault: Some(Arc::new(fault)), ..SqliteOptions::default() }
 }
 
 #[tokio::test]
@@ -236,88 +232,6 @@ async fn a_backup_is_a_store() {
     assert_eq!(restored.run(run).await.unwrap(), store.run(run).await.unwrap());
     assert_eq!(restored.revisions().await.unwrap().0, Revision(2));
     assert_eq!(register(&restored, 7).await.unwrap().revision, Revision(3));
-}
-
-#[tokio::test]
-async fn a_full_store_refuses_writes_and_recovers() {
-    let dir = tempfile::tempdir().unwrap();
-    let pages_max = |pages| SqliteOptions { pages_max: Some(pages), ..SqliteOptions::default() };
-    let store = SqliteStore::open(dir.path(), pages_max(60)).unwrap();
-    let mut stored = 0;
-    let error = loop {
-        match register(&store, stored).await {
-            Ok(_) => stored += 1,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, StoreError::Full(_)) && stored > 10, "{error:?} after {stored}");
-    assert!(matches!(register(&store, stored).await, Err(StoreError::Full(_))));
-    assert_eq!(machine_ids(&store).await.len() as u64, stored, "reads go on");
-    assert_eq!(store.revisions().await.unwrap().0, Revision(stored));
-    // Space returns while the store is open.
-    store
-        .call(|writer| writer.conn.pragma_update(None, "max_page_count", 10_000).map_err(failed))
-        .await
-        .unwrap();
-    assert_eq!(register(&store, stored).await.unwrap().revision, Revision(stored + 1));
-    drop(store);
-    assert!(check(dir.path()).unwrap().is_ok());
-    assert_eq!(machine_ids(&open(dir.path()).unwrap()).await.len() as u64, stored + 1);
-}
-
-#[tokio::test]
-async fn a_full_disk_at_commit_writes_nothing_and_passes() {
-    let dir = tempfile::tempdir().unwrap();
-    let full = Arc::new(AtomicBool::new(false));
-    let is_full = full.clone();
-    let options = hook(move || is_full.load(Relaxed).then_some(Fault::Full));
-    let store = SqliteStore::open(dir.path(), options).unwrap();
-    register(&store, 1).await.unwrap();
-    full.store(true, Relaxed);
-    for _ in 0..3 {
-        assert!(matches!(register(&store, 2).await, Err(StoreError::Full(_))));
-    }
-    assert_eq!(machine_ids(&store).await, ["machine-1"]);
-    full.store(false, Relaxed);
-    assert_eq!(register(&store, 2).await.unwrap().revision, Revision(2));
-}
-
-/// Whether or not the write was durable in fact: nobody is told that it is, and nothing is written after it.
-#[tokio::test]
-async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
-    for (fault, kept) in [(Fault::SyncLost, false), (Fault::SyncKept, true)] {
-        let dir = tempfile::tempdir().unwrap();
-        let commits = AtomicBool::new(true);
-        let options = hook(move || (!commits.swap(false, Relaxed)).then_some(fault));
-        let store = SqliteStore::open(dir.path(), options).unwrap();
-        let told = Arc::new(Told::default());
-        store.listen(told.clone());
-        register(&store, 1).await.unwrap();
-        assert!(matches!(register(&store, 2).await, Err(StoreError::Unknown(_))));
-        assert!(store.is_broken());
-        store.until_broken().await;
-        for number in 3..6 {
-            let refused = register(&store, number).await;
-            assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-        }
-        assert!(store.machine(&samples::machine(1).id).await.unwrap().is_some(), "reads go on");
-        assert_eq!(*told.0.lock().unwrap(), [Revision(1)]);
-        drop(store);
-        let store = open(dir.path()).unwrap();
-        assert_eq!(machine_ids(&store).await.len(), if kept { 2 } else { 1 });
-        let next = register(&store, 9).await.unwrap();
-        assert_eq!(next.revision, Revision(if kept { 3 } else { 2 }));
-        assert!(check(dir.path()).unwrap().is_ok());
-    }
-}
-
-#[derive(Default)]
-struct Told(Mutex<Vec<Revision>>);
-
-impl Listener for Told {
-    fn committed(&self, revision: Revision, _: &[Change], _: &[Arc<LogChunk>]) {
-        self.0.lock().unwrap().push(revision);
-    }
 }
 
 /// While the writer is busy, whatever comes waits together and shares one flush; what is refused takes no part.
