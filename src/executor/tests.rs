@@ -5,6 +5,7 @@ mod crashes;
 mod failures;
 mod harness;
 mod logs;
+mod panics;
 mod probes;
 mod requests;
 mod runs;

@@ -152,12 +152,12 @@ async fn a_shutdown_does_not_wait_for_ever() {
 async fn a_restart_without_the_provider_holds_what_was_sent() {
     for place in [0, 1] {
         let (mut harness, id) = Harness::at_step("", "plan/repave-join", place).await;
-        harness.has_provider = false;
+        harness.providers = |_| Vec::new();
         harness.crash().await;
         let held = harness.until(id, |run| run.state == run::State::Held).await;
         assert_eq!(held.hold.as_ref().unwrap().reason, HoldReason::OutcomeUnknown);
         assert!(held.steps[place].message.contains("is not configured"), "{held:#?}");
-        harness.has_provider = true;
+        harness.providers = |fake| vec![fake];
         harness.crash().await;
         let resolution = Some(Resolution::Done);
         let step = held.steps[place].name.clone();

@@ -25,6 +25,9 @@ use crate::store::{self, Store};
 /// 2026-01-01T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_767_225_600_000);
 
+/// Which providers an engine has, given the fake one.
+pub(super) type Providers = fn(Arc<dyn Provider>) -> Vec<Arc<dyn Provider>>;
+
 pub(super) struct Harness {
     pub(super) clock: Arc<TokioClock>,
     pub(super) store: Arc<dyn Store>,
@@ -32,8 +35,8 @@ pub(super) struct Harness {
     pub(super) script: String,
     pub(super) timing: Timing,
     pub(super) limits: Limits,
-    /// Whether the next engine has the fake provider.
-    pub(super) has_provider: bool,
+    /// Providers of the next engine, given the fake one.
+    pub(super) providers: Providers,
     /// Plans of the next engine.
     pub(super) plans: fn() -> Registry,
     pub(super) engine: Engine,
@@ -91,9 +94,10 @@ impl Harness {
         let world = World::in_memory();
         let plans = Registry::built_in;
         let script = script.to_owned();
-        let engine = boot(&clock, &store, &world, &script, timing, &limits, plans, true, 1).await;
-        let has_provider = true;
-        Self { clock, store, world, script, timing, limits, has_provider, plans, engine, seed: 1 }
+        let providers: Providers = |fake| vec![fake];
+        let engine =
+            boot(&clock, &store, &world, &script, timing, &limits, plans, providers, 1).await;
+        Self { clock, store, world, script, timing, limits, providers, plans, engine, seed: 1 }
     }
 
     /// An engine with `machine-1`, in a phase that `plan` allows, and a run of it.
@@ -135,7 +139,7 @@ impl Harness {
             self.timing,
             &self.limits,
             self.plans,
-            self.has_provider,
+            self.providers,
             self.seed,
         )
         .await;
@@ -247,7 +251,7 @@ async fn boot(
     timing: Timing,
     limits: &Limits,
     plans: fn() -> Registry,
-    has_provider: bool,
+    providers: Providers,
     seed: u64,
 ) -> Engine {
     let options = FakeOptions {
@@ -257,10 +261,10 @@ async fn boot(
         world: world.clone(),
         ..FakeOptions::default()
     };
-    let provider: Arc<dyn Provider> = Arc::new(FakeProvider::new(options, clock.clone()));
+    let fake: Arc<dyn Provider> = Arc::new(FakeProvider::new(options, clock.clone()));
     let config = EngineConfig {
         store: store.clone(),
-        providers: if has_provider { vec![provider] } else { Vec::new() },
+        providers: providers(fake),
         plans: plans(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
