@@ -6,6 +6,7 @@
 
 mod check;
 mod commit;
+mod copier;
 mod error;
 mod heads;
 mod list;
@@ -34,6 +35,7 @@ pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
 use self::commit::Encoded;
+use self::copier::Copier;
 use self::error::{failed, gone};
 use self::readers::Lane;
 use self::stats::Counting;
@@ -116,7 +118,7 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`]; nothing was changed then.
     pub fn open(dir: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
-        let opened = open::open(dir, &options)?;
+        let mut opened = open::open(dir, &options)?;
         let shared = Arc::new(Shared {
             listeners: Mutex::default(),
             stats: Counting::default(),
@@ -126,7 +128,8 @@ impl SqliteStore {
         let points = Lane::spawn("point", &opened.path)?;
         let scans = Lane::spawn("scan", &opened.path)?;
         let (work, queue) = channel();
-        let writer = Writer::new(opened.conn, opened.counters, shared.clone());
+        let copier = Copier::spawn(&opened.path, &mut opened.conn)?;
+        let writer = Writer::new(opened.conn, copier, opened.counters, shared.clone());
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || writer.run(&queue)).map_err(|source| OpenError::Io {
             action: "start a thread to write",

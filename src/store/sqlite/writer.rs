@@ -13,6 +13,7 @@ use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
 use super::commit::{Applied, Counters, Encoded, Stopped, apply};
+use super::copier::{Copier, copy};
 use super::error::failed;
 use super::heads::Rows;
 use super::{Fault, Shared, trim};
@@ -26,10 +27,7 @@ const BUSY_GROUP: usize = 16;
 
 /// How long the writer waits for more batches when many come: a few flushes of a fast disk. A writer that is alone
 /// never waits.
-const LINGER: Duration = Duration::from_micros(500);
-
-/// The log of SQLite is copied into the database after about this many rows, counted as a page each.
-const CHECKPOINT_ROWS: u64 = 8192;
+const LINGER: Duration = Duration::from_micros(250);
 
 /// From this many pages (256 MiB) on, the log is begun anew even if readers have to be waited for: without that, readers
 /// that overlap for ever would let it grow for ever.
@@ -58,24 +56,23 @@ struct Broken(#[source] Arc<dyn std::error::Error + Send + Sync>);
 
 /// The writer's side of the store.
 pub(super) struct Writer {
+    /// Before the connection, which is the last to close.
+    copier: Copier,
     pub(super) conn: Connection,
     pub(super) counters: Counters,
     pub(super) shared: Arc<Shared>,
     broken: Option<Broken>,
     rows: Rows,
-    rows_since_checkpoint: u64,
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection, counters: Counters, shared: Arc<Shared>) -> Self {
-        Self {
-            conn,
-            counters,
-            shared,
-            broken: None,
-            rows: Rows::default(),
-            rows_since_checkpoint: 0,
-        }
+    pub(super) fn new(
+        conn: Connection,
+        copier: Copier,
+        counters: Counters,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { copier, conn, counters, shared, broken: None, rows: Rows::default() }
     }
 
     /// Works until every sender is gone.
@@ -106,9 +103,7 @@ impl Writer {
             if let Some(call) = call {
                 call(&mut self);
             }
-            if self.rows_since_checkpoint >= CHECKPOINT_ROWS {
-                self.checkpoint();
-            }
+            self.tend_log();
         }
     }
 
@@ -194,10 +189,9 @@ impl Writer {
                 self.roll_back();
                 Ok(())
             }
-            Ok(rows) => {
+            Ok(_) => {
                 self.flush()?;
                 self.counters = counters;
-                self.rows_since_checkpoint += rows;
                 Ok(())
             }
             Err(error) => {
@@ -222,6 +216,8 @@ impl Writer {
         let Err(error) = committed else { return Ok(()) };
         if matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull)) {
             self.roll_back();
+            // The room that the log takes can be used again once it is copied.
+            self.checkpoint();
             return Err(failed(error));
         }
         let error: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
@@ -249,21 +245,33 @@ impl Writer {
         let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 
+    /// Has the log copied when it is long, and copies what has come meanwhile.
+    fn tend_log(&mut self) {
+        if self.broken.is_none()
+            && let Some(copied) = self.copier.poll()
+        {
+            self.copied(copied);
+            self.checkpoint();
+        }
+    }
+
+    /// Copies the log into the database, as far as no reader is in the way.
     fn checkpoint(&mut self) {
-        self.rows_since_checkpoint = 0;
         if self.broken.is_some() {
             return;
         }
-        // The second column is the length of the log.
-        let copy = |sql| self.conn.query_row(sql, [], |row| row.get::<_, i64>(1));
-        let mut result = copy("PRAGMA wal_checkpoint(PASSIVE)");
+        let mut result = copy(&self.conn, "PRAGMA wal_checkpoint(PASSIVE)");
         if result.as_ref().is_ok_and(|pages| *pages > LOG_PAGES_MAX) {
-            result = copy("PRAGMA wal_checkpoint(RESTART)");
+            result = copy(&self.conn, "PRAGMA wal_checkpoint(RESTART)");
         }
         self.shared.stats.checkpoints.fetch_add(1, Relaxed);
+        self.copied(result.map(|_| ()));
+    }
+
+    fn copied(&mut self, result: rusqlite::Result<()>) {
         match result.as_ref().map_err(rusqlite::Error::sqlite_error_code) {
             // A full disk leaves the log as it is: it is copied when there is room.
-            Ok(_)
+            Ok(())
             | Err(Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy)) => {}
             Err(_) => {
                 if let Err(error) = result {
