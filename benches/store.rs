@@ -13,8 +13,8 @@ use bmdemo::clock::{Clock as _, SystemClock, Timestamp};
 use bmdemo::ids::{Epoch, MachineId, OperationId, Revision, RunId};
 use bmdemo::lifecycle::{run, step};
 use bmdemo::model::{
-    Actor, Entry, EntryKind, LogChunk, LogStream, Machine, MachineSpec, Run, RunDelta, RunType,
-    StepRecord,
+    Actor, Entry, EntryKind, LogChunk, LogStream, Machine, MachineSpec, Run, RunDelta, RunSpec,
+    RunType, StepRecord,
 };
 use bmdemo::store::sqlite::{SqliteOptions, SqliteStore};
 use bmdemo::store::{Batch, MachineWrite, RunWrite, Store};
@@ -37,13 +37,19 @@ fn new_run(number: u64, machine_id: &MachineId) -> Run {
     Run {
         id: RunId::new(Timestamp(1_700_000_000_000), [number, 0]),
         machine_id: machine_id.clone(),
-        provider: "fake".to_owned(),
-        request_id: format!("request-{number}"),
-        run_type: RunType::Repave,
-        plan_id: "plan/repave-join".to_owned(),
-        plan_digest: "sha256:d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
-            .into(),
-        parameters: BTreeMap::new(),
+        spec: Arc::new(RunSpec {
+            provider: "fake".to_owned(),
+            request_id: format!("request-{number}"),
+            run_type: RunType::Repave,
+            plan_id: "plan/repave-join".to_owned(),
+            plan_digest: "sha256:d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
+                .into(),
+            parameters: BTreeMap::new(),
+            retry_of: None,
+            requested_by: Actor::operator("someone"),
+            reason: String::new(),
+            forced: false,
+        }),
         state: run::State::Running,
         steps: steps.into_iter().map(StepRecord::waiting).collect(),
         current_step: None,
@@ -51,10 +57,6 @@ fn new_run(number: u64, machine_id: &MachineId) -> Run {
         hold: None,
         cancel_requested_at: None,
         queued_at: None,
-        retry_of: None,
-        requested_by: Actor::operator("someone"),
-        reason: String::new(),
-        forced: false,
         created_at: Timestamp(1_700_000_000_000),
         started_at: Some(Timestamp(1_700_000_000_000)),
         finished_at: None,

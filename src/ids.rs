@@ -165,6 +165,17 @@ impl OperationId {
         Self(format!("{run}/{step}/{attempt}").into())
     }
 
+    /// Whether it is the operation of `attempt` of `step` of `run`.
+    #[must_use]
+    pub fn is_of(&self, run: RunId, step: &str, attempt: u32) -> bool {
+        let mut id = uuid::Uuid::encode_buffer();
+        let rest = self.0.strip_prefix(&*run.0.hyphenated().encode_lower(&mut id));
+        let rest =
+            rest.and_then(|rest| rest.strip_prefix('/')?.strip_prefix(step)?.strip_prefix('/'));
+        // As it is written: a number has other spellings too.
+        rest.is_some_and(|rest| !rest.starts_with(['0', '+']) && rest.parse() == Ok(attempt))
+    }
+
     /// Wraps the stored form.
     #[must_use]
     pub fn from_stored(text: &str) -> Self {
@@ -198,6 +209,21 @@ mod tests {
         }
         assert_eq!(MachineId::parse(""), Err(IdError::Empty));
         assert_eq!(MachineId::parse(&"x".repeat(129)), Err(IdError::TooLong { max: 128 }));
+    }
+
+    #[test]
+    fn operations_know_what_they_are_of() {
+        let (run, other) = (RunId::new(Timestamp(1), [1, 1]), RunId::new(Timestamp(1), [2, 2]));
+        let operation = OperationId::new(run, "join", 12);
+        assert!(operation.is_of(run, "join", 12));
+        for (run, step, attempt) in
+            [(other, "join", 12), (run, "joi", 12), (run, "join", 1), (run, "join", 2)]
+        {
+            assert!(!operation.is_of(run, step, attempt), "{run} {step} {attempt}");
+        }
+        for text in ["", "x", &format!("{run}/join/+12"), &format!("{run}/join/012")] {
+            assert!(!OperationId::from_stored(text).is_of(run, "join", 12), "{text}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Helpers shared by unit tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::executor::request::Origin;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run;
-use crate::model::{Actor, Run, RunType};
+use crate::model::{Actor, Run, RunSpec, RunType};
 
 /// Who asks for something in a test.
 pub(crate) fn origin() -> Origin {
@@ -24,12 +25,18 @@ pub(crate) fn run(id: RunId, machine_id: MachineId, now: Timestamp) -> Run {
     Run {
         id,
         machine_id,
-        provider: "fake".to_owned(),
-        request_id: String::new(),
-        run_type: RunType::Custom,
-        plan_id: "plan/test".to_owned(),
-        plan_digest: String::new(),
-        parameters: BTreeMap::new(),
+        spec: Arc::new(RunSpec {
+            provider: "fake".to_owned(),
+            request_id: String::new(),
+            run_type: RunType::Custom,
+            plan_id: "plan/test".to_owned(),
+            plan_digest: String::new(),
+            parameters: BTreeMap::new(),
+            retry_of: None,
+            requested_by: Actor::operator("tester"),
+            reason: String::new(),
+            forced: false,
+        }),
         state: run::State::Pending,
         steps: crate::model::Steps::default(),
         current_step: None,
@@ -37,10 +44,6 @@ pub(crate) fn run(id: RunId, machine_id: MachineId, now: Timestamp) -> Run {
         hold: None,
         cancel_requested_at: None,
         queued_at: None,
-        retry_of: None,
-        requested_by: Actor::operator("tester"),
-        reason: String::new(),
-        forced: false,
         created_at: now,
         started_at: None,
         finished_at: None,

@@ -21,7 +21,7 @@ async fn pinned_plan(engine: &Engine, run: &Run) -> Option<Arc<Plan>> {
     match engine.pinned_plan(run).await {
         Ok(plan) => Some(plan),
         Err(error) => {
-            tracing::warn!(run = %run.id, plan = %run.plan_id, %error, "the plan of a run cannot be read");
+            tracing::warn!(run = %run.id, plan = %run.spec.plan_id, %error, "the plan of a run cannot be read");
             None
         }
     }

@@ -94,7 +94,7 @@ pub(super) async fn dry_run(
         return Err(ApiError::Blocked(blockers));
     }
     let plans = engine.plans();
-    let plan = plans.get(&run.plan_id).map(|registered| registered.plan.as_ref());
+    let plan = plans.get(&run.spec.plan_id).map(|registered| registered.plan.as_ref());
     let shown = convert::run::run(&run, plan, None, engine.clock().now());
     Ok(pb::Run { run_id: String::new(), etag: String::new(), waiting: None, ..shown })
 }

@@ -1,6 +1,7 @@
 //! Whether a run may be started: every rule of a plan against the machine as it is. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::error::{EngineError, FieldViolation, Refusal};
 use super::names;
@@ -9,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
-use crate::model::{Machine, Run, RunType, StepRecord};
+use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
 use crate::plan::{Plan, Registered, Registry, Value};
 
 /// The plan that a request means.
@@ -20,7 +21,7 @@ use crate::plan::{Plan, Registered, Registry, Value};
 pub fn choose_plan<'a>(
     registry: &'a Registry,
     new: &NewRun,
-) -> Result<&'a std::sync::Arc<Registered>, EngineError> {
+) -> Result<&'a Arc<Registered>, EngineError> {
     if new.plan_id.is_empty() {
         let Some(run_type) = new.run_type else {
             return Err(EngineError::invalid("plan_id", "give a plan_id or a type"));
@@ -197,12 +198,21 @@ pub fn accepted(
     Run {
         id,
         machine_id: machine.id.clone(),
-        provider: machine.spec.provider.clone(),
-        request_id: origin.request_id.clone(),
-        run_type: names::run_type(plan.run_type()),
-        plan_id: plan.id.to_string(),
-        plan_digest: registered.digest().to_owned(),
-        parameters: params.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+        spec: Arc::new(RunSpec {
+            provider: machine.spec.provider.clone(),
+            request_id: origin.request_id.clone(),
+            run_type: names::run_type(plan.run_type()),
+            plan_id: plan.id.to_string(),
+            plan_digest: registered.digest().to_owned(),
+            parameters: params
+                .iter()
+                .map(|(name, value)| (name.clone(), value.to_string()))
+                .collect(),
+            retry_of: None,
+            requested_by: origin.actor.clone(),
+            reason: origin.reason.clone(),
+            forced: new.force,
+        }),
         state: run::State::Pending,
         steps: plan.steps.iter().map(|step| StepRecord::waiting(step.name.clone())).collect(),
         current_step: None,
@@ -210,10 +220,6 @@ pub fn accepted(
         hold: None,
         cancel_requested_at: None,
         queued_at: Some(now),
-        retry_of: None,
-        requested_by: origin.actor.clone(),
-        reason: origin.reason.clone(),
-        forced: new.force,
         created_at: now,
         started_at: None,
         finished_at: None,
@@ -260,8 +266,8 @@ pub fn repeat_of(before: &Run) -> NewRun {
     NewRun {
         machine_id: before.machine_id.clone(),
         run_type: None::<RunType>,
-        plan_id: before.plan_id.clone(),
-        parameters: before.parameters.clone(),
-        force: before.forced,
+        plan_id: before.spec.plan_id.clone(),
+        parameters: before.spec.parameters.clone(),
+        force: before.spec.forced,
     }
 }

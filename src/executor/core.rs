@@ -308,13 +308,13 @@ impl Core {
         &self,
         run: &Run,
     ) -> Result<Arc<Registered>, EngineError> {
-        if let Some(found) = lock(&self.pinned).get(&run.plan_digest) {
+        if let Some(found) = lock(&self.pinned).get(&run.spec.plan_digest) {
             return Ok(found.clone());
         }
-        if let Some(found) = self.registry().iter().find(|r| r.digest() == run.plan_digest) {
+        if let Some(found) = self.registry().iter().find(|r| r.digest() == run.spec.plan_digest) {
             return Ok(self.with_planted(found.clone()));
         }
-        let text = self.store.plan(&run.plan_digest).await?.ok_or_else(|| {
+        let text = self.store.plan(&run.spec.plan_digest).await?.ok_or_else(|| {
             EngineError::Internal(format!("the pinned plan of run {} is gone", run.id))
         })?;
         let plan = Plan::from_canonical(&text).map_err(|error| {

@@ -3,13 +3,15 @@
 //! Neither these records nor the lifecycle states know how they are stored or sent: `store::codec` and
 //! `api::convert` have their own shapes.
 
+mod delta;
 pub mod event;
 pub mod filter;
 pub mod machine;
 pub mod run;
 mod steps;
 
+pub use delta::{Header, Progress, RunDelta};
 pub use event::{Actor, ActorKind, Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
 pub use machine::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
-pub use run::{Hold, HoldReason, Run, RunDelta, RunError, RunErrorCode, RunType, StepRecord};
+pub use run::{Hold, HoldReason, Run, RunError, RunErrorCode, RunSpec, RunType, StepRecord};
 pub use steps::Steps;

@@ -220,13 +220,9 @@ impl StepRecord {
     }
 }
 
-/// One execution of a plan on a machine.
+/// What a run was started with. It never changes, so that copies of a run share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// Id.
-    pub id: RunId,
-    /// Machine it runs on.
-    pub machine_id: MachineId,
+pub struct RunSpec {
     /// Provider of the machine when the run was accepted.
     pub provider: String,
     /// Idempotency key of the request that made it.
@@ -239,6 +235,27 @@ pub struct Run {
     pub plan_digest: String,
     /// Parameters as text, defaults filled in.
     pub parameters: BTreeMap<String, String>,
+    /// The run that this one retries.
+    pub retry_of: Option<RunId>,
+    /// Who started it.
+    pub requested_by: Actor,
+    /// Why it was started, as the client said.
+    pub reason: String,
+    /// Whether the plan's refusal by effective state was overridden.
+    pub forced: bool,
+}
+
+/// One execution of a plan on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Id.
+    pub id: RunId,
+    /// Machine it runs on.
+    pub machine_id: MachineId,
+    /// What it was started with.
+    pub spec: Arc<RunSpec>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
     /// State.
     pub state: run::State,
     /// Steps of the plan in order, then compensations.
@@ -253,16 +270,6 @@ pub struct Run {
     pub cancel_requested_at: Option<Timestamp>,
     /// When it began to wait for a slot; `None` while it has one or needs none.
     pub queued_at: Option<Timestamp>,
-    /// The run that this one retries.
-    pub retry_of: Option<RunId>,
-    /// Who started it.
-    pub requested_by: Actor,
-    /// Why it was started, as the client said.
-    pub reason: String,
-    /// Whether the plan's refusal by effective state was overridden.
-    pub forced: bool,
-    /// When it was accepted.
-    pub created_at: Timestamp,
     /// When its first step started.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -287,76 +294,3 @@ impl Run {
         self.steps.iter().filter(|step| step.compensates.is_none())
     }
 }
-
-/// After-image of what one commit changed in a run: what the history keeps instead of a whole copy.
-///
-/// Folding the deltas of a run from its first gives the run as it was at any revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunDelta {
-    /// The run, with only the steps that changed in `steps`.
-    pub header: Run,
-    /// Steps that changed, by place.
-    pub steps: Vec<(usize, Arc<StepRecord>)>,
-}
-
-impl RunDelta {
-    /// What changed from `before` (nothing for the first commit of a run) to `after`.
-    #[must_use]
-    pub fn between(before: Option<&Run>, after: &Run) -> Self {
-        let steps = after
-            .steps
-            .shared()
-            .enumerate()
-            // Steps that are still shared are equal without a look inside.
-            .filter(|(place, step)| {
-                before.and_then(|run| run.steps.shared().nth(*place)) != Some(*step)
-            })
-            .map(|(place, step)| (place, step.clone()))
-            .collect();
-        let header = Run { steps: Steps::default(), ..clone_without_steps(after) };
-        Self { header, steps }
-    }
-
-    /// The run after this change, given the run before it.
-    #[must_use]
-    pub fn apply(self, before: Option<Run>) -> Run {
-        let mut steps = before.map_or_else(Steps::default, |run| run.steps);
-        for (place, step) in self.steps {
-            steps.put(place, step);
-        }
-        Run { steps, ..self.header }
-    }
-}
-
-fn clone_without_steps(run: &Run) -> Run {
-    Run {
-        id: run.id,
-        machine_id: run.machine_id.clone(),
-        provider: run.provider.clone(),
-        request_id: run.request_id.clone(),
-        run_type: run.run_type,
-        plan_id: run.plan_id.clone(),
-        plan_digest: run.plan_digest.clone(),
-        parameters: run.parameters.clone(),
-        state: run.state,
-        steps: Steps::default(),
-        current_step: run.current_step,
-        error: run.error.clone(),
-        hold: run.hold.clone(),
-        cancel_requested_at: run.cancel_requested_at,
-        queued_at: run.queued_at,
-        retry_of: run.retry_of,
-        requested_by: run.requested_by.clone(),
-        reason: run.reason.clone(),
-        forced: run.forced,
-        created_at: run.created_at,
-        started_at: run.started_at,
-        finished_at: run.finished_at,
-        log_chunks: run.log_chunks,
-        ordinal: run.ordinal,
-        revision: run.revision,
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,7 @@
 //! Records for tests: arbitrary ones from a seed, and small plausible ones.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::clock::{SplitMix64, Timestamp};
 use crate::ids::{Epoch, MachineId, OperationId, Revision, RunId};
@@ -8,7 +9,7 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::{run, step};
 use crate::model::{
     Actor, ActorKind, Condition, ConditionKind, Entry, EntryKind, Hold, HoldReason, LogChunk,
-    LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunType, StepRecord,
+    LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunSpec, RunType, StepRecord,
 };
 
 /// Arbitrary records: every field takes every kind of value, sense or nonsense.
@@ -129,7 +130,8 @@ impl Sampler {
             attempt: self.small(),
             unknowns: self.small(),
             forgiven: self.small(),
-            operation: self.maybe(|sampler| OperationId::from_stored(&sampler.text())),
+            operation: self
+                .maybe(|sampler| OperationId::from_stored(&format!("op {}", sampler.text()))),
             handle: self.maybe(Self::text),
             started_at: self.maybe(Self::time),
             attempt_at: self.maybe(Self::time),
@@ -145,17 +147,32 @@ impl Sampler {
     }
 
     pub(super) fn run(&mut self) -> Run {
+        let id = self.run_id();
+        let steps = (0..self.below(5)).map(|_| {
+            let mut step = self.step();
+            if self.0.chance(1, 2) {
+                step.operation = Some(OperationId::new(id, &step.name, step.attempt));
+            }
+            step
+        });
+        let steps = steps.collect();
         Run {
-            id: self.run_id(),
+            id,
             machine_id: self.machine_id(),
-            provider: self.text(),
-            request_id: self.text(),
-            run_type: self.pick(&RunType::ALL),
-            plan_id: self.text(),
-            plan_digest: self.text(),
-            parameters: self.map(),
+            spec: Arc::new(RunSpec {
+                provider: self.text(),
+                request_id: self.text(),
+                run_type: self.pick(&RunType::ALL),
+                plan_id: self.text(),
+                plan_digest: self.text(),
+                parameters: self.map(),
+                retry_of: self.maybe(Self::run_id),
+                requested_by: self.actor(),
+                reason: self.text(),
+                forced: self.0.chance(1, 2),
+            }),
             state: self.pick(&run::State::ALL),
-            steps: (0..self.below(5)).map(|_| self.step()).collect(),
+            steps,
             current_step: self.maybe(|sampler| sampler.below(9)),
             error: self.maybe(|sampler| RunError {
                 code: sampler.pick(&RunErrorCode::ALL),
@@ -170,10 +187,6 @@ impl Sampler {
             }),
             cancel_requested_at: self.maybe(Self::time),
             queued_at: self.maybe(Self::time),
-            retry_of: self.maybe(Self::run_id),
-            requested_by: self.actor(),
-            reason: self.text(),
-            forced: self.0.chance(1, 2),
             created_at: self.time(),
             started_at: self.maybe(Self::time),
             finished_at: self.maybe(Self::time),
@@ -210,7 +223,8 @@ impl Sampler {
         Run {
             id: before.id,
             machine_id: before.machine_id.clone(),
-            plan_digest: before.plan_digest.clone(),
+            spec: before.spec.clone(),
+            created_at: before.created_at,
             log_chunks: before.log_chunks,
             state: before.state,
             finished_at: before.finished_at,
@@ -240,14 +254,18 @@ pub(super) fn run_id(number: u64) -> RunId {
 /// A run of plan/repave-join that was accepted on a machine.
 pub(super) fn run(number: u64, machine_id: &MachineId) -> Run {
     let steps = ["set-netboot", "repave", "mint-join", "join", "verify"];
+    let run = crate::testing::run(run_id(number), machine_id.clone(), Timestamp(1_700_000_000_000));
     Run {
-        request_id: format!("request-{number}"),
-        run_type: RunType::Repave,
-        plan_id: "plan/repave-join".to_owned(),
-        plan_digest: "sha256:0123456789abcdef".to_owned(),
+        spec: Arc::new(RunSpec {
+            request_id: format!("request-{number}"),
+            run_type: RunType::Repave,
+            plan_id: "plan/repave-join".to_owned(),
+            plan_digest: "sha256:0123456789abcdef".to_owned(),
+            requested_by: Actor::operator("someone"),
+            ..(*run.spec).clone()
+        }),
         steps: steps.into_iter().map(StepRecord::waiting).collect(),
-        requested_by: Actor::operator("someone"),
-        ..crate::testing::run(run_id(number), machine_id.clone(), Timestamp(1_700_000_000_000))
+        ..run
     }
 }
 

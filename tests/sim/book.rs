@@ -104,7 +104,7 @@ impl Book {
     pub(crate) fn rule(&self, operation: &str) -> Option<OnUnknown> {
         let (run, record) = self.step_of(operation)?;
         let registry = Registry::built_in();
-        let plan = &registry.get(&run.plan_id)?.plan;
+        let plan = &registry.get(&run.spec.plan_id)?.plan;
         match record.compensates {
             None => plan.step(&record.name).map(|step| step.on_unknown),
             Some(undone) => {

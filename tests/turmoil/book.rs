@@ -105,11 +105,11 @@ impl Shared {
         let mut ids = BTreeSet::new();
         for run in &runs {
             ids.insert(run.id.to_string());
-            let request = (run.machine_id.to_string(), run.request_id.clone());
+            let request = (run.machine_id.to_string(), run.spec.request_id.clone());
             if let Some(twin) = by_request.insert(request, run.id) {
                 self.accuse(format!(
                     "request {} made the runs {twin} and {}",
-                    run.request_id, run.id
+                    run.spec.request_id, run.id
                 ));
             }
             if run.state != run::State::Succeeded {

@@ -127,7 +127,7 @@ impl Actor {
         let Some(provider) = active.provider.clone() else {
             let error = ProviderError::new(
                 ErrorClass::NeedsHuman,
-                format!("provider {:?} is not configured on this server", active.run.provider),
+                format!("provider {:?} is not configured on this server", active.run.spec.provider),
             );
             let outcome = Outcome::NotSent(failed(place, error));
             self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));

@@ -112,7 +112,7 @@ impl Actor {
         let mut accepted =
             admission::accepted(id, &machine, &registered, &params, new, origin, now);
         if let Some(before) = &before {
-            accepted.retry_of = Some(before.id);
+            Arc::make_mut(&mut accepted.spec).retry_of = Some(before.id);
             admission::skip_what_was_done(&mut accepted, before, &registered.plan);
         }
         let stored = Arc::new(accepted);
@@ -275,9 +275,9 @@ impl Draft {
         self.machine_changed = true;
         let message = format!(
             "{} accepted from {}{}",
-            self.run.plan_id,
+            self.run.spec.plan_id,
             origin.actor.name,
-            if self.run.forced { ", forced" } else { "" }
+            if self.run.spec.forced { ", forced" } else { "" }
         );
         self.run_entries.push(
             Entry::new(EntryKind::RunCreated, origin.actor.clone())

@@ -343,7 +343,7 @@ impl Actor {
     /// Makes a run the active one of this actor.
     pub(super) async fn activate(&mut self, stored: Arc<Run>) -> Result<(), EngineError> {
         let plan = self.core.pinned_plan(&stored).await?;
-        let params = plan.bind(&stored.parameters).map_err(|_| {
+        let params = plan.bind(&stored.spec.parameters).map_err(|_| {
             EngineError::Internal(format!(
                 "stored parameters of run {} do not fit its plan",
                 stored.id
@@ -351,7 +351,7 @@ impl Actor {
         })?;
         self.active = Some(Active {
             run: Run::clone(&stored),
-            provider: self.core.provider(&stored.provider),
+            provider: self.core.provider(&stored.spec.provider),
             spans: Spans::begin(&stored, None),
             stored,
             plan,

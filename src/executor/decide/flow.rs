@@ -328,18 +328,18 @@ impl Draft {
         self.run.current_step = None;
         let result = &facts.plan.result;
         for &(kind, status) in result.conditions.iter() {
-            let message = format!("{} succeeded", self.run.plan_id);
+            let message = format!("{} succeeded", self.run.spec.plan_id);
             let condition = self.observed(facts.now, status, "RUN_SUCCEEDED", message);
             self.set_condition(names::condition(kind), condition, &Actor::engine());
         }
         let recovered =
             self.machine.conditions.get(ConditionKind::NeedsIntervention).is_some_and(|c| {
                 c.status
-                    && c.plan_id == self.run.plan_id
+                    && c.plan_id == self.run.spec.plan_id
                     && [REASON_RUN_FAILED, REASON_RUN_CANCELED].contains(&c.reason.as_str())
             });
         if recovered {
-            let message = format!("a later run of {} succeeded", self.run.plan_id);
+            let message = format!("a later run of {} succeeded", self.run.spec.plan_id);
             let condition = self.observed(facts.now, false, "RUN_SUCCEEDED", message);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }
@@ -354,7 +354,10 @@ impl Draft {
                     Entry::new(EntryKind::PhaseChanged, Actor::engine())
                         .moved(from.as_str(), to.as_str())
                         .reason("RUN_SUCCEEDED")
-                        .message(format!("phase {from} -> {to}: {} succeeded", self.run.plan_id)),
+                        .message(format!(
+                            "phase {from} -> {to}: {} succeeded",
+                            self.run.spec.plan_id
+                        )),
                 );
             }
         }
@@ -366,7 +369,7 @@ impl Draft {
         let message =
             self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
         if self.machine.blocked_by().is_none() {
-            let mut text = format!("{} failed: {message}", self.run.plan_id);
+            let mut text = format!("{} failed: {message}", self.run.spec.plan_id);
             if let Some(left) = self.not_undone() {
                 text += &format!("; and {left} did not succeed");
             }
@@ -391,7 +394,7 @@ impl Draft {
             why.push(format!("but {left} did not succeed"));
         }
         if !why.is_empty() && self.machine.blocked_by().is_none() {
-            let text = format!("{} was canceled {}", self.run.plan_id, why.join(", "));
+            let text = format!("{} was canceled {}", self.run.spec.plan_id, why.join(", "));
             let condition = self.observed(facts.now, true, REASON_RUN_CANCELED, text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }
@@ -441,7 +444,7 @@ impl Draft {
             retryable: false,
             step,
         });
-        let text = format!("{} was {message}", self.run.plan_id);
+        let text = format!("{} was {message}", self.run.spec.plan_id);
         let condition = self.observed(facts.now, true, REASON_ABORTED, text);
         self.set_condition(ConditionKind::NeedsIntervention, condition, actor);
         self.machine_mut().epoch = self.machine.epoch.next();

@@ -180,7 +180,7 @@ impl Draft {
             message,
             last_transition_at: now,
             observed_by: format!("run/{}", self.run.id),
-            plan_id: self.run.plan_id.clone(),
+            plan_id: self.run.spec.plan_id.clone(),
         }
     }
 }

@@ -366,7 +366,7 @@ impl Draft {
         }
         let Some(step) = facts.plan.steps.get(place) else { return };
         for &(kind, status) in step.sets.iter() {
-            let message = format!("step {} of {} succeeded", step.name, self.run.plan_id);
+            let message = format!("step {} of {} succeeded", step.name, self.run.spec.plan_id);
             let condition = self.observed(facts.now, status, "STEP_SUCCEEDED", message);
             self.set_condition(names::condition(kind), condition, &Actor::engine());
         }

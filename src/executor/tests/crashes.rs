@@ -112,7 +112,7 @@ async fn a_run_keeps_the_plan_that_it_started_with() {
         harness.set_phase(1, crate::lifecycle::machine::Phase::Maintenance).await.unwrap();
         let new = harness.start(1, "plan/repave-join").await.unwrap();
         assert_eq!(new.steps.len(), 1, "a new run takes the new plan");
-        assert_ne!(new.plan_digest, run.plan_digest);
+        assert_ne!(new.spec.plan_digest, run.spec.plan_digest);
     }
 }
 

@@ -72,5 +72,5 @@ async fn a_second_run_needs_a_plan_that_the_effective_state_allows() {
     forced.force = true;
     let run = harness.engine.start_run(&super::harness::origin(), forced).await.unwrap();
     let run = harness.finished(run.id).await;
-    assert!(run.forced && run.phase() == run::Phase::Succeeded);
+    assert!(run.spec.forced && run.phase() == run::Phase::Succeeded);
 }

@@ -86,7 +86,7 @@ async fn an_operator_gives_up_and_the_machine_stays_blocked_until_cleared() {
     );
     harness.engine.clear_intervention(&origin(), &run.machine_id).await.unwrap();
     let retried = harness.engine.retry_run(&origin(), id).await.unwrap();
-    assert_eq!(retried.retry_of, Some(id));
+    assert_eq!(retried.spec.retry_of, Some(id));
     assert_eq!(harness.finished(retried.id).await.phase(), run::Phase::Succeeded);
 }
 

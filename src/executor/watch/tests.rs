@@ -78,11 +78,10 @@ fn write(machine: Machine) -> MachineWrite {
 
 fn run(number: u64, machine: &str) -> Run {
     let id = RunId::new(NOW, [number, 0]);
-    Run {
-        run_type: RunType::Reboot,
-        plan_id: "plan/reboot".to_owned(),
-        ..crate::testing::run(id, MachineId::parse(machine).unwrap(), NOW)
-    }
+    let mut run = crate::testing::run(id, MachineId::parse(machine).unwrap(), NOW);
+    let spec = Arc::make_mut(&mut run.spec);
+    (spec.run_type, spec.plan_id) = (RunType::Reboot, "plan/reboot".to_owned());
+    run
 }
 
 fn chunk(run: &Run, offset: u64, step: &str) -> LogChunk {

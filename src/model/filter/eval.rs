@@ -149,11 +149,11 @@ pub(super) fn of_run<'a>(field: &Field, run: &'a Run) -> Held<'a> {
         Field::RunId => Held::reference(Some(run.id)),
         Field::MachineId => Held::text(run.machine_id.as_str()),
         Field::RunPhase => Held::text(run.phase().as_str()),
-        Field::Type => Held::text(run.run_type.as_str()),
-        Field::PlanId => Held::text(&run.plan_id),
-        Field::Provider => Held::text(&run.provider),
-        Field::RequestId => Held::text(&run.request_id),
-        Field::RetryOf => Held::reference(run.retry_of),
+        Field::Type => Held::text(run.spec.run_type.as_str()),
+        Field::PlanId => Held::text(&run.spec.plan_id),
+        Field::Provider => Held::text(&run.spec.provider),
+        Field::RequestId => Held::text(&run.spec.request_id),
+        Field::RetryOf => Held::reference(run.spec.retry_of),
         Field::CurrentStep => {
             let step = run.current_step.and_then(|place| run.steps.get(place));
             Held::text(step.map_or("", |step| &step.name))

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -6,7 +7,8 @@ use super::*;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::{machine, run};
 use crate::model::{
-    Actor, Condition, ConditionKind, MachineSpec, RunError, RunErrorCode, RunType, StepRecord,
+    Actor, Condition, ConditionKind, MachineSpec, RunError, RunErrorCode, RunSpec, RunType,
+    StepRecord,
 };
 
 const RUN_ID: &str = "018bcfe5-6800-7000-8000-000000000000";
@@ -46,12 +48,18 @@ fn a_run() -> Run {
     Run {
         id: RunId::parse(RUN_ID).unwrap(),
         machine_id: MachineId::parse("machine-1").unwrap(),
-        provider: "fake".to_owned(),
-        request_id: "req-1".to_owned(),
-        run_type: RunType::Repave,
-        plan_id: "plan/repave-join".to_owned(),
-        plan_digest: String::new(),
-        parameters: BTreeMap::new(),
+        spec: Arc::new(RunSpec {
+            provider: "fake".to_owned(),
+            request_id: "req-1".to_owned(),
+            run_type: RunType::Repave,
+            plan_id: "plan/repave-join".to_owned(),
+            plan_digest: String::new(),
+            parameters: BTreeMap::new(),
+            retry_of: None,
+            requested_by: Actor::engine(),
+            reason: String::new(),
+            forced: false,
+        }),
         state: run::State::Failed,
         steps: ["set-netboot", "repave"].map(StepRecord::waiting).into_iter().collect(),
         current_step: Some(1),
@@ -64,10 +72,6 @@ fn a_run() -> Run {
         hold: None,
         cancel_requested_at: None,
         queued_at: None,
-        retry_of: None,
-        requested_by: Actor::engine(),
-        reason: String::new(),
-        forced: false,
         created_at: Timestamp(1_700_000_000_000),
         started_at: Some(Timestamp(1_700_000_001_000)),
         finished_at: None,

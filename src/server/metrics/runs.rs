@@ -174,11 +174,11 @@ impl Runs {
 }
 
 fn of_plan(run: &Run) -> PlanLabels {
-    PlanLabels { plan: run.plan_id.clone(), r#type: run.run_type.as_str() }
+    PlanLabels { plan: run.spec.plan_id.clone(), r#type: run.spec.run_type.as_str() }
 }
 
 fn of_step(run: &Run, entry: &Entry) -> StepLabels {
-    StepLabels { plan: run.plan_id.clone(), step: entry.step.clone() }
+    StepLabels { plan: run.spec.plan_id.clone(), step: entry.step.clone() }
 }
 
 fn observe<L: Clone + std::hash::Hash + Eq>(family: &Seconds<L>, labels: &L, took: Duration) {

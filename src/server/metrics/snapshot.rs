@@ -218,7 +218,7 @@ impl Active {
         let overdue =
             plan.step(&record.name).is_some_and(|step| attempt_at.plus_ms(step.expected_ms) < now);
         if overdue {
-            *self.overdue.entry((run.plan_id.clone(), record.name.clone())).or_default() += 1;
+            *self.overdue.entry((run.spec.plan_id.clone(), record.name.clone())).or_default() += 1;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! it. Enumerations are stored by name; a name that is not known is an error, never guessed. The ordinal and the
 //! revision of a record are columns of their own, since the store gives them after a record has been encoded.
 
+mod delta;
 mod entry;
 mod machine;
 mod run;
@@ -15,14 +16,15 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+pub(crate) use delta::{decode_delta, encode_delta};
 pub(crate) use entry::{decode_entries, encode_entries};
 pub(crate) use machine::{decode_machine, encode_machine};
-pub(crate) use run::{decode_delta, decode_run, encode_delta, encode_run, state_name};
+pub(crate) use run::{decode_run, encode_run, state_name};
 
 use crate::clock::Timestamp;
 
 /// Number of the stored format; grows when an older reader would misunderstand a record.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Why a stored record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Stored shape of runs, and of what changed in them.
+//! Stored shape of runs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use super::{
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::lifecycle::run::{Ending, State};
-use crate::model::{Hold, HoldReason, Run, RunDelta, RunError, RunErrorCode, RunType, Steps};
+use crate::model::{Hold, HoldReason, Run, RunError, RunErrorCode, RunSpec, RunType};
 
 #[derive(Serialize, Deserialize)]
-struct RunBody<'a> {
+pub(super) struct RunBody<'a> {
     #[serde(rename = "f")]
     format: u32,
     id: Text<'a>,
@@ -64,7 +64,7 @@ struct RunBody<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ErrorBody<'a> {
+pub(super) struct ErrorBody<'a> {
     code: &'a str,
     #[serde(default, rename = "msg", skip_serializing_if = "is_default")]
     message: Text<'a>,
@@ -75,19 +75,11 @@ struct ErrorBody<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct HoldBody<'a> {
+pub(super) struct HoldBody<'a> {
     reason: &'a str,
     #[serde(default, rename = "msg", skip_serializing_if = "is_default")]
     message: Text<'a>,
     since: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct DeltaBody<'a> {
-    #[serde(rename = "h", borrow)]
-    header: RunBody<'a>,
-    #[serde(default, rename = "s", borrow, skip_serializing_if = "Vec::is_empty")]
-    steps: Vec<(usize, StepBody<'a>)>,
 }
 
 /// The stored name of a state; also a column.
@@ -107,88 +99,112 @@ pub(crate) fn state_name(state: State) -> &'static str {
     }
 }
 
-fn state(name: &str) -> Result<State, DecodeError> {
+pub(super) fn state(name: &str) -> Result<State, DecodeError> {
     let found = State::ALL.into_iter().find(|state| state_name(*state) == name);
     known("state of a run", name, found)
 }
 
-fn body<'a>(run: &'a Run, steps: &'a Steps) -> RunBody<'a> {
-    RunBody {
-        format: FORMAT,
-        id: Cow::Owned(run.id.to_string()),
-        machine: run.machine_id.as_str(),
-        provider: Cow::Borrowed(&run.provider),
-        request_id: Cow::Borrowed(&run.request_id),
-        run_type: run.run_type.as_str(),
-        plan: Cow::Borrowed(&run.plan_id),
-        digest: Cow::Borrowed(&run.plan_digest),
-        parameters: Cow::Borrowed(&run.parameters),
-        state: state_name(run.state),
-        current_step: run.current_step,
-        error: run.error.as_ref().map(|error| ErrorBody {
+impl<'a> From<&'a RunError> for ErrorBody<'a> {
+    fn from(error: &'a RunError) -> Self {
+        Self {
             code: error.code.as_str(),
             message: Cow::Borrowed(&error.message),
             retryable: error.retryable,
             step: Cow::Borrowed(&error.step),
-        }),
-        hold: run.hold.as_ref().map(|hold| HoldBody {
+        }
+    }
+}
+
+impl ErrorBody<'_> {
+    pub(super) fn decode(self) -> Result<RunError, DecodeError> {
+        Ok(RunError {
+            code: known("error code", self.code, RunErrorCode::parse(self.code))?,
+            message: self.message.into_owned(),
+            retryable: self.retryable,
+            step: self.step.into_owned(),
+        })
+    }
+}
+
+impl<'a> From<&'a Hold> for HoldBody<'a> {
+    fn from(hold: &'a Hold) -> Self {
+        Self {
             reason: hold.reason.as_str(),
             message: Cow::Borrowed(&hold.message),
             since: hold.since.0,
-        }),
-        cancel_requested_at: ms(run.cancel_requested_at),
-        queued_at: ms(run.queued_at),
-        retry_of: run.retry_of.map(|run| run.to_string()),
-        by: ActorBody::from(&run.requested_by),
-        reason: Cow::Borrowed(&run.reason),
-        forced: run.forced,
-        created: run.created_at.0,
-        started_at: ms(run.started_at),
-        finished_at: ms(run.finished_at),
-        log_chunks: run.log_chunks,
-        steps: steps.iter().map(StepBody::from).collect(),
+        }
+    }
+}
+
+impl HoldBody<'_> {
+    pub(super) fn decode(self) -> Result<Hold, DecodeError> {
+        Ok(Hold {
+            reason: known("hold reason", self.reason, HoldReason::parse(self.reason))?,
+            message: self.message.into_owned(),
+            since: Timestamp(self.since),
+        })
+    }
+}
+
+impl<'a> From<&'a Run> for RunBody<'a> {
+    fn from(run: &'a Run) -> Self {
+        let spec = &*run.spec;
+        Self {
+            format: FORMAT,
+            id: Cow::Owned(run.id.to_string()),
+            machine: run.machine_id.as_str(),
+            provider: Cow::Borrowed(&spec.provider),
+            request_id: Cow::Borrowed(&spec.request_id),
+            run_type: spec.run_type.as_str(),
+            plan: Cow::Borrowed(&spec.plan_id),
+            digest: Cow::Borrowed(&spec.plan_digest),
+            parameters: Cow::Borrowed(&spec.parameters),
+            state: state_name(run.state),
+            current_step: run.current_step,
+            error: run.error.as_ref().map(ErrorBody::from),
+            hold: run.hold.as_ref().map(HoldBody::from),
+            cancel_requested_at: ms(run.cancel_requested_at),
+            queued_at: ms(run.queued_at),
+            retry_of: spec.retry_of.map(|run| run.to_string()),
+            by: ActorBody::from(&spec.requested_by),
+            reason: Cow::Borrowed(&spec.reason),
+            forced: spec.forced,
+            created: run.created_at.0,
+            started_at: ms(run.started_at),
+            finished_at: ms(run.finished_at),
+            log_chunks: run.log_chunks,
+            steps: run.steps.iter().map(|step| StepBody::new(step, run.id)).collect(),
+        }
     }
 }
 
 impl RunBody<'_> {
-    fn decode(self, ordinal: u64, revision: Revision) -> Result<Run, DecodeError> {
+    pub(super) fn decode(self, ordinal: u64, revision: Revision) -> Result<Run, DecodeError> {
         check_format(self.format)?;
-        let error = self.error.map(|error| {
-            Ok(RunError {
-                code: known("error code", error.code, RunErrorCode::parse(error.code))?,
-                message: error.message.into_owned(),
-                retryable: error.retryable,
-                step: error.step.into_owned(),
-            })
-        });
-        let hold = self.hold.map(|hold| {
-            Ok(Hold {
-                reason: known("hold reason", hold.reason, HoldReason::parse(hold.reason))?,
-                message: hold.message.into_owned(),
-                since: Timestamp(hold.since),
-            })
-        });
+        let id = run_id(&self.id)?;
         Ok(Run {
-            id: run_id(&self.id)?,
+            id,
             machine_id: machine_id(self.machine)?,
-            provider: self.provider.into_owned(),
-            request_id: self.request_id.into_owned(),
-            run_type: known("run type", self.run_type, RunType::parse(self.run_type))?,
-            plan_id: self.plan.into_owned(),
-            plan_digest: self.digest.into_owned(),
-            parameters: self.parameters.into_owned(),
+            spec: Arc::new(RunSpec {
+                provider: self.provider.into_owned(),
+                request_id: self.request_id.into_owned(),
+                run_type: known("run type", self.run_type, RunType::parse(self.run_type))?,
+                plan_id: self.plan.into_owned(),
+                plan_digest: self.digest.into_owned(),
+                parameters: self.parameters.into_owned(),
+                retry_of: self.retry_of.as_deref().map(run_id).transpose()?,
+                requested_by: self.by.decode()?,
+                reason: self.reason.into_owned(),
+                forced: self.forced,
+            }),
+            created_at: Timestamp(self.created),
             state: state(self.state)?,
-            steps: self.steps.into_iter().map(StepBody::decode).collect::<Result<_, _>>()?,
+            steps: self.steps.into_iter().map(|step| step.decode(id)).collect::<Result<_, _>>()?,
             current_step: self.current_step,
-            error: error.transpose()?,
-            hold: hold.transpose()?,
+            error: self.error.map(ErrorBody::decode).transpose()?,
+            hold: self.hold.map(HoldBody::decode).transpose()?,
             cancel_requested_at: at(self.cancel_requested_at),
             queued_at: at(self.queued_at),
-            retry_of: self.retry_of.as_deref().map(run_id).transpose()?,
-            requested_by: self.by.decode()?,
-            reason: self.reason.into_owned(),
-            forced: self.forced,
-            created_at: Timestamp(self.created),
             started_at: at(self.started_at),
             finished_at: at(self.finished_at),
             log_chunks: self.log_chunks,
@@ -200,30 +216,10 @@ impl RunBody<'_> {
 
 /// The stored form of a run, without ordinal and revision.
 pub(crate) fn encode_run(run: &Run) -> String {
-    to_json(&body(run, &run.steps))
+    to_json(&RunBody::from(run))
 }
 
 /// The run of a stored form.
 pub(crate) fn decode_run(text: &str, ordinal: u64, revision: Revision) -> Result<Run, DecodeError> {
     from_json::<RunBody<'_>>(text)?.decode(ordinal, revision)
-}
-
-/// The stored form of what changed in a run, without ordinal and revision.
-pub(crate) fn encode_delta(delta: &RunDelta) -> String {
-    let steps = delta.steps.iter().map(|(place, step)| (*place, (&**step).into())).collect();
-    to_json(&DeltaBody { header: body(&delta.header, &delta.header.steps), steps })
-}
-
-/// What changed in a run, of a stored form.
-pub(crate) fn decode_delta(
-    text: &str,
-    ordinal: u64,
-    revision: Revision,
-) -> Result<RunDelta, DecodeError> {
-    let body: DeltaBody<'_> = from_json(text)?;
-    let steps = body.steps.into_iter().map(|(place, step)| Ok((place, Arc::new(step.decode()?))));
-    Ok(RunDelta {
-        steps: steps.collect::<Result<_, DecodeError>>()?,
-        header: body.header.decode(ordinal, revision)?,
-    })
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, Text, at, is_default, ms};
 use crate::clock::Timestamp;
-use crate::ids::OperationId;
+use crate::ids::{OperationId, RunId};
 use crate::lifecycle::step::{Basis, State};
 use crate::model::StepRecord;
 
@@ -21,6 +21,7 @@ pub(super) struct StepBody<'a> {
     unknowns: u32,
     #[serde(default, rename = "fg", skip_serializing_if = "is_default")]
     forgiven: u32,
+    /// Empty for the name that an attempt has anyway, which is most of the bytes of a step.
     #[serde(default, rename = "op", skip_serializing_if = "is_default")]
     operation: Option<Text<'a>>,
     #[serde(default, rename = "h", skip_serializing_if = "is_default")]
@@ -162,15 +163,20 @@ fn unknown(what: &'static str, name: &str) -> DecodeError {
     DecodeError::Unknown { what, name: name.to_owned() }
 }
 
-impl<'a> From<&'a StepRecord> for StepBody<'a> {
-    fn from(step: &'a StepRecord) -> Self {
+impl<'a> StepBody<'a> {
+    /// Of a step of `run`.
+    pub(super) fn new(step: &'a StepRecord, run: RunId) -> Self {
+        let operation = step.operation.as_ref().map(|id| {
+            let usual = id.is_of(run, &step.name, step.attempt);
+            Cow::Borrowed(if usual { "" } else { id.as_str() })
+        });
         Self {
             name: Cow::Borrowed(&step.name),
             state: step.state.into(),
             attempt: step.attempt,
             unknowns: step.unknowns,
             forgiven: step.forgiven,
-            operation: step.operation.as_ref().map(|id| Cow::Borrowed(id.as_str())),
+            operation,
             handle: step.handle.as_deref().map(Cow::Borrowed),
             started_at: ms(step.started_at),
             attempt_at: ms(step.attempt_at),
@@ -187,14 +193,19 @@ impl<'a> From<&'a StepRecord> for StepBody<'a> {
 }
 
 impl StepBody<'_> {
-    pub(super) fn decode(self) -> Result<StepRecord, DecodeError> {
+    /// The step, of `run`.
+    pub(super) fn decode(self, run: RunId) -> Result<StepRecord, DecodeError> {
+        let operation = self.operation.map(|id| match &*id {
+            "" => OperationId::new(run, &self.name, self.attempt),
+            other => OperationId::from_stored(other),
+        });
         Ok(StepRecord {
             state: self.state.decode()?,
             name: self.name.into_owned(),
             attempt: self.attempt,
             unknowns: self.unknowns,
             forgiven: self.forgiven,
-            operation: self.operation.map(|id| OperationId::from_stored(&id)),
+            operation,
             handle: self.handle.map(Cow::into_owned),
             started_at: at(self.started_at),
             attempt_at: at(self.attempt_at),

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::{OperationId, Revision};
-use crate::lifecycle::step;
+use crate::lifecycle;
 use crate::model::{Actor, Condition, ConditionKind, Entry, EntryKind, Run, RunDelta};
 use crate::store::samples::{self, Sampler};
 
@@ -17,7 +17,8 @@ proptest! {
         prop_assert_eq!(decode_run(&encode_run(&run), run.ordinal, run.revision), Ok(run.clone()));
         let after = sampler.change_run(&run);
         let delta = RunDelta::between(Some(&run), &after);
-        let read = decode_delta(&encode_delta(&delta), after.ordinal, after.revision);
+        let text = encode_delta(&delta, run.id);
+        let read = decode_delta(&text, Some(run.id), after.ordinal, after.revision);
         prop_assert_eq!(read, Ok(delta));
         let entries: Vec<_> = (0..sampler.below(4)).map(|_| sampler.entry()).collect();
         prop_assert_eq!(decode_entries(&encode_entries(&entries)), Ok(entries));
@@ -39,14 +40,14 @@ proptest! {
 fn running() -> Run {
     let machine = samples::machine(1);
     let mut run = samples::run(1, &machine.id);
-    run.state = crate::lifecycle::run::State::Running;
+    run.state = lifecycle::run::State::Running;
     run.started_at = Some(Timestamp(1_700_000_000_100));
     run.current_step = Some(1);
-    run.steps[0].state = step::State::Succeeded;
+    run.steps[0].state = lifecycle::step::State::Succeeded;
     let until = Timestamp(1_700_000_009_000);
     let step = &mut run.steps[1];
-    let basis = step::Basis::Unknown { checks: 1, cut_off: false };
-    step.state = step::State::BackingOff { attempt: 2, until, basis };
+    let basis = lifecycle::step::Basis::Unknown { checks: 1, cut_off: false };
+    step.state = lifecycle::step::State::BackingOff { attempt: 2, until, basis };
     step.attempt = 2;
     step.operation = Some(OperationId::new(run.id, "repave", 2));
     step.expected = "image v2".to_owned();
@@ -83,7 +84,7 @@ fn the_stored_format_is_locked() {
         "machine\n{}\nrun\n{}\ndelta\n{}\nentries\n{}\n",
         encode_machine(&machine),
         encode_run(&after),
-        encode_delta(&delta),
+        encode_delta(&delta, after.id),
         encode_entries(&[entry]),
     );
     crate::assert_golden!("store_format", text);
@@ -102,7 +103,7 @@ fn unknown_names_and_newer_formats_are_refused() {
     check(r#""b":"unknown""#, r#""b":"guess""#, r#"unknown basis of a step's state "guess""#);
     check(r#""type":"REPAVE""#, r#""type":"PAINT""#, r#"unknown run type "PAINT""#);
     check(r#","u":1700000009000"#, "", "wake time of a step's state is missing");
-    check(r#""f":1"#, r#""f":2"#, "format 2 is newer than this version reads (1)");
+    check(r#""f":2"#, r#""f":3"#, "format 3 is newer than this version reads (2)");
 }
 
 #[test]
@@ -110,4 +111,36 @@ fn a_field_that_this_version_does_not_know_is_left_aside() {
     let run = running();
     let text = encode_run(&run).replacen('{', r#"{"later":{"x":[1]},"#, 1);
     assert_eq!(decode_run(&text, run.ordinal, run.revision), Ok(run));
+}
+
+/// Format 1 wrote the whole header with every change, and the name of every operation.
+#[test]
+fn changes_of_an_older_format_are_read() {
+    let before = running();
+    let mut after = before.clone();
+    after.log_chunks += 1;
+    after.steps[1].message = "again".to_owned();
+    let header = Run { steps: crate::model::Steps::default(), ..after.clone() };
+    let operation = after.steps[1].operation.clone().unwrap();
+    let step = serde_json::to_string(&step::StepBody::new(&after.steps[1], after.id)).unwrap();
+    let step = step.replace(r#""op":"""#, &format!(r#""op":"{operation}""#));
+    assert!(step.contains(operation.as_str()), "{step}");
+    let text = format!(r#"{{"h":{},"s":[[1,{step}]]}}"#, encode_run(&header));
+    let text = text.replace(r#""f":2"#, r#""f":1"#);
+    let delta = decode_delta(&text, Some(before.id), after.ordinal, after.revision).unwrap();
+    assert_eq!(delta.apply(Some(before)), Some(after));
+}
+
+#[test]
+fn a_change_is_nothing_without_the_run_before_it() {
+    let before = running();
+    let delta = RunDelta::between(Some(&before), &before);
+    let text = encode_delta(&delta, before.id);
+    let error = decode_delta(&text, None, 1, Revision(1)).unwrap_err();
+    assert_eq!(error.to_string(), "the change before it is missing");
+    assert_eq!(delta.apply(None), None);
+    for text in ["{}", r#"{"s":[]}"#] {
+        let error = decode_delta(text, Some(before.id), 1, Revision(1)).unwrap_err();
+        assert_eq!(error.to_string(), "one header, and one only, is missing");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::state::{Image, Record, State};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
-use crate::model::{Change, Entry, LogChunk, Machine, Run};
+use crate::model::{Change, Entry, Header, LogChunk, Machine, Run};
 use crate::store::check::check;
 use crate::store::{Batch, Committed, MachineWrite, RunWrite, StoreError};
 
@@ -116,11 +116,14 @@ impl State {
     ) {
         let revision = numbering.revision;
         let mut delta = write.delta;
-        (delta.header.ordinal, delta.header.revision) = (ordinal, revision);
+        match &mut delta.header {
+            Header::Whole(run) => (run.ordinal, run.revision) = (ordinal, revision),
+            Header::Progress(progress) => progress.revision = revision,
+        }
         let run = Arc::new(Run { ordinal, revision, ..write.run });
         debug_assert_eq!(
             delta.clone().apply(self.runs.get(&ordinal).map(|row| (*row.run).clone())),
-            *run,
+            Some(Run::clone(&run)),
             "the delta leads from the stored run to the written one"
         );
         let ended_at = (!run.state.is_active()).then(|| run.finished_at.unwrap_or(numbering.at));

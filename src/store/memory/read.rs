@@ -42,7 +42,7 @@ impl State {
     fn fold(&self, ordinal: u64, to: Place) -> Option<Run> {
         let places = self.runs.get(&ordinal)?.changes.iter().take_while(|place| **place <= to);
         places.fold(None, |before, place| match &self.changes[place].image {
-            Image::Run { delta, .. } => Some(RunDelta::clone(delta).apply(before)),
+            Image::Run { delta, .. } => RunDelta::clone(delta).apply(before),
             Image::Machine(_) | Image::Deleted(_) => before,
         })
     }
@@ -172,7 +172,7 @@ impl State {
                 }
                 Image::Run { ordinal, id, delta, .. } => {
                     let run = match folded.remove(ordinal) {
-                        Some(before) => Some(RunDelta::clone(delta).apply(Some(before))),
+                        Some(before) => RunDelta::clone(delta).apply(Some(before)),
                         None => self.fold(*ordinal, *place),
                     };
                     let run = run.ok_or_else(|| StoreError::Corrupt {

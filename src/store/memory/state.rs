@@ -126,7 +126,7 @@ impl State {
         };
         self.run_ids.insert(run.id, ordinal);
         self.runs_of.entry(run.machine_id.clone()).or_default().insert(ordinal);
-        *self.plan_runs.entry(run.plan_digest.clone()).or_default() += 1;
+        *self.plan_runs.entry(run.spec.plan_digest.clone()).or_default() += 1;
         if let Some(ended_at) = ended_at {
             self.ended.insert((ended_at, ordinal));
         } else {
@@ -142,9 +142,9 @@ impl State {
         self.unindex_run(ordinal, &row);
         self.run_ids.remove(&row.run.id);
         self.logs.remove(&row.run.id);
-        if self.plan_runs.get(&row.run.plan_digest).is_none_or(|runs| *runs == 0) {
-            self.plan_runs.remove(&row.run.plan_digest);
-            self.plans.remove(&row.run.plan_digest);
+        if self.plan_runs.get(&row.run.spec.plan_digest).is_none_or(|runs| *runs == 0) {
+            self.plan_runs.remove(&row.run.spec.plan_digest);
+            self.plans.remove(&row.run.spec.plan_digest);
         }
         for place in &row.changes {
             self.remove_change(*place);
@@ -160,7 +160,7 @@ impl State {
                 self.runs_of.remove(&run.machine_id);
             }
         }
-        if let Some(runs) = self.plan_runs.get_mut(&run.plan_digest) {
+        if let Some(runs) = self.plan_runs.get_mut(&run.spec.plan_digest) {
             *runs = runs.saturating_sub(1);
         }
         match row.ended_at {

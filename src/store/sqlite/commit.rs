@@ -34,7 +34,7 @@ impl Encoded {
             deleted: batch.deleted.iter().map(|gone| encode_entries(&gone.entries)).collect(),
             runs: runs
                 .map(|write| {
-                    let delta = encode_delta(&write.delta);
+                    let delta = encode_delta(&write.delta, write.run.id);
                     (encode_run(&write.run), delta, encode_entries(&write.entries))
                 })
                 .collect(),
@@ -316,9 +316,9 @@ impl Writing<'_> {
                 ended_at,
                 run.id.to_string(),
                 run.machine_id.as_str(),
-                run.plan_id,
-                run.run_type.as_str(),
-                run.plan_digest,
+                run.spec.plan_id,
+                run.spec.run_type.as_str(),
+                run.spec.plan_digest,
                 ms(run.created_at),
             ])?;
         } else {

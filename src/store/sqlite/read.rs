@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::error::{corrupt, failed, int, place, place_after, revision_of, uint};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
-use crate::model::{Change, Entry, HistoryRow, LogChunk, LogStream, Machine, Run, RunDelta};
+use crate::model::{Change, Entry, HistoryRow, LogChunk, LogStream, Machine, Run};
 use crate::store::codec::{DecodeError, decode_delta, decode_entries, decode_machine, decode_run};
 use crate::store::{RequestRecord, StoreError, Subject};
 
@@ -122,8 +122,18 @@ pub(super) fn run_at(
     }
 }
 
-fn delta(body: &str, ordinal: u64, revision: Revision) -> Result<RunDelta, StoreError> {
-    decode_delta(body, ordinal, revision).map_err(corrupt("change of run", ordinal))
+/// The run after a change of it, given the run before it.
+fn changed(
+    body: &str,
+    before: Option<Run>,
+    ordinal: u64,
+    revision: Revision,
+) -> Result<Run, StoreError> {
+    let id = before.as_ref().map(|run| run.id);
+    let delta = decode_delta(body, id, ordinal, revision);
+    // What is decoded without a run before it is whole.
+    let run = delta.and_then(|delta| delta.apply(before).ok_or(DecodeError::Missing("the run")));
+    run.map_err(corrupt("change of run", ordinal))
 }
 
 /// The run after its last change that is not after `to`.
@@ -132,7 +142,7 @@ pub(super) fn fold(conn: &Connection, ordinal: u64, to: i64) -> Result<Option<Ru
     let mut run = None;
     for_each(conn, sql, params![int(ordinal), to], |row| {
         let revision = revision_of(row.get(0).map_err(failed)?);
-        run = Some(delta(text(row, 1)?, ordinal, revision)?.apply(run.take()));
+        run = Some(changed(text(row, 1)?, run.take(), ordinal, revision)?);
         Ok(true)
     })?;
     Ok(run)
@@ -284,7 +294,7 @@ pub(super) fn changes(
             }
             "run" => {
                 let run = match folded.remove(&ordinal) {
-                    Some(before) => delta(text(row, 6)?, ordinal, revision)?.apply(Some(before)),
+                    Some(before) => changed(text(row, 6)?, Some(before), ordinal, revision)?,
                     None => fold(conn, ordinal, place)?.ok_or_else(|| StoreError::Corrupt {
                         kind: "run",
                         id: ordinal.to_string(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::model::{Actor, Entry, EntryKind, RunDelta};
 use crate::store::{MachineWrite, RunWrite, samples};
 
@@ -86,8 +87,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     edit(dir.path(), "PRAGMA user_version = 99; DROP VIEW history;");
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 3, .. }), "{refused}");
-    assert!(refused.to_string().contains("schema version 99, newer than 3"), "{refused}");
+    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 4, .. }), "{refused}");
+    assert!(refused.to_string().contains("schema version 99, newer than 4"), "{refused}");
     assert_eq!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap(), before);
 }
 
@@ -97,11 +98,21 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     let store = open(dir.path()).unwrap();
     populate(&store).await;
     let run = samples::run(1, &samples::machine(1).id).id;
+    let asked = RequestRecord {
+        scope: "default".to_owned(),
+        request_id: "asked-1".to_owned(),
+        body_digest: "digest".to_owned(),
+        object_id: run.to_string(),
+        at: Timestamp(0),
+        revision: Revision(0),
+    };
     let printed = Batch {
         logs: (0..3).map(|offset| samples::chunk(run, offset)).collect(),
+        request: Some(asked.clone()),
         ..Batch::default()
     };
     store.commit(printed).await.unwrap();
+    let used = store.request(&asked.scope, &asked.request_id).await.unwrap();
     let logs = store.logs(run, 0, 1_000).await.unwrap();
     assert_eq!(logs.len(), 3);
     drop(store);
@@ -112,11 +123,22 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
             attempt INTEGER NOT NULL, stream TEXT NOT NULL, truncated INTEGER NOT NULL, text TEXT NOT NULL,
             PRIMARY KEY (run, chunk)) WITHOUT ROWID;
         INSERT INTO old SELECT run, chunk, at, step, attempt, stream, truncated, text FROM logs;
-        DROP TABLE logs; DROP TABLE gone; ALTER TABLE old RENAME TO logs; PRAGMA user_version = 1;",
+        DROP TABLE logs; DROP TABLE gone; ALTER TABLE old RENAME TO logs;
+        CREATE TABLE old (scope TEXT NOT NULL, request_id TEXT NOT NULL, body_digest TEXT NOT NULL,
+            object_id TEXT NOT NULL, at INTEGER NOT NULL, revision INTEGER NOT NULL,
+            PRIMARY KEY (scope, request_id)) WITHOUT ROWID;
+        INSERT INTO old SELECT scope, request_id, body_digest, object_id, at, revision FROM requests;
+        DROP TABLE requests; ALTER TABLE old RENAME TO requests;
+        CREATE INDEX requests_at ON requests (at); PRAGMA user_version = 1;",
     );
     let store = open(dir.path()).unwrap();
     assert_eq!(store.logs(run, 0, 1_000).await.unwrap(), logs);
     assert_eq!(store.logs(run, 1, 1).await.unwrap(), logs[1..2]);
+    assert!(used.is_some());
+    assert_eq!(store.request(&asked.scope, &asked.request_id).await.unwrap(), used);
+    let again = Batch { request: Some(asked), ..Batch::default() };
+    let refused = store.commit(again).await;
+    assert!(matches!(refused, Err(StoreError::RequestUsed { .. })), "{refused:?}");
 }
 
 #[test]
@@ -342,4 +364,30 @@ fn queries_use_indexes() {
         let plan = plan.join("; ");
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
+}
+
+/// Without that, the log of a server that is never idle would grow for ever.
+#[tokio::test]
+async fn a_long_log_is_copied_and_begun_anew_while_commits_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    populate(&store).await;
+    let run = samples::run(1, &samples::machine(1).id).id;
+    let text = "x".repeat(60 << 10);
+    let log_bytes =
+        || std::fs::metadata(dir.path().join(format!("{DATABASE_FILE}-wal"))).unwrap().len();
+    let mut offset = 0;
+    let mut written = 0;
+    while store.stats().checkpoints < 3 {
+        let chunk = LogChunk { text: text.clone(), ..samples::chunk(run, offset) };
+        store.commit(Batch { logs: vec![chunk], ..Batch::default() }).await.unwrap();
+        offset += 1;
+        written += text.len() as u64;
+        assert!(written < 1 << 30, "the log is {} bytes long and is not copied", log_bytes());
+    }
+    assert!(log_bytes() < written / 2, "{} of {written} bytes", log_bytes());
+    let last = store.logs(run, offset - 1, 10).await.unwrap();
+    assert_eq!(last.len(), 1);
+    drop(store);
+    assert!(check(dir.path()).unwrap().is_ok());
 }

@@ -20,10 +20,10 @@ pub(super) fn trim(
     trim_runs(conn, counters, retention, &mut trimmed)?;
     trimmed.requests = execute(
         conn,
-        "DELETE FROM requests WHERE (scope, request_id) IN (
-            SELECT scope, request_id FROM requests
+        "DELETE FROM requests WHERE place IN (
+            SELECT place FROM requests
             WHERE at < ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE id = object_id AND active = 1)
-            ORDER BY at, scope, request_id LIMIT ?2)",
+            ORDER BY at, place LIMIT ?2)",
         params![ms(retention.requests_before), TRIM_ROWS_MAX as i64],
     )?;
     Ok(trimmed)

@@ -32,8 +32,9 @@ async fn populate(store: &dyn Store) {
         machine.phase = Phase::ALL[usize::try_from(number % 3).unwrap()];
         machine.spec.provider = if number % 4 == 0 { "redfish" } else { "fake" }.to_owned();
         let mut run = samples::run(number, &machine.id);
-        run.run_type = RunType::ALL[usize::try_from(number % 2).unwrap()];
-        run.plan_id = format!("plan/{}", number % 5);
+        let spec = Arc::make_mut(&mut run.spec);
+        spec.run_type = RunType::ALL[usize::try_from(number % 2).unwrap()];
+        spec.plan_id = format!("plan/{}", number % 5);
         let committed = store.commit(batch(&[&machine], &[(None, &run)])).await.unwrap();
         if number % 3 != 0 {
             end(store, &committed.runs[0], T0).await;

@@ -21,7 +21,7 @@ use super::{Batch, Committed, MachineWrite, Query, RequestRecord, RunWrite, Stor
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision};
 use crate::lifecycle::run::State;
-use crate::model::{Actor, Entry, EntryKind, Machine, Run, RunDelta};
+use crate::model::{Actor, Entry, EntryKind, Hold, HoldReason, Machine, Run, RunDelta};
 use crate::store::samples;
 
 /// Closes a store and opens it again with what is durable.
@@ -88,7 +88,9 @@ async fn put_run(store: &dyn Store, before: &Run, after: &Run) -> Arc<Run> {
 
 /// A run with a mark that tells it from others.
 fn marked(run: &Run, mark: &str) -> Run {
-    Run { reason: mark.to_owned(), state: State::Running, ..run.clone() }
+    let (reason, since) = (HoldReason::Paused, Timestamp(1));
+    let hold = Some(Hold { reason, message: mark.to_owned(), since });
+    Run { hold, state: State::Running, ..run.clone() }
 }
 
 /// Ends a run at `at` and frees its machine.

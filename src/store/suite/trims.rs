@@ -36,7 +36,7 @@ pub(super) async fn an_active_run_loses_nothing(fresh: Fresh) {
         run = put_run(store, &run, &marked(&run, mark)).await;
         versions.push(run.clone());
     }
-    let plan = PinnedPlan { digest: run.plan_digest.clone(), text: "text".to_owned() };
+    let plan = PinnedPlan { digest: run.spec.plan_digest.clone(), text: "text".to_owned() };
     let more = Batch {
         logs: vec![samples::chunk(run.id, 0)],
         request: Some(request("start", run.id)),
@@ -54,7 +54,7 @@ pub(super) async fn an_active_run_loses_nothing(fresh: Fresh) {
     }
     assert_eq!(store.history(Subject::Run(run.id), None, 99).await.unwrap(), history);
     assert_eq!(store.logs(run.id, 0, 9).await.unwrap().len(), 1);
-    assert_eq!(store.plan(&run.plan_digest).await.unwrap().as_deref(), Some("text"));
+    assert_eq!(store.plan(&run.spec.plan_digest).await.unwrap().as_deref(), Some("text"));
     assert!(store.request("StartRun/machine-1", "start").await.unwrap().is_some());
 
     end(store, &run, T0).await;
@@ -64,7 +64,7 @@ pub(super) async fn an_active_run_loses_nothing(fresh: Fresh) {
     assert_eq!(store.history(Subject::Run(run.id), None, 99).await.unwrap(), []);
     assert_eq!(store.history(Subject::Machine(machine.id.clone()), None, 99).await.unwrap(), []);
     assert_eq!(store.logs(run.id, 0, 9).await.unwrap(), []);
-    assert_eq!(store.plan(&run.plan_digest).await.unwrap(), None);
+    assert_eq!(store.plan(&run.spec.plan_digest).await.unwrap(), None);
     assert_eq!(store.request("StartRun/machine-1", "start").await.unwrap(), None);
     assert!(store.machine(&machine.id).await.unwrap().is_some(), "machines are never forgotten");
 }

@@ -139,11 +139,11 @@ impl Driver {
             let works = record.active_run.is_none()
                 && (matches!(record.phase, Phase::Rma | Phase::Retired)
                     || newest.is_some_and(|run| {
-                        run.plan_id == "plan/reboot"
+                        run.spec.plan_id == "plan/reboot"
                             && run.phase() == bmdemo::lifecycle::run::Phase::Succeeded
                     }));
             let verdict = invariants::ensure(works, || {
-                let newest = newest.map(|run| (run.id, &run.plan_id, run.state, &run.error));
+                let newest = newest.map(|run| (run.id, &run.spec.plan_id, run.state, &run.error));
                 format!("{} cannot be rebooted: {newest:?}", record.id)
             });
             oracle.judge("promise_05_every_machine_can_be_worked_on", verdict);

@@ -87,7 +87,7 @@ fn a_failure_sets_needs_intervention_and_leaves_the_phase() {
     for (plan_id, cleared) in [("plan/other", false), ("plan/bench", true)] {
         let mut later = Bench::accepted("verify", &[]);
         later.machine.conditions = bench.machine.conditions.clone();
-        later.run.plan_id = plan_id.to_owned();
+        Arc::make_mut(&mut later.run.spec).plan_id = plan_id.to_owned();
         later.admit();
         later.finish();
         assert_eq!(later.intervention().map(|(status, _)| !status), Some(cleared), "{plan_id}");
