@@ -25,7 +25,7 @@ const KEPT_OPERATIONS: usize = 4;
 const BUSY_WAITERS: usize = 16;
 
 /// How long the writer waits for more callers when many come; one that is alone never waits.
-const LINGER: Duration = Duration::from_micros(250);
+const LINGER: Duration = Duration::from_micros(500);
 
 /// What has been recorded and not been written yet.
 #[derive(Default)]

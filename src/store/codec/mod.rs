@@ -53,8 +53,14 @@ pub(crate) enum DecodeError {
 
 type Text<'a> = Cow<'a, str>;
 
+/// Room for most records, so that writing one need not look for more.
+const USUAL_BYTES: usize = 1536;
+
 fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("records have string keys only and write to memory")
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut text, value)
+        .expect("records have string keys only and write to memory");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 fn from_json<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {

@@ -215,12 +215,12 @@ impl SqliteStore {
         })
     }
 
-    /// Reads one record.
+    /// Reads one record by one statement, which sees one revision without a transaction.
     fn point<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Fut<'_, T> {
-        Self::read(self.points.as_ref(), move |conn| in_transaction(conn, job))
+        Self::read(self.points.as_ref(), job)
     }
 
     /// Reads many records.
@@ -280,7 +280,7 @@ impl Store for SqliteStore {
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
         let id = id.clone();
-        self.point(move |conn| read::machine_at(conn, &id, at))
+        self.point(move |conn| in_transaction(conn, |conn| read::machine_at(conn, &id, at)))
     }
 
     fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
@@ -288,7 +288,7 @@ impl Store for SqliteStore {
     }
 
     fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
-        self.point(move |conn| read::run_at(conn, id, at))
+        self.point(move |conn| in_transaction(conn, |conn| read::run_at(conn, id, at)))
     }
 
     fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {

@@ -256,7 +256,7 @@ fn configure(conn: &Connection, options: &SqliteOptions) -> rusqlite::Result<()>
     // The writer copies the log itself, after it has answered.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     // SQLite walks the whole cache at the end of a transaction that has split a page, and behind it is the system's.
-    conn.pragma_update(None, "cache_size", -16 * 1024)?;
+    conn.pragma_update(None, "cache_size", -8 * 1024)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     if let Some(pages) = options.pages_max {
         conn.pragma_update(None, "max_page_count", pages)?;
