@@ -42,12 +42,6 @@ impl Phase {
             Self::Canceled => "CANCELED",
         }
     }
-
-    /// The phase of a name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == name)
-    }
 }
 
 impl std::fmt::Display for Phase {

@@ -2,5 +2,6 @@
 
 mod diagram;
 mod properties;
+mod questions;
 mod samples;
 mod table;

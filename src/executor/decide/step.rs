@@ -322,8 +322,9 @@ impl Draft {
         let name = record.name.clone();
         let (kind, message) = match record.state {
             State::Succeeded => {
-                if record.message.is_empty() || input.answer.message.is_empty() {
-                    record.message = String::new();
+                // What earlier attempts said is over; what the success said is kept already.
+                if input.answer.message.is_empty() {
+                    record.message.clear();
                 }
                 (EntryKind::StepSucceeded, format!("step {name} succeeded"))
             }

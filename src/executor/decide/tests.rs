@@ -3,6 +3,7 @@
 mod draft;
 mod flow;
 mod holds;
+mod records;
 mod recovery;
 mod retry;
 mod unwinding;

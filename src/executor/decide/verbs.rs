@@ -10,7 +10,7 @@ use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, HoldReason};
 
 impl Draft {
-    /// Carries out a verb.
+    /// Carries out a verb on a run that has not ended: what has is refused before it comes here.
     ///
     /// # Errors
     /// [`EngineError::Refused`] if the state of the run or the step does not take it, [`EngineError::NotFound`] if
@@ -44,31 +44,19 @@ impl Draft {
         participle: &str,
         facts: Facts<'_>,
     ) -> Result<(), EngineError> {
-        let phase = self.run.phase();
         self.run_event(event, facts).map_err(|rejected| {
-            let (message, hint) = match rejected {
-                run::Rejected::Denied(why) => {
-                    (format!("run {} cannot be {participle}: {why}", self.run.id), String::new())
-                }
-                run::Rejected::Illegal { state, .. } => (
-                    format!(
-                        "run {} cannot be {participle}: it is {}",
-                        self.run.id,
-                        describe(state)
-                    ),
-                    if phase == run::Phase::Pending || phase == run::Phase::Running {
-                        String::new()
-                    } else {
-                        "a run that has ended is immutable; start a new one, or retry it".to_owned()
-                    },
-                ),
+            let why = match rejected {
+                run::Rejected::Denied(why) => why.to_owned(),
+                run::Rejected::Illegal { state, .. } => format!("it is {}", describe(state)),
             };
-            self.refused(Refusal::RunState, message, hint)
+            let message = format!("run {} cannot be {participle}: {why}", self.run.id);
+            self.refused(Refusal::RunState, message)
         })
     }
 
-    fn refused(&self, refusal: Refusal, message: String, hint: String) -> EngineError {
-        EngineError::Refused { refusal, subject: format!("runs/{}", self.run.id), message, hint }
+    fn refused(&self, refusal: Refusal, message: String) -> EngineError {
+        let subject = format!("runs/{}", self.run.id);
+        EngineError::Refused { refusal, subject, message, hint: String::new() }
     }
 
     fn request_cancel(
@@ -172,14 +160,6 @@ impl Draft {
         facts: Facts<'_>,
     ) -> Result<(), EngineError> {
         let place = self.place(step)?;
-        if !self.run.state.is_active() {
-            let message = format!(
-                "step {step} cannot be skipped: run {} is {}",
-                self.run.id,
-                describe(self.run.state)
-            );
-            return Err(self.refused(Refusal::RunState, message, String::new()));
-        }
         let before = self.run.steps[place].state;
         let Some(rules) = super::step::rules(facts.plan, &self.run.steps[place], place) else {
             return Err(EngineError::Internal("step is not in the pinned plan".to_owned()));
@@ -202,7 +182,7 @@ impl Draft {
                     format!("step {step} cannot be skipped: it is {}", before.phase().as_str())
                 }
             };
-            return Err(self.refused(Refusal::StepState, message, String::new()));
+            return Err(self.refused(Refusal::StepState, message));
         }
         let mut input = StepInput::bare(place, Event::Skip);
         input.answer.message = format!("skipped by {}: {reason}", actor.name);
@@ -226,7 +206,7 @@ impl Draft {
                 "step {step} cannot be resolved: its outcome is not unknown, it is {}",
                 state.phase().as_str()
             );
-            return Err(self.refused(Refusal::StepState, message, String::new()));
+            return Err(self.refused(Refusal::StepState, message));
         }
         let Some(resolution) = resolution else {
             self.take(run::Event::Abort, "aborted", facts)?;

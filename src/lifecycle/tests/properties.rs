@@ -93,6 +93,27 @@ fn every_step_has_a_way_out() {
     }
 }
 
+/// Looks that fail come later and later, and there is a last one.
+#[test]
+fn looks_at_an_unknown_outcome_come_further_and_further_apart() {
+    let apply = |state, event| step::apply(BASE.rules, state, event, BASE.facts).unwrap().0;
+    let basis = Basis::Unknown { checks: 0, cut_off: false };
+    let mut state = State::Observing { attempt: 1, basis };
+    let mut waits_ms = Vec::new();
+    for _ in 0..UNKNOWN_CHECKS_MAX {
+        let failed = apply(state, Event::CallFailed(ErrorClass::Transient));
+        state = match failed {
+            State::BackingOff { until, .. } => {
+                waits_ms.push(until.since(NOW).as_millis());
+                apply(failed, Event::Woken)
+            }
+            other => other,
+        };
+    }
+    assert_eq!(waits_ms, [500, 1_000, 2_000, 4_000], "the short halves of 1, 2, 4 and 8 s");
+    assert_eq!(state, State::Unknown { attempt: 1 });
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     prop::sample::select(step_events())
 }

@@ -191,6 +191,45 @@ fn an_operator_resolves_an_unknown_outcome() {
     assert_eq!(given_up.intervention(), Some((true, REASON_ABORTED)));
 }
 
+/// What else needs a person still does.
+#[test]
+fn resolving_a_step_answers_only_for_its_outcome() {
+    for (status, reason) in [(true, "FAN"), (false, "CLEARED")] {
+        let mut bench = Bench::held_unknown();
+        let other =
+            bench.decide(|draft, facts| draft.observed(facts.now, status, reason, String::new()));
+        bench.machine.conditions.set(ConditionKind::NeedsIntervention, other);
+        bench.operate(resolve("write", Some(Resolution::Done))).unwrap();
+        assert_eq!(bench.intervention(), Some((status, reason)));
+    }
+}
+
+#[test]
+fn a_refused_verb_says_what_the_run_is_doing() {
+    let steered = |mut bench: Bench, verb| {
+        bench.operate(verb).unwrap();
+        bench
+    };
+    let unwinding = || {
+        let mut bench = Bench::acting("verify", DRAIN);
+        bench.fail(DRAIN);
+        bench
+    };
+    for (mut bench, verb, message) in [
+        (Bench::accepted("verify", &[]), Verb::Resume, "resumed: it is PENDING"),
+        (Bench::started("verify"), Verb::Resume, "resumed: it is RUNNING"),
+        (
+            steered(Bench::acting("verify", WRITE), Verb::Cancel),
+            Verb::Pause,
+            "paused: it is being canceled",
+        ),
+        (unwinding(), Verb::Resume, "resumed: it is being unwound"),
+    ] {
+        let wanted = (Refusal::RunState, format!("run RUN cannot be {message}"));
+        assert_eq!(bench.refusal(verb), wanted);
+    }
+}
+
 #[test]
 fn a_resolved_retry_may_exceed_the_attempts_by_one() {
     let mut bench = Bench::acting("hold", WRITE);
@@ -264,6 +303,14 @@ fn the_loop_breaker_counts_every_attempt_of_a_step() {
         bench.tell(WRITE, Event::Woken);
         assert_eq!(bench.run.steps[WRITE].attempt, 2);
     }
+}
+
+#[test]
+fn the_loop_breaker_holds_nothing_that_destroys_nothing() {
+    let mut bench = about_to_write(&[10_000]);
+    bench.succeed(WRITE);
+    assert_eq!(bench.machine.destructive_at.len(), 2, "as many as there may be");
+    assert_eq!(bench.current(), CHECK);
 }
 
 #[test]

@@ -189,6 +189,27 @@ fn instants_from_the_future_do_not_stop_a_run() {
     }
 }
 
+/// The longest wait that can have been meant is kept; a millisecond more was not meant, and is due now.
+#[test]
+fn only_waits_that_cannot_have_been_meant_are_cut_short() {
+    let Bench { plan, now, .. } = Bench::started("verify");
+    let polling = |until| State::Polling { attempt: 1, until };
+    let backing_off = |until| State::BackingOff { attempt: 1, until, basis: Basis::Fresh };
+    let longest = now.plus_ms(plan.steps[WRITE].timeout_ms);
+    let longest_backoff = now.plus_ms(plan.steps[WRITE].retry.backoff_max_ms);
+    for (state, at) in [
+        (polling(longest), longest),
+        (polling(longest.plus_ms(1)), now),
+        (backing_off(longest_backoff), longest_backoff),
+        (backing_off(longest_backoff.plus_ms(1)), now),
+    ] {
+        let mut bench = stored("verify", state, run::State::Running);
+        bench.recover();
+        let wake = Effect::Wake { step: WRITE, at };
+        assert!(bench.effects.contains(&wake), "{state:?}: {:?}", bench.effects);
+    }
+}
+
 /// The server ends while the step acts, and the look afterwards says that it was not done: how the step goes on.
 fn cut_off_once(bench: &mut Bench) {
     bench.tell(WRITE, Event::Observed(Seen::NotDone));

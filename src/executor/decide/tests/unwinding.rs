@@ -34,6 +34,22 @@ fn a_compensation_that_fails_does_not_stop_the_others() {
     assert!(condition.message.contains("undo drain"), "{}", condition.message);
 }
 
+/// A compensation has no rule of its own: what can be repeated is, and the rest is looked at first.
+#[test]
+fn an_unknown_outcome_of_a_compensation_is_looked_at_unless_it_can_be_repeated() {
+    for (action, repeated) in [("clear-netboot", true), ("notify", false)] {
+        let mut bench = Bench::accepted("hold", &[]);
+        bench.plan = compile(&PLAN.replace("RULE", "hold").replace("clear-netboot", action));
+        bench.admit();
+        bench.tell(BOOT, Event::Observed(Seen::NotDone));
+        bench.fail(BOOT);
+        bench.tell(4, Event::Observed(Seen::NotDone));
+        bench.tell(4, Event::CallFailed(ErrorClass::OutcomeUnknown));
+        assert_eq!(bench.acts(), repeated, "{action}: {:?}", bench.state(4));
+        assert_eq!(bench.effects.contains(&Effect::Observe { step: 4 }), !repeated, "{action}");
+    }
+}
+
 #[test]
 fn a_failed_compensation_of_a_canceled_run_needs_a_person() {
     let mut bench = Bench::acting("verify", BOOT);
@@ -121,6 +137,16 @@ fn a_cancel_after_the_last_step_was_sent_may_come_too_late() {
 }
 
 #[test]
+fn a_cancel_that_ends_the_last_step_cancels_the_run() {
+    let mut bench = Bench::acting("verify", CHECK);
+    bench.operate(Verb::Cancel).unwrap();
+    assert_eq!(bench.state(CHECK), State::Canceled);
+    bench.finish();
+    assert_eq!(bench.run.state, run::State::Canceled);
+    assert_eq!(bench.machine.phase, Phase::Maintenance, "what the plan promises is not so");
+}
+
+#[test]
 fn a_cancel_of_a_pending_run_ends_it_at_once() {
     let mut bench = Bench::accepted("verify", &[]);
     bench.operate(Verb::Cancel).unwrap();
@@ -172,6 +198,13 @@ fn an_abort_leaves_everything_alone_and_raises_the_fence() {
     assert!(bench.machine.blocked_by().is_some());
     assert_eq!(bench.run.steps.len(), 4, "nothing is undone");
     assert_eq!(bench.names(State::Canceled), ["write", "check"]);
+    // What was in flight has ended now, nobody knows how; what waited was never there.
+    let told = |place: usize| {
+        let step = &bench.run.steps[place];
+        (step.message.as_str(), step.finished_at)
+    };
+    assert_eq!(told(WRITE), ("aborted; nobody knows whether it took effect", Some(bench.now)));
+    assert_eq!(told(CHECK), ("not started: the run was aborted", None));
 }
 
 #[test]
