@@ -9,6 +9,7 @@ mod panics;
 mod probes;
 mod requests;
 mod runs;
+mod store_trouble;
 mod time;
 mod unknown;
 mod verbs;
