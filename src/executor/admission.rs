@@ -271,3 +271,6 @@ pub fn repeat_of(before: &Run) -> NewRun {
         force: before.spec.forced,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Which plan a request means, and every reason against a run at once.
+
+use super::*;
+use crate::ids::MachineId;
+use crate::lifecycle::machine::Phase;
+use crate::model::machine::{Condition, REASON_ABORTED};
+use crate::model::{ConditionKind, MachineSpec};
+use crate::plan::SourceFile;
+
+const PLAN: &str = r#"
+id = "plan/test"
+allowed_phases = ["READY", "FACTORY_READY"]
+required_conditions = { Reachable = true, Degraded = false }
+
+[[steps]]
+name = "boot"
+action = "set-netboot"
+
+[result]
+phase = "IN_SERVICE"
+"#;
+
+fn machine(phase: Phase) -> Machine {
+    let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
+    let id = MachineId::parse("machine-1").unwrap();
+    let mut machine = Machine::registered(id, BTreeMap::new(), spec, Timestamp(1));
+    machine.phase = phase;
+    set(&mut machine, ConditionKind::Reachable, true, "PROBE");
+    machine
+}
+
+fn set(machine: &mut Machine, kind: ConditionKind, status: bool, reason: &str) {
+    let condition = Condition {
+        status,
+        reason: reason.to_owned(),
+        message: "a test".to_owned(),
+        last_transition_at: Timestamp(1),
+        observed_by: "probe".to_owned(),
+        plan_id: String::new(),
+    };
+    machine.conditions.set(kind, condition);
+}
+
+fn refusals(machine: &Machine, capabilities: Option<&[&'static str]>) -> Vec<Refusal> {
+    let file = SourceFile { name: "test.toml", bytes: PLAN.as_bytes() };
+    let plan = crate::plan::compile(&[file]).unwrap().remove(0);
+    let found = blockers(&plan, machine, capabilities, false);
+    let refusal = |error| match error {
+        EngineError::Refused { refusal, .. } => refusal,
+        other => panic!("{other:?}"),
+    };
+    found.into_iter().map(refusal).collect()
+}
+
+#[test]
+fn a_plan_is_named_by_its_id_or_by_a_type() {
+    let registry = Registry::built_in();
+    let choose = |run_type: Option<RunType>, plan_id: &str| {
+        let new = NewRun {
+            machine_id: MachineId::parse("machine-1").unwrap(),
+            run_type,
+            plan_id: plan_id.to_owned(),
+            parameters: BTreeMap::new(),
+            force: false,
+        };
+        match choose_plan(&registry, &new) {
+            Ok(chosen) => chosen.plan.id.to_string(),
+            Err(EngineError::Invalid(violations)) => {
+                format!("{}: {}", violations[0].field, violations[0].description)
+            }
+            Err(other) => other.to_string(),
+        }
+    };
+    assert_eq!(choose(None, "plan/reboot"), "plan/reboot");
+    assert_eq!(choose(None, "reboot"), "plan/reboot");
+    assert_eq!(choose(Some(RunType::Reboot), "reboot"), "plan/reboot");
+    assert_eq!(choose(Some(RunType::Repave), ""), "plan/repave-join");
+    assert_eq!(choose(None, ""), "plan_id: give a plan_id or a type");
+    assert_eq!(
+        choose(Some(RunType::Custom), ""),
+        "type: CUSTOM has no default plan: give a plan_id"
+    );
+    assert_eq!(
+        choose(Some(RunType::Repave), "reboot"),
+        "type: plan/reboot is of type REBOOT, not REPAVE: leave the type out or correct it"
+    );
+    assert!(choose(None, "rebot").contains("rebot"));
+}
+
+#[test]
+fn a_machine_that_is_as_the_plan_wants_it_is_not_refused() {
+    assert_eq!(refusals(&machine(Phase::Ready), Some(&["netboot"])), []);
+}
+
+#[test]
+fn each_condition_that_the_plan_requires_must_hold() {
+    let mut unreachable = machine(Phase::Ready);
+    set(&mut unreachable, ConditionKind::Reachable, false, "PROBE");
+    assert_eq!(refusals(&unreachable, Some(&["netboot"])), [Refusal::ConditionNotMet]);
+    set(&mut unreachable, ConditionKind::Degraded, true, "FAN");
+    assert_eq!(refusals(&unreachable, Some(&["netboot"])), [Refusal::ConditionNotMet; 2]);
+    // Nobody has looked: not known to be reachable, and not known to be degraded.
+    let mut unknown = machine(Phase::Ready);
+    unknown.conditions = Default::default();
+    assert_eq!(refusals(&unknown, Some(&["netboot"])), [Refusal::ConditionNotMet]);
+}
+
+#[test]
+fn a_result_that_the_machine_cannot_reach_is_refused_before_anything_is_done() {
+    assert_eq!(
+        refusals(&machine(Phase::FactoryReady), Some(&["netboot"])),
+        [Refusal::PhaseNotAllowed]
+    );
+}
+
+#[test]
+fn every_reason_is_named_the_weightiest_first() {
+    let mut worst = machine(Phase::Retired);
+    worst.active_run = Some(RunId::new(Timestamp(1), [1, 0]));
+    worst.conditions = Default::default();
+    set(&mut worst, ConditionKind::NeedsIntervention, true, REASON_ABORTED);
+    assert_eq!(
+        refusals(&worst, Some(&[])),
+        [
+            Refusal::RunActive,
+            Refusal::InterventionNeeded,
+            Refusal::PhaseNotAllowed,
+            Refusal::ConditionNotMet,
+            Refusal::PhaseNotAllowed,
+            Refusal::CapabilityMissing,
+        ]
+    );
+    assert_eq!(refusals(&machine(Phase::Ready), None), [Refusal::ProviderMissing]);
+}
