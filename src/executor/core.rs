@@ -226,6 +226,10 @@ impl Core {
         lock(&self.slots).request(run, machine)
     }
 
+    pub(super) fn has_slot(&self, run: RunId) -> bool {
+        lock(&self.slots).has(run)
+    }
+
     pub(super) fn restore_slot(&self, run: RunId, machine: &Machine) {
         lock(&self.slots).restore(run, machine);
     }

@@ -138,6 +138,12 @@ impl Slots {
         false
     }
 
+    /// Whether the run has a slot now.
+    #[must_use]
+    pub fn has(&self, run: RunId) -> bool {
+        self.granted.contains_key(&run)
+    }
+
     /// Gives a run its slot whatever the limits say: it had one before the restart.
     pub fn restore(&mut self, run: RunId, machine: &Machine) {
         if !self.granted.contains_key(&run) {

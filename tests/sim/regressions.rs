@@ -35,6 +35,11 @@ const SEEDS: &[(u64, &str)] = &[
         18345,
         "a former owner answered a request that changed nothing with a machine as it had been, and again with another",
     ),
+    (
+        72987,
+        "a run went on without a slot: it had been paused, and so given its slot back, before it heard that it had one",
+    ),
+    (155_602, "the same"),
 ];
 
 #[test]

@@ -218,10 +218,14 @@ impl Actor {
     /// The scheduler has a slot for the run.
     pub(super) async fn admitted(&mut self, run_id: RunId) {
         if self.active.as_ref().is_some_and(|active| active.run.id == run_id) {
-            self.drive(|draft, facts| {
-                draft.admit(facts);
-            })
-            .await;
+            // A pause that was handled first has given the slot back, and somebody else may have it. If the run waits
+            // again, it is told again.
+            if self.core.has_slot(run_id) {
+                self.drive(|draft, facts| {
+                    draft.admit(facts);
+                })
+                .await;
+            }
         } else {
             // It has ended meanwhile.
             self.core.release_slot(run_id);
