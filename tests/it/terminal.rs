@@ -3,7 +3,9 @@
 use std::num::NonZeroU16;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
+use std::time::Duration;
 
+use bmdemo::clock::{Clock as _, SystemClock};
 use pty_process::Size;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -138,6 +140,21 @@ impl Terminal {
     /// Types.
     pub(crate) async fn press(&mut self, keys: &str) {
         self.pty.write_all(keys.as_bytes()).await.unwrap();
+    }
+
+    /// Types, and again every second, until the client ends; then as [`Terminal::ended`]. A signal that comes in the very
+    /// moment in which a process begins to listen for it may be lost, and whoever has pressed Ctrl-C presses it again.
+    pub(crate) async fn press_until_ended(&mut self, keys: &str) -> String {
+        loop {
+            // The client may have ended meanwhile.
+            let _ = self.pty.write_all(keys.as_bytes()).await;
+            tokio::select! {
+                biased;
+                () = async { while self.read().await {} } => break,
+                () = SystemClock::new().sleep(Duration::from_secs(1)) => {}
+            }
+        }
+        self.ended().await
     }
 
     /// Waits for the end and returns what the screen shows then, and how it ended.

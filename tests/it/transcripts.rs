@@ -126,8 +126,8 @@ async fn ctrl_c_detaches_and_a_cancel_ends_the_run() {
     let mut waits =
         Terminal::start(&address, 120, &[], "wait machine-1 --for effective=IN_SERVICE");
     // Nothing is to be seen of a client that waits: Ctrl-C ends it at whichever moment it comes.
-    waits.press("\u{3}").await;
-    assert!(waits.ended().await.ends_with("--- exit 130\n\n"));
+    let ended = waits.press_until_ended("\u{3}").await;
+    assert!(ended.ends_with("--- exit 130\n\n"), "{ended}");
     shown += &piped(&address, "wait machine-1 --for effective=IN_SERVICE --timeout 1ms").await;
     assert_transcript!("terminal_cancel", shown);
 }
