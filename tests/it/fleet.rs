@@ -7,7 +7,7 @@ use bmdemo::clock::{Clock, OsRandom, Sleep, SystemClock, Timestamp};
 use bmdemo::executor::{Engine, EngineConfig, Limits};
 use bmdemo::provider::fake::{FakeOptions, FakeProvider, Script, World};
 use bmdemo::server::serve_stream;
-use bmdemo::store::sqlite::{SqliteOptions, SqliteStore};
+use bmdemo::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -118,7 +118,19 @@ pub(crate) struct Local {
 
 impl Local {
     async fn boot(dir: &TempDir, clock: Arc<FastClock>) -> Self {
-        let store = Arc::new(SqliteStore::open(dir.path(), SqliteOptions::default()).unwrap());
+        let store = within("the store can be opened", async {
+            loop {
+                match SqliteStore::open(dir.path(), SqliteOptions::default()) {
+                    // A test that begins a process elsewhere in this one holds every lock of it for a moment, from the
+                    // fork to the exec.
+                    Err(OpenError::InUse { .. }) => {
+                        SystemClock::new().sleep(Duration::from_millis(1)).await;
+                    }
+                    opened => return opened.unwrap(),
+                }
+            }
+        });
+        let store = Arc::new(store.await);
         let world = World::open(dir.path()).unwrap();
         let script = Script::parse(SCRIPT).unwrap();
         let fake = FakeOptions { script, world, ..FakeOptions::default() };
