@@ -83,7 +83,7 @@ pub(super) struct Applied {
     pub(super) committed: Committed,
     pub(super) changes: Vec<Change>,
     pub(super) logs: Vec<Arc<LogChunk>>,
-    /// Rows written: a measure of how much the log of SQLite has grown.
+    /// Rows written: a transaction without any needs no flush.
     pub(super) rows: u64,
 }
 

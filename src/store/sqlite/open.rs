@@ -253,7 +253,7 @@ fn configure(conn: &Connection, options: &SqliteOptions) -> rusqlite::Result<()>
     conn.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = if options.unsafe_no_flush_for_tests { "NORMAL" } else { "FULL" };
     conn.pragma_update(None, "synchronous", synchronous)?;
-    // The writer copies the log itself, after it has answered.
+    // The log is copied beside the writer, see `copier`.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     // SQLite walks the whole cache at the end of a transaction that has split a page, and behind it is the system's.
     conn.pragma_update(None, "cache_size", -8 * 1024)?;
