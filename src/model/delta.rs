@@ -75,6 +75,7 @@ impl RunDelta {
             })
             .map(|(place, step)| (place, step.clone()))
             .collect();
+        // Compared although it never changes: if it did, a change without it would lie.
         let goes_on = before.is_some_and(|before| {
             before.id == after.id
                 && before.machine_id == after.machine_id

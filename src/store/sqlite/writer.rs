@@ -25,7 +25,7 @@ const GROUP_MAX: usize = 4096;
 /// After a transaction of this many batches or more, the next one waits for [`LINGER`].
 const BUSY_GROUP: usize = 16;
 
-/// How long the writer waits for more batches when many come: a few flushes of a fast disk. A writer that is alone
+/// How long the writer waits for more batches when many come: a flush or two of a fast disk. A writer that is alone
 /// never waits.
 const LINGER: Duration = Duration::from_micros(250);
 
