@@ -274,8 +274,6 @@ const LONG: &[(&str, usize, &str)] = &[
     ("src/cli/output/data.rs", 500, "the JSON form of every object, side by side"),
     ("src/cli/tests/server.rs", 850, "a server that answers every RPC for the tests of the CLI"),
     ("src/store/sqlite/commit.rs", 480, "every table that a batch writes, side by side"),
-    ("src/executor/decide/flow.rs", 540, "how a run advances and how it ends call each other"),
-    ("src/executor/engine.rs", 520, "one method for each request, and what each refuses"),
     ("src/lifecycle/step.rs", 800, "states, events, effects and the machine, read together"),
 ];
 

@@ -1,28 +1,33 @@
 //! The engine: decides by pure state machines, commits what was decided, and only then performs it.
 //!
-//! [`Engine`] is the handle. Behind it there is one actor per machine with work (`actor`), which asks `decide` what an
-//! event means, commits the answer to the store in one batch, and performs the effects once that is durable.
+//! Rooms, each of which uses only those below it: `requests` ([`Engine`], the handle, and what is asked of it),
+//! `scheduler` (which machine is worked on when), `worker` (load, decide, commit, perform) and `decide` (pure: what an
+//! event means).
 
-mod actor;
 pub mod admission;
-mod core;
 pub mod decide;
-mod engine;
 pub mod error;
+mod idempotency;
 pub mod limits;
 pub mod logs;
 pub mod names;
+mod plans;
 pub mod planted;
-pub mod probes;
+mod ports;
 pub mod request;
-pub mod slots;
+mod requests;
+mod scheduler;
+mod tasks;
 pub(crate) mod unfold;
 pub mod waiting;
 pub mod watch;
+mod worker;
 
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, FieldViolation, Refusal};
 pub use limits::Limits;
+pub use ports::EngineConfig;
+pub use requests::Engine;
+pub use scheduler::probes;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{MachineId, Revision, RunId};
+use crate::ids::{MachineId, Revision};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::Resolution;
 use crate::model::{Actor, MachineSpec, RunType};
@@ -141,11 +141,4 @@ pub enum WaitReason {
     LoopBreaker,
     /// The server is recovering the run after a restart.
     Recovery,
-}
-
-/// A run to be started anew from where another one stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// The run that failed or was canceled.
-    pub run_id: RunId,
 }

@@ -19,7 +19,7 @@ use super::health::Readiness;
 use super::metrics::{self, Metrics, Sources};
 use super::{maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
-use crate::executor::{Engine, EngineConfig, probes};
+use crate::executor::{Engine, EngineConfig};
 use crate::provider::Provider;
 use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 
@@ -103,7 +103,7 @@ impl Server {
         })
         .await
         .map_err(StartError::Recovery)?;
-        probes::start(&engine, config.probes.clone()).await.map_err(StartError::Store)?;
+        engine.start_probes(config.probes.clone()).await.map_err(StartError::Store)?;
 
         if let Some(sqlite) = opened.sqlite.clone() {
             let readiness = readiness.clone();

@@ -1,6 +1,6 @@
 //! What happens to a step, and what follows for its run.
 
-use super::{Draft, Effect, Facts};
+use super::draft::{Draft, Effect, Facts};
 use crate::clock::Timestamp;
 use crate::executor::names;
 use crate::ids::OperationId;

@@ -9,19 +9,24 @@ mod retry;
 mod unwinding;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::executor::admission;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::request::{NewRun, Verb};
-use crate::ids::{MachineId, RunId};
+use crate::ids::{Epoch, MachineId, RunId};
 use crate::lifecycle::machine::Phase;
+use crate::lifecycle::run;
 use crate::lifecycle::step::{Basis, ErrorClass, Event, Resolution, Seen, State};
 use crate::model::machine::{
     REASON_ABORTED, REASON_OUTCOME_UNKNOWN, REASON_RUN_CANCELED, REASON_RUN_FAILED,
 };
-use crate::model::{HoldReason, MachineSpec, StepRecord};
-use crate::plan::{Registered, SourceFile};
+use crate::model::{
+    Actor, ConditionKind, Entry, HoldReason, Machine, MachineSpec, Run, StepRecord,
+};
+use crate::plan::{Plan, Registered, SourceFile, Value};
 use crate::testing::origin;
 
 /// A plan with everything that a decision looks at. `RULE` stands for the rule of its destructive step.

@@ -1,7 +1,7 @@
 //! What operators ask of a run. Each verb is legal or refused by the state machines, and is kept in the history.
 
+use super::draft::{Draft, Facts};
 use super::step::StepInput;
-use super::{Draft, Facts};
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::request::Verb;
 use crate::lifecycle::run;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::harness::{Harness, machine_id};
-use crate::executor::probes::{self, ProbePolicy};
+use crate::executor::probes::ProbePolicy;
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::model::{ConditionKind, EntryKind};
@@ -16,7 +16,7 @@ async fn probed(script: &str) -> Harness {
     harness.register(2).await;
     harness.set_phase(1, Phase::Ready).await.unwrap();
     let policies: BTreeMap<_, _> = [("fake".to_owned(), ProbePolicy::default())].into();
-    probes::start(&harness.engine, policies).await.unwrap();
+    harness.engine.start_probes(policies).await.unwrap();
     harness
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::limits::Limits;
+use crate::executor::limits::Limits;
 use crate::ids::{MachineId, RunId};
 use crate::model::Machine;
 
@@ -27,7 +27,7 @@ struct Waiter {
 
 /// Who has a slot and who waits for one.
 #[derive(Debug)]
-pub struct Slots {
+pub(super) struct Slots {
     limits: Limits,
     used: BTreeMap<Key, usize>,
     granted: BTreeMap<RunId, Vec<Key>>,
@@ -40,7 +40,7 @@ pub struct Slots {
 impl Slots {
     /// No one has a slot.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
             used: BTreeMap::new(),
@@ -55,24 +55,24 @@ impl Slots {
     /// No one has a slot, and no one gets one but by [`Slots::restore`] until [`Slots::open`]: runs that had a slot
     /// before a restart come first.
     #[must_use]
-    pub fn closed(limits: Limits) -> Self {
+    pub(super) fn closed(limits: Limits) -> Self {
         Self { open: false, ..Self::new(limits) }
     }
 
     /// Hands out slots from now on; names the runs that have one now because of it.
-    pub fn open(&mut self) -> Vec<(MachineId, RunId)> {
+    pub(super) fn open(&mut self) -> Vec<(MachineId, RunId)> {
         self.open = true;
         self.serve()
     }
 
     /// The limits in force.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
     /// Changes the limits; names the runs that have a slot now because of it. Nobody loses a slot.
-    pub fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
+    pub(super) fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
         self.limits.set_runs(limits);
         self.serve()
     }
@@ -118,7 +118,7 @@ impl Slots {
     }
 
     /// Asks for a slot: `true` if the run has it now, otherwise it waits and is named by a later [`Slots::release`].
-    pub fn request(&mut self, run: RunId, machine: &Machine) -> bool {
+    pub(super) fn request(&mut self, run: RunId, machine: &Machine) -> bool {
         if self.granted.contains_key(&run) {
             return true;
         }
@@ -140,12 +140,12 @@ impl Slots {
 
     /// Whether the run has a slot now.
     #[must_use]
-    pub fn has(&self, run: RunId) -> bool {
+    pub(super) fn has(&self, run: RunId) -> bool {
         self.granted.contains_key(&run)
     }
 
     /// Gives a run its slot whatever the limits say: it had one before the restart.
-    pub fn restore(&mut self, run: RunId, machine: &Machine) {
+    pub(super) fn restore(&mut self, run: RunId, machine: &Machine) {
         if !self.granted.contains_key(&run) {
             let keys = self.keys(machine);
             self.take(run, keys);
@@ -153,7 +153,7 @@ impl Slots {
     }
 
     /// Gives back the run's slot, or its place in the queue; names the runs that have a slot now because of it.
-    pub fn release(&mut self, run: RunId) -> Vec<(MachineId, RunId)> {
+    pub(super) fn release(&mut self, run: RunId) -> Vec<(MachineId, RunId)> {
         match self.granted.remove(&run) {
             Some(keys) => {
                 for key in keys {
@@ -203,7 +203,7 @@ impl Slots {
 
     /// Which limit keeps a waiting run back, for people.
     #[must_use]
-    pub fn waits_for(&self, run: RunId) -> Option<String> {
+    pub(super) fn waits_for(&self, run: RunId) -> Option<String> {
         let keys = self.waiting.get(&run)?;
         let queue = self.queues.get(keys)?;
         let ahead = queue.iter().take_while(|waiter| waiter.run != run).count();
@@ -222,7 +222,7 @@ impl Slots {
 
     /// Runs that have a slot, and runs that wait for one.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize) {
         (self.granted.len(), self.waiting.len())
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Actor;
-use super::commands::{CONFLICTS_MAX, check_etag, request};
+use super::checks::{CONFLICTS_MAX, check_etag};
+use super::state::Worker;
 use crate::executor::error::{EngineError, Refusal};
+use crate::executor::idempotency::request;
 use crate::executor::request::{MachineChanges, Origin};
 use crate::model::machine::{Condition, REASON_ABORTED};
 use crate::model::{ActorKind, ConditionKind, Entry, EntryKind, Machine};
 use crate::provider::Health;
 use crate::store::{Batch, MachineWrite, StoreError};
 
-impl Actor {
+impl Worker {
     /// Changes labels, spec or phase.
     pub(super) async fn update(
         &mut self,
@@ -129,7 +130,7 @@ impl Actor {
 
     /// Whether a record of the machine is the one that is stored.
     async fn is_current(&self, machine: &Machine) -> Result<bool, EngineError> {
-        let stored = self.core.store.machine(&self.id).await?;
+        let stored = self.ports.store.machine(&self.id).await?;
         Ok(stored.is_some_and(|stored| stored.revision == machine.revision))
     }
 
@@ -148,7 +149,7 @@ impl Actor {
         scope: &str,
         change: impl Fn(&mut Machine, &mut Vec<Entry>) -> Result<(), EngineError>,
     ) -> Result<Arc<Machine>, EngineError> {
-        if let Some(machine) = self.core.repeated_machine(origin, scope).await? {
+        if let Some(machine) = self.ports.repeated_machine(origin, scope).await? {
             return Ok(machine);
         }
         for _ in 0..CONFLICTS_MAX {
@@ -179,13 +180,13 @@ impl Actor {
                 request,
                 ..Batch::default()
             };
-            match self.core.commit(batch).await {
+            match self.ports.commit(batch).await {
                 Ok(committed) => {
                     let machine = match committed.machines.into_iter().next() {
                         Some(machine) => machine,
                         // As a repetition of the request is going to be answered.
                         None => {
-                            let then = self.core.store.machine_at(&self.id, committed.revision);
+                            let then = self.ports.store.machine_at(&self.id, committed.revision);
                             then.await?.unwrap_or(machine)
                         }
                     };
@@ -194,7 +195,7 @@ impl Actor {
                 }
                 Err(StoreError::Conflict { .. }) => self.read_again().await,
                 Err(StoreError::RequestUsed(record)) => {
-                    return self.core.machine_of_request(origin, &record).await;
+                    return self.ports.machine_of_request(origin, &record).await;
                 }
                 Err(error) => {
                     // It may have been written: what is in the cache must not be told as the truth.

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::Engine;
+use super::dispatch::Scheduler;
 use crate::clock::Random;
+use crate::executor::ports::Ports;
+use crate::executor::worker::Message;
 use crate::ids::MachineId;
 use crate::lifecycle::machine::Phase;
 use crate::model::{Change, LogChunk, Machine};
@@ -100,8 +102,9 @@ impl Listener for RosterFeed {
 ///
 /// # Errors
 /// [`StoreError`] if the machines cannot be listed.
-pub async fn start(
-    engine: &Engine,
+pub(in crate::executor) async fn start(
+    ports: &Arc<Ports>,
+    scheduler: &Scheduler,
     policies: BTreeMap<String, ProbePolicy>,
 ) -> Result<(), StoreError> {
     if policies.is_empty() {
@@ -110,10 +113,10 @@ pub async fn start(
     let roster = Arc::new(Roster::default());
     let (changed, mut changes) = tokio::sync::watch::channel(0);
     let feed = RosterFeed { roster: roster.clone(), policies: policies.clone(), changed };
-    engine.store().listen(Arc::new(feed));
+    ports.store.listen(Arc::new(feed));
     let mut after = None;
     loop {
-        let page = engine.store().machines(Query { after, limit: 500, ..Query::default() }).await?;
+        let page = ports.store.machines(Query { after, limit: 500, ..Query::default() }).await?;
         for machine in &page.items {
             roster.update(machine, &policies);
         }
@@ -126,8 +129,8 @@ pub async fn start(
         .iter()
         .map(|(name, policy)| (name.clone(), Arc::new(Semaphore::new(policy.concurrent_max))))
         .collect();
-    let handle = engine.clone();
-    engine.spawn(async move {
+    let (ports, scheduler) = (ports.clone(), scheduler.clone());
+    ports.tasks.clone().spawn(async move {
         let probed: Arc<Mutex<BTreeSet<MachineId>>> = Arc::default();
         loop {
             let missing: Vec<_> = {
@@ -142,12 +145,13 @@ pub async fn start(
                 else {
                     continue;
                 };
-                let Some(provider) = handle.providers().get(&machine.spec.provider).cloned() else {
+                let Some(provider) = ports.providers.get(&machine.spec.provider).cloned() else {
                     continue;
                 };
                 probed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
                 let task = Probe {
-                    engine: handle.clone(),
+                    ports: ports.clone(),
+                    scheduler: scheduler.clone(),
                     roster: roster.clone(),
                     id: id.clone(),
                     policy: *policy,
@@ -155,7 +159,7 @@ pub async fn start(
                     provider,
                 };
                 let done = probed.clone();
-                handle.spawn(async move {
+                ports.tasks.spawn(async move {
                     task.run().await;
                     done.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 });
@@ -170,7 +174,8 @@ pub async fn start(
 
 /// Probes one machine for as long as it is on the roster.
 struct Probe {
-    engine: Engine,
+    ports: Arc<Ports>,
+    scheduler: Scheduler,
     roster: Arc<Roster>,
     id: MachineId,
     policy: ProbePolicy,
@@ -181,22 +186,22 @@ struct Probe {
 impl Probe {
     async fn run(self) {
         // Spread the first probes of a fleet over one interval.
-        let first = self.engine.random().next_u64() % self.policy.interval_ms.max(1);
-        self.engine.clock().sleep(Duration::from_millis(first)).await;
+        let first = self.ports.random.next_u64() % self.policy.interval_ms.max(1);
+        self.ports.clock.sleep(Duration::from_millis(first)).await;
         loop {
             let Some(machine) = self.roster.get(&self.id) else { return };
             if machine.active_run.is_none() {
                 let Ok(_permit) = self.permit.acquire().await else { return };
                 let health = self.ask(&machine).await;
-                self.engine.probed(&self.id, health);
+                self.scheduler.send(&self.id, Message::Probed { health });
             }
-            self.engine.clock().sleep(self.pause(&**self.engine.random())).await;
+            self.ports.clock.sleep(self.pause(&*self.ports.random)).await;
         }
     }
 
     async fn ask(&self, machine: &Machine) -> Health {
         let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
-        let too_late = self.engine.clock().sleep(Duration::from_millis(self.policy.timeout_ms));
+        let too_late = self.ports.clock.sleep(Duration::from_millis(self.policy.timeout_ms));
         let unreachable = |message: String| Health { reachable: false, degraded: false, message };
         tokio::select! {
             biased;

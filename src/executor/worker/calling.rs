@@ -1,84 +1,22 @@
-//! Calls to providers. The actor waits for the answer beside its mailbox; one that is there at once is a message.
+//! How a worker calls the provider: it waits for the answer beside its mailbox; one that is there at once is a message.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tracing::Instrument as _;
 
+use super::call::{Answering, CallInFlight, Called, Kind, Outcome, failed, perform};
 use super::caught::Caught;
 use super::logs::CallLogs;
-use super::{Active, Actor, Message};
-use crate::executor::core::CallGuard;
-use crate::executor::decide::{Answer, StepInput};
+use super::message::Message;
+use super::state::{Active, Worker};
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
-use crate::lifecycle::step::{ErrorClass, Event, Seen};
+use crate::lifecycle::step::ErrorClass;
 use crate::model::{RunErrorCode, Steps};
 use crate::plan::Value;
-use crate::provider::{
-    Acted, Call, Logs, Observation, Provider, ProviderError, ProviderErrorKind, Target,
-    Verification,
-};
-
-/// Which call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Observe,
-    Act,
-    Verify,
-}
-
-impl Kind {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Observe => "observe",
-            Self::Act => "act",
-            Self::Verify => "verify",
-        }
-    }
-}
-
-/// Answer of a call.
-pub(in crate::executor) struct Called {
-    pub(super) serial: u64,
-    pub(super) outcome: Outcome,
-}
-
-/// What a call led to.
-pub(super) enum Outcome {
-    /// An event of the step; the fence was confirmed on the way.
-    Step(StepInput),
-    /// The provider is missing, or the fence could not be raised; nothing was sent.
-    NotSent(StepInput),
-    /// A newer epoch owns the machine at the provider.
-    Fenced { current: Epoch },
-}
-
-/// A call that has been sent.
-type Answering = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Step(input) | Self::NotSent(input) => write!(f, "{:?}", input.event),
-            Self::Fenced { current } => write!(f, "fenced by {current}"),
-        }
-    }
-}
-
-/// The call whose answer the actor waits for.
-///
-/// Dropping it forgets the call; what has been sent may still happen.
-pub(super) struct CallInFlight {
-    pub(super) serial: u64,
-    /// `None` once it has come. Never locked: only so that the actor may be looked at while it waits.
-    answer: Option<Mutex<Answering>>,
-    /// Held until the answer has been taken up: whoever drains the engine waits for it.
-    _guard: CallGuard,
-}
+use crate::provider::{Call, Logs, ProviderError, Target};
 
 /// The answer of the call in flight; never comes without one.
 pub(super) async fn answered(active: &mut Option<Active>) -> Called {
@@ -93,7 +31,7 @@ pub(super) async fn answered(active: &mut Option<Active>) -> Called {
     std::future::pending().await
 }
 
-impl Actor {
+impl Worker {
     /// Sends a call of a step; an earlier one is forgotten.
     pub(super) fn start_call(&mut self, kind: Kind, place: usize) {
         self.forget_call();
@@ -118,7 +56,8 @@ impl Actor {
         };
         let fence = (!active.fenced).then_some(machine.epoch);
         let logs: Logs = Arc::new(CallLogs {
-            core: self.core.clone(),
+            clock: self.ports.clock.clone(),
+            scheduler: self.scheduler.clone(),
             machine: machine.id.clone(),
             buffer: active.logs.clone(),
             place,
@@ -130,11 +69,11 @@ impl Actor {
                 format!("provider {:?} is not configured on this server", active.run.spec.provider),
             );
             let outcome = Outcome::NotSent(failed(place, error));
-            self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
+            self.scheduler.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
             return;
         };
-        let guard = self.core.call_started();
-        let late_fence = self.core.planted == Some(Planted::FenceAfterReadBack);
+        let guard = self.ports.tasks.call_started();
+        let late_fence = self.ports.planted == Some(Planted::FenceAfterReadBack);
         let span = active.spans.call(kind);
         let mut answer = Box::pin(async move {
             let sent = perform(&*provider, kind, place, &target, &call, logs, fence, late_fence);
@@ -156,7 +95,8 @@ impl Actor {
         let answer = match first {
             Poll::Ready(outcome) => {
                 // Behind what is in the mailbox: an operator comes in between, however fast the provider is.
-                self.core.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
+                self.scheduler
+                    .send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
                 None
             }
             Poll::Pending => {
@@ -209,7 +149,7 @@ impl Actor {
             }
         });
         if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            self.core.spawn(call);
+            self.ports.tasks.spawn(call);
         }
     }
 
@@ -237,119 +177,6 @@ impl Actor {
             }
         });
     }
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call is made in one place; a struct would name the same things"
-)]
-async fn perform(
-    provider: &dyn Provider,
-    kind: Kind,
-    place: usize,
-    target: &Target,
-    call: &Call,
-    logs: Logs,
-    fence: Option<Epoch>,
-    late_fence: bool,
-) -> Outcome {
-    // Claim in the store, raise the fence, read back, act: the order that held in 20,000 simulated takeovers.
-    let late = late_fence && kind == Kind::Observe;
-    if let Some(epoch) = fence
-        && !late
-        && let Err(error) = provider.fence(target, epoch).await
-    {
-        return match error.kind {
-            ProviderErrorKind::Fenced { current } => Outcome::Fenced { current },
-            ProviderErrorKind::Class(_) => Outcome::NotSent(failed(place, error)),
-        };
-    }
-    let answered = match kind {
-        Kind::Observe => provider.observe(target, call, logs).await.map(|o| observed(place, o)),
-        Kind::Act => provider.act(target, call, logs).await.map(|a| acted(place, a)),
-        Kind::Verify => provider.verify(target, call, logs).await.map(|v| verified(place, v)),
-    };
-    if let Some(epoch) = fence
-        && late
-        && provider.fence(target, epoch).await.is_err()
-    {
-        tracing::debug!("planted bug: fence raised late and refused");
-    }
-    match answered {
-        Ok(input) => Outcome::Step(input),
-        Err(error) => match error.kind {
-            ProviderErrorKind::Fenced { current } => Outcome::Fenced { current },
-            ProviderErrorKind::Class(_) => Outcome::Step(failed(place, error)),
-        },
-    }
-}
-
-fn observed(place: usize, observation: Observation) -> StepInput {
-    let mut answer = Answer::default();
-    let seen = match observation {
-        Observation::Done { evidence, output } => {
-            answer.observed = evidence;
-            answer.output = output;
-            Seen::Done
-        }
-        Observation::NotDone { observed } => {
-            answer.message = observed;
-            Seen::NotDone
-        }
-        Observation::InProgress { poll_at } => Seen::InProgress { until: poll_at },
-        Observation::Unknowable { why } => {
-            answer.message = why;
-            Seen::Unknowable
-        }
-    };
-    StepInput { place, event: Event::Observed(seen), answer }
-}
-
-fn acted(place: usize, acted: Acted) -> StepInput {
-    let mut answer = Answer::default();
-    let event = match acted {
-        Acted::Done { evidence, output } => {
-            answer.observed = evidence;
-            answer.output = output;
-            Event::Acted
-        }
-        Acted::Accepted { handle, poll_at } => {
-            answer.handle = Some(handle);
-            Event::Accepted { until: poll_at }
-        }
-    };
-    StepInput { place, event, answer }
-}
-
-fn verified(place: usize, verification: Verification) -> StepInput {
-    let mut answer = Answer::default();
-    let event = match verification {
-        Verification::Holds { evidence } => {
-            answer.observed = evidence;
-            Event::Verified
-        }
-        Verification::Broken { expected, observed } => {
-            answer.message = "reported done, but it is not so".to_owned();
-            answer.expected = expected;
-            answer.observed = observed;
-            Event::NotVerified
-        }
-    };
-    StepInput { place, event, answer }
-}
-
-fn failed(place: usize, error: ProviderError) -> StepInput {
-    let class = match error.kind {
-        ProviderErrorKind::Class(class) => class,
-        ProviderErrorKind::Fenced { .. } => ErrorClass::Transient,
-    };
-    let answer = Answer {
-        message: error.message,
-        expected: error.expected,
-        observed: error.observed,
-        ..Answer::default()
-    };
-    StepInput { place, event: Event::CallFailed(class), answer }
 }
 
 /// Arguments as providers get them: durations as milliseconds.

@@ -1,18 +1,19 @@
 //! The end of a machine's record.
 
-use super::Actor;
-use super::commands::{check_etag, request};
+use super::checks::check_etag;
+use super::state::Worker;
 use crate::executor::error::{EngineError, Refusal};
+use crate::executor::idempotency::request;
 use crate::executor::request::Origin;
 use crate::lifecycle::machine::Phase;
 use crate::model::{Entry, EntryKind};
 use crate::store::{Batch, Deletion, StoreError};
 
-impl Actor {
+impl Worker {
     /// Deletes a RETIRED machine. Asked again with the same request id, it is deleted still, whoever has the name now.
     pub(super) async fn delete(&mut self, origin: &Origin) -> Result<(), EngineError> {
         let scope = format!("DeleteMachine/{}", self.id);
-        if self.core.is_repeated(origin, &scope).await? {
+        if self.ports.is_repeated(origin, &scope).await? {
             return Ok(());
         }
         let machine = self.load_machine().await?;
@@ -35,13 +36,13 @@ impl Actor {
             request: request(origin, &scope, self.id.as_str(), self.now()),
             ..Batch::default()
         };
-        let committed = self.core.commit(batch).await;
+        let committed = self.ports.commit(batch).await;
         // Gone, or not as it was thought to be.
         self.machine = None;
         match committed {
             Ok(_) => Ok(()),
             Err(StoreError::RequestUsed(_)) => {
-                self.core.is_repeated(origin, &scope).await.map(|_| ())
+                self.ports.is_repeated(origin, &scope).await.map(|_| ())
             }
             Err(error) => Err(error.into()),
         }

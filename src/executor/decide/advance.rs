@@ -1,0 +1,185 @@
+//! How a run advances from step to step.
+
+use super::draft::{Draft, Facts};
+use super::step::StepInput;
+use crate::executor::names;
+use crate::lifecycle::run;
+use crate::lifecycle::step::{Event, State};
+use crate::model::{Actor, Entry, EntryKind, HoldReason};
+
+/// Whether the scheduler's slot starts a new run or lets a held one go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// The run was not waiting for a slot.
+    NotWaiting,
+    /// It has its slot and goes on.
+    Admitted,
+}
+
+impl Draft {
+    /// Gives the run its slot: it starts, or goes on where it was held.
+    pub fn admit(&mut self, facts: Facts<'_>) -> Admission {
+        if self.run_event(run::Event::Admit, facts).is_err() {
+            return Admission::NotWaiting;
+        }
+        self.run.queued_at = None;
+        let entry = if self.run.started_at.is_none() {
+            self.run.started_at = Some(facts.now);
+            Entry::new(EntryKind::RunStarted, Actor::engine()).message("run started")
+        } else {
+            Entry::new(EntryKind::RunResumed, Actor::engine()).message("run goes on")
+        };
+        self.note(entry);
+        if self.in_progress().is_some() {
+            self.rearm(facts);
+        } else {
+            self.advance(facts);
+        }
+        Admission::Admitted
+    }
+
+    /// Place of the step whose public phase is RUNNING.
+    #[must_use]
+    pub fn in_progress(&self) -> Option<usize> {
+        self.run
+            .steps
+            .iter()
+            .position(|step| step.state != State::Waiting && !step.state.is_settled())
+    }
+
+    /// Starts the next step whose guard agrees, or ends the run.
+    pub(super) fn advance(&mut self, facts: Facts<'_>) {
+        if self.run.state != run::State::Running || self.in_progress().is_some() {
+            return;
+        }
+        let next = self
+            .run
+            .steps
+            .iter()
+            .position(|step| step.state == State::Waiting && step.compensates.is_none());
+        let Some(place) = next else {
+            if self.run_event(run::Event::StepsDone, facts).is_ok() {
+                self.succeed(facts);
+            }
+            return;
+        };
+        if !self.guard_agrees(place, facts) {
+            let mut input = StepInput::bare(place, Event::GuardedOut);
+            "its guard does not hold".clone_into(&mut input.answer.message);
+            // Settling calls back into `advance`; that ends because a step is used up each time.
+            self.step(&input, facts);
+            return;
+        }
+        if !self.may_open(place, facts) {
+            return;
+        }
+        self.step(&StepInput::bare(place, Event::Start), facts);
+    }
+
+    fn guard_agrees(&self, place: usize, facts: Facts<'_>) -> bool {
+        let Some(guard) = facts.plan.steps.get(place).and_then(|step| step.when.as_ref()) else {
+            return true;
+        };
+        guard.holds(facts.params, names::plan_phase(self.machine.phase), |kind| {
+            self.machine.conditions.is_true(names::condition(kind))
+        })
+    }
+
+    /// Whether a new attempt of a step may be opened now; trips the loop breaker if there were too many.
+    pub(super) fn may_open(&mut self, place: usize, facts: Facts<'_>) -> bool {
+        if facts.draining {
+            return false;
+        }
+        let unwinding = matches!(self.run.state, run::State::Unwinding { .. });
+        if self.run.state != run::State::Running && !unwinding {
+            return false;
+        }
+        let Some((most, window_ms)) = facts.loop_breaker else { return true };
+        if unwinding || !self.is_destructive(facts.plan, place) {
+            return true;
+        }
+        let oldest = facts.now.0.saturating_sub(window_ms);
+        self.machine_mut().destructive_at.retain(|at| at.0 > oldest);
+        if self.machine.destructive_at.len() < most {
+            return true;
+        }
+        let message = format!(
+            "{} destructive attempts on {} within {} s; resume the run if that is meant",
+            self.machine.destructive_at.len(),
+            self.machine.id,
+            window_ms / 1000
+        );
+        if self.run_event(run::Event::Hold, facts).is_ok() {
+            self.held(HoldReason::LoopBreaker, message, Actor::engine(), facts);
+        }
+        false
+    }
+
+    /// Nothing of the step is in flight: a pause or a cancel that waited for that takes effect.
+    pub(super) fn safe_point(&mut self, facts: Facts<'_>) {
+        match self.run.state {
+            run::State::Pausing => {
+                let in_flight =
+                    self.in_progress().is_some_and(|place| self.run.steps[place].state.is_open());
+                if in_flight {
+                    return;
+                }
+                if self.run_event(run::Event::SafePoint, facts).is_ok() {
+                    let message = "paused by an operator".to_owned();
+                    self.held(HoldReason::Paused, message, Actor::engine(), facts);
+                }
+            }
+            run::State::Canceling => {
+                if let Some(place) = self.in_progress() {
+                    // It settles at once, or it is destructive and in flight; settling comes back here.
+                    self.step(&StepInput::bare(place, Event::Cancel), facts);
+                    return;
+                }
+                if self.run_event(run::Event::SafePoint, facts).is_ok() {
+                    self.end_or_unwind(facts);
+                }
+            }
+            run::State::Pending
+            | run::State::Running
+            | run::State::Held
+            | run::State::Resuming
+            | run::State::Unwinding { .. }
+            | run::State::Succeeded
+            | run::State::Failed
+            | run::State::Canceled => {}
+        }
+    }
+
+    /// What follows after a step has settled.
+    pub(super) fn go_on_after(&mut self, place: usize, input: &StepInput, facts: Facts<'_>) {
+        if matches!(self.run.state, run::State::Unwinding { .. }) {
+            self.unwind(facts);
+            return;
+        }
+        if self.run.steps[place].state == State::Failed {
+            self.run.current_step = Some(place);
+            self.run.error = Some(self.step_error(place, input));
+            if self.run_event(run::Event::StepFailed, facts).is_ok() {
+                self.end_or_unwind(facts);
+            }
+            return;
+        }
+        let more = self.run.steps.iter().any(|step| !step.state.is_settled());
+        if !more
+            && matches!(self.run.state, run::State::Pausing | run::State::Canceling)
+            && self
+                .run
+                .steps
+                .iter()
+                .all(|step| matches!(step.state, State::Succeeded | State::Skipped))
+        {
+            // The last step beat the pause or the cancel.
+            if self.run_event(run::Event::StepsDone, facts).is_ok() {
+                self.succeed(facts);
+            }
+            return;
+        }
+        self.safe_point(facts);
+        self.advance(facts);
+    }
+}

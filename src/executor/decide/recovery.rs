@@ -1,0 +1,104 @@
+//! What a restart means for a run: its timers are armed again from its record.
+
+use super::draft::{Draft, Effect, Facts};
+use super::step::{StepInput, timeout_ms};
+use crate::lifecycle::run;
+use crate::lifecycle::step::{Basis, Event, State};
+use crate::model::{Actor, Entry, EntryKind};
+
+impl Draft {
+    /// Takes the run up again after a restart, under the epoch that the actor has just claimed.
+    pub fn recover(&mut self, facts: Facts<'_>) {
+        let entry = Entry::new(EntryKind::RunRecovered, Actor::engine());
+        let message = format!("taken up after a restart under epoch {}", self.machine.epoch);
+        self.note(entry.message(message));
+        match self.run.state {
+            run::State::Pending
+            | run::State::Held
+            | run::State::Resuming
+            | run::State::Succeeded
+            | run::State::Failed
+            | run::State::Canceled => {}
+            run::State::Running | run::State::Pausing | run::State::Canceling => {
+                self.recover_step(facts);
+                self.safe_point(facts);
+                self.advance(facts);
+            }
+            run::State::Unwinding { .. } => {
+                self.recover_step(facts);
+                self.unwind(facts);
+            }
+        }
+    }
+
+    fn recover_step(&mut self, facts: Facts<'_>) {
+        let Some(place) = self.in_progress() else { return };
+        self.bound_waits(place, facts);
+        let settled_before = self.run.steps[place].state;
+        self.step(&StepInput::bare(place, Event::Recovered), facts);
+        let record = &self.run.steps[place];
+        // The deadline of an open attempt is kept over the restart.
+        if record.state == settled_before
+            && let Some(at) = record.deadline_at
+        {
+            self.effects.push(Effect::Deadline { step: place, at });
+        }
+        debug_assert!(
+            !matches!(record.state, State::Observing { basis: Basis::Fresh, .. })
+                || self.effects.iter().any(|e| matches!(e, Effect::Observe { .. })),
+            "an open attempt was left without a call"
+        );
+    }
+
+    /// Asks again for the timers of the step in progress.
+    pub(super) fn rearm(&mut self, facts: Facts<'_>) {
+        let Some(place) = self.in_progress() else { return };
+        self.bound_waits(place, facts);
+        let record = &self.run.steps[place];
+        match record.state {
+            State::Polling { until, .. } | State::BackingOff { until, .. } => {
+                self.effects.push(Effect::Wake { step: place, at: until.max(facts.now) });
+            }
+            State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Verifying { .. }
+            | State::Unknown { .. }
+            | State::Succeeded
+            | State::Failed
+            | State::Skipped
+            | State::Canceled => {}
+        }
+        if let Some(at) = self.run.steps[place].deadline_at {
+            self.effects.push(Effect::Deadline { step: place, at });
+        }
+    }
+
+    /// Bounds what a step waits for: the wall clock may have been set back since its instants were stored. What lies
+    /// further ahead than it can have been meant is due now; a deadline starts anew.
+    fn bound_waits(&mut self, place: usize, facts: Facts<'_>) {
+        let record = &self.run.steps[place];
+        let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
+        let timeout_at = facts.now.plus_ms(timeout_ms(facts.plan, record, place));
+        let record = &mut self.run.steps[place];
+        if let Some(deadline_at) = &mut record.deadline_at {
+            *deadline_at = timeout_at.min(*deadline_at);
+        }
+        let (until, latest) = match &mut record.state {
+            State::Polling { until, .. } => (until, timeout_at),
+            State::BackingOff { until, .. } => (until, facts.now.plus_ms(rules.backoff.ms_max)),
+            State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Verifying { .. }
+            | State::Unknown { .. }
+            | State::Succeeded
+            | State::Failed
+            | State::Skipped
+            | State::Canceled => return,
+        };
+        if *until > latest {
+            *until = facts.now;
+        }
+    }
+}

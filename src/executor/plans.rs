@@ -1,0 +1,94 @@
+//! The plans that new runs can take, and those that runs in progress have pinned.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::admission;
+use super::error::EngineError;
+use super::planted::Planted;
+use super::request::NewRun;
+use crate::model::Run;
+use crate::plan::{OnUnknown, Plan, Registered, Registry};
+use crate::store::Store;
+
+/// Most plans kept in memory beside those of the registry: copies that older runs pinned.
+const PINNED_PLANS_MAX: usize = 256;
+
+/// See the module.
+pub(super) struct Plans {
+    registry: RwLock<Arc<Registry>>,
+    pinned: Mutex<BTreeMap<String, Arc<Registered>>>,
+    store: Arc<dyn Store>,
+    planted: Option<Planted>,
+}
+
+impl Plans {
+    pub(super) fn new(registry: Registry, store: Arc<dyn Store>, planted: Option<Planted>) -> Self {
+        let registry = RwLock::new(Arc::new(registry));
+        Self { registry, pinned: Mutex::default(), store, planted }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Registered>>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the plans that new runs can take; runs in flight keep the plan that they pinned.
+    pub(super) fn set(&self, registry: Registry) {
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+    }
+
+    /// The plan that a request means.
+    pub(super) fn chosen(&self, new: &NewRun) -> Result<Arc<Registered>, EngineError> {
+        let registry = self.registry();
+        let registered = admission::choose_plan(&registry, new)?;
+        Ok(self.with_planted(registered.clone()))
+    }
+
+    /// The plan that a run pinned, with its digest.
+    pub(super) async fn pinned(&self, run: &Run) -> Result<Arc<Registered>, EngineError> {
+        if let Some(found) = self.lock().get(&run.spec.plan_digest) {
+            return Ok(found.clone());
+        }
+        if let Some(found) = self.registry().iter().find(|r| r.digest() == run.spec.plan_digest) {
+            return Ok(self.with_planted(found.clone()));
+        }
+        let text = self.store.plan(&run.spec.plan_digest).await?.ok_or_else(|| {
+            EngineError::Internal(format!("the pinned plan of run {} is gone", run.id))
+        })?;
+        let plan = Plan::from_canonical(&text).map_err(|error| {
+            EngineError::Internal(format!(
+                "the pinned plan of run {} cannot be read: {error}",
+                run.id
+            ))
+        })?;
+        let registered = self.with_planted(Arc::new(Registered::new(plan)));
+        self.remember(&registered);
+        Ok(registered)
+    }
+
+    /// Keeps a pinned plan at hand.
+    pub(super) fn remember(&self, registered: &Arc<Registered>) {
+        let mut pinned = self.lock();
+        if !pinned.contains_key(registered.digest()) {
+            if pinned.len() >= PINNED_PLANS_MAX {
+                pinned.pop_first();
+            }
+            pinned.insert(registered.digest().to_owned(), registered.clone());
+        }
+    }
+
+    fn with_planted(&self, registered: Arc<Registered>) -> Arc<Registered> {
+        if self.planted != Some(Planted::BlindRetry) {
+            return registered;
+        }
+        let mut plan = Plan::clone(&registered.plan);
+        for step in plan.steps.to_mut() {
+            step.on_unknown = OnUnknown::Retry;
+        }
+        Arc::new(Registered::new(plan))
+    }
+}

@@ -1,0 +1,92 @@
+//! What the rooms of the engine share: the ports to the world, the plans and the tasks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::error::EngineError;
+use super::limits::Limits;
+use super::plans::Plans;
+use super::planted::Planted;
+use super::tasks::Tasks;
+use crate::clock::{Clock, Random, SplitMix64, Timestamp};
+use crate::ids::RunId;
+use crate::model::Run;
+use crate::plan::Registry;
+use crate::provider::Provider;
+use crate::store::{Batch, Committed, Store, StoreError};
+
+/// What an engine is made of. Everything that it does to the world goes through these ports.
+pub struct EngineConfig {
+    /// Durable home of the records.
+    pub store: Arc<dyn Store>,
+    /// Providers, by their own names.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Plans that new runs can take.
+    pub plans: Registry,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for ids and jitter.
+    pub random: Arc<dyn Random>,
+    /// Bounds.
+    pub limits: Limits,
+    /// A bug planted by a test.
+    pub planted: Option<Planted>,
+}
+
+/// The ports of one engine.
+pub(super) struct Ports {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) providers: BTreeMap<String, Arc<dyn Provider>>,
+    pub(super) plans: Plans,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    /// Seeded from `random`: every decision draws from it, and asking the operating system takes a system call.
+    jitter: Mutex<SplitMix64>,
+    pub(super) limits: Limits,
+    pub(super) planted: Option<Planted>,
+    pub(super) tasks: Arc<Tasks>,
+}
+
+impl Ports {
+    pub(super) fn new(config: EngineConfig) -> Self {
+        Self {
+            plans: Plans::new(config.plans, config.store.clone(), config.planted),
+            store: config.store,
+            providers: config
+                .providers
+                .into_iter()
+                .map(|provider| (provider.name().to_owned(), provider))
+                .collect(),
+            clock: config.clock,
+            jitter: Mutex::new(SplitMix64::new(config.random.next_u64())),
+            random: config.random,
+            limits: config.limits,
+            planted: config.planted,
+            tasks: Arc::default(),
+        }
+    }
+
+    pub(super) async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        self.store.commit(batch).await
+    }
+
+    pub(super) async fn run(&self, id: RunId) -> Result<Arc<Run>, EngineError> {
+        self.store
+            .run(id)
+            .await?
+            .ok_or_else(|| EngineError::NotFound { kind: "run", id: id.to_string() })
+    }
+
+    pub(super) fn provider(&self, name: &str) -> Option<Arc<dyn Provider>> {
+        self.providers.get(name).cloned()
+    }
+
+    /// 64 random bits for the jitter of a backoff.
+    pub(super) fn jitter(&self) -> u64 {
+        self.jitter.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+
+    pub(super) fn next_run_id(&self, now: Timestamp) -> RunId {
+        RunId::new(now, [self.random.next_u64(), self.random.next_u64()])
+    }
+}

@@ -1,0 +1,316 @@
+//! The handle of the engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use crate::clock::{Clock, Random};
+use crate::executor::admission;
+use crate::executor::error::{EngineError, Refusal};
+use crate::executor::limits::Limits;
+use crate::executor::ports::{EngineConfig, Ports};
+use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
+use crate::executor::scheduler::Scheduler;
+use crate::executor::scheduler::probes::{self, ProbePolicy};
+use crate::executor::watch::{WatchHub, WatchLimits};
+use crate::executor::worker::{Message, Reply};
+use crate::ids::{MachineId, RunId};
+use crate::model::{Machine, Run};
+use crate::plan::{Plan, Registry};
+use crate::provider::Provider;
+use crate::store::{Store, StoreError};
+
+/// The engine. Cloning gives another handle to the same one.
+///
+/// Every mutation is detached: once asked for it is carried through, also when the caller stops waiting.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) ports: Arc<Ports>,
+    scheduler: Arc<Scheduler>,
+    hub: WatchHub,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("workers", &self.scheduler.workers()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts an engine and takes up every active run before it returns.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] if the store cannot be read.
+    pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        let hub = WatchHub::new(config.clock.clone(), WatchLimits::default());
+        config.store.listen(Arc::new(hub.clone()));
+        let ports = Arc::new(Ports::new(config));
+        let engine = Self { scheduler: Arc::new(Scheduler::new(ports.clone())), ports, hub };
+        if let Err(error) = engine.scheduler.recover().await {
+            // What was taken up must not be driven by an engine that nobody has a handle of.
+            engine.kill();
+            return Err(error);
+        }
+        Ok(engine)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.ports.store
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.ports.clock
+    }
+
+    /// The source of randomness.
+    #[must_use]
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.ports.random
+    }
+
+    /// The providers, by name.
+    #[must_use]
+    pub fn providers(&self) -> &BTreeMap<String, Arc<dyn Provider>> {
+        &self.ports.providers
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.ports.limits
+    }
+
+    /// Feeds of changes.
+    #[must_use]
+    pub fn watch(&self) -> &WatchHub {
+        &self.hub
+    }
+
+    /// Plans that new runs can take.
+    #[must_use]
+    pub fn plans(&self) -> Arc<Registry> {
+        self.ports.plans.registry()
+    }
+
+    /// Changes the plans that new runs can take; runs in flight keep the plan that they pinned.
+    pub fn set_plans(&self, plans: Registry) {
+        self.ports.plans.set(plans);
+    }
+
+    /// Changes how many runs may be in progress. Runs that are keep their slots, also where there are more than that now;
+    /// a provider or label that was not limited before counts the runs that get their slot from now on.
+    pub fn set_run_limits(&self, limits: &Limits) {
+        self.scheduler.set_run_limits(limits);
+    }
+
+    /// The bounds on runs in progress as they are now.
+    #[must_use]
+    pub fn run_limits(&self) -> Limits {
+        self.scheduler.run_limits()
+    }
+
+    /// The plan that a run pinned.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] if it cannot be read.
+    pub async fn pinned_plan(&self, run: &Run) -> Result<Arc<Plan>, EngineError> {
+        Ok(self.ports.plans.pinned(run).await?.plan.clone())
+    }
+
+    /// Which limit keeps a run back, for people.
+    #[must_use]
+    pub fn capacity_message(&self, run: RunId) -> Option<String> {
+        self.scheduler.waits_for(run)
+    }
+
+    /// Runs that have a slot, runs that wait for one, and machines with work.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize, usize) {
+        let (granted, waiting) = self.scheduler.slot_counts();
+        (granted, waiting, self.scheduler.workers())
+    }
+
+    /// One machine.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`].
+    pub async fn machine(&self, id: &MachineId) -> Result<Arc<Machine>, EngineError> {
+        self.ports
+            .store
+            .machine(id)
+            .await?
+            .ok_or_else(|| EngineError::NotFound { kind: "machine", id: id.to_string() })
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`].
+    pub async fn run(&self, id: RunId) -> Result<Arc<Run>, EngineError> {
+        self.ports.run(id).await
+    }
+
+    /// Changes labels, spec or phase of a machine.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] for an illegal phase, or one set while a run is active.
+    pub async fn update_machine(
+        &self,
+        origin: &Origin,
+        id: &MachineId,
+        changes: MachineChanges,
+    ) -> Result<Arc<Machine>, EngineError> {
+        let origin = Box::new(origin.clone());
+        self.ask(id, |reply| Message::Update { origin, changes: Box::new(changes), reply }).await
+    }
+
+    /// Clears NeedsIntervention.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] while it belongs to an active run.
+    pub async fn clear_intervention(
+        &self,
+        origin: &Origin,
+        id: &MachineId,
+    ) -> Result<Arc<Machine>, EngineError> {
+        let origin = Box::new(origin.clone());
+        self.ask(id, |reply| Message::ClearIntervention { origin, reply }).await
+    }
+
+    /// Deletes a RETIRED machine.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] if it is not RETIRED.
+    pub async fn delete_machine(&self, origin: &Origin, id: &MachineId) -> Result<(), EngineError> {
+        let origin = Box::new(origin.clone());
+        self.ask(id, |reply| Message::Delete { origin, reply }).await
+    }
+
+    /// Starts a run; returns when the request is durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] where the machine or the plan forbid it, [`EngineError::Invalid`] for wrong fields.
+    pub async fn start_run(&self, origin: &Origin, new: NewRun) -> Result<Arc<Run>, EngineError> {
+        let origin = Box::new(origin.clone());
+        let id = new.machine_id.clone();
+        let (new, caller) = (Box::new(new), Box::new(Span::current()));
+        self.ask(&id, |reply| Message::Start { origin, new, retry_of: None, caller, reply }).await
+    }
+
+    /// Starts a run that repeats an ended one from the step that did not succeed.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] unless the run FAILED or was CANCELED, and where the machine forbids a run.
+    pub async fn retry_run(&self, origin: &Origin, id: RunId) -> Result<Arc<Run>, EngineError> {
+        use crate::lifecycle::run::Phase;
+        let before = self.ports.run(id).await?;
+        match before.phase() {
+            Phase::Failed | Phase::Canceled => {}
+            Phase::Pending | Phase::Running | Phase::Succeeded => {
+                return Err(EngineError::Refused {
+                    refusal: Refusal::RunState,
+                    subject: format!("runs/{id}"),
+                    message: format!("run {id} cannot be retried: it is {}", before.phase()),
+                    hint: "only a run that FAILED or was CANCELED is retried".to_owned(),
+                });
+            }
+        }
+        let new = admission::repeat_of(&before);
+        let origin = Box::new(origin.clone());
+        let machine = before.machine_id.clone();
+        let (new, caller, retry_of) = (Box::new(new), Box::new(Span::current()), Some(id));
+        self.ask(&machine, |reply| Message::Start { origin, new, retry_of, caller, reply }).await
+    }
+
+    /// Carries out an operator's verb on a run.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] where the state of the run or the step does not take it.
+    pub async fn operate(
+        &self,
+        origin: &Origin,
+        run_id: RunId,
+        verb: Verb,
+    ) -> Result<Arc<Run>, EngineError> {
+        let machine = self.ports.run(run_id).await?.machine_id.clone();
+        let origin = Box::new(origin.clone());
+        self.ask(&machine, |reply| Message::Operate { origin, run_id, verb: Box::new(verb), reply })
+            .await
+    }
+
+    /// What a run of `new` would do, and every reason that forbids it now. Changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] for wrong fields, [`EngineError::NotFound`] for an unknown machine or plan.
+    pub async fn dry_run(
+        &self,
+        origin: &Origin,
+        new: &NewRun,
+    ) -> Result<(Run, Arc<Machine>, Vec<EngineError>), EngineError> {
+        let machine = self.machine(&new.machine_id).await?;
+        let registered = self.ports.plans.chosen(new)?;
+        let params = admission::bind(&registered.plan, &new.parameters)?;
+        let provider = self.ports.provider(&machine.spec.provider);
+        let capabilities = provider.as_ref().map(|provider| provider.capabilities());
+        let blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
+        let now = self.ports.clock.now();
+        let id = RunId::new(now, [0, 0]);
+        let run = admission::accepted(id, &machine, &registered, &params, new, origin, now);
+        Ok((run, machine, blockers))
+    }
+
+    /// Starts probing the machines of the providers that have a policy, until the engine ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the machines cannot be listed.
+    pub async fn start_probes(
+        &self,
+        policies: BTreeMap<String, ProbePolicy>,
+    ) -> Result<(), StoreError> {
+        probes::start(&self.ports, &self.scheduler, policies).await
+    }
+
+    async fn ask<T>(
+        &self,
+        machine: &MachineId,
+        message: impl FnOnce(Reply<T>) -> Message,
+    ) -> Result<T, EngineError> {
+        if self.is_draining() {
+            return Err(EngineError::ShuttingDown);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.scheduler.send(machine, message(reply));
+        answer.await.unwrap_or(Err(EngineError::ShuttingDown))
+    }
+
+    /// Runs a task until it ends or the engine does.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.ports.tasks.spawn(task);
+    }
+
+    /// Whether the engine takes no more work.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.ports.tasks.is_draining()
+    }
+
+    /// Takes no more runs, lets steps reach a commit point for at most `grace`, and stops.
+    pub async fn drain(&self, grace: Duration) {
+        self.scheduler.drain(grace).await;
+        self.kill();
+        self.ports.tasks.stopped().await;
+    }
+
+    /// Ends every task at once, as a crash would: nothing more is committed or sent by this engine.
+    pub fn kill(&self) {
+        self.ports.tasks.stop();
+        self.hub.close();
+    }
+}

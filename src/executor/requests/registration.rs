@@ -1,0 +1,153 @@
+//! Registering machines: idempotent by itself, and beside everything else that goes on, since a new machine has no work.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::engine::Engine;
+use crate::executor::error::EngineError;
+use crate::executor::idempotency::request;
+use crate::executor::request::{NewMachine, Origin};
+use crate::ids::Epoch;
+use crate::model::{Entry, EntryKind, Machine};
+use crate::store::{Batch, MachineWrite, StoreError};
+
+/// Most machines registered by one commit.
+const BATCH_MAX: usize = 500;
+
+impl Engine {
+    /// Registers one machine. An existing id with the same provider and MAC addresses is returned untouched.
+    ///
+    /// # Errors
+    /// [`EngineError::AlreadyExists`] if the existing machine differs.
+    pub async fn register_machine(
+        &self,
+        origin: &Origin,
+        new: NewMachine,
+    ) -> Result<Arc<Machine>, EngineError> {
+        if self.is_draining() {
+            return Err(EngineError::ShuttingDown);
+        }
+        let scope = format!("RegisterMachine/{}", new.id);
+        if let Some(machine) = self.ports.repeated_machine(origin, &scope).await? {
+            return Ok(machine);
+        }
+        if let Some(existing) = self.ports.store.machine(&new.id).await? {
+            return same_machine(existing, &new);
+        }
+        let request = request(origin, &scope, new.id.as_str(), self.ports.clock.now());
+        // Zero, unless a machine of the same name was deleted: the store says how far its epochs went.
+        let mut epoch = Epoch(0);
+        loop {
+            let batch = Batch {
+                at: self.ports.clock.now(),
+                machines: vec![self.registration(origin, &new, epoch)],
+                request: request.clone(),
+                ..Batch::default()
+            };
+            return match self.detached_commit(batch).await {
+                Ok(mut machines) => machines.pop().ok_or_else(|| {
+                    EngineError::Internal("a commit without its machine".to_owned())
+                }),
+                Err(StoreError::Fenced { current, .. }) if current > epoch => {
+                    epoch = current;
+                    continue;
+                }
+                Err(StoreError::Conflict { .. }) => {
+                    let existing = self.machine(&new.id).await?;
+                    same_machine(existing, &new)
+                }
+                Err(StoreError::RequestUsed(record)) => {
+                    self.ports.machine_of_request(origin, &record).await
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Registers many machines, a few hundred a commit; each has its own result, in the order given. The request id
+    /// of `origin` is not used: registering is idempotent by itself.
+    ///
+    /// # Errors
+    /// [`EngineError::ShuttingDown`]; everything else is in the results.
+    pub async fn register_machines(
+        &self,
+        origin: &Origin,
+        new: Vec<NewMachine>,
+    ) -> Result<Vec<Result<Arc<Machine>, EngineError>>, EngineError> {
+        if self.is_draining() {
+            return Err(EngineError::ShuttingDown);
+        }
+        let mut results = Vec::with_capacity(new.len());
+        for part in new.chunks(BATCH_MAX) {
+            let batch = Batch {
+                at: self.ports.clock.now(),
+                machines: part
+                    .iter()
+                    .map(|machine| self.registration(origin, machine, Epoch(0)))
+                    .collect(),
+                ..Batch::default()
+            };
+            match self.detached_commit(batch).await {
+                Ok(machines) => results.extend(machines.into_iter().map(Ok)),
+                // Some exist or did once, or stand twice in the request: one by one then.
+                Err(StoreError::Conflict { .. } | StoreError::Fenced { .. }) => {
+                    let each = Origin { request_id: String::new(), ..origin.clone() };
+                    for machine in part {
+                        results.push(self.register_machine(&each, machine.clone()).await);
+                    }
+                }
+                Err(error) => {
+                    results.extend(part.iter().map(|_| Err(EngineError::Store(error.clone()))));
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> MachineWrite {
+        let now = self.ports.clock.now();
+        let machine =
+            Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now);
+        let entry = Entry::new(EntryKind::MachineRegistered, origin.actor.clone());
+        MachineWrite {
+            machine: Machine { epoch, ..machine },
+            entries: vec![entry.reason(&origin.reason).message("machine registered")],
+        }
+    }
+
+    async fn detached_commit(&self, batch: Batch) -> Result<Vec<Arc<Machine>>, StoreError> {
+        let ports = self.ports.clone();
+        let (reply, answer) = oneshot::channel();
+        self.ports.tasks.spawn(async move {
+            drop(reply.send(ports.commit(batch).await.map(|committed| committed.machines)));
+        });
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(Arc::new(std::io::Error::other("shutting down"))))
+        })
+    }
+}
+
+fn same_machine(existing: Arc<Machine>, new: &NewMachine) -> Result<Arc<Machine>, EngineError> {
+    let mut differences = Vec::new();
+    if existing.spec.provider != new.spec.provider {
+        differences.push(format!(
+            "its provider is {:?}, not {:?}",
+            existing.spec.provider, new.spec.provider
+        ));
+    }
+    if existing.spec.mac_addresses != new.spec.mac_addresses {
+        differences.push(format!(
+            "its mac_addresses are {:?}, not {:?}",
+            existing.spec.mac_addresses, new.spec.mac_addresses
+        ));
+    }
+    if differences.is_empty() {
+        return Ok(existing);
+    }
+    Err(EngineError::AlreadyExists {
+        kind: "machine",
+        id: existing.id.to_string(),
+        difference: differences.join("; "),
+    })
+}

@@ -1,0 +1,8 @@
+//! Which machine is worked on when: slots, the seats of the workers, recovery after a start, and probes.
+
+mod dispatch;
+pub mod probes;
+mod recovery;
+mod slots;
+
+pub(super) use dispatch::Scheduler;

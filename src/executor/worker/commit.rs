@@ -1,0 +1,172 @@
+//! Decide, commit: what was decided is durable before anything follows from it.
+
+use std::sync::Arc;
+
+use super::logs::chunks;
+use super::message::Message;
+use super::state::{Decision, InDoubt, Worker};
+use crate::executor::decide::{Draft, Facts};
+use crate::executor::planted::Planted;
+use crate::lifecycle::run;
+use crate::lifecycle::step::State;
+use crate::model::{EntryKind, Machine, Run, RunDelta};
+use crate::store::{Batch, MachineWrite, PinnedPlan, RequestRecord, RunWrite, StoreError};
+
+/// What a commit carries besides the decision.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    pub(super) request: Option<RequestRecord>,
+    pub(super) plan: Option<PinnedPlan>,
+}
+
+impl Worker {
+    /// Decides about the active run and carries the decision out, until the store has taken it.
+    pub(super) async fn drive(&mut self, decide: impl Fn(&mut Draft, Facts<'_>)) {
+        loop {
+            let Some(decision) = self.decide(&decide) else { return };
+            match self.carry_out(decision, Extra::default()).await {
+                Ok(()) => return,
+                Err(StoreError::Unknown(_)) => {
+                    if self.settle_in_doubt().await {
+                        return;
+                    }
+                }
+                Err(StoreError::Fenced { current, .. }) => return self.step_down(current),
+                Err(StoreError::Conflict { .. }) => {
+                    if !self.reload().await {
+                        return;
+                    }
+                }
+                Err(error) => self.wait_for_store(&error).await,
+            }
+        }
+    }
+
+    /// A decision about the active run; nothing is changed by it yet.
+    pub(super) fn decide(&self, decide: impl Fn(&mut Draft, Facts<'_>)) -> Option<Decision> {
+        let active = self.active.as_ref()?;
+        let machine = self.machine.as_ref()?;
+        let mut draft = Draft::new(active.run.clone(), machine.clone());
+        let provider = active.provider.as_ref();
+        let moment = self.moment();
+        let plan = (&*active.plan, &*active.params);
+        let facts = Self::facts(&self.ports, moment.wall, plan, provider);
+        decide(&mut draft, facts);
+        Some(Decision { draft, moment })
+    }
+
+    /// Commits a decision if it must be, then performs its effects. After [`StoreError::Unknown`] the decision is kept
+    /// in doubt.
+    pub(super) async fn carry_out(
+        &mut self,
+        decision: Decision,
+        extra: Extra,
+    ) -> Result<(), StoreError> {
+        let Decision { draft, moment } = decision;
+        let waits = draft
+            .run
+            .steps
+            .iter()
+            .any(|step| matches!(step.state, State::Polling { .. } | State::BackingOff { .. }));
+        let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
+            return Ok(());
+        };
+        let commit =
+            draft.is_durable() || extra.request.is_some() || (waits && !active.logs.is_empty());
+        let skip_intent = self.ports.planted == Some(Planted::NoIntent)
+            && !draft.machine_changed
+            && extra.request.is_none()
+            && draft.run_entries.iter().all(|e| e.kind == EntryKind::StepStarted);
+        if !commit || skip_intent {
+            active.run = draft.run;
+            self.perform(&draft.effects, moment);
+            return Ok(());
+        }
+        let held = machine.epoch;
+        let logs = active.logs.clone();
+        let lines = logs.take();
+        let Draft { mut run, machine: mut machine_after, machine_changed, .. } = draft;
+        let log_chunks = chunks(&mut run, &lines, self.ports.limits.step_log_bytes_max);
+        let epoch = machine_after.epoch;
+        let in_doubt = InDoubt { run: run.clone(), epoch, effects: draft.effects, moment, lines };
+        let before = (active.stored.revision.0 > 0).then_some(&*active.stored);
+        let delta = RunDelta::between(before, &run);
+        let batch = Batch {
+            at: self.ports.clock.now(),
+            holds: Some((self.id.clone(), held)),
+            machines: if machine_changed {
+                Arc::make_mut(&mut machine_after).updated_at = self.ports.clock.now();
+                vec![MachineWrite {
+                    machine: Arc::unwrap_or_clone(machine_after),
+                    entries: draft.machine_entries,
+                }]
+            } else {
+                Vec::new()
+            },
+            deleted: Vec::new(),
+            runs: vec![RunWrite { run, delta, entries: draft.run_entries }],
+            plan: extra.plan,
+            request: extra.request,
+            logs: log_chunks,
+        };
+        match self.ports.commit(batch).await {
+            Ok(committed) => {
+                self.committed(
+                    committed.machines.into_iter().next(),
+                    committed.runs.into_iter().next(),
+                );
+                self.perform(&in_doubt.effects, in_doubt.moment);
+                self.finish_if_ended();
+                Ok(())
+            }
+            Err(error @ StoreError::Unknown(_)) => {
+                self.in_doubt = Some(in_doubt);
+                Err(error)
+            }
+            Err(error) => {
+                logs.put_back(in_doubt.lines);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over what the store made durable.
+    pub(super) fn committed(&mut self, machine: Option<Arc<Machine>>, run: Option<Arc<Run>>) {
+        if let Some(machine) = machine {
+            if self.machine.as_ref().is_some_and(|before| before.epoch != machine.epoch)
+                && let Some(active) = &mut self.active
+            {
+                active.fenced = false;
+            }
+            self.machine = Some(machine);
+        }
+        if let (Some(run), Some(active)) = (run, &mut self.active) {
+            active.run = Run::clone(&run);
+            active.stored = run;
+        }
+        self.settle_slot();
+    }
+
+    /// Asks for, keeps or gives back the run's slot, as its state says.
+    fn settle_slot(&mut self) {
+        let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
+        match active.run.state {
+            run::State::Pending | run::State::Resuming => {
+                if self.scheduler.request_slot(active.run.id, machine) {
+                    self.scheduler.send(&self.id, Message::Admitted { run_id: active.run.id });
+                }
+            }
+            run::State::Held
+            | run::State::Succeeded
+            | run::State::Failed
+            | run::State::Canceled => {
+                self.scheduler.release_slot(active.run.id);
+            }
+            // A held run that is ended is not made to wait, and counts while it lasts.
+            run::State::Canceling | run::State::Unwinding { .. } => {
+                self.scheduler.restore_slot(active.run.id, machine);
+            }
+            run::State::Running | run::State::Pausing => {}
+        }
+    }
+}

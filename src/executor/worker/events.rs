@@ -1,0 +1,101 @@
+//! What comes to a run by itself: slots, answers of the provider, and timers.
+
+use super::call::{Called, Outcome};
+use super::state::Worker;
+use super::timers::Timer;
+use crate::executor::decide::StepInput;
+use crate::ids::{Epoch, RunId};
+use crate::lifecycle::step::Event;
+
+impl Worker {
+    /// The scheduler has a slot for the run.
+    pub(super) async fn admitted(&mut self, run_id: RunId) {
+        if self.active.as_ref().is_some_and(|active| active.run.id == run_id) {
+            // A pause that was handled first has given the slot back, and somebody else may have it. If the run waits
+            // again, it is told again.
+            if self.scheduler.has_slot(run_id) {
+                self.drive(|draft, facts| {
+                    draft.admit(facts);
+                })
+                .await;
+            }
+        } else {
+            // It has ended meanwhile.
+            self.scheduler.release_slot(run_id);
+        }
+    }
+
+    /// A provider call was answered.
+    pub(super) async fn called(&mut self, called: Called) {
+        let Some(active) = &mut self.active else { return };
+        if active.call.as_ref().is_none_or(|call| call.serial != called.serial)
+            && !(active.call.is_none() && active.provider.is_none())
+        {
+            return;
+        }
+        active.call = None;
+        match called.outcome {
+            Outcome::Step(input) => {
+                active.fenced = true;
+                self.drive(|draft, facts| draft.step(&input, facts)).await;
+            }
+            Outcome::NotSent(input) => {
+                self.drive(|draft, facts| draft.not_sent(&input, facts)).await;
+            }
+            Outcome::Fenced { current } => self.fenced_out(current).await,
+        }
+    }
+
+    /// The provider says that a newer epoch owns the machine. The store decides: if it still names us, the provider
+    /// remembers work that the store does not (a restored backup, an ephemeral store), and a higher epoch is claimed.
+    async fn fenced_out(&mut self, current: Epoch) {
+        let Some(run_id) = self.active.as_ref().map(|active| active.run.id) else { return };
+        let held = self.machine.as_ref().map(|machine| machine.epoch);
+        match self.ports.store.machine(&self.id).await {
+            Ok(Some(stored)) if Some(stored.epoch) == held && stored.active_run == Some(run_id) => {
+                tracing::warn!(machine = %self.id, %current, "the provider knows a newer epoch than the store; claiming a higher one");
+                self.drive(move |draft, facts| {
+                    draft.machine_mut().epoch = draft.machine.epoch.max(current).next();
+                    draft.machine_changed = true;
+                    draft.recover(facts);
+                })
+                .await;
+            }
+            Ok(_) => self.step_down(current),
+            Err(error) => {
+                self.wait_for_store(&error).await;
+                self.step_down(current);
+            }
+        }
+    }
+
+    /// Somebody else owns the machine's work: stop, and touch nothing.
+    pub(super) fn step_down(&mut self, current: Epoch) {
+        tracing::warn!(machine = %self.id, %current, "fenced: somebody else owns the machine's work");
+        self.forget();
+    }
+
+    /// Timers that are due.
+    pub(super) async fn fire_timers(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        for timer in active.timers.take_due(&*self.ports.clock) {
+            match timer {
+                Timer::Wake { step } => {
+                    let input = StepInput::bare(step, Event::Woken);
+                    self.drive(|draft, facts| draft.step(&input, facts)).await;
+                }
+                Timer::Deadline { step, at } => {
+                    let stale = self.active.as_ref().is_none_or(|active| {
+                        active.run.steps.get(step).is_none_or(|s| s.deadline_at != Some(at))
+                    });
+                    if !stale {
+                        self.forget_call();
+                        let input = StepInput::bare(step, Event::TimedOut);
+                        self.drive(|draft, facts| draft.step(&input, facts)).await;
+                    }
+                }
+                Timer::FlushLogs => self.flush_logs().await,
+            }
+        }
+    }
+}

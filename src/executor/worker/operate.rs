@@ -1,0 +1,112 @@
+//! Verbs of operators on a run.
+
+use std::sync::Arc;
+
+use super::checks::{CONFLICTS_MAX, check_etag};
+use super::commit::Extra;
+use super::state::Worker;
+use crate::executor::error::{EngineError, Refusal};
+use crate::executor::idempotency::request;
+use crate::executor::request::{Origin, Verb};
+use crate::ids::RunId;
+use crate::lifecycle::run;
+use crate::model::Run;
+use crate::store::StoreError;
+
+impl Worker {
+    /// Carries out a verb on a run of this machine.
+    pub(super) async fn operate(
+        &mut self,
+        origin: &Origin,
+        run_id: RunId,
+        verb: &Verb,
+    ) -> Result<Arc<Run>, EngineError> {
+        let scope = format!("{}/{run_id}", verb.rpc());
+        if let Some(run) = self.ports.repeated_run(origin, &scope).await? {
+            return Ok(run);
+        }
+        for _ in 0..CONFLICTS_MAX {
+            if self.active.as_ref().is_none_or(|active| active.run.id != run_id) {
+                return self.operate_on_ended(origin, run_id, verb).await;
+            }
+            match self.try_operate(origin, run_id, verb, &scope).await {
+                Err(EngineError::Store(StoreError::Conflict { .. })) => {
+                    self.reload().await;
+                }
+                Err(EngineError::Store(StoreError::Fenced { .. })) => {
+                    self.forget();
+                    return Err(EngineError::ShuttingDown);
+                }
+                Err(EngineError::Store(StoreError::RequestUsed(record))) => {
+                    return self.ports.run_of_request(origin, &record).await;
+                }
+                other => return other,
+            }
+        }
+        Err(EngineError::Exhausted {
+            limit: "CONTENTION",
+            message: format!("run {run_id} is being changed by others; try again"),
+        })
+    }
+
+    async fn try_operate(
+        &mut self,
+        origin: &Origin,
+        run_id: RunId,
+        verb: &Verb,
+        scope: &str,
+    ) -> Result<Arc<Run>, EngineError> {
+        let Some(active) = &self.active else {
+            return Err(EngineError::NotFound { kind: "run", id: run_id.to_string() });
+        };
+        check_etag("run", &run_id.to_string(), origin, active.stored.revision)?;
+        let verdict = std::cell::RefCell::new(Ok(()));
+        let decided = self.decide(|draft, facts| {
+            *verdict.borrow_mut() = draft.operate(verb, &origin.actor, &origin.reason, facts);
+        });
+        verdict.into_inner()?;
+        let Some(decision) = decided else {
+            return Err(EngineError::NotFound { kind: "run", id: run_id.to_string() });
+        };
+        let request = request(origin, scope, &run_id.to_string(), self.now());
+        self.carry_out(decision, Extra { request, plan: None }).await?;
+        self.last_run(run_id).await
+    }
+
+    /// A verb on a run that this actor does not drive: it has ended, or somebody else drives it.
+    async fn operate_on_ended(
+        &self,
+        origin: &Origin,
+        run_id: RunId,
+        verb: &Verb,
+    ) -> Result<Arc<Run>, EngineError> {
+        let run = self.ports.run(run_id).await?;
+        if run.state.is_active() {
+            return Err(EngineError::ShuttingDown);
+        }
+        check_etag("run", &run_id.to_string(), origin, run.revision)?;
+        let event = match verb {
+            Verb::Cancel => run::Event::Cancel,
+            Verb::Abort => run::Event::Abort,
+            Verb::Pause => run::Event::Pause,
+            Verb::Resume | Verb::Skip { .. } | Verb::Resolve { .. } => run::Event::Resume,
+        };
+        match run::apply(run.state, event, run::Facts::default()) {
+            Ok(_) => Ok(run),
+            Err(_) => Err(EngineError::Refused {
+                refusal: Refusal::RunState,
+                subject: format!("runs/{run_id}"),
+                message: format!("run {run_id} has ended: it is {}", run.phase()),
+                hint: "a run that has ended is immutable; start a new one, or retry it".to_owned(),
+            }),
+        }
+    }
+
+    /// The run as it was last stored: of the active one from the cache, of an ended one from the store.
+    pub(super) async fn last_run(&self, id: RunId) -> Result<Arc<Run>, EngineError> {
+        match &self.active {
+            Some(active) if active.run.id == id => Ok(active.stored.clone()),
+            Some(_) | None => self.ports.run(id).await,
+        }
+    }
+}

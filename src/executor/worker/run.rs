@@ -1,0 +1,151 @@
+//! The loop of a worker: one message, answer or timer after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::calling::answered;
+use super::message::{Message, Scheduling};
+use super::state::Worker;
+use crate::executor::error::EngineError;
+use crate::executor::planted::Planted;
+use crate::ids::MachineId;
+use crate::store::StoreError;
+
+/// Delay before a commit of the engine is tried again, in milliseconds.
+const STORE_RETRY_MS: u64 = 250;
+
+impl Worker {
+    /// Runs until nothing concerns the machine any more.
+    pub(in crate::executor) async fn run(mut self) {
+        let mut guard =
+            PanicGuard { scheduler: self.scheduler.clone(), id: self.id.clone(), done: false };
+        loop {
+            self.settle_in_doubt().await;
+            if self.active.is_none() && self.stash.is_empty() && self.retire() {
+                guard.done = true;
+                return;
+            }
+            if let Some(message) = self.stash.pop_front() {
+                self.handle(message).await;
+                continue;
+            }
+            let due = self.active.as_ref().and_then(|active| active.timers.next_due());
+            let nap = due.map(|due| {
+                self.ports.clock.sleep(due.saturating_sub(self.ports.clock.monotonic()))
+            });
+            let nap = async {
+                match nap {
+                    Some(nap) => nap.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                message = self.mailbox.recv() => {
+                    let Some(message) = message else { return };
+                    self.handle(message).await;
+                }
+                called = answered(&mut self.active) => self.called(called).await,
+                () = nap => self.fire_timers().await,
+            }
+        }
+    }
+
+    /// Leaves the table of actors if nothing has been sent meanwhile.
+    fn retire(&mut self) -> bool {
+        self.scheduler.retire(&self.id, &|| self.mailbox.is_empty())
+    }
+
+    // What clients ask is boxed: it is rare beside the answers of providers, and its futures are large.
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Start { origin, new, retry_of, caller, reply } => {
+                if self.ports.planted == Some(Planted::AckBeforeCommit) {
+                    self.early_reply = Some(reply);
+                    let answer = Box::pin(self.start(&origin, *new, retry_of, &caller)).await;
+                    if let Some(reply) = self.early_reply.take() {
+                        drop(reply.send(answer));
+                    }
+                    return;
+                }
+                let answer = Box::pin(self.start(&origin, *new, retry_of, &caller)).await;
+                // The client may have gone; what was committed stays committed.
+                drop(reply.send(answer));
+            }
+            Message::Operate { origin, run_id, verb, reply } => {
+                drop(reply.send(Box::pin(self.operate(&origin, run_id, &verb)).await));
+            }
+            Message::Update { origin, changes, reply } => {
+                drop(reply.send(Box::pin(self.update(&origin, &changes)).await));
+            }
+            Message::ClearIntervention { origin, reply } => {
+                drop(reply.send(Box::pin(self.clear_intervention(&origin)).await));
+            }
+            Message::Delete { origin, reply } => {
+                drop(reply.send(Box::pin(self.delete(&origin)).await));
+            }
+            Message::Admitted { run_id } => self.admitted(run_id).await,
+            Message::Called(called) => self.called(*called).await,
+            Message::Printed => self.printed(),
+            Message::Recover { run_id, done } => {
+                drop(done.send(Box::pin(self.recover(run_id)).await));
+            }
+            Message::Probed { health } => self.probed(&health).await,
+            // Whoever waited may have given up waiting.
+            Message::Barrier { done } => drop(done.send(())),
+        }
+    }
+
+    /// Waits for a store that is away, refusing commands meanwhile and keeping everything else for later.
+    pub(super) async fn wait_for_store(&mut self, error: &StoreError) {
+        tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
+        let nap = self.ports.clock.sleep(Duration::from_millis(STORE_RETRY_MS));
+        tokio::pin!(nap);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut nap => return,
+                message = self.mailbox.recv() => {
+                    let Some(message) = message else { return };
+                    self.refuse_or_stash(message, error);
+                }
+            }
+        }
+    }
+
+    fn refuse_or_stash(&mut self, message: Message, error: &StoreError) {
+        let refusal = || EngineError::Store(error.clone());
+        match message {
+            Message::Start { reply, .. } | Message::Operate { reply, .. } => {
+                drop(reply.send(Err(refusal())));
+            }
+            Message::Update { reply, .. } | Message::ClearIntervention { reply, .. } => {
+                drop(reply.send(Err(refusal())));
+            }
+            Message::Delete { reply, .. } => drop(reply.send(Err(refusal()))),
+            kept @ (Message::Admitted { .. }
+            | Message::Called(_)
+            | Message::Printed
+            | Message::Recover { .. }
+            | Message::Probed { .. }
+            | Message::Barrier { .. }) => self.stash.push_back(kept),
+        }
+    }
+}
+
+/// A panic in one worker must not take its machine out of service for good: the run is recovered as after a
+/// restart.
+struct PanicGuard {
+    scheduler: Arc<dyn Scheduling>,
+    id: MachineId,
+    done: bool,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if !self.done && std::thread::panicking() {
+            tracing::error!(machine = %self.id, "a worker panicked; its run is recovered");
+            self.scheduler.revive(&self.id);
+        }
+    }
+}

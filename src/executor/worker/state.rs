@@ -1,0 +1,162 @@
+//! What a worker has in memory: the records that it owns, and the run that it drives.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::call::CallInFlight;
+use super::logs::{Line, LogBuffer};
+use super::message::{Message, Reply, Scheduling};
+use super::spans::Spans;
+use super::timers::Timers;
+use crate::clock::Timestamp;
+use crate::executor::decide::{Draft, Effect, Facts};
+use crate::executor::error::EngineError;
+use crate::executor::ports::Ports;
+use crate::ids::{Epoch, MachineId};
+use crate::model::{Machine, Run};
+use crate::plan::{Plan, Value};
+use crate::provider::Provider;
+
+/// An instant on both clocks: a wall-clock time that was computed then means a span from then, however the wall clock
+/// jumps in between.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: Timestamp,
+    pub(super) monotonic: Duration,
+}
+
+/// What was decided, and when.
+pub(super) struct Decision {
+    pub(super) draft: Draft,
+    pub(super) moment: Moment,
+}
+
+/// A decision whose commit may or may not have happened.
+pub(super) struct InDoubt {
+    /// The run as it was to be written, with the revision that the writer saw.
+    pub(super) run: Run,
+    /// The machine's epoch after the commit.
+    pub(super) epoch: Epoch,
+    /// What was to be done once the commit is durable.
+    pub(super) effects: Vec<Effect>,
+    /// When that was decided.
+    pub(super) moment: Moment,
+    /// Lines that the commit was to store.
+    pub(super) lines: Vec<Line>,
+}
+
+impl InDoubt {
+    /// Whether `stored` is what the commit was to write.
+    pub(super) fn is_stored_as(&self, stored: &Run) -> bool {
+        let Run { revision, ordinal, .. } = *stored;
+        Run { revision, ordinal, ..self.run.clone() } == *stored
+    }
+}
+
+/// The run that a worker drives.
+pub(super) struct Active {
+    /// As the store has it.
+    pub(super) stored: Arc<Run>,
+    /// As it is: stages of an open attempt may be ahead of the store.
+    pub(super) run: Run,
+    pub(super) plan: Arc<Plan>,
+    pub(super) params: Arc<BTreeMap<String, Value>>,
+    pub(super) provider: Option<Arc<dyn Provider>>,
+    /// Whether the provider has confirmed the machine's present epoch.
+    pub(super) fenced: bool,
+    pub(super) call: Option<CallInFlight>,
+    pub(super) timers: Timers,
+    pub(super) logs: Arc<LogBuffer>,
+    pub(super) spans: Spans,
+}
+
+pub(in crate::executor) struct Worker {
+    pub(super) ports: Arc<Ports>,
+    pub(super) scheduler: Arc<dyn Scheduling>,
+    pub(super) id: MachineId,
+    pub(super) mailbox: mpsc::UnboundedReceiver<Message>,
+    /// Messages put aside while the store was away.
+    pub(super) stash: VecDeque<Message>,
+    pub(super) machine: Option<Arc<Machine>>,
+    pub(super) active: Option<Active>,
+    pub(super) next_serial: u64,
+    /// A commit that may or may not have happened; found out about before anything else is done.
+    pub(super) in_doubt: Option<InDoubt>,
+    /// Only with a planted bug: the answer to give before anything is durable.
+    pub(super) early_reply: Option<Reply<Arc<Run>>>,
+}
+
+impl Worker {
+    pub(in crate::executor) fn new(
+        ports: Arc<Ports>,
+        scheduler: Arc<dyn Scheduling>,
+        id: MachineId,
+        mailbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
+        Self {
+            ports,
+            scheduler,
+            id,
+            mailbox,
+            stash: VecDeque::new(),
+            machine: None,
+            active: None,
+            next_serial: 0,
+            in_doubt: None,
+            early_reply: None,
+        }
+    }
+
+    /// The machine, from the cache or the store.
+    pub(super) async fn load_machine(&mut self) -> Result<Arc<Machine>, EngineError> {
+        if let Some(machine) = &self.machine {
+            return Ok(machine.clone());
+        }
+        let machine =
+            self.ports.store.machine(&self.id).await?.ok_or_else(|| EngineError::NotFound {
+                kind: "machine",
+                id: self.id.to_string(),
+            })?;
+        self.machine = Some(machine.clone());
+        Ok(machine)
+    }
+
+    /// Facts for a decision about the active run.
+    pub(super) fn facts<'a>(
+        ports: &Ports,
+        now: Timestamp,
+        active: (&'a Plan, &'a BTreeMap<String, Value>),
+        provider: Option<&Arc<dyn Provider>>,
+    ) -> Facts<'a> {
+        let counts = ports.limits.destructive_on_simulated
+            || provider.is_some_and(|provider| provider.is_real());
+        Facts {
+            now,
+            random: ports.jitter(),
+            plan: active.0,
+            params: active.1,
+            loop_breaker: counts
+                .then_some((ports.limits.destructive_max, ports.limits.destructive_window_ms)),
+            draining: ports.tasks.is_draining(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.ports.clock.now()
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment { wall: self.ports.clock.now(), monotonic: self.ports.clock.monotonic() }
+    }
+
+    /// Forgets what the cache says: somebody else has written.
+    pub(super) fn forget(&mut self) {
+        self.machine = None;
+        if let Some(active) = self.active.take() {
+            self.scheduler.release_slot(active.run.id);
+        }
+    }
+}
