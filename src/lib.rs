@@ -1,6 +1,6 @@
 //! bmdemo: a durable bare-metal lifecycle engine.
 //!
-//! The modules are layers; each imports only modules listed above it (`tests/tidy.rs` holds the table).
+//! The modules are layers; each imports only modules listed above it (`tests/tidy` holds the table).
 
 #![cfg_attr(
     test,

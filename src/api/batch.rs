@@ -5,8 +5,8 @@ use tonic::metadata::MetadataMap;
 
 use super::convert::machine::machine;
 use super::lists;
-use super::machines::new_machine;
 use super::origin::{actor, origin};
+use super::register::new_machine;
 use super::start::{self, Recipe};
 use super::status::{ApiError, item_error};
 use super::validate::Checks;

@@ -1,23 +1,20 @@
-//! Pages of lists and of history.
+//! Pages of lists.
 
 use prost::Message;
 
-use super::convert;
+use super::limits::RESPONSE_BYTES_MAX;
 use super::page::List;
 use super::status::ApiError;
 use super::validate::Checks;
-use crate::executor::Engine;
-use crate::ids::Revision;
 use crate::model::filter::{self, Filter};
-use crate::pb;
-use crate::store::{Fut, Page, Query, Store, Subject};
+use crate::store::{Fut, Page, Query, Store};
 
 /// Store pages that one request reads at most while none of them has a match: a filter that no index serves reads a
 /// bounded number of rows a page, and a client should rarely see an empty page that is not the last.
 const STORE_PAGES_MAX: usize = 8;
 
 /// Most bytes of the objects of one page, so that an answer is never larger than clients take.
-const PAGE_BYTES_MAX: usize = super::RESPONSE_BYTES_MAX / 4 * 3;
+const PAGE_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4 * 3;
 
 /// Bytes that a message takes in a list besides its own: a tag and a length.
 const FRAME_BYTES: usize = 8;
@@ -28,7 +25,7 @@ pub(super) fn fit<M: Message>(shown: &[M]) -> bool {
 }
 
 /// How many of these messages one answer holds; at least one.
-fn fitting<M: Message>(shown: &[M]) -> usize {
+pub(super) fn fitting<M: Message>(shown: &[M]) -> usize {
     let mut bytes = 0;
     let fits = |message: &&M| {
         bytes += message.encoded_len() + FRAME_BYTES;
@@ -108,44 +105,4 @@ pub(super) async fn list<T>(
         let next_page_token = page.next.map(|next| list.token((next, 0))).unwrap_or_default();
         return Ok(Listed { page, next_page_token, total_size, list });
     }
-}
-
-/// A page of the history of one object, oldest first, and the token of the next.
-pub(super) async fn history(
-    engine: &Engine,
-    method: &'static str,
-    subject: Subject,
-    page_size: i32,
-    page_token: &str,
-) -> Result<(Vec<pb::HistoryEntry>, String), ApiError> {
-    let mut checks = Checks::default();
-    let limit = checks.page_size(page_size);
-    checks.done(Some(()))?;
-    let id = match &subject {
-        Subject::Machine(id) => id.to_string(),
-        Subject::Run(id) => id.to_string(),
-    };
-    let list = List::new(method, &[&id]);
-    let after = match list.cursor(page_token)? {
-        Some((revision, index)) => {
-            let index = u32::try_from(index).map_err(|_| ApiError::PageTokenInvalid)?;
-            Some((Revision(revision), index))
-        }
-        None => None,
-    };
-    // One more than asked for tells whether there is another page.
-    let mut rows = engine.store().history(subject, after, limit + 1).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let mut entries: Vec<_> = rows.iter().map(convert::history::row).collect();
-    let fits = fitting(&entries);
-    let more = more || fits < entries.len();
-    entries.truncate(fits);
-    rows.truncate(fits);
-    let token = rows
-        .last()
-        .filter(|_| more)
-        .map(|last| list.token((last.revision.0, u64::from(last.index))))
-        .unwrap_or_default();
-    Ok((entries, token))
 }

@@ -8,14 +8,12 @@ use tonic::{Request, Response, Status};
 use super::convert::machine::machine;
 use super::lists::{self, ListRequest};
 use super::origin::origin;
-use super::runs::Answers;
-use super::status::{ApiError, answer};
-use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
-use super::{audit, batch, update, watch};
+use super::register::new_machine;
+use super::status::{Answers, ApiError, answer};
+use super::validate::Checks;
+use super::{batch, history, update, watch};
 use crate::executor::Engine;
-use crate::executor::request::NewMachine;
-use crate::model::filter;
-use crate::model::{Machine, MachineSpec};
+use crate::model::{Machine, filter};
 use crate::pb;
 use crate::pb::machine_service_server::MachineService;
 use crate::store::{Store, Subject};
@@ -99,7 +97,7 @@ impl MachineService for Machines {
         &self,
         request: Request<pb::ListHistoryRequest>,
     ) -> Result<Response<pb::ListHistoryResponse>, Status> {
-        answer(audit::list(&self.engine, &request.into_inner()).await)
+        answer(history::of_everything(&self.engine, &request.into_inner()).await)
     }
 }
 
@@ -217,7 +215,7 @@ impl Machines {
         let id = checks.machine_id("machine_id", &request.machine_id);
         let id = checks.done(id)?;
         let found = self.engine.machine(&id).await;
-        let (entries, next_page_token) = lists::history(
+        let (entries, next_page_token) = history::of_object(
             &self.engine,
             "ListMachineHistory",
             Subject::Machine(id),
@@ -231,51 +229,4 @@ impl Machines {
         }
         Ok(pb::ListMachineHistoryResponse { entries, next_page_token })
     }
-}
-
-/// Checks a machine to register: what the server keeps must be absent.
-pub(super) fn new_machine(
-    checks: &mut Checks,
-    machine: Option<&pb::Machine>,
-) -> Option<NewMachine> {
-    let Some(machine) = machine else {
-        checks.refuse("machine", "must be given");
-        return None;
-    };
-    let id = checks.machine_id("machine.machine_id", &machine.machine_id);
-    checks.labels("machine.labels", &machine.labels);
-    for (field, given) in [
-        ("machine.status", machine.status.is_some()),
-        ("machine.created_at", machine.created_at.is_some()),
-        ("machine.updated_at", machine.updated_at.is_some()),
-        ("machine.etag", !machine.etag.is_empty()),
-        ("machine.revision", machine.revision != 0),
-    ] {
-        if given {
-            checks.refuse(field, "is the server's: leave it out");
-        }
-    }
-    let Some(spec) = &machine.spec else {
-        checks.refuse("machine.spec", "must be given");
-        return None;
-    };
-    checks.name("machine.spec.provider", &spec.provider);
-    for (field, text) in [
-        ("machine.spec.ssh_endpoint", &spec.ssh_endpoint),
-        ("machine.spec.bmc_endpoint", &spec.bmc_endpoint),
-        ("machine.spec.target_cluster", &spec.target_cluster),
-        ("machine.spec.serial", &spec.serial),
-    ] {
-        checks.line(field, text, SPEC_TEXT_CHARS_MAX);
-    }
-    let mac_addresses = checks.macs("machine.spec.mac_addresses", &spec.mac_addresses);
-    let spec = MachineSpec {
-        provider: spec.provider.clone(),
-        ssh_endpoint: spec.ssh_endpoint.clone(),
-        bmc_endpoint: spec.bmc_endpoint.clone(),
-        target_cluster: spec.target_cluster.clone(),
-        mac_addresses,
-        serial: spec.serial.clone(),
-    };
-    Some(NewMachine { id: id?, labels: machine.labels.clone(), spec })
 }

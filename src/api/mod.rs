@@ -1,15 +1,17 @@
 //! The gRPC services: thin handlers that check what clients send, ask the engine, and show what it says.
 
-mod audit;
 mod batch;
 pub mod codec;
 mod convert;
+mod history;
+mod limits;
 mod lists;
 mod machines;
 mod mask;
 mod origin;
 pub(crate) mod page;
 mod plans;
+mod register;
 mod runs;
 mod server;
 mod show;
@@ -33,12 +35,8 @@ use crate::pb::plan_service_server::PlanServiceServer;
 use crate::pb::run_service_server::RunServiceServer;
 use crate::pb::server_service_server::ServerServiceServer;
 
+pub use limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use origin::ACTOR_METADATA;
-
-/// Largest request, in bytes.
-pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
-/// Largest response, in bytes: what clients take by default.
-pub const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The services, for a server to add its own to.
 #[must_use]

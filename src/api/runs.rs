@@ -1,17 +1,14 @@
 //! `RunService`.
 
-use std::pin::Pin;
-
-use tokio_stream::{Stream, StreamExt as _};
+use tokio_stream::StreamExt as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::lists::{self, ListRequest};
 use super::origin::origin;
-use super::status::{ApiError, answer};
+use super::status::{Answers, ApiError, answer};
 use super::validate::{Checks, NAME_CHARS_MAX};
-use super::{batch, show, start, wait, watch};
+use super::{batch, convert, history, show, start, wait, watch};
 use crate::executor::Engine;
 use crate::executor::logs::{LogQuery, follow_logs};
 use crate::executor::request::{Origin, Verb};
@@ -26,9 +23,6 @@ use crate::store::{Store, Subject};
 pub(super) struct Runs {
     engine: Engine,
 }
-
-/// A stream of answers.
-pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A verb on a run: its request, and what to do.
 macro_rules! verb {
@@ -310,7 +304,7 @@ impl Runs {
         let id = checks.run_id("run_id", &request.run_id);
         let id = checks.done(id)?;
         self.engine.run(id).await?;
-        let (entries, next_page_token) = lists::history(
+        let (entries, next_page_token) = history::of_object(
             &self.engine,
             "ListRunHistory",
             Subject::Run(id),

@@ -6,11 +6,14 @@
 mod reason;
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::time::Duration;
 
+use tokio_stream::Stream;
 use tonic::{Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::limits::REQUEST_BYTES_MAX;
 use crate::executor::error::{EngineError, Refusal};
 use crate::ids::RunId;
 use crate::model::filter::FilterError;
@@ -60,7 +63,7 @@ pub enum ApiError {
     #[error("the request cannot be decoded: {0}")]
     MessageMalformed(String),
     /// The request is larger than the server takes.
-    #[error("the request is larger than {} bytes: send less in one", super::REQUEST_BYTES_MAX)]
+    #[error("the request is larger than {} bytes: send less in one", REQUEST_BYTES_MAX)]
     MessageTooLarge,
     /// The request is compressed, which the server does not know how to undo.
     #[error("{0}: send it as it is")]
@@ -146,6 +149,9 @@ pub(super) fn item_error(error: ApiError) -> crate::pb::ItemError {
     }
 }
 
+/// A stream of answers.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 /// The answer of a handler.
 pub(super) fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
@@ -177,7 +183,7 @@ impl From<ApiError> for Status {
                 answer.violation("page_token", &error.to_string());
             }
             ApiError::MessageTooLarge => {
-                answer.tell("bytes_max", super::REQUEST_BYTES_MAX.to_string());
+                answer.tell("bytes_max", REQUEST_BYTES_MAX.to_string());
             }
             ApiError::MessageMalformed(_)
             | ApiError::CompressionUnsupported(_)

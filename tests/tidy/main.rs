@@ -5,6 +5,8 @@
     reason = "helpers of tests: a file that cannot be read fails the test"
 )]
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,21 +1,62 @@
-//! `ListHistory`: what happened to everything, out of the log that feeds the watches.
+//! History: of one machine or run out of its rows, of everything out of the log that feeds the watches.
 
-use super::convert;
 use super::page::List;
 use super::status::ApiError;
 use super::validate::{Checks, NAME_CHARS_MAX};
+use super::{convert, lists};
 use crate::executor::Engine;
 use crate::ids::Revision;
 use crate::model::Change;
 use crate::pb;
+use crate::store::Subject;
 
 /// Changes read from the log at a time.
 const CHANGES_PER_READ: usize = 500;
 /// Reads of the log that one request makes at most.
 const READS_MAX: usize = 8;
 
+/// A page of the history of one object, oldest first, and the token of the next.
+pub(super) async fn of_object(
+    engine: &Engine,
+    method: &'static str,
+    subject: Subject,
+    page_size: i32,
+    page_token: &str,
+) -> Result<(Vec<pb::HistoryEntry>, String), ApiError> {
+    let mut checks = Checks::default();
+    let limit = checks.page_size(page_size);
+    checks.done(Some(()))?;
+    let id = match &subject {
+        Subject::Machine(id) => id.to_string(),
+        Subject::Run(id) => id.to_string(),
+    };
+    let list = List::new(method, &[&id]);
+    let after = match list.cursor(page_token)? {
+        Some((revision, index)) => {
+            let index = u32::try_from(index).map_err(|_| ApiError::PageTokenInvalid)?;
+            Some((Revision(revision), index))
+        }
+        None => None,
+    };
+    // One more than asked for tells whether there is another page.
+    let mut rows = engine.store().history(subject, after, limit + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let mut entries: Vec<_> = rows.iter().map(convert::history::row).collect();
+    let fits = lists::fitting(&entries);
+    let more = more || fits < entries.len();
+    entries.truncate(fits);
+    rows.truncate(fits);
+    let token = rows
+        .last()
+        .filter(|_| more)
+        .map(|last| list.token((last.revision.0, u64::from(last.index))))
+        .unwrap_or_default();
+    Ok((entries, token))
+}
+
 /// One page of the history of everything, oldest first.
-pub(super) async fn list(
+pub(super) async fn of_everything(
     engine: &Engine,
     request: &pb::ListHistoryRequest,
 ) -> Result<pb::ListHistoryResponse, ApiError> {

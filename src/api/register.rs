@@ -1,0 +1,53 @@
+//! What a client may say of a machine that it registers.
+
+use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
+use crate::executor::request::NewMachine;
+use crate::model::MachineSpec;
+use crate::pb;
+
+/// Checks a machine to register: what the server keeps must be absent.
+pub(super) fn new_machine(
+    checks: &mut Checks,
+    machine: Option<&pb::Machine>,
+) -> Option<NewMachine> {
+    let Some(machine) = machine else {
+        checks.refuse("machine", "must be given");
+        return None;
+    };
+    let id = checks.machine_id("machine.machine_id", &machine.machine_id);
+    checks.labels("machine.labels", &machine.labels);
+    for (field, given) in [
+        ("machine.status", machine.status.is_some()),
+        ("machine.created_at", machine.created_at.is_some()),
+        ("machine.updated_at", machine.updated_at.is_some()),
+        ("machine.etag", !machine.etag.is_empty()),
+        ("machine.revision", machine.revision != 0),
+    ] {
+        if given {
+            checks.refuse(field, "is the server's: leave it out");
+        }
+    }
+    let Some(spec) = &machine.spec else {
+        checks.refuse("machine.spec", "must be given");
+        return None;
+    };
+    checks.name("machine.spec.provider", &spec.provider);
+    for (field, text) in [
+        ("machine.spec.ssh_endpoint", &spec.ssh_endpoint),
+        ("machine.spec.bmc_endpoint", &spec.bmc_endpoint),
+        ("machine.spec.target_cluster", &spec.target_cluster),
+        ("machine.spec.serial", &spec.serial),
+    ] {
+        checks.line(field, text, SPEC_TEXT_CHARS_MAX);
+    }
+    let mac_addresses = checks.macs("machine.spec.mac_addresses", &spec.mac_addresses);
+    let spec = MachineSpec {
+        provider: spec.provider.clone(),
+        ssh_endpoint: spec.ssh_endpoint.clone(),
+        bmc_endpoint: spec.bmc_endpoint.clone(),
+        target_cluster: spec.target_cluster.clone(),
+        mac_addresses,
+        serial: spec.serial.clone(),
+    };
+    Some(NewMachine { id: id?, labels: machine.labels.clone(), spec })
+}
