@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use crate::pb;
 use crate::plan::{ActionSpec, Plan, SourceFile, compile, render};
 
-use super::super::Context;
 use super::super::error::{About, Error, Exit};
 use super::super::output::{Drawing, schema_json, template, write_action, write_actions};
 use super::super::resolve::nearest;
+use super::super::session::Session;
 
 /// Check plan files with the rules of the build, without a server.
 #[derive(Debug, Args)]
@@ -77,21 +77,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-pub(crate) fn check(ctx: &mut Context, args: &CheckArgs) -> Result<Exit, Error> {
+pub(crate) fn check(session: &mut Session, args: &CheckArgs) -> Result<Exit, Error> {
     let files = args
         .files
         .iter()
         .map(|path| Ok((path.display().to_string(), read(path)?)))
         .collect::<Result<Vec<_>, Error>>()?;
-    match compiled(&files, ctx.ui.note_look.color) {
+    match compiled(&files, session.ui.note_look.color) {
         Ok(plans) => {
             for plan in plans {
-                writeln!(ctx.ui.out(), "{}: ok, {} steps", plan.id, plan.steps.len())?;
+                writeln!(session.ui.out(), "{}: ok, {} steps", plan.id, plan.steps.len())?;
             }
             Ok(Exit::Ok)
         }
         Err(diagnostics) => {
-            ctx.ui.err().write_all(diagnostics.as_bytes())?;
+            session.ui.err().write_all(diagnostics.as_bytes())?;
             Ok(Exit::Refused)
         }
     }
@@ -104,33 +104,33 @@ pub(crate) fn compiled(files: &[(String, Vec<u8>)], color: bool) -> Result<Vec<P
     compile(&sources).map_err(|diagnostics| render(&sources, &diagnostics, color))
 }
 
-pub(crate) async fn graph(ctx: &mut Context, args: &GraphArgs) -> Result<Exit, Error> {
+pub(crate) async fn graph(session: &mut Session, args: &GraphArgs) -> Result<Exit, Error> {
     let mut drawings = Vec::new();
     if args.plan.ends_with(".toml") {
         let files = [(args.plan.clone(), read(Path::new(&args.plan))?)];
-        match compiled(&files, ctx.ui.note_look.color) {
+        match compiled(&files, session.ui.note_look.color) {
             Ok(plans) => drawings.extend(plans.iter().map(Drawing::of_file)),
             Err(diagnostics) => {
-                ctx.ui.err().write_all(diagnostics.as_bytes())?;
+                session.ui.err().write_all(diagnostics.as_bytes())?;
                 return Ok(Exit::Refused);
             }
         }
     } else {
-        let client = ctx.client().await?;
+        let client = session.client().await?;
         let found = client.get_plan(pb::GetPlanRequest { plan_id: args.plan.clone() }).await;
         let plan = found.map_err(|error| error.about(About::Plan(args.plan.clone())))?;
         drawings.push(Drawing::of_server(&plan));
     }
     for drawing in drawings {
         match args.output {
-            GraphForm::Mermaid => drawing.write_mermaid(ctx.ui.out())?,
-            GraphForm::Dot => drawing.write_dot(ctx.ui.out())?,
+            GraphForm::Mermaid => drawing.write_mermaid(session.ui.out())?,
+            GraphForm::Dot => drawing.write_dot(session.ui.out())?,
         }
     }
     Ok(Exit::Ok)
 }
 
-pub(crate) fn new(ctx: &mut Context, args: &NewArgs) -> Result<Exit, Error> {
+pub(crate) fn new(session: &mut Session, args: &NewArgs) -> Result<Exit, Error> {
     let name = args.name.strip_prefix("plan/").unwrap_or(&args.name);
     let text = template(name);
     let source = [(format!("{name}.toml"), text.clone().into_bytes())];
@@ -140,16 +140,16 @@ pub(crate) fn new(ctx: &mut Context, args: &NewArgs) -> Result<Exit, Error> {
             "names have lower-case letters, digits and -, at most 63, and begin with a letter",
         ));
     }
-    ctx.ui.out().write_all(text.as_bytes())?;
-    ctx.ui.note(&format!("Check it with: bmdemo-cli plan check {name}.toml"));
-    ctx.ui.note(&format!("Try it with:   bmdemo-cli plan simulate {name}.toml"));
+    session.ui.out().write_all(text.as_bytes())?;
+    session.ui.note(&format!("Check it with: bmdemo-cli plan check {name}.toml"));
+    session.ui.note(&format!("Try it with:   bmdemo-cli plan simulate {name}.toml"));
     Ok(Exit::Ok)
 }
 
-pub(crate) fn explain(ctx: &mut Context, args: &ExplainArgs) -> Result<Exit, Error> {
-    let look = ctx.ui.look;
+pub(crate) fn explain(session: &mut Session, args: &ExplainArgs) -> Result<Exit, Error> {
+    let look = session.ui.look;
     let Some(wanted) = &args.action else {
-        write_actions(ctx.ui.out(), look, ActionSpec::all())?;
+        write_actions(session.ui.out(), look, ActionSpec::all())?;
         return Ok(Exit::Ok);
     };
     let Some(spec) = ActionSpec::all().iter().find(|spec| spec.kind.as_str() == wanted) else {
@@ -160,12 +160,12 @@ pub(crate) fn explain(ctx: &mut Context, args: &ExplainArgs) -> Result<Exit, Err
         };
         return Err(Error::usage(format!("there is no action {wanted:?}"), hint));
     };
-    write_action(ctx.ui.out(), look, spec)?;
+    write_action(session.ui.out(), look, spec)?;
     Ok(Exit::Ok)
 }
 
-pub(crate) fn schema(ctx: &mut Context, _args: &SchemaArgs) -> Result<Exit, Error> {
+pub(crate) fn schema(session: &mut Session, _args: &SchemaArgs) -> Result<Exit, Error> {
     let text = schema_json().map_err(|error| Error::Answer(error.to_string()))?;
-    writeln!(ctx.ui.out(), "{text}")?;
+    writeln!(session.ui.out(), "{text}")?;
     Ok(Exit::Ok)
 }

@@ -7,15 +7,15 @@ use tokio::task::JoinSet;
 
 use crate::pb;
 
-use super::super::Context;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{
     Meaning, Tally, bar_status, elapsed_text, hold, run_phase_name, sanitized,
 };
+use super::super::session::Session;
 use super::super::ui::TICK;
 use super::super::watch::{RunWatch, Seen};
-use super::start::{StartFlags, What, request};
+use super::recipe::{StartFlags, What, request};
 
 /// How a machine came out.
 enum Outcome {
@@ -35,13 +35,13 @@ struct Bulk {
 }
 
 pub(crate) async fn start(
-    ctx: &mut Context,
+    session: &mut Session,
     what: &What,
     machines: &[pb::Machine],
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let clock = ctx.ui.clock();
+    let client = session.client().await?;
+    let clock = session.ui.clock();
     let (started, mut news) = tokio::sync::mpsc::unbounded_channel();
     let ids: VecDeque<String> = machines.iter().map(|machine| machine.machine_id.clone()).collect();
     let mut bulk = Bulk {
@@ -53,7 +53,7 @@ pub(crate) async fn start(
     let parallel = usize::try_from(flags.max_parallel).unwrap_or(usize::MAX);
     let failures = usize::try_from(flags.max_failures).unwrap_or(usize::MAX);
     let mut tasks: JoinSet<(String, Outcome)> = JoinSet::new();
-    let mut interrupted = pin!(ctx.ui.interrupted());
+    let mut interrupted = pin!(session.ui.interrupted());
     let mut tick = 0;
     loop {
         while bulk.tally.failed < failures
@@ -78,27 +78,27 @@ pub(crate) async fn start(
                 }
             }
             done = tasks.join_next() => match done {
-                Some(Ok((machine, outcome))) => bulk.settle(ctx, &machine, &outcome, flags.detach)?,
+                Some(Ok((machine, outcome))) => bulk.settle(session, &machine, &outcome, flags.detach)?,
                 Some(Err(error)) => return Err(Error::Answer(error.to_string())),
                 None => break,
             },
             () = &mut interrupted => {
-                bulk.say_what_goes_on(ctx);
+                bulk.say_what_goes_on(session);
                 return Ok(Exit::Interrupted);
             }
-            () = clock.sleep(TICK), if ctx.ui.is_live() => {
+            () = clock.sleep(TICK), if session.ui.is_live() => {
                 tick += 1;
-                let bar = bar_status(ctx.ui.note_look, bulk.tally, tick);
-                ctx.ui.status(&bar);
+                let bar = bar_status(session.ui.note_look, bulk.tally, tick);
+                session.ui.status(&bar);
             }
         }
     }
     bulk.tally.running = 0;
     if !bulk.waiting.is_empty() {
         let count = bulk.tally.failed;
-        ctx.ui.note(&format!("Stopped after {count} failed; go further with --max-failures."));
+        session.ui.note(&format!("Stopped after {count} failed; go further with --max-failures."));
     }
-    ctx.ui.note(&bulk.tally.summary());
+    session.ui.note(&bulk.tally.summary());
     Ok(if bulk.tally.failed > 0 {
         Exit::RunFailed
     } else if bulk.tally.canceled > 0 {
@@ -150,13 +150,13 @@ impl Bulk {
     /// Counts and prints how one machine came out.
     fn settle(
         &mut self,
-        ctx: &mut Context,
+        session: &mut Session,
         machine: &str,
         outcome: &Outcome,
         detach: bool,
     ) -> Result<(), Error> {
         self.running.remove(machine);
-        let look = ctx.ui.look;
+        let look = session.ui.look;
         let columns = self.id_columns;
         let id = sanitized(machine);
         let (glyph, meaning, text) = match outcome {
@@ -170,8 +170,8 @@ impl Bulk {
             }
             Outcome::Run(run) => self.count(look, run),
         };
-        writeln!(ctx.ui.out(), "{id:columns$} {} {text}", look.paint(meaning, glyph))?;
-        ctx.ui.flush()?;
+        writeln!(session.ui.out(), "{id:columns$} {} {text}", look.paint(meaning, glyph))?;
+        session.ui.flush()?;
         Ok(())
     }
 
@@ -206,13 +206,17 @@ impl Bulk {
     }
 
     /// After Ctrl-C: nothing more is started, and what was started goes on.
-    fn say_what_goes_on(&mut self, ctx: &mut Context) {
+    fn say_what_goes_on(&mut self, session: &mut Session) {
         self.tally.running = self.running.len();
-        ctx.ui.note("Interrupted: no more runs are started. These go on:");
+        session.ui.note("Interrupted: no more runs are started. These go on:");
         for (machine, run) in &self.running {
             let run = run.as_deref().unwrap_or("(being started)");
-            ctx.ui.note(&format!("  {}  bmdemo-cli watch {}", sanitized(machine), sanitized(run)));
+            session.ui.note(&format!(
+                "  {}  bmdemo-cli watch {}",
+                sanitized(machine),
+                sanitized(run)
+            ));
         }
-        ctx.ui.note(&self.tally.summary());
+        session.ui.note(&self.tally.summary());
     }
 }

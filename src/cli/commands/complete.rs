@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use clap::{Arg, Args, Command, CommandFactory as _, ValueEnum};
+use clap::{Arg, Args, Command, ValueEnum};
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::Cli;
 use super::super::config::Config;
 use super::super::error::{Error, Exit};
 use super::super::output::{effective_name, run_phase_name, sanitized};
+use super::super::session::Session;
 use super::super::ui::within;
 
 /// Longest that a shell is kept waiting for ids.
@@ -73,13 +72,13 @@ complete -c bmdemo-cli -f -a '(__bmdemo_cli_complete)'
 complete -c bmdemo-cli -n '__fish_seen_subcommand_from check graph simulate' -F
 "#;
 
-pub(crate) fn completions(ctx: &mut Context, args: &CompletionsArgs) -> Result<Exit, Error> {
+pub(crate) fn completions(session: &mut Session, args: &CompletionsArgs) -> Result<Exit, Error> {
     let script = match args.shell {
         Shell::Bash => BASH,
         Shell::Zsh => ZSH,
         Shell::Fish => FISH,
     };
-    ctx.ui.out().write_all(script.as_bytes())?;
+    session.ui.out().write_all(script.as_bytes())?;
     Ok(Exit::Ok)
 }
 
@@ -94,20 +93,23 @@ enum Wanted {
 
 /// Prints what may stand in the place of the last word, a line each: the word, a tab, what it means. Says nothing
 /// where it knows nothing: a shell that is being typed into is no place for errors.
-pub(crate) async fn complete(ctx: &mut Context, words: &[String]) -> Result<Exit, Error> {
+pub(crate) async fn complete(
+    session: &mut Session,
+    words: &[String],
+    mut root: Command,
+) -> Result<Exit, Error> {
     let (typed, before) =
         words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
-    let mut root = Cli::command();
     root.build();
     let candidates = match wanted(&root, before, typed) {
         Wanted::OneOf(candidates) => candidates,
         Wanted::Live(name) => {
-            let clock = ctx.ui.clock();
-            within(&*clock, LIVE_LIMIT, live(ctx, &name)).await.unwrap_or_default()
+            let clock = session.ui.clock();
+            within(&*clock, LIVE_LIMIT, live(session, &name)).await.unwrap_or_default()
         }
     };
     for (word, meaning) in candidates.iter().filter(|(word, _)| word.starts_with(typed)) {
-        writeln!(ctx.ui.out(), "{}\t{}", sanitized(word), sanitized(meaning))?;
+        writeln!(session.ui.out(), "{}\t{}", sanitized(word), sanitized(meaning))?;
     }
     Ok(Exit::Ok)
 }
@@ -181,9 +183,9 @@ fn values_of(arg: &Arg) -> Wanted {
 }
 
 /// Ids of the kind that a value is named after.
-async fn live(ctx: &mut Context, name: &str) -> Vec<(String, String)> {
+async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
     if name == "CONTEXT" {
-        let contexts = Config::load(ctx.ui.io()).unwrap_or_default().contexts;
+        let contexts = Config::load(session.ui.io()).unwrap_or_default().contexts;
         return contexts.into_iter().map(|(name, entry)| (name, entry.server)).collect();
     }
     if name == "PHASE" {
@@ -204,7 +206,7 @@ async fn live(ctx: &mut Context, name: &str) -> Vec<(String, String)> {
     if !matches!(name, "MACHINE" | "RUN" | "PLAN") {
         return Vec::new();
     }
-    let Ok(client) = ctx.client().await else { return Vec::new() };
+    let Ok(client) = session.client().await else { return Vec::new() };
     match name {
         "MACHINE" => {
             let machines = client.all_machines("", IDS_MAX).await.unwrap_or_default();
@@ -232,10 +234,12 @@ async fn live(ctx: &mut Context, name: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     fn at(line: &[&str]) -> Wanted {
-        let mut root = Cli::command();
+        let mut root = super::super::super::tree::Cli::command();
         root.build();
         let words: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
         let (typed, before) = words.split_last().unwrap();

@@ -2,9 +2,9 @@
 
 use crate::pb;
 
-use super::super::Context;
 use super::super::error::Error;
 use super::super::output::sanitized;
+use super::super::session::Session;
 
 /// Provider whose machines are only simulated: nothing on them can be lost.
 const FAKE: &str = "fake";
@@ -59,24 +59,24 @@ impl Question<'_> {
     ///
     /// # Errors
     /// Usage, with the command that needs no answer, if nobody is there to answer or the answer is no.
-    pub(crate) fn settle(&self, ctx: &mut Context, yes: bool) -> Result<(), Error> {
-        let said_yes = yes || ctx.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1");
+    pub(crate) fn settle(&self, session: &mut Session, yes: bool) -> Result<(), Error> {
+        let said_yes = yes || session.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1");
         if said_yes || !self.is_due() {
             return Ok(());
         }
-        ctx.ui.note(self.text().trim_end());
-        if !ctx.ui.can_ask() {
+        session.ui.note(self.text().trim_end());
+        if !session.ui.can_ask() {
             return Err(Error::usage(
                 "this needs a confirmation, and there is no terminal to ask on",
-                format!("to go ahead: {} --yes", ctx.command_line()),
+                format!("to go ahead: {} --yes", session.command_line()),
             ));
         }
-        let _ = write!(ctx.ui.err(), "Go ahead? [y/N] ").and_then(|()| ctx.ui.flush());
-        match ctx.ui.read_line()?.as_deref() {
+        let _ = write!(session.ui.err(), "Go ahead? [y/N] ").and_then(|()| session.ui.flush());
+        match session.ui.read_line()?.as_deref() {
             Some("y" | "Y" | "yes" | "Yes") => Ok(()),
             _ => Err(Error::usage(
                 "nothing was started",
-                format!("to go ahead: {} --yes", ctx.command_line()),
+                format!("to go ahead: {} --yes", session.command_line()),
             )),
         }
     }

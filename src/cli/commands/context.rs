@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::super::Context;
 use super::super::config::{Config, Entry};
 use super::super::error::{Error, Exit};
 use super::super::output::sanitized;
+use super::super::session::Session;
 
 /// Commands on contexts. A flag wins over the environment, the environment over the context.
 #[derive(Debug, Subcommand)]
@@ -70,24 +70,29 @@ pub(crate) struct DeleteArgs {
     name: String,
 }
 
-pub(crate) fn context(ctx: &mut Context, command: ContextCommand) -> Result<Exit, Error> {
-    let mut config = Config::load(ctx.ui.io())?;
+pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<Exit, Error> {
+    let mut config = Config::load(session.ui.io())?;
     match command {
         ContextCommand::List(_) => {
             for (name, entry) in &config.contexts {
                 let mark = if config.current.as_deref() == Some(name) { "*" } else { " " };
-                writeln!(ctx.ui.out(), "{mark} {} {}", sanitized(name), sanitized(&entry.server))?;
+                writeln!(
+                    session.ui.out(),
+                    "{mark} {} {}",
+                    sanitized(name),
+                    sanitized(&entry.server)
+                )?;
             }
             if config.contexts.is_empty() {
-                ctx.ui.note(
+                session.ui.note(
                     "There are no contexts. Make one with: bmdemo-cli context set NAME HOST:PORT",
                 );
             }
             return Ok(Exit::Ok);
         }
         ContextCommand::Show(_) => {
-            let (server, why) = (ctx.target.server.clone(), ctx.server_from);
-            writeln!(ctx.ui.out(), "{} ({why})", sanitized(&server))?;
+            let (server, why) = (session.target.server.clone(), session.server_from);
+            writeln!(session.ui.out(), "{} ({why})", sanitized(&server))?;
             return Ok(Exit::Ok);
         }
         ContextCommand::Use(args) => {
@@ -100,7 +105,7 @@ pub(crate) fn context(ctx: &mut Context, command: ContextCommand) -> Result<Exit
             if !config.contexts.contains_key(&name) {
                 return Err(config.unknown(&name));
             }
-            ctx.ui.note(&format!(
+            session.ui.note(&format!(
                 "Commands now talk to {}",
                 sanitized(&config.contexts[&name].server)
             ));
@@ -119,6 +124,6 @@ pub(crate) fn context(ctx: &mut Context, command: ContextCommand) -> Result<Exit
             config.previous = config.previous.filter(|name| *name != args.name);
         }
     }
-    config.save(ctx.ui.io())?;
+    config.save(session.ui.io())?;
     Ok(Exit::Ok)
 }

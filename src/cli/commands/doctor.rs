@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::Cli;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{Meaning, elapsed_text, issues_of, sanitized};
+use super::super::session::Session;
 
 /// Clocks may differ by so much before it is worth a word.
 const SKEW_MS_MAX: i64 = 2_000;
@@ -49,28 +48,28 @@ enum Verdict {
     Bad,
 }
 
-fn say(ctx: &mut Context, verdict: &Verdict, what: &str, text: &str) -> Result<(), Error> {
-    let look = ctx.ui.look;
+fn say(session: &mut Session, verdict: &Verdict, what: &str, text: &str) -> Result<(), Error> {
+    let look = session.ui.look;
     let (glyph, meaning) = match verdict {
         Verdict::Good => (look.good(), Meaning::Good),
         Verdict::Look => ("!", Meaning::Attention),
         Verdict::Bad => (look.bad(), Meaning::Bad),
     };
-    writeln!(ctx.ui.out(), "{} {what:10} {}", look.paint(meaning, glyph), sanitized(text))?;
+    writeln!(session.ui.out(), "{} {what:10} {}", look.paint(meaning, glyph), sanitized(text))?;
     Ok(())
 }
 
-pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit, Error> {
-    let from = ctx.server_from;
-    say(ctx, &Verdict::Good, "client", env!("CARGO_PKG_VERSION"))?;
-    let client = match ctx.client().await {
+pub(crate) async fn doctor(session: &mut Session, _args: &DoctorArgs) -> Result<Exit, Error> {
+    let from = session.server_from;
+    say(session, &Verdict::Good, "client", env!("CARGO_PKG_VERSION"))?;
+    let client = match session.client().await {
         Ok(client) => client,
         Err(error) => {
-            say(ctx, &Verdict::Bad, "connection", &format!("{error} ({from})"))?;
+            say(session, &Verdict::Bad, "connection", &format!("{error} ({from})"))?;
             return Err(error);
         }
     };
-    let clock = ctx.ui.clock();
+    let clock = session.ui.clock();
     let before = clock.monotonic();
     let machines = client.all_machines("", usize::MAX).await?;
     let took = clock.monotonic().saturating_sub(before);
@@ -78,20 +77,20 @@ pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit
     let address = client.address.clone();
     let text =
         format!("{address} ({from}), all machines listed in {:.0} ms", took.as_secs_f64() * 1000.0);
-    say(ctx, &verdict, "connection", &text)?;
+    say(session, &verdict, "connection", &text)?;
 
     let (verdict, text) = match client.health().await {
         Ok(ServingStatus::Serving) => (Verdict::Good, "serving".to_owned()),
         Ok(status) => (Verdict::Bad, status.as_str_name().to_lowercase()),
         Err(error) => (Verdict::Look, format!("cannot be asked: {error}")),
     };
-    say(ctx, &verdict, "health", &text)?;
-    versions_and_clock(ctx, &client).await?;
+    say(session, &verdict, "health", &text)?;
+    versions_and_clock(session, &client).await?;
     let plans = client.all_plans().await?;
-    say(ctx, &Verdict::Good, "plans", &plans.len().to_string())?;
+    say(session, &Verdict::Good, "plans", &plans.len().to_string())?;
 
     let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
-    let now_ms = ctx.ui.now_ms();
+    let now_ms = session.ui.now_ms();
     let by_machine: HashMap<&str, &pb::Run> =
         active.iter().map(|run| (run.machine_id.as_str(), run)).collect();
     let troubled = machines
@@ -107,50 +106,50 @@ pub(crate) async fn doctor(ctx: &mut Context, _args: &DoctorArgs) -> Result<Exit
         active.len()
     );
     let verdict = if troubled > 0 { Verdict::Look } else { Verdict::Good };
-    say(ctx, &verdict, "fleet", &text)?;
+    say(session, &verdict, "fleet", &text)?;
     if troubled > 0 {
-        ctx.ui.note("Next: bmdemo-cli issues");
+        session.ui.note("Next: bmdemo-cli issues");
     }
     Ok(Exit::Ok)
 }
 
 /// What the server tells of itself.
-async fn versions_and_clock(ctx: &mut Context, client: &Client) -> Result<(), Error> {
+async fn versions_and_clock(session: &mut Session, client: &Client) -> Result<(), Error> {
     let told = client.server_facts().await?;
     match told.version {
         Some(version) if version == env!("CARGO_PKG_VERSION") => {
-            say(ctx, &Verdict::Good, "server", &version)?
+            say(session, &Verdict::Good, "server", &version)?
         }
         Some(version) => {
             let text = format!("{version}, while this client is {}", env!("CARGO_PKG_VERSION"));
-            say(ctx, &Verdict::Look, "server", &text)?;
+            say(session, &Verdict::Look, "server", &text)?;
         }
-        None => say(ctx, &Verdict::Look, "server", "does not tell its version")?,
+        None => say(session, &Verdict::Look, "server", "does not tell its version")?,
     }
     if let Some(at_ms) = told.clock_ms {
-        let skew = i64::try_from(ctx.ui.now_ms()).unwrap_or(i64::MAX) - at_ms;
+        let skew = i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX) - at_ms;
         let verdict = if skew.abs() > SKEW_MS_MAX { Verdict::Look } else { Verdict::Good };
         let text = match skew {
             skew if skew.abs() <= SKEW_MS_MAX => "agrees with the server's".to_owned(),
             skew if skew > 0 => format!("{} ahead of the server's", elapsed_text(skew)),
             skew => format!("{} behind the server's", elapsed_text(-skew)),
         };
-        say(ctx, &verdict, "clock", &text)?;
+        say(session, &verdict, "clock", &text)?;
     }
     if let Some(info) = &told.info {
-        store_and_limits(ctx, info)?;
+        store_and_limits(session, info)?;
     }
     Ok(())
 }
 
-fn store_and_limits(ctx: &mut Context, info: &pb::ServerInfo) -> Result<(), Error> {
+fn store_and_limits(session: &mut Session, info: &pb::ServerInfo) -> Result<(), Error> {
     let verdict = if info.store == "memory" { Verdict::Look } else { Verdict::Good };
     let lasts = if info.store == "memory" { ", nothing survives a restart" } else { "" };
     let text = format!(
         "{}{lasts}; revision {}, watches resume from {}",
         info.store, info.revision, info.oldest_revision
     );
-    say(ctx, &verdict, "store", &text)?;
+    say(session, &verdict, "store", &text)?;
     let verdict = if info.runs_waiting > 0 { Verdict::Look } else { Verdict::Good };
     let mut text = format!(
         "{} of at most {} runs in progress, {} waiting",
@@ -162,27 +161,30 @@ fn store_and_limits(ctx: &mut Context, info: &pb::ServerInfo) -> Result<(), Erro
     for (what, most) in by_provider.chain(by_label) {
         text.push_str(&format!("; at most {most} for {what}"));
     }
-    say(ctx, &verdict, "limits", &text)
+    say(session, &verdict, "limits", &text)
 }
 
-pub(crate) async fn version(ctx: &mut Context, _args: &VersionArgs) -> Result<Exit, Error> {
-    writeln!(ctx.ui.out(), "bmdemo-cli {}", env!("CARGO_PKG_VERSION"))?;
-    ctx.ui.flush()?;
+pub(crate) async fn version(session: &mut Session, _args: &VersionArgs) -> Result<Exit, Error> {
+    writeln!(session.ui.out(), "bmdemo-cli {}", env!("CARGO_PKG_VERSION"))?;
+    session.ui.flush()?;
     // Being without a server is no error here.
-    if let Ok(client) = ctx.client().await
+    if let Ok(client) = session.client().await
         && let Ok(told) = client.server_facts().await
     {
         let version = told.version.unwrap_or_else(|| "of unknown version".to_owned());
         let address = client.address.clone();
-        writeln!(ctx.ui.out(), "server {} at {address}", sanitized(&version))?;
+        writeln!(session.ui.out(), "server {} at {address}", sanitized(&version))?;
     }
     Ok(Exit::Ok)
 }
 
-pub(crate) fn man(ctx: &mut Context, args: &ManArgs) -> Result<Exit, Error> {
-    let command = Cli::command();
+pub(crate) fn man(
+    session: &mut Session,
+    args: &ManArgs,
+    command: clap::Command,
+) -> Result<Exit, Error> {
     let Some(dir) = &args.dir else {
-        clap_mangen::Man::new(command).render(&mut ctx.ui.out())?;
+        clap_mangen::Man::new(command).render(&mut session.ui.out())?;
         return Ok(Exit::Ok);
     };
     let failed = |error: std::io::Error| Error::Local {

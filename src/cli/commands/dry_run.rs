@@ -10,11 +10,11 @@ use tonic::Code;
 use crate::pb;
 use crate::pb::run_result::Outcome;
 
-use super::super::Context;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{Meaning, effective_name, phase_name, sanitized};
-use super::start::{StartFlags, What, request};
+use super::super::session::Session;
+use super::recipe::{StartFlags, What, request};
 
 /// Most machines of one request.
 const BATCH_MAX: usize = 1000;
@@ -24,14 +24,14 @@ const IN_FLIGHT: usize = 4;
 const SHOWN_MAX: usize = 100;
 
 pub(crate) async fn show(
-    ctx: &mut Context,
+    session: &mut Session,
     what: &What,
     plan: &pb::Plan,
     machines: &[pb::Machine],
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
-    let look = ctx.ui.look;
-    let client = ctx.client().await?;
+    let look = session.ui.look;
+    let client = session.client().await?;
     if let [machine] = machines
         && !flags.if_etag.is_empty()
     {
@@ -39,12 +39,12 @@ pub(crate) async fn show(
     }
     let verdicts = verdicts(&client, what, plan, machines, flags).await?;
     let mut blocked = 0;
-    writeln!(ctx.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
+    writeln!(session.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
     for (index, step) in plan.steps.iter().enumerate() {
         let destructive =
             if step.destructive { look.paint(Meaning::Bad, " DESTRUCTIVE") } else { String::new() };
         writeln!(
-            ctx.ui.out(),
+            session.ui.out(),
             "  {}. {} ({}){destructive}",
             index + 1,
             sanitized(&step.name),
@@ -55,7 +55,7 @@ pub(crate) async fn show(
         let given =
             flags.set.iter().find(|(key, _)| *key == parameter.name).map(|(_, value)| value);
         let value = given.unwrap_or(&parameter.default_value);
-        writeln!(ctx.ui.out(), "  {} = {}", sanitized(&parameter.name), sanitized(value))?;
+        writeln!(session.ui.out(), "  {} = {}", sanitized(&parameter.name), sanitized(value))?;
     }
     for (index, machine) in machines.iter().enumerate() {
         let blocker = verdicts.get(&machine.machine_id).and_then(Option::as_ref);
@@ -69,17 +69,17 @@ pub(crate) async fn show(
             if plan.result_phase == 0 { phase.clone() } else { phase_name(plan.result_phase) };
         let arrow = look.arrow();
         writeln!(
-            ctx.ui.out(),
+            session.ui.out(),
             "{}: phase {phase} {arrow} {becomes}, effective {effective}, etag {}",
             look.paint(Meaning::Strong, &sanitized(&machine.machine_id)),
             sanitized(&machine.etag)
         )?;
         if let Some(blocker) = blocker {
             let glyph = look.paint(Meaning::Bad, look.bad());
-            writeln!(ctx.ui.out(), "  {glyph} {}", sanitized(&blocker.message))?;
+            writeln!(session.ui.out(), "  {glyph} {}", sanitized(&blocker.message))?;
             if !blocker.hint.is_empty() {
                 writeln!(
-                    ctx.ui.out(),
+                    session.ui.out(),
                     "    {} {}",
                     look.paint(Meaning::Active, "Hint:"),
                     sanitized(&blocker.hint)
@@ -88,10 +88,10 @@ pub(crate) async fn show(
         }
     }
     if machines.len() > SHOWN_MAX {
-        writeln!(ctx.ui.out(), "and {} more", machines.len() - SHOWN_MAX)?;
+        writeln!(session.ui.out(), "and {} more", machines.len() - SHOWN_MAX)?;
     }
     let free = machines.len() - blocked;
-    ctx.ui.note(&format!("Nothing was started: {free} would run, {blocked} would be refused."));
+    session.ui.note(&format!("Nothing was started: {free} would run, {blocked} would be refused."));
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
 }
 

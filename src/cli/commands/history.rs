@@ -4,11 +4,11 @@ use clap::Args;
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::{Format, OutputArgs};
 use super::super::client::PAGE_SIZE;
 use super::super::error::{Error, Exit};
+use super::super::flags::{Format, OutputArgs};
 use super::super::output::{Subjects, write_history, write_list};
+use super::super::session::Session;
 
 /// Print what happened to all machines and runs, oldest first: the audit trail.
 #[derive(Debug, Args)]
@@ -100,8 +100,8 @@ impl Window {
     }
 }
 
-pub(crate) async fn fleet(ctx: &mut Context, args: &FleetArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn fleet(session: &mut Session, args: &FleetArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let entries = args.window.gather(async |page_size, page_token| {
         let (kind, actor) = (args.kind.clone(), args.actor.clone());
         let request = pb::ListHistoryRequest { page_size, page_token, kind, actor };
@@ -109,11 +109,11 @@ pub(crate) async fn fleet(ctx: &mut Context, args: &FleetArgs) -> Result<Exit, E
         Ok((page.entries, page.next_page_token))
     });
     let entries = entries.await?;
-    show(ctx, &entries, args.output.output, Subjects { machine: true, run: false })
+    show(session, &entries, args.output.output, Subjects { machine: true, run: false })
 }
 
-pub(crate) async fn machine(ctx: &mut Context, args: &MachineArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn machine(session: &mut Session, args: &MachineArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let machine_id = client.find_machine(&args.machine).await?.machine_id;
     let entries = args.window.gather(async |page_size, page_token| {
         let machine_id = machine_id.clone();
@@ -122,11 +122,11 @@ pub(crate) async fn machine(ctx: &mut Context, args: &MachineArgs) -> Result<Exi
         Ok((page.entries, page.next_page_token))
     });
     let entries = entries.await?;
-    show(ctx, &entries, args.output.output, Subjects::default())
+    show(session, &entries, args.output.output, Subjects::default())
 }
 
-pub(crate) async fn run(ctx: &mut Context, args: &RunArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let entries = args.window.gather(async |page_size, page_token| {
         let run_id = run_id.clone();
@@ -135,21 +135,21 @@ pub(crate) async fn run(ctx: &mut Context, args: &RunArgs) -> Result<Exit, Error
         Ok((page.entries, page.next_page_token))
     });
     let entries = entries.await?;
-    show(ctx, &entries, args.output.output, Subjects::default())
+    show(session, &entries, args.output.output, Subjects::default())
 }
 
 fn show(
-    ctx: &mut Context,
+    session: &mut Session,
     entries: &[pb::HistoryEntry],
     format: Format,
     subjects: Subjects,
 ) -> Result<Exit, Error> {
-    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
+    let (look, now_ms) = (session.ui.look, session.ui.now_ms());
     let subjects =
         if format == Format::Wide { Subjects { machine: true, run: true } } else { subjects };
     match format.data() {
-        Some(form) => write_list(ctx.ui.out(), form, entries)?,
-        None => write_history(ctx.ui.out(), look, entries, now_ms, subjects)?,
+        Some(form) => write_list(session.ui.out(), form, entries)?,
+        None => write_history(session.ui.out(), look, entries, now_ms, subjects)?,
     }
     Ok(Exit::Ok)
 }

@@ -9,9 +9,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::pb;
 use crate::pb::machine_result::Outcome;
 
-use super::super::Context;
 use super::super::error::{Error, Exit};
 use super::super::output::{write_import_header, write_import_row};
+use super::super::session::Session;
 
 /// Machines of one request: registered in few commits, and listed in the order given.
 const BATCH_MACHINES: u32 = 500;
@@ -31,7 +31,7 @@ pub(crate) struct ImportArgs {
     count: String,
 }
 
-pub(crate) async fn import(ctx: &mut Context, args: &ImportArgs) -> Result<Exit, Error> {
+pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<Exit, Error> {
     let count = args.count.parse::<u32>().ok().filter(|count| (1..=MACHINES_MAX).contains(count));
     let Some(count) = count else {
         return Err(Error::usage(
@@ -39,12 +39,12 @@ pub(crate) async fn import(ctx: &mut Context, args: &ImportArgs) -> Result<Exit,
             "for example: bmdemo-cli import 3",
         ));
     };
-    let client = ctx.client().await?;
-    let look = ctx.ui.look;
+    let client = session.client().await?;
+    let look = session.ui.look;
     let id_columns = format!("machine-{count}").len();
     let noun = if count == 1 { "machine" } else { "machines" };
-    writeln!(ctx.ui.out(), "Importing {count} fake {noun}...")?;
-    write_import_header(ctx.ui.out(), look, id_columns)?;
+    writeln!(session.ui.out(), "Importing {count} fake {noun}...")?;
+    write_import_header(session.ui.out(), look, id_columns)?;
     for first in (1..=count).step_by(BATCH) {
         let last = count.min(first.saturating_add(BATCH_MACHINES - 1));
         let machines = (first..=last).map(machine).collect();
@@ -53,7 +53,7 @@ pub(crate) async fn import(ctx: &mut Context, args: &ImportArgs) -> Result<Exit,
         for result in answer.results {
             match result.outcome {
                 Some(Outcome::Machine(machine)) => {
-                    write_import_row(ctx.ui.out(), &machine, id_columns)?
+                    write_import_row(session.ui.out(), &machine, id_columns)?
                 }
                 Some(Outcome::Error(error)) => return Err(refused(&result.machine_id, &error)),
                 None => return Err(Error::Answer(format!("no result for {}", result.machine_id))),

@@ -6,11 +6,11 @@ use clap::Args;
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::OutputArgs;
 use super::super::error::{Error, Exit};
+use super::super::flags::OutputArgs;
 use super::super::output::{Issue, issues_of, write_issues};
 use super::super::query::Selection;
+use super::super::session::Session;
 use super::show;
 
 /// What needs a look.
@@ -26,8 +26,8 @@ pub(crate) struct IssuesArgs {
     output: OutputArgs,
 }
 
-pub(crate) async fn issues(ctx: &mut Context, args: &IssuesArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let selected = args.selection.to_filter()?;
     let within = |filter: &str| {
         if selected.is_empty() { filter.to_owned() } else { format!("({selected}) AND ({filter})") }
@@ -40,7 +40,7 @@ pub(crate) async fn issues(ctx: &mut Context, args: &IssuesArgs) -> Result<Exit,
     let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
     let mut active: HashMap<String, pb::Run> =
         active.into_iter().map(|run| (run.machine_id.clone(), run)).collect();
-    let now_ms = ctx.ui.now_ms();
+    let now_ms = session.ui.now_ms();
     let mut issues: Vec<Issue> = Vec::new();
     let mut troubled = Vec::new();
     for machine in machines {
@@ -55,12 +55,12 @@ pub(crate) async fn issues(ctx: &mut Context, args: &IssuesArgs) -> Result<Exit,
         issues.extend(found);
     }
     if args.output.output.data().is_some() {
-        return show::machines(ctx, &troubled, args.output.output);
+        return show::machines(session, &troubled, args.output.output);
     }
-    let look = ctx.ui.look;
+    let look = session.ui.look;
     if issues.is_empty() {
-        ctx.ui.note("Nothing needs a look.");
+        session.ui.note("Nothing needs a look.");
     }
-    write_issues(ctx.ui.out(), look, &issues)?;
+    write_issues(session.ui.out(), look, &issues)?;
     Ok(Exit::Ok)
 }

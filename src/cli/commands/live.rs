@@ -5,10 +5,10 @@ use std::pin::pin;
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::Format;
 use super::super::error::{Error, Exit};
+use super::super::flags::Format;
 use super::super::output::{DataForm, sanitized, write_machine_row, write_one, write_run_row};
+use super::super::session::Session;
 use super::super::watch::{MachineWatch, RunWatch, Seen};
 use super::show;
 
@@ -21,17 +21,21 @@ fn line_form(format: Format) -> Option<DataForm> {
 }
 
 /// Prints the runs that match, then a row for every change.
-pub(crate) async fn runs(ctx: &mut Context, filter: String, format: Format) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let mut watch = RunWatch::new(client, ctx.ui.clock(), filter);
-    let mut interrupted = pin!(ctx.ui.interrupted());
-    let look = ctx.ui.look;
+pub(crate) async fn runs(
+    session: &mut Session,
+    filter: String,
+    format: Format,
+) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let mut watch = RunWatch::new(client, session.ui.clock(), filter);
+    let mut interrupted = pin!(session.ui.interrupted());
+    let look = session.ui.look;
     if line_form(format).is_none() {
-        show::runs(ctx, &[], format)?;
+        show::runs(session, &[], format)?;
     }
     let mut printed: HashMap<String, u64> = HashMap::new();
     loop {
-        ctx.ui.flush()?;
+        session.ui.flush()?;
         let seen = tokio::select! {
             seen = watch.next() => seen?,
             () = &mut interrupted => return Ok(Exit::Interrupted),
@@ -44,15 +48,15 @@ pub(crate) async fn runs(ctx: &mut Context, filter: String, format: Format) -> R
                     continue;
                 }
                 printed.insert(run.run_id.clone(), run.revision);
-                let now_ms = ctx.ui.now_ms();
+                let now_ms = session.ui.now_ms();
                 match line_form(format) {
-                    Some(form) => write_one(ctx.ui.out(), form, &run)?,
+                    Some(form) => write_one(session.ui.out(), form, &run)?,
                     None => {
-                        write_run_row(ctx.ui.out(), look, &run, now_ms, format == Format::Wide)?
+                        write_run_row(session.ui.out(), look, &run, now_ms, format == Format::Wide)?
                     }
                 }
             }
-            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Lost => session.ui.note("connection lost, reconnecting…"),
             Seen::Ended => watch.lose(),
         }
     }
@@ -60,20 +64,20 @@ pub(crate) async fn runs(ctx: &mut Context, filter: String, format: Format) -> R
 
 /// Prints the machines that match, then a row for every change.
 pub(crate) async fn machines(
-    ctx: &mut Context,
+    session: &mut Session,
     filter: String,
     format: Format,
 ) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let mut watch = MachineWatch::new(client, ctx.ui.clock(), filter);
-    let mut interrupted = pin!(ctx.ui.interrupted());
-    let look = ctx.ui.look;
+    let client = session.client().await?;
+    let mut watch = MachineWatch::new(client, session.ui.clock(), filter);
+    let mut interrupted = pin!(session.ui.interrupted());
+    let look = session.ui.look;
     if line_form(format).is_none() {
-        show::machines(ctx, &[], format)?;
+        show::machines(session, &[], format)?;
     }
     let mut printed: HashMap<String, u64> = HashMap::new();
     loop {
-        ctx.ui.flush()?;
+        session.ui.flush()?;
         let seen = tokio::select! {
             seen = watch.next() => seen?,
             () = &mut interrupted => return Ok(Exit::Interrupted),
@@ -84,7 +88,7 @@ pub(crate) async fn machines(
                 let Some(machine) = event.snapshot else { continue };
                 if is_removed {
                     printed.remove(&machine.machine_id);
-                    ctx.ui.note(&format!("{} matches no more", sanitized(&machine.machine_id)));
+                    session.ui.note(&format!("{} matches no more", sanitized(&machine.machine_id)));
                     continue;
                 }
                 // A reconnect may begin again with snapshots that are known.
@@ -96,13 +100,13 @@ pub(crate) async fn machines(
                 }
                 printed.insert(machine.machine_id.clone(), machine.revision);
                 match line_form(format) {
-                    Some(form) => write_one(ctx.ui.out(), form, &machine)?,
+                    Some(form) => write_one(session.ui.out(), form, &machine)?,
                     None => {
-                        write_machine_row(ctx.ui.out(), look, &machine, format == Format::Wide)?
+                        write_machine_row(session.ui.out(), look, &machine, format == Format::Wide)?
                     }
                 }
             }
-            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Lost => session.ui.note("connection lost, reconnecting…"),
             Seen::Ended => watch.lose(),
         }
     }

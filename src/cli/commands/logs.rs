@@ -7,9 +7,9 @@ use clap::Args;
 
 use crate::pb;
 
-use super::super::Context;
 use super::super::error::{About, Error, Exit, is_connection_loss};
 use super::super::output::{Meaning, multiline, rfc3339, sanitized};
+use super::super::session::Session;
 
 /// Most attempts to reconnect in a row.
 const RECONNECTS_MAX: u32 = 60;
@@ -37,11 +37,11 @@ pub(crate) struct LogsArgs {
     timestamps: bool,
 }
 
-pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
-    let mut interrupted = pin!(ctx.ui.interrupted());
-    let clock = ctx.ui.clock();
+    let mut interrupted = pin!(session.ui.interrupted());
+    let clock = session.ui.clock();
     let mut offset = 0;
     let mut lost = 0;
     'open: loop {
@@ -64,7 +64,7 @@ pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Err
                     Ok(Some(chunk)) => {
                         lost = 0;
                         offset = chunk.offset + 1;
-                        write_chunk(ctx, &chunk, args.timestamps)?;
+                        write_chunk(session, &chunk, args.timestamps)?;
                     }
                     Ok(None) => break 'open,
                     Err(status) => break status,
@@ -76,7 +76,7 @@ pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Err
             return Err(Error::rpc(broken).about(About::Run(run_id)));
         }
         if lost == 0 {
-            ctx.ui.note("connection lost, reconnecting…");
+            session.ui.note("connection lost, reconnecting…");
         }
         lost += 1;
         tokio::select! {
@@ -88,8 +88,8 @@ pub(crate) async fn logs(ctx: &mut Context, args: &LogsArgs) -> Result<Exit, Err
 }
 
 /// Prints the lines of a chunk, each with its step in front.
-fn write_chunk(ctx: &mut Context, chunk: &pb::LogChunk, timestamps: bool) -> Result<(), Error> {
-    let look = ctx.ui.look;
+fn write_chunk(session: &mut Session, chunk: &pb::LogChunk, timestamps: bool) -> Result<(), Error> {
+    let look = session.ui.look;
     let text = multiline(&String::from_utf8_lossy(&chunk.data));
     let mut prefix = String::new();
     if timestamps {
@@ -99,15 +99,15 @@ fn write_chunk(ctx: &mut Context, chunk: &pb::LogChunk, timestamps: bool) -> Res
     prefix.push_str(&look.paint(Meaning::Active, &format!("[{}]", sanitized(&chunk.step))));
     let meaning = if chunk.stream == "engine" { Meaning::Dim } else { Meaning::Plain };
     for line in text.trim_end_matches('\n').split('\n') {
-        writeln!(ctx.ui.out(), "{prefix} {}", look.paint(meaning, line))?;
+        writeln!(session.ui.out(), "{prefix} {}", look.paint(meaning, line))?;
     }
     if chunk.truncated {
         writeln!(
-            ctx.ui.out(),
+            session.ui.out(),
             "{prefix} {}",
             look.paint(Meaning::Attention, "(later lines of this step were dropped)")
         )?;
     }
-    ctx.ui.flush()?;
+    session.ui.flush()?;
     Ok(())
 }

@@ -4,11 +4,11 @@ use clap::{Args, Subcommand};
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::OutputArgs;
 use super::super::error::{About, Error, Exit};
+use super::super::flags::OutputArgs;
 use super::super::output::{phase_name, sanitized, write_machine};
 use super::super::query::{Paging, Selection};
+use super::super::session::Session;
 use super::{history, live, register, show};
 
 /// Commands on machines.
@@ -137,41 +137,42 @@ pub(crate) struct DeleteArgs {
     if_etag: String,
 }
 
-pub(crate) async fn machine(ctx: &mut Context, command: MachineCommand) -> Result<Exit, Error> {
+pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> Result<Exit, Error> {
     match command {
-        MachineCommand::List(args) => list(ctx, &args).await,
-        MachineCommand::Get(args) => get(ctx, &args).await,
-        MachineCommand::Describe(args) => describe(ctx, &args).await,
-        MachineCommand::Register(args) => register::register(ctx, &args).await,
-        MachineCommand::Update(args) => register::update(ctx, &args).await,
-        MachineCommand::Label(args) => register::label(ctx, &args).await,
-        MachineCommand::SetPhase(args) => set_phase(ctx, &args).await,
-        MachineCommand::ClearIntervention(args) => clear_intervention(ctx, &args).await,
-        MachineCommand::History(args) => history::machine(ctx, &args).await,
-        MachineCommand::Delete(args) => delete(ctx, &args).await,
+        MachineCommand::List(args) => list(session, &args).await,
+        MachineCommand::Get(args) => get(session, &args).await,
+        MachineCommand::Describe(args) => describe(session, &args).await,
+        MachineCommand::Register(args) => register::register(session, &args).await,
+        MachineCommand::Update(args) => register::update(session, &args).await,
+        MachineCommand::Label(args) => register::label(session, &args).await,
+        MachineCommand::SetPhase(args) => set_phase(session, &args).await,
+        MachineCommand::ClearIntervention(args) => clear_intervention(session, &args).await,
+        MachineCommand::History(args) => history::machine(session, &args).await,
+        MachineCommand::Delete(args) => delete(session, &args).await,
     }
 }
 
-pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
+pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
     let filter = args.selection.to_filter()?;
     if args.watch {
-        return live::machines(ctx, filter, args.output.output).await;
+        return live::machines(session, filter, args.output.output).await;
     }
-    let mut machines = ctx.client().await?.all_machines(&filter, args.paging.fetch_max()).await?;
+    let mut machines =
+        session.client().await?.all_machines(&filter, args.paging.fetch_max()).await?;
     args.paging.machines(&mut machines)?;
-    show::machines(ctx, &machines, args.output.output)
+    show::machines(session, &machines, args.output.output)
 }
 
-async fn get(ctx: &mut Context, args: &GetArgs) -> Result<Exit, Error> {
-    let machine = ctx.client().await?.find_machine(&args.machine).await?;
-    show::machine(ctx, &machine, args.output.output)
+async fn get(session: &mut Session, args: &GetArgs) -> Result<Exit, Error> {
+    let machine = session.client().await?.find_machine(&args.machine).await?;
+    show::machine(session, &machine, args.output.output)
 }
 
-async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let machine = client.find_machine(&args.machine).await?;
     if args.output.output.data().is_some() {
-        return show::machine(ctx, &machine, args.output.output);
+        return show::machine(session, &machine, args.output.output);
     }
     let active =
         machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
@@ -185,14 +186,14 @@ async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error>
                 .await?,
         )
     };
-    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
-    write_machine(ctx.ui.out(), look, &machine, run.as_ref(), now_ms)?;
+    let (look, now_ms) = (session.ui.look, session.ui.now_ms());
+    write_machine(session.ui.out(), look, &machine, run.as_ref(), now_ms)?;
     Ok(Exit::Ok)
 }
 
-async fn set_phase(ctx: &mut Context, args: &SetPhaseArgs) -> Result<Exit, Error> {
+async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, Error> {
     let phase = parse_phase(&args.phase)?;
-    let client = ctx.client().await?;
+    let client = session.client().await?;
     let request = pb::UpdateMachineRequest {
         machine: Some(pb::Machine {
             machine_id: args.machine.clone(),
@@ -206,11 +207,11 @@ async fn set_phase(ctx: &mut Context, args: &SetPhaseArgs) -> Result<Exit, Error
     };
     let updated = client.update_machine(request).await;
     let machine = updated.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    show::machine(ctx, &machine, args.output.output)
+    show::machine(session, &machine, args.output.output)
 }
 
-async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let request = pb::ClearInterventionRequest {
         machine_id: args.machine.clone(),
         reason: args.reason.clone(),
@@ -219,11 +220,11 @@ async fn clear_intervention(ctx: &mut Context, args: &ClearArgs) -> Result<Exit,
     };
     let cleared = client.clear_intervention(request).await;
     let machine = cleared.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    show::machine(ctx, &machine, args.output.output)
+    show::machine(session, &machine, args.output.output)
 }
 
-async fn delete(ctx: &mut Context, args: &DeleteArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let request = pb::DeleteMachineRequest {
         machine_id: args.machine.clone(),
         reason: args.reason.clone(),
@@ -232,7 +233,7 @@ async fn delete(ctx: &mut Context, args: &DeleteArgs) -> Result<Exit, Error> {
     };
     let deleted = client.delete_machine(request).await;
     deleted.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    ctx.ui.note(&format!("Deleted {}.", sanitized(&args.machine)));
+    session.ui.note(&format!("Deleted {}.", sanitized(&args.machine)));
     Ok(Exit::Ok)
 }
 

@@ -4,10 +4,10 @@ use clap::{Args, Subcommand};
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::OutputArgs;
 use super::super::error::{About, Error, Exit};
+use super::super::flags::OutputArgs;
 use super::super::output::write_plan;
+use super::super::session::Session;
 use super::{author, show, simulate};
 
 /// Commands on plans.
@@ -57,32 +57,32 @@ pub(crate) struct DescribeArgs {
     output: OutputArgs,
 }
 
-pub(crate) async fn plan(ctx: &mut Context, command: PlanCommand) -> Result<Exit, Error> {
+pub(crate) async fn plan(session: &mut Session, command: PlanCommand) -> Result<Exit, Error> {
     match command {
-        PlanCommand::List(args) => list(ctx, &args).await,
-        PlanCommand::Describe(args) => describe(ctx, &args).await,
-        PlanCommand::Check(args) => author::check(ctx, &args),
-        PlanCommand::Graph(args) => author::graph(ctx, &args).await,
-        PlanCommand::Simulate(args) => simulate::simulate(ctx, &args).await,
-        PlanCommand::New(args) => author::new(ctx, &args),
-        PlanCommand::Explain(args) => author::explain(ctx, &args),
-        PlanCommand::Schema(args) => author::schema(ctx, &args),
+        PlanCommand::List(args) => list(session, &args).await,
+        PlanCommand::Describe(args) => describe(session, &args).await,
+        PlanCommand::Check(args) => author::check(session, &args),
+        PlanCommand::Graph(args) => author::graph(session, &args).await,
+        PlanCommand::Simulate(args) => simulate::simulate(session, &args).await,
+        PlanCommand::New(args) => author::new(session, &args),
+        PlanCommand::Explain(args) => author::explain(session, &args),
+        PlanCommand::Schema(args) => author::schema(session, &args),
     }
 }
 
-pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
-    let plans = ctx.client().await?.all_plans().await?;
-    show::plans(ctx, &plans, args.output.output)
+pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
+    let plans = session.client().await?.all_plans().await?;
+    show::plans(session, &plans, args.output.output)
 }
 
-async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let found = client.get_plan(pb::GetPlanRequest { plan_id: args.plan.clone() }).await;
     let plan = found.map_err(|error| error.about(About::Plan(args.plan.clone())))?;
     if args.output.output.data().is_some() {
-        return show::plans(ctx, &[plan], args.output.output);
+        return show::plans(session, &[plan], args.output.output);
     }
-    let look = ctx.ui.look;
-    write_plan(ctx.ui.out(), look, &plan)?;
+    let look = session.ui.look;
+    write_plan(session.ui.out(), look, &plan)?;
     Ok(Exit::Ok)
 }

@@ -4,9 +4,9 @@ use clap::Args;
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::{OutputArgs, parse_pair};
 use super::super::error::{About, Error, Exit};
+use super::super::flags::{OutputArgs, parse_pair};
+use super::super::session::Session;
 use super::show;
 
 /// What clients say of a machine.
@@ -114,8 +114,8 @@ impl SpecArgs {
     }
 }
 
-pub(crate) async fn register(ctx: &mut Context, args: &RegisterArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let (spec, _) = args.spec.given();
     let machine = pb::Machine {
         machine_id: args.machine.clone(),
@@ -126,10 +126,10 @@ pub(crate) async fn register(ctx: &mut Context, args: &RegisterArgs) -> Result<E
     let request_id = client.new_request_id();
     let request = pb::RegisterMachineRequest { machine: Some(machine), request_id };
     let machine = client.register_machine(request).await?;
-    show::machine(ctx, &machine, args.output.output)
+    show::machine(session, &machine, args.output.output)
 }
 
-pub(crate) async fn update(ctx: &mut Context, args: &UpdateArgs) -> Result<Exit, Error> {
+pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<Exit, Error> {
     let (spec, paths) = args.spec.given();
     if paths.is_empty() {
         return Err(Error::usage(
@@ -143,11 +143,11 @@ pub(crate) async fn update(ctx: &mut Context, args: &UpdateArgs) -> Result<Exit,
         etag: args.if_etag.clone(),
         ..pb::Machine::default()
     };
-    let machine = write(ctx, machine, paths, &args.reason).await?;
-    show::machine(ctx, &machine, args.output.output)
+    let machine = write(session, machine, paths, &args.reason).await?;
+    show::machine(session, &machine, args.output.output)
 }
 
-pub(crate) async fn label(ctx: &mut Context, args: &LabelArgs) -> Result<Exit, Error> {
+pub(crate) async fn label(session: &mut Session, args: &LabelArgs) -> Result<Exit, Error> {
     let mut machine = pb::Machine { machine_id: args.machine.clone(), ..pb::Machine::default() };
     let mut paths = Vec::new();
     for text in &args.labels {
@@ -166,17 +166,17 @@ pub(crate) async fn label(ctx: &mut Context, args: &LabelArgs) -> Result<Exit, E
         };
         paths.push(format!("labels.{key}"));
     }
-    let machine = write(ctx, machine, paths, &args.reason).await?;
-    show::machine(ctx, &machine, args.output.output)
+    let machine = write(session, machine, paths, &args.reason).await?;
+    show::machine(session, &machine, args.output.output)
 }
 
 async fn write(
-    ctx: &mut Context,
+    session: &mut Session,
     machine: pb::Machine,
     paths: Vec<String>,
     reason: &str,
 ) -> Result<pb::Machine, Error> {
-    let client = ctx.client().await?;
+    let client = session.client().await?;
     let about = About::Machine(machine.machine_id.clone());
     let request = pb::UpdateMachineRequest {
         machine: Some(machine),

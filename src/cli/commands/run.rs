@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 
-use super::super::Context;
-use super::super::args::OutputArgs;
 use super::super::error::{Error, Exit};
+use super::super::flags::OutputArgs;
 use super::super::output::write_run;
 use super::super::query::{Paging, quoted};
-use super::{history, live, logs, show, start, steer, wait, watch};
+use super::super::session::Session;
+use super::{control, history, live, logs, show, start, wait, watch};
 
 /// Commands on runs.
 #[derive(Debug, Subcommand)]
@@ -29,19 +29,19 @@ pub(crate) enum RunCommand {
     /// Print what the steps of a run printed
     Logs(logs::LogsArgs),
     /// End a run at its next safe point
-    Cancel(steer::ReasonArgs),
+    Cancel(control::ReasonArgs),
     /// End a run at once; its machine is blocked until cleared
-    Abort(steer::RequiredReasonArgs),
+    Abort(control::RequiredReasonArgs),
     /// Hold a run at its next safe point
-    Pause(steer::ReasonArgs),
+    Pause(control::ReasonArgs),
     /// Let a held run go on
-    Resume(steer::ReasonArgs),
+    Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from the step that did not succeed; watch
-    Retry(steer::RetryArgs),
+    Retry(control::RetryArgs),
     /// Skip a step that has not settled
-    Skip(steer::SkipArgs),
+    Skip(control::SkipArgs),
     /// Say what became of a step whose outcome is unknown
-    Resolve(steer::ResolveArgs),
+    Resolve(control::ResolveArgs),
     /// Print what happened in a run
     History(history::RunArgs),
     /// Wait until runs have ended
@@ -95,28 +95,28 @@ pub(crate) struct DescribeArgs {
     output: OutputArgs,
 }
 
-pub(crate) async fn run(ctx: &mut Context, command: RunCommand) -> Result<Exit, Error> {
+pub(crate) async fn run(session: &mut Session, command: RunCommand) -> Result<Exit, Error> {
     match command {
-        RunCommand::Start(args) => start::start(ctx, &args).await,
-        RunCommand::List(args) => list(ctx, &args).await,
-        RunCommand::Get(args) => get(ctx, &args).await,
-        RunCommand::Describe(args) => describe(ctx, &args).await,
-        RunCommand::Watch(args) => watch::watch(ctx, &args).await,
-        RunCommand::Logs(args) => logs::logs(ctx, &args).await,
-        RunCommand::Cancel(args) => steer::cancel(ctx, &args).await,
-        RunCommand::Abort(args) => steer::abort(ctx, &args).await,
-        RunCommand::Pause(args) => steer::pause(ctx, &args).await,
-        RunCommand::Resume(args) => steer::resume(ctx, &args).await,
-        RunCommand::Retry(args) => steer::retry(ctx, &args).await,
-        RunCommand::Skip(args) => steer::skip(ctx, &args).await,
-        RunCommand::Resolve(args) => steer::resolve(ctx, &args).await,
-        RunCommand::History(args) => history::run(ctx, &args).await,
-        RunCommand::Wait(args) => wait::runs(ctx, &args).await,
+        RunCommand::Start(args) => start::start(session, &args).await,
+        RunCommand::List(args) => list(session, &args).await,
+        RunCommand::Get(args) => get(session, &args).await,
+        RunCommand::Describe(args) => describe(session, &args).await,
+        RunCommand::Watch(args) => watch::watch(session, &args).await,
+        RunCommand::Logs(args) => logs::logs(session, &args).await,
+        RunCommand::Cancel(args) => control::cancel(session, &args).await,
+        RunCommand::Abort(args) => control::abort(session, &args).await,
+        RunCommand::Pause(args) => control::pause(session, &args).await,
+        RunCommand::Resume(args) => control::resume(session, &args).await,
+        RunCommand::Retry(args) => control::retry(session, &args).await,
+        RunCommand::Skip(args) => control::skip(session, &args).await,
+        RunCommand::Resolve(args) => control::resolve(session, &args).await,
+        RunCommand::History(args) => history::run(session, &args).await,
+        RunCommand::Wait(args) => wait::runs(session, &args).await,
     }
 }
 
-pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let mut terms = Vec::new();
     if let Some(machine) = &args.machine {
         terms.push(format!("machine_id = {}", quoted(machine)));
@@ -128,24 +128,24 @@ pub(crate) async fn list(ctx: &mut Context, args: &ListArgs) -> Result<Exit, Err
     }
     let filter = terms.join(" AND ");
     if args.watch {
-        return live::runs(ctx, filter, args.output.output).await;
+        return live::runs(session, filter, args.output.output).await;
     }
     let mut runs = client.all_runs(&filter, args.paging.fetch_max()).await?;
     args.paging.runs(&mut runs)?;
-    show::runs(ctx, &runs, args.output.output)
+    show::runs(session, &runs, args.output.output)
 }
 
-async fn get(ctx: &mut Context, args: &GetArgs) -> Result<Exit, Error> {
-    let run = ctx.client().await?.find_run(&args.run).await?;
-    show::run(ctx, &run, args.output.output)
+async fn get(session: &mut Session, args: &GetArgs) -> Result<Exit, Error> {
+    let run = session.client().await?.find_run(&args.run).await?;
+    show::run(session, &run, args.output.output)
 }
 
-async fn describe(ctx: &mut Context, args: &DescribeArgs) -> Result<Exit, Error> {
-    let run = ctx.client().await?.find_run(&args.run).await?;
+async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
+    let run = session.client().await?.find_run(&args.run).await?;
     if args.output.output.data().is_some() {
-        return show::run(ctx, &run, args.output.output);
+        return show::run(session, &run, args.output.output);
     }
-    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
-    write_run(ctx.ui.out(), look, &run, now_ms)?;
+    let (look, now_ms) = (session.ui.look, session.ui.now_ms());
+    write_run(session.ui.out(), look, &run, now_ms)?;
     Ok(Exit::Ok)
 }

@@ -2,12 +2,12 @@
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::Format;
 use super::super::error::{Error, Exit};
+use super::super::flags::Format;
 use super::super::output::{
     DataForm, write_list, write_machines, write_one, write_plans, write_runs,
 };
+use super::super::session::Session;
 
 impl Format {
     /// The form for programs, if it is one.
@@ -23,52 +23,56 @@ impl Format {
 }
 
 pub(crate) fn machines(
-    ctx: &mut Context,
+    session: &mut Session,
     machines: &[pb::Machine],
     format: Format,
 ) -> Result<Exit, Error> {
-    let look = ctx.ui.look;
+    let look = session.ui.look;
     match format.data() {
-        Some(form) => write_list(ctx.ui.out(), form, machines)?,
-        None => write_machines(ctx.ui.out(), look, machines, format == Format::Wide)?,
+        Some(form) => write_list(session.ui.out(), form, machines)?,
+        None => write_machines(session.ui.out(), look, machines, format == Format::Wide)?,
     }
     Ok(Exit::Ok)
 }
 
 pub(crate) fn machine(
-    ctx: &mut Context,
+    session: &mut Session,
     machine: &pb::Machine,
     format: Format,
 ) -> Result<Exit, Error> {
     match format.data() {
-        Some(form) => write_one(ctx.ui.out(), form, machine)?,
-        None => return machines(ctx, std::slice::from_ref(machine), format),
+        Some(form) => write_one(session.ui.out(), form, machine)?,
+        None => return machines(session, std::slice::from_ref(machine), format),
     }
     Ok(Exit::Ok)
 }
 
-pub(crate) fn runs(ctx: &mut Context, runs: &[pb::Run], format: Format) -> Result<Exit, Error> {
-    let (look, now_ms) = (ctx.ui.look, ctx.ui.now_ms());
+pub(crate) fn runs(session: &mut Session, runs: &[pb::Run], format: Format) -> Result<Exit, Error> {
+    let (look, now_ms) = (session.ui.look, session.ui.now_ms());
     match format.data() {
-        Some(form) => write_list(ctx.ui.out(), form, runs)?,
-        None => write_runs(ctx.ui.out(), look, runs, now_ms, format == Format::Wide)?,
+        Some(form) => write_list(session.ui.out(), form, runs)?,
+        None => write_runs(session.ui.out(), look, runs, now_ms, format == Format::Wide)?,
     }
     Ok(Exit::Ok)
 }
 
-pub(crate) fn run(ctx: &mut Context, run: &pb::Run, format: Format) -> Result<Exit, Error> {
+pub(crate) fn run(session: &mut Session, run: &pb::Run, format: Format) -> Result<Exit, Error> {
     match format.data() {
-        Some(form) => write_one(ctx.ui.out(), form, run)?,
-        None => return runs(ctx, std::slice::from_ref(run), format),
+        Some(form) => write_one(session.ui.out(), form, run)?,
+        None => return runs(session, std::slice::from_ref(run), format),
     }
     Ok(Exit::Ok)
 }
 
-pub(crate) fn plans(ctx: &mut Context, plans: &[pb::Plan], format: Format) -> Result<Exit, Error> {
-    let look = ctx.ui.look;
+pub(crate) fn plans(
+    session: &mut Session,
+    plans: &[pb::Plan],
+    format: Format,
+) -> Result<Exit, Error> {
+    let look = session.ui.look;
     match format.data() {
-        Some(form) => write_list(ctx.ui.out(), form, plans)?,
-        None => write_plans(ctx.ui.out(), look, plans)?,
+        Some(form) => write_list(session.ui.out(), form, plans)?,
+        None => write_plans(session.ui.out(), look, plans)?,
     }
     Ok(Exit::Ok)
 }

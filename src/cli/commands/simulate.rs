@@ -8,14 +8,14 @@ use crate::pb;
 use crate::plan::registry::BUILT_IN;
 use crate::plan::{ActionSpec, Phase, Plan};
 
-use super::super::Context;
-use super::super::args::{OutputArgs, parse_pair};
 use super::super::error::{Error, Exit};
+use super::super::flags::{OutputArgs, parse_pair};
 use super::super::local::{self, MACHINES_MAX, Simulation};
 use super::super::output::{
     effective_name, hold, phase_name, sanitized, write_list, write_simulated, write_timeline,
 };
 use super::super::resolve::nearest;
+use super::super::session::Session;
 use super::author;
 use super::machine::parse_phase;
 
@@ -83,14 +83,14 @@ fn machines(text: &str) -> Result<usize, String> {
     }
 }
 
-pub(crate) async fn simulate(ctx: &mut Context, args: &SimulateArgs) -> Result<Exit, Error> {
+pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Result<Exit, Error> {
     let mut own = Vec::new();
     if args.plan.ends_with(".toml") {
         let files = [(args.plan.clone(), author::read(Path::new(&args.plan))?)];
-        match author::compiled(&files, ctx.ui.note_look.color) {
+        match author::compiled(&files, session.ui.note_look.color) {
             Ok(plans) => own = plans,
             Err(diagnostics) => {
-                ctx.ui.err().write_all(diagnostics.as_bytes())?;
+                session.ui.err().write_all(diagnostics.as_bytes())?;
                 return Ok(Exit::Refused);
             }
         }
@@ -121,9 +121,9 @@ pub(crate) async fn simulate(ctx: &mut Context, args: &SimulateArgs) -> Result<E
     };
     let simulated = local::simulate(simulation).await?;
     if let Some(form) = args.output.output.data() {
-        write_list(ctx.ui.out(), form, &simulated.events)?;
+        write_list(session.ui.out(), form, &simulated.events)?;
     } else {
-        let look = ctx.ui.look;
+        let look = session.ui.look;
         let begin = simulated.before.first().and_then(|machine| machine.status.as_ref());
         let (phase, effective) =
             begin.map_or((0, 0), |status| (status.phase, status.effective_state));
@@ -132,7 +132,7 @@ pub(crate) async fn simulate(ctx: &mut Context, args: &SimulateArgs) -> Result<E
             several => format!("{several} machines"),
         };
         writeln!(
-            ctx.ui.out(),
+            session.ui.out(),
             "{} on {count}, phase {}, effective {}, seed {}",
             sanitized(&simulated.plan.plan_id),
             phase_name(phase),
@@ -140,10 +140,10 @@ pub(crate) async fn simulate(ctx: &mut Context, args: &SimulateArgs) -> Result<E
             args.seed
         )?;
         if !args.quiet {
-            writeln!(ctx.ui.out())?;
-            write_timeline(ctx.ui.out(), look, &simulated.events)?;
+            writeln!(session.ui.out())?;
+            write_timeline(session.ui.out(), look, &simulated.events)?;
         }
-        write_simulated(ctx.ui.out(), look, &simulated.runs, &simulated.after)?;
+        write_simulated(session.ui.out(), look, &simulated.runs, &simulated.after)?;
     }
     let failed = |run: &pb::Run| run.phase() != pb::RunPhase::Succeeded || hold(run).is_some();
     Ok(if simulated.runs.iter().any(failed) { Exit::RunFailed } else { Exit::Ok })

@@ -6,48 +6,14 @@ use tonic_types::StatusExt as _;
 use crate::pb;
 use crate::pb::RunType;
 
-use super::super::Context;
-use super::super::args::parse_pair;
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
 use super::super::output::sanitized;
 use super::super::query::Selection;
+use super::super::session::Session;
 use super::confirm::Question;
+use super::recipe::{StartFlags, What, request};
 use super::{bulk, dry_run, watch};
-
-/// Options of every command that starts a run.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct StartFlags {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// Print the run's id and return at once
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Parameter of the plan; repeatable
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
-    pub(crate) set: Vec<(String, String)>,
-    /// Run although the machine's effective state refuses it; audited
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// Why; kept in the history
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
-    /// Show what would be done, and what stands in the way; start nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Only if the machine has not changed since it had this etag; a dry run shows it
-    #[arg(long, value_name = "ETAG", default_value = "")]
-    pub(crate) if_etag: String,
-    /// With several machines: most runs at a time
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) max_parallel: u32,
-    /// With several machines: start no more after so many failures
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) max_failures: u32,
-    /// Do not ask [env: BMDEMO_YES=1]
-    #[arg(short, long)]
-    pub(crate) yes: bool,
-}
 
 /// Start the plan on a machine and watch it until it ends. Ctrl-C stops watching; the run goes on.
 ///
@@ -87,26 +53,21 @@ pub(crate) struct StartArgs {
     pub(crate) flags: StartFlags,
 }
 
-/// Which plan to start.
-#[derive(Debug, Clone)]
-pub(crate) enum What {
-    /// The default plan of a type.
-    Default(RunType),
-    /// A plan by its id.
-    Plan(String),
+pub(crate) async fn verb(
+    session: &mut Session,
+    kind: RunType,
+    args: &VerbArgs,
+) -> Result<Exit, Error> {
+    any(session, &What::Default(kind), &args.machines, &args.flags).await
 }
 
-pub(crate) async fn verb(ctx: &mut Context, kind: RunType, args: &VerbArgs) -> Result<Exit, Error> {
-    any(ctx, &What::Default(kind), &args.machines, &args.flags).await
-}
-
-pub(crate) async fn start(ctx: &mut Context, args: &StartArgs) -> Result<Exit, Error> {
-    any(ctx, &What::Plan(args.plan.clone()), &args.machines, &args.flags).await
+pub(crate) async fn start(session: &mut Session, args: &StartArgs) -> Result<Exit, Error> {
+    any(session, &What::Plan(args.plan.clone()), &args.machines, &args.flags).await
 }
 
 /// One machine by its id is watched; everything else is a bulk command.
 async fn any(
-    ctx: &mut Context,
+    session: &mut Session,
     what: &What,
     ids: &[String],
     flags: &StartFlags,
@@ -117,7 +78,7 @@ async fn any(
             "name one, or select some with -l or --filter",
         ));
     }
-    let client = ctx.client().await?;
+    let client = session.client().await?;
     let machines = targets(&client, ids, &flags.selection).await?;
     if machines.len() > 1 && !flags.if_etag.is_empty() {
         return Err(Error::usage(
@@ -127,21 +88,21 @@ async fn any(
     }
     if flags.dry_run {
         let plan = plan_of(&client, what).await?;
-        return dry_run::show(ctx, what, &plan, &machines, flags).await;
+        return dry_run::show(session, what, &plan, &machines, flags).await;
     }
     match machines.as_slice() {
         [machine] if flags.selection.is_empty() => {
             if machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
                 let plan = plan_of(&client, what).await?;
-                Question { plan: &plan, machines: &machines }.settle(ctx, flags.yes)?;
+                Question { plan: &plan, machines: &machines }.settle(session, flags.yes)?;
             }
-            one(ctx, what, &machine.machine_id, flags).await
+            one(session, what, &machine.machine_id, flags).await
         }
         [] => Err(Error::usage("no machine matches", "see what there is with: bmdemo-cli list")),
         _ => {
             let plan = plan_of(&client, what).await?;
-            Question { plan: &plan, machines: &machines }.settle(ctx, flags.yes)?;
-            bulk::start(ctx, what, &machines, flags).await
+            Question { plan: &plan, machines: &machines }.settle(session, flags.yes)?;
+            bulk::start(session, what, &machines, flags).await
         }
     }
 }
@@ -190,52 +151,28 @@ async fn plan_of(client: &Client, what: &What) -> Result<pb::Plan, Error> {
     }
 }
 
-/// The request that starts a run.
-pub(crate) fn request(
-    what: &What,
-    machine: &str,
-    flags: &StartFlags,
-    request_id: String,
-) -> pb::StartRunRequest {
-    let (kind, plan_id) = match what {
-        What::Default(kind) => (*kind, String::new()),
-        What::Plan(plan) => (RunType::Unspecified, plan.clone()),
-    };
-    pb::StartRunRequest {
-        request_id,
-        machine_id: machine.to_owned(),
-        r#type: kind.into(),
-        plan_id,
-        parameters: flags.set.iter().cloned().collect(),
-        force: flags.force,
-        reason: flags.reason.clone().unwrap_or_default(),
-        machine_etag: flags.if_etag.clone(),
-        ..pb::StartRunRequest::default()
-    }
-}
-
 async fn one(
-    ctx: &mut Context,
+    session: &mut Session,
     what: &What,
     machine: &str,
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+    let client = session.client().await?;
     let request = request(what, machine, flags, client.new_request_id());
     let about = match what {
         What::Plan(plan) => About::Plan(plan.clone()),
         What::Default(_) => About::Nothing,
     };
-    let interrupted = ctx.ui.interrupted();
+    let interrupted = session.ui.interrupted();
     let run = tokio::select! {
         run = client.start_run(request) => run.map_err(|error| named(error, machine, about))?,
         () = interrupted => {
             let look = format!("bmdemo-cli runs --machine {}", sanitized(machine));
-            ctx.ui.note(&format!("Interrupted before the server answered. The run may have been started; look with: {look}"));
+            session.ui.note(&format!("Interrupted before the server answered. The run may have been started; look with: {look}"));
             return Ok(Exit::Interrupted);
         }
     };
-    watch_or_detach(ctx, &run, flags.detach).await
+    watch_or_detach(session, &run, flags.detach).await
 }
 
 /// A missing machine and a missing plan give the same code: what the server names decides.
@@ -252,13 +189,13 @@ fn named(error: Error, machine: &str, plan: About) -> Error {
 
 /// Follows a run that was just accepted, or prints its id.
 pub(crate) async fn watch_or_detach(
-    ctx: &mut Context,
+    session: &mut Session,
     run: &pb::Run,
     detach: bool,
 ) -> Result<Exit, Error> {
     if detach {
-        writeln!(ctx.ui.out(), "{}", sanitized(&run.run_id))?;
+        writeln!(session.ui.out(), "{}", sanitized(&run.run_id))?;
         return Ok(Exit::Ok);
     }
-    watch::follow(ctx, &run.run_id).await
+    watch::follow(session, &run.run_id).await
 }

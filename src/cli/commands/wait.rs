@@ -12,15 +12,15 @@ use tonic::Status;
 use crate::clock::Clock;
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::parse_ms;
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit, is_connection_loss};
+use super::super::flags::parse_ms;
 use super::super::output::{
     condition_name, effective_name, hold, next_for_hold, phase_name, run_phase_name, sanitized,
     wait_reason_name,
 };
 use super::super::query::quoted;
+use super::super::session::Session;
 use super::super::watch::{MachineWatch, Seen};
 use super::machine::parse_phase;
 
@@ -126,27 +126,27 @@ impl Goal {
 /// Most machines named in the filter of a watch; with more, every machine is watched.
 const NAMED_MAX: usize = 64;
 
-pub(crate) async fn machines(ctx: &mut Context, args: &WaitArgs) -> Result<Exit, Error> {
+pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<Exit, Error> {
     let goal = Goal::parse(&args.what)?;
-    let client = ctx.client().await?;
-    let clock = ctx.ui.clock();
+    let client = session.client().await?;
+    let clock = session.ui.clock();
     let mut over = pin!(clock.sleep(Duration::from_millis(args.timeout)));
-    let mut interrupted = pin!(ctx.ui.interrupted());
+    let mut interrupted = pin!(session.ui.interrupted());
     let mut left = Left::default();
     for id in &args.machines {
         let request = pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() };
         let machine = client.get_machine(request).await;
         let machine = machine.map_err(|error| error.about(About::Machine(id.clone())))?;
         left.ids.insert(machine.machine_id.clone());
-        left.see(ctx, &args.what, &goal, &machine)?;
+        left.see(session, &args.what, &goal, &machine)?;
     }
     let mut watch = MachineWatch::new(client, clock.clone(), left.filter()).patient();
     while !left.ids.is_empty() {
         let seen = tokio::select! {
             biased;
-            () = &mut interrupted => return Ok(left_waiting(ctx)),
+            () = &mut interrupted => return Ok(left_waiting(session)),
             seen = watch.next() => seen?,
-            () = &mut over => return Ok(timed_out(ctx, &left.seen)),
+            () = &mut over => return Ok(timed_out(session, &left.seen)),
         };
         match seen {
             Seen::Event(event) => {
@@ -158,9 +158,9 @@ pub(crate) async fn machines(ctx: &mut Context, args: &WaitArgs) -> Result<Exit,
                     let gone = Status::not_found(format!("machine {id} was deleted"));
                     return Err(Error::rpc(gone));
                 }
-                left.see(ctx, &args.what, &goal, machine)?;
+                left.see(session, &args.what, &goal, machine)?;
             }
-            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Lost => session.ui.note("connection lost, reconnecting…"),
             Seen::Ended => watch.lose(),
         }
     }
@@ -187,7 +187,7 @@ impl Left {
     /// Takes note of a machine, and prints it if it is there.
     fn see(
         &mut self,
-        ctx: &mut Context,
+        session: &mut Session,
         what: &str,
         goal: &Goal,
         machine: &pb::Machine,
@@ -198,8 +198,8 @@ impl Left {
         }
         if goal.is_met(machine) {
             self.ids.remove(&machine.machine_id);
-            writeln!(ctx.ui.out(), "{id}: {what} is met")?;
-            ctx.ui.flush()?;
+            writeln!(session.ui.out(), "{id}: {what} is met")?;
+            session.ui.flush()?;
             return Ok(());
         }
         let status = machine.status.clone().unwrap_or_default();
@@ -209,11 +209,11 @@ impl Left {
     }
 }
 
-pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let clock = ctx.ui.clock();
+pub(crate) async fn runs(session: &mut Session, args: &RunWaitArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let clock = session.ui.clock();
     let mut over = pin!(clock.sleep(Duration::from_millis(args.timeout)));
-    let mut interrupted = pin!(ctx.ui.interrupted());
+    let mut interrupted = pin!(session.ui.interrupted());
     let mut left = BTreeSet::new();
     let mut waits = JoinSet::new();
     for id in &args.runs {
@@ -226,7 +226,7 @@ pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, 
     loop {
         let run = tokio::select! {
             biased;
-            () = &mut interrupted => return Ok(left_waiting(ctx)),
+            () = &mut interrupted => return Ok(left_waiting(session)),
             done = waits.join_next() => match done {
                 Some(Ok(run)) => run?,
                 Some(Err(error)) => return Err(Error::Answer(error.to_string())),
@@ -239,7 +239,7 @@ pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, 
                     let (phase, step) = (run_phase_name(run.phase), sanitized(&run.current_step));
                     seen = format!("{}: {phase} in {step}", sanitized(id));
                 }
-                return Ok(timed_out(ctx, &seen));
+                return Ok(timed_out(session, &seen));
             }
         };
         left.remove(&run.run_id);
@@ -247,14 +247,14 @@ pub(crate) async fn runs(ctx: &mut Context, args: &RunWaitArgs) -> Result<Exit, 
         match hold(&run) {
             Some(waiting) => {
                 let why = wait_reason_name(waiting.reason);
-                writeln!(ctx.ui.out(), "{id}: held: {why}")?;
+                writeln!(session.ui.out(), "{id}: held: {why}")?;
                 if let Some(next) = next_for_hold(&run) {
-                    ctx.ui.note(&format!("Next: {}", sanitized(&next)));
+                    session.ui.note(&format!("Next: {}", sanitized(&next)));
                 }
             }
-            None => writeln!(ctx.ui.out(), "{id}: {}", run_phase_name(run.phase))?,
+            None => writeln!(session.ui.out(), "{id}: {}", run_phase_name(run.phase))?,
         }
-        ctx.ui.flush()?;
+        session.ui.flush()?;
         exit = exit.or(match run.phase() {
             pb::RunPhase::Succeeded => Exit::Ok,
             pb::RunPhase::Canceled => Exit::RunCanceled,
@@ -290,14 +290,14 @@ async fn ended(client: Client, clock: Arc<dyn Clock>, mut run: pb::Run) -> Resul
     }
 }
 
-fn timed_out(ctx: &mut Context, seen: &str) -> Exit {
-    ctx.ui.note(&format!("Waited long enough. Last seen: {seen}"));
+fn timed_out(session: &mut Session, seen: &str) -> Exit {
+    session.ui.note(&format!("Waited long enough. Last seen: {seen}"));
     Exit::TimedOut
 }
 
-fn left_waiting(ctx: &mut Context) -> Exit {
-    let again = ctx.command_line().to_owned();
-    ctx.ui.note(&format!("Stopped waiting; everything goes on. Wait again with: {again}"));
+fn left_waiting(session: &mut Session) -> Exit {
+    let again = session.command_line().to_owned();
+    session.ui.note(&format!("Stopped waiting; everything goes on. Wait again with: {again}"));
     Exit::Interrupted
 }
 

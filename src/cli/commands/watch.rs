@@ -6,12 +6,12 @@ use clap::Args;
 
 use crate::pb;
 
-use super::super::Context;
 use super::super::error::{Error, Exit};
 use super::super::output::{
     Progress, instant, next_for_hold, step_status, write_header, write_hold, write_line,
     write_result,
 };
+use super::super::session::Session;
 use super::super::ui::TICK;
 use super::super::watch::{RunWatch, Seen};
 
@@ -26,18 +26,18 @@ pub(crate) struct WatchArgs {
     run: String,
 }
 
-pub(crate) async fn watch(ctx: &mut Context, args: &WatchArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn watch(session: &mut Session, args: &WatchArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run = client.find_run(&args.run).await?;
-    follow(ctx, &run.run_id).await
+    follow(session, &run.run_id).await
 }
 
 /// Prints a run as it goes, from its first step to its result.
-pub(crate) async fn follow(ctx: &mut Context, run_id: &str) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
-    let mut watch = RunWatch::new(client, ctx.ui.clock(), format!("run_id={run_id}"));
-    let mut interrupted = pin!(ctx.ui.interrupted());
-    let clock = ctx.ui.clock();
+pub(crate) async fn follow(session: &mut Session, run_id: &str) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let mut watch = RunWatch::new(client, session.ui.clock(), format!("run_id={run_id}"));
+    let mut interrupted = pin!(session.ui.interrupted());
+    let clock = session.ui.clock();
     let mut shown = Shown::default();
     let mut tick = 0_usize;
     loop {
@@ -49,12 +49,12 @@ pub(crate) async fn follow(ctx: &mut Context, run_id: &str) -> Result<Exit, Erro
                     seen = &mut next => break seen?,
                     () = &mut interrupted => {
                         let again = format!("bmdemo-cli watch {run_id}");
-                        ctx.ui.note(&format!("Detached; the run goes on. Watch it again with: {again}"));
+                        session.ui.note(&format!("Detached; the run goes on. Watch it again with: {again}"));
                         return Ok(Exit::Interrupted);
                     }
-                    () = clock.sleep(TICK), if ctx.ui.is_live() => {
+                    () = clock.sleep(TICK), if session.ui.is_live() => {
                         tick += 1;
-                        shown.spin(ctx, tick);
+                        shown.spin(session, tick);
                     }
                 }
             }
@@ -63,24 +63,24 @@ pub(crate) async fn follow(ctx: &mut Context, run_id: &str) -> Result<Exit, Erro
             Seen::Event(event) => {
                 shown.clock_ahead_ms = instant(event.ts.as_ref())
                     .filter(|_| event.r#type() == pb::RunEventType::Change)
-                    .map_or(shown.clock_ahead_ms, |ts| now_ms(ctx) - ts);
+                    .map_or(shown.clock_ahead_ms, |ts| now_ms(session) - ts);
                 if let Some(run) = &event.snapshot
-                    && let Some(exit) = shown.show(ctx, run)?
+                    && let Some(exit) = shown.show(session, run)?
                 {
                     return Ok(exit);
                 }
             }
-            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Lost => session.ui.note("connection lost, reconnecting…"),
             Seen::Ended => {
                 watch.lose();
-                ctx.ui.note("the server ended the watch, reconnecting…");
+                session.ui.note("the server ended the watch, reconnecting…");
             }
         }
     }
 }
 
-fn now_ms(ctx: &Context) -> i64 {
-    i64::try_from(ctx.ui.now_ms()).unwrap_or(i64::MAX)
+fn now_ms(session: &Session) -> i64 {
+    i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX)
 }
 
 /// What has been printed of one run.
@@ -95,30 +95,35 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Moves the status line.
-    fn spin(&self, ctx: &mut Context, tick: usize) {
+    fn spin(&self, session: &mut Session, tick: usize) {
         if let Some(run) = &self.latest {
-            let line = step_status(ctx.ui.note_look, run, now_ms(ctx) - self.clock_ahead_ms, tick);
-            ctx.ui.status(&line);
+            let line =
+                step_status(session.ui.note_look, run, now_ms(session) - self.clock_ahead_ms, tick);
+            session.ui.status(&line);
         }
     }
 
     /// Prints what is new in a snapshot; the exit code once the run has ended or is held by the engine.
-    pub(crate) fn show(&mut self, ctx: &mut Context, run: &pb::Run) -> Result<Option<Exit>, Error> {
-        let look = ctx.ui.look;
+    pub(crate) fn show(
+        &mut self,
+        session: &mut Session,
+        run: &pb::Run,
+    ) -> Result<Option<Exit>, Error> {
+        let look = session.ui.look;
         if !self.begun {
-            write_header(ctx.ui.out(), look, run)?;
+            write_header(session.ui.out(), look, run)?;
             self.begun = true;
         }
         for line in self.progress.advance(run) {
-            write_line(ctx.ui.out(), look, &line)?;
+            write_line(session.ui.out(), look, &line)?;
         }
         if let Some(waiting) = self.progress.new_hold(run) {
-            write_hold(ctx.ui.out(), look, waiting)?;
+            write_hold(session.ui.out(), look, waiting)?;
             if let Some(next) = next_for_hold(run) {
-                ctx.ui.note(&format!("Next: {next}"));
+                session.ui.note(&format!("Next: {next}"));
             }
             if waiting.reason() != pb::WaitReason::Paused {
-                ctx.ui.flush()?;
+                session.ui.flush()?;
                 return Ok(Some(Exit::RunFailed));
             }
         }
@@ -130,15 +135,15 @@ impl Shown {
             pb::RunPhase::Unspecified | pb::RunPhase::Pending | pb::RunPhase::Running => None,
         };
         if exit.is_some() {
-            write_result(ctx.ui.out(), look, run)?;
+            write_result(session.ui.out(), look, run)?;
             if exit == Some(Exit::RunFailed) {
                 let id = &run.run_id;
-                ctx.ui.note(&format!(
+                session.ui.note(&format!(
                     "Next: bmdemo-cli run describe {id}, then: bmdemo-cli retry {id}"
                 ));
             }
         }
-        ctx.ui.flush()?;
+        session.ui.flush()?;
         Ok(exit)
     }
 }

@@ -171,7 +171,7 @@ fn the_whole_help() {
             collect(sub, &path, text);
         }
     }
-    let mut command = super::super::args::Cli::command().term_width(100);
+    let mut command = super::super::tree::Cli::command().term_width(100);
     command.build();
     let mut text = String::new();
     collect(&mut command, "bmdemo-cli", &mut text);

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::pb;
 use crate::pb::{RunPhase, StepState};
 
-use super::super::super::Context;
 use super::super::super::error::{Error, Exit};
 use super::super::super::local::LocalServer;
 use super::super::super::output::{Meaning, Progress, write_line};
+use super::super::super::session::Session;
 use super::super::super::watch::{RunWatch, Seen};
-use super::{enter, last_run, say};
+use super::transcript::{Carry, last_run, say};
 
 /// Machines on which runs are in progress when the server dies.
 const MACHINES: [&str; 3] = ["machine-1", "machine-2", "machine-3"];
@@ -51,32 +51,36 @@ struct Runs {
     done_before: Vec<(String, pb::StepStatus)>,
 }
 
-pub(super) async fn play(ctx: &mut Context, verbose: bool) -> Result<Exit, Error> {
-    if ctx.server_given {
+pub(super) async fn play(
+    session: &mut Session,
+    verbose: bool,
+    carry: Carry,
+) -> Result<Exit, Error> {
+    if session.server_given {
         return Err(Error::usage("--crash kills a server of its own", "leave --server out"));
     }
     let data = DataDir::create()?;
-    let clock = ctx.ui.clock();
+    let clock = session.ui.clock();
     let server = LocalServer::start(&server_args(data.path(), "0"), verbose, &*clock).await?;
     let port = server.address.rsplit(':').next().unwrap_or("0").to_owned();
-    ctx.use_server(server.address.clone());
+    session.use_server(server.address.clone());
 
-    say(ctx, "A server with a data directory, and three machines with runs in progress.")?;
-    enter(ctx, &["import", "3"]).await?;
+    say(session, "A server with a data directory, and three machines with runs in progress.")?;
+    carry.enter(session, &["import", "3"]).await?;
     for machine in MACHINES {
-        enter(ctx, &["repave", machine, "--detach"]).await?;
+        carry.enter(session, &["repave", machine, "--detach"]).await?;
     }
     let mut runs = Runs::default();
-    let mut watch = RunWatch::new(ctx.client().await?, clock.clone(), String::new());
+    let mut watch = RunWatch::new(session.client().await?, clock.clone(), String::new());
     let mut server = Some(server);
     loop {
         match watch.next().await? {
             Seen::Event(event) => {
                 if let Some(run) = event.snapshot {
-                    runs.show(ctx, run)?;
+                    runs.show(session, run)?;
                 }
             }
-            Seen::Lost => ctx.ui.note("connection lost, reconnecting…"),
+            Seen::Lost => session.ui.note("connection lost, reconnecting…"),
             Seen::Ended => watch.lose(),
         }
         if runs.done_before.is_empty()
@@ -86,13 +90,13 @@ pub(super) async fn play(ctx: &mut Context, verbose: bool) -> Result<Exit, Error
                 server.kill().await?;
             }
             runs.remember();
-            announce(ctx, &format!("kill -9: the server dies in the middle of {step}"))?;
+            announce(session, &format!("kill -9: the server dies in the middle of {step}"))?;
             let since = clock.monotonic();
             server =
                 Some(LocalServer::start(&server_args(data.path(), &port), verbose, &*clock).await?);
             let took = clock.monotonic().saturating_sub(since).as_secs_f64();
             announce(
-                ctx,
+                session,
                 &format!("a new server listens after {took:.1}s, on the same data directory"),
             )?;
         }
@@ -100,9 +104,9 @@ pub(super) async fn play(ctx: &mut Context, verbose: bool) -> Result<Exit, Error
             break;
         }
     }
-    writeln!(ctx.ui.out())?;
-    enter(ctx, &["runs"]).await?;
-    let exit = runs.verdict(ctx).await?;
+    writeln!(session.ui.out())?;
+    carry.enter(session, &["runs"]).await?;
+    let exit = runs.verdict(session).await?;
     if let Some(server) = server {
         server.kill().await?;
     }
@@ -114,23 +118,23 @@ fn server_args(data: &Path, port: &str) -> Vec<String> {
     ["--data-dir", &data, "--port", port, "--seed", "42"].map(str::to_owned).to_vec()
 }
 
-fn announce(ctx: &mut Context, text: &str) -> Result<(), Error> {
-    let line = ctx.ui.look.paint(Meaning::Attention, &format!("*** {text}"));
-    writeln!(ctx.ui.out(), "{line}")?;
-    ctx.ui.flush()?;
+fn announce(session: &mut Session, text: &str) -> Result<(), Error> {
+    let line = session.ui.look.paint(Meaning::Attention, &format!("*** {text}"));
+    writeln!(session.ui.out(), "{line}")?;
+    session.ui.flush()?;
     Ok(())
 }
 
 impl Runs {
     /// Prints what is new, each line with its machine in front.
-    fn show(&mut self, ctx: &mut Context, run: pb::Run) -> Result<(), Error> {
-        let look = ctx.ui.look;
+    fn show(&mut self, session: &mut Session, run: pb::Run) -> Result<(), Error> {
+        let look = session.ui.look;
         let progress = self.shown.entry(run.run_id.clone()).or_default();
         for line in progress.advance(&run) {
-            write!(ctx.ui.out(), "{}  ", look.paint(Meaning::Dim, &run.machine_id))?;
-            write_line(ctx.ui.out(), look, &line)?;
+            write!(session.ui.out(), "{}  ", look.paint(Meaning::Dim, &run.machine_id))?;
+            write_line(session.ui.out(), look, &line)?;
         }
-        ctx.ui.flush()?;
+        session.ui.flush()?;
         self.latest.insert(run.run_id.clone(), run);
         Ok(())
     }
@@ -170,11 +174,11 @@ impl Runs {
     }
 
     /// Says whether the promise was kept, from the records of the new server.
-    async fn verdict(&self, ctx: &mut Context) -> Result<Exit, Error> {
+    async fn verdict(&self, session: &mut Session) -> Result<Exit, Error> {
         let mut repeated = 0;
         let mut succeeded = 0;
         for machine in MACHINES {
-            let Some(run) = last_run(ctx, machine).await? else { continue };
+            let Some(run) = last_run(session, machine).await? else { continue };
             succeeded += usize::from(
                 run.phase() == RunPhase::Succeeded && self.latest.contains_key(&run.run_id),
             );
@@ -188,14 +192,14 @@ impl Runs {
             }
         }
         let kept = succeeded == MACHINES.len() && repeated == 0 && !self.done_before.is_empty();
-        let look = ctx.ui.look;
+        let look = session.ui.look;
         let glyph = if kept {
             look.paint(Meaning::Good, look.good())
         } else {
             look.paint(Meaning::Bad, look.bad())
         };
         writeln!(
-            ctx.ui.out(),
+            session.ui.out(),
             "{glyph} {succeeded} of {} runs went on and succeeded; of {} steps done before the crash {repeated} were repeated",
             MACHINES.len(),
             self.done_before.len()

@@ -1,16 +1,18 @@
 //! `demo`: the main job in one command, as a transcript
 
 mod crash;
+mod transcript;
 
-use clap::{Args, Parser as _};
+use clap::Args;
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::Cli;
 use super::super::error::{Error, Exit};
 use super::super::local::LocalServer;
-use super::super::output::Meaning;
+use super::super::session::Session;
+use transcript::{last_run, say};
+
+pub(crate) use transcript::{Carry, Typed};
 
 /// Failure that the session needs: the first repave of machine-2 fails for good, later ones do not.
 const SCRIPT: &str = "machine=machine-2 step=repave do=fail-permanent times=1";
@@ -29,13 +31,18 @@ pub(crate) struct DemoArgs {
     verbose: bool,
 }
 
-pub(crate) async fn demo(ctx: &mut Context, args: &DemoArgs) -> Result<Exit, Error> {
-    let interrupted = ctx.ui.interrupted();
+/// Plays. Commands are carried out by `carry`.
+pub(crate) async fn demo(
+    session: &mut Session,
+    args: &DemoArgs,
+    carry: Carry,
+) -> Result<Exit, Error> {
+    let interrupted = session.ui.interrupted();
     let play = async {
         if args.crash {
-            crash::play(ctx, args.verbose).await
+            crash::play(session, args.verbose, carry).await
         } else {
-            session(ctx, args.verbose).await
+            play(session, args.verbose, carry).await
         }
     };
     tokio::select! {
@@ -45,17 +52,17 @@ pub(crate) async fn demo(ctx: &mut Context, args: &DemoArgs) -> Result<Exit, Err
     }
 }
 
-async fn session(ctx: &mut Context, verbose: bool) -> Result<Exit, Error> {
-    let server = if ctx.server_given {
+async fn play(session: &mut Session, verbose: bool, carry: Carry) -> Result<Exit, Error> {
+    let server = if session.server_given {
         None
     } else {
         let args = ["--ephemeral", "--port", "0", "--seed", "42", "--fake-script", SCRIPT]
             .map(str::to_owned);
-        let server = LocalServer::start(&args, verbose, &*ctx.ui.clock()).await?;
-        ctx.use_server(server.address.clone());
+        let server = LocalServer::start(&args, verbose, &*session.ui.clock()).await?;
+        session.use_server(server.address.clone());
         Some(server)
     };
-    let played = acts(ctx).await;
+    let played = acts(session, carry).await;
     if let Some(server) = server {
         server.kill().await?;
     }
@@ -63,63 +70,32 @@ async fn session(ctx: &mut Context, verbose: bool) -> Result<Exit, Error> {
     Ok(Exit::Ok)
 }
 
-async fn acts(ctx: &mut Context) -> Result<(), Error> {
-    say(ctx, "Register three machines.")?;
-    enter(ctx, &["import", "3"]).await?;
-    enter(ctx, &["list"]).await?;
-    say(ctx, "Image one anew and join it to its cluster.")?;
-    enter(ctx, &["repave", "machine-1"]).await?;
-    enter(ctx, &["list"]).await?;
-    say(ctx, "A run that fails leaves the phase alone and asks for a person.")?;
-    enter(ctx, &["repave", "machine-2"]).await?;
-    enter(ctx, &["list", "-o", "wide"]).await?;
-    enter(ctx, &["machine", "describe", "machine-2"]).await?;
-    if let Some(run) = last_run(ctx, "machine-2").await?
+async fn acts(session: &mut Session, carry: Carry) -> Result<(), Error> {
+    say(session, "Register three machines.")?;
+    carry.enter(session, &["import", "3"]).await?;
+    carry.enter(session, &["list"]).await?;
+    say(session, "Image one anew and join it to its cluster.")?;
+    carry.enter(session, &["repave", "machine-1"]).await?;
+    carry.enter(session, &["list"]).await?;
+    say(session, "A run that fails leaves the phase alone and asks for a person.")?;
+    carry.enter(session, &["repave", "machine-2"]).await?;
+    carry.enter(session, &["list", "-o", "wide"]).await?;
+    carry.enter(session, &["machine", "describe", "machine-2"]).await?;
+    if let Some(run) = last_run(session, "machine-2").await?
         && run.phase() == pb::RunPhase::Failed
     {
         say(
-            ctx,
+            session,
             "A retry repeats what did not succeed, and what that needs; its success clears NeedsIntervention.",
         )?;
-        enter(ctx, &["retry", &run.run_id]).await?;
-        enter(ctx, &["list", "-o", "wide"]).await?;
+        carry.enter(session, &["retry", &run.run_id]).await?;
+        carry.enter(session, &["list", "-o", "wide"]).await?;
     }
-    say(ctx, "Send one back to its manufacturer.")?;
-    enter(ctx, &["rma", "machine-1"]).await?;
-    enter(ctx, &["list"]).await?;
-    say(ctx, "What ran, and what can run.")?;
-    enter(ctx, &["runs"]).await?;
-    enter(ctx, &["plans"]).await?;
+    say(session, "Send one back to its manufacturer.")?;
+    carry.enter(session, &["rma", "machine-1"]).await?;
+    carry.enter(session, &["list"]).await?;
+    say(session, "What ran, and what can run.")?;
+    carry.enter(session, &["runs"]).await?;
+    carry.enter(session, &["plans"]).await?;
     Ok(())
-}
-
-/// A remark between commands.
-fn say(ctx: &mut Context, text: &str) -> Result<(), Error> {
-    let remark = ctx.ui.look.paint(Meaning::Dim, &format!("# {text}"));
-    writeln!(ctx.ui.out(), "{remark}")?;
-    Ok(())
-}
-
-/// Prints a command line, carries it out as if it had been typed, and prints its errors the same way.
-async fn enter(ctx: &mut Context, words: &[&str]) -> Result<(), Error> {
-    let line = ctx.ui.look.paint(Meaning::Strong, &format!("$ bmdemo-cli {}", words.join(" ")));
-    writeln!(ctx.ui.out(), "{line}")?;
-    let cli = Cli::try_parse_from(std::iter::once(&"bmdemo-cli").chain(words))
-        .map_err(|error| Error::Answer(error.to_string()))?;
-    match Box::pin(super::dispatch(ctx, cli.command)).await {
-        Ok(_) => {}
-        // A refusal belongs to the transcript; without a server there is none.
-        Err(error @ Error::Rpc { .. }) => {
-            ctx.report(&error).await;
-        }
-        Err(error) => return Err(error),
-    }
-    writeln!(ctx.ui.out())?;
-    ctx.ui.flush()?;
-    Ok(())
-}
-
-async fn last_run(ctx: &mut Context, machine: &str) -> Result<Option<pb::Run>, Error> {
-    let client = ctx.client().await?;
-    Ok(client.all_runs(&format!("machine_id={machine}"), usize::MAX).await?.pop())
 }

@@ -1,12 +1,13 @@
-//! The command line: global options and the tree of commands. Each command's arguments live beside its code.
+//! The tree of commands. Each command's arguments live beside its code.
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use super::commands::{
-    complete, context, demo, doctor, history, import, issues, logs, machine, plan, run, start,
-    steer, wait, watch,
+    complete, context, control, demo, doctor, history, import, issues, logs, machine, plan, run,
+    start, wait, watch,
 };
+use super::flags::Global;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -56,69 +57,6 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options of every command.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// Server address [default: localhost:50051] [env: BMDEMO_SERVER]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    pub(crate) server: Option<String>,
-    /// Context that names the server; see the command context [env: BMDEMO_CONTEXT]
-    #[arg(long, global = true, value_name = "CONTEXT")]
-    pub(crate) context: Option<String>,
-    /// Your name in the audit trail [env: BMDEMO_ACTOR, USER]
-    #[arg(long = "as", global = true, value_name = "NAME")]
-    pub(crate) actor: Option<String>,
-    /// Wait up to a minute for the server to listen
-    #[arg(long, global = true)]
-    pub(crate) wait_for_server: bool,
-    /// Deadline of one call, for example 30s
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_ms)]
-    pub(crate) request_timeout: u64,
-    /// When to colour
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub(crate) color: ColorChoice,
-    /// Print ASCII instead of ✓, → and boxes
-    #[arg(long, global = true)]
-    pub(crate) ascii: bool,
-}
-
-/// When to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
-/// Form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Columns for people
-    Table,
-    /// More columns
-    Wide,
-    /// Canonical protobuf JSON, one document
-    Json,
-    /// Canonical protobuf JSON, one object a line
-    Jsonl,
-    /// The same value as YAML
-    Yaml,
-    /// Ids only
-    Name,
-}
-
-/// How to print.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct OutputArgs {
-    /// Output form
-    #[arg(short, long, value_name = "FORM", default_value = "table")]
-    pub(crate) output: Format,
-}
-
 /// Every command: nouns first, then the short verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -154,19 +92,19 @@ pub(crate) enum Command {
     /// Print what the steps of a run printed; short for: run logs
     Logs(logs::LogsArgs),
     /// End a run at its next safe point; short for: run cancel
-    Cancel(steer::ReasonArgs),
+    Cancel(control::ReasonArgs),
     /// End a run at once and block its machine; short for: run abort
-    Abort(steer::RequiredReasonArgs),
+    Abort(control::RequiredReasonArgs),
     /// Hold a run at its next safe point; short for: run pause
-    Pause(steer::ReasonArgs),
+    Pause(control::ReasonArgs),
     /// Let a held run go on; short for: run resume
-    Resume(steer::ReasonArgs),
+    Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from where it failed, watch; short for: run retry
-    Retry(steer::RetryArgs),
+    Retry(control::RetryArgs),
     /// Skip a step that has not settled; short for: run skip
-    Skip(steer::SkipArgs),
+    Skip(control::SkipArgs),
     /// Say what became of a step whose outcome is unknown; short for: run resolve
-    Resolve(steer::ResolveArgs),
+    Resolve(control::ResolveArgs),
     /// Wait until machines are in a state
     Wait(wait::WaitArgs),
     /// List what needs a look, why, and what to do next
@@ -203,20 +141,6 @@ pub(crate) enum Command {
     },
 }
 
-/// Milliseconds of a length of time: `30s`, `5m`, `1h30m`, `500ms`.
-pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
-    crate::plan::duration::parse(text)
-        .map_err(|error| format!("{error}, for example 30s, 5m or 1h30m"))
-}
-
-/// A `key=value` pair.
-pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("{text:?} is not of the form key=value")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,21 +149,5 @@ mod tests {
     fn the_command_tree_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn lengths_of_time() {
-        assert_eq!(parse_ms("1h30m"), Ok(5_400_000));
-        assert_eq!(
-            parse_ms("30").unwrap_err(),
-            "a number in a duration needs a unit, for example 30s, 5m or 1h30m"
-        );
-    }
-
-    #[test]
-    fn pairs() {
-        assert_eq!(parse_pair("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert!(parse_pair("=b").is_err());
-        assert!(parse_pair("a").is_err());
     }
 }

@@ -4,9 +4,9 @@ use clap::{Args, ValueEnum};
 
 use crate::pb;
 
-use super::super::Context;
-use super::super::args::OutputArgs;
 use super::super::error::{Error, Exit};
+use super::super::flags::OutputArgs;
+use super::super::session::Session;
 use super::show;
 use super::start::watch_or_detach;
 
@@ -111,8 +111,8 @@ enum Resolution {
     Abort,
 }
 
-pub(crate) async fn cancel(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn cancel(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
@@ -123,17 +123,18 @@ pub(crate) async fn cancel(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
             ..pb::CancelRunRequest::default()
         })
         .await?;
-    show::run(ctx, &run, args.output.output)?;
+    show::run(session, &run, args.output.output)?;
     if run.finished_at.is_none() {
         let id = &run.run_id;
-        ctx.ui
+        session
+            .ui
             .note(&format!("It ends at its next safe point. Watch it with: bmdemo-cli watch {id}"));
     }
     Ok(Exit::Ok)
 }
 
-pub(crate) async fn abort(ctx: &mut Context, args: &RequiredReasonArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn abort(session: &mut Session, args: &RequiredReasonArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
@@ -144,16 +145,16 @@ pub(crate) async fn abort(ctx: &mut Context, args: &RequiredReasonArgs) -> Resul
             ..pb::AbortRunRequest::default()
         })
         .await?;
-    show::run(ctx, &run, args.output.output)?;
+    show::run(session, &run, args.output.output)?;
     let id = &run.machine_id;
-    ctx.ui.note(&format!(
+    session.ui.note(&format!(
         "{id} is blocked until you have looked: bmdemo-cli machine clear-intervention {id} --reason \"what you found\""
     ));
     Ok(Exit::Ok)
 }
 
-pub(crate) async fn pause(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn pause(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
@@ -164,13 +165,13 @@ pub(crate) async fn pause(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, 
             ..pb::PauseRunRequest::default()
         })
         .await?;
-    show::run(ctx, &run, args.output.output)?;
-    ctx.ui.note(&format!("Let it go on with: bmdemo-cli resume {}", run.run_id));
+    show::run(session, &run, args.output.output)?;
+    session.ui.note(&format!("Let it go on with: bmdemo-cli resume {}", run.run_id));
     Ok(Exit::Ok)
 }
 
-pub(crate) async fn resume(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn resume(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
@@ -181,22 +182,22 @@ pub(crate) async fn resume(ctx: &mut Context, args: &ReasonArgs) -> Result<Exit,
             ..pb::ResumeRunRequest::default()
         })
         .await?;
-    show::run(ctx, &run, args.output.output)?;
+    show::run(session, &run, args.output.output)?;
     Ok(Exit::Ok)
 }
 
-pub(crate) async fn retry(ctx: &mut Context, args: &RetryArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let run = client
         .retry_run(pb::RetryRunRequest { run_id, reason: args.reason.clone(), request_id })
         .await?;
-    watch_or_detach(ctx, &run, args.detach).await
+    watch_or_detach(session, &run, args.detach).await
 }
 
-pub(crate) async fn skip(ctx: &mut Context, args: &SkipArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn skip(session: &mut Session, args: &SkipArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let (step, reason) = (args.step.clone(), args.reason.clone());
@@ -209,12 +210,12 @@ pub(crate) async fn skip(ctx: &mut Context, args: &SkipArgs) -> Result<Exit, Err
             ..pb::SkipStepRequest::default()
         })
         .await?;
-    show::run(ctx, &run, args.output.output)?;
+    show::run(session, &run, args.output.output)?;
     Ok(Exit::Ok)
 }
 
-pub(crate) async fn resolve(ctx: &mut Context, args: &ResolveArgs) -> Result<Exit, Error> {
-    let client = ctx.client().await?;
+pub(crate) async fn resolve(session: &mut Session, args: &ResolveArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
     let resolution = match args.what {
@@ -232,6 +233,6 @@ pub(crate) async fn resolve(ctx: &mut Context, args: &ResolveArgs) -> Result<Exi
         ..pb::ResolveStepRequest::default()
     };
     let run = client.resolve_step(request).await?;
-    show::run(ctx, &run, args.output.output)?;
+    show::run(session, &run, args.output.output)?;
     Ok(Exit::Ok)
 }

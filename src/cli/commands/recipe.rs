@@ -1,0 +1,76 @@
+//! What to start, on whichever machine.
+
+use clap::Args;
+
+use crate::pb;
+use crate::pb::RunType;
+
+use super::super::flags::parse_pair;
+use super::super::query::Selection;
+
+/// Options of every command that starts a run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StartFlags {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Print the run's id and return at once
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Parameter of the plan; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Run although the machine's effective state refuses it; audited
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Show what would be done, and what stands in the way; start nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Only if the machine has not changed since it had this etag; a dry run shows it
+    #[arg(long, value_name = "ETAG", default_value = "")]
+    pub(crate) if_etag: String,
+    /// With several machines: most runs at a time
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) max_parallel: u32,
+    /// With several machines: start no more after so many failures
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_failures: u32,
+    /// Do not ask [env: BMDEMO_YES=1]
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Which plan to start.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// The default plan of a type.
+    Default(RunType),
+    /// A plan by its id.
+    Plan(String),
+}
+
+/// The request that starts a run.
+pub(crate) fn request(
+    what: &What,
+    machine: &str,
+    flags: &StartFlags,
+    request_id: String,
+) -> pb::StartRunRequest {
+    let (kind, plan_id) = match what {
+        What::Default(kind) => (*kind, String::new()),
+        What::Plan(plan) => (RunType::Unspecified, plan.clone()),
+    };
+    pb::StartRunRequest {
+        request_id,
+        machine_id: machine.to_owned(),
+        r#type: kind.into(),
+        plan_id,
+        parameters: flags.set.iter().cloned().collect(),
+        force: flags.force,
+        reason: flags.reason.clone().unwrap_or_default(),
+        machine_etag: flags.if_etag.clone(),
+        ..pb::StartRunRequest::default()
+    }
+}
