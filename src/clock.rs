@@ -3,9 +3,7 @@
 //! Everything that waits, waits on a [`Clock`] that was passed in, so that tests run in virtual time; everything
 //! random comes from a [`Random`] that was passed in, so that a run of the simulation replays from its seed.
 
-mod simulated;
-
-pub use simulated::SimulatedClock;
+pub mod simulated;
 
 use std::fmt;
 use std::future::Future;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::run::{Hold, Run, RunError, StepRecord};
-use super::steps::Steps;
+use super::run::{Hold, Run, RunError};
+use super::steps::{StepRecord, Steps};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::lifecycle::run;

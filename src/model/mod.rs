@@ -3,6 +3,7 @@
 //! Neither these records nor the lifecycle states know how they are stored or sent: `store::codec` and
 //! `api::convert` have their own shapes.
 
+pub mod actor;
 mod delta;
 pub mod event;
 pub mod filter;
@@ -10,8 +11,9 @@ pub mod machine;
 pub mod run;
 mod steps;
 
+pub use actor::{Actor, ActorKind};
 pub use delta::{Header, Progress, RunDelta};
-pub use event::{Actor, ActorKind, Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
+pub use event::{Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
 pub use machine::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
-pub use run::{Hold, HoldReason, Run, RunError, RunErrorCode, RunSpec, RunType, StepRecord};
-pub use steps::Steps;
+pub use run::{Hold, HoldReason, Run, RunError, RunErrorCode, RunSpec, RunType};
+pub use steps::{StepRecord, Steps};

@@ -4,7 +4,74 @@ use std::fmt;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use super::StepRecord;
+use crate::clock::Timestamp;
+use crate::ids::OperationId;
+use crate::lifecycle::step;
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRecord {
+    /// Name from the plan; `undo <name>` for a compensation.
+    pub name: String,
+    /// State.
+    pub state: step::State,
+    /// Attempt in progress or last made, from 1; 0 before the first.
+    pub attempt: u32,
+    /// Times that the outcome of the present attempt has been unknown.
+    pub unknowns: u32,
+    /// Attempts that do not count: the end of the server cut them off, and they did nothing.
+    pub forgiven: u32,
+    /// Name of the present attempt towards the provider.
+    pub operation: Option<OperationId>,
+    /// Name that the provider gave to the operation, if it did.
+    pub handle: Option<String>,
+    /// When the first attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When the present attempt started.
+    pub attempt_at: Option<Timestamp>,
+    /// When the present attempt times out.
+    pub deadline_at: Option<Timestamp>,
+    /// When the step settled.
+    pub finished_at: Option<Timestamp>,
+    /// Last result or error, for people.
+    pub message: String,
+    /// What the last failed check expected.
+    pub expected: String,
+    /// What it saw instead; for a success the evidence.
+    pub observed: String,
+    /// What later steps need of it, for example the handle of join material. Never a secret.
+    pub output: Option<String>,
+    /// Place of the step that this one undoes; `None` for a step of the plan.
+    pub compensates: Option<usize>,
+    /// Log chunks stored of it, and whether the bound was reached.
+    pub log_bytes: u64,
+}
+
+impl StepRecord {
+    /// A step whose turn has not come.
+    #[must_use]
+    pub fn waiting(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            state: step::State::Waiting,
+            attempt: 0,
+            unknowns: 0,
+            forgiven: 0,
+            operation: None,
+            handle: None,
+            started_at: None,
+            attempt_at: None,
+            deadline_at: None,
+            finished_at: None,
+            message: String::new(),
+            expected: String::new(),
+            observed: String::new(),
+            output: None,
+            compensates: None,
+            log_bytes: 0,
+        }
+    }
+}
 
 /// Steps in order. A run is copied at every decision and for everybody who watches; a copy shares each step until it
 /// is written to, so that it costs a pointer a step.

@@ -1,6 +1,7 @@
 //! What the server is told by flags and by its configuration file. Flags win.
 
 mod args;
+mod choice;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -13,11 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) use self::args::{Args, Command};
+pub(super) use self::choice::{FakeWorld, Format, Level};
 use self::file::File;
-use super::accept::Caps;
-use super::connection::Keep;
-use super::storage::FakeWorld;
-use super::telemetry::{Format, Level};
+use super::gate::Caps;
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
 
@@ -84,6 +83,14 @@ impl fmt::Display for Otlp {
             Self::Environment => f.write_str("the endpoint of the environment"),
         }
     }
+}
+
+/// How long connections are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Keep {
+    /// After this time a connection is told to go (GOAWAY), so that load balancers can spread clients anew; `None`
+    /// for never.
+    pub(super) age_max: Option<Duration>,
 }
 
 /// What is forgotten, and when.

@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
+use super::config::Keep;
 use super::edge::Edge;
 use crate::clock::{Clock, Sleep};
 
@@ -32,14 +33,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams that go on when a connection has reached its age get this long to end.
 const AGE_GRACE: Duration = Duration::from_secs(60);
-
-/// How long connections are kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Keep {
-    /// After this time a connection is told to go (GOAWAY), so that load balancers can spread clients anew; `None`
-    /// for never.
-    pub(super) age_max: Option<Duration>,
-}
 
 /// Serves until the peer leaves, breaks the protocol, says nothing, or `stop` and its streams have ended.
 pub(super) async fn serve<IO>(

@@ -5,6 +5,7 @@ mod config;
 mod connection;
 mod edge;
 mod error;
+mod gate;
 mod health;
 mod maintenance;
 mod metrics;

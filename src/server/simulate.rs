@@ -11,7 +11,8 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::service::Routes;
 
-use crate::clock::{Clock, SeededRandom, SimulatedClock, Timestamp};
+use crate::clock::simulated::SimulatedClock;
+use crate::clock::{Clock, SeededRandom, Timestamp};
 use crate::executor::{Engine, EngineConfig, EngineError, Limits, names};
 use crate::ids::MachineId;
 use crate::model::{Actor, Condition, Entry, EntryKind, Machine, MachineSpec};

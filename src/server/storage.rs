@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{Config, ConfigError, Storage};
+use super::config::{Config, ConfigError, FakeWorld, Storage};
 use super::error::StartError;
 use crate::clock::Random;
 use crate::provider::fake::World;
@@ -14,17 +14,6 @@ use crate::store::sqlite::{self, DATABASE_FILE, SqliteOptions, SqliteStore};
 
 /// Operations that a world in memory remembers of each machine; the engine asks for the last one or two.
 const OPERATIONS_MAX: usize = 16;
-
-/// Where the fake provider's machines are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum FakeWorld {
-    /// In a journal in the data directory: what happened to them survives the server, as with real machines.
-    #[default]
-    Disk,
-    /// In memory: for measuring the engine without the simulator's own flushes.
-    Memory,
-}
 
 /// What is kept.
 pub(super) struct Opened {

@@ -13,43 +13,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use super::config::{Config, ConfigError};
+use super::config::{Config, ConfigError, Format, Level};
 
-/// Least severe level that is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Level {
-    /// Everything.
-    Debug,
-    /// What an operator may want to know.
-    #[default]
-    Info,
-    /// What an operator should look at.
-    Warn,
-    /// What does not work.
-    Error,
-}
-
-/// Shape of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Format {
-    /// One readable line an event, coloured on a terminal.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl Level {
-    /// Directives: the libraries below us stay quiet unless something is wrong.
-    fn directives(self) -> &'static str {
-        match self {
-            Self::Debug => "info,bmdemo=debug",
-            Self::Info => "warn,bmdemo=info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
+/// Directives: the libraries below us stay quiet unless something is wrong.
+fn directives(level: Level) -> &'static str {
+    match level {
+        Level::Debug => "info,bmdemo=debug",
+        Level::Info => "warn,bmdemo=info",
+        Level::Warn => "warn",
+        Level::Error => "error",
     }
 }
 
@@ -85,7 +57,7 @@ impl Telemetry {
             Format::Text => log.boxed(),
             Format::Json => log.json().flatten_event(true).boxed(),
         };
-        let log = log.with_filter(EnvFilter::new(config.log_level.directives()));
+        let log = log.with_filter(EnvFilter::new(directives(config.log_level)));
         let started = tracing_subscriber::registry().with(spans).with(log).try_init();
         if let Err(error) = started {
             tracing::debug!(%error, "the log is set up already");

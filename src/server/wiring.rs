@@ -10,14 +10,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::accept::{self, Gate};
-use super::config::{Config, ConfigError, Retention};
-use super::connection::{self, Keep};
+use super::config::{Config, ConfigError, Keep, Retention};
 use super::edge::Edge;
 use super::error::StartError;
+use super::gate::Gate;
 use super::health::Readiness;
 use super::metrics::{self, Metrics, Sources};
-use super::{maintenance, plans, reflection, storage};
+use super::{accept, connection, maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
 use crate::provider::Provider;
@@ -117,7 +116,13 @@ impl Server {
                 tracing::info!(url = %format!("http://{address}/metrics"), "serving metrics");
             }
             let sources = Sources { engine: engine.clone(), gate, sqlite: opened.sqlite };
-            tokio::spawn(metrics::serve(listener, metrics, sources, clock.clone(), stop.clone()));
+            tokio::spawn(metrics::http::serve(
+                listener,
+                metrics,
+                sources,
+                clock.clone(),
+                stop.clone(),
+            ));
         }
         let (retention, policy) = watch::channel(config.retention);
         engine.spawn(maintenance::retain(engine.store().clone(), clock.clone(), policy));

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::fields::Field;
-use super::{Node, Op, Text, Value};
+use super::grammar::Op;
+use super::node::{Node, Text, Value};
 use crate::clock::Timestamp;
 use crate::lifecycle::run::State;
 use crate::model::{Machine, Run};

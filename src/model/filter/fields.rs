@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Subject;
+use super::grammar::{Subject, write_escaped};
 use crate::lifecycle::effective::EffectiveState;
 use crate::lifecycle::{machine, run};
 use crate::model::{ConditionKind, RunErrorCode, RunType};
@@ -163,7 +163,7 @@ impl fmt::Display for Field {
             && !is_plain_key(key)
         {
             f.write_str("labels.\"")?;
-            super::write_escaped(f, key)?;
+            write_escaped(f, key)?;
             return f.write_str("\"");
         }
         f.write_str(&self.name())

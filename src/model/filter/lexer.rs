@@ -1,9 +1,6 @@
 //! Characters of a filter, read one piece at a time: what a piece is depends on where it stands.
 
-use super::{FilterError, Op};
-
-/// Words that join and negate; as a value they need quotes.
-pub(super) const KEYWORDS: [&str; 3] = ["AND", "OR", "NOT"];
+use super::grammar::{FilterError, KEYWORDS, Op};
 
 /// Longest excerpt of the filter in an error, in characters.
 const FOUND_CHARS_MAX: usize = 40;

@@ -1,11 +1,11 @@
 //! From text to a tree, by recursive descent of bounded depth.
 
 use super::fields::{Field, Kind, expected_field, expected_name};
-use super::lexer::{Lexer, Raw, RawField};
-use super::{
-    FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FilterError, Node, Op, Subject, Term,
-    Text, Value,
+use super::grammar::{
+    FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FilterError, Op, Subject,
 };
+use super::lexer::{Lexer, Raw, RawField};
+use super::node::{Node, Term, Text, Value};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, RunId};
 use crate::model::ConditionKind;

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::server::storage::FakeWorld;
-use crate::server::telemetry::{Format, Level};
+use super::choice::{FakeWorld, Format, Level};
 
 /// Serves the bare-metal lifecycle API.
 ///

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::choice::{FakeWorld, Format, Level};
 use crate::plan::duration;
-use crate::server::storage::FakeWorld;
-use crate::server::telemetry::{Format, Level};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -12,9 +12,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use super::{Metrics, Sources};
+use super::measured::Metrics;
+use super::snapshot::Sources;
 use crate::clock::Clock;
-use crate::server::accept::{Caps, Gate};
+use crate::server::gate::{Caps, Gate};
 
 /// Scrapers are few.
 const CAPS: Caps = Caps { connections_max: 32, connections_per_peer_max: 8 };

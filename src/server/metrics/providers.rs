@@ -3,7 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::seconds::{Seconds, seconds};
 use crate::clock::Clock;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
@@ -12,11 +17,44 @@ use crate::provider::{
     Target, Verification,
 };
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProviderLabels {
+    provider: String,
+    call: &'static str,
+    outcome: &'static str,
+}
+
+/// Calls to every provider.
+#[derive(Debug)]
+pub(super) struct ProviderCalls {
+    calls: Family<ProviderLabels, Counter>,
+    seconds: Seconds<ProviderLabels>,
+}
+
+impl ProviderCalls {
+    /// None yet.
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let calls = Family::default();
+        let help = "Calls to providers; \"dropped\" ones were given up before they answered";
+        registry.register("provider_calls", help, calls.clone());
+        let seconds: Seconds<ProviderLabels> = Family::new_with_constructor(seconds);
+        let help = "Time that providers took to answer";
+        registry.register_with_unit("provider_call", help, Unit::Seconds, seconds.clone());
+        Self { calls, seconds }
+    }
+
+    fn called(&self, provider: &str, call: &'static str, outcome: &'static str, took: Duration) {
+        let labels = ProviderLabels { provider: provider.to_owned(), call, outcome };
+        self.calls.get_or_create(&labels).inc();
+        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}
+
 /// A provider whose calls are measured.
 #[derive(Debug)]
 pub(super) struct Metered {
     inner: Arc<dyn Provider>,
-    metrics: Arc<Metrics>,
+    calls: Arc<ProviderCalls>,
     clock: Arc<dyn Clock>,
 }
 
@@ -24,10 +62,10 @@ impl Metered {
     /// The same provider, measured.
     pub(super) fn new(
         inner: Arc<dyn Provider>,
-        metrics: Arc<Metrics>,
+        calls: Arc<ProviderCalls>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { inner, metrics, clock }
+        Self { inner, calls, clock }
     }
 
     fn measured<'a, T: 'a>(&'a self, call: &'static str, answer: Fut<'a, T>) -> Fut<'a, T> {
@@ -61,9 +99,9 @@ struct Timer<'a> {
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        let Metered { inner, metrics, clock } = self.metered;
+        let Metered { inner, calls, clock } = self.metered;
         let took = clock.monotonic().saturating_sub(self.begun);
-        metrics.provider_called(inner.name(), self.call, self.outcome, took);
+        calls.called(inner.name(), self.call, self.outcome, took);
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Seconds, seconds};
+use super::seconds::{Seconds, seconds};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::model::{Change, Entry, EntryKind, LogChunk, Run};

@@ -18,7 +18,7 @@ use crate::lifecycle::machine;
 use crate::lifecycle::run::State;
 use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
-use crate::server::accept::Gate;
+use crate::server::gate::Gate;
 use crate::store::Query;
 use crate::store::sqlite::SqliteStore;
 

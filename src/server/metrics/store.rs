@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Seconds;
+use super::seconds::Seconds;
 use crate::clock::Clock;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::filter::Filter;

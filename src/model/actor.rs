@@ -1,0 +1,58 @@
+//! Who does something.
+
+use std::sync::Arc;
+
+/// Kind of whoever did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ActorKind {
+    /// A client of the API.
+    Operator,
+    /// The engine, by itself.
+    Engine,
+    /// The condition reconciler.
+    Probe,
+}
+
+impl ActorKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Operator, Self::Engine, Self::Probe];
+
+    /// Name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Engine => "engine",
+            Self::Probe => "probe",
+        }
+    }
+
+    /// The kind of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Who did something. Names are as clients declare them: the server has no identities yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Kind.
+    pub kind: ActorKind,
+    /// Name as declared; empty for the engine and the probes.
+    pub name: Arc<str>,
+}
+
+impl Actor {
+    /// The engine itself.
+    #[must_use]
+    pub fn engine() -> Self {
+        Self { kind: ActorKind::Engine, name: "".into() }
+    }
+
+    /// A client that declares a name.
+    #[must_use]
+    pub fn operator(name: &str) -> Self {
+        Self { kind: ActorKind::Operator, name: name.into() }
+    }
+}

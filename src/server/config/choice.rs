@@ -1,0 +1,38 @@
+//! Settings that are one of a few words, for flags and for the file.
+
+/// Least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::server) enum Level {
+    /// Everything.
+    Debug,
+    /// What an operator may want to know.
+    #[default]
+    Info,
+    /// What an operator should look at.
+    Warn,
+    /// What does not work.
+    Error,
+}
+
+/// Shape of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::server) enum Format {
+    /// One readable line an event, coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the fake provider's machines are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::server) enum FakeWorld {
+    /// In a journal in the data directory: what happened to them survives the server, as with real machines.
+    #[default]
+    Disk,
+    /// In memory: for measuring the engine without the simulator's own flushes.
+    Memory,
+}

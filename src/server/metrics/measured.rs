@@ -1,0 +1,111 @@
+//! Everything that is measured.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock::Clock;
+use crate::provider::Provider;
+use crate::store::Store;
+
+use super::providers::{Metered, ProviderCalls};
+use super::runs::Runs;
+use super::seconds::{Seconds, commit_seconds};
+use super::snapshot::{Gauges, Sources};
+use super::store::{CommitLabels, MeteredStore};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    method: String,
+    code: &'static str,
+}
+
+/// Everything that is measured.
+#[derive(Debug)]
+pub(in crate::server) struct Metrics {
+    registry: Registry,
+    runs: Arc<Runs>,
+    gauges: Gauges,
+    calls: Family<CallLabels, Counter>,
+    providers: Arc<ProviderCalls>,
+    store_commits: Seconds<CommitLabels>,
+}
+
+impl Metrics {
+    pub(in crate::server) fn new() -> Self {
+        let mut registry = Registry::with_prefix("bmdemo");
+        let calls = Family::default();
+        registry.register(
+            "rpcs",
+            "Calls of clients, by method and code of the answer's head",
+            calls.clone(),
+        );
+        let providers = Arc::new(ProviderCalls::new(&mut registry));
+        let store_commits: Seconds<CommitLabels> = Family::new_with_constructor(commit_seconds);
+        let help = "Time from asking for a commit to its answer";
+        registry.register_with_unit("store_commit", help, Unit::Seconds, store_commits.clone());
+        let build = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build", "The version that is running", build);
+        let runs = Arc::new(Runs::new(&mut registry));
+        let gauges = Gauges::new(&mut registry);
+        Self { registry, runs, gauges, calls, providers, store_commits }
+    }
+
+    /// Measures what goes through a provider and a store: returns the two to be used in their place.
+    pub(in crate::server) fn around(
+        &self,
+        provider: Arc<dyn Provider>,
+        store: Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+    ) -> (Arc<dyn Provider>, Arc<dyn Store>) {
+        store.listen(self.runs.clone());
+        let provider = Metered::new(provider, self.providers.clone(), clock.clone());
+        let store = MeteredStore::new(store, self.store_commits.clone(), clock.clone());
+        (Arc::new(provider), Arc::new(store))
+    }
+
+    /// Counts one call of a client. Methods that nobody serves are one: their names are the client's.
+    pub(in crate::server) fn called(&self, path: &str, code: tonic::Code) {
+        let known = code != tonic::Code::Unimplemented;
+        let method = if known { path.trim_start_matches('/') } else { "unknown" };
+        let labels = CallLabels { method: method.to_owned(), code: code_name(code) };
+        self.calls.get_or_create(&labels).inc();
+    }
+
+    /// The text of a scrape, in OpenMetrics form.
+    pub(super) async fn render(&self, sources: &Sources) -> Result<String, std::fmt::Error> {
+        self.gauges.read(sources).await;
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Name of a code as in the specification of gRPC.
+fn code_name(code: tonic::Code) -> &'static str {
+    match code {
+        tonic::Code::Ok => "OK",
+        tonic::Code::Cancelled => "CANCELLED",
+        tonic::Code::Unknown => "UNKNOWN",
+        tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
+        tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        tonic::Code::NotFound => "NOT_FOUND",
+        tonic::Code::AlreadyExists => "ALREADY_EXISTS",
+        tonic::Code::PermissionDenied => "PERMISSION_DENIED",
+        tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
+        tonic::Code::Aborted => "ABORTED",
+        tonic::Code::OutOfRange => "OUT_OF_RANGE",
+        tonic::Code::Unimplemented => "UNIMPLEMENTED",
+        tonic::Code::Internal => "INTERNAL",
+        tonic::Code::Unavailable => "UNAVAILABLE",
+        tonic::Code::DataLoss => "DATA_LOSS",
+        tonic::Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
