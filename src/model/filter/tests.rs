@@ -4,6 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::{machine, run};
 use crate::model::{
