@@ -87,8 +87,11 @@ fn end_of_text(chars: &[char], mut place: usize) -> usize {
     place + 1
 }
 
-/// Every path that code names: of imports with the name that it gives them here, of other code without.
-fn paths(tokens: &[Token]) -> (Vec<(Vec<String>, String)>, Vec<Vec<String>>) {
+/// A path that is imported, and the name that it has here.
+type Import = (Vec<String>, String);
+
+/// Every path that code names: imports, and those inside other code.
+fn paths(tokens: &[Token]) -> (Vec<Import>, Vec<Vec<String>>) {
     let (mut imports, mut inline) = (Vec::new(), Vec::new());
     let mut place = 0;
     while place < tokens.len() {
@@ -116,12 +119,7 @@ fn paths(tokens: &[Token]) -> (Vec<(Vec<String>, String)>, Vec<Vec<String>>) {
 }
 
 /// Reads one tree of a `use`, and says where it ends.
-fn import(
-    tokens: &[Token],
-    mut place: usize,
-    before: &[String],
-    found: &mut Vec<(Vec<String>, String)>,
-) -> usize {
+fn import(tokens: &[Token], mut place: usize, before: &[String], found: &mut Vec<Import>) -> usize {
     let mut path = before.to_vec();
     let mut name = None;
     while let Some(token) = tokens.get(place) {
@@ -236,7 +234,7 @@ fn graph(files: &[File]) -> Graph {
 }
 
 /// Files that can be reached from a file.
-fn reached<'a>(graph: &'a Graph, from: &str) -> BTreeSet<&'a str> {
+fn reachable<'a>(graph: &'a Graph, from: &str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut pending: Vec<&str> = vec![from];
     while let Some((_, names)) = pending.pop().and_then(|file| graph.get_key_value(file)) {
@@ -252,7 +250,7 @@ fn reached<'a>(graph: &'a Graph, from: &str) -> BTreeSet<&'a str> {
 /// Sets of files that name each other in a circle.
 fn circles(graph: &Graph) -> Vec<BTreeSet<&str>> {
     let reached: BTreeMap<&str, BTreeSet<&str>> =
-        graph.keys().map(|file| (file.as_str(), self::reached(graph, file))).collect();
+        graph.keys().map(|file| (file.as_str(), reachable(graph, file))).collect();
     let mut circles: Vec<BTreeSet<&str>> = Vec::new();
     for (file, from) in &reached {
         if from.contains(file) && !circles.iter().any(|circle| circle.contains(file)) {
