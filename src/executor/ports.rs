@@ -70,6 +70,13 @@ impl Ports {
         self.store.commit(batch).await
     }
 
+    pub(super) async fn commit_owned(
+        self: Arc<Self>,
+        batch: Batch,
+    ) -> Result<Committed, StoreError> {
+        self.store.commit(batch).await
+    }
+
     pub(super) async fn run(&self, id: RunId) -> Result<Arc<Run>, EngineError> {
         self.store
             .run(id)

@@ -49,6 +49,7 @@ impl Engine {
         config.store.listen(Arc::new(hub.clone()));
         let ports = Arc::new(Ports::new(config));
         let engine = Self { scheduler: Arc::new(Scheduler::new(ports.clone())), ports, hub };
+        engine.scheduler.begin();
         if let Err(error) = engine.scheduler.recover().await {
             // What was taken up must not be driven by an engine that nobody has a handle of.
             engine.kill();
@@ -287,7 +288,15 @@ impl Engine {
         }
         let (reply, answer) = oneshot::channel();
         self.scheduler.send(machine, message(reply));
-        answer.await.unwrap_or(Err(EngineError::ShuttingDown))
+        answer.await.unwrap_or_else(|_| {
+            Err(if self.is_draining() {
+                EngineError::ShuttingDown
+            } else {
+                EngineError::Internal(
+                    "the request was dropped by a bug; it may have been carried out".to_owned(),
+                )
+            })
+        })
     }
 
     /// Runs a task until it ends or the engine does.

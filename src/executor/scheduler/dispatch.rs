@@ -1,17 +1,21 @@
-//! Where messages go: to the machine's worker, which is made if there is none. Slots are handed out here too.
+//! Where messages go: to the machine's worker, which is made if there is none. Runs that wait are woken when they are
+//! due, and slots are handed out here too.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::seats::Seats;
 use super::slots::Slots;
 use crate::executor::limits::Limits;
 use crate::executor::ports::Ports;
-use crate::executor::worker::{Message, Scheduling, Worker};
+use crate::executor::worker::{Message, Rest, Scheduling, Worker};
 use crate::ids::{MachineId, RunId};
 use crate::model::Machine;
+
+/// Most workers made at once for runs that are due.
+const WOKEN_MAX: usize = 256;
 
 /// See the module. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -20,7 +24,9 @@ pub(in crate::executor) struct Scheduler(Arc<Inner>);
 struct Inner {
     ports: Arc<Ports>,
     slots: Mutex<Slots>,
-    workers: Mutex<HashMap<MachineId, mpsc::UnboundedSender<Message>>>,
+    seats: Mutex<Seats>,
+    /// Something is due earlier than anything was before.
+    sooner: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,37 +36,90 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Scheduler {
     pub(in crate::executor) fn new(ports: Arc<Ports>) -> Self {
         let slots = Mutex::new(Slots::closed(ports.limits.clone()));
-        Self(Arc::new(Inner { ports, slots, workers: Mutex::default() }))
+        Self(Arc::new(Inner { ports, slots, seats: Mutex::default(), sooner: Notify::new() }))
     }
 
     pub(super) fn ports(&self) -> &Arc<Ports> {
         &self.0.ports
     }
 
+    /// Starts waking the runs that wait, when they are due.
+    pub(in crate::executor) fn begin(&self) {
+        let scheduler = self.clone();
+        self.0.ports.tasks.spawn(async move { scheduler.keep_time().await });
+    }
+
+    async fn keep_time(&self) {
+        let clock = &self.0.ports.clock;
+        loop {
+            let sooner = self.0.sooner.notified();
+            tokio::pin!(sooner);
+            sooner.as_mut().enable();
+            match self.wake_due() {
+                None => sooner.await,
+                Some(due_at) => {
+                    let nap = clock.sleep(due_at.saturating_sub(clock.monotonic()));
+                    tokio::select! {
+                        biased;
+                        () = sooner => {}
+                        () = nap => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes workers for what is due, a bounded number at once; says when something is due next.
+    fn wake_due(&self) -> Option<Duration> {
+        let now = self.0.ports.clock.monotonic();
+        let mut seats = lock(&self.0.seats);
+        for _ in 0..WOKEN_MAX {
+            match seats.take_due(now) {
+                Ok((machine, parked)) => {
+                    self.employ(&mut seats, &machine, Rest::Parked(parked));
+                }
+                Err(next) => return next,
+            }
+        }
+        Some(now)
+    }
+
+    /// Makes a worker that begins with what the machine was left with.
+    fn employ(
+        &self,
+        seats: &mut Seats,
+        machine: &MachineId,
+        rest: Rest,
+    ) -> mpsc::UnboundedSender<Message> {
+        let (mailbox, receiver) = mpsc::unbounded_channel();
+        seats.occupy(machine, mailbox.clone());
+        let ports = self.0.ports.clone();
+        let scheduler = Arc::new(self.clone());
+        let worker = Worker::new(ports, scheduler, machine.clone(), (mailbox.clone(), receiver));
+        self.0.ports.tasks.spawn(worker.run(rest));
+        mailbox
+    }
+
     /// Hands a message to the machine's worker, making one if there is none.
     pub(in crate::executor) fn send(&self, machine: &MachineId, message: Message) {
-        let mut workers = lock(&self.0.workers);
-        let message = match workers.get(machine) {
+        let mut seats = lock(&self.0.seats);
+        let message = match seats.worker(machine) {
             None => message,
             Some(mailbox) => match mailbox.send(message) {
                 Ok(()) => return,
-                // It ended without leaving the table, which only a panic does.
+                // It ended without leaving its seat, which only a panic does.
                 Err(returned) => returned.0,
             },
         };
-        let (mailbox, receiver) = mpsc::unbounded_channel();
-        // The receiver is in scope: a send to it cannot fail.
-        let _ = mailbox.send(message);
-        workers.insert(machine.clone(), mailbox);
-        drop(workers);
-        let worker =
-            Worker::new(self.0.ports.clone(), Arc::new(self.clone()), machine.clone(), receiver);
-        self.0.ports.tasks.spawn(worker.run());
+        let rest = seats.take(machine);
+        let mailbox = self.employ(&mut seats, machine, rest);
+        // The worker has not run yet: it cannot have left.
+        drop(mailbox.send(message));
     }
 
     /// Number of machines with work.
     pub(in crate::executor) fn workers(&self) -> usize {
-        lock(&self.0.workers).len()
+        lock(&self.0.seats).len()
     }
 
     /// Takes no more runs and opens no more attempts; returns when no provider call is in flight and every answer has
@@ -83,7 +142,7 @@ impl Scheduler {
             self.0.ports.tasks.without_calls().await;
             // Answers that have come in are handled before this; handling them may send the next call of an open
             // attempt.
-            let mailboxes: Vec<_> = lock(&self.0.workers).values().cloned().collect();
+            let mailboxes: Vec<_> = lock(&self.0.seats).workers();
             for mailbox in mailboxes {
                 let (done, passed) = oneshot::channel();
                 if mailbox.send(Message::Barrier { done }).is_ok() {
@@ -128,21 +187,24 @@ impl Scheduler {
 }
 
 impl Scheduling for Scheduler {
-    fn send(&self, machine: &MachineId, message: Message) {
-        Self::send(self, machine, message);
-    }
-
-    fn retire(&self, machine: &MachineId, is_empty: &dyn Fn() -> bool) -> bool {
-        let mut workers = lock(&self.0.workers);
-        let retired = is_empty();
-        if retired {
-            workers.remove(machine);
+    fn leave(
+        &self,
+        machine: &MachineId,
+        rest: Rest,
+        is_empty: &dyn Fn() -> bool,
+    ) -> Result<(), Rest> {
+        let mut seats = lock(&self.0.seats);
+        if !is_empty() {
+            return Err(rest);
         }
-        retired
+        if seats.leave(machine, rest) {
+            self.0.sooner.notify_one();
+        }
+        Ok(())
     }
 
     fn revive(&self, machine: &MachineId) {
-        lock(&self.0.workers).remove(machine);
+        lock(&self.0.seats).take(machine);
         let scheduler = self.clone();
         let machine = machine.clone();
         self.0.ports.tasks.spawn(async move {
@@ -152,7 +214,7 @@ impl Scheduling for Scheduler {
                 && let Some(run_id) = record.active_run
             {
                 let (done, _) = oneshot::channel();
-                Self::send(&scheduler, &machine, Message::Recover { run_id, done });
+                scheduler.send(&machine, Message::Recover { run_id, done });
             }
         });
     }

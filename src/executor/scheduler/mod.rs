@@ -3,6 +3,7 @@
 mod dispatch;
 pub mod probes;
 mod recovery;
+mod seats;
 mod slots;
 
 pub(super) use dispatch::Scheduler;

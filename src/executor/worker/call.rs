@@ -1,8 +1,8 @@
 //! One call of a provider: what it is, and what its answer means for the step.
 
 use std::fmt;
-use std::pin::Pin;
-use std::sync::Mutex;
+
+use tokio::task::AbortHandle;
 
 use crate::executor::decide::{Answer, StepInput};
 use crate::executor::tasks::CallGuard;
@@ -47,9 +47,6 @@ pub(super) enum Outcome {
     Fenced { current: Epoch },
 }
 
-/// A call that has been sent.
-pub(super) type Answering = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,15 +56,24 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The call whose answer the actor waits for.
+/// The call whose answer the worker waits for.
 ///
 /// Dropping it forgets the call; what has been sent may still happen.
 pub(super) struct CallInFlight {
     pub(super) serial: u64,
-    /// `None` once it has come. Never locked: only so that the actor may be looked at while it waits.
-    pub(super) answer: Option<Mutex<Answering>>,
-    /// Held until the answer has been taken up: whoever drains the engine waits for it.
+    /// `None` if the answer was there at once.
+    pub(super) _task: Option<CallTask>,
+    /// Held until the answer has been handled: whoever drains the engine waits for it.
     pub(super) _guard: CallGuard,
+}
+
+/// The task of a call, which ends when it is dropped.
+pub(super) struct CallTask(pub(super) AbortHandle);
+
+impl Drop for CallTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 #[expect(

@@ -1,35 +1,22 @@
-//! How a worker calls the provider: it waits for the answer beside its mailbox; one that is there at once is a message.
+//! How a worker calls the provider: each call is a task of its own, and its answer is a message.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tracing::Instrument as _;
 
-use super::call::{Answering, CallInFlight, Called, Kind, Outcome, failed, perform};
+use super::call::{CallInFlight, CallTask, Called, Kind, Outcome, failed, perform};
 use super::caught::Caught;
 use super::logs::CallLogs;
 use super::message::Message;
-use super::state::{Active, Worker};
+use super::state::Worker;
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{RunErrorCode, Steps};
 use crate::plan::Value;
 use crate::provider::{Call, Logs, ProviderError, Target};
-
-/// The answer of the call in flight; never comes without one.
-pub(super) async fn answered(active: &mut Option<Active>) -> Called {
-    let call = active.as_mut().and_then(|active| active.call.as_mut());
-    if let Some(CallInFlight { serial, answer: place, .. }) = call
-        && let Some(answer) = place
-    {
-        let outcome = answer.get_mut().unwrap_or_else(PoisonError::into_inner).await;
-        *place = None;
-        return Called { serial: *serial, outcome };
-    }
-    std::future::pending().await
-}
 
 impl Worker {
     /// Sends a call of a step; an earlier one is forgotten.
@@ -57,8 +44,7 @@ impl Worker {
         let fence = (!active.fenced).then_some(machine.epoch);
         let logs: Logs = Arc::new(CallLogs {
             clock: self.ports.clock.clone(),
-            scheduler: self.scheduler.clone(),
-            machine: machine.id.clone(),
+            worker: self.own.clone(),
             buffer: active.logs.clone(),
             place,
             attempt: record.attempt,
@@ -69,7 +55,7 @@ impl Worker {
                 format!("provider {:?} is not configured on this server", active.run.spec.provider),
             );
             let outcome = Outcome::NotSent(failed(place, error));
-            self.scheduler.send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
+            drop(self.own.send(Message::Called(Box::new(Called { serial, outcome }))));
             return;
         };
         let guard = self.ports.tasks.call_started();
@@ -89,22 +75,21 @@ impl Worker {
             span.record("outcome", tracing::field::display(&outcome));
             outcome
         });
-        // Sent now, not when the actor comes round to it. A call that has to wait is polled again and so finds its
-        // waker.
-        let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let answer = match first {
+        // Sent now, not when its task comes round to it. A call that has to wait is polled again and so finds its waker.
+        let own = self.own.clone();
+        let task = match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => {
                 // Behind what is in the mailbox: an operator comes in between, however fast the provider is.
-                self.scheduler
-                    .send(&self.id, Message::Called(Box::new(Called { serial, outcome })));
+                drop(own.send(Message::Called(Box::new(Called { serial, outcome }))));
                 None
             }
-            Poll::Pending => {
-                let answer: Answering = answer;
-                Some(Mutex::new(answer))
-            }
+            // It goes on by itself, also while the worker waits for the store.
+            Poll::Pending => Some(CallTask(self.ports.tasks.spawn(async move {
+                let outcome = answer.await;
+                drop(own.send(Message::Called(Box::new(Called { serial, outcome }))));
+            }))),
         };
-        active.call = Some(CallInFlight { serial, answer, _guard: guard });
+        active.call = Some(CallInFlight { serial, _task: task, _guard: guard });
     }
 
     /// Forgets the call in flight, if any.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::logs::chunks;
 use super::message::Message;
+use super::rest::{is_waiting, waits_as};
 use super::state::{Decision, InDoubt, Worker};
 use crate::executor::decide::{Draft, Facts};
 use crate::executor::planted::Planted;
 use crate::lifecycle::run;
-use crate::lifecycle::step::State;
 use crate::model::{EntryKind, Machine, Run, RunDelta};
 use crate::store::{Batch, MachineWrite, PinnedPlan, RequestRecord, RunWrite, StoreError};
 
@@ -63,16 +63,13 @@ impl Worker {
         extra: Extra,
     ) -> Result<(), StoreError> {
         let Decision { draft, moment } = decision;
-        let waits = draft
-            .run
-            .steps
-            .iter()
-            .any(|step| matches!(step.state, State::Polling { .. } | State::BackingOff { .. }));
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
             return Ok(());
         };
-        let commit =
-            draft.is_durable() || extra.request.is_some() || (waits && !active.logs.is_empty());
+        // Where the worker may leave, the record must say what the run waits for.
+        let waits = draft.in_progress().is_some_and(|place| is_waiting(&draft.run, place));
+        let unstored = waits && (!active.logs.is_empty() || !waits_as(&active.stored, &draft.run));
+        let commit = draft.is_durable() || extra.request.is_some() || unstored;
         let skip_intent = self.ports.planted == Some(Planted::NoIntent)
             && !draft.machine_changed
             && extra.request.is_none()
@@ -109,7 +106,7 @@ impl Worker {
             request: extra.request,
             logs: log_chunks,
         };
-        match self.ports.commit(batch).await {
+        match self.await_store(self.ports.clone().commit_owned(batch)).await {
             Ok(committed) => {
                 self.committed(
                     committed.machines.into_iter().next(),
@@ -153,7 +150,7 @@ impl Worker {
         match active.run.state {
             run::State::Pending | run::State::Resuming => {
                 if self.scheduler.request_slot(active.run.id, machine) {
-                    self.scheduler.send(&self.id, Message::Admitted { run_id: active.run.id });
+                    drop(self.own.send(Message::Admitted { run_id: active.run.id }));
                 }
             }
             run::State::Held

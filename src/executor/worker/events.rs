@@ -51,8 +51,14 @@ impl Worker {
     async fn fenced_out(&mut self, current: Epoch) {
         let Some(run_id) = self.active.as_ref().map(|active| active.run.id) else { return };
         let held = self.machine.as_ref().map(|machine| machine.epoch);
-        match self.ports.store.machine(&self.id).await {
-            Ok(Some(stored)) if Some(stored.epoch) == held && stored.active_run == Some(run_id) => {
+        let stored = loop {
+            match self.ports.store.machine(&self.id).await {
+                Ok(stored) => break stored,
+                Err(error) => self.wait_for_store(&error).await,
+            }
+        };
+        match stored {
+            Some(stored) if Some(stored.epoch) == held && stored.active_run == Some(run_id) => {
                 tracing::warn!(machine = %self.id, %current, "the provider knows a newer epoch than the store; claiming a higher one");
                 self.drive(move |draft, facts| {
                     draft.machine_mut().epoch = draft.machine.epoch.max(current).next();
@@ -61,18 +67,17 @@ impl Worker {
                 })
                 .await;
             }
-            Ok(_) => self.step_down(current),
-            Err(error) => {
-                self.wait_for_store(&error).await;
-                self.step_down(current);
-            }
+            _ => self.step_down(current),
         }
     }
 
     /// Somebody else owns the machine's work: stop, and touch nothing.
     pub(super) fn step_down(&mut self, current: Epoch) {
         tracing::warn!(machine = %self.id, %current, "fenced: somebody else owns the machine's work");
-        self.forget();
+        match self.active.as_ref().map(|active| active.run.id) {
+            Some(run_id) => self.relinquish(run_id),
+            None => self.forget(),
+        }
     }
 
     /// Timers that are due.

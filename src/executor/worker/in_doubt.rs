@@ -21,7 +21,7 @@ impl Worker {
         match (machine, run) {
             (Some(machine), Some(run)) if run.revision == in_doubt.run.revision => {
                 if held != Some(machine.epoch) {
-                    self.forget();
+                    self.relinquish(run.id);
                     return false;
                 }
                 self.machine = Some(machine);
@@ -38,7 +38,11 @@ impl Worker {
                 self.finish_if_ended();
                 true
             }
-            // A run that was not accepted after all, or a machine with another owner.
+            (Some(machine), Some(run)) if machine.active_run == Some(run.id) => {
+                self.relinquish(run.id);
+                false
+            }
+            // A run that was not accepted after all, or that another owner has ended.
             _ => {
                 self.forget();
                 false

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::message::{Message, Scheduling};
+use tokio::sync::mpsc;
+
+use super::message::Message;
 use crate::clock::{Clock, Timestamp};
 use crate::executor::limits::{LOG_CHUNK_BYTES_MAX, LOG_LINE_BYTES_MAX};
-use crate::ids::MachineId;
 use crate::model::{LogChunk, LogStream, Run};
 use crate::provider::LogSink;
 
@@ -46,8 +47,7 @@ impl LogBuffer {
 /// Takes the lines of one call.
 pub(super) struct CallLogs {
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) scheduler: Arc<dyn Scheduling>,
-    pub(super) machine: MachineId,
+    pub(super) worker: mpsc::UnboundedSender<Message>,
     pub(super) buffer: Arc<LogBuffer>,
     pub(super) place: usize,
     pub(super) attempt: u32,
@@ -72,7 +72,8 @@ impl LogSink for CallLogs {
             lines.len() == 1
         };
         if first {
-            self.scheduler.send(&self.machine, Message::Printed);
+            // A worker that has left has forgotten the call.
+            drop(self.worker.send(Message::Printed));
         }
     }
 }

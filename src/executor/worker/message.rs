@@ -1,14 +1,16 @@
 //! What reaches a worker, and what it asks of the scheduler above it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::call::Called;
+use super::spans::Spans;
 use crate::executor::error::EngineError;
 use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
-use crate::ids::{MachineId, RunId};
+use crate::ids::{Epoch, MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::provider::Health;
 
@@ -48,12 +50,57 @@ pub(in crate::executor) enum Message {
     Barrier { done: oneshot::Sender<()> },
 }
 
+/// A run that only waits: its worker has left, and its record says everything else.
+///
+/// Instants are on the monotonic clock: a wall-clock time that was computed once means a span from then, however the
+/// wall clock jumps in between.
+#[derive(Debug)]
+pub(in crate::executor) struct Parked {
+    /// The run.
+    pub(in crate::executor) run_id: RunId,
+    /// Epoch under which its machine was claimed.
+    pub(in crate::executor) epoch: Epoch,
+    /// Whether the provider has confirmed that epoch.
+    pub(in crate::executor) fenced: bool,
+    /// When its step goes on by itself.
+    pub(in crate::executor) wake_at: Option<Duration>,
+    /// When its attempt times out.
+    pub(in crate::executor) deadline_at: Option<Duration>,
+    /// Its spans, if anything listens to them.
+    pub(in crate::executor) spans: Option<Box<Spans>>,
+}
+
+impl Parked {
+    /// When a worker has to look at it, on the monotonic clock.
+    pub(in crate::executor) fn due_at(&self) -> Option<Duration> {
+        match (self.wake_at, self.deadline_at) {
+            (Some(wake_at), Some(deadline_at)) => Some(wake_at.min(deadline_at)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// What a machine is left with when its worker leaves, and what the next one begins with.
+#[derive(Debug)]
+pub(in crate::executor) enum Rest {
+    /// Nothing that concerns it.
+    Nothing,
+    /// A run that waits.
+    Parked(Parked),
+    /// An active run that another engine drives: this one touches nothing.
+    Lost(RunId),
+}
+
 /// What workers ask of the scheduler: the only way up.
 pub(in crate::executor) trait Scheduling: Send + Sync {
-    /// Hands a message to the worker of a machine, making one if there is none.
-    fn send(&self, machine: &MachineId, message: Message);
-    /// The worker of a machine ends, if its mailbox is empty while nobody can send.
-    fn retire(&self, machine: &MachineId, is_empty: &dyn Fn() -> bool) -> bool;
+    /// The worker of a machine leaves, if its mailbox is empty while no message can be sent; else it is given back what
+    /// was to be left.
+    fn leave(
+        &self,
+        machine: &MachineId,
+        rest: Rest,
+        is_empty: &dyn Fn() -> bool,
+    ) -> Result<(), Rest>;
     /// The worker of a machine has panicked: its run is to be recovered by another.
     fn revive(&self, machine: &MachineId);
     /// Asks for a slot: `true` if the run has it now; otherwise [`Message::Admitted`] follows.

@@ -1,8 +1,9 @@
 //! One worker per machine with work: load, decide, commit, perform.
 //!
 //! Everything that concerns a machine and its run goes through the mailbox of its worker, so nothing about a machine
-//! is ever decided twice at once. A worker is made when something concerns its machine and ends when nothing does:
-//! an idle machine costs nothing. The worker is the cache of the records that it owns; the store is the truth.
+//! is ever decided twice at once. A worker is made when something concerns its machine and leaves when nothing is
+//! in flight: a run that only waits is a small entry of the scheduler, and its record is read again when it is due.
+//! The worker is the cache of the records that it owns; the store is the truth.
 
 mod call;
 mod calling;
@@ -19,11 +20,12 @@ mod message;
 mod operate;
 mod printing;
 mod recover;
+mod rest;
 mod run;
 mod spans;
 mod start;
 mod state;
 mod timers;
 
-pub(super) use message::{Message, Reply, Scheduling};
+pub(super) use message::{Message, Parked, Reply, Rest, Scheduling};
 pub(super) use state::Worker;

@@ -26,7 +26,9 @@ impl Worker {
             return Ok(run);
         }
         for _ in 0..CONFLICTS_MAX {
-            if self.active.as_ref().is_none_or(|active| active.run.id != run_id) {
+            if self.active.as_ref().is_none_or(|active| active.run.id != run_id)
+                && !self.finds(run_id).await?
+            {
                 return self.operate_on_ended(origin, run_id, verb).await;
             }
             match self.try_operate(origin, run_id, verb, &scope).await {
@@ -34,7 +36,7 @@ impl Worker {
                     self.reload().await;
                 }
                 Err(EngineError::Store(StoreError::Fenced { .. })) => {
-                    self.forget();
+                    self.relinquish(run_id);
                     return Err(EngineError::ShuttingDown);
                 }
                 Err(EngineError::Store(StoreError::RequestUsed(record))) => {
@@ -47,6 +49,16 @@ impl Worker {
             limit: "CONTENTION",
             message: format!("run {run_id} is being changed by others; try again"),
         })
+    }
+
+    /// Recovers the run first if it is active and no worker drives it. `false` if it is not ours to drive.
+    async fn finds(&mut self, run_id: RunId) -> Result<bool, EngineError> {
+        match self.load_machine().await {
+            Ok(_) if self.abandoned() == Some(run_id) => self.recover(run_id).await?,
+            Ok(_) | Err(EngineError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.active.as_ref().is_some_and(|active| active.run.id == run_id))
     }
 
     async fn try_operate(

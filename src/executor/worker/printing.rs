@@ -47,7 +47,7 @@ impl Worker {
                 ..Batch::default()
             };
             let buffer = active.logs.clone();
-            match self.ports.commit(batch).await {
+            match self.await_store(self.ports.clone().commit_owned(batch)).await {
                 Ok(committed) => {
                     self.committed(None, committed.runs.into_iter().next());
                     return;

@@ -1,17 +1,18 @@
-//! How a worker comes to its run: after a restart, and after somebody else has written.
+//! How a worker comes to its run: when it has waited, after a restart, and after a conflict.
 
 use std::sync::Arc;
 
 use super::logs::LogBuffer;
+use super::message::Parked;
 use super::spans::Spans;
 use super::state::{Active, Worker};
-use super::timers::Timers;
+use super::timers::{Timer, Timers};
 use crate::executor::decide::Effect;
 use crate::executor::error::EngineError;
 use crate::executor::planted::Planted;
 use crate::ids::RunId;
+use crate::lifecycle::step::State;
 use crate::model::Run;
-use crate::store::StoreError;
 
 impl Worker {
     /// Reads the records again after a conflict. `false` if the run is not ours to drive any more.
@@ -23,12 +24,7 @@ impl Worker {
         let run_id = active.run.id;
         let held = self.machine.as_ref().map(|machine| machine.epoch);
         loop {
-            let found = async {
-                let machine = self.ports.store.machine(&self.id).await?;
-                let run = self.ports.store.run(run_id).await?;
-                Ok::<_, StoreError>((machine, run))
-            };
-            match found.await {
+            match self.records(run_id).await {
                 Ok((Some(machine), Some(run)))
                     if Some(machine.epoch) == held && run.state.is_active() =>
                 {
@@ -43,6 +39,10 @@ impl Worker {
                     }
                     return true;
                 }
+                Ok((Some(machine), _)) if machine.active_run == Some(run_id) => {
+                    self.relinquish(run_id);
+                    return false;
+                }
                 Ok(_) => {
                     self.forget();
                     return false;
@@ -52,8 +52,74 @@ impl Worker {
         }
     }
 
-    /// Makes a run the active one of this actor.
-    pub(super) async fn activate(&mut self, stored: Arc<Run>) -> Result<(), EngineError> {
+    /// Goes on with a run that has waited: under the same epoch, by what its record says.
+    pub(super) async fn resume(&mut self, parked: Parked) {
+        let run_id = parked.run_id;
+        let (machine, run) = loop {
+            match self.records(run_id).await {
+                Ok(found) => break found,
+                Err(error) => self.wait_for_store(&error).await,
+            }
+        };
+        let (Some(machine), Some(run)) = (machine, run) else {
+            tracing::error!(machine = %self.id, run = %run_id, "an active run is gone from the store");
+            return self.relinquish(run_id);
+        };
+        if machine.epoch != parked.epoch || machine.active_run != Some(run_id) {
+            self.relinquish(run_id);
+            if machine.active_run != Some(run_id) {
+                self.lost = None;
+            }
+            return;
+        }
+        self.machine = Some(machine);
+        while let Err(error) = self.activate(run.clone(), parked.spans.is_none()).await {
+            match error {
+                EngineError::Store(error) => self.wait_for_store(&error).await,
+                error => {
+                    tracing::error!(machine = %self.id, run = %run_id, %error, "a run cannot be driven");
+                    return self.relinquish(run_id);
+                }
+            }
+        }
+        let Some(active) = &mut self.active else { return };
+        active.fenced = parked.fenced;
+        if let Some(spans) = parked.spans {
+            active.spans = *spans;
+        }
+        let mut steps = run.steps.iter();
+        let place = steps.position(|step| step.state != State::Waiting && !step.state.is_settled());
+        let Some(step) = place else { return };
+        if let Some(due) = parked.wake_at {
+            active.timers.arm(Timer::Wake { step }, due);
+        }
+        if let (Some(due), Some(at)) = (parked.deadline_at, run.steps[step].deadline_at) {
+            active.timers.arm(Timer::Deadline { step, at }, due);
+        }
+    }
+
+    /// An active run of the machine that no worker drives: one that was left by an error.
+    pub(super) fn abandoned(&self) -> Option<RunId> {
+        let run_id = self.machine.as_ref()?.active_run?;
+        let is_ours = self.lost != Some(run_id) && !self.ports.tasks.is_draining();
+        (self.active.is_none() && is_ours).then_some(run_id)
+    }
+
+    /// Recovers a run that no worker drives, as long as it takes.
+    pub(super) async fn adopt(&mut self, run_id: RunId) {
+        match self.recover(run_id).await {
+            Ok(()) if self.active.is_some() => {}
+            Ok(()) => self.forget(),
+            Err(EngineError::Store(error)) => self.wait_for_store(&error).await,
+            Err(error) => {
+                tracing::error!(machine = %self.id, run = %run_id, %error, "a run cannot be recovered");
+                self.relinquish(run_id);
+            }
+        }
+    }
+
+    /// Makes a run the active one of this worker.
+    async fn activate(&mut self, stored: Arc<Run>, is_new: bool) -> Result<(), EngineError> {
         let plan = self.ports.plans.pinned(&stored).await?.plan.clone();
         let params = plan.bind(&stored.spec.parameters).map_err(|_| {
             EngineError::Internal(format!(
@@ -64,7 +130,7 @@ impl Worker {
         self.active = Some(Active {
             run: Run::clone(&stored),
             provider: self.ports.provider(&stored.spec.provider),
-            spans: Spans::begin(&stored, None),
+            spans: if is_new { Spans::begin(&stored, None) } else { Spans::none() },
             stored,
             plan,
             params: Arc::new(params),
@@ -94,7 +160,7 @@ impl Worker {
         if run.state.has_slot() {
             self.scheduler.restore_slot(run_id, &machine);
         }
-        self.activate(run).await?;
+        self.activate(run, true).await?;
         let lose_timers = self.ports.planted == Some(Planted::TimerLost);
         self.drive(|draft, facts| {
             draft.machine_mut().epoch = draft.machine.epoch.next();

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calling::answered;
-use super::message::{Message, Scheduling};
+use super::message::{Message, Rest, Scheduling};
 use super::state::Worker;
 use crate::executor::error::EngineError;
 use crate::executor::planted::Planted;
@@ -15,45 +14,73 @@ use crate::store::StoreError;
 const STORE_RETRY_MS: u64 = 250;
 
 impl Worker {
-    /// Runs until nothing concerns the machine any more.
-    pub(in crate::executor) async fn run(mut self) {
+    /// Runs from what the machine was left with until nothing is to be done now.
+    pub(in crate::executor) async fn run(mut self, rest: Rest) {
         let mut guard =
             PanicGuard { scheduler: self.scheduler.clone(), id: self.id.clone(), done: false };
+        match rest {
+            Rest::Nothing => {}
+            Rest::Lost(run_id) => self.lost = Some(run_id),
+            Rest::Parked(parked) => Box::pin(self.resume(parked)).await,
+        }
         loop {
             self.settle_in_doubt().await;
-            if self.active.is_none() && self.stash.is_empty() && self.retire() {
-                guard.done = true;
-                return;
-            }
             if let Some(message) = self.stash.pop_front() {
                 self.handle(message).await;
                 continue;
             }
-            let due = self.active.as_ref().and_then(|active| active.timers.next_due());
-            let nap = due.map(|due| {
-                self.ports.clock.sleep(due.saturating_sub(self.ports.clock.monotonic()))
-            });
-            let nap = async {
-                match nap {
-                    Some(nap) => nap.await,
-                    None => std::future::pending().await,
+            if self.mailbox.is_empty() {
+                if let Some(run_id) = self.abandoned() {
+                    Box::pin(self.adopt(run_id)).await;
+                    continue;
                 }
-            };
+                if self.leave() {
+                    guard.done = true;
+                    return;
+                }
+            }
+            let due = self.active.as_ref().and_then(|active| active.timers.next_due());
+            let nap = self.until(due);
             tokio::select! {
                 biased;
                 message = self.mailbox.recv() => {
                     let Some(message) = message else { return };
                     self.handle(message).await;
                 }
-                called = answered(&mut self.active) => self.called(called).await,
                 () = nap => self.fire_timers().await,
             }
         }
     }
 
-    /// Leaves the table of actors if nothing has been sent meanwhile.
-    fn retire(&mut self) -> bool {
-        self.scheduler.retire(&self.id, &|| self.mailbox.is_empty())
+    /// Resolves at an instant of the monotonic clock; never without one.
+    fn until(&self, due: Option<Duration>) -> impl Future<Output = ()> + Send + 'static {
+        let nap =
+            due.map(|due| self.ports.clock.sleep(due.saturating_sub(self.ports.clock.monotonic())));
+        async {
+            match nap {
+                Some(nap) => nap.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the store. A call whose attempt times out meanwhile is not waited for any longer; what follows from
+    /// that is decided afterwards.
+    pub(super) async fn await_store<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let deadline = self.until(self.call_deadline());
+        tokio::pin!(answer, deadline);
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            () = deadline => self.forget_call(),
+        }
+        answer.await
+    }
+
+    /// When the attempt of the call in flight times out.
+    fn call_deadline(&self) -> Option<Duration> {
+        let active = self.active.as_ref().filter(|active| active.call.is_some())?;
+        active.timers.deadline_at()
     }
 
     // What clients ask is boxed: it is rare beside the answers of providers, and its futures are large.
@@ -100,11 +127,13 @@ impl Worker {
     pub(super) async fn wait_for_store(&mut self, error: &StoreError) {
         tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
         let nap = self.ports.clock.sleep(Duration::from_millis(STORE_RETRY_MS));
-        tokio::pin!(nap);
+        let deadline = self.until(self.call_deadline());
+        tokio::pin!(nap, deadline);
         loop {
             tokio::select! {
                 biased;
                 () = &mut nap => return,
+                () = &mut deadline, if self.call_deadline().is_some() => self.forget_call(),
                 message = self.mailbox.recv() => {
                     let Some(message) = message else { return };
                     self.refuse_or_stash(message, error);

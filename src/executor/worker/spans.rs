@@ -1,4 +1,4 @@
-//! What traces show of a run: a span for as long as an actor drives it, in it one for each attempt of a step, and in
+//! What traces show of a run: a span for as long as this server drives it, in it one for each attempt of a step, and in
 //! that one for each call of the provider.
 //!
 //! All of it is at debug level, and nothing is made while nobody wants spans of that level. A run that outlives the
@@ -12,12 +12,14 @@ use crate::lifecycle::step::{Phase, State};
 use crate::model::{Run, StepRecord};
 
 /// The spans of one active run.
-pub(super) struct Spans {
+#[derive(Debug)]
+pub(in crate::executor) struct Spans {
     run: Span,
     open: Option<Open>,
 }
 
 /// An attempt that is open.
+#[derive(Debug)]
 struct Open {
     place: usize,
     attempt: u32,
@@ -42,6 +44,21 @@ impl Spans {
             span.follows_from(caller);
         }
         Self { run: span, open: None }
+    }
+
+    /// The spans, which are gone here from then on.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::none())
+    }
+
+    /// Of a run whose spans are elsewhere.
+    pub(super) fn none() -> Self {
+        Self { run: Span::none(), open: None }
+    }
+
+    /// Whether anything listens to them.
+    pub(super) fn is_enabled(&self) -> bool {
+        !self.run.is_disabled()
     }
 
     /// Ends and begins spans as the run's state says.

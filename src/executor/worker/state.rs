@@ -15,10 +15,11 @@ use crate::clock::Timestamp;
 use crate::executor::decide::{Draft, Effect, Facts};
 use crate::executor::error::EngineError;
 use crate::executor::ports::Ports;
-use crate::ids::{Epoch, MachineId};
+use crate::ids::{Epoch, MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Value};
 use crate::provider::Provider;
+use crate::store::StoreError;
 
 /// An instant on both clocks: a wall-clock time that was computed then means a span from then, however the wall clock
 /// jumps in between.
@@ -77,12 +78,16 @@ pub(in crate::executor) struct Worker {
     pub(super) ports: Arc<Ports>,
     pub(super) scheduler: Arc<dyn Scheduling>,
     pub(super) id: MachineId,
+    /// For what its calls send to it.
+    pub(super) own: mpsc::UnboundedSender<Message>,
     pub(super) mailbox: mpsc::UnboundedReceiver<Message>,
     /// Messages put aside while the store was away.
     pub(super) stash: VecDeque<Message>,
     pub(super) machine: Option<Arc<Machine>>,
     pub(super) active: Option<Active>,
     pub(super) next_serial: u64,
+    /// An active run of the machine that another engine drives.
+    pub(super) lost: Option<RunId>,
     /// A commit that may or may not have happened; found out about before anything else is done.
     pub(super) in_doubt: Option<InDoubt>,
     /// Only with a planted bug: the answer to give before anything is durable.
@@ -94,17 +99,19 @@ impl Worker {
         ports: Arc<Ports>,
         scheduler: Arc<dyn Scheduling>,
         id: MachineId,
-        mailbox: mpsc::UnboundedReceiver<Message>,
+        (own, mailbox): (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
     ) -> Self {
         Self {
             ports,
             scheduler,
             id,
+            own,
             mailbox,
             stash: VecDeque::new(),
             machine: None,
             active: None,
             next_serial: 0,
+            lost: None,
             in_doubt: None,
             early_reply: None,
         }
@@ -150,6 +157,23 @@ impl Worker {
 
     pub(super) fn moment(&self) -> Moment {
         Moment { wall: self.ports.clock.now(), monotonic: self.ports.clock.monotonic() }
+    }
+
+    /// The records of the machine and a run as they are stored.
+    pub(super) async fn records(
+        &self,
+        run_id: RunId,
+    ) -> Result<(Option<Arc<Machine>>, Option<Arc<Run>>), StoreError> {
+        let machine = self.ports.store.machine(&self.id).await?;
+        let run = self.ports.store.run(run_id).await?;
+        Ok((machine, run))
+    }
+
+    /// Gives up an active run that another engine drives.
+    pub(super) fn relinquish(&mut self, run_id: RunId) {
+        self.lost = Some(run_id);
+        self.scheduler.release_slot(run_id);
+        self.forget();
     }
 
     /// Forgets what the cache says: somebody else has written.

@@ -1,4 +1,4 @@
-//! When an actor has to wake up. Timers live in memory; the instants that they stand for are in the run's record.
+//! When a worker has to wake up. Timers live in memory; the instants that they stand for are in the run's record.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Timer {
     }
 }
 
-/// The timers of one actor: a handful.
+/// The timers of one worker: a handful.
 #[derive(Debug, Default)]
 pub(super) struct Timers(Vec<(Duration, Timer)>);
 
@@ -46,6 +46,20 @@ impl Timers {
     /// The earliest instant, on the monotonic clock.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.0.iter().map(|(due, _)| *due).min()
+    }
+
+    /// When the step in progress goes on by itself.
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        self.due_of(|timer| matches!(timer, Timer::Wake { .. }))
+    }
+
+    /// When its attempt times out.
+    pub(super) fn deadline_at(&self) -> Option<Duration> {
+        self.due_of(|timer| matches!(timer, Timer::Deadline { .. }))
+    }
+
+    fn due_of(&self, wanted: impl Fn(&Timer) -> bool) -> Option<Duration> {
+        self.0.iter().filter(|(_, timer)| wanted(timer)).map(|(due, _)| *due).min()
     }
 
     /// Takes the timers that are due.

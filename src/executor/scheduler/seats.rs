@@ -1,0 +1,119 @@
+//! Who is at work on which machine, and what waits for its time. A run that waits is one entry here, and nothing else.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::executor::worker::{Message, Parked, Rest};
+use crate::ids::{MachineId, RunId};
+
+/// Where a worker is reached.
+type Mailbox = mpsc::UnboundedSender<Message>;
+
+/// What there is of a machine with work.
+#[derive(Debug)]
+enum Seat {
+    Working(Mailbox),
+    Parked(Parked),
+    Lost(RunId),
+}
+
+/// See the module. Instants are on the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    machines: HashMap<MachineId, Seat>,
+    due: BTreeSet<(Duration, MachineId)>,
+}
+
+impl Seats {
+    /// Machines with work.
+    pub(super) fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// The worker of a machine.
+    pub(super) fn worker(&self, machine: &MachineId) -> Option<&Mailbox> {
+        match self.machines.get(machine) {
+            Some(Seat::Working(mailbox)) => Some(mailbox),
+            Some(Seat::Parked(_) | Seat::Lost(_)) | None => None,
+        }
+    }
+
+    /// Every worker.
+    pub(super) fn workers(&self) -> Vec<Mailbox> {
+        let working = |seat: &Seat| match seat {
+            Seat::Working(mailbox) => Some(mailbox.clone()),
+            Seat::Parked(_) | Seat::Lost(_) => None,
+        };
+        self.machines.values().filter_map(working).collect()
+    }
+
+    /// A worker begins.
+    pub(super) fn occupy(&mut self, machine: &MachineId, mailbox: Mailbox) {
+        self.machines.insert(machine.clone(), Seat::Working(mailbox));
+    }
+
+    /// Takes out what a machine was left with.
+    pub(super) fn take(&mut self, machine: &MachineId) -> Rest {
+        match self.machines.remove(machine) {
+            Some(Seat::Parked(parked)) => {
+                if let Some(due_at) = parked.due_at() {
+                    self.due.remove(&(due_at, machine.clone()));
+                }
+                Rest::Parked(parked)
+            }
+            Some(Seat::Lost(run_id)) => Rest::Lost(run_id),
+            Some(Seat::Working(_)) | None => Rest::Nothing,
+        }
+    }
+
+    /// A worker leaves. `true` if something is due earlier now than anything was before.
+    pub(super) fn leave(&mut self, machine: &MachineId, rest: Rest) -> bool {
+        match rest {
+            Rest::Nothing => {
+                self.machines.remove(machine);
+                false
+            }
+            Rest::Lost(run_id) => {
+                self.machines.insert(machine.clone(), Seat::Lost(run_id));
+                false
+            }
+            Rest::Parked(parked) => {
+                let due_at = parked.due_at();
+                // The same allocation of the id everywhere.
+                let id = match self.machines.get_key_value(machine) {
+                    Some((id, _)) => id.clone(),
+                    None => machine.clone(),
+                };
+                self.machines.insert(id.clone(), Seat::Parked(parked));
+                let Some(due_at) = due_at else { return false };
+                let sooner = self.due.first().is_none_or(|(first, _)| due_at < *first);
+                self.due.insert((due_at, id));
+                sooner
+            }
+        }
+    }
+
+    /// Takes out a run that is due.
+    ///
+    /// # Errors
+    /// When the next one is, if there is any.
+    pub(super) fn take_due(
+        &mut self,
+        now: Duration,
+    ) -> Result<(MachineId, Parked), Option<Duration>> {
+        while let Some((due_at, _)) = self.due.first() {
+            if *due_at > now {
+                return Err(Some(*due_at));
+            }
+            let Some((_, machine)) = self.due.pop_first() else { break };
+            if let Some(Seat::Parked(_)) = self.machines.get(&machine)
+                && let Some(Seat::Parked(parked)) = self.machines.remove(&machine)
+            {
+                return Ok((machine, parked));
+            }
+        }
+        Err(None)
+    }
+}
