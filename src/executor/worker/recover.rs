@@ -74,13 +74,11 @@ impl Worker {
         }
         self.machine = Some(machine);
         while let Err(error) = self.activate(run.clone(), parked.spans.is_none()).await {
-            match error {
-                EngineError::Store(error) => self.wait_for_store(&error).await,
-                error => {
-                    tracing::error!(machine = %self.id, run = %run_id, %error, "a run cannot be driven");
-                    return self.relinquish(run_id);
-                }
-            }
+            let EngineError::Store(error) = error else {
+                tracing::error!(machine = %self.id, run = %run_id, %error, "a run cannot be driven");
+                return self.relinquish(run_id);
+            };
+            self.wait_for_store(&error).await;
         }
         let Some(active) = &mut self.active else { return };
         active.fenced = parked.fenced;
