@@ -23,11 +23,14 @@ mod plan {
     pub(crate) mod diagnostic;
     pub(crate) mod duration;
     pub(crate) mod limits;
+    pub(crate) mod names;
+    mod nodes;
     pub(crate) mod parse;
     mod read;
     pub(crate) mod schema;
     pub(crate) mod suggest;
     mod syntax;
+    pub(crate) mod value;
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -90,8 +93,8 @@ fn list<T>(items: &[T], emit: impl Fn(&T) -> String) -> String {
 /// Rust source of each type, as an expression that can stand in a static.
 mod emit {
     use super::list;
-    use super::plan::action::{Action, Arg};
-    use super::plan::schema::{Guard, Param, Plan, Retry, Step, Value};
+    use super::plan::schema::{Action, Arg, Compensation, Guard, Param, Plan, Retry, Step, Traits};
+    use super::plan::value::Value;
 
     fn text(text: &str) -> String {
         format!("Cow::Borrowed({text:?})")
@@ -132,7 +135,22 @@ mod emit {
 
     fn action(action: &Action) -> String {
         let args = cow(&action.args, |(name, given)| format!("({}, {})", text(name), arg(given)));
-        format!("Action {{ kind: ActionKind::{:?}, args: {args} }}", action.kind)
+        let Traits { capability, risk, idempotent } = action.traits;
+        format!(
+            "Action {{ name: {}, args: {args}, traits: Traits {{ capability: Capability::{capability:?}, \
+             risk: Risk::{risk:?}, idempotent: {idempotent} }} }}",
+            text(&action.name),
+        )
+    }
+
+    fn compensation(undo: &Compensation) -> String {
+        format!(
+            "Compensation {{ action: {}, timeout_ms: {}, expected_ms: {}, sets: {} }}",
+            action(&undo.action),
+            undo.timeout_ms,
+            undo.expected_ms,
+            conditions(&undo.sets),
+        )
     }
 
     fn param(param: &Param) -> String {
@@ -177,7 +195,7 @@ mod emit {
             step.on_unknown,
             option(step.when.as_ref(), guard),
             cow(&step.needs, |name| text(name)),
-            option(step.compensation.as_ref(), action),
+            option(step.compensation.as_ref(), compensation),
             conditions(&step.sets),
         )
     }

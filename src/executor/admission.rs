@@ -12,6 +12,7 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
 use crate::plan::{Plan, Registered, Registry, Value};
+use crate::provider::Capabilities;
 
 /// The plan that a request means.
 ///
@@ -81,7 +82,7 @@ pub fn bind(
 pub fn blockers(
     plan: &Plan,
     machine: &Machine,
-    capabilities: Option<&[&'static str]>,
+    capabilities: Option<Capabilities>,
     force: bool,
 ) -> Vec<EngineError> {
     let mut found = Vec::new();
@@ -162,20 +163,16 @@ pub fn blockers(
             String::new(),
         ),
         Some(capabilities) => {
-            for step in plan.steps.iter() {
-                let actions = [Some(&step.action), step.compensation.as_ref()];
-                for action in actions.into_iter().flatten() {
-                    let needed = action.spec().capability.as_str();
-                    if !capabilities.contains(&needed) {
-                        refuse(
-                            Refusal::CapabilityMissing,
-                            format!(
-                                "step {} of {} needs the capability {needed}, which provider {:?} of machine {id} lacks",
-                                step.name, plan.id, machine.spec.provider
-                            ),
-                            String::new(),
-                        );
-                    }
+            for (step, needed) in plan.capabilities() {
+                if !capabilities.contains(needed) {
+                    refuse(
+                        Refusal::CapabilityMissing,
+                        format!(
+                            "step {} of {} needs the capability {needed}, which provider {:?} of machine {id} lacks",
+                            step.name, plan.id, machine.spec.provider
+                        ),
+                        String::new(),
+                    );
                 }
             }
         }

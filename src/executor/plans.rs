@@ -65,7 +65,7 @@ impl Plans {
                 run.id
             ))
         })?;
-        let registered = self.with_planted(Arc::new(Registered::new(plan)));
+        let registered = self.with_planted(Arc::new(Registered::pinned(plan, &text)));
         self.remember(&registered);
         Ok(registered)
     }

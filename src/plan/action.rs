@@ -1,83 +1,26 @@
-//! The closed set of actions a step can ask for, each with its typed arguments, in one table.
+//! The actions that a step can ask for, each with its typed arguments, in one table. Plans are checked against it; what a run needs of
+//! it is pinned in the plan.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use super::schema::{Value, ValueKind, names};
-
-names! {
-    /// What a provider must be able to do for an action.
-    Capability {
-        /// Choose what the machine boots from.
-        Netboot = "netboot",
-        /// Write an operating system image.
-        Imaging = "imaging",
-        /// Switch power.
-        Power = "power",
-        /// Make a machine a member of a cluster.
-        ClusterJoin = "cluster-join",
-        /// Erase disks.
-        Wipe = "wipe",
-        /// Configure the network.
-        Network = "network",
-        /// Tell people or systems something.
-        Notify = "notify",
-        /// Look at a machine without changing it.
-        Probe = "probe",
-        /// Move workloads away.
-        Drain = "drain",
-    }
-}
-
-names! {
-    /// Name of an action.
-    ActionKind {
-        /// Makes the next boot come from the network, disk or HTTP.
-        SetNetboot = "set-netboot",
-        /// Takes back [`ActionKind::SetNetboot`].
-        ClearNetboot = "clear-netboot",
-        /// Writes an image over the machine's disks.
-        Repave = "repave",
-        /// Gets a handle to short-lived join material.
-        MintJoin = "mint-join",
-        /// Redeems the handle: the machine joins its cluster.
-        Join = "join",
-        /// Checks that the machine answers and is a member.
-        Verify = "verify",
-        /// Moves workloads away and takes the machine out of its cluster.
-        Drain = "drain",
-        /// Takes back [`ActionKind::Drain`].
-        Undrain = "undrain",
-        /// Erases the disks.
-        Wipe = "wipe",
-        /// Tells a channel.
-        Notify = "notify",
-        /// Restarts the machine.
-        Reboot = "reboot",
-        /// Applies a network profile.
-        ApplyNetConfig = "apply-net-config",
-        /// Takes back [`ActionKind::ApplyNetConfig`].
-        RestoreNetConfig = "restore-net-config",
-        /// Checks that the machine reaches a target over the network.
-        VerifyConnectivity = "verify-connectivity",
-    }
-}
+use super::names::{Capability, Risk, ValueKind};
+use super::value::Value;
 
 /// What is known about an action before any plan uses it.
 #[derive(Debug)]
 pub struct ActionSpec {
     /// Its name.
-    pub kind: ActionKind,
+    pub name: &'static str,
     /// What the machine's provider must offer.
     pub capability: Capability,
-    /// Whether data or service can be lost: such a step must say `on_unknown`.
-    pub destructive: bool,
+    /// What it puts at stake: where that is anything, a step must say `on_unknown`.
+    pub risk: Risk,
     /// Whether carrying it out twice leaves the world as carrying it out once: only then may `on_unknown` be `retry`.
     pub idempotent: bool,
     /// What it does, for plan authors.
     pub description: &'static str,
     /// The action whose result it consumes: a step must name, in `needs`, an earlier step that carries that one out.
-    pub consumes: Option<ActionKind>,
+    pub consumes: Option<&'static str>,
     /// Its arguments, sorted by name.
     pub args: &'static [ArgSpec],
     /// Timeout of a step that gives none, and of the action as a compensation; in milliseconds.
@@ -101,64 +44,20 @@ pub struct ArgSpec {
     pub description: &'static str,
 }
 
-impl ActionKind {
-    /// What is known about the action.
-    pub fn spec(self) -> &'static ActionSpec {
-        &SPECS[self as usize]
-    }
-}
-
 impl ActionSpec {
-    /// Every action, in declaration order.
+    /// Every action, in the order in which they are listed to plan authors.
     pub fn all() -> &'static [Self] {
         SPECS
+    }
+
+    /// The action of this name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        SPECS.iter().find(|spec| spec.name == name)
     }
 
     /// The argument of this name.
     pub fn arg(&self, name: &str) -> Option<&'static ArgSpec> {
         self.args.iter().find(|arg| arg.name == name)
-    }
-}
-
-/// An action with its arguments, as a plan asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Action {
-    /// Which action.
-    pub kind: ActionKind,
-    /// Every argument of the action's specification, sorted by name. Defaults were filled in when the plan was compiled, so that a
-    /// pinned plan keeps its meaning when a later version changes a default.
-    pub args: Cow<'static, [(Cow<'static, str>, Arg)]>,
-}
-
-/// Value of an argument.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arg {
-    /// Written in the plan, or a default.
-    Literal(Value),
-    /// Taken from the parameter of this name.
-    Param(Cow<'static, str>),
-}
-
-impl Action {
-    /// What is known about the action.
-    pub fn spec(&self) -> &'static ActionSpec {
-        self.kind.spec()
-    }
-
-    /// The argument values for one run, by name, given its parameters as `Plan::bind` returns them.
-    ///
-    /// A parameter that is not in `params` is left out; that cannot happen with the parameters bound by the same plan.
-    pub fn resolve(&self, params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-        self.args
-            .iter()
-            .filter_map(|(name, arg)| {
-                let value = match arg {
-                    Arg::Literal(value) => value.clone(),
-                    Arg::Param(param) => params.get(param.as_ref())?.clone(),
-                };
-                Some((name.to_string(), value))
-            })
-            .collect()
     }
 }
 
@@ -169,12 +68,11 @@ const fn text(value: &'static str) -> Option<Value> {
     Some(Value::Str(Cow::Borrowed(value)))
 }
 
-/// In the order of [`ActionKind`]; a test holds that.
 static SPECS: &[ActionSpec] = &[
     ActionSpec {
-        kind: ActionKind::SetNetboot,
+        name: "set-netboot",
         capability: Capability::Netboot,
-        destructive: false,
+        risk: Risk::None,
         idempotent: true,
         description: "Makes the machine's next boot come from the given source.",
         consumes: None,
@@ -189,9 +87,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 5 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::ClearNetboot,
+        name: "clear-netboot",
         capability: Capability::Netboot,
-        destructive: false,
+        risk: Risk::None,
         idempotent: true,
         description: "Takes the boot override away: the machine boots as its firmware says.",
         consumes: None,
@@ -200,9 +98,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 5 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::Repave,
+        name: "repave",
         capability: Capability::Imaging,
-        destructive: true,
+        risk: Risk::DataDestroying,
         // The same image over the same disks: the second writing ends where the first did.
         idempotent: true,
         description: "Writes an operating system image over the machine's disks and boots it.",
@@ -218,9 +116,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 10 * MINUTE,
     },
     ActionSpec {
-        kind: ActionKind::MintJoin,
+        name: "mint-join",
         capability: Capability::ClusterJoin,
-        destructive: false,
+        risk: Risk::None,
         // A handle minted for nothing expires by itself.
         idempotent: true,
         description: "Gets a handle to short-lived join material; the material itself never passes through the engine.",
@@ -236,21 +134,21 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 2 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::Join,
+        name: "join",
         capability: Capability::ClusterJoin,
-        destructive: false,
+        risk: Risk::None,
         // The handle can be redeemed once: a blind second try fails although the machine has joined.
         idempotent: false,
         description: "Redeems the handle of mint-join: the machine becomes a member of its target cluster.",
-        consumes: Some(ActionKind::MintJoin),
+        consumes: Some("mint-join"),
         args: &[],
         timeout_ms: 10 * MINUTE,
         expected_ms: MINUTE,
     },
     ActionSpec {
-        kind: ActionKind::Verify,
+        name: "verify",
         capability: Capability::Probe,
-        destructive: false,
+        risk: Risk::None,
         idempotent: true,
         description: "Checks that the machine answers and is a member of its cluster.",
         consumes: None,
@@ -265,9 +163,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 30 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::Drain,
+        name: "drain",
         capability: Capability::Drain,
-        destructive: false,
+        risk: Risk::Disruptive,
         idempotent: true,
         description: "Moves workloads away from the machine and takes it out of its cluster.",
         consumes: None,
@@ -282,9 +180,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 5 * MINUTE,
     },
     ActionSpec {
-        kind: ActionKind::Undrain,
+        name: "undrain",
         capability: Capability::Drain,
-        destructive: false,
+        risk: Risk::None,
         idempotent: true,
         description: "Lets workloads come back to the machine.",
         consumes: None,
@@ -293,9 +191,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 10 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::Wipe,
+        name: "wipe",
         capability: Capability::Wipe,
-        destructive: true,
+        risk: Risk::DataDestroying,
         idempotent: true,
         description: "Erases every disk of the machine.",
         consumes: None,
@@ -310,12 +208,12 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 30 * MINUTE,
     },
     ActionSpec {
-        kind: ActionKind::Notify,
+        name: "notify",
         capability: Capability::Notify,
-        destructive: false,
-        // People and ticket systems count what they are told.
+        risk: Risk::None,
+        // People and ticket systems count the messages they get.
         idempotent: false,
-        description: "Tells a channel about the machine.",
+        description: "Sends a message about the machine to a channel.",
         consumes: None,
         args: &[
             ArgSpec {
@@ -323,7 +221,7 @@ static SPECS: &[ActionSpec] = &[
                 kind: ValueKind::String,
                 default: text("rma"),
                 one_of: &[],
-                description: "Whom to tell, as the provider knows it.",
+                description: "Where the message goes, as the provider knows it.",
             },
             ArgSpec {
                 name: "message",
@@ -337,9 +235,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 2 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::Reboot,
+        name: "reboot",
         capability: Capability::Power,
-        destructive: true,
+        risk: Risk::Disruptive,
         // A second reboot interrupts the boot that the first one started.
         idempotent: false,
         description: "Restarts the machine and waits until it is up.",
@@ -355,10 +253,10 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 3 * MINUTE,
     },
     ActionSpec {
-        kind: ActionKind::ApplyNetConfig,
+        name: "apply-net-config",
         capability: Capability::Network,
         // A wrong profile cuts a serving machine off.
-        destructive: true,
+        risk: Risk::Disruptive,
         idempotent: true,
         description: "Applies a network profile to the machine and its ports.",
         consumes: None,
@@ -373,9 +271,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 30 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::RestoreNetConfig,
+        name: "restore-net-config",
         capability: Capability::Network,
-        destructive: false,
+        risk: Risk::None,
         idempotent: true,
         description: "Goes back to the network configuration that was in force before apply-net-config.",
         consumes: None,
@@ -384,9 +282,9 @@ static SPECS: &[ActionSpec] = &[
         expected_ms: 30 * SECOND,
     },
     ActionSpec {
-        kind: ActionKind::VerifyConnectivity,
+        name: "verify-connectivity",
         capability: Capability::Probe,
-        destructive: false,
+        risk: Risk::None,
         idempotent: true,
         description: "Checks that the machine reaches a target over the network.",
         consumes: None,
@@ -407,19 +305,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_is_in_the_order_of_the_names() {
-        let kinds: Vec<ActionKind> = SPECS.iter().map(|spec| spec.kind).collect();
-        assert_eq!(kinds, ActionKind::ALL);
+    fn names_are_unique_and_found() {
+        for spec in SPECS {
+            assert!(std::ptr::eq(ActionSpec::find(spec.name).unwrap(), spec), "{}", spec.name);
+            assert!(spec.consumes.is_none_or(|name| ActionSpec::find(name).is_some()));
+        }
+        assert!(ActionSpec::find("levitate").is_none());
+    }
+
+    /// A compensation says no `on_unknown`: what takes something back must not put anything at stake.
+    #[test]
+    fn what_destroys_data_is_an_image_or_an_erasure() {
+        let of = |risk| SPECS.iter().filter(move |spec| spec.risk == risk).map(|spec| spec.name);
+        assert_eq!(of(Risk::DataDestroying).collect::<Vec<_>>(), ["repave", "wipe"]);
+        assert_eq!(
+            of(Risk::Disruptive).collect::<Vec<_>>(),
+            ["drain", "reboot", "apply-net-config"]
+        );
     }
 
     #[test]
     fn arguments_are_sorted_and_defaults_fit() {
         for spec in SPECS {
-            assert!(spec.args.is_sorted_by_key(|arg| arg.name), "{}", spec.kind);
-            assert!(0 < spec.expected_ms && spec.expected_ms <= spec.timeout_ms, "{}", spec.kind);
+            assert!(spec.args.is_sorted_by_key(|arg| arg.name), "{}", spec.name);
+            assert!(0 < spec.expected_ms && spec.expected_ms <= spec.timeout_ms, "{}", spec.name);
             for arg in spec.args {
                 let Some(default) = &arg.default else { continue };
-                assert_eq!(default.kind(), arg.kind, "{} {}", spec.kind, arg.name);
+                assert_eq!(default.kind(), arg.kind, "{} {}", spec.name, arg.name);
                 assert!(
                     arg.one_of.is_empty()
                         || default.as_str().is_some_and(|text| arg.one_of.contains(&text))

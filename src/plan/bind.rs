@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::duration::{self, DurationError};
 use super::limits::{DURATION_MS_MAX, LINE_BYTES_MAX};
-use super::read::shown;
-use super::schema::{Param, Plan, Value, ValueKind};
+use super::names::ValueKind;
+use super::nodes::shown;
+use super::schema::{Param, Plan};
 use super::suggest::nearest;
+use super::value::Value;
 
 /// Why a run's parameters are refused; one for each parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

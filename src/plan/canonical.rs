@@ -1,22 +1,20 @@
 //! The canonical text of a plan: JSON of which a run pins a copy, and over which the digest is taken.
 //!
-//! Every field is written, defaults included, in one order and without blanks. The structs here are that format and nothing else:
-//! changing one of them changes digests, so it needs a new [`FORMAT`].
+//! Every field is written, defaults included, in one order and without blanks. Format 2 holds all that an engine must know of a step to
+//! decide about it, so that no later table of actions changes what a pinned plan means. Format 1 left that to the table of the build;
+//! it is read for ever, with that table as it was ([`format_1`]). A copy is never written again: its text and its digest stay.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+mod format_1;
+mod text;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::action::{Action, ActionKind, Arg};
-use super::schema::{
-    Condition, EffectiveState, ErrorClass, Guard, OnUnknown, Param, Phase, Plan, PlanResult, Retry,
-    RunType, Step, Value, ValueKind,
-};
+use super::schema::Plan;
+use text::PlanText;
 
-/// Version of the format written by this build, and the only one it reads.
-pub const FORMAT: u32 = 1;
+/// Version of the format written by this build. It reads this one and every older one.
+pub const FORMAT: u32 = 2;
 
 /// Why a pinned copy cannot be read. The run that pinned it must then be held, not guessed at.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +22,9 @@ pub enum CanonicalError {
     /// Not the JSON of a plan.
     #[error("the pinned plan is not readable")]
     Json(#[from] serde_json::Error),
-    /// Written by another version.
+    /// Written by a newer version.
     #[error(
-        "the pinned plan has format {found}, this build reads format {FORMAT}; use the version that wrote it, or a newer one"
+        "the pinned plan has format {found}, this build reads formats 1 to {FORMAT}; use the version that wrote it, or a newer one"
     )]
     Format {
         /// Format of the copy.
@@ -40,7 +38,7 @@ pub enum CanonicalError {
         /// The name.
         name: String,
     },
-    /// A plan, but not as this format writes it: somebody changed it.
+    /// A plan, but not as its format writes it: it was edited.
     #[error("the pinned plan is not in canonical form")]
     NotCanonical,
 }
@@ -48,8 +46,7 @@ pub enum CanonicalError {
 impl Plan {
     /// The canonical text, the same for equal plans on every system.
     pub fn canonical(&self) -> String {
-        serde_json::to_string(&PlanText::from(self))
-            .expect("strings, numbers and maps with string keys always serialize")
+        json(&PlanText::from(self))
     }
 
     /// `sha256:<hex>` of the canonical text.
@@ -57,22 +54,35 @@ impl Plan {
         digest(&self.canonical())
     }
 
-    /// Reads a pinned copy back.
+    /// Reads a pinned copy back, in any format that was ever released.
     ///
     /// # Errors
-    /// The text is not what [`Plan::canonical`] of some version of this format wrote, or names something unknown here.
+    /// The text is not what [`Plan::canonical`] of some version wrote, or names something unknown here. An action may be unknown:
+    /// whether it can be carried out is for the provider to say.
     pub fn from_canonical(text: &str) -> Result<Self, CanonicalError> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
         }
-        let head: Head = serde_json::from_str(text)?;
-        if head.format != FORMAT {
-            return Err(CanonicalError::Format { found: head.format });
+        match serde_json::from_str::<Head>(text)?.format {
+            format_1::FORMAT => read::<format_1::Form>(text),
+            FORMAT => read::<text::Form>(text),
+            found => Err(CanonicalError::Format { found }),
         }
-        let plan: Self = serde_json::from_str::<PlanText>(text)?.try_into()?;
-        if plan.canonical() == text { Ok(plan) } else { Err(CanonicalError::NotCanonical) }
     }
+}
+
+fn read<F: text::Format>(text: &str) -> Result<Plan, CanonicalError> {
+    let read: PlanText<F> = serde_json::from_str(text)?;
+    if json(&read) != text {
+        return Err(CanonicalError::NotCanonical);
+    }
+    read.try_into()
+}
+
+fn json<F: text::Format>(plan: &PlanText<F>) -> String {
+    serde_json::to_string(plan)
+        .expect("strings, numbers and maps with string keys always serialize")
 }
 
 /// `sha256:<hex>` of a canonical text.
@@ -82,329 +92,6 @@ pub fn digest(canonical: &str) -> String {
         text.push_str(&format!("{byte:02x}"));
     }
     text
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlanText {
-    format: u32,
-    id: String,
-    display_name: String,
-    description: String,
-    default_for: Option<String>,
-    destructive: bool,
-    allowed_phases: Vec<String>,
-    refused_effective: Vec<String>,
-    refused_hint: Option<String>,
-    required_conditions: BTreeMap<String, bool>,
-    params: BTreeMap<String, ParamText>,
-    steps: Vec<StepText>,
-    result: ResultText,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ParamText {
-    kind: String,
-    default: Option<ValueText>,
-    one_of: Vec<ValueText>,
-    description: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepText {
-    name: String,
-    action: ActionText,
-    timeout_ms: u64,
-    expected_ms: u64,
-    retry: RetryText,
-    on_unknown: String,
-    when: Option<GuardText>,
-    needs: Vec<String>,
-    compensation: Option<ActionText>,
-    sets: BTreeMap<String, bool>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ActionText {
-    kind: String,
-    args: BTreeMap<String, ArgText>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ArgText {
-    Literal(ValueText),
-    Param(String),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ValueText {
-    String(String),
-    Integer(i64),
-    Boolean(bool),
-    DurationMs(u64),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RetryText {
-    max_attempts: u32,
-    on: Vec<String>,
-    backoff_ms: u64,
-    backoff_max_ms: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GuardText {
-    params: BTreeMap<String, ValueText>,
-    conditions: BTreeMap<String, bool>,
-    phases: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResultText {
-    phase: Option<String>,
-    conditions: BTreeMap<String, bool>,
-}
-
-fn texts<T: Copy>(values: &[T], as_str: impl Fn(T) -> &'static str) -> Vec<String> {
-    values.iter().map(|&value| as_str(value).to_owned()).collect()
-}
-
-fn condition_texts(conditions: &[(Condition, bool)]) -> BTreeMap<String, bool> {
-    conditions.iter().map(|&(condition, status)| (condition.as_str().to_owned(), status)).collect()
-}
-
-impl From<&Plan> for PlanText {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            format: FORMAT,
-            id: plan.id.to_string(),
-            display_name: plan.display_name.to_string(),
-            description: plan.description.to_string(),
-            default_for: plan.default_for.map(|run_type| run_type.as_str().to_owned()),
-            destructive: plan.destructive,
-            allowed_phases: texts(&plan.allowed_phases, Phase::as_str),
-            refused_effective: texts(&plan.refused_effective, EffectiveState::as_str),
-            refused_hint: plan.refused_hint.as_ref().map(ToString::to_string),
-            required_conditions: condition_texts(&plan.required_conditions),
-            params: plan
-                .params
-                .iter()
-                .map(|param| (param.name.to_string(), param.into()))
-                .collect(),
-            steps: plan.steps.iter().map(StepText::from).collect(),
-            result: ResultText {
-                phase: plan.result.phase.map(|phase| phase.as_str().to_owned()),
-                conditions: condition_texts(&plan.result.conditions),
-            },
-        }
-    }
-}
-
-impl From<&Param> for ParamText {
-    fn from(param: &Param) -> Self {
-        Self {
-            kind: param.kind.as_str().to_owned(),
-            default: param.default.as_ref().map(ValueText::from),
-            one_of: param.one_of.iter().map(ValueText::from).collect(),
-            description: param.description.to_string(),
-        }
-    }
-}
-
-impl From<&Step> for StepText {
-    fn from(step: &Step) -> Self {
-        Self {
-            name: step.name.to_string(),
-            action: (&step.action).into(),
-            timeout_ms: step.timeout_ms,
-            expected_ms: step.expected_ms,
-            retry: RetryText {
-                max_attempts: step.retry.max_attempts,
-                on: texts(&step.retry.on, ErrorClass::as_str),
-                backoff_ms: step.retry.backoff_ms,
-                backoff_max_ms: step.retry.backoff_max_ms,
-            },
-            on_unknown: step.on_unknown.as_str().to_owned(),
-            when: step.when.as_ref().map(|guard| GuardText {
-                params: guard
-                    .params
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), value.into()))
-                    .collect(),
-                conditions: condition_texts(&guard.conditions),
-                phases: texts(&guard.phases, Phase::as_str),
-            }),
-            needs: step.needs.iter().map(ToString::to_string).collect(),
-            compensation: step.compensation.as_ref().map(ActionText::from),
-            sets: condition_texts(&step.sets),
-        }
-    }
-}
-
-impl From<&Action> for ActionText {
-    fn from(action: &Action) -> Self {
-        let arg = |arg: &Arg| match arg {
-            Arg::Literal(value) => ArgText::Literal(value.into()),
-            Arg::Param(name) => ArgText::Param(name.to_string()),
-        };
-        Self {
-            kind: action.kind.as_str().to_owned(),
-            args: action.args.iter().map(|(name, given)| (name.to_string(), arg(given))).collect(),
-        }
-    }
-}
-
-impl From<&Value> for ValueText {
-    fn from(value: &Value) -> Self {
-        match value {
-            Value::Str(text) => Self::String(text.to_string()),
-            Value::Int(number) => Self::Integer(*number),
-            Value::Bool(truth) => Self::Boolean(*truth),
-            Value::DurationMs(ms) => Self::DurationMs(*ms),
-        }
-    }
-}
-
-fn parsed<T>(
-    what: &'static str,
-    name: String,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<T, CanonicalError> {
-    parse(&name).ok_or(CanonicalError::UnknownName { what, name })
-}
-
-fn all_parsed<T: Clone>(
-    what: &'static str,
-    names: Vec<String>,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Cow<'static, [T]>, CanonicalError> {
-    names
-        .into_iter()
-        .map(|name| parsed(what, name, &parse))
-        .collect::<Result<Vec<T>, _>>()
-        .map(Cow::Owned)
-}
-
-/// Sorted by condition, which is not the order of their names.
-fn conditions(
-    texts: BTreeMap<String, bool>,
-) -> Result<Cow<'static, [(Condition, bool)]>, CanonicalError> {
-    let mut conditions = texts
-        .into_iter()
-        .map(|(name, status)| Ok((parsed("condition", name, Condition::parse)?, status)))
-        .collect::<Result<Vec<_>, CanonicalError>>()?;
-    conditions.sort();
-    Ok(Cow::Owned(conditions))
-}
-
-impl TryFrom<PlanText> for Plan {
-    type Error = CanonicalError;
-
-    fn try_from(text: PlanText) -> Result<Self, CanonicalError> {
-        let params = text.params.into_iter().map(param).collect::<Result<Vec<_>, _>>()?;
-        let steps = text.steps.into_iter().map(step).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            id: text.id.into(),
-            display_name: text.display_name.into(),
-            description: text.description.into(),
-            default_for: text
-                .default_for
-                .map(|name| parsed("run type", name, RunType::parse))
-                .transpose()?,
-            destructive: text.destructive,
-            allowed_phases: all_parsed("phase", text.allowed_phases, Phase::parse)?,
-            refused_effective: all_parsed(
-                "effective state",
-                text.refused_effective,
-                EffectiveState::parse,
-            )?,
-            refused_hint: text.refused_hint.map(Cow::Owned),
-            required_conditions: conditions(text.required_conditions)?,
-            params: Cow::Owned(params),
-            steps: Cow::Owned(steps),
-            result: PlanResult {
-                phase: text
-                    .result
-                    .phase
-                    .map(|name| parsed("phase", name, Phase::parse))
-                    .transpose()?,
-                conditions: conditions(text.result.conditions)?,
-            },
-        })
-    }
-}
-
-fn param((name, text): (String, ParamText)) -> Result<Param, CanonicalError> {
-    Ok(Param {
-        name: name.into(),
-        kind: parsed("kind", text.kind, ValueKind::parse)?,
-        default: text.default.map(value),
-        one_of: Cow::Owned(text.one_of.into_iter().map(value).collect()),
-        description: text.description.into(),
-    })
-}
-
-fn step(text: StepText) -> Result<Step, CanonicalError> {
-    Ok(Step {
-        name: text.name.into(),
-        action: action(text.action)?,
-        timeout_ms: text.timeout_ms,
-        expected_ms: text.expected_ms,
-        retry: Retry {
-            max_attempts: text.retry.max_attempts,
-            on: all_parsed("error class", text.retry.on, ErrorClass::parse)?,
-            backoff_ms: text.retry.backoff_ms,
-            backoff_max_ms: text.retry.backoff_max_ms,
-        },
-        on_unknown: parsed("on_unknown", text.on_unknown, OnUnknown::parse)?,
-        when: text.when.map(guard).transpose()?,
-        needs: Cow::Owned(text.needs.into_iter().map(Cow::Owned).collect()),
-        compensation: text.compensation.map(action).transpose()?,
-        sets: conditions(text.sets)?,
-    })
-}
-
-fn guard(text: GuardText) -> Result<Guard, CanonicalError> {
-    Ok(Guard {
-        params: Cow::Owned(
-            text.params
-                .into_iter()
-                .map(|(name, wanted)| (Cow::Owned(name), value(wanted)))
-                .collect(),
-        ),
-        conditions: conditions(text.conditions)?,
-        phases: all_parsed("phase", text.phases, Phase::parse)?,
-    })
-}
-
-fn action(text: ActionText) -> Result<Action, CanonicalError> {
-    let arg = |arg| match arg {
-        ArgText::Literal(literal) => Arg::Literal(value(literal)),
-        ArgText::Param(name) => Arg::Param(name.into()),
-    };
-    Ok(Action {
-        kind: parsed("action", text.kind, ActionKind::parse)?,
-        args: Cow::Owned(
-            text.args.into_iter().map(|(name, given)| (Cow::Owned(name), arg(given))).collect(),
-        ),
-    })
-}
-
-fn value(text: ValueText) -> Value {
-    match text {
-        ValueText::String(text) => Value::Str(text.into()),
-        ValueText::Integer(number) => Value::Int(number),
-        ValueText::Boolean(truth) => Value::Bool(truth),
-        ValueText::DurationMs(ms) => Value::DurationMs(ms),
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use super::check_param::Params;
 use super::check_step;
 use super::diagnostic::Diagnostic;
 use super::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
-use super::parse::Checked;
-use super::read::{Read, Reader, get, is_name, shown, value_of};
-use super::schema::{EffectiveState, Phase, Plan, PlanResult, RunType};
+use super::names::{EffectiveState, Phase, RunType};
+use super::nodes::{get, is_name, shown, value_of};
+use super::read::{Read, Reader};
+use super::schema::{Action, Plan, PlanResult, Step};
 
 const PLAN_KEYS: &[&str] = &[
     "id",
@@ -27,6 +28,14 @@ const PLAN_KEYS: &[&str] = &[
     "steps",
     "result",
 ];
+
+/// What one file amounts to. The id and the default are there even where other parts of the file are wrong, so that clashes between
+/// files are reported in the same go.
+pub(super) struct Checked {
+    pub(super) plan: Option<Plan>,
+    pub(super) id: Option<Read<String>>,
+    pub(super) default_for: Option<Read<RunType>>,
+}
 
 /// Checks a plan, reporting every mistake; the plan is there when there was none.
 pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
@@ -86,20 +95,9 @@ pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
     Checked { plan, id, default_for }
 }
 
-/// Reports a key that must be there.
-pub(super) fn missing(reader: &mut Reader, place: &str, key: &str, span: Range<usize>, help: &str) {
-    reader.report(
-        "plan::missing-key",
-        format!("{place} has no `{key}`"),
-        span,
-        format!("`{key}` is missing"),
-        help,
-    );
-}
-
 fn id(reader: &mut Reader, table: &DeTable<'_>, start: &Range<usize>) -> Option<Read<String>> {
     let Some(node) = value_of(table, "id") else {
-        missing(reader, "the plan", "id", start.clone(), "add `id = \"plan/NAME\"`");
+        reader.missing("the plan", "id", start.clone(), "add `id = \"plan/NAME\"`");
         return None;
     };
     let text = reader.string(node, "`id`")?;
@@ -143,10 +141,10 @@ fn allowed_phases(
     let Some(node) = value_of(table, "allowed_phases") else {
         let help =
             "say in which phases a run may start: `allowed_phases = [\"READY\", \"MAINTENANCE\"]`";
-        missing(reader, "the plan", "allowed_phases", start.clone(), help);
+        reader.missing("the plan", "allowed_phases", start.clone(), help);
         return None;
     };
-    let phases = phases(reader, node, "`allowed_phases`")?;
+    let phases = reader.phases(node, "`allowed_phases`")?;
     if node.get_ref().as_array().is_some_and(|array| array.is_empty()) {
         let help = "name at least one phase, such as `[\"READY\"]`";
         reader.report(
@@ -160,26 +158,13 @@ fn allowed_phases(
     Some(phases)
 }
 
-/// A list of phases.
-pub(super) fn phases(
-    reader: &mut Reader,
-    node: super::read::Node<'_, '_>,
-    place: &str,
-) -> Option<Vec<Phase>> {
-    reader.choices(node, place, ("plan::unknown-phase", "phase"), Phase::ALL, Phase::as_str)
-}
-
 /// Whether the plan is destructive follows from its actions; saying it is a promise to the reader that is held here.
-fn destructive(
-    reader: &mut Reader,
-    table: &DeTable<'_>,
-    steps: &[Read<super::schema::Step>],
-) -> bool {
-    let culprit = steps.iter().find(|step| step.value.action.spec().destructive);
+fn destructive(reader: &mut Reader, table: &DeTable<'_>, steps: &[Read<Step>]) -> bool {
+    let culprit = steps.iter().find(|step| step.value.action.traits.risk.is_destructive());
     let Some(node) = value_of(table, "destructive") else { return culprit.is_some() };
     match (reader.boolean(node, "`destructive`"), culprit) {
         (Some(false), Some(step)) => {
-            let kind = step.value.action.kind;
+            let Action { name, traits, .. } = &step.value.action;
             let diagnostic = Diagnostic::new(
                 "plan::destructive",
                 "the plan says it is not destructive, but it is",
@@ -187,7 +172,7 @@ fn destructive(
                 node.span(),
                 "said here",
             )
-            .and(reader.file, step.span.clone(), format!("`{kind}` is destructive"))
+            .and(reader.file, step.span.clone(), format!("`{name}` is {}", traits.risk))
             .help("write `destructive = true` or leave the key out");
             reader.push(diagnostic);
         }

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::action::{Action, ActionKind, ActionSpec, Arg, ArgSpec};
-use super::check::missing;
+use super::action::{ActionSpec, ArgSpec};
 use super::check_param::{Params, fits, in_one_of};
-use super::read::{Node, Reader, did_you_mean, shown, value_of};
-use super::schema::Value;
+use super::nodes::{Node, did_you_mean, shown, value_of};
+use super::read::Reader;
+use super::schema::{Action, Arg, Compensation, Traits};
+use super::value::Value;
 
 /// Reads `action` and `args` of a step or a compensation; `start` is where a missing key is reported.
 pub(super) fn action(
@@ -19,23 +20,22 @@ pub(super) fn action(
     start: &Range<usize>,
     params: &mut Params,
 ) -> Option<Action> {
-    let names: Vec<&str> = ActionKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let names: Vec<&str> = ActionSpec::all().iter().map(|spec| spec.name).collect();
     let Some(node) = value_of(table, "action") else {
         let help = format!("add `action = \"...\"`, one of: {}", names.join(", "));
-        missing(reader, place, "action", start.clone(), &help);
+        reader.missing(place, "action", start.clone(), &help);
         refer_all(reader, table, params);
         return None;
     };
     let text = reader.string(node, &format!("`action` of {place}"));
-    let kind = text.and_then(ActionKind::parse);
-    let Some(kind) = kind else {
+    let Some(spec) = text.and_then(ActionSpec::find) else {
         if let Some(text) = text {
             reader.unknown("plan::unknown-action", "action", text, node.span(), &names);
         }
         refer_all(reader, table, params);
         return None;
     };
-    args(reader, table, kind.spec(), node.span(), params)
+    args(reader, table, spec, node.span(), params)
 }
 
 /// Without a known action nothing can be said about its arguments, but the parameters they name count as used.
@@ -54,7 +54,7 @@ fn refer_all(reader: &mut Reader, table: &DeTable<'_>, params: &mut Params) {
 fn args(
     reader: &mut Reader,
     table: &DeTable<'_>,
-    spec: &ActionSpec,
+    spec: &'static ActionSpec,
     action_at: Range<usize>,
     params: &mut Params,
 ) -> Option<Action> {
@@ -69,11 +69,11 @@ fn args(
         let name = key.get_ref().as_ref();
         if spec.arg(name).is_none() {
             let help = if names.is_empty() {
-                format!("`{}` takes no arguments", spec.kind)
+                format!("`{}` takes no arguments", spec.name)
             } else {
                 did_you_mean(name, &names, "its arguments")
             };
-            let message = format!("`{}` has no argument `{}`", spec.kind, shown(name));
+            let message = format!("`{}` has no argument `{}`", spec.name, shown(name));
             reader.report("plan::unknown-argument", message, key.span(), "no such argument", help);
             complete = false;
         }
@@ -84,7 +84,7 @@ fn args(
             (Some(node), _) => argument(reader, spec, arg, node, params),
             (None, Some(default)) => Some(Arg::Literal(default.clone())),
             (None, None) => {
-                let message = format!("`{}` needs the argument `{}`", spec.kind, arg.name);
+                let message = format!("`{}` needs the argument `{}`", spec.name, arg.name);
                 let help = format!(
                     "add `args = {{ {} = ... }}` ({}): {}",
                     arg.name, arg.kind, arg.description
@@ -104,24 +104,25 @@ fn args(
             None => complete = false,
         }
     }
-    complete.then_some(Action { kind: spec.kind, args: Cow::Owned(args) })
+    let traits =
+        Traits { capability: spec.capability, risk: spec.risk, idempotent: spec.idempotent };
+    complete.then_some(Action { name: Cow::Borrowed(spec.name), args: Cow::Owned(args), traits })
 }
 
 fn argument(
     reader: &mut Reader,
-    spec: &ActionSpec,
+    spec: &'static ActionSpec,
     arg: &ArgSpec,
     node: Node<'_, '_>,
     params: &mut Params,
 ) -> Option<Arg> {
-    let place = format!("argument `{}` of `{}`", arg.name, spec.kind);
+    let place = format!("argument `{}` of `{}`", arg.name, spec.name);
     if let Some(table) = node.get_ref().as_table() {
         let before = reader.diagnostics.len();
         reader.unknown_keys(table, &place, &["param"]);
         let Some(node) = value_of(table, "param") else {
             if reader.diagnostics.len() == before {
-                missing(
-                    reader,
+                reader.missing(
                     &place,
                     "param",
                     node.span(),
@@ -153,24 +154,30 @@ fn argument(
     Some(Arg::Literal(value))
 }
 
-/// Reads `compensation = { action = "...", args = { ... } }`.
+/// Reads `compensation = { action = "...", args = { ... }, sets = { ... } }`.
 pub(super) fn compensation(
     reader: &mut Reader,
     node: Node<'_, '_>,
     place: &str,
     params: &mut Params,
-) -> Option<Action> {
+) -> Option<Compensation> {
     let place = format!("`compensation` of {place}");
     let table = reader.table(node, &place, "{ action = \"clear-netboot\" }")?;
-    reader.unknown_keys(table, &place, &["action", "args"]);
+    reader.unknown_keys(table, &place, &["action", "args", "sets"]);
+    let sets =
+        value_of(table, "sets").map(|node| reader.conditions(node, &format!("`sets` of {place}")));
     let action = action(reader, table, &place, &node.span(), params)?;
-    // A compensation says no `on_unknown`, which is what makes a destructive action bearable; and consuming the result of another
+    let spec = ActionSpec::find(&action.name)?;
+    // A compensation says no `on_unknown`, which is what makes either class of risk bearable; and consuming the result of another
     // step makes no sense after a failure.
-    if action.spec().destructive || action.spec().consumes.is_some() {
+    if spec.risk.is_destructive() || spec.consumes.is_some() {
         let at = value_of(table, "action").map_or(node.span(), |node| node.span());
-        let message = format!("`{}` cannot be a compensation", action.kind);
-        let label =
-            if action.spec().destructive { "destructive" } else { "uses the result of a step" };
+        let message = format!("`{}` cannot be a compensation", spec.name);
+        let label = if spec.risk.is_destructive() {
+            spec.risk.as_str()
+        } else {
+            "uses the result of a step"
+        };
         reader.report(
             "plan::bad-compensation",
             message,
@@ -180,5 +187,10 @@ pub(super) fn compensation(
         );
         return None;
     }
-    Some(action)
+    Some(Compensation {
+        action,
+        timeout_ms: spec.timeout_ms,
+        expected_ms: spec.expected_ms,
+        sets: Cow::Owned(sets.flatten().unwrap_or_default()),
+    })
 }

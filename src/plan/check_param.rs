@@ -6,11 +6,13 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::check::missing;
 use super::diagnostic::Diagnostic;
 use super::limits::{ONE_OF_MAX, PARAMS_MAX, TEXT_BYTES_MAX};
-use super::read::{Node, Reader, shown, value_of};
-use super::schema::{Param, Value, ValueKind};
+use super::names::ValueKind;
+use super::nodes::{Node, did_you_mean, shown, value_of};
+use super::read::Reader;
+use super::schema::Param;
+use super::value::Value;
 
 const PARAM_KEYS: &[&str] = &["kind", "default", "one_of", "description"];
 
@@ -116,8 +118,7 @@ fn param(reader: &mut Reader, name: &str, span: Range<usize>, node: Node<'_, '_>
         reader.text(node, &format!("`description` of {place}"), TEXT_BYTES_MAX, true)
     });
     let Some(node) = value_of(table, "kind") else {
-        missing(
-            reader,
+        reader.missing(
             &place,
             "kind",
             span,
@@ -193,7 +194,7 @@ pub(super) fn in_one_of(
     let texts: Vec<String> = one_of.iter().map(Value::to_string).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let text = value.to_string();
-    let help = super::read::did_you_mean(&text, &texts, "one of");
+    let help = did_you_mean(&text, &texts, "one of");
     reader.report(
         "plan::not-one-of",
         format!("{place} cannot be `{}`", shown(&text)),

@@ -5,11 +5,13 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::action::ActionKind;
+use super::action::ActionSpec;
 use super::diagnostic::Diagnostic;
 use super::limits::{ATTEMPTS_MAX, BACKOFF_MS_MAX};
-use super::read::{Reader, value_of};
-use super::schema::{ErrorClass, OnUnknown, Retry};
+use super::names::{ErrorClass, OnUnknown};
+use super::nodes::value_of;
+use super::read::Reader;
+use super::schema::Retry;
 
 /// Defaults of a retry policy.
 const ATTEMPTS_DEFAULT: u32 = 3;
@@ -82,7 +84,7 @@ pub(super) fn on_unknown(
     reader: &mut Reader,
     step: &DeTable<'_>,
     place: &str,
-    kind: Option<ActionKind>,
+    spec: Option<&ActionSpec>,
     action_at: &Range<usize>,
 ) -> Option<OnUnknown> {
     let given = value_of(step, "on_unknown").map(|node| {
@@ -96,24 +98,24 @@ pub(super) fn on_unknown(
             node.span(),
         )
     });
-    let spec = kind?.spec();
+    let spec = spec?;
     match given {
-        None if spec.destructive => {
-            let message = format!("{place} is destructive and does not say `on_unknown`");
-            let help = "say what happens when nobody knows whether it was carried out: `on_unknown = \"verify\"` looks at the \
+        None if spec.risk.is_destructive() => {
+            let message = format!("{place} is {} and does not say `on_unknown`", spec.risk);
+            let help = "say what happens when it is not known whether it was carried out: `on_unknown = \"verify\"` looks at the \
                         machine, \"hold\" asks an operator";
             reader.report(
                 "plan::on-unknown-missing",
                 message,
                 action_at.clone(),
-                format!("`{}` is destructive", spec.kind),
+                format!("`{}` is {}", spec.name, spec.risk),
                 help,
             );
             None
         }
         None => Some(if spec.idempotent { OnUnknown::Retry } else { OnUnknown::Verify }),
         Some((Some(OnUnknown::Retry), span)) if !spec.idempotent => {
-            let message = format!("`{}` cannot be retried when its outcome is unknown", spec.kind);
+            let message = format!("`{}` cannot be retried when its outcome is unknown", spec.name);
             let diagnostic = Diagnostic::new(
                 "plan::on-unknown-retry",
                 message,
@@ -121,7 +123,7 @@ pub(super) fn on_unknown(
                 span,
                 "could carry it out twice",
             )
-            .and(reader.file, action_at.clone(), format!("`{}` is not idempotent", spec.kind))
+            .and(reader.file, action_at.clone(), format!("`{}` is not idempotent", spec.name))
             .help("use \"verify\" (look at the machine) or \"hold\" (ask an operator)");
             reader.push(diagnostic);
             None

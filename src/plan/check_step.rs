@@ -6,14 +6,14 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::action::ActionKind;
-use super::check::{missing, phases};
+use super::action::ActionSpec;
 use super::check_action::{action, compensation};
 use super::check_param::{Params, in_one_of};
 use super::check_policy::{on_unknown, retry};
 use super::diagnostic::Diagnostic;
 use super::limits::{STEPS_MAX, TIMEOUT_MS_MAX};
-use super::read::{Node, Read, Reader, get, shown, value_of};
+use super::nodes::{Node, get, shown, value_of};
+use super::read::{Read, Reader};
 use super::schema::{Guard, Step};
 
 const STEP_KEYS: &[&str] = &[
@@ -33,7 +33,7 @@ const STEP_KEYS: &[&str] = &[
 /// What the steps of a plan have to know of each other: name, where it stands, and the action.
 struct Outline<'a> {
     name: Option<(&'a str, Range<usize>)>,
-    kind: Option<ActionKind>,
+    spec: Option<&'static ActionSpec>,
 }
 
 /// Reads `[[steps]]`. Steps with a mistake are left out; spans are those of the actions.
@@ -86,7 +86,7 @@ fn outline<'a>(item: &'a Spanned<DeValue<'_>>) -> Outline<'a> {
     };
     Outline {
         name: text("name"),
-        kind: text("action").and_then(|(text, _)| ActionKind::parse(text)),
+        spec: text("action").and_then(|(text, _)| ActionSpec::find(text)),
     }
 }
 
@@ -124,8 +124,7 @@ fn step(
             .string(node, &format!("`name` of {place}"))
             .and_then(|text| reader.name(text, node.span(), "a step")),
         None => {
-            missing(
-                reader,
+            reader.missing(
                 &place,
                 "name",
                 start.clone(),
@@ -136,15 +135,16 @@ fn step(
     };
     let action_at = value_of(table, "action").map_or(start.clone(), |node| node.span());
     let action = action(reader, table, &place, &start, params);
-    let kind = outlines[index].kind;
+    let spec = outlines[index].spec;
     // Where the action is unknown its defaults are too; any will do, as the step is dropped.
-    let hints = kind.unwrap_or(ActionKind::Verify).spec();
-    let timeout_ms = value_of(table, "timeout").map_or(Some(hints.timeout_ms), |node| {
+    let (hint_timeout_ms, hint_expected_ms) =
+        spec.map_or((TIMEOUT_MS_MAX, 1), |spec| (spec.timeout_ms, spec.expected_ms));
+    let timeout_ms = value_of(table, "timeout").map_or(Some(hint_timeout_ms), |node| {
         reader.duration_within(node, &format!("`timeout` of {place}"), 1, TIMEOUT_MS_MAX)
     });
-    let expected_ms = expected(reader, table, &place, timeout_ms, hints.expected_ms);
+    let expected_ms = expected(reader, table, &place, timeout_ms, hint_expected_ms);
     let retry = retry(reader, table, &place);
-    let on_unknown = on_unknown(reader, table, &place, kind, &action_at);
+    let on_unknown = on_unknown(reader, table, &place, spec, &action_at);
     let when = value_of(table, "when").map(|node| guard(reader, node, &place, params));
     let needs = needs(reader, table, &place, index, outlines, &action_at);
     let compensation =
@@ -207,7 +207,7 @@ fn guard(
     let conditions = value_of(table, "condition")
         .and_then(|node| reader.conditions(node, &format!("`condition` in {place}")));
     let phases = value_of(table, "phase")
-        .and_then(|node| phases(reader, node, &format!("`phase` in {place}")));
+        .and_then(|node| reader.phases(node, &format!("`phase` in {place}")));
     let says_nothing = ["param", "condition", "phase"].iter().all(|key| {
         value_of(table, key).is_none_or(|node| {
             node.get_ref().as_table().is_some_and(|table| table.is_empty())
@@ -281,14 +281,16 @@ fn needs(
             }
         }
     }
-    let consumes = outlines[index].kind.and_then(|kind| Some((kind, kind.spec().consumes?)));
-    if let Some((kind, consumed)) = consumes
+    let consumes = outlines[index].spec.and_then(|spec| Some((spec.name, spec.consumes?)));
+    let carries_out =
+        |outline: &Outline<'_>, name| outline.spec.is_some_and(|spec| spec.name == name);
+    if let Some((name, consumed)) = consumes
         && reader.diagnostics.len() == before
-        && !found.iter().any(|(needed, _)| outlines[*needed].kind == Some(consumed))
+        && !found.iter().any(|(needed, _)| carries_out(&outlines[*needed], consumed))
     {
         let named = outlines[..index]
             .iter()
-            .rfind(|outline| outline.kind == Some(consumed))
+            .rfind(|outline| carries_out(outline, consumed))
             .and_then(|outline| outline.name.as_ref());
         let help = match named {
             Some((name, _)) => format!("add `needs = [\"{}\"]`", shown(name)),
@@ -301,7 +303,7 @@ fn needs(
             "plan::missing-needs",
             message,
             action_at.clone(),
-            format!("`{kind}` uses the result of `{consumed}`"),
+            format!("`{name}` uses the result of `{consumed}`"),
             help,
         );
     }

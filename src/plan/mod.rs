@@ -14,23 +14,27 @@ mod check_step;
 pub mod diagnostic;
 pub mod duration;
 pub mod limits;
+pub mod names;
+mod nodes;
 mod parse;
 mod read;
 pub mod registry;
 pub mod schema;
 pub mod suggest;
 mod syntax;
+pub mod value;
 
-pub use action::{Action, ActionKind, ActionSpec, Arg, ArgSpec, Capability};
+pub use action::{ActionSpec, ArgSpec};
 pub use bind::ParamError;
 pub use canonical::CanonicalError;
 pub use diagnostic::{Diagnostic, Label, SourceFile, render};
+pub use names::{
+    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, RunType, ValueKind,
+};
 pub use parse::compile;
 pub use registry::{Registered, Registry, RegistryError};
-pub use schema::{
-    Condition, EffectiveState, ErrorClass, Guard, OnUnknown, Param, Phase, Plan, PlanResult, Retry,
-    RunType, Step, Value, ValueKind,
-};
+pub use schema::{Action, Arg, Compensation, Guard, Param, Plan, PlanResult, Retry, Step, Traits};
+pub use value::Value;
 
 #[cfg(test)]
 mod gallery;

@@ -2,20 +2,12 @@
 
 use toml::de::DeTable;
 
-use super::check;
+use super::check::{self, Checked};
 use super::diagnostic::{Diagnostic, SourceFile};
 use super::limits::{DIAGNOSTICS_PER_FILE_MAX, FILE_BYTES_MAX, FILES_MAX};
-use super::read::{Read, Reader};
-use super::schema::{Plan, RunType};
+use super::read::Reader;
+use super::schema::Plan;
 use super::syntax;
-
-/// What one file amounts to. The id and the default are there even where other parts of the file are wrong, so that clashes between
-/// files are reported in the same go.
-pub(super) struct Checked {
-    pub(super) plan: Option<Plan>,
-    pub(super) id: Option<Read<String>>,
-    pub(super) default_for: Option<Read<RunType>>,
-}
 
 /// Compiles plan files, sorted by plan id.
 ///

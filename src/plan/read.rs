@@ -4,16 +4,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::duration;
 use super::limits::{DURATION_MS_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
-use super::schema::{Condition, Value, ValueKind};
-use super::suggest::nearest;
-
-/// A value with its place.
-pub(super) type Node<'a, 'i> = &'a Spanned<DeValue<'i>>;
+use super::names::{Condition, Phase, ValueKind};
+use super::nodes::{Node, did_you_mean, found, is_name, shown};
+use super::value::Value;
 
 /// A value that was read, and where.
 #[derive(Clone, Debug)]
@@ -60,6 +58,17 @@ impl Reader {
                 );
             }
         }
+    }
+
+    /// Reports a key that must be there.
+    pub(super) fn missing(&mut self, place: &str, key: &str, span: Range<usize>, help: &str) {
+        self.report(
+            "plan::missing-key",
+            format!("{place} has no `{key}`"),
+            span,
+            format!("`{key}` is missing"),
+            help,
+        );
     }
 
     fn wrong_type(
@@ -333,6 +342,11 @@ impl Reader {
         self.push(diagnostic.help("remove or rename one of them"));
     }
 
+    /// A list of phases.
+    pub(super) fn phases(&mut self, node: Node<'_, '_>, place: &str) -> Option<Vec<Phase>> {
+        self.choices(node, place, ("plan::unknown-phase", "phase"), Phase::ALL, Phase::as_str)
+    }
+
     /// `{ Reachable = true }`, sorted by condition.
     pub(super) fn conditions(
         &mut self,
@@ -369,64 +383,5 @@ impl Reader {
                 self.duration_within(node, place, 0, DURATION_MS_MAX).map(Value::DurationMs)
             }
         }
-    }
-}
-
-/// The key and value of this name.
-pub(super) fn get<'a, 'i>(
-    table: &'a DeTable<'i>,
-    name: &str,
-) -> Option<(&'a Spanned<DeString<'i>>, Node<'a, 'i>)> {
-    table.iter().find(|(key, _)| key.get_ref().as_ref() == name)
-}
-
-/// The value of this name.
-pub(super) fn value_of<'a, 'i>(table: &'a DeTable<'i>, name: &str) -> Option<Node<'a, 'i>> {
-    get(table, name).map(|(_, value)| value)
-}
-
-/// Whether the text is a name of a plan (after `plan/`), step or parameter.
-pub(super) fn is_name(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// Text of a file for a message: without control characters, and not endless.
-pub(super) fn shown(text: &str) -> String {
-    const CHARS_MAX: usize = 80;
-    let mut shown: String = text
-        .chars()
-        .take(CHARS_MAX)
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect();
-    if text.chars().nth(CHARS_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// The nearest known name, or all of them.
-pub(super) fn did_you_mean(name: &str, known: &[&str], intro: &str) -> String {
-    match nearest(name, known.iter().copied()) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None if known.is_empty() => "there is none yet".to_owned(),
-        None => format!("{intro}: {}", known.join(", ")),
-    }
-}
-
-/// What was found, with its article.
-fn found(node: Node<'_, '_>) -> &'static str {
-    match node.get_ref() {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
     }
 }

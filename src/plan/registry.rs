@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::schema::{Plan, RunType};
+use super::names::RunType;
+use super::schema::Plan;
 use super::suggest::nearest;
 
 mod generated {
     use std::borrow::Cow;
 
-    use crate::plan::*;
+    use crate::plan::names::*;
+    use crate::plan::schema::*;
+    use crate::plan::value::Value;
 
     include!(concat!(env!("OUT_DIR"), "/plans.rs"));
 }
@@ -46,6 +49,12 @@ impl Registered {
     /// A plan whose digest is computed when it is first asked for.
     pub fn new(plan: Plan) -> Self {
         Self { plan: Arc::new(plan), canonical: OnceLock::new() }
+    }
+
+    /// A plan that a run has pinned, with the text and the digest that it was pinned with: they stay, whatever format this build writes.
+    pub fn pinned(plan: Plan, text: &str) -> Self {
+        let identity = (Arc::from(text), super::canonical::digest(text));
+        Self { plan: Arc::new(plan), canonical: OnceLock::from(identity) }
     }
 
     fn identity(&self) -> &(Arc<str>, String) {

@@ -1,207 +1,15 @@
 //! The shape of a plan. Every field is either borrowed for ever (the built-in plans are statics that `build.rs` writes) or owned
 //! (plans of `--plans-dir`, copies pinned by a run), hence the [`Cow`]s.
 //!
-//! The enums carry the names that TOML, the CLI and filters use; a test elsewhere equates them with those of `lifecycle`.
+//! What an engine must know of an action to decide about it is pinned in the step: a plan never needs the table of actions again.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::action::{Action, Capability};
-
-/// Declares an enum whose variants have one stable text each, with `ALL`, `as_str` and `parse`.
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
-
-        impl $name {
-            /// Every value, in declaration order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The stable text of the value.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-
-            /// The value with exactly this text.
-            pub fn parse(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
-}
-pub(super) use names;
-
-names! {
-    /// Explicit lifecycle phase of a machine.
-    Phase {
-        /// Delivered, never provisioned.
-        FactoryReady = "FACTORY_READY",
-        /// Provisioned and free.
-        Ready = "READY",
-        /// Serving a customer.
-        InService = "IN_SERVICE",
-        /// Taken out by an operator.
-        Maintenance = "MAINTENANCE",
-        /// Being returned to its maker.
-        Rma = "RMA",
-        /// Gone for good.
-        Retired = "RETIRED",
-    }
-}
-
-names! {
-    /// What a machine counts as, computed from phase, conditions and active run.
-    EffectiveState {
-        /// As the phase.
-        FactoryReady = "FACTORY_READY",
-        /// As the phase.
-        Ready = "READY",
-        /// As the phase, or in a customer's cluster.
-        InService = "IN_SERVICE",
-        /// As the phase.
-        Maintenance = "MAINTENANCE",
-        /// As the phase.
-        Rma = "RMA",
-        /// As the phase.
-        Retired = "RETIRED",
-        /// A run is active.
-        Provisioning = "PROVISIONING",
-    }
-}
-
-names! {
-    /// Observed boolean of a machine.
-    Condition {
-        /// Answers health probes.
-        Reachable = "Reachable",
-        /// Member of its target cluster.
-        InCustomerCluster = "InCustomerCluster",
-        /// Somebody has to look at it.
-        NeedsIntervention = "NeedsIntervention",
-        /// Works with reduced capacity.
-        Degraded = "Degraded",
-    }
-}
-
-names! {
-    /// What a run is for.
-    RunType {
-        /// Installs a machine and joins it to its cluster.
-        Repave = "REPAVE",
-        /// Prepares a machine for its return.
-        Rma = "RMA",
-        /// Restarts a machine.
-        Reboot = "REBOOT",
-        /// Reinstalls a serving machine.
-        Upgrade = "UPGRADE",
-        /// Applies network configuration.
-        NetReconfig = "NET_RECONFIG",
-        /// Runs a plan that is nobody's default.
-        Custom = "CUSTOM",
-    }
-}
-
-names! {
-    /// How a provider classes a failure.
-    ErrorClass {
-        /// May go away by itself.
-        Transient = "transient",
-        /// Will fail again the same way.
-        Permanent = "permanent",
-        /// Only a person can mend it.
-        NeedsHuman = "needs-human",
-    }
-}
-
-names! {
-    /// What to do when nobody can say whether a step's action happened.
-    OnUnknown {
-        /// Act again under the same operation id.
-        Retry = "retry",
-        /// Look at the machine and decide by what is seen.
-        Verify = "verify",
-        /// Hold the run for an operator.
-        Hold = "hold",
-    }
-}
-
-names! {
-    /// Type of a parameter or an argument.
-    ValueKind {
-        /// UTF-8 text of one line.
-        String = "string",
-        /// Signed 64-bit integer.
-        Integer = "integer",
-        /// `true` or `false`.
-        Boolean = "boolean",
-        /// Milliseconds, written `500ms`, `30s`, `5m`, `1h30m`.
-        Duration = "duration",
-    }
-}
-
-/// Value of a parameter or an argument.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Value {
-    /// Text.
-    Str(Cow<'static, str>),
-    /// Integer.
-    Int(i64),
-    /// Boolean.
-    Bool(bool),
-    /// Duration in milliseconds.
-    DurationMs(u64),
-}
-
-impl Value {
-    /// The kind this value is of.
-    pub const fn kind(&self) -> ValueKind {
-        match self {
-            Self::Str(_) => ValueKind::String,
-            Self::Int(_) => ValueKind::Integer,
-            Self::Bool(_) => ValueKind::Boolean,
-            Self::DurationMs(_) => ValueKind::Duration,
-        }
-    }
-
-    /// The text, if this is one.
-    pub fn as_str(&self) -> Option<&str> {
-        if let Self::Str(text) = self { Some(text) } else { None }
-    }
-
-    /// The integer, if this is one.
-    pub const fn as_int(&self) -> Option<i64> {
-        if let Self::Int(number) = self { Some(*number) } else { None }
-    }
-
-    /// The boolean, if this is one.
-    pub const fn as_bool(&self) -> Option<bool> {
-        if let Self::Bool(truth) = self { Some(*truth) } else { None }
-    }
-
-    /// The duration in milliseconds, if this is one.
-    pub const fn as_duration_ms(&self) -> Option<u64> {
-        if let Self::DurationMs(ms) = self { Some(*ms) } else { None }
-    }
-}
-
-/// As a plan author or an operator would write it, without quotes.
-impl std::fmt::Display for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Str(text) => f.write_str(text),
-            Self::Int(number) => number.fmt(f),
-            Self::Bool(truth) => truth.fmt(f),
-            Self::DurationMs(ms) => f.write_str(&super::duration::format(*ms)),
-        }
-    }
-}
+use super::names::{
+    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, RunType, ValueKind,
+};
+use super::value::Value;
 
 /// A plan: an ordered recipe that a run carries out on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,7 +22,7 @@ pub struct Plan {
     pub description: Cow<'static, str>,
     /// The run type that picks this plan when a request names none; never [`RunType::Custom`].
     pub default_for: Option<RunType>,
-    /// Whether some step's action is destructive.
+    /// Whether some step's action is destructive, in either class of risk.
     pub destructive: bool,
     /// Phases a machine may be in when a run starts, in lifecycle order; never empty.
     pub allowed_phases: Cow<'static, [Phase]>,
@@ -252,9 +60,14 @@ impl Plan {
     pub fn capabilities(&self) -> impl Iterator<Item = (&Step, Capability)> {
         self.steps.iter().flat_map(|step| {
             std::iter::once(&step.action)
-                .chain(&step.compensation)
-                .map(move |action| (step, action.spec().capability))
+                .chain(step.compensation.as_ref().map(|undo| &undo.action))
+                .map(move |action| (step, action.traits.capability))
         })
+    }
+
+    /// The gravest risk of any of its steps.
+    pub fn risk(&self) -> Risk {
+        self.steps.iter().map(|step| step.action.traits.risk).max().unwrap_or(Risk::None)
     }
 
     /// The parameter of this name.
@@ -305,8 +118,72 @@ pub struct Step {
     /// Earlier steps, in plan order, that a retried run repeats before this one.
     pub needs: Cow<'static, [Cow<'static, str>]>,
     /// Undoes the step when the run fails or is canceled after the step has started.
-    pub compensation: Option<Action>,
+    pub compensation: Option<Compensation>,
     /// Conditions known once the step has succeeded, sorted by condition.
+    pub sets: Cow<'static, [(Condition, bool)]>,
+}
+
+/// An action as a plan asks for it, with what was known of it when the plan was compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Its name. One that the table of actions does not have (any more) is for the provider to know or to refuse.
+    pub name: Cow<'static, str>,
+    /// Every argument of the action's specification, sorted by name. Defaults were filled in when the plan was compiled, so that a
+    /// pinned plan keeps its meaning when a later version changes a default.
+    pub args: Cow<'static, [(Cow<'static, str>, Arg)]>,
+    /// What decisions about it rest on.
+    pub traits: Traits,
+}
+
+/// What an engine must know of an action to decide about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// What the machine's provider must offer.
+    pub capability: Capability,
+    /// What it puts at stake.
+    pub risk: Risk,
+    /// Whether carrying it out twice leaves the world as carrying it out once: only then may `on_unknown` be `retry`.
+    pub idempotent: bool,
+}
+
+/// Value of an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// Written in the plan, or a default.
+    Literal(Value),
+    /// Taken from the parameter of this name.
+    Param(Cow<'static, str>),
+}
+
+impl Action {
+    /// The argument values for one run, by name, given its parameters as `Plan::bind` returns them.
+    ///
+    /// A parameter that is not in `params` is left out; that cannot happen with the parameters bound by the same plan.
+    pub fn resolve(&self, params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        self.args
+            .iter()
+            .filter_map(|(name, arg)| {
+                let value = match arg {
+                    Arg::Literal(value) => value.clone(),
+                    Arg::Param(param) => params.get(param.as_ref())?.clone(),
+                };
+                Some((name.to_string(), value))
+            })
+            .collect()
+    }
+}
+
+/// What undoes a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compensation {
+    /// What the provider is asked to do.
+    pub action: Action,
+    /// Longest time one attempt may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How long an attempt takes when all is well, in milliseconds. Only a hint for people.
+    pub expected_ms: u64,
+    /// Conditions known once it has succeeded, sorted by condition. What the step itself has set goes back to what it was before,
+    /// unless it is named here.
     pub sets: Cow<'static, [(Condition, bool)]>,
 }
 
@@ -345,7 +222,7 @@ impl Guard {
     /// Whether the step runs, given the run's bound parameters and the machine as it is when the step's turn comes.
     pub fn holds(
         &self,
-        params: &std::collections::BTreeMap<String, Value>,
+        params: &BTreeMap<String, Value>,
         phase: Phase,
         condition: impl Fn(Condition) -> bool,
     ) -> bool {

@@ -4,6 +4,7 @@
 //! so that late calls of a former owner are refused), *observe* (is it already so?), *act* (with an operation id and
 //! the epoch), *verify* (is it so, and does it stay so?).
 
+mod capabilities;
 pub mod fake;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
-use crate::model::{LogStream, MachineSpec};
+use crate::model::{LogStream, Machine, MachineSpec};
+
+pub use capabilities::Capabilities;
 
 /// Boxed future of a provider call.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
@@ -74,6 +77,12 @@ pub struct Target {
     pub machine_id: MachineId,
     /// Where it answers.
     pub spec: MachineSpec,
+}
+
+impl From<&Machine> for Target {
+    fn from(machine: &Machine) -> Self {
+        Self { machine_id: machine.id.clone(), spec: machine.spec.clone() }
+    }
 }
 
 /// One operation: the same id means the same operation, however often it is sent.
@@ -176,18 +185,14 @@ pub trait LogSink: Send + Sync {
 /// Where a call's output goes.
 pub type Logs = Arc<dyn LogSink>;
 
-/// Something a provider can do; the names are those of the action table of the plans.
-pub const CAPABILITIES: &[&str] =
-    &["netboot", "imaging", "power", "cluster-join", "wipe", "network", "notify", "probe", "drain"];
-
 /// Drives the machines of one kind.
 ///
 /// Calls may be dropped at any await; what has been sent by then may still happen.
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Name, as in a machine's `spec.provider`.
     fn name(&self) -> &str;
-    /// What it can do, out of [`CAPABILITIES`].
-    fn capabilities(&self) -> &[&'static str];
+    /// What it can do for this machine. Must not wait: it is asked before every run.
+    fn capabilities(&self, target: &Target) -> Capabilities;
     /// Raises the machine's epoch: from now on calls under an older one are refused. Idempotent.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()>;
     /// Looks; changes nothing.

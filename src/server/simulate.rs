@@ -21,7 +21,7 @@ use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
 use crate::plan::registry::BUILT_IN;
-use crate::plan::{ActionKind, Phase, Plan, Registry};
+use crate::plan::{ActionSpec, Phase, Plan, Registry};
 use crate::provider::fake::{
     FakeOptions, FakeProvider, NAME, Script, ScriptError, Timing, TimingError, World,
 };
@@ -295,13 +295,13 @@ fn find<'a>(plans: &'a [Plan], id: &str) -> Result<&'a Plan, SimulateError> {
 fn durations(plan: &Plan) -> String {
     let mut rules = String::new();
     // A rule names a step or an action: steps that are named like an action come last, so that they take no other's.
-    let is_action = |name: &str| ActionKind::ALL.iter().any(|kind| kind.as_str() == name);
+    let is_action = |name: &str| ActionSpec::find(name).is_some();
     let (late, early): (Vec<_>, Vec<_>) = plan.steps.iter().partition(|step| is_action(&step.name));
     for step in early.into_iter().chain(late) {
         // Writing to a String cannot fail.
         let _ = writeln!(rules, "step={} do=slow:{}ms", step.name, step.expected_ms);
         if let Some(undo) = &step.compensation {
-            let ms = undo.spec().expected_ms;
+            let ms = undo.expected_ms;
             let _ = writeln!(rules, "step=undo-{} do=slow:{ms}ms", step.name);
         }
     }

@@ -108,8 +108,12 @@ impl Book {
         match record.compensates {
             None => plan.step(&record.name).map(|step| step.on_unknown),
             Some(undone) => {
-                let spec = plan.steps.get(undone)?.compensation.as_ref()?.spec();
-                Some(if spec.idempotent { OnUnknown::Retry } else { OnUnknown::Verify })
+                let undo = plan.steps.get(undone)?.compensation.as_ref()?;
+                Some(if undo.action.traits.idempotent {
+                    OnUnknown::Retry
+                } else {
+                    OnUnknown::Verify
+                })
             }
         }
     }

@@ -6,7 +6,8 @@ use std::task::Poll;
 use bmdemo::ids::Epoch;
 use bmdemo::provider::fake::{FakeProvider, World};
 use bmdemo::provider::{
-    Acted, Call, Fut, Health, Logs, Observation, Provider, ProviderError, Target, Verification,
+    Acted, Call, Capabilities, Fut, Health, Logs, Observation, Provider, ProviderError, Target,
+    Verification,
 };
 use tokio::sync::oneshot;
 
@@ -114,8 +115,8 @@ impl Provider for SimProvider {
         self.calm.name()
     }
 
-    fn capabilities(&self) -> &[&'static str] {
-        self.calm.capabilities()
+    fn capabilities(&self, target: &Target) -> Capabilities {
+        self.calm.capabilities(target)
     }
 
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {

@@ -5,7 +5,7 @@ use super::machine::phase;
 use super::run::run_type;
 use crate::executor::names;
 use crate::pb;
-use crate::plan::{OnUnknown, Param, Registered, Step};
+use crate::plan::{OnUnknown, Param, Registered, Risk, Step};
 
 /// The message of a plan.
 pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
@@ -24,23 +24,37 @@ pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
         parameters: plan.params.iter().map(parameter).collect(),
         digest: registered.digest().to_owned(),
         result_phase: result.unwrap_or_default().into(),
+        risk: risk(plan.risk()).into(),
     }
 }
 
 /// The message of a step of a plan.
 pub(in crate::api) fn step(step: &Step) -> pb::PlanStep {
-    let spec = step.action.spec();
+    let traits = step.action.traits;
     pb::PlanStep {
         name: step.name.to_string(),
-        action: spec.kind.as_str().to_owned(),
-        destructive: spec.destructive,
+        action: step.action.name.to_string(),
+        destructive: traits.risk.is_destructive(),
         timeout: Some(duration(step.timeout_ms)),
         expected_duration: Some(duration(step.expected_ms)),
         max_attempts: i32::try_from(step.retry.max_attempts).unwrap_or(i32::MAX),
         on_unknown: on_unknown(step.on_unknown).into(),
         needs: step.needs.iter().map(ToString::to_string).collect(),
-        compensation: step.compensation.as_ref().map_or("", |undo| undo.kind.as_str()).to_owned(),
-        capability: spec.capability.as_str().to_owned(),
+        compensation: step
+            .compensation
+            .as_ref()
+            .map_or_else(String::new, |undo| undo.action.name.to_string()),
+        capability: traits.capability.as_str().to_owned(),
+        risk: risk(traits.risk).into(),
+    }
+}
+
+/// The message value of a risk.
+pub(in crate::api) fn risk(risk: Risk) -> pb::Risk {
+    match risk {
+        Risk::None => pb::Risk::None,
+        Risk::Disruptive => pb::Risk::Disruptive,
+        Risk::DataDestroying => pb::Risk::DataDestroying,
     }
 }
 

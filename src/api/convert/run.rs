@@ -1,6 +1,7 @@
 //! Runs.
 
 use super::history::actor;
+use super::plan::risk;
 use super::{duration, etag, timestamp};
 use crate::clock::Timestamp;
 use crate::executor::request::WaitReason;
@@ -9,7 +10,7 @@ use crate::lifecycle::run::Phase;
 use crate::lifecycle::step::{self, State};
 use crate::model::{Run, RunType, StepRecord};
 use crate::pb;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Risk, Step};
 
 /// The message of a run. Without its plan, what only the plan knows is left out.
 pub(in crate::api) fn run(
@@ -82,7 +83,7 @@ fn declared<'a>(run: &'a Run, place: usize, plan: Option<&'a Plan>) -> Declared<
     let name = undoes.or(record).map(|record| record.name.as_str());
     let step = plan.zip(name).and_then(|(plan, name)| plan.step(name));
     let action = match undoes {
-        Some(_) => step.and_then(|step| step.compensation.as_ref()),
+        Some(_) => step.and_then(|step| step.compensation.as_ref()).map(|undo| &undo.action),
         None => step.map(|step| &step.action),
     };
     Declared { step, action, undoes }
@@ -94,10 +95,14 @@ impl Declared<'_> {
         self.step.map_or(0, |step| step.retry.max_attempts.saturating_add(record.forgiven))
     }
 
+    fn risk(&self) -> Risk {
+        self.action.map_or(Risk::None, |action| action.traits.risk)
+    }
+
     fn expected_ms(&self) -> Option<u64> {
         match self.undoes {
-            Some(_) => self.action.map(|action| action.spec().expected_ms),
-            None => self.step.map(|step| step.expected_ms),
+            Some(_) => Some(self.step?.compensation.as_ref()?.expected_ms),
+            None => Some(self.step?.expected_ms),
         }
     }
 }
@@ -121,12 +126,13 @@ fn step(run: &Run, place: usize, plan: Option<&Plan>, now: Timestamp) -> pb::Ste
         next_wake_at: wakes_at(record.state).map(timestamp),
         expected_duration: expected_ms.map(duration),
         overdue,
-        action: declared.action.map_or("", |action| action.kind.as_str()).to_owned(),
-        destructive: declared.action.is_some_and(|action| action.spec().destructive),
+        action: declared.action.map_or_else(String::new, |action| action.name.to_string()),
+        destructive: declared.risk().is_destructive(),
         expected: record.expected.clone(),
         observed: record.observed.clone(),
         compensates: declared.undoes.map(|undone| undone.name.clone()).unwrap_or_default(),
         operation_id: record.operation.as_ref().map(ToString::to_string).unwrap_or_default(),
+        risk: risk(declared.risk()).into(),
     }
 }
 

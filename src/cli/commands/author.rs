@@ -152,8 +152,8 @@ pub(crate) fn explain(session: &mut Session, args: &ExplainArgs) -> Result<Exit,
         write_actions(session.ui.out(), look, ActionSpec::all())?;
         return Ok(Exit::Ok);
     };
-    let Some(spec) = ActionSpec::all().iter().find(|spec| spec.kind.as_str() == wanted) else {
-        let near = nearest(wanted, ActionSpec::all().iter().map(|spec| spec.kind.as_str()));
+    let Some(spec) = ActionSpec::find(wanted) else {
+        let near = nearest(wanted, ActionSpec::all().iter().map(|spec| spec.name));
         let hint = match near.as_slice() {
             [] => "see them all with: bmdemo-cli plan explain".to_owned(),
             near => format!("did you mean {}?", near.join(" or ")),

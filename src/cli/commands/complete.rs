@@ -195,9 +195,7 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
     }
     if name == "ACTION" {
         let actions = crate::plan::ActionSpec::all().iter();
-        return actions
-            .map(|spec| (spec.kind.as_str().to_owned(), spec.description.to_owned()))
-            .collect();
+        return actions.map(|spec| (spec.name.to_owned(), spec.description.to_owned())).collect();
     }
     if name == "PLAN|FILE" {
         let plans = crate::plan::registry::BUILT_IN.iter();

@@ -18,7 +18,7 @@ pub(crate) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Whether it must be asked: for several machines, or where a real machine would lose something.
+    /// Whether it must be asked: for several machines, or where a real machine would lose data or service (either class of risk).
     pub(crate) fn is_due(&self) -> bool {
         self.machines.len() > 1 || (self.plan.destructive && self.machines.iter().any(is_real))
     }
@@ -39,18 +39,22 @@ impl Question<'_> {
         if count > NAMED_MAX {
             text.push_str(&format!("  and {} more\n", count - NAMED_MAX));
         }
-        let destructive: Vec<_> = self
-            .plan
-            .steps
-            .iter()
-            .filter(|step| step.destructive)
-            .map(|step| sanitized(&step.name).into_owned())
-            .collect();
-        if !destructive.is_empty() && self.machines.iter().any(is_real) {
-            text.push_str(&format!(
-                "Data or service on them will be lost: {}.\n",
-                destructive.join(", ")
-            ));
+        if self.machines.iter().any(is_real) {
+            // A server that does not know classes of risk only says that something is lost.
+            for (risk, what) in [
+                (pb::Risk::DataDestroying, "Data on them will be lost"),
+                (pb::Risk::Disruptive, "Service on them will stop"),
+                (pb::Risk::Unspecified, "Data or service on them will be lost"),
+            ] {
+                let steps = self.plan.steps.iter();
+                let names: Vec<_> = steps
+                    .filter(|step| step.destructive && step.risk() == risk)
+                    .map(|step| sanitized(&step.name))
+                    .collect();
+                if !names.is_empty() {
+                    text.push_str(&format!("{what}: {}.\n", names.join(", ")));
+                }
+            }
         }
         text
     }

@@ -12,7 +12,7 @@ use crate::pb::run_result::Outcome;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, effective_name, phase_name, sanitized};
+use super::super::output::{Meaning, effective_name, phase_name, sanitized, step_line};
 use super::super::session::Session;
 use super::recipe::{StartFlags, What, request};
 
@@ -41,15 +41,7 @@ pub(crate) async fn show(
     let mut blocked = 0;
     writeln!(session.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
     for (index, step) in plan.steps.iter().enumerate() {
-        let destructive =
-            if step.destructive { look.paint(Meaning::Bad, " DESTRUCTIVE") } else { String::new() };
-        writeln!(
-            session.ui.out(),
-            "  {}. {} ({}){destructive}",
-            index + 1,
-            sanitized(&step.name),
-            sanitized(&step.action)
-        )?;
+        writeln!(session.ui.out(), "{}", step_line(look, index, step))?;
     }
     for parameter in &plan.parameters {
         let given =

@@ -196,10 +196,10 @@ fn check_step(plan: &Plan, wanted: &str) -> Result<(), Error> {
     for step in plan.steps.iter() {
         names.push(step.name.to_string());
         if let Some(undo) = &step.compensation {
-            names.extend([format!("undo-{}", step.name), undo.kind.to_string()]);
+            names.extend([format!("undo-{}", step.name), undo.action.name.to_string()]);
         }
     }
-    let actions = plan.steps.iter().map(|step| step.action.kind.to_string());
+    let actions = plan.steps.iter().map(|step| step.action.name.to_string());
     let fits = wanted.contains(['*', '?'])
         || names.iter().any(|name| name == wanted)
         || actions.clone().any(|action| action == wanted);
@@ -211,7 +211,7 @@ fn check_step(plan: &Plan, wanted: &str) -> Result<(), Error> {
         [] => format!("its steps are {}", names.join(", ")),
         near => format!("did you mean {}?", near.join(" or ")),
     };
-    let is_action = ActionSpec::all().iter().any(|spec| spec.kind.as_str() == wanted);
+    let is_action = ActionSpec::find(wanted).is_some();
     let what = if is_action { "step with the action" } else { "step" };
     Err(Error::usage(format!("{} has no {what} {wanted:?}", plan.id), hint))
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::pb;
-use crate::plan::{ActionSpec, ArgSpec, Plan, Value, duration};
+use crate::plan::{ActionSpec, ArgSpec, Plan, Risk, Value, duration};
 
 use super::table::write_plain;
 use super::text::{Look, Meaning, padded, sanitized};
@@ -30,10 +30,10 @@ impl Drawing {
     pub(crate) fn of_file(plan: &Plan) -> Self {
         let steps = plan.steps.iter().map(|step| Node {
             name: step.name.to_string(),
-            action: step.action.kind.as_str().to_owned(),
-            destructive: step.action.spec().destructive,
+            action: step.action.name.to_string(),
+            destructive: step.action.traits.risk.is_destructive(),
             needs: step.needs.iter().map(ToString::to_string).collect(),
-            compensation: step.compensation.as_ref().map(|action| action.kind.as_str().to_owned()),
+            compensation: step.compensation.as_ref().map(|undo| undo.action.name.to_string()),
         });
         Self { id: plan.id.to_string(), steps: steps.collect() }
     }
@@ -140,16 +140,15 @@ pub(crate) fn write_actions(
     let rows: Vec<Vec<String>> = specs
         .iter()
         .map(|spec| {
-            let destructive = if spec.destructive { "yes" } else { "-" };
-            let cells =
-                [spec.kind.as_str(), spec.capability.as_str(), destructive, spec.description];
+            let risk = if spec.risk == Risk::None { "-" } else { spec.risk.as_str() };
+            let cells = [spec.name, spec.capability.as_str(), risk, spec.description];
             cells.map(str::to_owned).to_vec()
         })
         .collect();
     write_plain(
         out,
         look,
-        &[("ACTION", 20), ("CAPABILITY", 12), ("DESTRUCTIVE", 11), ("WHAT IT DOES", 0)],
+        &[("ACTION", 20), ("CAPABILITY", 12), ("RISK", 15), ("WHAT IT DOES", 0)],
         &rows,
     )
 }
@@ -160,18 +159,18 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     let field = |out: &mut dyn Write, label: &str, value: &str| {
         writeln!(out, "{}{value}", look.paint(Meaning::Dim, &padded(&format!("{label}:"), 16)))
     };
-    field(out, "Action", spec.kind.as_str())?;
+    field(out, "Action", spec.name)?;
     field(out, "What it does", spec.description)?;
     field(out, "Capability", spec.capability.as_str())?;
-    field(out, "Destructive", yes_no(spec.destructive))?;
+    field(out, "Risk", spec.risk.as_str())?;
     field(out, "Idempotent", yes_no(spec.idempotent))?;
     field(out, "Timeout", &duration::format(spec.timeout_ms))?;
     field(out, "Expected", &duration::format(spec.expected_ms))?;
-    if let Some(kind) = spec.consumes {
+    if let Some(consumed) = spec.consumes {
         field(
             out,
             "Needs",
-            &format!("an earlier step with the action {}, named in `needs`", kind.as_str()),
+            &format!("an earlier step with the action {}, named in `needs`", consumed),
         )?;
     }
     if !spec.args.is_empty() {
@@ -197,7 +196,7 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
 
 /// A step with this action, every argument spelled out.
 fn sample_step(spec: &ActionSpec) -> String {
-    let name = spec.kind.as_str();
+    let name = spec.name;
     let mut text = format!("[[steps]]\nname = \"{name}\"\naction = \"{name}\"\n");
     let value = |arg: &ArgSpec| arg.default.as_ref().map_or_else(|| "\"…\"".to_owned(), value_text);
     if !spec.args.is_empty() {
@@ -206,10 +205,10 @@ fn sample_step(spec: &ActionSpec) -> String {
         text.push_str(&format!("args = {{ {} }}\n", args.join(", ")));
     }
     text.push_str(&format!("timeout = \"{}\"\n", duration::format(spec.timeout_ms)));
-    if let Some(kind) = spec.consumes {
-        text.push_str(&format!("needs = [\"{}\"]\n", kind.as_str()));
+    if let Some(consumed) = spec.consumes {
+        text.push_str(&format!("needs = [\"{consumed}\"]\n"));
     }
-    if spec.destructive {
+    if spec.risk.is_destructive() {
         text.push_str("on_unknown = \"verify\"\n");
     }
     text
@@ -257,6 +256,12 @@ timeout = "30m"
 expected = "5m"
 # Attempts, what is worth another one (transient, permanent, needs-human), and the wait between them, which doubles.
 retry = {{ max_attempts = 3, on = ["transient"], backoff = "10s", backoff_max = "1m" }}
+# What happens when the outcome is not known, as after a crash in the middle of the call:
+#   verify  look at the machine and go by what is seen
+#   retry   do it again; only for idempotent actions
+#   hold    ask an operator
+# A step with a disruptive or data-destroying action must say.
+on_unknown = "retry"
 # Conditions of the machine that a success sets.
 sets = {{ InCustomerCluster = false }}
 # Carried out if the run fails or is canceled after this step has started.
@@ -266,11 +271,7 @@ compensation = {{ action = "undrain" }}
 name = "reboot"
 action = "reboot"
 timeout = "15m"
-# What happens when the outcome is not known, as after a crash in the middle of the call:
-#   verify  look at the machine and go by what is seen
-#   retry   do it again; only for idempotent actions
-#   hold    ask an operator
-# A step with a destructive action must say.
+# A second reboot would interrupt the boot that the first one started.
 on_unknown = "verify"
 
 [[steps]]

@@ -338,6 +338,24 @@ fn next_for_run(run: &pb::Run) -> Option<String> {
     }
 }
 
+/// What is lost by a step or a plan of this risk. A server that does not know classes only says that something is.
+fn risk_text(risk: pb::Risk, destructive: bool) -> Option<&'static str> {
+    match risk {
+        pb::Risk::DataDestroying => Some("destroys data"),
+        pb::Risk::Disruptive => Some("disrupts service"),
+        pb::Risk::Unspecified if destructive => Some("destroys data or disrupts service"),
+        pb::Risk::Unspecified | pb::Risk::None => None,
+    }
+}
+
+/// A step of a plan in a list of its steps.
+pub(crate) fn step_line(look: Look, index: usize, step: &pb::PlanStep) -> String {
+    let risk = risk_text(step.risk(), step.destructive).map_or_else(String::new, |text| {
+        format!(" {}", look.paint(Meaning::Bad, &text.to_uppercase()))
+    });
+    format!("  {}. {} ({}){risk}", index + 1, sanitized(&step.name), sanitized(&step.action))
+}
+
 /// Writes one plan: what it is for, where it may run, parameters, steps with their rules.
 pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io::Result<()> {
     let mut sheet = Sheet { out, look, now_ms: 0 };
@@ -346,8 +364,10 @@ pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io
     sheet.field("Description", &plan.description)?;
     let default = if plan.is_default { " (default plan of this type)" } else { "" };
     sheet.field("Type", &format!("{}{default}", run_type_name(plan.run_type)))?;
-    let destructive =
-        if plan.destructive { look.paint(Meaning::Bad, "yes") } else { "no".to_owned() };
+    let destructive = match risk_text(plan.risk(), plan.destructive) {
+        Some(text) => look.paint(Meaning::Bad, &format!("yes, it {text}")),
+        None => "no".to_owned(),
+    };
     sheet.painted("Destructive", &destructive)?;
     let phases: Vec<String> = plan.allowed_phases.iter().map(|phase| phase_name(*phase)).collect();
     sheet.field("Allowed in", &phases.join(", "))?;
@@ -379,15 +399,7 @@ pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io
     }
     sheet.heading("Steps")?;
     for (index, step) in plan.steps.iter().enumerate() {
-        let destructive =
-            if step.destructive { look.paint(Meaning::Bad, " DESTRUCTIVE") } else { String::new() };
-        writeln!(
-            sheet.out,
-            "  {}. {} ({}){destructive}",
-            index + 1,
-            sanitized(&step.name),
-            sanitized(&step.action)
-        )?;
+        writeln!(sheet.out, "{}", step_line(look, index, step))?;
         let mut rules = vec![
             format!("timeout {}", duration_text(step.timeout.as_ref())),
             format!("expected {}", duration_text(step.expected_duration.as_ref())),

@@ -19,7 +19,7 @@ mod timeline;
 
 pub(crate) use author::{Drawing, template, write_action, write_actions};
 pub(crate) use data::{DataForm, write_list, write_one};
-pub(crate) use describe::{next_for_hold, write_machine, write_plan, write_run};
+pub(crate) use describe::{next_for_hold, step_line, write_machine, write_plan, write_run};
 pub(crate) use error::write_error;
 pub(crate) use history::{Subjects, write_history};
 pub(crate) use issues::{Issue, issues_of, write_issues};

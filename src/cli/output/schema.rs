@@ -3,8 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::plan::{
-    ActionKind, ActionSpec, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, RunType,
-    ValueKind, limits,
+    ActionSpec, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, RunType, ValueKind, limits,
 };
 
 /// The JSON schema of plan files, made from the same tables that check them.
@@ -51,7 +50,7 @@ pub(super) fn schema() -> Json {
                 json!({ "enum": defaults }),
                 "Runs of this type that name no plan get this one. At most one plan can say so for each type."
             ),
-            "destructive": described(json!({ "type": "boolean" }), "Whether a step is destructive. It follows from the actions; who says it anyway is held to it."),
+            "destructive": described(json!({ "type": "boolean" }), "Whether a step is disruptive or data-destroying. It follows from the actions; who says it anyway is held to it."),
             "allowed_phases": described(phases.clone(), "Phases in which a machine may be when a run starts; at least one."),
             "refused_effective": described(
                 json!({ "type": "array", "items": { "enum": names(EffectiveState::ALL, EffectiveState::as_str) } }),
@@ -100,15 +99,15 @@ pub(super) fn schema() -> Json {
 }
 
 fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Json {
-    let actions = names(ActionKind::ALL, ActionKind::as_str);
+    let actions: Vec<&str> = ActionSpec::all().iter().map(|spec| spec.name).collect();
     let scalar = json!({ "type": ["string", "integer", "boolean"] });
-    // For each action the arguments it takes, and on_unknown where it is destructive.
+    // For each action the arguments it takes, and on_unknown where it puts anything at stake.
     let by_action: Vec<Json> = ActionSpec::all()
         .iter()
         .map(|spec| {
             let mut then = json!({ "properties": { "args": args_schema(spec) } });
             let mut required = Vec::new();
-            if spec.destructive {
+            if spec.risk.is_destructive() {
                 required.push("on_unknown");
             }
             if spec.args.iter().any(|arg| arg.default.is_none()) {
@@ -117,7 +116,7 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
             if !required.is_empty() {
                 then["required"] = json!(required);
             }
-            json!({ "if": { "properties": { "action": { "const": spec.kind.as_str() } } }, "then": then })
+            json!({ "if": { "properties": { "action": { "const": spec.name } } }, "then": then })
         })
         .collect();
     json!({
@@ -153,7 +152,7 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
             },
             "on_unknown": described(
                 json!({ "enum": names(OnUnknown::ALL, OnUnknown::as_str) }),
-                "What happens when nobody knows whether the action took effect; a step with a destructive action must say. If absent, retry for idempotent actions and verify for others."
+                "What happens when it is not known whether the action took effect; a step with a disruptive or data-destroying action must say. If absent, retry for idempotent actions and verify for others."
             ),
             "when": {
                 "description": "The step is skipped unless all of this holds when its turn comes.",
@@ -179,7 +178,8 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
                 "additionalProperties": false,
                 "properties": {
                     "action": described(json!({ "enum": actions }), "What it does."),
-                    "args": described(json!({ "type": "object" }), "Arguments of the action.")
+                    "args": described(json!({ "type": "object" }), "Arguments of the action."),
+                    "sets": described(conditions.clone(), "Conditions of the machine that are known once the compensation has succeeded. What the step itself has set goes back to what it was before, unless it is named here.")
                 }
             },
             "sets": described(conditions.clone(), "Conditions of the machine that are known once the step has succeeded.")
@@ -351,10 +351,10 @@ mod tests {
             let yes = |is: bool, what: &str| if is { format!(", {what}") } else { String::new() };
             text += &format!(
                 "### `{}`\n\n{}\n\nNeeds the capability `{}`{}{}{}. Timeout {}, expected {}.\n\n",
-                spec.kind,
+                spec.name,
                 spec.description,
                 spec.capability,
-                yes(spec.destructive, "is **destructive**"),
+                yes(spec.risk.is_destructive(), &format!("is **{}**", spec.risk)),
                 yes(spec.idempotent, "is idempotent"),
                 spec.consumes.map_or_else(String::new, |kind| format!(
                     ", consumes what an earlier step with `{kind}` gives, which it must name in `needs`"

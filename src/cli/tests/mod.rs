@@ -19,6 +19,15 @@ use crate::clock::{Clock, OsRandom, Sleep, SystemClock, Timestamp};
 
 use super::Io;
 
+/// What an action puts at stake.
+fn risk_of(step: &str) -> crate::pb::Risk {
+    match step {
+        "repave" | "wipe" => crate::pb::Risk::DataDestroying,
+        "reboot" | "drain" => crate::pb::Risk::Disruptive,
+        _ => crate::pb::Risk::None,
+    }
+}
+
 /// Bytes written by the client.
 #[derive(Debug, Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -330,13 +330,15 @@ fn plans() -> Vec<pb::Plan> {
         display_name: name.to_owned(),
         run_type: kind.into(),
         is_default: true,
-        destructive: steps.contains(&"repave") || steps.contains(&"wipe"),
+        destructive: steps.iter().any(|step| super::risk_of(step) != pb::Risk::None),
+        risk: steps.iter().map(|step| super::risk_of(step)).max().unwrap_or_default().into(),
         steps: steps
             .iter()
             .map(|step| pb::PlanStep {
                 name: (*step).to_owned(),
                 action: (*step).to_owned(),
-                destructive: matches!(*step, "repave" | "wipe" | "reboot"),
+                destructive: super::risk_of(step) != pb::Risk::None,
+                risk: super::risk_of(step).into(),
                 max_attempts: 3,
                 timeout: Some(prost_types::Duration { seconds: 1800, nanos: 0 }),
                 expected_duration: Some(prost_types::Duration { seconds: 5, nanos: 0 }),
@@ -582,6 +584,7 @@ impl pb::run_service_server::RunService for Server {
                             max_attempts: step.max_attempts,
                             action: step.action.clone(),
                             destructive: step.destructive,
+                            risk: step.risk,
                             ..pb::StepStatus::default()
                         })
                         .collect(),

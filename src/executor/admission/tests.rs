@@ -5,7 +5,7 @@ use crate::ids::MachineId;
 use crate::lifecycle::machine::Phase;
 use crate::model::machine::{Condition, REASON_ABORTED};
 use crate::model::{ConditionKind, MachineSpec};
-use crate::plan::SourceFile;
+use crate::plan::{Capability, SourceFile};
 
 const PLAN: &str = r#"
 id = "plan/test"
@@ -41,9 +41,10 @@ fn set(machine: &mut Machine, kind: ConditionKind, status: bool, reason: &str) {
     machine.conditions.set(kind, condition);
 }
 
-fn refusals(machine: &Machine, capabilities: Option<&[&'static str]>) -> Vec<Refusal> {
+fn refusals(machine: &Machine, capabilities: Option<&[Capability]>) -> Vec<Refusal> {
     let file = SourceFile { name: "test.toml", bytes: PLAN.as_bytes() };
     let plan = crate::plan::compile(&[file]).unwrap().remove(0);
+    let capabilities = capabilities.map(|some| some.iter().copied().collect());
     let found = blockers(&plan, machine, capabilities, false);
     let refusal = |error| match error {
         EngineError::Refused { refusal, .. } => refusal,
@@ -89,26 +90,26 @@ fn a_plan_is_named_by_its_id_or_by_a_type() {
 
 #[test]
 fn a_machine_that_is_as_the_plan_wants_it_is_not_refused() {
-    assert_eq!(refusals(&machine(Phase::Ready), Some(&["netboot"])), []);
+    assert_eq!(refusals(&machine(Phase::Ready), Some(&[Capability::Netboot])), []);
 }
 
 #[test]
 fn each_condition_that_the_plan_requires_must_hold() {
     let mut unreachable = machine(Phase::Ready);
     set(&mut unreachable, ConditionKind::Reachable, false, "PROBE");
-    assert_eq!(refusals(&unreachable, Some(&["netboot"])), [Refusal::ConditionNotMet]);
+    assert_eq!(refusals(&unreachable, Some(&[Capability::Netboot])), [Refusal::ConditionNotMet]);
     set(&mut unreachable, ConditionKind::Degraded, true, "FAN");
-    assert_eq!(refusals(&unreachable, Some(&["netboot"])), [Refusal::ConditionNotMet; 2]);
+    assert_eq!(refusals(&unreachable, Some(&[Capability::Netboot])), [Refusal::ConditionNotMet; 2]);
     // Nobody has looked: not known to be reachable, and not known to be degraded.
     let mut unknown = machine(Phase::Ready);
     unknown.conditions = Default::default();
-    assert_eq!(refusals(&unknown, Some(&["netboot"])), [Refusal::ConditionNotMet]);
+    assert_eq!(refusals(&unknown, Some(&[Capability::Netboot])), [Refusal::ConditionNotMet]);
 }
 
 #[test]
 fn a_result_that_the_machine_cannot_reach_is_refused_before_anything_is_done() {
     assert_eq!(
-        refusals(&machine(Phase::FactoryReady), Some(&["netboot"])),
+        refusals(&machine(Phase::FactoryReady), Some(&[Capability::Netboot])),
         [Refusal::PhaseNotAllowed]
     );
 }

@@ -95,7 +95,7 @@ impl Draft {
             return false;
         }
         let Some((most, window_ms)) = facts.loop_breaker else { return true };
-        if unwinding || !self.is_destructive(facts.plan, place) {
+        if unwinding || !self.risk(facts.plan, place).is_destructive() {
             return true;
         }
         let oldest = facts.now.0.saturating_sub(window_ms);

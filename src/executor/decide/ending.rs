@@ -136,7 +136,7 @@ impl Draft {
     fn cancel(&mut self, facts: Facts<'_>) {
         self.close_waiting("not started: the run was canceled", facts);
         let destroyed = (0..self.run.steps.len()).find(|&place| {
-            self.run.steps[place].attempt > 0 && self.is_destructive(facts.plan, place)
+            self.run.steps[place].attempt > 0 && self.risk(facts.plan, place).is_destructive()
         });
         let mut why = Vec::new();
         if let Some(place) = destroyed {

@@ -9,7 +9,7 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::{self, ErrorClass, Event, Rules, Seen, State};
 use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason, StepRecord};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Plan, Risk};
 
 /// What comes back from the provider, besides the event it means for the step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,10 +50,10 @@ pub(super) fn rules(plan: &Plan, record: &StepRecord, place: usize) -> Option<Ru
     let step = plan.steps.get(record.compensates.unwrap_or(place))?;
     let retried =
         |class| names::plan_error_class(class).is_some_and(|class| step.retry.on.contains(&class));
-    let action = action(plan, record, place)?;
+    let traits = action(plan, record, place)?.traits;
     let on_unknown = match record.compensates {
         None => names::on_unknown(step.on_unknown),
-        Some(_) if action.spec().idempotent => step::OnUnknown::Retry,
+        Some(_) if traits.idempotent => step::OnUnknown::Retry,
         Some(_) => step::OnUnknown::Verify,
     };
     Some(Rules {
@@ -63,7 +63,7 @@ pub(super) fn rules(plan: &Plan, record: &StepRecord, place: usize) -> Option<Ru
         retry_needs_human: retried(ErrorClass::NeedsHuman),
         backoff: Backoff { first_ms: step.retry.backoff_ms, ms_max: step.retry.backoff_max_ms },
         on_unknown,
-        destructive: action.spec().destructive,
+        destructive: traits.risk.is_destructive(),
     })
 }
 
@@ -75,22 +75,25 @@ pub(in crate::executor) fn action<'a>(
 ) -> Option<&'a Action> {
     match record.compensates {
         None => plan.steps.get(place).map(|step| &step.action),
-        Some(undone) => plan.steps.get(undone)?.compensation.as_ref(),
+        Some(undone) => plan.steps.get(undone)?.compensation.as_ref().map(|undo| &undo.action),
     }
 }
 
 /// Timeout of one attempt, in milliseconds.
 pub(super) fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 {
+    let step = plan.steps.get(record.compensates.unwrap_or(place));
     match record.compensates {
-        None => plan.steps.get(place).map_or(0, |step| step.timeout_ms),
-        Some(_) => action(plan, record, place).map_or(0, |action| action.spec().timeout_ms),
+        None => step.map_or(0, |step| step.timeout_ms),
+        Some(_) => step
+            .and_then(|step| step.compensation.as_ref())
+            .map_or(0, |compensation| compensation.timeout_ms),
     }
 }
 
 impl Draft {
-    /// Whether the action of a step can destroy data or service.
-    pub(super) fn is_destructive(&self, plan: &Plan, place: usize) -> bool {
-        action(plan, &self.run.steps[place], place).is_some_and(|action| action.spec().destructive)
+    /// What the action of a step puts at stake.
+    pub(super) fn risk(&self, plan: &Plan, place: usize) -> Risk {
+        action(plan, &self.run.steps[place], place).map_or(Risk::None, |action| action.traits.risk)
     }
 
     /// Applies an event to a step and draws the consequences for the run.
@@ -207,7 +210,7 @@ impl Draft {
         record.attempt_at = Some(facts.now);
         record.deadline_at = Some(deadline_at);
         self.run.current_step = Some(place);
-        if facts.loop_breaker.is_some() && self.is_destructive(facts.plan, place) {
+        if facts.loop_breaker.is_some() && self.risk(facts.plan, place).is_destructive() {
             self.machine_mut().destructive_at.push(facts.now);
             self.machine_changed = true;
         }

@@ -52,6 +52,7 @@ compensation = { action = "clear-netboot" }
 [[steps]]
 name = "drain"
 action = "drain"
+on_unknown = "retry"
 sets = { InCustomerCluster = false }
 compensation = { action = "undrain" }
 

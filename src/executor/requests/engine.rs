@@ -20,7 +20,7 @@ use crate::executor::worker::{Message, Reply};
 use crate::ids::{MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Registry};
-use crate::provider::Provider;
+use crate::provider::{Provider, Target};
 use crate::store::{Store, StoreError};
 
 /// The engine. Cloning gives another handle to the same one.
@@ -259,7 +259,8 @@ impl Engine {
         let registered = self.ports.plans.chosen(new)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
-        let capabilities = provider.as_ref().map(|provider| provider.capabilities());
+        let capabilities =
+            provider.as_ref().map(|provider| provider.capabilities(&Target::from(&*machine)));
         let blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
         let now = self.ports.clock.now();
         let id = RunId::new(now, [0, 0]);

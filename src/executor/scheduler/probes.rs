@@ -200,7 +200,7 @@ impl Probe {
     }
 
     async fn ask(&self, machine: &Machine) -> Health {
-        let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
+        let target = Target::from(machine);
         let too_late = self.ports.clock.sleep(Duration::from_millis(self.policy.timeout_ms));
         let unreachable = |message: String| Health { reachable: false, degraded: false, message };
         tokio::select! {

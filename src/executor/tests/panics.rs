@@ -11,7 +11,7 @@ use crate::lifecycle::step::{Resolution, State};
 use crate::model::{Entry, EntryKind, HoldReason};
 use crate::plan::{OnUnknown, Plan, Registry};
 use crate::provider::{
-    Acted, Call, Fut, Health, Logs, Observation, Provider, Target, Verification,
+    Acted, Call, Capabilities, Fut, Health, Logs, Observation, Provider, Target, Verification,
 };
 
 /// The fake provider, but the first `act` of every step panics.
@@ -39,8 +39,8 @@ impl Provider for Panicking {
         self.fake.name()
     }
 
-    fn capabilities(&self) -> &[&'static str] {
-        self.fake.capabilities()
+    fn capabilities(&self, target: &Target) -> Capabilities {
+        self.fake.capabilities(target)
     }
 
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {

@@ -5,6 +5,7 @@ use crate::executor::request::{Origin, Verb};
 use crate::executor::{EngineError, Refusal, admission};
 use crate::lifecycle::run;
 use crate::plan::Registry;
+use crate::provider::Capabilities;
 
 fn request(id: &str, body: &str) -> Origin {
     Origin { request_id: id.to_owned(), body_digest: body.to_owned(), ..origin() }
@@ -114,7 +115,7 @@ async fn what_a_provider_cannot_do_is_named_with_its_step() {
     let registry = Registry::built_in();
     let plan = &registry.get("plan/net-reconfig").unwrap().plan;
     let blockers = |capabilities| admission::blockers(plan, &machine, capabilities, false);
-    let none = blockers(Some(&[]));
+    let none = blockers(Some(Capabilities::default()));
     // Two steps, and the compensation of the first.
     assert_eq!(none.len(), 3);
     for (blocker, step) in none.into_iter().zip(["apply-net-config", "apply-net-config", "verify"])

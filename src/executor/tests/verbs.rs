@@ -12,7 +12,7 @@ use crate::plan::Step;
 use crate::provider::fake::Outcome;
 
 fn is_destructive(step: &Step) -> bool {
-    step.action.spec().destructive
+    step.action.traits.risk.is_destructive()
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ impl Worker {
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
         let serial = self.next_serial;
         self.next_serial += 1;
-        let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
+        let target = Target::from(&**machine);
         let Some(record) = active.run.steps.get(place) else { return };
         let Some(action) = crate::executor::decide::action(&active.plan, record, place) else {
             return;
@@ -36,7 +36,7 @@ impl Worker {
                 .clone()
                 .unwrap_or_else(|| OperationId::new(active.run.id, &record.name, record.attempt)),
             epoch: machine.epoch,
-            action: action.kind.as_str().to_owned(),
+            action: action.name.to_string(),
             args: as_text(&action.resolve(&active.params)),
             inputs: outputs(&active.run.steps),
             handle: record.handle.clone(),
@@ -108,12 +108,12 @@ impl Worker {
         else {
             return;
         };
-        let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
+        let target = Target::from(&**machine);
         let action = crate::executor::decide::action(&active.plan, record, place);
         let call = Call {
             operation,
             epoch: machine.epoch,
-            action: action.map_or("", |action| action.kind.as_str()).to_owned(),
+            action: action.map_or_else(String::new, |action| action.name.to_string()),
             args: BTreeMap::new(),
             inputs: BTreeMap::new(),
             handle: record.handle.clone(),
@@ -154,7 +154,7 @@ impl Worker {
     pub(super) fn raise_fence(&mut self, epoch: Epoch) {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
         let Some(provider) = active.provider.clone() else { return };
-        let target = Target { machine_id: machine.id.clone(), spec: machine.spec.clone() };
+        let target = Target::from(&**machine);
         self.send_off(async move {
             // The next claim raises it again before anything acts: one try is enough.
             if let Err(error) = provider.fence(&target, epoch).await {

@@ -17,6 +17,7 @@ use crate::executor::planted::Planted;
 use crate::executor::request::{NewRun, Origin};
 use crate::ids::RunId;
 use crate::model::Run;
+use crate::provider::Target;
 use crate::store::{PinnedPlan, StoreError};
 
 impl Worker {
@@ -100,7 +101,8 @@ impl Worker {
         };
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
-        let capabilities = provider.as_ref().map(|provider| provider.capabilities());
+        let capabilities =
+            provider.as_ref().map(|provider| provider.capabilities(&Target::from(&*machine)));
         let blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
         if let Some(first) = blockers.into_iter().next() {
             return Err(first);

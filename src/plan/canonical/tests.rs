@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
+use std::borrow::Cow;
+
 use super::*;
 use crate::plan::registry::BUILT_IN;
+use crate::plan::*;
 
 #[test]
 fn built_in_plans_keep_their_text() {
@@ -18,17 +21,19 @@ fn refuses_what_it_did_not_write() {
     let text = BUILT_IN[1].canonical();
     for (from, to, error) in [
         (
-            "\"format\":1",
             "\"format\":2",
-            "the pinned plan has format 2, this build reads format 1; use the version that wrote it, or a newer one",
+            "\"format\":3",
+            "the pinned plan has format 3, this build reads formats 1 to 2; use the version that wrote it, or a newer one",
         ),
         (
-            "\"kind\":\"reboot\"",
-            "\"kind\":\"explode\"",
-            "the pinned plan names the unknown action `explode`",
+            "\"capability\":\"power\"",
+            "\"capability\":\"levitation\"",
+            "the pinned plan names the unknown capability `levitation`",
         ),
-        ("\"format\":1", "\"format\": 1", "the pinned plan is not in canonical form"),
-        ("\"format\":1", "\"format\":1,\"owner\":1", "the pinned plan is not readable"),
+        ("\"format\":2", "\"format\": 2", "the pinned plan is not in canonical form"),
+        ("\"format\":2", "\"format\":2,\"owner\":1", "the pinned plan is not readable"),
+        ("\"format\":2", "\"format\":1", "the pinned plan is not readable"),
+        ("\"risk\":\"disruptive\",", "", "the pinned plan is not readable"),
         ("\"destructive\":true,", "", "the pinned plan is not readable"),
         ("{", "", "the pinned plan is not readable"),
     ] {
@@ -38,6 +43,49 @@ fn refuses_what_it_did_not_write() {
             error
         );
     }
+}
+
+/// An action that this build does not have: of an operator, or of another version.
+#[test]
+fn an_unknown_action_is_readable() {
+    let text = BUILT_IN[1].canonical().replace("\"name\":\"reboot\"", "\"name\":\"flash-bios\"");
+    let plan = Plan::from_canonical(&text).unwrap();
+    assert_eq!(plan.steps[0].action.name, "flash-bios");
+    assert_eq!(plan.steps[0].action.traits, BUILT_IN[1].steps[0].action.traits);
+    assert_eq!(plan.canonical(), text);
+}
+
+/// The built-in plans as builds that wrote format 1 pinned them: id and digest, the text, an empty line.
+const FORMAT_1: &str = include_str!("../../../tests/plans/format_1.txt");
+
+#[test]
+fn format_1_is_read_for_ever_and_never_rewritten() {
+    let mut read = 0;
+    for pinned in FORMAT_1.trim_end().split("\n\n") {
+        let (head, text) = pinned.split_once('\n').unwrap();
+        let (id, wanted) = head.split_once(' ').unwrap();
+        let plan = Plan::from_canonical(text).unwrap();
+        assert_eq!(plan.id, id);
+        let registered = Registered::pinned(plan.clone(), text);
+        assert_eq!((registered.digest(), &**registered.canonical()), (wanted, text));
+        // What it means has not changed, but for what later builds call a risk.
+        let now = BUILT_IN.iter().find(|plan| plan.id == id).unwrap();
+        for (then, now) in plan.steps.iter().zip(now.steps.iter()) {
+            let mut expected = now.clone();
+            if expected.action.name == "drain" {
+                expected.action.traits.risk = Risk::None;
+            }
+            assert_eq!(*then, expected);
+        }
+        read += 1;
+    }
+    assert_eq!(read, BUILT_IN.len());
+    let unknown =
+        FORMAT_1.lines().nth(1).unwrap().replace("apply-net-config\",\"args", "nonsense\",\"args");
+    assert_eq!(
+        Plan::from_canonical(&unknown).unwrap_err().to_string(),
+        "the pinned plan names the unknown action `nonsense`"
+    );
 }
 
 fn text() -> impl Strategy<Value = Cow<'static, str>> {
@@ -78,7 +126,20 @@ fn named<T: Clone + std::fmt::Debug + 'static>(
 
 fn some_action() -> impl Strategy<Value = Action> {
     let arg = prop_oneof![some_value().prop_map(Arg::Literal), text().prop_map(Arg::Param)];
-    (one(ActionKind::ALL), named(arg)).prop_map(|(kind, args)| Action { kind, args })
+    let traits = (one(Capability::ALL), one(Risk::ALL), any::<bool>())
+        .prop_map(|(capability, risk, idempotent)| Traits { capability, risk, idempotent });
+    (text(), named(arg), traits).prop_map(|(name, args, traits)| Action { name, args, traits })
+}
+
+fn some_compensation() -> impl Strategy<Value = Compensation> {
+    (some_action(), any::<u64>(), any::<u64>(), some_conditions()).prop_map(
+        |(action, timeout_ms, expected_ms, sets)| Compensation {
+            action,
+            timeout_ms,
+            expected_ms,
+            sets,
+        },
+    )
 }
 
 fn some_step() -> impl Strategy<Value = Step> {
@@ -96,7 +157,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         (text(), some_action(), any::<u64>(), any::<u64>(), retry, one(OnUnknown::ALL)),
         prop::option::of(guard),
         prop::collection::vec(text(), 0..3),
-        prop::option::of(some_action()),
+        prop::option::of(some_compensation()),
         some_conditions(),
     )
         .prop_map(

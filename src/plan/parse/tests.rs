@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::plan::{Condition, ErrorClass, OnUnknown, Phase, Value, render};
+use crate::plan::{Condition, ErrorClass, OnUnknown, Phase, RunType, Value, render};
 
 /// Uses every key that a plan can have.
 const EVERYTHING: &str = r#"
@@ -158,7 +158,7 @@ fn arguments_resolve_to_values() {
     assert_eq!(texts("mint"), ["ttl=15m"]);
     assert_eq!(texts("check"), ["settle=1m30s"]);
     let undo = plan.step("repave").unwrap().compensation.as_ref().unwrap();
-    assert_eq!(undo.resolve(&params)["channel"], Value::Str("operators".into()));
+    assert_eq!(undo.action.resolve(&params)["channel"], Value::Str("operators".into()));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn capabilities_include_those_of_compensations() {
 fn plans_come_sorted_by_id() {
     let text = |id: &str| {
         format!(
-            "id = \"plan/{id}\"\nallowed_phases = [\"READY\"]\n[[steps]]\nname = \"a\"\naction = \"drain\"\n"
+            "id = \"plan/{id}\"\nallowed_phases = [\"READY\"]\n[[steps]]\nname = \"a\"\naction = \"undrain\"\n"
         )
     };
     let (b, a) = (text("b"), text("a"));

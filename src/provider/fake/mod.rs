@@ -38,7 +38,7 @@ pub use world::{MachineView, World};
 
 use self::calls::Decided;
 use super::{
-    Acted, CAPABILITIES, Call, Fut, Health, Logs, Observation, Provider, ProviderError, Target,
+    Acted, Call, Capabilities, Fut, Health, Logs, Observation, Provider, ProviderError, Target,
     Verification,
 };
 use crate::clock::Clock;
@@ -118,8 +118,8 @@ impl Provider for FakeProvider {
         NAME
     }
 
-    fn capabilities(&self) -> &[&'static str] {
-        CAPABILITIES
+    fn capabilities(&self, _target: &Target) -> Capabilities {
+        Capabilities::all()
     }
 
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {

@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::provider::{
-    Acted, Call, Fut, Health, Logs, Observation, Provider, ProviderError, ProviderErrorKind,
-    Target, Verification,
+    Acted, Call, Capabilities, Fut, Health, Logs, Observation, Provider, ProviderError,
+    ProviderErrorKind, Target, Verification,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -110,8 +110,8 @@ impl Provider for Metered {
         self.inner.name()
     }
 
-    fn capabilities(&self) -> &[&'static str] {
-        self.inner.capabilities()
+    fn capabilities(&self, target: &Target) -> Capabilities {
+        self.inner.capabilities(target)
     }
 
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
