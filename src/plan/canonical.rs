@@ -4,6 +4,7 @@
 //! decide about it, so that no later table of actions changes what a pinned plan means. Format 1 left that to the table of the build;
 //! it is read for ever, with that table as it was ([`format_1`]). A copy is never written again: its text and its digest stay.
 
+mod error;
 mod format_1;
 mod text;
 
@@ -11,37 +12,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::schema::Plan;
-use text::PlanText;
+use text::{FORMAT, PlanText};
 
-/// Version of the format written by this build. It reads this one and every older one.
-pub const FORMAT: u32 = 2;
-
-/// Why a pinned copy cannot be read. The run that pinned it must then be held, not guessed at.
-#[derive(Debug, thiserror::Error)]
-pub enum CanonicalError {
-    /// Not the JSON of a plan.
-    #[error("the pinned plan is not readable")]
-    Json(#[from] serde_json::Error),
-    /// Written by a newer version.
-    #[error(
-        "the pinned plan has format {found}, this build reads formats 1 to {FORMAT}; use the version that wrote it, or a newer one"
-    )]
-    Format {
-        /// Format of the copy.
-        found: u32,
-    },
-    /// Names something that this build does not know.
-    #[error("the pinned plan names the unknown {what} `{name}`")]
-    UnknownName {
-        /// What it is a name of.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
-    /// A plan, but not as its format writes it: it was edited.
-    #[error("the pinned plan is not in canonical form")]
-    NotCanonical,
-}
+pub use error::CanonicalError;
 
 impl Plan {
     /// The canonical text, the same for equal plans on every system.
@@ -67,7 +40,7 @@ impl Plan {
         match serde_json::from_str::<Head>(text)?.format {
             format_1::FORMAT => read::<format_1::Form>(text),
             FORMAT => read::<text::Form>(text),
-            found => Err(CanonicalError::Format { found }),
+            found => Err(CanonicalError::Format { found, newest: FORMAT }),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::duration;
 use super::machine::phase;
-use super::run::run_type;
+use super::run::{risk, run_type};
 use crate::executor::names;
 use crate::pb;
-use crate::plan::{OnUnknown, Param, Registered, Risk, Step};
+use crate::plan::{OnUnknown, Param, Registered, Step};
 
 /// The message of a plan.
 pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
@@ -46,15 +46,6 @@ pub(in crate::api) fn step(step: &Step) -> pb::PlanStep {
             .map_or_else(String::new, |undo| undo.action.name.to_string()),
         capability: traits.capability.as_str().to_owned(),
         risk: risk(traits.risk).into(),
-    }
-}
-
-/// The message value of a risk.
-pub(in crate::api) fn risk(risk: Risk) -> pb::Risk {
-    match risk {
-        Risk::None => pb::Risk::None,
-        Risk::Disruptive => pb::Risk::Disruptive,
-        Risk::DataDestroying => pb::Risk::DataDestroying,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Runs.
 
 use super::history::actor;
-use super::plan::risk;
 use super::{duration, etag, timestamp};
 use crate::clock::Timestamp;
 use crate::executor::request::WaitReason;
@@ -199,6 +198,15 @@ fn wait_reason(reason: WaitReason) -> pb::WaitReason {
         WaitReason::OutcomeUnknown => pb::WaitReason::OutcomeUnknown,
         WaitReason::LoopBreaker => pb::WaitReason::LoopBreaker,
         WaitReason::Recovery => pb::WaitReason::Recovery,
+    }
+}
+
+/// The message value of a risk.
+pub(in crate::api) fn risk(risk: Risk) -> pb::Risk {
+    match risk {
+        Risk::None => pb::Risk::None,
+        Risk::Disruptive => pb::Risk::Disruptive,
+        Risk::DataDestroying => pb::Risk::DataDestroying,
     }
 }
 

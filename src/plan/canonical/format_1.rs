@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::CanonicalError;
+use super::error::CanonicalError;
 use super::text::{ArgText, Format, args};
 use crate::plan::names::Capability::{
     self, ClusterJoin, Drain, Imaging, Netboot, Network, Notify, Power, Probe, Wipe,

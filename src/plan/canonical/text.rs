@@ -1,5 +1,5 @@
 //! The texts of plans. The structs here are the format and nothing else: changing one of them changes digests, so it needs a new
-//! [`FORMAT`](super::FORMAT).
+//! [`FORMAT`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{CanonicalError, FORMAT};
+use super::error::CanonicalError;
 use crate::plan::names::{
     Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, RunType, ValueKind,
 };
@@ -15,6 +15,9 @@ use crate::plan::schema::{
     Action, Arg, Compensation, Guard, Param, Plan, PlanResult, Retry, Step, Traits,
 };
 use crate::plan::value::Value;
+
+/// Version of the format written by this build. It reads this one and every older one.
+pub(super) const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound = "")]
