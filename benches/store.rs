@@ -13,11 +13,11 @@ use bmdemo::clock::{Clock as _, SystemClock, Timestamp};
 use bmdemo::ids::{Epoch, MachineId, OperationId, Revision, RunId};
 use bmdemo::lifecycle::{run, step};
 use bmdemo::model::{
-    Actor, Entry, EntryKind, LogChunk, LogStream, Machine, MachineSpec, Run, RunDelta, RunSpec,
-    RunType, StepRecord,
+    Actor, Entry, EntryKind, LogChunk, LogStream, Machine, MachineSpec, Run, RunSpec, RunType,
+    StepRecord,
 };
 use bmdemo::store::sqlite::{SqliteOptions, SqliteStore};
-use bmdemo::store::{Batch, MachineWrite, RunWrite, Store};
+use bmdemo::store::{Batch, Store, Write};
 
 const WRITERS: [u64; 3] = [1, 64, 1024];
 const ROUNDS: usize = 3;
@@ -86,7 +86,7 @@ fn advance(before: &Run, turn: u64, now: Timestamp) -> Run {
 }
 
 /// The commit of one turn.
-fn turn(before: &Run, count: u64, now: Timestamp) -> Batch {
+fn turn(before: &Arc<Run>, count: u64, now: Timestamp) -> Batch {
     let mut after = advance(before, count, now);
     let entry =
         |kind, step: usize| Entry::new(kind, Actor::engine()).step(&before.steps[step].name);
@@ -106,15 +106,13 @@ fn turn(before: &Run, count: u64, now: Timestamp) -> Batch {
     } else {
         Vec::new()
     };
-    let delta = RunDelta::between(Some(before), &after);
     let entries = vec![
         entry(EntryKind::StepSucceeded, place),
         entry(EntryKind::StepStarted, (place + 1) % 5),
     ];
     Batch {
-        at: now,
-        holds: Some((before.machine_id.clone(), Epoch(0))),
-        runs: vec![RunWrite { run: after, delta, entries }],
+        holds: vec![(before.machine_id.clone(), Epoch(0))],
+        writes: vec![Write::new(Some(before.clone()), after, entries)],
         logs,
         ..Batch::default()
     }
@@ -131,13 +129,10 @@ async fn store_round(writers: u64, seconds: Duration, dir: &std::path::Path) -> 
     for number in 0..writers {
         let machine = machine(number);
         let run = new_run(number, &machine.id);
-        let delta = RunDelta::between(None, &run);
-        let batch = Batch {
-            machines: vec![MachineWrite { machine, entries: Vec::new() }],
-            runs: vec![RunWrite { run, delta, entries: Vec::new() }],
-            ..Batch::default()
-        };
-        runs.push(store.commit(batch).await.expect("a run is stored").runs[0].clone());
+        let writes = vec![Write::new(None, machine, Vec::new()), Write::new(None, run, Vec::new())];
+        let batch = Batch { writes, ..Batch::default() };
+        let committed = store.commit(batch).await.expect("a run is stored");
+        runs.extend(committed.run().cloned());
     }
     let stop = Arc::new(AtomicBool::new(false));
     let before = store.stats();
@@ -149,7 +144,8 @@ async fn store_round(writers: u64, seconds: Duration, dir: &std::path::Path) -> 
             let mut count = 0;
             while !stop.load(Relaxed) {
                 let committed = store.commit(turn(&run, count, clock.now())).await;
-                run = committed.expect("nobody else writes the run").runs[0].clone();
+                let committed = committed.expect("nobody else writes the run");
+                run = committed.run().expect("it was written").clone();
                 count += 1;
             }
         }));

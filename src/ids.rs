@@ -136,6 +136,17 @@ impl fmt::Display for Revision {
     }
 }
 
+/// Name of a batch of writes, by which its writer can ask what came of it. Chosen by the writer at random; zero for
+/// batches that are not asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BatchId(pub u64);
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Fencing number of a machine's work: grows by one at every claim and restart, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);

@@ -66,7 +66,7 @@ pub fn methods() -> &'static [String] {
 async fn engine(clock: Arc<TokioClock>) -> Engine {
     let options = FakeOptions { world: World::in_memory(), ..FakeOptions::default() };
     let config = EngineConfig {
-        store: Arc::new(MemoryStore::new()),
+        store: Arc::new(MemoryStore::new(clock.clone())),
         providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
         plans: Registry::built_in(),
         clock,

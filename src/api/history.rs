@@ -6,7 +6,7 @@ use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{convert, lists};
 use crate::executor::Engine;
 use crate::ids::Revision;
-use crate::model::Change;
+use crate::model::{Change, Object};
 use crate::pb;
 use crate::store::Subject;
 
@@ -79,11 +79,11 @@ pub(super) async fn of_everything(
         }
         for change in changes {
             // A page ends between commits: its token is a revision.
-            if change.revision() != after && entries.len() >= limit {
+            if change.revision != after && entries.len() >= limit {
                 let next_page_token = list.token((after.0, 0));
                 return Ok(pb::ListHistoryResponse { entries, next_page_token });
             }
-            after = change.revision();
+            after = change.revision;
             let told = told(&change);
             entries.extend(told.into_iter().filter(|entry| matches(request, entry)));
         }
@@ -102,18 +102,12 @@ fn matches(request: &pb::ListHistoryRequest, entry: &pb::HistoryEntry) -> bool {
 
 fn told(change: &Change) -> Vec<pb::HistoryEntry> {
     let entry = convert::history::entry;
-    match change {
-        Change::Machine { revision, at, machine, entries } => {
-            let id = machine.id.as_str();
-            entries.iter().map(|told| entry(told, *revision, *at, id, "")).collect()
-        }
-        Change::Run { revision, at, run, entries } => {
-            let (machine_id, run_id) = (run.machine_id.as_str(), run.id.to_string());
-            entries.iter().map(|told| entry(told, *revision, *at, machine_id, &run_id)).collect()
-        }
-        Change::MachineDeleted { revision, at, machine, entries } => {
-            let id = machine.id.as_str();
-            entries.iter().map(|told| entry(told, *revision, *at, id, "")).collect()
-        }
-    }
+    let (Change { revision, at, object, entries, .. }, machine_id) = (change, change.machine_id());
+    let machine_id = machine_id.map_or("", |id| id.as_str());
+    let run_id = match object {
+        Object::Run(images) => images.last().map(|run| run.id.to_string()),
+        Object::Machine(_) => None,
+    };
+    let run_id = run_id.unwrap_or_default();
+    entries.iter().map(|told| entry(told, *revision, *at, machine_id, &run_id)).collect()
 }

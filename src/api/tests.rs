@@ -51,7 +51,7 @@ impl Api {
             ..FakeOptions::default()
         };
         let engine = Engine::start(EngineConfig {
-            store: Arc::new(MemoryStore::new()),
+            store: Arc::new(MemoryStore::new(clock.clone())),
             providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
             plans: Registry::built_in(),
             clock,

@@ -66,14 +66,14 @@ impl Ports {
         }
     }
 
-    pub(super) async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+    pub(super) async fn commit(&self, batch: Batch) -> Result<Arc<Committed>, StoreError> {
         self.store.commit(batch).await
     }
 
     pub(super) async fn commit_owned(
         self: Arc<Self>,
         batch: Batch,
-    ) -> Result<Committed, StoreError> {
+    ) -> Result<Arc<Committed>, StoreError> {
         self.store.commit(batch).await
     }
 

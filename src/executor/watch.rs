@@ -24,8 +24,8 @@ use super::error::EngineError;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Entry, LogChunk, Machine, Run};
-use crate::store::{Listener, Store};
+use crate::model::{Change, Entry, Machine, Object, Run};
+use crate::store::{Committed, Listener, Store};
 
 /// Bounds of the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,30 +143,34 @@ enum Key {
 
 impl Key {
     fn interested_in(change: &Change) -> [Option<Self>; 3] {
-        match change {
-            Change::Run { run, .. } => [
-                Some(Self::Runs),
-                Some(Self::RunsOf(run.machine_id.clone())),
-                Some(Self::Run(run.id)),
-            ],
-            Change::Machine { machine, .. } | Change::MachineDeleted { machine, .. } => {
-                [Some(Self::Machines), Some(Self::Machine(machine.id.clone())), None]
+        match &change.object {
+            Object::Run(images) => match images.last() {
+                Some(run) => [
+                    Some(Self::Runs),
+                    Some(Self::RunsOf(run.machine_id.clone())),
+                    Some(Self::Run(run.id)),
+                ],
+                None => [None, None, None],
+            },
+            Object::Machine(images) => {
+                let machine = images.last().map(|machine| Self::Machine(machine.id.clone()));
+                [Some(Self::Machines), machine, None]
             }
         }
     }
 
     fn covers(&self, change: &Change) -> bool {
-        match (self, change) {
-            (Self::Runs, Change::Run { .. })
-            | (Self::Machines, Change::Machine { .. } | Change::MachineDeleted { .. }) => true,
-            (Self::RunsOf(id), Change::Run { run, .. }) => run.machine_id == *id,
-            (Self::Run(id), Change::Run { run, .. }) => run.id == *id,
-            (
-                Self::Machine(id),
-                Change::Machine { machine, .. } | Change::MachineDeleted { machine, .. },
-            ) => machine.id == *id,
-            (Self::Runs | Self::RunsOf(_) | Self::Run(_), _)
-            | (Self::Machines | Self::Machine(_), _) => false,
+        match (self, &change.object) {
+            (Self::Runs, Object::Run(_)) | (Self::Machines, Object::Machine(_)) => true,
+            (Self::RunsOf(id), Object::Run(images)) => {
+                images.last().is_some_and(|run| run.machine_id == *id)
+            }
+            (Self::Run(id), Object::Run(images)) => images.last().is_some_and(|run| run.id == *id),
+            (Self::Machine(id), Object::Machine(images)) => {
+                images.last().is_some_and(|machine| machine.id == *id)
+            }
+            (Self::Runs | Self::RunsOf(_) | Self::Run(_), Object::Machine(_))
+            | (Self::Machines | Self::Machine(_), Object::Run(_)) => false,
         }
     }
 }
@@ -340,7 +344,9 @@ fn remove<K: Ord, V>(map: &mut BTreeMap<K, BTreeMap<u64, V>>, key: &K, id: u64) 
 }
 
 impl Listener for WatchHub {
-    fn committed(&self, revision: Revision, changes: &[Change], logs: &[Arc<LogChunk>]) {
+    fn committed(&self, committed: &Arc<Committed>) {
+        let Committed { revision, changes, logs, .. } = &**committed;
+        let revision = *revision;
         let mut state = lock(&self.shared.state);
         state.head = state.head.max(revision);
         // A watcher gets its part of a commit in one piece.
@@ -356,10 +362,7 @@ impl Listener for WatchHub {
             queue.push(revision, part, self.shared.limits.queue_changes_max);
         }
         let printed = logs.iter().map(|chunk| chunk.run_id);
-        let written = changes.iter().filter_map(|change| match change {
-            Change::Run { run, .. } => Some(run.id),
-            Change::Machine { .. } | Change::MachineDeleted { .. } => None,
-        });
+        let written = committed.written::<Run>().map(|run| run.id);
         for run in printed.chain(written) {
             for follower in state.followers.get(&run).into_iter().flat_map(BTreeMap::values) {
                 follower.notify_one();

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::actor::Actor;
-use super::machine::Machine;
-use super::run::Run;
+use super::record::{Images, Object, Record};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 
@@ -171,52 +170,41 @@ pub struct HistoryRow {
     pub entry: Entry,
 }
 
-/// One object changed by a commit: what watches are fed with. One commit changes an object at most once.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// A machine was written.
-    Machine {
-        /// Revision of the commit.
-        revision: Revision,
-        /// When.
-        at: Timestamp,
-        /// The machine after it.
-        machine: Arc<Machine>,
-        /// What happened.
-        entries: Arc<[Entry]>,
-    },
-    /// A machine was deleted.
-    MachineDeleted {
-        /// Revision of the commit.
-        revision: Revision,
-        /// When.
-        at: Timestamp,
-        /// The machine before it.
-        machine: Arc<Machine>,
-        /// What happened.
-        entries: Arc<[Entry]>,
-    },
-    /// A run was written.
-    Run {
-        /// Revision of the commit.
-        revision: Revision,
-        /// When.
-        at: Timestamp,
-        /// The run after it.
-        run: Arc<Run>,
-        /// What happened.
-        entries: Arc<[Entry]>,
-    },
+/// One record changed by a commit: what watches are fed with. One commit changes a record at most once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Revision of the commit.
+    pub revision: Revision,
+    /// When.
+    pub at: Timestamp,
+    /// The record before and after it.
+    pub object: Object,
+    /// The record existed before, but how it was then is not kept any more. Only in stores that an older version has
+    /// written: a reader that has to know must list again.
+    pub before_is_gone: bool,
+    /// What happened.
+    pub entries: Arc<[Entry]>,
 }
 
 impl Change {
-    /// Revision of the commit.
+    /// What happened to a record of the kind `T`; `None` if this is the change of another kind.
     #[must_use]
-    pub fn revision(&self) -> Revision {
-        match self {
-            Self::Machine { revision, .. }
-            | Self::MachineDeleted { revision, .. }
-            | Self::Run { revision, .. } => *revision,
+    pub fn images<T: Record>(&self) -> Option<&Images<T>> {
+        T::images(&self.object)
+    }
+
+    /// The record of the kind `T` after the change; `None` if it was deleted, or is of another kind.
+    #[must_use]
+    pub fn after<T: Record>(&self) -> Option<&Arc<T>> {
+        self.images::<T>()?.after.as_ref()
+    }
+
+    /// The machine that the change concerns: the one that changed, or the one that the run belongs to.
+    #[must_use]
+    pub fn machine_id(&self) -> Option<&MachineId> {
+        match &self.object {
+            Object::Machine(images) => images.last().map(|machine| &machine.id),
+            Object::Run(images) => images.last().map(|run| &run.machine_id),
         }
     }
 }

@@ -8,6 +8,7 @@ mod delta;
 pub mod event;
 pub mod filter;
 pub mod machine;
+mod record;
 pub mod run;
 mod steps;
 
@@ -15,5 +16,6 @@ pub use actor::{Actor, ActorKind};
 pub use delta::{Header, Progress, RunDelta};
 pub use event::{Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
 pub use machine::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
+pub use record::{Images, Kind, Object, Record};
 pub use run::{Hold, HoldReason, Run, RunError, RunErrorCode, RunSpec, RunType};
 pub use steps::{StepRecord, Steps};

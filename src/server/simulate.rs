@@ -26,7 +26,7 @@ use crate::provider::fake::{
     FakeOptions, FakeProvider, NAME, Script, ScriptError, Timing, TimingError, World,
 };
 use crate::store::memory::MemoryStore;
-use crate::store::{Batch, MachineWrite, Store};
+use crate::store::{Batch, Store, Write};
 
 /// When every simulation begins: 2026-01-01T00:00:00Z.
 const START: Timestamp = Timestamp(1_767_225_600_000);
@@ -183,8 +183,8 @@ impl Bench {
             None => (Timing::Default, durations(plan)),
         };
         Ok(Self {
+            store: Arc::new(MemoryStore::new(clock.clone())),
             clock,
-            store: Arc::new(MemoryStore::new()),
             world: World::in_memory(),
             script: Script::parse(&format!("{}\n{durations}", simulation.script))?,
             plans,
@@ -201,7 +201,7 @@ impl Bench {
         let first = simulation.after.first().unwrap_or(&simulation.plan_id);
         let plan = find(&self.plans, first)?;
         let phase = simulation.phase.or_else(|| plan.allowed_phases.first().copied());
-        let mut batch = Batch { at: START, ..Batch::default() };
+        let mut batch = Batch::default();
         for id in &self.machines {
             let id =
                 MachineId::parse(id).map_err(|error| SimulateError::Runtime(error.to_string()))?;
@@ -223,7 +223,7 @@ impl Bench {
             }
             let entries =
                 vec![Entry::new(EntryKind::MachineRegistered, Actor::operator("simulation"))];
-            batch.machines.push(MachineWrite { machine, entries });
+            batch.writes.push(Write::new(None, machine, entries));
         }
         self.store.commit(batch).await.map_err(EngineError::from)?;
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::config::{Config, ConfigError, FakeWorld, Storage};
 use super::error::StartError;
-use crate::clock::Random;
+use crate::clock::{Clock, Random};
 use crate::provider::fake::World;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -31,12 +31,13 @@ pub(super) struct Opened {
 pub(super) async fn open(
     storage: &Storage,
     fake_world: FakeWorld,
+    clock: &Arc<dyn Clock>,
     random: &dyn Random,
 ) -> Result<Opened, StartError> {
     let dir = match storage {
         Storage::Ephemeral => {
             tracing::info!("everything is kept in memory: nothing survives a restart");
-            let store = Arc::new(MemoryStore::new());
+            let store = Arc::new(MemoryStore::new(clock.clone()));
             return Ok(Opened {
                 store,
                 sqlite: None,
@@ -46,11 +47,12 @@ pub(super) async fn open(
         Storage::Dir(dir) => dir.clone(),
     };
     let fresh_key = random.next_u64();
+    let options = SqliteOptions { clock: Some(clock.clone()), ..SqliteOptions::default() };
     tracing::info!(data_dir = %dir.display(), "data directory");
     // Opening reads and checks files, long ones for long: signals are to be heard meanwhile.
     blocking(move || {
         // The store first: its lock keeps other servers out of the whole directory.
-        let sqlite = Arc::new(SqliteStore::open(&dir, SqliteOptions::default())?);
+        let sqlite = Arc::new(SqliteStore::open(&dir, options)?);
         let world = match fake_world {
             FakeWorld::Disk => World::open(&dir)?.keyed(&dir, fresh_key)?,
             FakeWorld::Memory => World::in_memory_bounded(OPERATIONS_MAX),

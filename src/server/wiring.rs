@@ -62,7 +62,7 @@ impl Server {
         };
         let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new()));
         let random = random(config.seed);
-        let opened = storage::open(&config.storage, config.fake_world, &*random).await?;
+        let opened = storage::open(&config.storage, config.fake_world, &clock, &*random).await?;
 
         let readiness = Readiness::new();
         let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {
@@ -262,7 +262,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp(1_700_000_000_000)));
         let fake = FakeProvider::new(FakeOptions::default(), clock.clone());
         let engine = Engine::start(EngineConfig {
-            store: Arc::new(MemoryStore::new()),
+            store: Arc::new(MemoryStore::new(clock.clone())),
             providers: vec![Arc::new(fake)],
             plans: crate::plan::Registry::built_in(),
             clock: clock.clone(),

@@ -1,7 +1,9 @@
 //! The preconditions of a batch, checked before its first write so that a refused batch leaves no trace.
 
-use super::{Batch, Deletion, RequestRecord, StoreError};
+use super::batch::{Batch, RequestRecord};
+use super::error::StoreError;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
+use crate::model::{Images, Machine, Object, Record, Run};
 
 /// What is stored of a machine, as far as preconditions go.
 #[derive(Debug, Clone, Copy)]
@@ -31,22 +33,21 @@ pub(super) trait View {
     fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError>;
 }
 
-/// What a batch that may be written replaces; in the order of the batch.
-#[derive(Debug, Default)]
-pub(super) struct Heads {
-    pub(super) machines: Vec<Option<MachineHead>>,
-    pub(super) deleted: Vec<MachineHead>,
-    pub(super) runs: Vec<Option<RunHead>>,
-}
+/// The ordinals of the records that a batch replaces, in the order of its writes; `None` for a new one.
+pub(super) type Ordinals = Vec<Option<u64>>;
 
 /// Checks every precondition of `batch`, whose revision would be `next`.
-pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<Heads, StoreError> {
+pub(super) fn check(
+    view: &dyn View,
+    batch: &Batch,
+    next: Revision,
+) -> Result<Ordinals, StoreError> {
     if let Some(request) = &batch.request
         && let Some(used) = view.request(&request.scope, &request.request_id)?
     {
         return Err(StoreError::RequestUsed(Box::new(used)));
     }
-    if let Some((machine_id, held)) = &batch.holds {
+    for (machine_id, held) in &batch.holds {
         // A machine that is gone has no epoch in force, and whoever held one owns nothing any more.
         let current = view.machine(machine_id)?.map(|head| head.epoch);
         if current != Some(*held) {
@@ -57,103 +58,108 @@ pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<He
             });
         }
     }
-    let mut heads = Heads::default();
-    check_machines(view, batch, next, &mut heads)?;
-    check_runs(view, batch, next, &mut heads)?;
+    let mut writes = Writes {
+        view,
+        next,
+        machines: Named::default(),
+        runs: Named::default(),
+        owners: Owners::default(),
+    };
+    let ordinals = batch.writes.iter().map(|write| match &write.object {
+        Object::Machine(images) => writes.machine(images),
+        Object::Run(images) => writes.run(images),
+    });
+    let ordinals = ordinals.collect::<Result<_, _>>()?;
     check_logs(view, batch, next)?;
-    Ok(heads)
+    Ok(ordinals)
 }
 
-fn check_machines(
-    view: &dyn View,
-    batch: &Batch,
-    next: Revision,
-    heads: &mut Heads,
-) -> Result<(), StoreError> {
-    let mut named: Vec<&MachineId> = Vec::new();
-    let mut head = |id, expected| {
-        let stored = view.machine(id)?;
-        let revision = if named_before(&mut named, id) {
-            next
-        } else {
-            stored.map_or(Revision(0), |head| head.revision)
-        };
-        if revision == expected {
-            return Ok(stored);
+/// The records of one kind that a batch has named so far.
+struct Named<'a, T>(Vec<&'a T>);
+
+impl<T> Default for Named<'_, T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'a, T: Ord> Named<'a, T> {
+    /// Whether `item` was named before; remembers it.
+    fn again(&mut self, item: &'a T) -> bool {
+        match self.0.binary_search(&item) {
+            Ok(_) => true,
+            Err(place) => {
+                self.0.insert(place, item);
+                false
+            }
         }
-        let id = id.to_string();
-        Err(StoreError::Conflict { kind: "machine", id, expected, stored: revision })
-    };
-    for write in &batch.machines {
-        let machine = &write.machine;
-        let stored = head(&machine.id, machine.revision)?;
-        if stored.is_none()
-            && let Some(current) = view.gone(&machine.id)?
+    }
+}
+
+/// What the runs named so far do to the ownership of machines.
+#[derive(Default)]
+struct Owners<'a> {
+    freed: Vec<RunId>,
+    taken: Vec<(&'a MachineId, RunId)>,
+}
+
+struct Writes<'a> {
+    view: &'a dyn View,
+    next: Revision,
+    machines: Named<'a, MachineId>,
+    runs: Named<'a, RunId>,
+    owners: Owners<'a>,
+}
+
+/// Whether the stored revision is the one that the writer saw. A record that the batch names twice conflicts with
+/// itself, at the revision that the batch would have.
+fn unchanged<T: Record>(images: &Images<T>, stored: Revision) -> Result<(), StoreError> {
+    let expected = images.before.as_ref().map_or(Revision(0), |before| before.revision());
+    // What is not there cannot be deleted, whatever was expected.
+    let nothing = stored == Revision(0) && images.is_deletion();
+    if stored == expected && !nothing {
+        return Ok(());
+    }
+    let id = images.last().map_or_else(String::new, |record| record.id().to_string());
+    Err(StoreError::Conflict { kind: T::KIND.as_str(), id, expected, stored })
+}
+
+impl<'a> Writes<'a> {
+    fn machine(&mut self, images: &'a Images<Machine>) -> Result<Option<u64>, StoreError> {
+        let Some(machine) = images.last() else { return Ok(None) };
+        let head = self.view.machine(&machine.id)?;
+        let again = self.machines.again(&machine.id);
+        let stored = head.map_or(Revision(0), |head| head.revision);
+        unchanged(images, if again { self.next } else { stored })?;
+        if head.is_none()
+            && let Some(current) = self.view.gone(&machine.id)?
             && machine.epoch < current
         {
             let (machine_id, held) = (machine.id.clone(), machine.epoch);
             return Err(StoreError::Fenced { machine_id, held, current });
         }
-        heads.machines.push(stored);
+        Ok(head.map(|head| head.ordinal))
     }
-    for Deletion { id, revision: expected, .. } in &batch.deleted {
-        let Some(stored) = head(id, *expected)? else {
-            // Expected at revision zero: there is nothing to delete.
-            return Err(StoreError::Conflict {
-                kind: "machine",
-                id: id.to_string(),
-                expected: *expected,
-                stored: Revision(0),
-            });
-        };
-        heads.deleted.push(stored);
-    }
-    Ok(())
-}
 
-/// Whether `item` was named before; remembers it.
-fn named_before<'a, T: Ord>(named: &mut Vec<&'a T>, item: &'a T) -> bool {
-    match named.binary_search(&item) {
-        Ok(_) => true,
-        Err(place) => {
-            named.insert(place, item);
-            false
-        }
-    }
-}
-
-fn check_runs(
-    view: &dyn View,
-    batch: &Batch,
-    next: Revision,
-    heads: &mut Heads,
-) -> Result<(), StoreError> {
-    let mut named: Vec<&RunId> = Vec::new();
-    // What the runs before this one in the batch do to the ownership of machines.
-    let mut freed: Vec<RunId> = Vec::new();
-    let mut taken: Vec<(&MachineId, RunId)> = Vec::new();
-    for write in &batch.runs {
-        let run = &write.run;
-        let head = view.run(run.id)?;
-        let stored = if named_before(&mut named, &run.id) {
-            next
-        } else {
-            head.map_or(Revision(0), |head| head.revision)
+    fn run(&mut self, images: &'a Images<Run>) -> Result<Option<u64>, StoreError> {
+        let Some(run) = &images.after else {
+            // Runs are not deleted: they go by trimming.
+            return unchanged(images, self.next).map(|()| None);
         };
-        if stored != run.revision {
-            return Err(StoreError::Conflict {
-                kind: "run",
-                id: run.id.to_string(),
-                expected: run.revision,
-                stored,
-            });
-        }
+        let head = self.view.run(run.id)?;
+        let again = self.runs.again(&run.id);
+        let stored = head.map_or(Revision(0), |head| head.revision);
+        unchanged(images, if again { self.next } else { stored })?;
+        let Owners { freed, taken } = &mut self.owners;
         if !run.state.is_active() {
             freed.push(run.id);
         } else if !head.is_some_and(|head| head.active) {
             let owner = match taken.iter().find(|(machine, _)| **machine == run.machine_id) {
                 Some((_, owner)) => Some(*owner),
-                None => view.active_run(&run.machine_id)?.filter(|owner| !freed.contains(owner)),
+                None => {
+                    let owner = self.view.active_run(&run.machine_id)?;
+                    owner.filter(|owner| !freed.contains(owner))
+                }
             };
             if let Some(owner) = owner {
                 return Err(StoreError::ActiveRun {
@@ -163,9 +169,8 @@ fn check_runs(
             }
             taken.push((&run.machine_id, run.id));
         }
-        heads.runs.push(head);
+        Ok(head.map(|head| head.ordinal))
     }
-    Ok(())
 }
 
 fn check_logs(view: &dyn View, batch: &Batch, next: Revision) -> Result<(), StoreError> {
@@ -178,7 +183,9 @@ fn check_logs(view: &dyn View, batch: &Batch, next: Revision) -> Result<(), Stor
         let place = match counts.iter().position(|(counted, _)| *counted == run) {
             Some(place) => place,
             None => {
-                let inserted = || batch.runs.iter().any(|write| write.run.id == run).then_some(0);
+                let is_inserted =
+                    |images: &Images<Run>| images.last().is_some_and(|one| one.id == run);
+                let inserted = || batch.images::<Run>().any(is_inserted).then_some(0);
                 let Some(stored) = view.log_chunks(run)?.or_else(inserted) else {
                     return conflict("run", run, next, Revision(0));
                 };

@@ -91,9 +91,10 @@ impl Api {
             .build()
             .expect("a runtime");
         let server = runtime.block_on(async {
+            let clock = Arc::new(TokioClock::new(START));
             let mut server = Server {
-                clock: Arc::new(TokioClock::new(START)),
-                store: Arc::new(MemoryStore::new()),
+                store: Arc::new(MemoryStore::new(clock.clone())),
+                clock,
                 world: World::in_memory(),
                 plans,
                 script,

@@ -123,24 +123,24 @@ impl Book {
         self.head = revision;
         // Machines first: the epoch of an intent is that of the machine after the commit.
         for change in changes {
-            match change {
-                Change::Machine { machine, .. } => self.fold_machine(by, machine),
-                Change::MachineDeleted { machine, .. } => {
-                    self.machines.remove(&machine.id);
+            if let Some(images) = change.images::<Machine>() {
+                match (&images.before, &images.after) {
+                    (_, Some(machine)) => self.fold_machine(by, machine),
+                    (Some(machine), None) => {
+                        self.machines.remove(&machine.id);
+                    }
+                    (None, None) => {}
                 }
-                Change::Run { .. } => {}
+                let machine = images.last().map(|machine| machine.id.clone());
+                self.feed.extend(machine.map(|id| (revision, Object::Machine(id))));
             }
-            let object = match change {
-                Change::Machine { machine, .. } | Change::MachineDeleted { machine, .. } => {
-                    Object::Machine(machine.id.clone())
-                }
-                Change::Run { run, .. } => Object::Run(run.machine_id.clone(), run.id),
-            };
-            self.feed.push((revision, object));
+            if let Some(run) = change.after::<Run>() {
+                self.feed.push((revision, Object::Run(run.machine_id.clone(), run.id)));
+            }
         }
         for change in changes {
-            if let Change::Run { run, entries, .. } = change {
-                self.fold_run(revision, run, entries);
+            if let Some(run) = change.after::<Run>() {
+                self.fold_run(revision, run, &change.entries);
             }
         }
     }

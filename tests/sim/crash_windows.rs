@@ -74,7 +74,8 @@ impl Window {
 }
 
 fn says(batch: &Batch, kind: EntryKind, step: &str) -> bool {
-    let mut entries = batch.runs.iter().flat_map(|write: &bmdemo::store::RunWrite| &write.entries);
+    let runs = batch.writes.iter().filter(|write| write.images::<Run>().is_some());
+    let mut entries = runs.flat_map(|write| &write.entries);
     entries.any(|entry: &Entry| entry.kind == kind && entry.step == step)
 }
 

@@ -94,7 +94,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(seed: u64, profile: Profile, planted: Option<Planted>) -> Self {
         let sim = Sim::new(seed, profile);
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(MemoryStore::new(sim.clock.clone()));
         store.listen(Arc::new(Feed(Arc::downgrade(&sim))));
         Self {
             clients: Clients::new(sim.clone(), store.clone()),

@@ -4,12 +4,12 @@ use std::hash::Hasher as _;
 use std::sync::{Arc, Weak};
 
 use bmdemo::ids::{Epoch, MachineId, Revision};
-use bmdemo::model::{Change, LogChunk};
+use bmdemo::model::{Change, Images, Object};
 use bmdemo::provider::fake::LedgerEntry;
 use bmdemo::provider::{
     Acted, Call, Health, Observation, ProviderError, ProviderErrorKind, Verification,
 };
-use bmdemo::store::Listener;
+use bmdemo::store::{Committed, Listener};
 
 use crate::book::{Begun, Book, Looked, parts};
 use crate::gate::Incarnation;
@@ -175,9 +175,10 @@ impl Oracle {
     }
 
     fn note_change(&mut self, by: Incarnation, revision: Revision, change: &Change) {
-        let text = match change {
-            Change::Machine { machine, entries, .. } => {
-                let kinds: Vec<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+        let entries = change.entries.iter();
+        let text = match &change.object {
+            Object::Machine(Images { after: Some(machine), .. }) => {
+                let kinds: Vec<_> = entries.map(|entry| entry.kind.as_str()).collect();
                 format!(
                     "r{revision} by {by}: {} {} epoch {} {}",
                     machine.id,
@@ -186,12 +187,8 @@ impl Oracle {
                     kinds.join(" ")
                 )
             }
-            Change::MachineDeleted { machine, .. } => {
-                format!("r{revision} by {by}: {} deleted", machine.id)
-            }
-            Change::Run { run, entries, .. } => {
+            Object::Run(Images { after: Some(run), .. }) => {
                 let kinds: Vec<_> = entries
-                    .iter()
                     .map(|entry| format!("{}({})", entry.kind.as_str(), entry.step))
                     .collect();
                 let step = run.current_step.and_then(|place| run.steps.get(place));
@@ -203,6 +200,9 @@ impl Oracle {
                     step.map(|step| step.state),
                     kinds.join(" ")
                 )
+            }
+            gone @ (Object::Machine(_) | Object::Run(_)) => {
+                format!("r{revision} by {by}: {:?} deleted", gone.kind())
             }
         };
         self.note(text);
@@ -272,9 +272,9 @@ impl Oracle {
 pub(crate) struct Feed(pub(crate) Weak<Sim>);
 
 impl Listener for Feed {
-    fn committed(&self, revision: Revision, changes: &[Change], _logs: &[Arc<LogChunk>]) {
+    fn committed(&self, committed: &Arc<Committed>) {
         if let Some(sim) = self.0.upgrade() {
-            sim.oracle().commit(revision, changes);
+            sim.oracle().commit(committed.revision, &committed.changes);
         }
     }
 }

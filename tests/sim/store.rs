@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use bmdemo::ids::{MachineId, Revision, RunId};
+use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
 use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Run};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
-    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
-    Subject, Trimmed,
+    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
+    StoreError, Subject, Trimmed,
 };
 
 use crate::gate::Incarnation;
@@ -40,7 +40,7 @@ impl SimStore {
         answer
     }
 
-    async fn write(&self, batch: Batch) -> Result<Committed, StoreError> {
+    async fn write(&self, batch: Batch) -> Result<Arc<Committed>, StoreError> {
         let sim = &self.sim;
         sim.delay(sim.profile.store_ms).await;
         sim.point(self.who, Point::BeforeCommit(&batch)).await;
@@ -76,8 +76,12 @@ impl SimStore {
 }
 
 impl Store for SimStore {
-    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+    fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(self.write(batch))
+    }
+
+    fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        Box::pin(self.read(self.inner.outcome(id, since)))
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

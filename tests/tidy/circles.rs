@@ -14,7 +14,6 @@ const EXEMPT: &[(&str, &str)] = &[
     ("src/provider/fake/", "provider: the simulator and its scripts name each other"),
     ("src/store/codec/", "storeapi: the folder's file has the helpers of the records"),
     ("src/store/sqlite/", "sqlite: the store and its threads share types"),
-    ("src/store/suite/", "storeapi: a case of the feed uses a helper of the folder's file"),
 ];
 
 /// A path of modules below the crate: `["store", "sqlite"]`.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bmdemo::ids::Revision;
 use bmdemo::lifecycle::run;
-use bmdemo::model::Change;
+use bmdemo::model::Run;
 use bmdemo::provider::fake::{self, World};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{Query, Store as _};
@@ -68,7 +68,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(MemoryStore::new(crate::network::clock()));
         Self { store, world: World::in_memory(), book: Arc::default() }
     }
 
@@ -91,8 +91,8 @@ impl Shared {
     pub(crate) async fn changes(&self, after: u64) -> Vec<(u64, String)> {
         let changes = self.store.changes(Revision(after), 1_000_000).await;
         let runs = changes.expect("nothing is forgotten").into_iter().filter_map(|change| {
-            let Change::Run { revision, run, .. } = change else { return None };
-            Some((revision.0, run.id.to_string()))
+            let run = change.after::<Run>()?;
+            Some((change.revision.0, run.id.to_string()))
         });
         runs.collect()
     }

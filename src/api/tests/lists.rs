@@ -131,9 +131,8 @@ async fn paging(seed: u64) -> Result<(), TestCaseError> {
         if random.chance(1, 2) && !removed.contains(&victim) {
             let id = crate::ids::MachineId::parse(&victim).unwrap();
             let stored = api.engine.machine(&id).await.unwrap();
-            let deleted = vec![(id, stored.revision).into()];
-            let batch = crate::store::Batch { deleted, ..Default::default() };
-            api.engine.store().commit(batch).await.unwrap();
+            let deletion = crate::store::Write::deletion(stored, Vec::new());
+            api.engine.store().commit(crate::store::Batch::of(deletion)).await.unwrap();
             removed.push(victim);
         }
     }

@@ -10,7 +10,7 @@ use crate::executor::idempotency::request;
 use crate::executor::request::{NewMachine, Origin};
 use crate::ids::Epoch;
 use crate::model::{Entry, EntryKind, Machine};
-use crate::store::{Batch, MachineWrite, StoreError};
+use crate::store::{Batch, StoreError, Write};
 
 /// Most machines registered by one commit.
 const BATCH_MAX: usize = 500;
@@ -40,8 +40,7 @@ impl Engine {
         let mut epoch = Epoch(0);
         loop {
             let batch = Batch {
-                at: self.ports.clock.now(),
-                machines: vec![self.registration(origin, &new, epoch)],
+                writes: vec![self.registration(origin, &new, epoch)],
                 request: request.clone(),
                 ..Batch::default()
             };
@@ -81,8 +80,7 @@ impl Engine {
         let mut results = Vec::with_capacity(new.len());
         for part in new.chunks(BATCH_MAX) {
             let batch = Batch {
-                at: self.ports.clock.now(),
-                machines: part
+                writes: part
                     .iter()
                     .map(|machine| self.registration(origin, machine, Epoch(0)))
                     .collect(),
@@ -105,22 +103,22 @@ impl Engine {
         Ok(results)
     }
 
-    fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> MachineWrite {
+    fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> Write {
         let now = self.ports.clock.now();
         let machine =
             Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now);
         let entry = Entry::new(EntryKind::MachineRegistered, origin.actor.clone());
-        MachineWrite {
-            machine: Machine { epoch, ..machine },
-            entries: vec![entry.reason(&origin.reason).message("machine registered")],
-        }
+        let entries = vec![entry.reason(&origin.reason).message("machine registered")];
+        Write::new(None, Machine { epoch, ..machine }, entries)
     }
 
     async fn detached_commit(&self, batch: Batch) -> Result<Vec<Arc<Machine>>, StoreError> {
         let ports = self.ports.clone();
         let (reply, answer) = oneshot::channel();
         self.ports.tasks.spawn(async move {
-            drop(reply.send(ports.commit(batch).await.map(|committed| committed.machines)));
+            let committed = ports.commit(batch).await;
+            let machines = committed.map(|committed| committed.written().cloned().collect());
+            drop(reply.send(machines));
         });
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable(Arc::new(std::io::Error::other("shutting down"))))

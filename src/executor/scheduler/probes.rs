@@ -17,9 +17,9 @@ use crate::executor::ports::Ports;
 use crate::executor::worker::Message;
 use crate::ids::MachineId;
 use crate::lifecycle::machine::Phase;
-use crate::model::{Change, LogChunk, Machine};
+use crate::model::{Change, Machine};
 use crate::provider::{Health, Provider, Target};
-use crate::store::{Listener, Query, StoreError};
+use crate::store::{Committed, Listener, Query, StoreError};
 
 /// How probes of one provider are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,30 +70,22 @@ struct RosterFeed {
 }
 
 impl Listener for RosterFeed {
-    fn committed(
-        &self,
-        revision: crate::ids::Revision,
-        changes: &[Change],
-        _logs: &[Arc<LogChunk>],
-    ) {
+    fn committed(&self, committed: &Arc<Committed>) {
         let mut touched = false;
-        for change in changes {
-            match change {
-                Change::Machine { machine, .. } => {
-                    self.roster.update(machine, &self.policies);
-                    touched = true;
-                }
-                Change::MachineDeleted { machine, .. } => {
+        for images in committed.changes.iter().filter_map(Change::images::<Machine>) {
+            touched = true;
+            match (&images.before, &images.after) {
+                (_, Some(machine)) => self.roster.update(machine, &self.policies),
+                (Some(machine), None) => {
                     let mut gone = Machine::clone(machine);
                     gone.phase = Phase::Retired;
                     self.roster.update(&Arc::new(gone), &self.policies);
-                    touched = true;
                 }
-                Change::Run { .. } => {}
+                (None, None) => {}
             }
         }
         if touched {
-            self.changed.send_replace(revision.0);
+            self.changed.send_replace(committed.revision.0);
         }
     }
 }

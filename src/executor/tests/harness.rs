@@ -90,7 +90,7 @@ impl Harness {
 
     pub(super) async fn with(script: &str, timing: Timing, limits: Limits) -> Self {
         let clock = Arc::new(TokioClock::new(START));
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
         let world = World::in_memory();
         let plans = Registry::built_in;
         let script = script.to_owned();

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use super::harness::{Harness, machine_id, new_run, origin};
 use crate::executor::EngineError;
 use crate::executor::request::{MachineChanges, Origin, Verb};
-use crate::ids::{Epoch, MachineId, Revision, RunId};
+use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::filter::Filter;
 use crate::model::{Change, Entry, EntryKind, HistoryRow, LogChunk, Machine, Run};
 use crate::store::{
-    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
-    Subject, Trimmed,
+    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
+    StoreError, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Troubled {
 }
 
 impl Store for Troubled {
-    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+    fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(async move {
             let Some(trouble) = self.next() else { return self.inner.commit(batch).await };
             if trouble == Trouble::Kept {
@@ -102,6 +102,10 @@ impl Store for Troubled {
             }
             Err(trouble.error())
         })
+    }
+
+    fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        self.inner.outcome(id, since)
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

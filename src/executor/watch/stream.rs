@@ -209,9 +209,9 @@ impl<T: Watched> Live<T> {
         let log_is_read = changes.is_empty();
         let mut changes = changes.into_iter().peekable();
         while let Some(first) = changes.next() {
-            let revision = first.revision();
+            let revision = first.revision;
             let mut commit = vec![first];
-            while let Some(next) = changes.next_if(|change| change.revision() == revision) {
+            while let Some(next) = changes.next_if(|change| change.revision == revision) {
                 commit.push(next);
             }
             self.tell(revision, commit).await?;

@@ -12,9 +12,9 @@ use crate::executor::logs::{LogQuery, follow_logs};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run::State as RunState;
 use crate::model::filter::Subject;
-use crate::model::{Actor, EntryKind, LogStream, MachineSpec, RunDelta, RunType};
+use crate::model::{Actor, EntryKind, LogChunk, LogStream, MachineSpec, RunType};
 use crate::store::memory::MemoryStore;
-use crate::store::{Batch, Committed, MachineWrite, RunWrite};
+use crate::store::{Batch, Committed, Write};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -27,7 +27,7 @@ struct World {
 
 impl World {
     fn new(limits: WatchLimits) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::new(NOW))));
         let hub = WatchHub::new(Arc::new(TokioClock::new(NOW)), limits);
         store.listen(Arc::new(hub.clone()));
         Self { store, hub }
@@ -43,22 +43,21 @@ impl World {
         Box::pin(self.hub.watch_runs(self.store.clone(), filter, start))
     }
 
-    async fn commit(&self, batch: Batch) -> Committed {
-        self.store.commit(Batch { at: NOW, ..batch }).await.unwrap()
+    async fn commit(&self, batch: Batch) -> Arc<Committed> {
+        self.store.commit(batch).await.unwrap()
     }
 
     async fn register(&self, name: &str) -> Arc<Machine> {
-        let batch = Batch { machines: vec![write(machine(name))], ..Batch::default() };
-        self.commit(batch).await.machines.remove(0)
+        let committed = self.commit(Batch::of(write(None, machine(name)))).await;
+        committed.machine().unwrap().clone()
     }
 
     async fn write_run(&self, run: Run, logs: Vec<LogChunk>) -> Arc<Run> {
         let before = self.store.run(run.id).await.unwrap();
-        let delta = RunDelta::between(before.as_deref(), &run);
         let kind = if before.is_none() { EntryKind::RunCreated } else { EntryKind::RunStarted };
         let entries = vec![Entry::new(kind, Actor::engine())];
-        let runs = vec![RunWrite { run, delta, entries }];
-        self.commit(Batch { runs, logs, ..Batch::default() }).await.runs.remove(0)
+        let batch = Batch { logs, ..Batch::of(Write::new(before, run, entries)) };
+        self.commit(batch).await.run().unwrap().clone()
     }
 }
 
@@ -67,13 +66,10 @@ fn machine(name: &str) -> Machine {
     Machine::registered(MachineId::parse(name).unwrap(), BTreeMap::new(), spec, NOW)
 }
 
-fn write(machine: Machine) -> MachineWrite {
-    let kind = if machine.revision == Revision(0) {
-        EntryKind::MachineRegistered
-    } else {
-        EntryKind::PhaseChanged
-    };
-    MachineWrite { machine, entries: vec![Entry::new(kind, Actor::engine())] }
+fn write(before: Option<&Arc<Machine>>, after: Machine) -> Write {
+    let kind =
+        if before.is_none() { EntryKind::MachineRegistered } else { EntryKind::PhaseChanged };
+    Write::new(before.cloned(), after, vec![Entry::new(kind, Actor::engine())])
 }
 
 fn run(number: u64, machine: &str) -> Run {
@@ -161,8 +157,9 @@ async fn a_watch_lists_then_follows_and_tells_what_leaves() {
     assert_eq!(drain(&mut fresh), ["snapshot m-1 FACTORY_READY @1", "synced @1"]);
 
     let ready = Machine { phase: Phase::Ready, ..(*first).clone() };
-    let batch = Batch { machines: vec![write(ready), write(machine("m-2"))], ..Batch::default() };
-    let second = world.commit(batch).await.machines[1].clone();
+    let writes = vec![write(Some(&first), ready), write(None, machine("m-2"))];
+    let committed = world.commit(Batch { writes, ..Batch::default() }).await;
+    let second = committed.written::<Machine>().nth(1).unwrap().clone();
     assert_eq!(
         drain(&mut all),
         ["change m-1 READY @2 resume 1", "change m-2 FACTORY_READY @2 resume 2"]
@@ -172,8 +169,7 @@ async fn a_watch_lists_then_follows_and_tells_what_leaves() {
         ["removed m-1 READY @2 resume 1", "change m-2 FACTORY_READY @2 resume 2"]
     );
 
-    let deleted = vec![(second.id.clone(), second.revision).into()];
-    world.commit(Batch { deleted, ..Batch::default() }).await;
+    world.commit(Batch::of(Write::deletion(second, Vec::new()))).await;
     assert_eq!(drain(&mut all), ["removed m-2 FACTORY_READY @3 resume 3"]);
     assert_eq!(drain(&mut fresh), ["removed m-2 FACTORY_READY @3 resume 3"]);
     // A resumed watch asks the history what matched before.

@@ -6,7 +6,7 @@ use super::Key;
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Entry, Machine, Run};
+use crate::model::{Change, Entry, Machine, Record, Run};
 use crate::store::{Fut, Page, Query, Store};
 
 /// What can be watched: runs and machines.
@@ -38,6 +38,14 @@ pub(super) struct Happened<T> {
     pub(super) object: Arc<T>,
     pub(super) entries: Arc<[Entry]>,
     pub(super) deleted: bool,
+}
+
+impl<T: Record> Happened<T> {
+    fn of(change: Change) -> Option<Self> {
+        let images = T::images(&change.object)?;
+        let (object, deleted) = (images.last()?.clone(), images.is_deletion());
+        Some(Self { at: change.at, object, entries: change.entries, deleted })
+    }
 }
 
 impl Watched for Run {
@@ -93,12 +101,7 @@ impl Watched for Run {
     }
 
     fn of(change: Change) -> Option<Happened<Self>> {
-        match change {
-            Change::Run { at, run, entries, .. } => {
-                Some(Happened { at, object: run, entries, deleted: false })
-            }
-            Change::Machine { .. } | Change::MachineDeleted { .. } => None,
-        }
+        Happened::of(change)
     }
 }
 
@@ -152,14 +155,6 @@ impl Watched for Machine {
     }
 
     fn of(change: Change) -> Option<Happened<Self>> {
-        match change {
-            Change::Machine { at, machine, entries, .. } => {
-                Some(Happened { at, object: machine, entries, deleted: false })
-            }
-            Change::MachineDeleted { at, machine, entries, .. } => {
-                Some(Happened { at, object: machine, entries, deleted: true })
-            }
-            Change::Run { .. } => None,
-        }
+        Happened::of(change)
     }
 }

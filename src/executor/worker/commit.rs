@@ -9,8 +9,8 @@ use super::state::{Decision, InDoubt, Worker};
 use crate::executor::decide::{Draft, Facts};
 use crate::executor::planted::Planted;
 use crate::lifecycle::run;
-use crate::model::{EntryKind, Machine, Run, RunDelta};
-use crate::store::{Batch, MachineWrite, PinnedPlan, RequestRecord, RunWrite, StoreError};
+use crate::model::{EntryKind, Machine, Run};
+use crate::store::{Batch, PinnedPlan, RequestRecord, StoreError, Write};
 
 /// What a commit carries besides the decision.
 #[derive(Debug, Default)]
@@ -86,32 +86,24 @@ impl Worker {
         let log_chunks = chunks(&mut run, &lines, self.ports.limits.step_log_bytes_max);
         let epoch = machine_after.epoch;
         let in_doubt = InDoubt { run: run.clone(), epoch, effects: draft.effects, moment, lines };
-        let before = (active.stored.revision.0 > 0).then_some(&*active.stored);
-        let delta = RunDelta::between(before, &run);
+        let mut writes = Vec::with_capacity(2);
+        if machine_changed {
+            Arc::make_mut(&mut machine_after).updated_at = self.ports.clock.now();
+            writes.push(Write::new(Some(machine.clone()), machine_after, draft.machine_entries));
+        }
+        let before = (active.stored.revision.0 > 0).then(|| active.stored.clone());
+        writes.push(Write::new(before, run, draft.run_entries));
         let batch = Batch {
-            at: self.ports.clock.now(),
-            holds: Some((self.id.clone(), held)),
-            machines: if machine_changed {
-                Arc::make_mut(&mut machine_after).updated_at = self.ports.clock.now();
-                vec![MachineWrite {
-                    machine: Arc::unwrap_or_clone(machine_after),
-                    entries: draft.machine_entries,
-                }]
-            } else {
-                Vec::new()
-            },
-            deleted: Vec::new(),
-            runs: vec![RunWrite { run, delta, entries: draft.run_entries }],
+            holds: vec![(self.id.clone(), held)],
+            writes,
             plan: extra.plan,
             request: extra.request,
             logs: log_chunks,
+            ..Batch::default()
         };
         match self.await_store(self.ports.clone().commit_owned(batch)).await {
             Ok(committed) => {
-                self.committed(
-                    committed.machines.into_iter().next(),
-                    committed.runs.into_iter().next(),
-                );
+                self.committed(committed.machine().cloned(), committed.run().cloned());
                 self.perform(&in_doubt.effects, in_doubt.moment);
                 self.finish_if_ended();
                 Ok(())

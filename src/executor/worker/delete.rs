@@ -7,7 +7,7 @@ use crate::executor::idempotency::request;
 use crate::executor::request::Origin;
 use crate::lifecycle::machine::Phase;
 use crate::model::{Entry, EntryKind};
-use crate::store::{Batch, Deletion, StoreError};
+use crate::store::{Batch, StoreError, Write};
 
 impl Worker {
     /// Deletes a RETIRED machine. Asked again with the same request id, it is deleted still, whoever has the name now.
@@ -29,10 +29,8 @@ impl Worker {
         let entry = Entry::new(EntryKind::MachineDeleted, origin.actor.clone())
             .reason(&origin.reason)
             .message(format!("machine deleted by {}", origin.actor.name));
-        let (id, revision, entries) = (self.id.clone(), machine.revision, vec![entry]);
         let batch = Batch {
-            at: self.now(),
-            deleted: vec![Deletion { id, revision, entries }],
+            writes: vec![Write::deletion(machine, vec![entry])],
             request: request(origin, &scope, self.id.as_str(), self.now()),
             ..Batch::default()
         };

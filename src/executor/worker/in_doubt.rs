@@ -55,7 +55,7 @@ impl Worker {
         &self,
         run: RunId,
     ) -> Result<(Option<Arc<Machine>>, Option<Arc<Run>>), StoreError> {
-        self.ports.commit(Batch { at: self.now(), ..Batch::default() }).await?;
+        self.ports.commit(Batch::default()).await?;
         let machine = self.ports.store.machine(&self.id).await?;
         let run = self.ports.store.run(run).await?;
         Ok((machine, run))

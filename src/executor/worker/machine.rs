@@ -10,7 +10,7 @@ use crate::executor::request::{MachineChanges, Origin};
 use crate::model::machine::{Condition, REASON_ABORTED};
 use crate::model::{ActorKind, ConditionKind, Entry, EntryKind, Machine};
 use crate::provider::Health;
-use crate::store::{Batch, MachineWrite, StoreError};
+use crate::store::{Batch, StoreError, Write};
 
 impl Worker {
     /// Changes labels, spec or phase.
@@ -170,10 +170,9 @@ impl Worker {
             }
             after.updated_at = self.now();
             let batch = Batch {
-                at: self.now(),
-                holds: self.active.as_ref().map(|_| (self.id.clone(), machine.epoch)),
-                machines: if changed {
-                    vec![MachineWrite { machine: after, entries }]
+                holds: self.active.iter().map(|_| (self.id.clone(), machine.epoch)).collect(),
+                writes: if changed {
+                    vec![Write::new(Some(machine.clone()), after, entries)]
                 } else {
                     Vec::new()
                 },
@@ -182,8 +181,8 @@ impl Worker {
             };
             match self.ports.commit(batch).await {
                 Ok(committed) => {
-                    let machine = match committed.machines.into_iter().next() {
-                        Some(machine) => machine,
+                    let machine = match committed.machine() {
+                        Some(machine) => machine.clone(),
                         // As a repetition of the request is going to be answered.
                         None => {
                             let then = self.ports.store.machine_at(&self.id, committed.revision);

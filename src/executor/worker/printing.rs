@@ -6,8 +6,7 @@ use super::logs::chunks;
 use super::state::{InDoubt, Worker};
 use super::timers::Timer;
 use crate::executor::limits::LOG_FLUSH_MS;
-use crate::model::RunDelta;
-use crate::store::{Batch, RunWrite, StoreError};
+use crate::store::{Batch, StoreError, Write};
 
 impl Worker {
     /// Lines have been printed: give them a moment to travel with a commit that happens anyway.
@@ -31,7 +30,6 @@ impl Worker {
             let lines = active.logs.take();
             let mut run = active.run.clone();
             let logs = chunks(&mut run, &lines, self.ports.limits.step_log_bytes_max);
-            let delta = RunDelta::between(Some(&*active.stored), &run);
             let in_doubt = InDoubt {
                 run: run.clone(),
                 epoch: machine.epoch,
@@ -40,16 +38,15 @@ impl Worker {
                 lines,
             };
             let batch = Batch {
-                at: self.ports.clock.now(),
-                holds: Some((self.id.clone(), machine.epoch)),
-                runs: vec![RunWrite { run, delta, entries: Vec::new() }],
+                holds: vec![(self.id.clone(), machine.epoch)],
+                writes: vec![Write::new(Some(active.stored.clone()), run, Vec::new())],
                 logs,
                 ..Batch::default()
             };
             let buffer = active.logs.clone();
             match self.await_store(self.ports.clone().commit_owned(batch)).await {
                 Ok(committed) => {
-                    self.committed(None, committed.runs.into_iter().next());
+                    self.committed(None, committed.run().cloned());
                     return;
                 }
                 Err(StoreError::Unknown(_)) => {

@@ -10,9 +10,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::seconds::{Seconds, seconds};
 use crate::clock::Timestamp;
-use crate::ids::Revision;
-use crate::model::{Change, Entry, EntryKind, LogChunk, Run};
-use crate::store::Listener;
+use crate::model::{Entry, EntryKind, Run};
+use crate::store::{Committed, Listener};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PlanLabels {
@@ -186,15 +185,12 @@ fn observe<L: Clone + std::hash::Hash + Eq>(family: &Seconds<L>, labels: &L, too
 }
 
 impl Listener for Runs {
-    fn committed(&self, _: Revision, changes: &[Change], _: &[Arc<LogChunk>]) {
-        for change in changes {
-            match change {
-                Change::Run { run, entries, at, .. } => {
-                    for entry in entries.iter() {
-                        self.count(run, entry, *at);
-                    }
+    fn committed(&self, committed: &Arc<Committed>) {
+        for change in &committed.changes {
+            if let Some(run) = change.after::<Run>() {
+                for entry in change.entries.iter() {
+                    self.count(run, entry, change.at);
                 }
-                Change::Machine { .. } | Change::MachineDeleted { .. } => {}
             }
         }
     }

@@ -11,13 +11,13 @@ use prometheus_client::registry::Registry;
 
 use super::seconds::Seconds;
 use crate::clock::Clock;
-use crate::ids::{MachineId, Revision, RunId};
+use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 use crate::store::sqlite::{SqliteStore, StoreStats};
 use crate::store::{
-    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
-    Subject, Trimmed,
+    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
+    StoreError, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,7 +42,7 @@ impl MeteredStore {
     }
 }
 
-fn outcome(result: &Result<Committed, StoreError>) -> &'static str {
+fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(StoreError::Conflict { .. }) => "conflict",
@@ -58,7 +58,7 @@ fn outcome(result: &Result<Committed, StoreError>) -> &'static str {
 }
 
 impl Store for MeteredStore {
-    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+    fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(async move {
             let begun = self.clock.monotonic();
             let result = self.inner.commit(batch).await;
@@ -67,6 +67,10 @@ impl Store for MeteredStore {
             self.commits.get_or_create(&labels).observe(took.as_secs_f64());
             result
         })
+    }
+
+    fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        self.inner.outcome(id, since)
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

@@ -2,60 +2,38 @@
 
 use std::sync::Arc;
 
-use super::state::{Image, Record, State};
+use super::state::{Image, Row, State};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
-use crate::model::{Change, Entry, Header, LogChunk, Machine, Run};
+use crate::model::{Change, Entry, Images, Machine, Object, Record, Run, RunDelta};
 use crate::store::check::check;
-use crate::store::{Batch, Committed, MachineWrite, RunWrite, StoreError};
-
-/// What a batch did, for its writer and for the listeners.
-#[derive(Debug)]
-pub(super) struct Applied {
-    pub(super) committed: Committed,
-    pub(super) changes: Vec<Change>,
-    pub(super) logs: Vec<Arc<LogChunk>>,
-}
+use crate::store::{Batch, Committed, StoreError};
 
 /// Numbers the changes of one commit and their entries.
 struct Numbering {
-    revision: Revision,
-    at: Timestamp,
     changes: u32,
     entries: u32,
 }
 
-impl Numbering {
-    fn record(&mut self, state: &mut State, image: Image, entries: &Arc<[Entry]>) {
-        let place = (self.revision, self.changes);
-        let record =
-            Record { at: self.at, entries: entries.clone(), first_entry: self.entries, image };
-        self.changes += 1;
-        self.entries += u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        state.add_change(place, record);
-    }
-}
-
 impl State {
-    pub(super) fn commit(&mut self, batch: Batch) -> Result<Applied, StoreError> {
+    pub(super) fn commit(&mut self, batch: Batch, now: Timestamp) -> Result<Committed, StoreError> {
         let revision = Revision(self.revision.0 + 1);
-        let heads = check(self, &batch, revision)?;
+        let ordinals = check(self, &batch, revision)?;
         self.revision = revision;
+        self.at = self.at.max(now);
+        self.outcomes.note(batch.id, revision);
 
-        let mut numbering = Numbering { revision, at: batch.at, changes: 0, entries: 0 };
-        let committed = Committed { revision, machines: Vec::new(), runs: Vec::new() };
-        let mut applied = Applied { committed, changes: Vec::new(), logs: Vec::new() };
-        for (write, head) in batch.machines.into_iter().zip(heads.machines) {
-            let ordinal = head.map_or_else(|| next(&mut self.machine_ordinal), |head| head.ordinal);
-            self.write_machine(write, ordinal, &mut numbering, &mut applied);
-        }
-        for (deletion, head) in batch.deleted.into_iter().zip(heads.deleted) {
-            let entries = deletion.entries.into();
-            self.delete_machine(head.ordinal, entries, &mut numbering, &mut applied);
-        }
-        for (write, head) in batch.runs.into_iter().zip(heads.runs) {
-            let ordinal = head.map_or_else(|| next(&mut self.run_ordinal), |head| head.ordinal);
-            self.write_run(write, ordinal, &mut numbering, &mut applied);
+        let mut numbering = Numbering { changes: 0, entries: 0 };
+        let mut changes = Vec::with_capacity(batch.writes.len());
+        for (write, ordinal) in batch.writes.into_iter().zip(ordinals) {
+            let object = match write.object {
+                Object::Machine(images) => Machine::object(self.write_machine(images, ordinal)),
+                Object::Run(images) => Run::object(self.write_run(images, ordinal)),
+            };
+            let entries: Arc<[Entry]> = write.entries.into();
+            self.record(&object, &entries, &mut numbering);
+            let (at, before_is_gone) = (self.at, false);
+            changes.push(Change { revision, at, object, before_is_gone, entries });
         }
         if let Some(plan) = batch.plan {
             self.plans.entry(plan.digest).or_insert_with(|| plan.text.into());
@@ -66,79 +44,73 @@ impl State {
             self.requests_by_age.insert((request.at, scope.clone(), id.clone()));
             self.requests.entry(scope).or_default().insert(id, request);
         }
-        for chunk in batch.logs {
-            let chunk = Arc::new(chunk);
+        let logs: Vec<_> = batch.logs.into_iter().map(Arc::new).collect();
+        for chunk in &logs {
             self.logs.entry(chunk.run_id).or_default().push(chunk.clone());
-            applied.logs.push(chunk);
         }
-        Ok(applied)
+        Ok(Committed { revision, at: self.at, changes, logs })
     }
 
-    fn write_machine(
-        &mut self,
-        write: MachineWrite,
-        ordinal: u64,
-        numbering: &mut Numbering,
-        applied: &mut Applied,
-    ) {
-        let revision = numbering.revision;
-        let machine = Arc::new(Machine { ordinal, revision, ..write.machine });
-        let entries: Arc<[Entry]> = write.entries.into();
-        self.machine_ids.insert(machine.id.clone(), ordinal);
-        self.machines.insert(ordinal, machine.clone());
-        numbering.record(self, Image::Machine(machine.clone()), &entries);
-        let (at, change) = (numbering.at, machine.clone());
-        applied.changes.push(Change::Machine { revision, at, machine: change, entries });
-        applied.committed.machines.push(machine);
-    }
-
-    fn delete_machine(
-        &mut self,
-        ordinal: u64,
-        entries: Arc<[Entry]>,
-        numbering: &mut Numbering,
-        applied: &mut Applied,
-    ) {
-        let Some(machine) = self.machines.remove(&ordinal) else { return };
-        self.machine_ids.remove(&machine.id);
-        self.gone.insert(machine.id.clone(), machine.epoch);
-        numbering.record(self, Image::Deleted(machine.clone()), &entries);
-        let (revision, at) = (numbering.revision, numbering.at);
-        applied.changes.push(Change::MachineDeleted { revision, at, machine, entries });
-    }
-
-    fn write_run(
-        &mut self,
-        write: RunWrite,
-        ordinal: u64,
-        numbering: &mut Numbering,
-        applied: &mut Applied,
-    ) {
-        let revision = numbering.revision;
-        let mut delta = write.delta;
-        match &mut delta.header {
-            Header::Whole(run) => (run.ordinal, run.revision) = (ordinal, revision),
-            Header::Progress(progress) => progress.revision = revision,
+    fn write_machine(&mut self, images: Images<Machine>, ordinal: Option<u64>) -> Images<Machine> {
+        let ordinal = ordinal.unwrap_or_else(|| next(&mut self.machine_ordinal));
+        let stored = self.machines.get(&ordinal);
+        debug_assert_eq!(images.before.as_ref(), stored, "the machine before is the stored one");
+        let images = stamped(images, ordinal, self.revision);
+        match (&images.before, &images.after) {
+            (_, Some(machine)) => {
+                self.machine_ids.insert(machine.id.clone(), ordinal);
+                self.machines.insert(ordinal, machine.clone());
+            }
+            (Some(machine), None) => {
+                self.machines.remove(&ordinal);
+                self.machine_ids.remove(&machine.id);
+                self.gone.insert(machine.id.clone(), machine.epoch);
+            }
+            (None, None) => {}
         }
-        let run = Arc::new(Run { ordinal, revision, ..write.run });
-        debug_assert_eq!(
-            delta.clone().apply(self.runs.get(&ordinal).map(|row| (*row.run).clone())),
-            Some(Run::clone(&run)),
-            "the delta leads from the stored run to the written one"
-        );
-        let ended_at = (!run.state.is_active()).then(|| run.finished_at.unwrap_or(numbering.at));
-        self.put_run(run.clone(), ended_at);
-        let entries: Arc<[Entry]> = write.entries.into();
-        let (id, machine_id) = (run.id, run.machine_id.clone());
-        numbering.record(
-            self,
-            Image::Run { ordinal, id, machine_id, delta: Box::new(delta) },
-            &entries,
-        );
-        let (at, change) = (numbering.at, run.clone());
-        applied.changes.push(Change::Run { revision, at, run: change, entries });
-        applied.committed.runs.push(run);
+        images
     }
+
+    fn write_run(&mut self, images: Images<Run>, ordinal: Option<u64>) -> Images<Run> {
+        let ordinal = ordinal.unwrap_or_else(|| next(&mut self.run_ordinal));
+        let stored = self.runs.get(&ordinal).map(|row| &row.run);
+        debug_assert_eq!(images.before.as_ref(), stored, "the run before is the stored one");
+        let images = stamped(images, ordinal, self.revision);
+        if let Some(run) = &images.after {
+            let ended_at = (!run.state.is_active()).then(|| run.finished_at.unwrap_or(self.at));
+            self.put_run(run.clone(), ended_at);
+        }
+        images
+    }
+
+    /// Keeps the change of an object in the history.
+    fn record(&mut self, object: &Object, entries: &Arc<[Entry]>, numbering: &mut Numbering) {
+        let place = (self.revision, numbering.changes);
+        let (machine_id, image) = match object {
+            Object::Machine(images) => {
+                let Some(machine) = images.last() else { return };
+                (machine.id.clone(), Image::Machine(images.clone()))
+            }
+            Object::Run(images) => {
+                let Some(run) = &images.after else { return };
+                let delta = Box::new(RunDelta::between(images.before.as_deref(), run));
+                (run.machine_id.clone(), Image::Run { ordinal: run.ordinal, id: run.id, delta })
+            }
+        };
+        let first_entry = numbering.entries;
+        numbering.changes += 1;
+        numbering.entries += u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let row = Row { at: self.at, machine_id, entries: entries.clone(), first_entry, image };
+        self.add_change(place, row);
+    }
+}
+
+/// The images as they are stored.
+fn stamped<T: Record>(mut images: Images<T>, ordinal: u64, revision: Revision) -> Images<T> {
+    if let Some(after) = &mut images.after {
+        Arc::make_mut(after).stamp(ordinal, revision);
+    }
+    images
 }
 
 /// The ordinal after the last one given; none is given twice, even after a deletion.

@@ -13,26 +13,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::state::State;
 use super::{
-    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
-    Subject, Trimmed,
+    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
+    StoreError, Subject, Trimmed,
 };
-use crate::ids::{MachineId, Revision, RunId};
+use crate::clock::{Clock, SystemClock};
+use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 
 /// [`Store`] that keeps everything in memory.
-#[derive(Default)]
 pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
     /// Locked for the whole of a commit, so that listeners hear in the order of revisions.
     listeners: Mutex<Vec<Arc<dyn Listener>>>,
     state: Mutex<State>,
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// An empty store, whose commits have the time of `clock`.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, listeners: Mutex::default(), state: Mutex::default() }
     }
 
     /// The state; a panic of another caller left it between two calls, never inside one.
@@ -40,13 +41,20 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, batch: Batch) -> Result<Committed, StoreError> {
+    fn apply(&self, batch: Batch) -> Result<Arc<Committed>, StoreError> {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let applied = self.state().commit(batch)?;
+        let committed = Arc::new(self.state().commit(batch, self.clock.now())?);
         for listener in listeners.iter() {
-            listener.committed(applied.committed.revision, &applied.changes, &applied.logs);
+            listener.committed(&committed);
         }
-        Ok(applied.committed)
+        Ok(committed)
+    }
+}
+
+impl Default for MemoryStore {
+    /// An empty store on the clock of the system.
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock::new()))
     }
 }
 
@@ -57,8 +65,12 @@ impl std::fmt::Debug for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+    fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(async move { self.apply(batch) })
+    }
+
+    fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        Box::pin(async move { Ok(self.state().outcomes.of(id, since)) })
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

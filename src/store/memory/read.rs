@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::state::{Image, Place, State};
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Machine, Run, RunDelta};
+use crate::model::{Change, HistoryRow, Images, LogChunk, Machine, Record as _, Run, RunDelta};
 use crate::store::page::Filling;
 use crate::store::{Page, Query, StoreError, Subject};
 
@@ -21,8 +21,7 @@ impl State {
         let newest_first = places.flat_map(|places| places.range(..=(at, u32::MAX)).rev());
         for place in newest_first {
             match &self.changes[place].image {
-                Image::Machine(machine) => return Some(machine.clone()),
-                Image::Deleted(_) => return None,
+                Image::Machine(images) => return images.after.clone(),
                 Image::Run { .. } => {}
             }
         }
@@ -35,15 +34,15 @@ impl State {
     }
 
     pub(super) fn run_at(&self, id: RunId, at: Revision) -> Option<Run> {
-        self.fold(*self.run_ids.get(&id)?, (at, u32::MAX))
+        self.fold_before(*self.run_ids.get(&id)?, (Revision(at.0.saturating_add(1)), 0))
     }
 
-    /// The run after its last change that is not after `to`.
-    fn fold(&self, ordinal: u64, to: Place) -> Option<Run> {
-        let places = self.runs.get(&ordinal)?.changes.iter().take_while(|place| **place <= to);
+    /// The run as it was before `end`.
+    fn fold_before(&self, ordinal: u64, end: Place) -> Option<Run> {
+        let places = self.runs.get(&ordinal)?.changes.iter().take_while(|place| **place < end);
         places.fold(None, |before, place| match &self.changes[place].image {
             Image::Run { delta, .. } => RunDelta::clone(delta).apply(before),
-            Image::Machine(_) | Image::Deleted(_) => before,
+            Image::Machine(_) => before,
         })
     }
 
@@ -126,14 +125,14 @@ impl State {
             let record = &self.changes[place];
             let run_id = match &record.image {
                 Image::Run { id, .. } => Some(*id),
-                Image::Machine(_) | Image::Deleted(_) => None,
+                Image::Machine(_) => None,
             };
             (record.first_entry..).zip(record.entries.iter()).map(move |(index, entry)| {
                 HistoryRow {
                     revision: place.0,
                     index,
                     at: record.at,
-                    machine_id: record.image.machine_id().clone(),
+                    machine_id: record.machine_id.clone(),
                     run_id,
                     entry: entry.clone(),
                 }
@@ -154,36 +153,33 @@ impl State {
         }
         let mut changes: Vec<Change> = Vec::new();
         // Runs of this page as they were after their last change in it.
-        let mut folded: BTreeMap<u64, Run> = BTreeMap::new();
+        let mut folded: BTreeMap<u64, Arc<Run>> = BTreeMap::new();
         let places = (Bound::Excluded((after, u32::MAX)), Bound::Unbounded);
         for (place, record) in self.changes.range(places) {
             let revision = place.0;
-            let commit_ended = changes.last().is_some_and(|last| last.revision() != revision);
+            let commit_ended = changes.last().is_some_and(|last| last.revision != revision);
             if commit_ended && changes.len() >= limit {
                 break;
             }
-            let (at, entries) = (record.at, record.entries.clone());
-            changes.push(match &record.image {
-                Image::Machine(machine) => {
-                    Change::Machine { revision, at, machine: machine.clone(), entries }
-                }
-                Image::Deleted(machine) => {
-                    Change::MachineDeleted { revision, at, machine: machine.clone(), entries }
-                }
+            let object = match &record.image {
+                Image::Machine(images) => Machine::object(images.clone()),
                 Image::Run { ordinal, id, delta, .. } => {
-                    let run = match folded.remove(ordinal) {
-                        Some(before) => RunDelta::clone(delta).apply(Some(before)),
-                        None => self.fold(*ordinal, *place),
+                    let before = match folded.remove(ordinal) {
+                        Some(before) => Some(before),
+                        None => self.fold_before(*ordinal, *place).map(Arc::new),
                     };
-                    let run = run.ok_or_else(|| StoreError::Corrupt {
+                    let run = RunDelta::clone(delta).apply(before.as_deref().cloned());
+                    let run = run.map(Arc::new).ok_or_else(|| StoreError::Corrupt {
                         kind: "run",
                         id: id.to_string(),
                         message: "its changes outlived it".to_owned(),
                     })?;
                     folded.insert(*ordinal, run.clone());
-                    Change::Run { revision, at, run: Arc::new(run), entries }
+                    Run::object(Images { before, after: Some(run) })
                 }
-            });
+            };
+            let (at, entries) = (record.at, record.entries.clone());
+            changes.push(Change { revision, at, object, before_is_gone: false, entries });
         }
         Ok(changes)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
-use crate::model::{Entry, LogChunk, Machine, Run, RunDelta};
+use crate::model::{Entry, Images, LogChunk, Machine, Run, RunDelta};
 use crate::store::check::{MachineHead, RunHead, View};
+use crate::store::outcomes::Outcomes;
 use crate::store::{RequestRecord, StoreError};
 
 /// Place of a change: revision of its commit, and place within the commit.
@@ -14,8 +15,9 @@ pub(super) type Place = (Revision, u32);
 
 /// What is kept of one change.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct Row {
     pub(super) at: Timestamp,
+    pub(super) machine_id: MachineId,
     pub(super) entries: Arc<[Entry]>,
     /// Place of the first entry among the entries of the commit.
     pub(super) first_entry: u32,
@@ -25,21 +27,10 @@ pub(super) struct Record {
 /// What a change did to its object.
 #[derive(Debug)]
 pub(super) enum Image {
-    /// The machine after it.
-    Machine(Arc<Machine>),
-    /// The machine before it.
-    Deleted(Arc<Machine>),
+    /// The machine before and after it.
+    Machine(Images<Machine>),
     /// What changed in a run.
-    Run { ordinal: u64, id: RunId, machine_id: MachineId, delta: Box<RunDelta> },
-}
-
-impl Image {
-    pub(super) fn machine_id(&self) -> &MachineId {
-        match self {
-            Self::Machine(machine) | Self::Deleted(machine) => &machine.id,
-            Self::Run { machine_id, .. } => machine_id,
-        }
-    }
+    Run { ordinal: u64, id: RunId, delta: Box<RunDelta> },
 }
 
 /// A run, and when it ended.
@@ -55,6 +46,9 @@ pub(super) struct RunRow {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) revision: Revision,
+    /// Time of the last commit.
+    pub(super) at: Timestamp,
+    pub(super) outcomes: Outcomes,
     /// Oldest revision from which the feed of changes is complete.
     pub(super) compacted: Revision,
     pub(super) machine_ordinal: u64,
@@ -69,7 +63,7 @@ pub(super) struct State {
     pub(super) owners: BTreeMap<MachineId, RunId>,
     pub(super) active: BTreeSet<u64>,
     pub(super) ended: BTreeSet<(Timestamp, u64)>,
-    pub(super) changes: BTreeMap<Place, Record>,
+    pub(super) changes: BTreeMap<Place, Row>,
     /// Changes by machine, those of its runs included.
     pub(super) changes_of: BTreeMap<MachineId, BTreeSet<Place>>,
     /// Changes of machines, without those of runs.
@@ -87,10 +81,10 @@ impl State {
         self.requests.get(scope)?.get(request_id)
     }
 
-    pub(super) fn add_change(&mut self, place: Place, record: Record) {
-        self.changes_of.entry(record.image.machine_id().clone()).or_default().insert(place);
+    pub(super) fn add_change(&mut self, place: Place, record: Row) {
+        self.changes_of.entry(record.machine_id.clone()).or_default().insert(place);
         match &record.image {
-            Image::Machine(_) | Image::Deleted(_) => {
+            Image::Machine(_) => {
                 self.machine_changes.insert(place);
             }
             Image::Run { ordinal, .. } => {
@@ -105,7 +99,7 @@ impl State {
     pub(super) fn remove_change(&mut self, place: Place) {
         let Some(record) = self.changes.remove(&place) else { return };
         self.machine_changes.remove(&place);
-        let machine_id = record.image.machine_id();
+        let machine_id = &record.machine_id;
         if let Some(places) = self.changes_of.get_mut(machine_id) {
             places.remove(&place);
             if places.is_empty() {

@@ -209,7 +209,7 @@ fn check_changes(
     let (newest, mut after) = (counters.revision, counters.compacted);
     while after < newest {
         match read::changes(conn, after, 1000)?.last() {
-            Some(change) => after = change.revision(),
+            Some(change) => after = change.revision,
             None => break,
         }
     }

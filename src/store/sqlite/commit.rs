@@ -2,43 +2,53 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::{int, ms, place, uint};
 use super::heads::{MachineRow, Rows, RunRow, Stored};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
-use crate::model::{Change, Entry, LogChunk, Machine, Run};
-use crate::store::check::{Heads, MachineHead, RunHead, check};
-use crate::store::codec::{
-    decode_machine, encode_delta, encode_entries, encode_machine, encode_run, state_name,
-};
-use crate::store::{Batch, Committed, RequestRecord, StoreError};
+use crate::model::{Change, Images, LogChunk, Machine, Object, Record, Run, RunDelta};
+use crate::store::check::{MachineHead, Ordinals, RunHead, check};
+use crate::store::codec::{encode_delta, encode_entries, encode_machine, encode_run, state_name};
+use crate::store::{Batch, Committed, RequestRecord, StoreError, Write};
 
 /// The stored forms of a batch, made on the thread of its writer so that the writer thread only binds them.
 #[derive(Debug)]
-pub(super) struct Encoded {
-    machines: Vec<(String, String)>,
-    deleted: Vec<String>,
-    runs: Vec<(String, String, String)>,
+pub(super) struct Encoded(Vec<EncodedWrite>);
+
+/// The stored forms of one write.
+#[derive(Debug)]
+struct EncodedWrite {
+    /// The record after the change; before it, if it is deleted.
+    body: String,
+    /// What changed, where the history keeps that instead of the record.
+    delta: String,
+    entries: String,
 }
 
 impl Encoded {
     pub(super) fn new(batch: &Batch) -> Self {
-        let machines = batch.machines.iter();
-        let runs = batch.runs.iter();
-        Self {
-            machines: machines
-                .map(|write| (encode_machine(&write.machine), encode_entries(&write.entries)))
-                .collect(),
-            deleted: batch.deleted.iter().map(|gone| encode_entries(&gone.entries)).collect(),
-            runs: runs
-                .map(|write| {
-                    let delta = encode_delta(&write.delta, write.run.id);
-                    (encode_run(&write.run), delta, encode_entries(&write.entries))
-                })
-                .collect(),
-        }
+        Self(batch.writes.iter().map(EncodedWrite::new).collect())
+    }
+}
+
+impl EncodedWrite {
+    fn new(write: &Write) -> Self {
+        let (body, delta) = match &write.object {
+            Object::Machine(images) => (
+                images.last().map_or_else(String::new, |machine| encode_machine(machine)),
+                String::new(),
+            ),
+            Object::Run(images) => match &images.after {
+                Some(run) => {
+                    let delta = RunDelta::between(images.before.as_deref(), run);
+                    (encode_run(run), encode_delta(&delta, run.id))
+                }
+                None => Default::default(),
+            },
+        };
+        Self { body, delta, entries: encode_entries(&write.entries) }
     }
 }
 
@@ -77,12 +87,17 @@ impl Counters {
     }
 }
 
-/// What a batch did, for its writer and for the listeners.
+/// Time of the newest change; zero if there is none.
+pub(super) fn last_at(conn: &Connection) -> rusqlite::Result<Timestamp> {
+    let sql = "SELECT at FROM changes ORDER BY place DESC LIMIT 1";
+    let at = conn.query_row(sql, [], |row| row.get(0)).optional()?;
+    Ok(at.map_or(Timestamp(0), |at| Timestamp(uint(at))))
+}
+
+/// What a batch did.
 #[derive(Debug)]
 pub(super) struct Applied {
     pub(super) committed: Committed,
-    pub(super) changes: Vec<Change>,
-    pub(super) logs: Vec<Arc<LogChunk>>,
     /// Rows written: a transaction without any needs no flush.
     pub(super) rows: u64,
 }
@@ -102,21 +117,23 @@ impl From<rusqlite::Error> for Stopped {
     }
 }
 
-/// Checks and writes one batch. If it is refused, nothing of it was written and no counter has moved.
+/// Checks and writes one batch, at the time `at`. If it is refused, nothing of it was written and no counter has moved.
 pub(super) fn apply(
     conn: &Connection,
     counters: &mut Counters,
     rows: &mut Rows,
+    at: Timestamp,
     batch: Batch,
     encoded: &Encoded,
 ) -> Result<Applied, Stopped> {
     let revision = Revision(counters.revision.0 + 1);
-    let heads = check(&Stored { conn, rows }, &batch, revision).map_err(Stopped::Refused)?;
+    let ordinals = check(&Stored { conn, rows }, &batch, revision).map_err(Stopped::Refused)?;
     counters.revision = revision;
-    let committed = Committed { revision, machines: Vec::new(), runs: Vec::new() };
-    let applied = Applied { committed, changes: Vec::new(), logs: Vec::new(), rows: 1 };
-    let mut writing = Writing { conn, rows, revision, at: batch.at, entries: 0, applied };
-    writing.objects(counters, batch, heads, encoded)?;
+    let changes = Vec::with_capacity(batch.writes.len());
+    let committed = Committed { revision, at, changes, logs: Vec::new() };
+    let applied = Applied { committed, rows: 1 };
+    let mut writing = Writing { conn, rows, revision, at, entries: 0, applied };
+    writing.objects(counters, batch, ordinals, encoded)?;
     Ok(writing.applied)
 }
 
@@ -148,27 +165,37 @@ impl Writing<'_> {
         &mut self,
         counters: &mut Counters,
         batch: Batch,
-        heads: Heads,
+        ordinals: Ordinals,
         encoded: &Encoded,
     ) -> rusqlite::Result<()> {
-        let machines = batch.machines.into_iter().zip(heads.machines).zip(&encoded.machines);
-        for ((write, head), (body, entries)) in machines {
-            let ordinal =
-                head.map_or_else(|| next(&mut counters.machine_ordinal), |head| head.ordinal);
-            let before = write.machine.revision;
-            let machine = Machine { ordinal, revision: self.revision, ..write.machine };
-            self.machine(machine, before, write.entries, body, entries)?;
-        }
-        for ((deletion, head), entries) in
-            batch.deleted.into_iter().zip(heads.deleted).zip(&encoded.deleted)
-        {
-            self.delete(head.ordinal, deletion.entries, entries)?;
-        }
-        for ((write, head), encoded) in batch.runs.into_iter().zip(heads.runs).zip(&encoded.runs) {
-            let ordinal = head.map_or_else(|| next(&mut counters.run_ordinal), |head| head.ordinal);
-            let before = write.run.revision;
-            let run = Run { ordinal, revision: self.revision, ..write.run };
-            self.run(run, before, write.entries, encoded)?;
+        for ((write, ordinal), encoded) in batch.writes.into_iter().zip(ordinals).zip(&encoded.0) {
+            let object = match write.object {
+                Object::Machine(images) => {
+                    let ordinal = ordinal.unwrap_or_else(|| next(&mut counters.machine_ordinal));
+                    let images = stamped(images, ordinal, self.revision);
+                    match (&images.before, &images.after) {
+                        (before, Some(machine)) => {
+                            self.machine(machine, revision_before(before.as_ref()), encoded)?;
+                        }
+                        (Some(machine), None) => self.delete(machine, encoded)?,
+                        (None, None) => {}
+                    }
+                    Machine::object(images)
+                }
+                Object::Run(images) => {
+                    let ordinal = ordinal.unwrap_or_else(|| next(&mut counters.run_ordinal));
+                    let images = stamped(images, ordinal, self.revision);
+                    if let Some(run) = &images.after {
+                        self.run(run, revision_before(images.before.as_ref()), encoded)?;
+                    }
+                    Run::object(images)
+                }
+            };
+            self.entries += u32::try_from(write.entries.len()).unwrap_or(u32::MAX);
+            let (revision, at, entries) = (self.revision, self.at, write.entries.into());
+            let change = Change { revision, at, object, before_is_gone: false, entries };
+            self.applied.committed.changes.push(change);
+            self.applied.rows += 1;
         }
         if let Some(plan) = &batch.plan {
             let sql = "INSERT OR IGNORE INTO plans VALUES (?1, ?2)";
@@ -185,12 +212,11 @@ impl Writing<'_> {
 
     fn machine(
         &mut self,
-        machine: Machine,
+        machine: &Machine,
         before: Revision,
-        entries: Vec<Entry>,
-        body: &str,
-        encoded_entries: &str,
+        encoded: &EncodedWrite,
     ) -> rusqlite::Result<()> {
+        let body = &encoded.body;
         let active_run = machine.active_run.map(|run| run.to_string());
         let values = params![
             int(machine.ordinal),
@@ -225,75 +251,39 @@ impl Writing<'_> {
                 self.conn.prepare_cached(sql)?.execute(values)?;
             }
         }
-        self.keep_machine(&machine);
-        let machine = Arc::new(machine);
+        self.keep_machine(machine);
         self.change(&ChangeRow {
             machine_id: &machine.id,
             machine: Some(machine.ordinal),
             run: None,
             before,
             kind: "machine",
-            entries: encoded_entries,
+            entries: &encoded.entries,
             body,
-        })?;
-        let (revision, at, machine_after) = (self.revision, self.at, machine.clone());
-        let entries = self.number(entries);
-        self.applied.changes.push(Change::Machine {
-            revision,
-            at,
-            machine: machine_after,
-            entries,
-        });
-        self.applied.committed.machines.push(machine);
-        self.applied.rows += 1;
-        Ok(())
+        })
     }
 
-    fn delete(
-        &mut self,
-        ordinal: u64,
-        entries: Vec<Entry>,
-        encoded_entries: &str,
-    ) -> rusqlite::Result<()> {
-        let sql = "SELECT revision, body FROM machines WHERE ordinal = ?1";
-        let (machine, body) = self.conn.prepare_cached(sql)?.query_row([int(ordinal)], |row| {
-            let (revision, body) = (Revision(uint(row.get(0)?)), row.get::<_, String>(1)?);
-            let unreadable = |error| {
-                let kind = rusqlite::types::Type::Text;
-                rusqlite::Error::FromSqlConversionFailure(1, kind, Box::new(error))
-            };
-            let machine = decode_machine(&body, ordinal, revision).map_err(unreadable)?;
-            Ok((machine, body))
-        })?;
+    fn delete(&mut self, machine: &Machine, encoded: &EncodedWrite) -> rusqlite::Result<()> {
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
-        self.conn.prepare_cached(sql)?.execute([int(ordinal)])?;
+        self.conn.prepare_cached(sql)?.execute([int(machine.ordinal)])?;
         self.rows.machines.remove(&machine.id);
         let sql = "INSERT OR REPLACE INTO gone (id, epoch) VALUES (?1, ?2)";
         let values = params![machine.id.as_str(), int(machine.epoch.0)];
         self.conn.prepare_cached(sql)?.execute(values)?;
+        self.applied.rows += 1;
         self.change(&ChangeRow {
             machine_id: &machine.id,
-            machine: Some(ordinal),
+            machine: Some(machine.ordinal),
             run: None,
             before: machine.revision,
             kind: "deleted",
-            entries: encoded_entries,
-            body: &body,
-        })?;
-        let (revision, at, machine) = (self.revision, self.at, Arc::new(machine));
-        let entries = self.number(entries);
-        self.applied.changes.push(Change::MachineDeleted { revision, at, machine, entries });
-        self.applied.rows += 2;
-        Ok(())
+            entries: &encoded.entries,
+            body: &encoded.body,
+        })
     }
 
-    fn run(
-        &mut self,
-        run: Run,
-        before: Revision,
-        entries: Vec<Entry>,
-        (body, delta, encoded_entries): &(String, String, String),
-    ) -> rusqlite::Result<()> {
+    fn run(&mut self, run: &Run, before: Revision, encoded: &EncodedWrite) -> rusqlite::Result<()> {
+        let body = &encoded.body;
         let active = run.state.is_active();
         let ended_at = (!active).then(|| ms(run.finished_at.unwrap_or(self.at)));
         let step = run.current_step.and_then(|place| run.steps.get(place));
@@ -338,22 +328,16 @@ impl Writing<'_> {
                 self.conn.prepare_cached(sql)?.execute(values)?;
             }
         }
-        self.keep_run(&run, before == Revision(0));
+        self.keep_run(run, before == Revision(0));
         self.change(&ChangeRow {
             machine_id: &run.machine_id,
             machine: None,
             run: Some(run.ordinal),
             before,
             kind: "run",
-            entries: encoded_entries,
-            body: delta,
-        })?;
-        let (revision, at, run) = (self.revision, self.at, Arc::new(run));
-        let entries = self.number(entries);
-        self.applied.changes.push(Change::Run { revision, at, run: run.clone(), entries });
-        self.applied.committed.runs.push(run);
-        self.applied.rows += 1;
-        Ok(())
+            entries: &encoded.entries,
+            body: &encoded.delta,
+        })
     }
 
     /// Keeps what was written of a machine for as long as its run is active.
@@ -380,7 +364,7 @@ impl Writing<'_> {
     }
 
     fn change(&mut self, row: &ChangeRow<'_>) -> rusqlite::Result<()> {
-        let part = u32::try_from(self.applied.changes.len()).unwrap_or(u32::MAX);
+        let part = u32::try_from(self.applied.committed.changes.len()).unwrap_or(u32::MAX);
         let sql = "INSERT INTO changes (place, at, machine_id, machine, run, before, kind, first_entry, entries, body)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         self.conn.prepare_cached(sql)?.execute(params![
@@ -397,11 +381,6 @@ impl Writing<'_> {
         ])?;
         self.applied.rows += 1;
         Ok(())
-    }
-
-    fn number(&mut self, entries: Vec<Entry>) -> Arc<[Entry]> {
-        self.entries += u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        entries.into()
     }
 
     fn request(&mut self, request: &RequestRecord) -> rusqlite::Result<()> {
@@ -435,7 +414,7 @@ impl Writing<'_> {
         if let Some(row) = self.rows.runs.get_mut(&chunk.run_id) {
             row.chunks = Some(chunk.offset + 1);
         }
-        self.applied.logs.push(chunk);
+        self.applied.committed.logs.push(chunk);
         self.applied.rows += 1;
         Ok(())
     }
@@ -444,15 +423,29 @@ impl Writing<'_> {
 impl Writing<'_> {
     /// The ordinal of a run that this batch may have written.
     fn ordinal_of(&self, id: RunId) -> rusqlite::Result<u64> {
-        if let Some(run) = self.applied.committed.runs.iter().find(|run| run.id == id) {
-            return Ok(run.ordinal);
-        }
         if let Some(row) = self.rows.runs.get(&id) {
             return Ok(row.head.ordinal);
+        }
+        let mut written = self.applied.committed.written::<Run>();
+        if let Some(run) = written.find(|run| run.id == id) {
+            return Ok(run.ordinal);
         }
         let mut query = self.conn.prepare_cached("SELECT ordinal FROM runs WHERE id = ?1")?;
         query.query_row([id.to_string()], |row| row.get(0)).map(uint)
     }
+}
+
+/// The images as they are stored.
+fn stamped<T: Record>(mut images: Images<T>, ordinal: u64, revision: Revision) -> Images<T> {
+    if let Some(after) = &mut images.after {
+        Arc::make_mut(after).stamp(ordinal, revision);
+    }
+    images
+}
+
+/// Revision of the record before a change, zero if it is new.
+fn revision_before<T: Record>(before: Option<&Arc<T>>) -> Revision {
+    before.map_or(Revision(0), |before| before.revision())
 }
 
 /// The ordinal after the last one given; none is given twice, even after a deletion.

@@ -41,10 +41,11 @@ use self::readers::Lane;
 use self::stats::Counting;
 use self::writer::{Job, Work, Writer};
 use super::{
-    Batch, Committed, Fut, Listener, Page, Query, RequestRecord, Retention, Store, StoreError,
-    Subject, Trimmed,
+    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
+    StoreError, Subject, Trimmed,
 };
-use crate::ids::{MachineId, Revision, RunId};
+use crate::clock::{Clock, SystemClock};
+use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 
@@ -71,6 +72,8 @@ pub struct SqliteOptions {
     pub pages_max: Option<u32>,
     /// Failures to inject.
     pub fault: Option<FaultHook>,
+    /// What gives commits their time; `None` for the clock of the system.
+    pub clock: Option<Arc<dyn Clock>>,
 }
 
 impl std::fmt::Debug for SqliteOptions {
@@ -79,6 +82,7 @@ impl std::fmt::Debug for SqliteOptions {
             .field("unsafe_no_flush_for_tests", &self.unsafe_no_flush_for_tests)
             .field("pages_max", &self.pages_max)
             .field("fault", &self.fault.is_some())
+            .field("clock", &self.clock)
             .finish()
     }
 }
@@ -90,6 +94,7 @@ struct Shared {
     /// A flush failed.
     broken: watch::Sender<bool>,
     fault: Option<FaultHook>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Shared {
@@ -124,12 +129,13 @@ impl SqliteStore {
             stats: Counting::default(),
             broken: watch::Sender::new(false),
             fault: options.fault,
+            clock: options.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         });
         let points = Lane::spawn("point", &opened.path)?;
         let scans = Lane::spawn("scan", &opened.path)?;
         let (work, queue) = channel();
         let copier = Copier::spawn(&opened.path, &mut opened.conn)?;
-        let writer = Writer::new(opened.conn, copier, opened.counters, shared.clone());
+        let writer = Writer::new(opened.conn, copier, opened.counters, opened.at, shared.clone());
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || writer.run(&queue)).map_err(|source| OpenError::Io {
             action: "start a thread to write",
@@ -263,7 +269,7 @@ impl std::fmt::Debug for SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn commit(&self, batch: Batch) -> Fut<'_, Committed> {
+    fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(async move {
             let encoded = Encoded::new(&batch);
             let (answer, answered) = oneshot::channel();
@@ -271,6 +277,10 @@ impl Store for SqliteStore {
             self.send(Work::Commit(Box::new(Job { batch, encoded, answer })))?;
             answered.await.map_err(|_| gone("writer of the store"))?
         })
+    }
+
+    fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        self.call(move |writer| writer.outcome(id, since))
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

@@ -9,9 +9,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
-use super::commit::Counters;
+use super::commit::{Counters, last_at};
 use super::error::uint;
 use super::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
+use crate::clock::Timestamp;
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "bmdemo.db";
@@ -92,6 +93,8 @@ pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) conn: Connection,
     pub(super) counters: Counters,
+    /// Time of the last commit.
+    pub(super) at: Timestamp,
     pub(super) path: PathBuf,
 }
 
@@ -106,12 +109,13 @@ pub(super) fn open(dir: &Path, options: &SqliteOptions) -> Result<Opened, OpenEr
     check_content(&conn, &path)?;
     migrate(&conn).map_err(|error| sqlite(&path, error))?;
     let counters = Counters::load(&conn).map_err(|error| sqlite(&path, error))?;
+    let at = last_at(&conn).map_err(|error| sqlite(&path, error))?;
     if !set_up {
         let action = "write to";
         let written = lock.write_all(SET_UP).and_then(|()| lock.sync_all());
         written.map_err(|error| io(action, &dir.join(LOCK_FILE))(error))?;
     }
-    Ok(Opened { lock, conn, counters, path })
+    Ok(Opened { lock, conn, counters, at, path })
 }
 
 fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> OpenError {

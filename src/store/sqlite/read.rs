@@ -9,7 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::error::{corrupt, failed, int, place, place_after, revision_of, uint};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
-use crate::model::{Change, Entry, HistoryRow, LogChunk, LogStream, Machine, Run};
+use crate::model::{
+    Change, Entry, HistoryRow, Images, LogChunk, LogStream, Machine, Record as _, Run,
+};
 use crate::store::codec::{DecodeError, decode_delta, decode_entries, decode_machine, decode_run};
 use crate::store::{RequestRecord, StoreError, Subject};
 
@@ -266,52 +268,91 @@ pub(super) fn changes(
     if after < oldest {
         return Err(StoreError::Compacted { oldest });
     }
+    let mut reader = ChangeReader { conn, machines: BTreeMap::new(), runs: BTreeMap::new() };
     let mut changes: Vec<Change> = Vec::new();
-    // Runs of this page as they were after their last change in it.
-    let mut folded: BTreeMap<u64, Run> = BTreeMap::new();
-    let sql = "SELECT place, at, kind, coalesce(machine, run), before, entries, body FROM changes
+    let sql = "SELECT place, at, kind, coalesce(machine, run), before, entries, body, machine_id FROM changes
         WHERE place > ?1 ORDER BY place";
     for_each(conn, sql, [place_after(after)], |row| {
-        let place = row.get(0).map_err(failed)?;
-        let revision = revision_of(place);
-        let commit_ended = changes.last().is_some_and(|last| last.revision() != revision);
+        let revision = revision_of(row.get(0).map_err(failed)?);
+        let commit_ended = changes.last().is_some_and(|last| last.revision != revision);
         if commit_ended && changes.len() >= limit {
             return Ok(false);
         }
+        changes.push(reader.change(row)?);
+        Ok(true)
+    })?;
+    Ok(changes)
+}
+
+/// Reads changes in their order, with the records before and after each.
+struct ChangeReader<'a> {
+    conn: &'a Connection,
+    /// Records as they were after their last change that has been read, by ordinal.
+    machines: BTreeMap<u64, Arc<Machine>>,
+    runs: BTreeMap<u64, Arc<Run>>,
+}
+
+impl ChangeReader<'_> {
+    /// The change in a row of the columns place, at, kind, ordinal, before, entries, body, machine_id.
+    fn change(&mut self, row: &Row<'_>) -> Result<Change, StoreError> {
+        let place: i64 = row.get(0).map_err(failed)?;
+        let revision = revision_of(place);
         let (at, ordinal) = (Timestamp(number(row, 1)?), number(row, 3)?);
+        let before = Revision(number(row, 4)?);
         let machine = |revision| {
             let machine = decode_machine(text(row, 6)?, ordinal, revision);
             machine.map(Arc::new).map_err(corrupt("change of machine", ordinal))
         };
-        let entries = || Ok::<Arc<[Entry]>, StoreError>(entries(text(row, 5)?, revision)?.into());
-        changes.push(match text(row, 2)? {
+        let mut before_is_gone = false;
+        let object = match text(row, 2)? {
             "machine" => {
-                Change::Machine { revision, at, machine: machine(revision)?, entries: entries()? }
+                let after = machine(revision)?;
+                let known = match self.machines.insert(ordinal, after.clone()) {
+                    None if before > Revision(0) => self.machine_after(text(row, 7)?, before)?,
+                    known => known,
+                };
+                before_is_gone = before > Revision(0) && known.is_none();
+                Machine::object(Images { before: known, after: Some(after) })
             }
             "deleted" => {
-                let machine = machine(Revision(number(row, 4)?))?;
-                Change::MachineDeleted { revision, at, machine, entries: entries()? }
+                self.machines.remove(&ordinal);
+                Machine::object(Images { before: Some(machine(before)?), after: None })
             }
             "run" => {
-                let run = match folded.remove(&ordinal) {
-                    Some(before) => changed(text(row, 6)?, Some(before), ordinal, revision)?,
-                    None => fold(conn, ordinal, place)?.ok_or_else(|| StoreError::Corrupt {
-                        kind: "run",
-                        id: ordinal.to_string(),
-                        message: "its changes are gone".to_owned(),
-                    })?,
+                let known = match self.runs.remove(&ordinal) {
+                    None if before > Revision(0) => {
+                        fold(self.conn, ordinal, place - 1)?.map(Arc::new)
+                    }
+                    known => known,
                 };
-                folded.insert(ordinal, run.clone());
-                Change::Run { revision, at, run: Arc::new(run), entries: entries()? }
+                let after = changed(text(row, 6)?, known.as_deref().cloned(), ordinal, revision)?;
+                let after = Arc::new(after);
+                self.runs.insert(ordinal, after.clone());
+                Run::object(Images { before: known, after: Some(after) })
             }
             other => {
                 let error = DecodeError::Unknown { what: "kind of change", name: other.to_owned() };
                 return Err(corrupt("change of revision", revision)(error));
             }
-        });
-        Ok(true)
-    })?;
-    Ok(changes)
+        };
+        let entries = entries(text(row, 5)?, revision)?.into();
+        Ok(Change { revision, at, object, before_is_gone, entries })
+    }
+
+    /// The machine as its change at `revision` left it, if that change is kept.
+    fn machine_after(
+        &self,
+        id: &str,
+        revision: Revision,
+    ) -> Result<Option<Arc<Machine>>, StoreError> {
+        let sql = "SELECT machine, body FROM changes
+            WHERE machine_id = ?1 AND run IS NULL AND place BETWEEN ?2 AND ?3 AND kind = 'machine'";
+        let places = params![id, place(revision, 0), place_after(revision)];
+        first(self.conn, sql, places, |row| {
+            let machine = decode_machine(text(row, 1)?, number(row, 0)?, revision);
+            machine.map(Arc::new).map_err(corrupt("change of machine", id))
+        })
+    }
 }
 
 pub(super) fn logs(

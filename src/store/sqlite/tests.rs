@@ -8,39 +8,39 @@ use rusqlite::types::ValueRef;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::model::{Actor, Entry, EntryKind, RunDelta};
-use crate::store::{MachineWrite, RunWrite, samples};
+use crate::clock::simulated::SimulatedClock;
+use crate::model::{Actor, Entry, EntryKind};
+use crate::store::{Write, samples};
 
 fn open(dir: &Path) -> Result<SqliteStore, OpenError> {
-    SqliteStore::open(dir, SqliteOptions::default())
+    let clock = SimulatedClock::new(Timestamp(0));
+    SqliteStore::open(dir, SqliteOptions { clock: Some(Arc::new(clock)), ..Default::default() })
 }
 
 fn with_machine(number: u64) -> Batch {
     let entries = vec![Entry::new(EntryKind::MachineRegistered, Actor::operator("someone"))];
-    let machine = samples::machine(number);
-    Batch { machines: vec![MachineWrite { machine, entries }], ..Batch::default() }
+    Batch::of(Write::new(None, samples::machine(number), entries))
 }
 
-async fn register(store: &SqliteStore, number: u64) -> Result<Committed, StoreError> {
+async fn register(store: &SqliteStore, number: u64) -> Result<Arc<Committed>, StoreError> {
     store.commit(with_machine(number)).await
 }
 
 /// A machine with an active run, of which one step has been done.
 async fn populate(store: &SqliteStore) {
     let run = samples::run(1, &samples::machine(1).id);
-    let mut batch = with_machine(1);
-    batch.machines[0].machine.active_run = Some(run.id);
-    let delta = RunDelta::between(None, &run);
+    let owner = Machine { active_run: Some(run.id), ..samples::machine(1) };
+    let entries = vec![Entry::new(EntryKind::MachineRegistered, Actor::operator("someone"))];
+    let owner = Write::new(None, owner, entries);
     let entries = vec![Entry::new(EntryKind::RunCreated, Actor::engine())];
-    batch.runs = vec![RunWrite { run, delta, entries }];
-    let before = store.commit(batch).await.unwrap().runs[0].clone();
+    let writes = vec![owner, Write::new(None, run, entries)];
+    let committed = store.commit(Batch { writes, ..Batch::default() }).await.unwrap();
+    let before = committed.run().unwrap().clone();
     let mut after = (*before).clone();
     after.state = crate::lifecycle::run::State::Running;
     after.current_step = Some(1);
-    let delta = RunDelta::between(Some(&before), &after);
     let entries = vec![Entry::new(EntryKind::StepSucceeded, Actor::engine()).step("set-netboot")];
-    let runs = vec![RunWrite { run: after, delta, entries }];
-    store.commit(Batch { runs, ..Batch::default() }).await.unwrap();
+    store.commit(Batch::of(Write::new(Some(before), after, entries))).await.unwrap();
 }
 
 async fn machine_ids(store: &SqliteStore) -> Vec<String> {
@@ -290,7 +290,7 @@ async fn waiting_batches_share_a_flush() {
     assert_eq!(after.groups[5], 1, "one transaction of 32 to 63 batches");
 }
 
-fn register_boxed(store: &SqliteStore, number: u64) -> Fut<'_, Committed> {
+fn register_boxed(store: &SqliteStore, number: u64) -> Fut<'_, Arc<Committed>> {
     store.commit(with_machine(number))
 }
 

@@ -12,12 +12,15 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
-use super::commit::{Applied, Counters, Encoded, Stopped, apply};
+use super::commit::{Counters, Encoded, Stopped, apply};
 use super::copier::{Copier, copy};
 use super::error::failed;
 use super::heads::Rows;
 use super::{Fault, Shared, trim};
-use crate::store::{Batch, Committed, Retention, StoreError, Trimmed};
+use crate::clock::Timestamp;
+use crate::ids::{BatchId, Revision};
+use crate::store::outcomes::Outcomes;
+use crate::store::{Batch, Committed, Outcome, Retention, StoreError, Trimmed};
 
 /// Most batches in one transaction.
 const GROUP_MAX: usize = 4096;
@@ -37,7 +40,7 @@ const LOG_PAGES_MAX: i64 = 65_536;
 pub(super) struct Job {
     pub(super) batch: Batch,
     pub(super) encoded: Encoded,
-    pub(super) answer: oneshot::Sender<Result<Committed, StoreError>>,
+    pub(super) answer: oneshot::Sender<Result<Arc<Committed>, StoreError>>,
 }
 
 /// What the writer can be asked to do.
@@ -63,6 +66,9 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     broken: Option<Broken>,
     rows: Rows,
+    /// Time of the last commit.
+    at: Timestamp,
+    pub(super) outcomes: Outcomes,
 }
 
 impl Writer {
@@ -70,9 +76,11 @@ impl Writer {
         conn: Connection,
         copier: Copier,
         counters: Counters,
+        at: Timestamp,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { copier, conn, counters, shared, broken: None, rows: Rows::default() }
+        let (rows, outcomes) = (Rows::default(), Outcomes::after(counters.revision));
+        Self { copier, conn, counters, shared, broken: None, rows, at, outcomes }
     }
 
     /// Works until every sender is gone.
@@ -110,17 +118,22 @@ impl Writer {
     fn commit(&mut self, jobs: Vec<Job>) {
         let mut answers = Vec::with_capacity(jobs.len());
         let mut outcomes = Vec::with_capacity(jobs.len());
-        let mut rest = jobs.into_iter();
+        let mut named = Vec::with_capacity(jobs.len());
+        // Whatever the clock says, no commit is older than the one before it.
+        let at = self.shared.clock.now().max(self.at);
         // Forgotten if the transaction fails: what is kept must be what is stored.
         let mut kept = std::mem::take(&mut self.rows);
+        let mut rest = jobs.into_iter();
         let written = self.transaction(|conn, counters| {
             let mut rows = 0;
             for job in rest.by_ref() {
                 answers.push(job.answer);
-                match apply(conn, counters, &mut kept, job.batch, &job.encoded) {
+                let id = job.batch.id;
+                match apply(conn, counters, &mut kept, at, job.batch, &job.encoded) {
                     Ok(applied) => {
                         rows += applied.rows;
-                        outcomes.push(Ok(applied));
+                        named.push((id, applied.committed.revision));
+                        outcomes.push(Ok(Arc::new(applied.committed)));
                     }
                     Err(Stopped::Refused(error)) => outcomes.push(Err(error)),
                     Err(Stopped::Failed(error)) => return Err(failed(error)),
@@ -137,26 +150,37 @@ impl Writer {
             return;
         }
         self.rows = kept;
+        self.at = at;
+        for (id, revision) in named {
+            self.outcomes.note(id, revision);
+        }
         self.announce(&outcomes);
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            let _ = answer.send(outcome.map(|applied| applied.committed));
+            let _ = answer.send(outcome);
         }
     }
 
-    fn announce(&self, outcomes: &[Result<Applied, StoreError>]) {
+    fn announce(&self, outcomes: &[Result<Arc<Committed>, StoreError>]) {
         let stats = &self.shared.stats;
         let listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         let mut commits = 0;
-        for applied in outcomes.iter().flatten() {
+        for committed in outcomes.iter().flatten() {
             commits += 1;
             for listener in listeners.iter() {
-                let revision = applied.committed.revision;
-                listener.committed(revision, &applied.changes, &applied.logs);
+                listener.committed(committed);
             }
         }
         stats.commits.fetch_add(commits, Relaxed);
         stats.refused.fetch_add(outcomes.len() as u64 - commits, Relaxed);
         stats.group(commits);
+    }
+
+    /// What came of a batch that was handed over before this call.
+    pub(super) fn outcome(&self, id: BatchId, since: Revision) -> Result<Outcome, StoreError> {
+        match &self.broken {
+            Some(broken) => Err(StoreError::Unavailable(Arc::new(broken.clone()))),
+            None => Ok(self.outcomes.of(id, since)),
+        }
     }
 
     pub(super) fn trim(&mut self, retention: Retention) -> Result<Trimmed, StoreError> {

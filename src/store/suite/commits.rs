@@ -7,9 +7,13 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::ids::{Epoch, RunId};
+use crate::model::{Images, Record as _};
 
 /// Commits all batches at once and returns the outcomes in the order of the batches.
-async fn race(store: &Arc<dyn Store>, batches: Vec<Batch>) -> Vec<Result<Committed, StoreError>> {
+async fn race(
+    store: &Arc<dyn Store>,
+    batches: Vec<Batch>,
+) -> Vec<Result<Arc<Committed>, StoreError>> {
     let mut racing = JoinSet::new();
     for (place, batch) in batches.into_iter().enumerate() {
         let store = store.clone();
@@ -26,14 +30,14 @@ pub(super) async fn a_request_id_is_used_once(fresh: Fresh) {
         .map(|number| {
             let machine = samples::machine(number);
             let request = Some(request("same", &machine.id));
-            Batch { request, ..batch(&[&machine], &[]) }
+            Batch { request, ..batch([machine_write(None, &machine)]) }
         })
         .collect();
     let outcomes = race(&store, batches).await;
     let winners: Vec<_> = outcomes.iter().flatten().collect();
     assert_eq!(winners.len(), 1, "one of the racing requests is carried out");
     let kept = store.request("StartRun/machine-1", "same").await.unwrap().unwrap();
-    assert_eq!(kept.object_id, winners[0].machines[0].id.to_string());
+    assert_eq!(kept.object_id, winners[0].machine().unwrap().id.to_string());
     assert_eq!(kept.revision, winners[0].revision);
     for outcome in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         assert!(matches!(outcome, StoreError::RequestUsed(used) if **used == kept), "{outcome:?}");
@@ -47,11 +51,12 @@ pub(super) async fn a_request_id_is_used_once(fresh: Fresh) {
 }
 
 pub(super) async fn one_run_is_active_under_racing_starts(fresh: Fresh) {
-    let store = fresh.store;
+    let store = fresh.store.clone();
     let machine = register(&*store, 1).await;
-    let start = |number| batch(&[], &[(None, &samples::run(number, &machine.id))]);
+    let start = |number| batch([run_write(None, &samples::run(number, &machine.id))]);
     let outcomes = race(&store, (1..=100).map(start).collect()).await;
-    let winners: Vec<_> = outcomes.iter().flatten().map(|done| done.runs[0].clone()).collect();
+    let winners: Vec<_> =
+        outcomes.iter().flatten().map(|done| done.run().unwrap().clone()).collect();
     assert_eq!(winners.len(), 1, "one of the racing runs is accepted");
     for outcome in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         let StoreError::ActiveRun { machine_id, run_id } = outcome else { panic!("{outcome:?}") };
@@ -59,7 +64,7 @@ pub(super) async fn one_run_is_active_under_racing_starts(fresh: Fresh) {
     }
     let running = put_run(&*store, &winners[0], &marked(&winners[0], "goes on")).await;
     assert_eq!(outcome(&store.commit(start(101)).await), "active run");
-    end(&*store, &running, T0).await;
+    end(&fresh, &running, T0).await;
     assert_eq!(outcome(&store.commit(start(102)).await), "committed");
     let query = Query { active_only: true, limit: 9, ..Query::default() };
     let active: Vec<RunId> =
@@ -79,12 +84,12 @@ pub(super) async fn no_update_is_lost_under_contention(fresh: Fresh) {
             let mut refused = 0;
             for _ in 0..UPDATES {
                 loop {
-                    let mut machine = (*store.machine(&id).await.unwrap().unwrap()).clone();
-                    let seen = machine.revision;
+                    let before = store.machine(&id).await.unwrap().unwrap();
+                    let seen = before.revision;
                     // Between reading and writing, the others read as well.
                     tokio::task::yield_now().await;
-                    machine.epoch = machine.epoch.next();
-                    match store.commit(batch(&[&machine], &[])).await {
+                    let after = Machine { epoch: before.epoch.next(), ..(*before).clone() };
+                    match store.commit(batch([machine_write(Some(&before), &after)])).await {
                         Ok(_) => break,
                         Err(StoreError::Conflict { kind: "machine", expected, stored, .. }) => {
                             assert!(expected == seen && stored > seen);
@@ -105,6 +110,12 @@ pub(super) async fn no_update_is_lost_under_contention(fresh: Fresh) {
     assert_eq!(machine.revision, Revision(1 + WRITERS * UPDATES));
 }
 
+/// What no store does: runs go by trimming.
+fn run_deletion(run: &Run) -> Write {
+    let images = Images { before: Some(Arc::new(run.clone())), after: None };
+    Write { object: Run::object(images), entries: Vec::new() }
+}
+
 pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
     let store = &*fresh.store;
     let machine = register(store, 1).await;
@@ -118,7 +129,7 @@ pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
     // Everything that a batch can write, all of it fine.
     let fine = || {
         let (other, changed) = (samples::machine(2), marked(&run, "changed"));
-        let mut fine = batch(&[&other], &[(Some(&run), &changed)]);
+        let mut fine = batch([machine_write(None, &other), run_write(Some(&run), &changed)]);
         fine.plan = Some(super::super::PinnedPlan { digest: "new".into(), text: "text".into() });
         fine.request = Some(request("new", "x"));
         fine.logs = vec![samples::chunk(run.id, 0)];
@@ -131,19 +142,20 @@ pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
     type Spoil<'a> = Box<dyn Fn(&mut Batch) + Send + 'a>;
     let spoil: Vec<(&str, Spoil<'_>)> = vec![
         ("request used", Box::new(|b| b.request = Some(request("used", "y")))),
-        ("fenced", Box::new(|b| b.holds = Some((machine.id.clone(), Epoch(7))))),
-        ("fenced", Box::new(|b| b.holds = Some((unknown.id.clone(), Epoch(0))))),
-        ("conflict", Box::new(|b| b.machines.extend(batch(&[&stale_machine], &[]).machines))),
-        ("conflict", Box::new(|b| b.machines.extend(batch(&[&samples::machine(1)], &[]).machines))),
-        ("conflict", Box::new(|b| b.machines.extend(batch(&[&unknown], &[]).machines))),
-        ("conflict", Box::new(|b| b.deleted.push((machine.id.clone(), Revision(1)).into()))),
-        ("conflict", Box::new(|b| b.deleted.push((unknown.id.clone(), Revision(0)).into()))),
-        ("conflict", Box::new(|b| b.runs = batch(&[], &[(Some(&run), &stale_run)]).runs)),
+        ("fenced", Box::new(|b| b.holds.push((machine.id.clone(), Epoch(7))))),
+        ("fenced", Box::new(|b| b.holds.push((unknown.id.clone(), Epoch(0))))),
         (
             "conflict",
-            Box::new(|b| b.runs = batch(&[], &[(None, &samples::run(1, &machine.id))]).runs),
+            Box::new(|b| b.writes.push(machine_write(Some(&stale_machine), &stale_machine))),
         ),
-        ("active run", Box::new(|b| b.runs.extend(batch(&[], &[(None, &second)]).runs))),
+        ("conflict", Box::new(|b| b.writes.push(machine_write(None, &samples::machine(1))))),
+        ("conflict", Box::new(|b| b.writes.push(machine_write(Some(&unknown), &unknown)))),
+        ("conflict", Box::new(|b| b.writes.push(deletion(&stale_machine)))),
+        ("conflict", Box::new(|b| b.writes.push(deletion(&samples::machine(9))))),
+        ("conflict", Box::new(|b| b.writes[1] = run_write(Some(&stale_run), &stale_run))),
+        ("conflict", Box::new(|b| b.writes[1] = run_write(None, &samples::run(1, &machine.id)))),
+        ("active run", Box::new(|b| b.writes.push(run_write(None, &second)))),
+        ("conflict", Box::new(|b| b.writes[1] = run_deletion(&run))),
         ("conflict", Box::new(|b| b.logs.push(samples::chunk(run.id, 2)))),
         ("conflict", Box::new(|b| b.logs.push(samples::chunk(second.id, 0)))),
     ];
@@ -167,16 +179,19 @@ pub(super) async fn preconditions_are_checked_in_order(fresh: Fresh) {
     let machine = register(store, 1).await;
     start(store, 1, &machine.id).await;
     store.commit(Batch { request: Some(request("used", "x")), ..Batch::default() }).await.unwrap();
-    let mut bad = batch(&[&samples::machine(1)], &[(None, &samples::run(2, &machine.id))]);
+    let mut bad = batch([
+        machine_write(None, &samples::machine(1)),
+        run_write(None, &samples::run(2, &machine.id)),
+    ]);
     bad.request = Some(request("used", "y"));
-    bad.holds = Some((machine.id.clone(), Epoch(7)));
+    bad.holds = vec![(machine.id.clone(), Epoch(7))];
     assert_eq!(outcome(&store.commit(bad.clone()).await), "request used");
     bad.request = None;
     assert_eq!(outcome(&store.commit(bad.clone()).await), "fenced");
-    bad.holds = None;
+    bad.holds.clear();
     let refused = store.commit(bad.clone()).await;
     assert!(matches!(refused, Err(StoreError::Conflict { kind: "machine", .. })), "{refused:?}");
-    bad.machines.clear();
+    bad.writes.remove(0);
     assert_eq!(outcome(&store.commit(bad).await), "active run");
 }
 
@@ -184,14 +199,17 @@ pub(super) async fn a_batch_that_names_an_object_twice_is_refused(fresh: Fresh) 
     let store = &*fresh.store;
     let machine = register(store, 1).await;
     let run = samples::run(1, &machine.id);
-    let twice = batch(&[&machine, &machine], &[]);
+    let change = || machine_write(Some(&machine), &machine);
+    let twice = batch([change(), change()]);
     assert_eq!(outcome(&store.commit(twice).await), "conflict");
-    let new_twice = batch(&[&samples::machine(2), &samples::machine(2)], &[]);
+    let new_twice = batch([
+        machine_write(None, &samples::machine(2)),
+        machine_write(None, &samples::machine(2)),
+    ]);
     assert_eq!(outcome(&store.commit(new_twice).await), "conflict");
-    let mut written_and_deleted = batch(&[&machine], &[]);
-    written_and_deleted.deleted.push((machine.id.clone(), machine.revision).into());
+    let written_and_deleted = batch([change(), deletion(&machine)]);
     assert_eq!(outcome(&store.commit(written_and_deleted).await), "conflict");
-    let run_twice = batch(&[], &[(None, &run), (None, &run)]);
+    let run_twice = batch([run_write(None, &run), run_write(None, &run)]);
     assert_eq!(outcome(&store.commit(run_twice).await), "conflict");
     assert_eq!(store.revisions().await.unwrap().0, Revision(1));
 }
@@ -202,15 +220,16 @@ pub(super) async fn a_run_may_follow_another_in_one_batch(fresh: Fresh) {
     let first = start(store, 1, &machine.id).await;
     let ended = Run { state: State::Failed, finished_at: Some(T0), ..(*first).clone() };
     let (second, third) = (samples::run(2, &machine.id), samples::run(3, &machine.id));
-    let both = batch(&[], &[(Some(&first), &ended), (None, &second), (None, &third)]);
+    let both =
+        batch([run_write(Some(&first), &ended), run_write(None, &second), run_write(None, &third)]);
     let refused = store.commit(both).await;
     assert!(
         matches!(refused, Err(StoreError::ActiveRun { run_id, .. }) if run_id == second.id),
         "{refused:?}"
     );
-    let following = batch(&[], &[(Some(&first), &ended), (None, &second)]);
+    let following = batch([run_write(Some(&first), &ended), run_write(None, &second)]);
     assert_eq!(outcome(&store.commit(following).await), "committed");
-    let refused = store.commit(batch(&[], &[(None, &third)])).await;
+    let refused = store.commit(batch([run_write(None, &third)])).await;
     assert!(
         matches!(refused, Err(StoreError::ActiveRun { run_id, .. }) if run_id == second.id),
         "{refused:?}"
@@ -222,18 +241,17 @@ pub(super) async fn a_fenced_writer_cannot_write(fresh: Fresh) {
     let store = fresh.store;
     let machine = register(&*store, 1).await;
     let run = start(&*store, 1, &machine.id).await;
-    let held = |epoch, batch| Batch { holds: Some((machine.id.clone(), Epoch(epoch))), ..batch };
+    let held = |epoch, batch| Batch { holds: vec![(machine.id.clone(), Epoch(epoch))], ..batch };
     let changed = put_run(&*store, &run, &marked(&run, "old owner")).await;
 
-    let mut claimed = (*store.machine(&machine.id).await.unwrap().unwrap()).clone();
-    claimed.epoch = Epoch(1);
-    let takeover = held(0, batch(&[&claimed], &[]));
+    let claim = change_of(&*store, &machine.id, |machine| machine.epoch = Epoch(1)).await;
+    let takeover = held(0, batch([claim]));
     assert_eq!(outcome(&store.commit(takeover).await), "committed");
 
-    let late = batch(&[], &[(Some(&changed), &marked(&changed, "late"))]);
+    let late = batch([run_write(Some(&changed), &marked(&changed, "late"))]);
     let mut batches = Vec::new();
     for number in 2..30 {
-        batches.push(batch(&[&samples::machine(number)], &[]));
+        batches.push(batch([machine_write(None, &samples::machine(number))]));
         batches.push(held(0, late.clone()));
         batches.push(held(0, Batch::default()));
         // An epoch that was never granted is as wrong as an old one.
@@ -256,11 +274,10 @@ pub(super) async fn a_conflict_fails_its_writer_only(fresh: Fresh) {
     let store = fresh.store;
     let mut batches = Vec::new();
     for number in 1..=60 {
-        let mut machine = samples::machine(number);
-        if number % 3 == 0 {
-            machine.revision = Revision(1_000_000);
-        }
-        batches.push(batch(&[&machine], &[]));
+        let machine = samples::machine(number);
+        let stale = Machine { revision: Revision(1_000_000), ..machine.clone() };
+        let before = (number % 3 == 0).then_some(&stale);
+        batches.push(batch([machine_write(before, &machine)]));
     }
     let outcomes = race(&store, batches).await;
     let mut revisions = BTreeSet::new();
@@ -296,7 +313,7 @@ pub(super) async fn a_polled_commit_goes_on_when_its_writer_leaves(fresh: Fresh)
     let store = &*fresh.store;
     {
         let machine = samples::machine(1);
-        let mut commit = store.commit(batch(&[&machine], &[]));
+        let mut commit = store.commit(batch([machine_write(None, &machine)]));
         let waker = std::task::Waker::noop();
         let _ = commit.as_mut().poll(&mut std::task::Context::from_waker(waker));
     }

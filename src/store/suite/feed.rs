@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::clock::SplitMix64;
 use crate::ids::RunId;
-use crate::model::{Change, LogChunk};
+use crate::model::{Change, Images, LogChunk, Record};
 use crate::store::Listener;
 
 /// Commits at random, with a random number of changes each, some of them deletions, some refused.
@@ -18,34 +18,28 @@ async fn commit_at_random(store: Arc<dyn Store>, writer: u64, commits: u64) {
         let number = writer * 1000 + random.below(4);
         let machine = samples::machine(number);
         let stored = store.machine(&machine.id).await.unwrap();
-        let mut batch = match &stored {
-            None => batch(&[&machine], &[]),
-            Some(stored) if random.chance(1, 6) => Batch {
-                deleted: vec![(stored.id.clone(), stored.revision).into()],
-                ..Batch::default()
-            },
+        let mut writes = vec![match &stored {
+            None => machine_write(None, &machine),
+            Some(stored) if random.chance(1, 6) => deletion(stored),
             Some(stored) => {
                 let mut next = (**stored).clone();
                 next.spec.serial = count.to_string();
-                batch(&[&next], &[])
+                machine_write(Some(stored), &next)
             }
-        };
+        }];
         let run = samples::run(number, &machine.id);
         match store.run(run.id).await.unwrap() {
-            None => batch.runs = super::batch(&[], &[(None, &run)]).runs,
+            None => writes.push(run_write(None, &run)),
             Some(before) if random.chance(1, 2) => {
-                let after = marked(&before, &count.to_string());
-                batch.runs = super::batch(&[], &[(Some(&before), &after)]).runs;
+                writes.push(run_write(Some(&before), &marked(&before, &count.to_string())));
             }
             Some(_) => {}
         }
         if random.chance(1, 5) {
-            batch
-                .machines
-                .extend(super::batch(&[&samples::machine(random.below(3))], &[]).machines);
+            writes.push(machine_write(None, &samples::machine(random.below(3))));
         }
         // Writers meet at the machines 0 to 2: some conflict, which is part of the game.
-        let _ = store.commit(batch).await;
+        let _ = store.commit(batch(writes)).await;
     }
 }
 
@@ -54,12 +48,12 @@ pub(super) async fn changes_come_as_whole_commits(fresh: Fresh) {
     let sizes = [3, 1, 5, 0, 2];
     let mut number = 0;
     for size in sizes {
-        let machines: Vec<_> = (number..number + size).map(samples::machine).collect();
+        let machines = (number..number + size).map(samples::machine);
         number += size;
-        store.commit(batch(&machines.iter().collect::<Vec<_>>(), &[])).await.unwrap();
+        store.commit(batch(machines.map(|machine| machine_write(None, &machine)))).await.unwrap();
     }
     let revisions = |changes: Vec<Change>| -> Vec<u64> {
-        changes.iter().map(|change| change.revision().0).collect()
+        changes.iter().map(|change| change.revision.0).collect()
     };
     for (after, limit, expected) in [
         (0, 0, vec![1, 1, 1]),
@@ -84,7 +78,7 @@ async fn follow(store: Arc<dyn Store>, seed: u64, until: Arc<tokio::sync::Notify
     let stop = until.notified();
     tokio::pin!(stop);
     loop {
-        let after = seen.last().map_or(Revision(0), Change::revision);
+        let after = seen.last().map_or(Revision(0), |change| change.revision);
         let limit = usize::try_from(random.below(9)).unwrap();
         let page = store.changes(after, limit).await.unwrap();
         if page.is_empty() {
@@ -124,7 +118,7 @@ pub(super) async fn readers_see_every_change_once_in_order(fresh: Fresh) {
         tokio::task::yield_now().await;
     }
     let told = heard.changes.lock().unwrap().clone();
-    assert!(told.is_sorted_by_key(Change::revision) && told.len() > 200);
+    assert!(told.is_sorted_by_key(|change| change.revision) && told.len() > 200);
     for seen in seen {
         assert_eq!(seen, told, "readers and listeners see the same");
     }
@@ -132,21 +126,13 @@ pub(super) async fn readers_see_every_change_once_in_order(fresh: Fresh) {
 
 type Fold = (BTreeMap<MachineId, Arc<Machine>>, BTreeMap<RunId, Arc<Run>>);
 
-fn fold(state: &mut Fold, changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Machine { machine, .. } => {
-                state.0.insert(machine.id.clone(), machine);
-            }
-            Change::MachineDeleted { machine, .. } => {
-                let before = state.0.remove(&machine.id);
-                assert_eq!(before, Some(machine), "a deletion shows what was deleted");
-            }
-            Change::Run { run, .. } => {
-                state.1.insert(run.id, run);
-            }
-        }
-    }
+fn fold_one<T: Record>(state: &mut BTreeMap<T::Id, Arc<T>>, images: &Images<T>) {
+    let id = images.last().unwrap().id();
+    let before = match &images.after {
+        Some(after) => state.insert(id.clone(), after.clone()),
+        None => state.remove(id),
+    };
+    assert_eq!(before, images.before, "a change shows the record before it");
 }
 
 pub(super) async fn a_list_and_the_changes_after_it_make_the_final_state(fresh: Fresh) {
@@ -171,15 +157,19 @@ pub(super) async fn a_list_and_the_changes_after_it_make_the_final_state(fresh: 
         let mut state = Fold::default();
         let listed = listed_machines.items.into_iter();
         state.0 = listed.map(|machine| (machine.id.clone(), machine)).collect();
-        fold(&mut state, store.changes(listed_machines.as_of, usize::MAX).await.unwrap());
+        for change in store.changes(listed_machines.as_of, usize::MAX).await.unwrap() {
+            if let Some(images) = change.images::<Machine>() {
+                fold_one(&mut state.0, images);
+            }
+        }
         assert!(state.0.len() == machines.len());
         assert!(machines.iter().all(|machine| state.0.get(&machine.id) == Some(machine)));
 
         let mut state = Fold::default();
         state.1 = listed_runs.items.into_iter().map(|run| (run.id, run)).collect();
         for change in store.changes(listed_runs.as_of, usize::MAX).await.unwrap() {
-            if let Change::Run { run, .. } = change {
-                state.1.insert(run.id, run);
+            if let Some(images) = change.images::<Run>() {
+                fold_one(&mut state.1, images);
             }
         }
         assert!(state.1.len() == runs.len());
@@ -196,10 +186,10 @@ struct Heard {
 }
 
 impl Listener for Heard {
-    fn committed(&self, revision: Revision, changes: &[Change], logs: &[Arc<LogChunk>]) {
-        self.revisions.lock().unwrap().push(revision);
-        self.changes.lock().unwrap().extend_from_slice(changes);
-        self.logs.lock().unwrap().extend_from_slice(logs);
+    fn committed(&self, committed: &Arc<Committed>) {
+        self.revisions.lock().unwrap().push(committed.revision);
+        self.changes.lock().unwrap().extend_from_slice(&committed.changes);
+        self.logs.lock().unwrap().extend_from_slice(&committed.logs);
     }
 }
 
@@ -215,10 +205,10 @@ pub(super) async fn listeners_hear_in_order_before_the_writer(fresh: Fresh) {
         writers.spawn(async move {
             for count in 0..20 {
                 let machine = samples::machine(writer * 100 + count);
-                let committed = store.commit(batch(&[&machine], &[])).await.unwrap();
+                let committed = store.commit(batch([machine_write(None, &machine)])).await.unwrap();
                 let told = heard.revisions.lock().unwrap().contains(&committed.revision);
                 assert!(told, "listeners are told before the writer");
-                let refused = store.commit(batch(&[&machine], &[])).await;
+                let refused = store.commit(batch([machine_write(None, &machine)])).await;
                 assert_eq!(outcome(&refused), "conflict");
             }
         });

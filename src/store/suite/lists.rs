@@ -26,7 +26,8 @@ async fn pages<T, F: Future<Output = Page<T>>>(
 }
 
 /// Machines in several phases and runs of several kinds, some active.
-async fn populate(store: &dyn Store) {
+async fn populate(fresh: &Fresh) {
+    let store = &*fresh.store;
     for number in 1..=20_u64 {
         let mut machine = samples::machine(number);
         machine.phase = Phase::ALL[usize::try_from(number % 3).unwrap()];
@@ -35,11 +36,20 @@ async fn populate(store: &dyn Store) {
         let spec = Arc::make_mut(&mut run.spec);
         spec.run_type = RunType::ALL[usize::try_from(number % 2).unwrap()];
         spec.plan_id = format!("plan/{}", number % 5);
-        let committed = store.commit(batch(&[&machine], &[(None, &run)])).await.unwrap();
+        let committed = store
+            .commit(batch([machine_write(None, &machine), run_write(None, &run)]))
+            .await
+            .unwrap();
         if number % 3 != 0 {
-            end(store, &committed.runs[0], T0).await;
+            end(fresh, committed.run().unwrap(), T0).await;
             let again = samples::run(100 + number, &machine.id);
-            let again = store.commit(batch(&[], &[(None, &again)])).await.unwrap().runs[0].clone();
+            let again = store
+                .commit(batch([run_write(None, &again)]))
+                .await
+                .unwrap()
+                .run()
+                .unwrap()
+                .clone();
             if number % 2 == 0 {
                 put_run(store, &again, &marked(&again, "running")).await;
             }
@@ -49,7 +59,7 @@ async fn populate(store: &dyn Store) {
 
 pub(super) async fn pages_make_up_the_whole(fresh: Fresh) {
     let store = &*fresh.store;
-    populate(store).await;
+    populate(&fresh).await;
     let (machines, runs) = (all_machines(store).await, all_runs(store).await);
     assert!(machines.is_sorted_by_key(|machine| machine.ordinal) && machines.len() == 20);
     assert!(runs.is_sorted_by_key(|run| run.ordinal) && runs.len() == 34);
@@ -103,9 +113,7 @@ pub(super) async fn pages_are_stable_under_inserts_and_deletions(fresh: Fresh) {
             register(store, number).await;
             number += 1;
             let victim = &first[usize::try_from(random.below(first.len() as u64)).unwrap()];
-            let gone = (victim.id.clone(), victim.revision);
-            if store.commit(Batch { deleted: vec![gone.into()], ..Batch::default() }).await.is_ok()
-            {
+            if store.commit(batch([deletion(victim)])).await.is_ok() {
                 deleted.push(victim.ordinal);
             }
         }
@@ -118,15 +126,14 @@ pub(super) async fn pages_are_stable_under_inserts_and_deletions(fresh: Fresh) {
             assert!(seen.contains(&ordinal), "{ordinal} was there all the time");
         }
         for machine in all_machines(store).await {
-            let gone = (machine.id.clone(), machine.revision);
-            store.commit(Batch { deleted: vec![gone.into()], ..Batch::default() }).await.unwrap();
+            store.commit(batch([deletion(&machine)])).await.unwrap();
         }
     }
 }
 
 pub(super) async fn filters_agree_with_a_scan(fresh: Fresh) {
     let store = &*fresh.store;
-    populate(store).await;
+    populate(&fresh).await;
     let (machines, runs) = (all_machines(store).await, all_runs(store).await);
     let mut of_machines: Vec<String> = vec![
         "machine_id=machine-7".into(),
@@ -189,8 +196,8 @@ pub(super) async fn a_page_examines_a_bounded_number_of_rows(fresh: Fresh) {
     let total = SCAN_ROWS_MAX + 500;
     for thousand in 0..total.div_ceil(1000) {
         let numbers = thousand * 1000..((thousand + 1) * 1000).min(total);
-        let machines: Vec<_> = numbers.map(|number| samples::machine(number as u64)).collect();
-        store.commit(batch(&machines.iter().collect::<Vec<_>>(), &[])).await.unwrap();
+        let machines = numbers.map(|number| machine_write(None, &samples::machine(number as u64)));
+        store.commit(batch(machines)).await.unwrap();
     }
     let filter = Filter::parse("labels.rack=none", Subject::Machine).unwrap();
     let query = Query { filter, limit: 10, ..Query::default() };

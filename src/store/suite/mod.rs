@@ -14,24 +14,27 @@ mod wrong;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::memory::MemoryStore;
 use super::sqlite::{SqliteOptions, SqliteStore};
-use super::{Batch, Committed, MachineWrite, Query, RequestRecord, RunWrite, Store, StoreError};
-use crate::clock::Timestamp;
+use super::{Batch, Committed, Query, RequestRecord, Store, StoreError, Write};
+use crate::clock::{Clock, Sleep, Timestamp};
 use crate::ids::{MachineId, Revision};
 use crate::lifecycle::run::State;
-use crate::model::{Actor, Entry, EntryKind, Hold, HoldReason, Machine, Run, RunDelta};
+use crate::model::{Actor, Entry, EntryKind, Hold, HoldReason, Machine, Run};
 use crate::store::samples;
 
 /// Closes a store and opens it again with what is durable.
-type Reopen = Box<dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+type Reopen = Box<dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync>;
 
 /// An empty store.
 pub(super) struct Fresh {
     pub(super) store: Arc<dyn Store>,
     /// For stores that outlive their process.
     pub(super) reopen: Option<Reopen>,
+    pub(super) clock: Arc<Hand>,
     /// What has to live as long as the store.
     pub(super) _guard: Option<tempfile::TempDir>,
 }
@@ -41,49 +44,84 @@ type Case = fn(Fresh) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Time of the first commit.
 const T0: Timestamp = Timestamp(1_700_000_000_000);
 
-/// A batch that writes machines and runs. `before` is the run that a change is relative to.
-fn batch(machines: &[&Machine], runs: &[(Option<&Run>, &Run)]) -> Batch {
-    let entry = |kind| vec![Entry::new(kind, Actor::engine())];
-    Batch {
-        at: T0,
-        machines: machines
-            .iter()
-            .map(|machine| MachineWrite {
-                machine: (*machine).clone(),
-                entries: entry(EntryKind::MachineUpdated),
-            })
-            .collect(),
-        runs: runs
-            .iter()
-            .map(|(before, run)| RunWrite {
-                run: (*run).clone(),
-                delta: RunDelta::between(*before, run),
-                entries: entry(EntryKind::StepStarted),
-            })
-            .collect(),
-        ..Batch::default()
+/// The time of the commits of a case. Stands still until it is set.
+#[derive(Debug)]
+pub(super) struct Hand(AtomicU64);
+
+impl Hand {
+    fn set(&self, at: Timestamp) {
+        self.0.store(at.0, Relaxed);
     }
 }
 
-async fn put_machine(store: &dyn Store, machine: &Machine) -> Arc<Machine> {
-    store.commit(batch(&[machine], &[])).await.unwrap().machines[0].clone()
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Relaxed))
+    }
+
+    fn sleep(&self, _: Duration) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn entries(kind: EntryKind) -> Vec<Entry> {
+    vec![Entry::new(kind, Actor::engine())]
+}
+
+/// A write of a machine that is new, or that changes from `before`.
+fn machine_write(before: Option<&Machine>, after: &Machine) -> Write {
+    let before = before.cloned().map(Arc::new);
+    Write::new(before, after.clone(), entries(EntryKind::MachineUpdated))
+}
+
+/// A write of a run that is new, or that changes from `before`.
+fn run_write(before: Option<&Run>, after: &Run) -> Write {
+    let before = before.cloned().map(Arc::new);
+    Write::new(before, after.clone(), entries(EntryKind::StepStarted))
+}
+
+/// A deletion of a machine as it is stored.
+fn deletion(machine: &Machine) -> Write {
+    Write::deletion(Arc::new(machine.clone()), Vec::new())
+}
+
+fn batch(writes: impl IntoIterator<Item = Write>) -> Batch {
+    Batch { writes: writes.into_iter().collect(), ..Batch::default() }
+}
+
+async fn put_machine(store: &dyn Store, before: Option<&Machine>, after: &Machine) -> Arc<Machine> {
+    let committed = store.commit(batch([machine_write(before, after)])).await.unwrap();
+    committed.machine().unwrap().clone()
 }
 
 async fn register(store: &dyn Store, number: u64) -> Arc<Machine> {
-    put_machine(store, &samples::machine(number)).await
+    put_machine(store, None, &samples::machine(number)).await
+}
+
+/// A change of the machine as it is stored.
+async fn change_of(store: &dyn Store, id: &MachineId, change: impl FnOnce(&mut Machine)) -> Write {
+    let before = store.machine(id).await.unwrap().unwrap();
+    let mut after = (*before).clone();
+    change(&mut after);
+    machine_write(Some(&before), &after)
 }
 
 /// Starts the run `number` on a machine, as the engine would.
 async fn start(store: &dyn Store, number: u64, machine: &MachineId) -> Arc<Run> {
-    let mut owner = (*store.machine(machine).await.unwrap().unwrap()).clone();
     let run = samples::run(number, machine);
-    owner.active_run = Some(run.id);
-    store.commit(batch(&[&owner], &[(None, &run)])).await.unwrap().runs[0].clone()
+    let owner = change_of(store, machine, |owner| owner.active_run = Some(run.id)).await;
+    let committed = store.commit(batch([owner, run_write(None, &run)])).await.unwrap();
+    committed.run().unwrap().clone()
 }
 
 /// Writes a change of a run.
 async fn put_run(store: &dyn Store, before: &Run, after: &Run) -> Arc<Run> {
-    store.commit(batch(&[], &[(Some(before), after)])).await.unwrap().runs[0].clone()
+    let committed = store.commit(batch([run_write(Some(before), after)])).await.unwrap();
+    committed.run().unwrap().clone()
 }
 
 /// A run with a mark that tells it from others.
@@ -94,12 +132,13 @@ fn marked(run: &Run, mark: &str) -> Run {
 }
 
 /// Ends a run at `at` and frees its machine.
-async fn end(store: &dyn Store, run: &Run, at: Timestamp) -> Arc<Run> {
+async fn end(fresh: &Fresh, run: &Run, at: Timestamp) -> Arc<Run> {
+    fresh.clock.set(at);
+    let store = &*fresh.store;
     let after = Run { state: State::Succeeded, finished_at: Some(at), ..run.clone() };
-    let mut owner = (*store.machine(&run.machine_id).await.unwrap().unwrap()).clone();
-    owner.active_run = None;
-    let batch = Batch { at, ..batch(&[&owner], &[(Some(run), &after)]) };
-    store.commit(batch).await.unwrap().runs[0].clone()
+    let owner = change_of(store, &run.machine_id, |owner| owner.active_run = None).await;
+    let committed = store.commit(batch([owner, run_write(Some(run), &after)])).await.unwrap();
+    committed.run().unwrap().clone()
 }
 
 fn request(id: &str, object_id: impl ToString) -> RequestRecord {
@@ -124,7 +163,7 @@ async fn all_runs(store: &dyn Store) -> Vec<Arc<Run>> {
 }
 
 /// Name of the outcome of a commit, for comparison.
-fn outcome(result: &Result<Committed, StoreError>) -> &'static str {
+fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
     match result {
         Ok(_) => "committed",
         Err(StoreError::Conflict { .. }) => "conflict",
@@ -202,14 +241,18 @@ macro_rules! run_cases {
 }
 
 fn fresh_memory() -> Fresh {
-    Fresh { store: Arc::new(MemoryStore::new()), reopen: None, _guard: None }
+    let clock = Arc::new(Hand(AtomicU64::new(T0.0)));
+    let store = Arc::new(MemoryStore::new(clock.clone()));
+    Fresh { store, reopen: None, clock, _guard: None }
 }
 
 fn fresh_sqlite() -> Fresh {
+    let clock = Arc::new(Hand(AtomicU64::new(T0.0)));
     let guard = tempfile::tempdir().unwrap();
-    let dir = guard.path().to_owned();
+    let (dir, hand) = (guard.path().to_owned(), clock.clone());
     let open = move || -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(&dir, SqliteOptions::default()).unwrap())
+        let options = SqliteOptions { clock: Some(hand.clone()), ..SqliteOptions::default() };
+        Arc::new(SqliteStore::open(&dir, options).unwrap())
     };
     let store = open();
     let reopen: Reopen = Box::new(move |store| {
@@ -217,7 +260,7 @@ fn fresh_sqlite() -> Fresh {
         drop(store);
         open()
     });
-    Fresh { store, reopen: Some(reopen), _guard: Some(guard) }
+    Fresh { store, reopen: Some(reopen), clock, _guard: Some(guard) }
 }
 
 with_cases!(list_cases);

@@ -1,10 +1,10 @@
 //! Random operations, compared with a model that is as simple as can be: a copy of everything at every revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::ids::{Epoch, RunId};
-use crate::store::Deletion;
+use crate::model::{Images, Object, Record};
 use crate::store::samples::Sampler;
 
 /// Everything at one revision.
@@ -15,6 +15,72 @@ struct World {
     requests: BTreeMap<String, RequestRecord>,
     logs: BTreeMap<RunId, u64>,
     gone: BTreeMap<MachineId, Epoch>,
+}
+
+/// The ordinal of what is stored, or the next one.
+fn ordinal_of<T: Record>(stored: Option<&T>, last: &mut u64) -> u64 {
+    stored.map_or_else(
+        || {
+            *last += 1;
+            *last
+        },
+        T::ordinal,
+    )
+}
+
+/// Whether what is stored is what the writer saw.
+fn is_as_seen<T: Record>(stored: Option<&T>, images: &Images<T>) -> bool {
+    stored.map(T::revision) == images.before.as_ref().map(|before| before.revision())
+}
+
+impl World {
+    /// Writes or deletes a machine; names what is wrong with it, if something is.
+    fn write_machine(
+        &mut self,
+        images: &Images<Machine>,
+        revision: Revision,
+        last: &mut u64,
+    ) -> Option<&'static str> {
+        let id = &images.last().unwrap().id;
+        let stored = self.machines.get(id);
+        if !is_as_seen(stored, images) {
+            return Some("conflict");
+        }
+        let Some(machine) = &images.after else {
+            let deleted = self.machines.remove(id)?;
+            self.gone.insert(id.clone(), deleted.epoch);
+            return None;
+        };
+        let gone = self.gone.get(id);
+        if stored.is_none() && gone.is_some_and(|gone| machine.epoch < *gone) {
+            return Some("fenced");
+        }
+        let ordinal = ordinal_of(stored, last);
+        self.machines.insert(id.clone(), Machine { ordinal, revision, ..(**machine).clone() });
+        None
+    }
+
+    fn write_run(
+        &mut self,
+        images: &Images<Run>,
+        revision: Revision,
+        last: &mut u64,
+    ) -> Option<&'static str> {
+        let run = images.after.as_deref().unwrap();
+        let stored = self.runs.get(&run.id);
+        if !is_as_seen(stored, images) {
+            return Some("conflict");
+        }
+        let owned = |other: &Run| {
+            other.machine_id == run.machine_id && other.id != run.id && other.state.is_active()
+        };
+        if run.state.is_active() && self.runs.values().any(owned) {
+            return Some("active run");
+        }
+        let ordinal = ordinal_of(stored, last);
+        self.runs.insert(run.id, Run { ordinal, revision, ..run.clone() });
+        None
+    }
 }
 
 #[derive(Default)]
@@ -37,59 +103,28 @@ impl Model {
             let used = RequestRecord { revision, ..request.clone() };
             next.requests.insert(request.request_id.clone(), used);
         }
-        if let Some((id, held)) = &batch.holds
-            && next.machines.get(id).map(|machine| machine.epoch) != Some(*held)
-        {
+        let epoch = |id| next.machines.get(id).map(|machine: &Machine| machine.epoch);
+        if batch.holds.iter().any(|(id, held)| epoch(id) != Some(*held)) {
             return "fenced";
         }
-        let (mut machine_ordinal, mut run_ordinal) = (self.machine_ordinal, self.run_ordinal);
-        for write in &batch.machines {
-            let stored = next.machines.get(&write.machine.id);
-            if stored.map_or(Revision(0), |stored| stored.revision) != write.machine.revision {
-                return "conflict";
-            }
-            let gone = next.gone.get(&write.machine.id);
-            if stored.is_none() && gone.is_some_and(|gone| write.machine.epoch < *gone) {
-                return "fenced";
-            }
-            let ordinal = stored.map_or_else(
-                || {
-                    machine_ordinal += 1;
-                    machine_ordinal
-                },
-                |stored| stored.ordinal,
-            );
-            let machine = Machine { ordinal, revision, ..write.machine.clone() };
-            next.machines.insert(machine.id.clone(), machine);
-        }
-        for Deletion { id, revision: expected, .. } in &batch.deleted {
-            match next.machines.remove(id) {
-                Some(machine) if machine.revision == *expected => {
-                    next.gone.insert(id.clone(), machine.epoch);
+        let mut ordinals = (self.machine_ordinal, self.run_ordinal);
+        let mut named = BTreeSet::new();
+        for write in &batch.writes {
+            let wrong = match &write.object {
+                Object::Machine(images) => {
+                    let twice = !named.insert(images.last().unwrap().id.to_string());
+                    let conflict = twice.then_some("conflict");
+                    conflict.or_else(|| next.write_machine(images, revision, &mut ordinals.0))
                 }
-                Some(_) | None => return "conflict",
-            }
-        }
-        for write in &batch.runs {
-            let run = &write.run;
-            let stored = next.runs.get(&run.id);
-            if stored.map_or(Revision(0), |stored| stored.revision) != run.revision {
-                return "conflict";
-            }
-            let owned = |other: &Run| {
-                other.machine_id == run.machine_id && other.id != run.id && other.state.is_active()
+                Object::Run(images) => {
+                    let twice = !named.insert(images.last().unwrap().id.to_string());
+                    let conflict = twice.then_some("conflict");
+                    conflict.or_else(|| next.write_run(images, revision, &mut ordinals.1))
+                }
             };
-            if run.state.is_active() && next.runs.values().any(owned) {
-                return "active run";
+            if let Some(wrong) = wrong {
+                return wrong;
             }
-            let ordinal = stored.map_or_else(
-                || {
-                    run_ordinal += 1;
-                    run_ordinal
-                },
-                |stored| stored.ordinal,
-            );
-            next.runs.insert(run.id, Run { ordinal, revision, ..run.clone() });
         }
         for chunk in &batch.logs {
             let count = next.logs.entry(chunk.run_id).or_default();
@@ -98,7 +133,7 @@ impl Model {
             }
             *count += 1;
         }
-        (self.machine_ordinal, self.run_ordinal) = (machine_ordinal, run_ordinal);
+        (self.machine_ordinal, self.run_ordinal) = ordinals;
         self.now = next;
         self.past.push(self.now.clone());
         "committed"
@@ -106,11 +141,18 @@ impl Model {
 
     /// A batch that is right more often than not.
     fn batch(&self, sampler: &mut Sampler) -> Batch {
-        let mut made = Batch { at: T0, ..Batch::default() };
+        let mut made = Batch::default();
+        // Now and then a writer saw something else, or nothing.
+        let seen_by = |sampler: &mut Sampler, stored: Option<Revision>| match sampler.below(8) {
+            0 => Some(Revision(sampler.below(9) as u64)).filter(|seen| seen.0 > 0),
+            _ => stored,
+        };
         for _ in 0..sampler.below(3) {
             let number = sampler.below(6) as u64;
             let stored = self.now.machines.get(&samples::machine(number).id);
             let mut machine = stored.cloned().unwrap_or_else(|| samples::machine(number));
+            let seen = seen_by(sampler, stored.map(|stored| stored.revision));
+            let before = seen.map(|revision| Machine { revision, ..machine.clone() });
             if let Some(gone) = self.now.gone.get(&machine.id).filter(|_| stored.is_none()) {
                 machine.epoch = *gone;
                 if sampler.below(8) == 0 {
@@ -119,14 +161,10 @@ impl Model {
             }
             machine.spec.serial = sampler.below(1000).to_string();
             machine.epoch = Epoch(machine.epoch.0 + sampler.below(2) as u64);
-            if sampler.below(8) == 0 {
-                machine.revision = Revision(sampler.below(9) as u64);
-            }
-            if sampler.below(6) == 0 {
-                made.deleted.push((machine.id, machine.revision).into());
-            } else {
-                made.machines.extend(batch(&[&machine], &[]).machines);
-            }
+            made.writes.push(match &before {
+                Some(before) if sampler.below(6) == 0 => deletion(before),
+                before => machine_write(before.as_ref(), &machine),
+            });
         }
         for _ in 0..sampler.below(3) {
             let number = sampler.below(12) as u64;
@@ -141,17 +179,16 @@ impl Model {
                 run.state = sampler.pick(&State::ALL);
                 run.finished_at = (!run.state.is_active()).then_some(T0);
             }
-            if sampler.below(8) == 0 {
-                run.revision = Revision(sampler.below(9) as u64);
-            }
-            made.runs.extend(batch(&[], &[(stored, &run)]).runs);
+            let seen = seen_by(sampler, stored.map(|stored| stored.revision));
+            let before = seen.map(|revision| Run { revision, ..stored.unwrap_or(&run).clone() });
+            made.writes.push(run_write(before.as_ref(), &run));
         }
         if sampler.below(4) == 0 {
             let number = sampler.below(6) as u64;
             let stored = self.now.machines.get(&samples::machine(number).id);
             let epoch = stored.map_or(Epoch(0), |machine| machine.epoch);
             let epoch = if sampler.below(4) == 0 { epoch.next() } else { epoch };
-            made.holds = Some((samples::machine(number).id, epoch));
+            made.holds.push((samples::machine(number).id, epoch));
         }
         if sampler.below(4) == 0 {
             made.request = Some(request(&sampler.below(20).to_string(), "x"));

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::ids::Epoch;
-use crate::model::Change;
+use crate::model::Images;
 use crate::store::samples::Sampler;
-use crate::store::{Deletion, PinnedPlan, Subject};
+use crate::store::{PinnedPlan, Subject};
 
 pub(super) async fn records_are_read_as_they_were_written(fresh: Fresh) {
     let store = &*fresh.store;
@@ -12,10 +12,14 @@ pub(super) async fn records_are_read_as_they_were_written(fresh: Fresh) {
         let mut sampler = Sampler::new(seed);
         let machine = Machine { revision: Revision(0), ..sampler.machine() };
         let run = Run { revision: Revision(0), ..sampler.run() };
-        let committed = store.commit(batch(&[&machine], &[(None, &run)])).await.unwrap();
+        let committed = store
+            .commit(batch([machine_write(None, &machine), run_write(None, &run)]))
+            .await
+            .unwrap();
         let machine = Machine { ordinal: seed + 1, revision: committed.revision, ..machine };
         let run = Run { ordinal: seed + 1, revision: committed.revision, ..run };
-        assert_eq!((&*committed.machines[0], &*committed.runs[0]), (&machine, &run));
+        let written = (committed.machine().unwrap(), committed.run().unwrap());
+        assert_eq!((&**written.0, &**written.1), (&machine, &run));
         assert_eq!(store.machine(&machine.id).await.unwrap().as_deref(), Some(&machine));
         assert_eq!(store.run(run.id).await.unwrap().as_deref(), Some(&run));
     }
@@ -36,7 +40,7 @@ pub(super) async fn history_is_ordered_and_pages(fresh: Fresh) {
         run = put_run(store, &run, &marked(&run, &format!("step {step}"))).await;
         register(store, 10 + step).await;
     }
-    end(store, &run, T0).await;
+    end(&fresh, &run, T0).await;
     start(store, 2, &machine.id).await;
 
     let of_machine = Subject::Machine(machine.id.clone());
@@ -72,32 +76,28 @@ pub(super) async fn history_is_ordered_and_pages(fresh: Fresh) {
 pub(super) async fn a_machine_is_known_as_of_every_revision(fresh: Fresh) {
     let store = &*fresh.store;
     let mut versions = vec![None];
-    let mut machine = samples::machine(1);
-    let delete = |revision| Batch {
-        deleted: vec![(machine.id.clone(), revision).into()],
-        ..Batch::default()
-    };
-    let id = machine.id.clone();
+    let id = samples::machine(1).id;
     let mut ordinals = Vec::new();
     for round in 0..3_u64 {
-        let mut next = Machine { revision: Revision(0), ..samples::machine(1) };
+        let mut last: Option<Arc<Machine>> = None;
         for version in 0..4 {
+            let mut next = last.as_deref().cloned().unwrap_or_else(|| samples::machine(1));
             next.spec.serial = format!("{round}.{version}");
-            let stored = put_machine(store, &next).await;
+            let stored = put_machine(store, last.as_deref(), &next).await;
             versions.push(Some(stored.clone()));
             // A commit that has nothing to do with it.
             register(store, 100 + round * 10 + version).await;
             versions.push(Some(stored.clone()));
-            next = (*stored).clone();
+            last = Some(stored);
         }
-        ordinals.push(next.ordinal);
+        let last = last.unwrap();
+        ordinals.push(last.ordinal);
         if round < 2 {
-            store.commit(delete(next.revision)).await.unwrap();
+            store.commit(batch([deletion(&last)])).await.unwrap();
             versions.push(None);
             assert_eq!(store.machine(&id).await.unwrap(), None);
         }
     }
-    machine.revision = Revision(1);
     for (revision, version) in (0..).zip(&versions) {
         let found = store.machine_at(&id, Revision(revision)).await.unwrap();
         assert_eq!(found, *version, "at {revision}");
@@ -114,7 +114,8 @@ pub(super) async fn a_run_is_known_as_of_every_revision(fresh: Fresh) {
         let mut run = Run { revision: Revision(0), ..sampler.run() };
         run.state = State::Running;
         let before = store.revisions().await.unwrap().0;
-        let mut last = store.commit(batch(&[], &[(None, &run)])).await.unwrap().runs[0].clone();
+        let mut last =
+            store.commit(batch([run_write(None, &run)])).await.unwrap().run().unwrap().clone();
         let mut versions = vec![last.clone()];
         for _ in 0..sampler.below(12) {
             last = put_run(store, &last, &sampler.change_run(&last)).await;
@@ -148,9 +149,9 @@ pub(super) async fn logs_are_dense(fresh: Fresh) {
         assert_eq!(read.iter().map(|chunk| &**chunk).collect::<Vec<_>>(), expected);
     }
     // The first chunks may come with the run itself.
-    end(store, &run, T0).await;
+    end(&fresh, &run, T0).await;
     let second = samples::run(2, &machine.id);
-    let mut with_run = batch(&[], &[(None, &second)]);
+    let mut with_run = batch([run_write(None, &second)]);
     with_run.logs = vec![samples::chunk(second.id, 0), samples::chunk(second.id, 1)];
     store.commit(with_run).await.unwrap();
     assert_eq!(store.logs(second.id, 0, 9).await.unwrap().len(), 2);
@@ -171,30 +172,32 @@ pub(super) async fn plans_are_kept_once(fresh: Fresh) {
 pub(super) async fn a_name_that_comes_back_goes_on_from_its_epoch(fresh: Fresh) {
     let mut store = fresh.store;
     let first = register(&*store, 1).await;
-    let first = put_machine(&*store, &Machine { epoch: Epoch(7), ..(*first).clone() }).await;
+    let seventh = Machine { epoch: Epoch(7), ..(*first).clone() };
+    let first = put_machine(&*store, Some(&first), &seventh).await;
     let entry = Entry::new(EntryKind::MachineDeleted, Actor::operator("olga"));
-    let deletion =
-        Deletion { id: first.id.clone(), revision: first.revision, entries: vec![entry.clone()] };
-    store.commit(Batch { deleted: vec![deletion], ..Batch::default() }).await.unwrap();
+    let deletion = Write::deletion(first.clone(), vec![entry.clone()]);
+    store.commit(batch([deletion])).await.unwrap();
     let history = store.history(Subject::Machine(first.id.clone()), None, 100).await.unwrap();
     assert_eq!(history.last().unwrap().entry, entry);
     let changes = store.changes(first.revision, 100).await.unwrap();
-    let [Change::MachineDeleted { entries, .. }] = &changes[..] else { panic!("{changes:?}") };
-    assert_eq!(entries[..], [entry]);
+    let [change] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(change.entries[..], [entry]);
+    let images = Images { before: Some(first.clone()), after: None };
+    assert_eq!(change.images(), Some(&images));
     if let Some(reopen) = &fresh.reopen {
         store = reopen(store);
     }
     let anew = |epoch| Machine { epoch: Epoch(epoch), revision: Revision(0), ..(*first).clone() };
-    let refused = store.commit(batch(&[&anew(6)], &[])).await;
+    let refused = store.commit(batch([machine_write(None, &anew(6))])).await;
     assert!(
         matches!(refused, Err(StoreError::Fenced { held: Epoch(6), current: Epoch(7), .. })),
         "{refused:?}"
     );
     assert_eq!(store.machine(&first.id).await.unwrap(), None);
-    let second = put_machine(&*store, &anew(7)).await;
+    let second = put_machine(&*store, None, &anew(7)).await;
     assert_eq!((second.epoch, second.ordinal), (Epoch(7), first.ordinal + 1));
     // Other names begin where they like.
-    put_machine(&*store, &samples::machine(2)).await;
+    put_machine(&*store, None, &samples::machine(2)).await;
 }
 
 pub(super) async fn everything_survives_reopening(fresh: Fresh) {
@@ -207,7 +210,7 @@ pub(super) async fn everything_survives_reopening(fresh: Fresh) {
         run = put_run(&*store, &run, &marked(&run, mark)).await;
     }
     let last = Batch {
-        deleted: vec![(deleted.id.clone(), deleted.revision).into()],
+        writes: vec![deletion(&deleted)],
         request: Some(request("used", run.id)),
         plan: Some(PinnedPlan { digest: "digest".to_owned(), text: "text".to_owned() }),
         logs: vec![samples::chunk(run.id, 0)],

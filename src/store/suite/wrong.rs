@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::*;
-use crate::ids::RunId;
+use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk};
-use crate::store::{Fut, Listener, Page, Retention, Subject, Trimmed};
+use crate::model::{Change, HistoryRow, LogChunk, Object};
+use crate::store::{Fut, Listener, Outcome, Page, Retention, Subject, Trimmed};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -45,42 +45,46 @@ impl Wrong {
 }
 
 /// A listener that is told of a commit only when the next one comes.
-struct Late(Arc<dyn Listener>, std::sync::Mutex<Option<Told>>);
-
-type Told = (Revision, Vec<Change>, Vec<Arc<LogChunk>>);
+struct Late(Arc<dyn Listener>, std::sync::Mutex<Option<Arc<Committed>>>);
 
 impl Listener for Late {
-    fn committed(&self, revision: Revision, changes: &[Change], logs: &[Arc<LogChunk>]) {
-        let told = (revision, changes.to_vec(), logs.to_vec());
-        if let Some((revision, changes, logs)) = self.1.lock().unwrap().replace(told) {
-            self.0.committed(revision, &changes, &logs);
+    fn committed(&self, committed: &Arc<Committed>) {
+        if let Some(last) = self.1.lock().unwrap().replace(committed.clone()) {
+            self.0.committed(&last);
         }
     }
 }
 
 impl Store for Wrong {
-    fn commit(&self, mut batch: Batch) -> Fut<'_, Committed> {
+    fn commit(&self, mut batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(async move {
             if self.has(Bug::RevisionIgnored) {
-                for write in &mut batch.machines {
-                    let stored = self.inner.machine(&write.machine.id).await?;
-                    write.machine.revision = stored.map_or(Revision(0), |stored| stored.revision);
+                for write in &mut batch.writes {
+                    if let Object::Machine(images) = &mut write.object {
+                        let id = images.last().map(|machine| machine.id.clone()).unwrap();
+                        images.before = self.inner.machine(&id).await?;
+                    }
                 }
             }
             if self.has(Bug::EpochIgnored) {
-                batch.holds = None;
+                batch.holds.clear();
             }
             if self.has(Bug::RequestForgotten) {
                 batch.request = None;
             }
-            let machines = batch.machines.clone();
+            let is_machine = |write: &&Write| write.images::<Machine>().is_some();
+            let writes = batch.writes.iter().filter(is_machine).cloned().collect();
             let done = self.inner.commit(batch).await;
             if self.has(Bug::HalfWritten) && done.is_err() {
-                let half = Batch { machines, ..Batch::default() };
+                let half = Batch { writes, ..Batch::default() };
                 let _ = self.inner.commit(half).await;
             }
             done
         })
+    }
+
+    fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        self.inner.outcome(id, since)
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
@@ -188,7 +192,7 @@ impl Store for Wrong {
                 for run in self.inner.runs(query).await?.items {
                     let ended =
                         Run { state: State::Failed, finished_at: Some(T0), ..(*run).clone() };
-                    self.inner.commit(batch(&[], &[(Some(&run), &ended)])).await?;
+                    self.inner.commit(batch([run_write(Some(&run), &ended)])).await?;
                     self.inner.trim(retention).await?;
                 }
             }

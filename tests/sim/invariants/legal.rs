@@ -7,7 +7,7 @@ use bmdemo::lifecycle::run;
 use bmdemo::lifecycle::step::{
     self, Basis, ErrorClass, Event, Facts, OnUnknown, Resolution, Rules, Seen, State,
 };
-use bmdemo::model::{Change, Run, StepRecord};
+use bmdemo::model::{Change, Machine, Run, StepRecord};
 
 use super::{Verdict, ensure};
 use crate::book::Book;
@@ -17,21 +17,21 @@ const EVENTS_MAX: usize = 5;
 
 /// What is stored follows from what was stored by transitions of the lifecycles, and attempts count one by one.
 pub(crate) fn legal_transitions(book: &Book, change: &Change) -> Verdict {
-    match change {
-        Change::Machine { machine, .. } => match book.machines.get(&machine.id) {
-            Some(before) => {
-                before.phase.moved_to(machine.phase).map(|_| ()).or_else(|illegal| {
-                    ensure(before.phase == machine.phase, || illegal.to_string())
-                })
-            }
-            None => Ok(()),
-        },
-        Change::MachineDeleted { .. } => Ok(()),
-        Change::Run { run, .. } => match book.runs.get(&run.id) {
-            Some(before) => legal_run(before, run),
-            None => Ok(()),
-        },
+    if let Some(machine) = change.after::<Machine>()
+        && let Some(before) = book.machines.get(&machine.id)
+    {
+        before
+            .phase
+            .moved_to(machine.phase)
+            .map(|_| ())
+            .or_else(|illegal| ensure(before.phase == machine.phase, || illegal.to_string()))?;
     }
+    if let Some(run) = change.after::<Run>()
+        && let Some(before) = book.runs.get(&run.id)
+    {
+        legal_run(before, run)?;
+    }
+    Ok(())
 }
 
 fn legal_run(before: &Run, after: &Run) -> Verdict {

@@ -1,4 +1,4 @@
-use bmdemo::model::Change;
+use bmdemo::model::{Change, Run};
 use bmdemo::store::Store as _;
 use bmdemo::store::memory::MemoryStore;
 
@@ -7,7 +7,7 @@ use crate::book::Book;
 
 /// Nothing is written to a run that has ended.
 pub(crate) fn promise_08_terminal_is_immutable(book: &Book, change: &Change) -> Verdict {
-    let Change::Run { run, .. } = change else { return Ok(()) };
+    let Some(run) = change.after::<Run>() else { return Ok(()) };
     ensure(!book.ended.contains_key(&run.id), || {
         format!("run {} has ended, and was written as {:?}", run.id, run.state)
     })

@@ -1,4 +1,4 @@
-use bmdemo::model::{Change, EntryKind};
+use bmdemo::model::{Change, EntryKind, Machine, Run};
 use bmdemo::provider::fake::{self, LedgerEntry};
 
 use super::{Verdict, ensure};
@@ -11,8 +11,8 @@ pub(crate) fn promise_10_fenced_executor_cannot_write(
     by: Incarnation,
     change: &Change,
 ) -> Verdict {
-    let Change::Run { run, entries, .. } = change else { return Ok(()) };
-    let claims = entries.iter().any(|entry| is_claim(entry.kind));
+    let Some(run) = change.after::<Run>() else { return Ok(()) };
+    let claims = change.entries.iter().any(|entry| is_claim(entry.kind));
     let Some(claim) = book.claims.get(&run.machine_id) else { return Ok(()) };
     ensure(claims || claim.by == by, || {
         format!(
@@ -28,16 +28,14 @@ pub(crate) fn promise_10_claims_raise_the_epoch(
     change: &Change,
     changes: &[Change],
 ) -> Verdict {
-    let Change::Machine { machine, .. } = change else { return Ok(()) };
+    let Some(machine) = change.after::<Machine>() else { return Ok(()) };
     let Some(before) = book.machines.get(&machine.id) else { return Ok(()) };
     ensure(machine.epoch >= before.epoch, || {
         format!("the epoch of {} fell from {} to {}", machine.id, before.epoch, machine.epoch)
     })?;
-    let claims = changes.iter().any(|change| match change {
-        Change::Run { run, entries, .. } => {
-            run.machine_id == machine.id && entries.iter().any(|entry| is_claim(entry.kind))
-        }
-        Change::Machine { .. } | Change::MachineDeleted { .. } => false,
+    let claims = changes.iter().any(|change| {
+        change.after::<Run>().is_some_and(|run| run.machine_id == machine.id)
+            && change.entries.iter().any(|entry| is_claim(entry.kind))
     });
     ensure(!claims || machine.epoch > before.epoch, || {
         format!("{} was claimed without a new epoch: it stays {}", machine.id, before.epoch)

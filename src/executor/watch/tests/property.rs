@@ -109,24 +109,25 @@ async fn random_commit(
     for _ in 0..random.below(4) {
         let name = format!("m-{}", random.below(8));
         let known = page.items.iter().find(|machine| machine.id.as_str() == name);
-        let touched = batch.machines.iter().any(|write| write.machine.id.as_str() == name)
-            || batch.deleted.iter().any(|gone| gone.id.as_str() == name);
+        let is_named = |machine: &Arc<Machine>| machine.id.as_str() == name;
+        let touched = batch.images::<Machine>().any(|images| images.last().is_some_and(is_named));
         match known {
             _ if touched => {}
-            None => batch.machines.push(write(machine(&name))),
+            None => batch.writes.push(write(None, machine(&name))),
             Some(known) if random.chance(1, 5) => {
-                batch.deleted.push((known.id.clone(), known.revision).into());
+                batch.writes.push(Write::deletion(known.clone(), Vec::new()));
             }
             Some(known) => {
                 let phases = [Phase::FactoryReady, Phase::Ready, Phase::Maintenance];
                 let phase = phases[usize::try_from(random.below(3)).unwrap()];
-                batch.machines.push(write(Machine { phase, ..(**known).clone() }));
+                let after = Machine { phase, ..(**known).clone() };
+                batch.writes.push(write(Some(known), after));
             }
         }
     }
     let committed = world.commit(batch).await;
-    let written = committed.machines.into_iter();
-    truth.extend(written.map(|machine| (committed.revision, machine)));
+    let written = committed.written::<Machine>();
+    truth.extend(written.map(|machine| (committed.revision, machine.clone())));
 }
 
 async fn scenario(seed: u64) -> Result<(), TestCaseError> {

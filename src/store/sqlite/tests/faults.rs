@@ -88,8 +88,8 @@ async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
 struct Told(Mutex<Vec<Revision>>);
 
 impl Listener for Told {
-    fn committed(&self, revision: Revision, _: &[Change], _: &[Arc<LogChunk>]) {
-        self.0.lock().unwrap().push(revision);
+    fn committed(&self, committed: &Arc<Committed>) {
+        self.0.lock().unwrap().push(committed.revision);
     }
 }
 
@@ -109,12 +109,13 @@ async fn a_write_that_found_no_room_is_taken_when_it_comes_again() {
     let mut after = (*before).clone();
     after.state = State::Canceling;
     after.log_chunks = 1;
-    let delta = RunDelta::between(Some(&before), &after);
-    let mut moved = (*store.machine(&machine).await.unwrap().unwrap()).clone();
-    moved.phase = Phase::Maintenance;
+    let owner = store.machine(&machine).await.unwrap().unwrap();
+    let moved = Machine { phase: Phase::Maintenance, ..(*owner).clone() };
     let both = Batch {
-        machines: vec![MachineWrite { machine: moved, entries: Vec::new() }],
-        runs: vec![RunWrite { run: after, delta, entries: Vec::new() }],
+        writes: vec![
+            Write::new(Some(owner), moved, Vec::new()),
+            Write::new(Some(before), after, Vec::new()),
+        ],
         logs: vec![samples::chunk(run, 0)],
         ..Batch::default()
     };

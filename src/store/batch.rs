@@ -1,0 +1,151 @@
+//! What a commit is asked to do, and what it has done.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::ids::{BatchId, Epoch, MachineId, Revision};
+use crate::model::{Change, Entry, Images, LogChunk, Machine, Object, Record, Run};
+
+/// What a request id was used for; kept at least a day and as long as its object is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// RPC and target: `StartRun/machine-1`.
+    pub scope: String,
+    /// The client's idempotency key.
+    pub request_id: String,
+    /// Digest of the request's meaning, to tell a repetition from a different request.
+    pub body_digest: String,
+    /// Id of the object that the first answer showed.
+    pub object_id: String,
+    /// When.
+    pub at: Timestamp,
+    /// Revision of the commit, and so of the first answer; given by the store.
+    pub revision: Revision,
+}
+
+/// One record to write or to delete.
+///
+/// The write is conditional on the record that the writer saw, its image before: if another revision is stored it fails
+/// with [`StoreError::Conflict`], and a record without an image before must not be there yet. The image before has to
+/// be that record as it was stored, since watches judge the change by it.
+///
+/// Epochs are never used again, so a machine that is inserted goes on from the epoch at which the last of its name was
+/// deleted: with a lower one the insertion fails with [`StoreError::Fenced`], which names it. Inserting an active run
+/// fails with [`StoreError::ActiveRun`] while another run of its machine is active.
+///
+/// [`StoreError::Conflict`]: super::StoreError::Conflict
+/// [`StoreError::Fenced`]: super::StoreError::Fenced
+/// [`StoreError::ActiveRun`]: super::StoreError::ActiveRun
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The record before and after. The store gives the latter its new revision and, on insert, its ordinal.
+    pub object: Object,
+    /// What happened.
+    pub entries: Vec<Entry>,
+}
+
+impl Write {
+    /// A record that changes, or that is new if there is none before.
+    #[must_use]
+    pub fn new<T: Record>(
+        before: Option<Arc<T>>,
+        after: impl Into<Arc<T>>,
+        entries: Vec<Entry>,
+    ) -> Self {
+        Self { object: T::object(Images { before, after: Some(after.into()) }), entries }
+    }
+
+    /// A record that goes. Only machines can be deleted; runs go by [`Store::trim`](super::Store::trim).
+    #[must_use]
+    pub fn deletion(before: Arc<Machine>, entries: Vec<Entry>) -> Self {
+        Self { object: Machine::object(Images { before: Some(before), after: None }), entries }
+    }
+
+    /// The images of a record of the kind `T`; `None` if this writes another kind.
+    #[must_use]
+    pub fn images<T: Record>(&self) -> Option<&Images<T>> {
+        T::images(&self.object)
+    }
+}
+
+/// Copy of a plan, kept under its digest for as long as a run refers to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedPlan {
+    /// Digest of the canonical text.
+    pub digest: String,
+    /// Canonical text.
+    pub text: String,
+}
+
+/// Writes that become durable together. An empty batch is legal and gets a revision.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Name of the batch, for [`Store::outcome`](super::Store::outcome); zero if it is not asked about.
+    pub id: BatchId,
+    /// Fencing: the stored epochs of these machines must be these.
+    pub holds: Vec<(MachineId, Epoch)>,
+    /// Records to write, each at most once, in the order in which their changes are shown.
+    pub writes: Vec<Write>,
+    /// Plan copy to keep, if it is not kept already.
+    pub plan: Option<PinnedPlan>,
+    /// Request id to use up.
+    pub request: Option<RequestRecord>,
+    /// Log chunks to append.
+    pub logs: Vec<LogChunk>,
+}
+
+impl Batch {
+    /// A batch that writes one record.
+    #[must_use]
+    pub fn of(write: Write) -> Self {
+        Self { writes: vec![write], ..Self::default() }
+    }
+
+    /// The images of the records of the kind `T`, in the order of the batch.
+    pub fn images<T: Record>(&self) -> impl Iterator<Item = &Images<T>> {
+        self.writes.iter().filter_map(Write::images)
+    }
+}
+
+/// What a commit made durable, as it is stored: for its writer, and for listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Revision of the commit.
+    pub revision: Revision,
+    /// When, by the store's clock; never before the commit that came before it.
+    pub at: Timestamp,
+    /// The records that it changed, with revision and ordinal, in the order of the batch.
+    pub changes: Vec<Change>,
+    /// The log chunks that it stored.
+    pub logs: Vec<Arc<LogChunk>>,
+}
+
+impl Committed {
+    /// The records of the kind `T` that were written, in the order of the batch.
+    pub fn written<T: Record>(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.changes.iter().filter_map(Change::after)
+    }
+
+    /// The first machine that was written.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Arc<Machine>> {
+        self.written().next()
+    }
+
+    /// The first run that was written.
+    #[must_use]
+    pub fn run(&self) -> Option<&Arc<Run>> {
+        self.written().next()
+    }
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable, under this revision.
+    Committed(Revision),
+    /// It is not, and will not be.
+    NotCommitted,
+    /// So much has been committed since that nothing is known of it any more.
+    Forgotten,
+}

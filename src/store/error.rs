@@ -1,0 +1,69 @@
+//! Why a store call did not do what was asked.
+
+use std::sync::Arc;
+
+use super::batch::RequestRecord;
+use crate::ids::{Epoch, MachineId, Revision, RunId};
+
+/// Why a store call did not do what was asked. Nothing was written unless the variant says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else wrote first: read again, decide again. An object that a batch names twice conflicts with itself.
+    #[error("{kind} {id} is at revision {stored}, not at the expected {expected}")]
+    Conflict {
+        /// "machine", "run", or "log of run": then the two numbers are offsets, since a log has no gaps.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// Revision that the writer saw; zero if it expected nothing to be there.
+        expected: Revision,
+        /// Revision that is stored; zero if nothing is.
+        stored: Revision,
+    },
+    /// Another run is active on the machine.
+    #[error("machine {machine_id} has an active run {run_id}")]
+    ActiveRun {
+        /// Machine.
+        machine_id: MachineId,
+        /// The run that owns it.
+        run_id: RunId,
+    },
+    /// The writer's epoch is older than the machine's: somebody else owns its work. Never retry.
+    #[error("fenced: epoch {held} of machine {machine_id} is older than {current}")]
+    Fenced {
+        /// Machine.
+        machine_id: MachineId,
+        /// Epoch that the writer holds.
+        held: Epoch,
+        /// Epoch in force.
+        current: Epoch,
+    },
+    /// The request id was used before.
+    #[error("request id {:?} was used before", .0.request_id)]
+    RequestUsed(Box<RequestRecord>),
+    /// The reader's revision is older than what is kept: list again, then watch.
+    #[error("history before revision {oldest} has been compacted")]
+    Compacted {
+        /// Oldest revision from which a reader can go on.
+        oldest: Revision,
+    },
+    /// There is no room. Writes are refused until there is; reads go on.
+    #[error("the store is full")]
+    Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Nobody knows whether the write is durable: the store refuses further writes until it is opened again.
+    #[error("the outcome of a write is unknown")]
+    Unknown(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The backend failed; retrying may help.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A stored record cannot be read; it is never dropped or guessed.
+    #[error("stored {kind} {id} cannot be read: {message}")]
+    Corrupt {
+        /// Kind of the record.
+        kind: &'static str,
+        /// Its key.
+        id: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
