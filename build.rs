@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use prost::Message as _;
-
 #[path = "src/plan"]
 #[allow(
     dead_code,
@@ -222,12 +220,16 @@ mod emit {
     }
 }
 
-/// Generates the gRPC code and the descriptor set that reflection and JSON output read.
+/// Generates the gRPC code, the descriptor set that reflection and JSON output read, and the list of methods.
 fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["baremetal/v1/baremetal.proto"], ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_file("baremetal/v1/baremetal.proto")?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out_dir.join("baremetal.bin"), descriptors.encode_to_vec())?;
+    // Encoded by the compiler: options of our own would be lost in the types of prost.
+    std::fs::write(out_dir.join("baremetal.bin"), compiler.encode_file_descriptor_set())?;
+    std::fs::write(out_dir.join("methods.rs"), methods::source(&compiler.descriptor_pool())?)?;
     tonic_prost_build::configure()
         // Sorted, so that equal requests encode to equal bytes: idempotency compares digests of them.
         .btree_map(".")
@@ -235,6 +237,97 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
         .codec_path("crate::api::codec::Strict")
         // Servers in tests implement only what they need.
         .generate_default_stubs(true)
-        .compile_fds(descriptors)?;
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+/// The list of methods, out of the option `touches` of each. A method without it, or with one that names a field which is
+/// not there, ends the build.
+mod methods {
+    use std::fmt::Write as _;
+
+    use protox::prost_reflect::{
+        DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MessageDescriptor,
+        MethodDescriptor, ReflectMessage as _,
+    };
+
+    pub(crate) fn source(pool: &DescriptorPool) -> Result<String, String> {
+        let touches =
+            pool.get_extension_by_name("baremetal.v1.touches").ok_or("no option touches")?;
+        let services = pool.services().filter(|service| service.package_name() == "baremetal.v1");
+        let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
+        let (mut list, mut requests) = (String::new(), String::new());
+        for (place, method) in methods.enumerate() {
+            let entry =
+                entry(&method, &touches).map_err(|why| format!("{}: {why}", method.full_name()))?;
+            let request = method.input();
+            let has_id = request.get_field_by_name("request_id").is_some();
+            let field = if has_id { "Some(&mut self.request_id)" } else { "None" };
+            // Writing to a String cannot fail.
+            let _ = writeln!(list, "    {entry},");
+            let _ = writeln!(
+                requests,
+                "impl Called for crate::pb::{} {{\n    const METHOD: &'static Method = &METHODS[{place}];\n\n    \
+                 fn request_id(&mut self) -> Option<&mut String> {{\n        {field}\n    }}\n}}",
+                request.name()
+            );
+        }
+        Ok(format!(
+            "/// Every method of the API, in the order of the proto.\npub static METHODS: &[Method] = &[\n{list}];\n{requests}"
+        ))
+    }
+
+    fn entry(method: &MethodDescriptor, touches: &ExtensionDescriptor) -> Result<String, String> {
+        let options = method.options();
+        if !options.has_extension(touches) {
+            return Err("says by no option (touches) what it touches".to_owned());
+        }
+        let value = options.get_extension(touches);
+        let touches = value.as_message().ok_or("touches is no message")?;
+        let object = object(touches)?;
+        let id_field = text(touches, "id_field");
+        let request = method.input();
+        if !id_field.is_empty() && !names_text(&request, &id_field) {
+            return Err(format!("{} has no field {id_field}", request.name()));
+        }
+        let mutation = touches
+            .get_field_by_name("mutation")
+            .and_then(|value| value.as_bool())
+            .unwrap_or_default();
+        Ok(format!(
+            "Method {{ service: {:?}, name: {:?}, path: {:?}, is_mutation: {mutation}, \
+             object: ObjectKind::{object}, id_field: {id_field:?}, is_stream: {} }}",
+            method.parent_service().name(),
+            method.name(),
+            format!("/{}/{}", method.parent_service().full_name(), method.name()),
+            method.is_server_streaming(),
+        ))
+    }
+
+    fn text(message: &DynamicMessage, field: &str) -> String {
+        let value = message.get_field_by_name(field);
+        value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Name of the Rust variant of the kind of object.
+    fn object(touches: &DynamicMessage) -> Result<String, String> {
+        let number = touches.get_field_by_name("object").and_then(|value| value.as_enum_number());
+        let kinds = touches.descriptor().parent_pool().get_enum_by_name("baremetal.v1.ObjectKind");
+        let kind = kinds.zip(number).and_then(|(kinds, number)| kinds.get_value(number));
+        let kind = kind.filter(|kind| kind.number() != 0).ok_or("names no kind of object")?;
+        let word = kind.name().trim_start_matches("OBJECT_KIND_").to_lowercase();
+        Ok(word[..1].to_uppercase() + &word[1..])
+    }
+
+    /// Whether a path leads to a field that holds text.
+    fn names_text(message: &MessageDescriptor, path: &str) -> bool {
+        let (first, rest) =
+            path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let Some(field) = message.get_field_by_name(first) else { return false };
+        match (field.kind(), rest) {
+            (Kind::Message(inner), Some(rest)) => names_text(&inner, rest),
+            (Kind::String, None) => true,
+            _ => false,
+        }
+    }
 }

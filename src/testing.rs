@@ -17,6 +17,7 @@ pub(crate) fn origin() -> Origin {
         actor: Actor::operator("tester"),
         reason: "a test".to_owned(),
         expected: None,
+        deadline: None,
     }
 }
 

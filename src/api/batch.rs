@@ -1,11 +1,10 @@
 //! Many machines in one request, each with its own result.
 
 use tokio::task::JoinSet;
-use tonic::metadata::MetadataMap;
 
+use super::caller::Caller;
 use super::convert::machine::machine;
 use super::lists;
-use super::origin::{actor, origin};
 use super::register::new_machine;
 use super::start::{self, Recipe};
 use super::status::{ApiError, item_error};
@@ -27,9 +26,10 @@ const IN_FLIGHT: usize = 64;
 /// Registers machines, in the order given.
 pub(super) async fn register_machines(
     engine: &Engine,
-    metadata: &MetadataMap,
-    request: &pb::BatchRegisterMachinesRequest,
+    caller: &Caller,
+    mut request: pb::BatchRegisterMachinesRequest,
 ) -> Result<pb::BatchRegisterMachinesResponse, ApiError> {
+    let origin = caller.origin(&mut request, "", None);
     let given = &request.machines;
     let mut checks = Checks::default();
     if given.is_empty() || given.len() > BATCH_MAX {
@@ -49,13 +49,6 @@ pub(super) async fn register_machines(
             Err(error) => outcomes.push(Some(Err(error))),
         }
     }
-    let origin = Origin {
-        request_id: String::new(),
-        body_digest: String::new(),
-        actor: actor(metadata),
-        reason: String::new(),
-        expected: None,
-    };
     let mut registered = engine.register_machines(&origin, good).await?.into_iter();
     let results = given.iter().zip(outcomes).map(|(given, outcome)| {
         let outcome = outcome.unwrap_or_else(|| match registered.next() {
@@ -76,7 +69,7 @@ pub(super) async fn register_machines(
 /// Starts a run on each of many machines.
 pub(super) async fn start_runs(
     engine: &Engine,
-    metadata: &MetadataMap,
+    caller: &Caller,
     mut request: pb::BatchStartRunsRequest,
 ) -> Result<pb::BatchStartRunsResponse, ApiError> {
     let mut checks = Checks::default();
@@ -93,14 +86,16 @@ pub(super) async fn start_runs(
     let (recipe, chosen) = checks.done(recipe.zip(chosen))?;
     let machines = match chosen {
         Choice::Named(machines) => machines,
-        Choice::Filter(filter, max) => matching(engine, filter, max).await?,
+        Choice::Filter(filter, max) => {
+            matching(engine, filter.and(caller.scope(Subject::Machine)), max).await?
+        }
     };
     // Which machines is not part of what is asked of each: a repetition may name those that are left.
     request.machine_ids.clear();
     request.filter.clear();
     request.max_machines = 0;
     let reason = request.reason.clone();
-    let origin = origin(metadata, &mut request, &reason, None);
+    let origin = caller.origin(&mut request, &reason, None);
     let results = start_each(engine, &origin, &recipe, machines, request.validate_only).await;
     Ok(pb::BatchStartRunsResponse { results: bounded(results) })
 }

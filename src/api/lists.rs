@@ -66,6 +66,8 @@ pub(super) struct ListRequest<'a> {
     pub(super) method: &'static str,
     pub(super) subject: filter::Subject,
     pub(super) filter: &'a str,
+    /// What the caller may see.
+    pub(super) scope: Filter,
     pub(super) order_by: &'a str,
     pub(super) page_size: i32,
     pub(super) page_token: &'a str,
@@ -83,8 +85,10 @@ pub(super) async fn list<T>(
     let limit = checks.page_size(request.page_size);
     let newest_first = checks.newest_first(request.order_by);
     checks.done(Some(()))?;
-    let filter = Filter::parse(request.filter, request.subject)?;
-    let list = List::new(request.method, &[request.filter, if newest_first { "desc" } else { "" }]);
+    let filter = Filter::parse(request.filter, request.subject)?.and(request.scope);
+    // Of the filter in force: a token of one caller is of no use to another who sees less.
+    let order = if newest_first { "desc" } else { "" };
+    let list = List::new(request.method, &[&filter.to_string(), order]);
     let mut after = list.cursor(request.page_token)?.map(|(ordinal, _)| ordinal);
     let active_only = request.subject == filter::Subject::Run
         && matches!(filter.pinned("phase"), Some("PENDING" | "RUNNING"));

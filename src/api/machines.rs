@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::caller::{Caller, handle};
 use super::convert::machine::machine;
 use super::lists::{self, ListRequest};
-use super::origin::origin;
 use super::register::new_machine;
-use super::status::{Answers, ApiError, answer};
+use super::status::{Answers, ApiError};
 use super::validate::Checks;
 use super::{batch, history, update, watch};
 use crate::executor::Engine;
@@ -29,75 +28,84 @@ impl MachineService for Machines {
         &self,
         request: Request<pb::RegisterMachineRequest>,
     ) -> Result<Response<pb::Machine>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(self.register(&metadata, message).await)
+        handle(&self.engine, request, async |caller, message| self.register(&caller, message).await)
+            .await
     }
 
     async fn get_machine(
         &self,
         request: Request<pb::GetMachineRequest>,
     ) -> Result<Response<pb::Machine>, Status> {
-        answer(self.get(request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| self.get(message).await).await
     }
 
     async fn list_machines(
         &self,
         request: Request<pb::ListMachinesRequest>,
     ) -> Result<Response<pb::ListMachinesResponse>, Status> {
-        answer(self.list(request.into_inner()).await)
+        handle(&self.engine, request, async |caller, message| self.list(&caller, message).await)
+            .await
     }
 
     async fn update_machine(
         &self,
         request: Request<pb::UpdateMachineRequest>,
     ) -> Result<Response<pb::Machine>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(self.update(&metadata, message).await)
+        handle(&self.engine, request, async |caller, message| self.update(&caller, message).await)
+            .await
     }
 
     async fn clear_intervention(
         &self,
         request: Request<pb::ClearInterventionRequest>,
     ) -> Result<Response<pb::Machine>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(self.clear(&metadata, message).await)
+        handle(&self.engine, request, async |caller, message| self.clear(&caller, message).await)
+            .await
     }
 
     async fn list_machine_history(
         &self,
         request: Request<pb::ListMachineHistoryRequest>,
     ) -> Result<Response<pb::ListMachineHistoryResponse>, Status> {
-        answer(self.history(request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| self.history(message).await).await
     }
 
     async fn delete_machine(
         &self,
         request: Request<pb::DeleteMachineRequest>,
     ) -> Result<Response<pb::DeleteMachineResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(self.delete(&metadata, message).await)
+        handle(&self.engine, request, async |caller, message| self.delete(&caller, message).await)
+            .await
     }
 
     async fn batch_register_machines(
         &self,
         request: Request<pb::BatchRegisterMachinesRequest>,
     ) -> Result<Response<pb::BatchRegisterMachinesResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(batch::register_machines(&self.engine, &metadata, &message).await)
+        handle(&self.engine, request, async |caller, message| {
+            batch::register_machines(&self.engine, &caller, message).await
+        })
+        .await
     }
 
     async fn watch_machines(
         &self,
         request: Request<pb::WatchMachinesRequest>,
     ) -> Result<Response<Answers<pb::MachineEvent>>, Status> {
-        answer(watch::machines(&self.engine, request.into_inner()).await)
+        handle(&self.engine, request, async |caller, message| {
+            watch::machines(&self.engine, &caller, message).await
+        })
+        .await
     }
 
     async fn list_history(
         &self,
         request: Request<pb::ListHistoryRequest>,
     ) -> Result<Response<pb::ListHistoryResponse>, Status> {
-        answer(history::of_everything(&self.engine, &request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| {
+            history::of_everything(&self.engine, &message).await
+        })
+        .await
     }
 }
 
@@ -108,14 +116,14 @@ impl Machines {
 
     async fn register(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         mut request: pb::RegisterMachineRequest,
     ) -> Result<pb::Machine, ApiError> {
         let mut checks = Checks::default();
         checks.request_id(&request.request_id);
         let new = new_machine(&mut checks, request.machine.as_ref());
         let new = checks.done(new)?;
-        let origin = origin(metadata, &mut request, "", None);
+        let origin = caller.origin(&mut request, "", None);
         Ok(machine(self.engine.register_machine(&origin, new).await?.as_ref()))
     }
 
@@ -131,6 +139,7 @@ impl Machines {
 
     async fn list(
         &self,
+        caller: &Caller,
         request: pb::ListMachinesRequest,
     ) -> Result<pb::ListMachinesResponse, ApiError> {
         let mut checks = Checks::default();
@@ -140,6 +149,7 @@ impl Machines {
             method: "ListMachines",
             subject: filter::Subject::Machine,
             filter: &request.filter,
+            scope: caller.scope(filter::Subject::Machine),
             order_by: &request.order_by,
             page_size: request.page_size,
             page_token: &request.page_token,
@@ -164,19 +174,19 @@ impl Machines {
 
     async fn update(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         mut request: pb::UpdateMachineRequest,
     ) -> Result<pb::Machine, ApiError> {
         let update = update::update(&request)?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, update.expected);
+        let origin = caller.origin(&mut request, &reason, update.expected);
         let updated = self.engine.update_machine(&origin, &update.id, update.changes).await?;
         Ok(machine(&updated))
     }
 
     async fn clear(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         mut request: pb::ClearInterventionRequest,
     ) -> Result<pb::Machine, ApiError> {
         let mut checks = Checks::default();
@@ -186,13 +196,13 @@ impl Machines {
         let expected = checks.etag("etag", &request.etag);
         let id = checks.done(id)?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, expected);
+        let origin = caller.origin(&mut request, &reason, expected);
         Ok(machine(self.engine.clear_intervention(&origin, &id).await?.as_ref()))
     }
 
     async fn delete(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         mut request: pb::DeleteMachineRequest,
     ) -> Result<pb::DeleteMachineResponse, ApiError> {
         let mut checks = Checks::default();
@@ -202,7 +212,7 @@ impl Machines {
         let expected = checks.etag("etag", &request.etag);
         let id = checks.done(id)?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, expected);
+        let origin = caller.origin(&mut request, &reason, expected);
         self.engine.delete_machine(&origin, &id).await?;
         Ok(pb::DeleteMachineResponse {})
     }

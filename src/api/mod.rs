@@ -1,6 +1,7 @@
 //! The gRPC services: thin handlers that check what clients send, ask the engine, and show what it says.
 
 mod batch;
+mod caller;
 pub mod codec;
 mod convert;
 mod history;
@@ -8,7 +9,7 @@ mod limits;
 mod lists;
 mod machines;
 mod mask;
-mod origin;
+pub mod methods;
 pub(crate) mod page;
 mod plans;
 mod register;
@@ -35,8 +36,8 @@ use crate::pb::plan_service_server::PlanServiceServer;
 use crate::pb::run_service_server::RunServiceServer;
 use crate::pb::server_service_server::ServerServiceServer;
 
+pub use caller::{ACTOR_METADATA, Deadline};
 pub use limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
-pub use origin::ACTOR_METADATA;
 
 /// The services, for a server to add its own to.
 #[must_use]

@@ -2,9 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
+use super::caller::handle;
 use super::convert::plan::plan;
 use super::page::List;
-use super::status::{ApiError, answer};
+use super::status::ApiError;
 use super::validate::Checks;
 use crate::executor::Engine;
 use crate::pb;
@@ -22,14 +23,14 @@ impl PlanService for Plans {
         &self,
         request: Request<pb::GetPlanRequest>,
     ) -> Result<Response<pb::Plan>, Status> {
-        answer(self.get(&request.into_inner()))
+        handle(&self.engine, request, async |_, message| self.get(&message)).await
     }
 
     async fn list_plans(
         &self,
         request: Request<pb::ListPlansRequest>,
     ) -> Result<Response<pb::ListPlansResponse>, Status> {
-        answer(self.list(&request.into_inner()))
+        handle(&self.engine, request, async |_, message| self.list(&message)).await
     }
 }
 

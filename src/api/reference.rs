@@ -8,6 +8,8 @@ use prost_reflect::{
     ServiceDescriptor,
 };
 
+use super::methods::{METHODS, ObjectKind};
+
 const FILE: &str = "baremetal/v1/baremetal.proto";
 
 /// Comments by path in the file's descriptor.
@@ -60,6 +62,19 @@ fn describe_service(text: &mut String, service: &ServiceDescriptor, comments: &C
         let (input, output) = (link(input.name()), link(output.name()));
         writeln!(text, "\n### {}\n\n{input} → {stream}{output}", method.name()).unwrap();
         writeln!(text, "\n{}", comments.at(method.path())).unwrap();
+        writeln!(text, "\n{}.", touches(method.name())).unwrap();
+    }
+}
+
+/// What a method does, and to what.
+fn touches(method: &str) -> String {
+    let method = METHODS.iter().find(|found| found.name == method).unwrap();
+    let does = if method.is_mutation { "Changes" } else { "Reads" };
+    let object = format!("{:?}", method.object).to_lowercase();
+    match (method.object, method.id_field) {
+        (ObjectKind::Server, _) => format!("{does} what the server has"),
+        (_, "") => format!("{does} {object}s"),
+        (_, field) => format!("{does} the {object} that `{field}` names"),
     }
 }
 

@@ -1,12 +1,11 @@
 //! `RunService`.
 
 use tokio_stream::StreamExt as _;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::caller::{Caller, handle};
 use super::lists::{self, ListRequest};
-use super::origin::origin;
-use super::status::{Answers, ApiError, answer};
+use super::status::{Answers, ApiError};
 use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{batch, convert, history, show, start, wait, watch};
 use crate::executor::Engine;
@@ -26,24 +25,21 @@ pub(super) struct Runs {
 
 /// A verb on a run: its request, and what to do.
 macro_rules! verb {
-    ($self:ident, $request:ident, $checks:ident, $reason:ident, $verb:expr) => {{
-        let (metadata, _, mut message) = $request.into_parts();
-        let mut $checks = Checks::default();
-        $checks.$reason(&message.reason);
-        let id = $checks.run_id("run_id", &message.run_id);
-        $checks.request_id(&message.request_id);
-        let expected = $checks.etag("etag", &message.etag);
-        let verb = $verb(&mut $checks, &message);
-        let checked = $checks.done(id.zip(verb));
-        let reason = message.reason.clone();
-        answer(match checked {
-            Ok((id, verb)) => {
-                let origin = origin(&metadata, &mut message, &reason, expected);
-                $self.operate(&origin, id, verb).await
-            }
-            Err(error) => Err(error),
+    ($self:ident, $request:ident, $checks:ident, $reason:ident, $verb:expr) => {
+        handle(&$self.engine, $request, async |caller, mut message| {
+            let mut $checks = Checks::default();
+            $checks.$reason(&message.reason);
+            let id = $checks.run_id("run_id", &message.run_id);
+            $checks.request_id(&message.request_id);
+            let expected = $checks.etag("etag", &message.etag);
+            let verb = $verb(&mut $checks, &message);
+            let (id, verb) = $checks.done(id.zip(verb))?;
+            let reason = message.reason.clone();
+            let origin = caller.origin(&mut message, &reason, expected);
+            $self.operate(&origin, id, verb).await
         })
-    }};
+        .await
+    };
 }
 
 #[tonic::async_trait]
@@ -52,22 +48,23 @@ impl RunService for Runs {
         &self,
         request: Request<pb::StartRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(self.start(&metadata, message).await)
+        handle(&self.engine, request, async |caller, message| self.start(&caller, message).await)
+            .await
     }
 
     async fn get_run(
         &self,
         request: Request<pb::GetRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        answer(self.get(request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| self.get(message).await).await
     }
 
     async fn list_runs(
         &self,
         request: Request<pb::ListRunsRequest>,
     ) -> Result<Response<pb::ListRunsResponse>, Status> {
-        answer(self.list(request.into_inner()).await)
+        handle(&self.engine, request, async |caller, message| self.list(&caller, message).await)
+            .await
     }
 
     async fn cancel_run(
@@ -81,14 +78,17 @@ impl RunService for Runs {
         &self,
         request: Request<pb::WatchRunsRequest>,
     ) -> Result<Response<Answers<pb::RunEvent>>, Status> {
-        answer(watch::runs(&self.engine, request.into_inner()).await)
+        handle(&self.engine, request, async |caller, message| {
+            watch::runs(&self.engine, &caller, message).await
+        })
+        .await
     }
 
     async fn stream_run_logs(
         &self,
         request: Request<pb::StreamRunLogsRequest>,
     ) -> Result<Response<Answers<pb::LogChunk>>, Status> {
-        answer(self.logs(request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| self.logs(message).await).await
     }
 
     async fn abort_run(
@@ -116,8 +116,8 @@ impl RunService for Runs {
         &self,
         request: Request<pb::RetryRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(self.retry(&metadata, message).await)
+        handle(&self.engine, request, async |caller, message| self.retry(&caller, message).await)
+            .await
     }
 
     async fn skip_step(
@@ -147,22 +147,25 @@ impl RunService for Runs {
         &self,
         request: Request<pb::ListRunHistoryRequest>,
     ) -> Result<Response<pb::ListRunHistoryResponse>, Status> {
-        answer(self.history(request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| self.history(message).await).await
     }
 
     async fn batch_start_runs(
         &self,
         request: Request<pb::BatchStartRunsRequest>,
     ) -> Result<Response<pb::BatchStartRunsResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        answer(batch::start_runs(&self.engine, &metadata, message).await)
+        handle(&self.engine, request, async |caller, message| {
+            batch::start_runs(&self.engine, &caller, message).await
+        })
+        .await
     }
 
     async fn wait_run(
         &self,
         request: Request<pb::WaitRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        answer(wait::wait(&self.engine, request.into_inner()).await)
+        handle(&self.engine, request, async |_, message| wait::wait(&self.engine, message).await)
+            .await
     }
 }
 
@@ -184,7 +187,7 @@ impl Runs {
 
     async fn start(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         mut request: pb::StartRunRequest,
     ) -> Result<pb::Run, ApiError> {
         let mut checks = Checks::default();
@@ -201,7 +204,7 @@ impl Runs {
         );
         let (machine_id, recipe) = checks.done(machine_id.zip(recipe))?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, expected);
+        let origin = caller.origin(&mut request, &reason, expected);
         let new = recipe.on(machine_id);
         if request.validate_only {
             start::dry_run(&self.engine, &origin, &new).await
@@ -221,7 +224,11 @@ impl Runs {
         Ok(shown)
     }
 
-    async fn list(&self, request: pb::ListRunsRequest) -> Result<pb::ListRunsResponse, ApiError> {
+    async fn list(
+        &self,
+        caller: &Caller,
+        request: pb::ListRunsRequest,
+    ) -> Result<pb::ListRunsResponse, ApiError> {
         let mut checks = Checks::default();
         let mask = checks.read_mask::<pb::Run>(request.read_mask.as_ref());
         checks.done(Some(()))?;
@@ -229,6 +236,7 @@ impl Runs {
             method: "ListRuns",
             subject: filter::Subject::Run,
             filter: &request.filter,
+            scope: caller.scope(filter::Subject::Run),
             order_by: &request.order_by,
             page_size: request.page_size,
             page_token: &request.page_token,
@@ -258,7 +266,7 @@ impl Runs {
 
     async fn retry(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         mut request: pb::RetryRunRequest,
     ) -> Result<pb::Run, ApiError> {
         let mut checks = Checks::default();
@@ -267,7 +275,7 @@ impl Runs {
         checks.reason(&request.reason);
         let id = checks.done(id)?;
         let reason = request.reason.clone();
-        let origin = origin(metadata, &mut request, &reason, None);
+        let origin = caller.origin(&mut request, &reason, None);
         let run = self.engine.retry_run(&origin, id).await?;
         Ok(show::run(&self.engine, &run).await)
     }

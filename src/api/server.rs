@@ -2,8 +2,9 @@
 
 use tonic::{Request, Response, Status};
 
+use super::caller::handle;
 use super::convert::timestamp;
-use super::status::{ApiError, answer};
+use super::status::ApiError;
 use crate::executor::Engine;
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
@@ -17,9 +18,9 @@ pub(super) struct Server {
 impl ServerService for Server {
     async fn get_server_info(
         &self,
-        _request: Request<pb::GetServerInfoRequest>,
+        request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
-        answer(self.info().await)
+        handle(&self.engine, request, async |_, _| self.info().await).await
     }
 }
 

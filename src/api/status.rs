@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio_stream::Stream;
-use tonic::{Response, Status};
+use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::limits::REQUEST_BYTES_MAX;
@@ -119,6 +119,7 @@ fn reason(error: &EngineError) -> Reason {
         EngineError::EtagMismatch { .. } => Reason::EtagMismatch,
         EngineError::Exhausted { .. } => Reason::LimitReached,
         EngineError::Compacted { .. } => Reason::RevisionCompacted,
+        EngineError::DeadlineExceeded => Reason::DeadlineExceeded,
         EngineError::ShuttingDown => Reason::ShuttingDown,
         EngineError::Internal(_) => Reason::Internal,
         EngineError::Store(error) => match error {
@@ -151,11 +152,6 @@ pub(super) fn item_error(error: ApiError) -> crate::pb::ItemError {
 
 /// A stream of answers.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// The answer of a handler.
-pub(super) fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(Status::from)
-}
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
@@ -243,6 +239,9 @@ fn engine(answer: &mut Answer, error: &EngineError) {
         EngineError::Compacted { oldest } => {
             answer.tell("oldest", oldest.to_string());
             answer.hint("watch again from 0: the present state first, then changes".into());
+        }
+        EngineError::DeadlineExceeded => {
+            answer.hint("give the call more time, and repeat it with the same request_id".into());
         }
         EngineError::ShuttingDown => answer.retry(Duration::from_secs(1)),
         EngineError::Store(error) => store(answer, error),

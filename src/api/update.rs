@@ -35,18 +35,40 @@ pub(super) fn update(request: &pb::UpdateMachineRequest) -> Result<Update, ApiEr
     checks.reason(&request.reason);
     let expected = checks.etag("machine.etag", &machine.etag);
     let mut changes = MachineChanges::default();
-    let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
-    if paths.is_empty() {
-        checks.refuse(
-            "update_mask",
-            format!("must name the fields to change, for example labels.rack; it may name {KNOWN}"),
-        );
-    }
-    for path in paths {
-        apply(&mut checks, &mut changes, machine, path);
+    match request.update_mask.as_ref().map(|mask| &mask.paths) {
+        Some(paths) if !paths.is_empty() => {
+            for path in paths {
+                apply(&mut checks, &mut changes, machine, path);
+            }
+        }
+        Some(_) | None => {
+            changes.as_it_was = true;
+            changes.provider = machine.spec.as_ref().map(|spec| spec.provider.clone());
+            for path in populated(machine) {
+                apply(&mut checks, &mut changes, machine, path);
+            }
+        }
     }
     let id = checks.done(id)?;
     Ok(Update { id, changes, expected })
+}
+
+/// What a request without a mask means (AIP-134): every field that is populated. A client that read the machine and sends
+/// it back populates much that only the server sets: that is left alone.
+fn populated(machine: &pb::Machine) -> impl Iterator<Item = &'static str> {
+    let none = pb::MachineSpec::default();
+    let spec = machine.spec.as_ref().unwrap_or(&none);
+    [
+        ("labels", !machine.labels.is_empty()),
+        ("spec.ssh_endpoint", !spec.ssh_endpoint.is_empty()),
+        ("spec.bmc_endpoint", !spec.bmc_endpoint.is_empty()),
+        ("spec.target_cluster", !spec.target_cluster.is_empty()),
+        ("spec.mac_addresses", !spec.mac_addresses.is_empty()),
+        ("spec.serial", !spec.serial.is_empty()),
+        ("status.phase", machine.status.as_ref().is_some_and(|status| status.phase != 0)),
+    ]
+    .into_iter()
+    .filter_map(|(path, given)| given.then_some(path))
 }
 
 fn apply(checks: &mut Checks, changes: &mut MachineChanges, machine: &pb::Machine, path: &str) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_stream::{Stream, StreamExt as _};
 
+use super::caller::Caller;
 use super::convert::history::{entry, summary};
 use super::convert::machine::machine;
 use super::convert::timestamp;
@@ -25,9 +26,10 @@ type Items<T> = Pin<Box<dyn Stream<Item = Result<WatchItem<T>, EngineError>> + S
 /// Opens a watch of runs.
 pub(super) async fn runs(
     engine: &Engine,
+    caller: &Caller,
     request: pb::WatchRunsRequest,
 ) -> Result<Answers<pb::RunEvent>, ApiError> {
-    let filter = Filter::parse(&request.filter, Subject::Run)?;
+    let filter = Filter::parse(&request.filter, Subject::Run)?.and(caller.scope(Subject::Run));
     if let Some(id) = filter.pinned("run_id") {
         // A watch of a run that does not exist would be silent for ever.
         let id = RunId::parse(id)
@@ -78,9 +80,11 @@ pub(super) async fn runs(
 /// Opens a watch of machines.
 pub(super) async fn machines(
     engine: &Engine,
+    caller: &Caller,
     request: pb::WatchMachinesRequest,
 ) -> Result<Answers<pb::MachineEvent>, ApiError> {
-    let filter = Filter::parse(&request.filter, Subject::Machine)?;
+    let filter =
+        Filter::parse(&request.filter, Subject::Machine)?.and(caller.scope(Subject::Machine));
     let options = Options {
         resume_from: request.resume_from,
         allow_bookmarks: request.allow_bookmarks,

@@ -150,6 +150,9 @@ pub enum EngineError {
         /// Oldest revision from which a watch can resume.
         oldest: Revision,
     },
+    /// The deadline passed before the request was carried out.
+    #[error("the deadline passed before the request was carried out: nothing was changed")]
+    DeadlineExceeded,
     /// The server is shutting down, or not ready yet; another one or a later call will do it.
     #[error("the server is shutting down")]
     ShuttingDown,

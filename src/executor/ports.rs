@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::limits::Limits;
 use super::plans::Plans;
 use super::planted::Planted;
+use super::request::Origin;
 use super::tasks::Tasks;
 use crate::clock::{Clock, Random, SplitMix64, Timestamp};
 use crate::ids::RunId;
@@ -75,6 +76,16 @@ impl Ports {
         batch: Batch,
     ) -> Result<Arc<Committed>, StoreError> {
         self.store.commit(batch).await
+    }
+
+    /// Refuses a request whose deadline has passed. Asked last before a commit: what is refused here changes nothing.
+    pub(super) fn in_time(&self, origin: &Origin) -> Result<(), EngineError> {
+        match origin.deadline {
+            Some(deadline) if self.clock.monotonic() >= deadline => {
+                Err(EngineError::DeadlineExceeded)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub(super) async fn run(&self, id: RunId) -> Result<Arc<Run>, EngineError> {

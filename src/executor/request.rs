@@ -20,6 +20,8 @@ pub struct Origin {
     pub reason: String,
     /// Revision that the object must be at, if the client gave an etag.
     pub expected: Option<Revision>,
+    /// When an answer is of no use any more, on the monotonic clock: from then on the request is not carried out.
+    pub deadline: Option<std::time::Duration>,
 }
 
 /// A machine to register.
@@ -36,6 +38,10 @@ pub struct NewMachine {
 /// Changes to a machine; `None` leaves a field alone.
 #[derive(Debug, Clone, Default)]
 pub struct MachineChanges {
+    /// The whole machine was sent, as it was read: a phase that it is in already is no change, also while a run is active.
+    pub as_it_was: bool,
+    /// The provider that the client believes it has, empty for any. It never changes.
+    pub provider: Option<String>,
     /// All labels anew.
     pub labels: Option<BTreeMap<String, String>>,
     /// Single labels: set, or with `None` removed. Applied after `labels`.

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod crashes;
+mod deadlines;
 mod failures;
 mod harness;
 mod logs;

@@ -59,6 +59,23 @@ impl Filter {
         parser::parse(text, subject).map(|root| Self { root })
     }
 
+    /// What matches both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (Some(mine), Some(theirs)) = (&self.root, &other.root) else {
+            return if self.root.is_some() { self } else { other };
+        };
+        let mut nodes = mine.conjunction().to_vec();
+        for node in theirs.conjunction() {
+            // The same twice says no more.
+            if !nodes.contains(node) {
+                nodes.push(node.clone());
+            }
+        }
+        let only = if nodes.len() == 1 { nodes.pop() } else { None };
+        Self { root: Some(only.unwrap_or(Node::And(nodes))) }
+    }
+
     /// Whether it matches everything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -70,10 +87,7 @@ impl Filter {
     /// Only a comparison `field = value` without wildcards at the top level, or in its conjunction, pins.
     #[must_use]
     pub fn pinned(&self, field: &str) -> Option<&str> {
-        let conjunction = match self.root.as_ref()? {
-            Node::And(nodes) => nodes.as_slice(),
-            node @ (Node::Term(_) | Node::Or(_) | Node::Not(_)) => std::slice::from_ref(node),
-        };
+        let conjunction = self.root.as_ref()?.conjunction();
         conjunction.iter().find_map(|node| match node {
             Node::Term(term) if term.op == Op::Eq && term.field.name() == field => {
                 term.value.as_pin()

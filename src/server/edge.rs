@@ -23,6 +23,7 @@ use tracing::{Instrument as _, field};
 
 use super::metrics::Metrics;
 use super::telemetry;
+use crate::api::Deadline;
 use crate::api::status::ApiError;
 use crate::clock::Clock;
 use crate::executor::EngineError;
@@ -110,6 +111,14 @@ where
             Ok(timeout) => timeout,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            let late = ApiError::from(EngineError::DeadlineExceeded);
+            return Box::pin(std::future::ready(Ok(Status::from(late).into_http())));
+        }
+        if let Some(timeout) = timeout {
+            // The engine asks once more before it commits.
+            request.extensions_mut().insert(Deadline(self.clock.monotonic() + timeout));
+        }
         let Some(mut routes) = self.routes_of(&path) else {
             return Box::pin(std::future::ready(Ok(Status::from(ApiError::NotReady).into_http())));
         };
@@ -319,6 +328,11 @@ mod tests {
         assert_eq!(call(&edge(), CHECK, None).await.0, Code::Ok);
         assert_eq!(call(&edge(), CHECK, Some("99999999H")).await.0, Code::Ok);
         assert_eq!(call(&edge(), CHECK, Some("soon")).await.0, Code::InvalidArgument);
+        for passed in ["0n", "0H"] {
+            let (code, message, took) = call(&edge(), CHECK, Some(passed)).await;
+            assert_eq!((code, took), (Code::DeadlineExceeded, Duration::ZERO));
+            assert!(message.contains("nothing was changed"), "{message}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,6 +124,14 @@ class Conformance:
         text = (ROOT / "proto/baremetal/v1/baremetal.proto").read_text()
         rpcs = set(re.findall(r"^  rpc (\w+)", text, re.MULTILINE))
         self.check("reflection has every RPC of the proto", set(self.api.methods) == rpcs, rpcs ^ set(self.api.methods))
+        for name, method in self.api.methods.items():
+            touches, kind = self.api.touches(name), method.input_type
+            takes_id = "request_id" in kind.fields_by_name
+            # Registering is idempotent by itself.
+            fine = touches.object != 0 and takes_id == (touches.mutation and name != "BatchRegisterMachines")
+            for part in filter(None, touches.id_field.split(".")):
+                fine, kind = fine and part in kind.fields_by_name, kind and kind.fields_by_name[part].message_type
+            self.check(f"{name} says what it touches", fine, touches)
 
     def health(self):
         stub = health_pb2_grpc.HealthStub(self.server.channel())

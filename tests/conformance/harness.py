@@ -126,6 +126,13 @@ class Api:
         file = self.pool.FindFileByName("baremetal/v1/baremetal.proto")
         return next(e.values_by_name[name].number for e in file.enum_types_by_name.values() if name in e.values_by_name)
 
+    def touches(self, name):
+        """What a method touches, as its option says."""
+        # The options of the messages here do not know extensions of this pool.
+        options = message_factory.GetMessageClass(self.pool.FindMessageTypeByName("google.protobuf.MethodOptions"))
+        extension = self.pool.FindExtensionByName("baremetal.v1.touches")
+        return options.FromString(self.methods[name].GetOptions().SerializeToString()).Extensions[extension]
+
     def path(self, name):
         return f"/{self.methods[name].containing_service.full_name}/{name}"
 

@@ -68,6 +68,7 @@ impl Request {
             actor: Actor::operator("client"),
             reason: self.reason.clone(),
             expected: None,
+            deadline: None,
         }
     }
 }

@@ -203,6 +203,27 @@ fn pure_layers_do_no_io() {
     no_findings("impure code in a pure layer", &impure);
 }
 
+/// Each call gets its caller, and its deadline, in one place.
+#[test]
+fn requests_are_opened_in_one_place() {
+    let mut opened = Vec::new();
+    for file in sources() {
+        let elsewhere = file.path.starts_with("src/api/") && file.path != "src/api/caller.rs";
+        if !elsewhere || file.is_test() {
+            continue;
+        }
+        let code = file.code();
+        for way in
+            ["request.into_inner()", "request.into_parts()", "request.get_ref()", ".metadata()"]
+        {
+            if code.contains(way) {
+                opened.push(format!("{} has {way}: use caller::handle", file.path));
+            }
+        }
+    }
+    no_findings("requests that are opened elsewhere", &opened);
+}
+
 #[test]
 fn the_lints_are_on() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();

@@ -71,6 +71,7 @@ fn errors() -> Vec<ApiError> {
         },
         EngineError::Exhausted { limit: "WATCHERS", message: "2000 watches are open".to_owned() },
         EngineError::Compacted { oldest: Revision(7) },
+        EngineError::DeadlineExceeded,
         EngineError::ShuttingDown,
         EngineError::Internal("secret cause".to_owned()),
     ];

@@ -46,9 +46,23 @@ impl Decoder for Raw {
 
 /// The status of a call with this message; OK once the first answer is there.
 pub(super) async fn call(routes: &Routes, path: &str, message: &[u8]) -> Status {
+    call_by::<()>(routes, path, message, None).await
+}
+
+/// The same, with something beside the message, such as a deadline.
+pub(super) async fn call_by<E: Clone + Send + Sync + 'static>(
+    routes: &Routes,
+    path: &str,
+    message: &[u8],
+    beside: Option<E>,
+) -> Status {
     let mut client = tonic::client::Grpc::new(routes.clone());
     let path = path.parse().expect("a path");
-    let first = match client.server_streaming(Request::new(message.to_vec()), path, Raw).await {
+    let mut request = Request::new(message.to_vec());
+    if let Some(beside) = beside {
+        request.extensions_mut().insert(beside);
+    }
+    let first = match client.server_streaming(request, path, Raw).await {
         Ok(response) => response.into_inner().message().await,
         Err(status) => return status,
     };

@@ -147,3 +147,48 @@ async fn a_held_run_says_what_it_waits_for() {
     api.runs.resume_run(request).await.unwrap();
     assert_eq!(api.finished(&run.run_id).await.phase(), pb::RunPhase::Succeeded);
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_mask_every_populated_field_is_changed() {
+    let mut api = Api::new().await;
+    let mut machine = api.register("m-1").await;
+    machine.labels = [("rack".to_owned(), "r1".to_owned())].into();
+    let spec = machine.spec.as_mut().unwrap();
+    spec.serial = "s-1".to_owned();
+    let whole = |machine: &pb::Machine| pb::UpdateMachineRequest {
+        machine: Some(machine.clone()),
+        ..Default::default()
+    };
+    let mut read = api.machines.update_machine(whole(&machine)).await.unwrap().into_inner();
+    assert_eq!((read.labels.len(), &*read.spec.as_ref().unwrap().serial), (1, "s-1"));
+    assert_eq!(read.spec.as_ref().unwrap().mac_addresses, ["02:00:00:00:00:0a"]);
+
+    // Sent back as it was read it changes nothing, also while a run is active. An empty mask is none.
+    let run = api.start("m-1", "plan/reboot").await.unwrap();
+    let get = pb::GetMachineRequest { machine_id: "m-1".to_owned(), ..Default::default() };
+    read = api.machines.get_machine(get).await.unwrap().into_inner();
+    let same = api.machines.update_machine(update(read.clone(), &[])).await.unwrap().into_inner();
+    assert_eq!((same.revision, &same.labels), (read.revision, &read.labels));
+    let status = read.status.as_mut().unwrap();
+    let before = status.phase;
+    status.phase = pb::Phase::Maintenance.into();
+    let moved = api.machines.update_machine(whole(&read)).await;
+    assert_eq!(refusal(moved), (Code::FailedPrecondition, "RUN_ACTIVE".to_owned()));
+    read.status.as_mut().unwrap().phase = before;
+    api.finished(&run.run_id).await;
+
+    // What is not populated stays, a populated map replaces the one there.
+    let labels = [("row".to_owned(), "7".to_owned())].into();
+    let part = pb::Machine { machine_id: "m-1".to_owned(), labels, ..Default::default() };
+    let changed = api.machines.update_machine(whole(&part)).await.unwrap().into_inner();
+    assert_eq!(changed.labels, part.labels);
+    assert_eq!(changed.spec.as_ref().unwrap().serial, "s-1");
+
+    let spec = pb::MachineSpec { provider: "other".to_owned(), ..Default::default() };
+    let other = pb::Machine { spec: Some(spec), ..part.clone() };
+    let refused = api.machines.update_machine(whole(&other)).await;
+    assert_eq!(refusal(refused), (Code::InvalidArgument, "FIELD_INVALID".to_owned()));
+    let none = pb::Machine { machine_id: "m-1".to_owned(), ..Default::default() };
+    let untouched = api.machines.update_machine(whole(&none)).await.unwrap().into_inner();
+    assert_eq!(untouched, changed);
+}

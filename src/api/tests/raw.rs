@@ -1,24 +1,17 @@
 //! Bytes that no generated client would send.
 
-use proptest::prelude::*;
-use prost_reflect::DescriptorPool;
+use std::time::Duration;
 
-use super::codec::call;
+use proptest::prelude::*;
+
+use super::super::Deadline;
+use super::super::methods::METHODS;
+use super::codec::{call, call_by};
 use super::*;
 
 /// Every method of the API, as paths.
 fn methods() -> Vec<String> {
-    let pool = DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
-    let services = pool.services().filter(|service| service.package_name() == "baremetal.v1");
-    services
-        .flat_map(|service| {
-            let name = service.full_name().to_owned();
-            service
-                .methods()
-                .map(move |method| format!("/{name}/{}", method.name()))
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    METHODS.iter().map(|method| method.path.to_owned()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -34,6 +27,23 @@ async fn no_method_is_left_out() {
             let details = status.get_error_details();
             assert!(details.error_info().is_some(), "{path} has no reason: {status:?}");
         }
+    }
+}
+
+/// After its deadline a call is not begun, whatever it asks; before it is.
+#[tokio::test(start_paused = true)]
+async fn no_method_is_handled_after_its_deadline() {
+    let api = Api::new().await;
+    let routes = routes(api.engine.clone());
+    let now = api.engine.clock().monotonic();
+    for path in methods() {
+        let late = call_by(&routes, &path, &[], Some(Deadline(now))).await;
+        assert_eq!(late.code(), Code::DeadlineExceeded, "{path}: {late:?}");
+        assert!(late.message().contains("nothing was changed"), "{path}: {late:?}");
+        assert_eq!(late.get_error_details().error_info().unwrap().reason, "DEADLINE_EXCEEDED");
+        let in_time = Some(Deadline(now + Duration::from_secs(3600)));
+        let status = call_by(&routes, &path, &[], in_time).await;
+        assert_ne!(status.code(), Code::DeadlineExceeded, "{path}: {status:?}");
     }
 }
 

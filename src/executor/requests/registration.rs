@@ -39,6 +39,7 @@ impl Engine {
         // Zero, unless a machine of the same name was deleted: the store says how far its epochs went.
         let mut epoch = Epoch(0);
         loop {
+            self.ports.in_time(origin)?;
             let batch = Batch {
                 writes: vec![self.registration(origin, &new, epoch)],
                 request: request.clone(),
@@ -79,6 +80,10 @@ impl Engine {
         }
         let mut results = Vec::with_capacity(new.len());
         for part in new.chunks(BATCH_MAX) {
+            if let Err(late) = self.ports.in_time(origin) {
+                results.extend(part.iter().map(|_| Err(late.clone())));
+                continue;
+            }
             let batch = Batch {
                 writes: part
                     .iter()

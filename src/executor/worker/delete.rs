@@ -26,6 +26,7 @@ impl Worker {
                 hint: "set its phase to RETIRED first".to_owned(),
             });
         }
+        self.ports.in_time(origin)?;
         let entry = Entry::new(EntryKind::MachineDeleted, origin.actor.clone())
             .reason(&origin.reason)
             .message(format!("machine deleted by {}", origin.actor.name));

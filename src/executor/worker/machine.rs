@@ -85,6 +85,7 @@ impl Worker {
             actor: crate::model::Actor { kind: ActorKind::Probe, name: "".into() },
             reason: String::new(),
             expected: None,
+            deadline: None,
         };
         let written = self
             .write_machine(&origin, "", |machine, entries| {
@@ -168,6 +169,7 @@ impl Worker {
             if !changed && request.is_none() {
                 return Ok(machine);
             }
+            self.ports.in_time(origin)?;
             after.updated_at = self.now();
             let batch = Batch {
                 holds: self.active.iter().map(|_| (self.id.clone(), machine.epoch)).collect(),
@@ -221,6 +223,17 @@ fn apply_changes(
     entries: &mut Vec<Entry>,
 ) -> Result<(), EngineError> {
     let before = machine.clone();
+    if let Some(provider) = changes.provider.as_ref().filter(|provider| !provider.is_empty())
+        && *provider != machine.spec.provider
+    {
+        return Err(EngineError::invalid(
+            "machine.spec.provider",
+            format!(
+                "is {:?} and cannot be changed: register another machine",
+                machine.spec.provider
+            ),
+        ));
+    }
     if let Some(labels) = &changes.labels {
         machine.labels.clone_from(labels);
     }
@@ -250,6 +263,9 @@ fn apply_changes(
         entries.push(entry.reason(&origin.reason).message("labels or spec changed"));
     }
     let Some(to) = changes.phase else { return Ok(()) };
+    if changes.as_it_was && to == machine.phase {
+        return Ok(());
+    }
     if let Some(run_id) = machine.active_run {
         return Err(EngineError::Refused {
             refusal: Refusal::RunActive,

@@ -80,6 +80,7 @@ impl Worker {
         let Some(decision) = decided else {
             return Err(EngineError::NotFound { kind: "run", id: run_id.to_string() });
         };
+        self.ports.in_time(origin)?;
         let request = request(origin, scope, &run_id.to_string(), self.now());
         self.carry_out(decision, Extra { request, plan: None }).await?;
         self.last_run(run_id).await

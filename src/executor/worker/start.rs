@@ -107,6 +107,7 @@ impl Worker {
         if let Some(first) = blockers.into_iter().next() {
             return Err(first);
         }
+        self.ports.in_time(origin)?;
         let now = self.now();
         let id = self.ports.next_run_id(now);
         let mut accepted =

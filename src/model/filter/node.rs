@@ -42,6 +42,16 @@ pub(super) enum Text {
     Glob(Vec<String>),
 }
 
+impl Node {
+    /// What must hold, all of it.
+    pub(super) fn conjunction(&self) -> &[Self] {
+        match self {
+            Self::And(nodes) => nodes,
+            Self::Term(_) | Self::Or(_) | Self::Not(_) => std::slice::from_ref(self),
+        }
+    }
+}
+
 impl Value {
     pub(super) fn as_pin(&self) -> Option<&str> {
         match self {

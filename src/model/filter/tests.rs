@@ -407,3 +407,33 @@ fn every_field_and_value_is_documented() {
         }
     }
 }
+
+#[test]
+fn two_filters_are_joined() {
+    let filter = |text: &str| Filter::parse(text, Subject::Machine).unwrap();
+    let joined = |one: &str, other: &str| filter(one).and(filter(other)).to_string();
+    assert_eq!(joined("", ""), "");
+    assert_eq!(joined("phase = READY", ""), "phase = READY");
+    assert_eq!(joined("", "phase = READY"), "phase = READY");
+    assert_eq!(joined("phase = READY", "phase=READY"), "phase = READY");
+    assert_eq!(
+        joined("phase = READY OR phase = RMA", "labels.rack = r1 AND provider = fake"),
+        "phase = READY OR phase = RMA AND labels.rack = r1 AND provider = fake"
+    );
+    assert_eq!(
+        joined("NOT (a_b = c)".replace("a_b", "serial").as_str(), "serial = x"),
+        "NOT serial = c AND serial = x"
+    );
+    let both = filter("provider = fake").and(filter("labels.rack = r1"));
+    assert_eq!(both.pinned("labels.rack"), Some("r1"));
+    let machine = a_machine();
+    for text in ["provider = fake", "provider = other", "labels.rack = r1", "phase = RMA"] {
+        for other in ["provider = fake", "labels.rack = nowhere"] {
+            let wanted =
+                filter(text).matches_machine(&machine) && filter(other).matches_machine(&machine);
+            let joined = filter(text).and(filter(other));
+            assert_eq!(joined.matches_machine(&machine), wanted, "{joined}");
+            assert_eq!(filter(&joined.to_string()), joined, "it reads back");
+        }
+    }
+}

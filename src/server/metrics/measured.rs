@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api::methods;
 use crate::clock::Clock;
 use crate::provider::Provider;
 use crate::store::Store;
@@ -70,10 +71,14 @@ impl Metrics {
         (Arc::new(provider), Arc::new(store))
     }
 
-    /// Counts one call of a client. Methods that nobody serves are one: their names are the client's.
+    /// Counts one call of a client. Methods that there are not are one: their names are the client's.
     pub(in crate::server) fn called(&self, path: &str, code: tonic::Code) {
-        let known = code != tonic::Code::Unimplemented;
-        let method = if known { path.trim_start_matches('/') } else { "unknown" };
+        let of_others = path.starts_with("/grpc.") && code != tonic::Code::Unimplemented;
+        let method = match methods::by_path(path) {
+            Some(method) => method.path.trim_start_matches('/'),
+            None if of_others => path.trim_start_matches('/'),
+            None => "unknown",
+        };
         let labels = CallLabels { method: method.to_owned(), code: code_name(code) };
         self.calls.get_or_create(&labels).inc();
     }

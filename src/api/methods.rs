@@ -1,0 +1,63 @@
+//! Every method of the API with what it touches, as the option `touches` of the proto says. build.rs makes the list: a
+//! method that says nothing does not build.
+
+use prost::Message;
+
+pub use crate::pb::ObjectKind;
+
+/// A method of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method {
+    /// Service, without the package.
+    pub service: &'static str,
+    /// Name.
+    pub name: &'static str,
+    /// Path of its calls: `/baremetal.v1.RunService/StartRun`.
+    pub path: &'static str,
+    /// Whether it may change anything.
+    pub is_mutation: bool,
+    /// Kind of the object that it is about.
+    pub object: ObjectKind,
+    /// Path of the field of the request that names the object; empty if it is about several, or about the server.
+    pub id_field: &'static str,
+    /// Whether it answers with a stream.
+    pub is_stream: bool,
+}
+
+/// The method of a path, if it is one of ours.
+#[must_use]
+pub fn by_path(path: &str) -> Option<&'static Method> {
+    METHODS.iter().find(|method| method.path == path)
+}
+
+/// A request of the API. Each method has its own.
+pub(super) trait Called: Message {
+    /// The method.
+    const METHOD: &'static Method;
+
+    /// The idempotency key, where the method takes one.
+    fn request_id(&mut self) -> Option<&mut String>;
+}
+
+include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mutations_take_a_request_id_and_reads_do_not() {
+        let pool = prost_reflect::DescriptorPool::decode(crate::pb::FILE_DESCRIPTOR_SET).unwrap();
+        for method in METHODS {
+            let service = pool.get_service_by_name(&format!("baremetal.v1.{}", method.service));
+            let service = service.unwrap();
+            let found = service.methods().find(|found| found.name() == method.name).unwrap();
+            let takes_id = found.input().get_field_by_name("request_id").is_some();
+            // Registering is idempotent by itself.
+            let wanted = method.is_mutation && method.name != "BatchRegisterMachines";
+            assert_eq!(takes_id, wanted, "{method:?}");
+            assert_eq!(by_path(method.path), Some(method));
+        }
+        assert_eq!(by_path("/baremetal.v1.RunService/Fly"), None);
+    }
+}
