@@ -75,13 +75,13 @@ impl Ask {
                 harness.finished(run).await;
                 (harness, run)
             }
-            Self::Operate(Verb::Resume) => {
+            Self::Operate(Verb::Resume | Verb::Skip { .. }) => {
                 let (harness, run) = Harness::at_step("", "plan/repave-join", 0).await;
                 harness.operate(run, Verb::Pause).await.unwrap();
                 harness.until(run, |run| run.state == run::State::Held).await;
                 (harness, run)
             }
-            Self::Operate(Verb::Resolve { .. } | Verb::Skip { .. }) => {
+            Self::Operate(Verb::Resolve { .. }) => {
                 let (harness, run) = Harness::running(UNKNOWABLE, "plan/repave-join").await;
                 harness.until(run, |run| run.state == run::State::Held).await;
                 (harness, run)
