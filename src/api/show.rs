@@ -11,8 +11,8 @@ use crate::plan::Plan;
 /// The message of a run as it is now.
 pub(super) async fn run(engine: &Engine, run: &Run) -> pb::Run {
     let plan = pinned_plan(engine, run).await;
-    let capacity = engine.capacity_message(run.id);
-    convert::run::run(run, plan.as_deref(), capacity.as_deref(), engine.clock().now())
+    let held_back = engine.held_back(run);
+    convert::run::run(run, plan.as_deref(), held_back.as_ref(), engine.clock().now())
 }
 
 /// The plan of a run. A run whose plan cannot be read is shown without what only the plan knows: an operator needs

@@ -16,16 +16,22 @@ pub enum Planted {
     EpochPerRun,
     /// The fence is raised after the machine was read back (breaks promise 10).
     FenceAfterReadBack,
+    /// What a run waits for is forgotten when its worker leaves, and no sweep looks for it (breaks promise 5).
+    LostWorker,
+    /// After a restart the queue for slots is in the order of the machines' names (breaks promise 16).
+    QueueByName,
 }
 
 impl Planted {
     /// Every bug.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::NoIntent,
         Self::BlindRetry,
         Self::AckBeforeCommit,
         Self::TimerLost,
         Self::EpochPerRun,
         Self::FenceAfterReadBack,
+        Self::LostWorker,
+        Self::QueueByName,
     ];
 }

@@ -130,6 +130,15 @@ pub struct Waiting {
     pub step: Option<usize>,
 }
 
+/// What keeps a run back besides its own steps: what its record does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldBack {
+    /// The server has not recovered it since it was started.
+    Recovery,
+    /// It waits for a slot; which limit is reached, for people.
+    Capacity(String),
+}
+
 /// Why a run is not moving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WaitReason {

@@ -10,6 +10,7 @@ mod panics;
 mod probes;
 mod requests;
 mod runs;
+mod scheduling;
 mod store_trouble;
 mod time;
 mod unknown;

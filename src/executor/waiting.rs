@@ -1,20 +1,27 @@
 //! Why a run is not moving: computed from its record, for people and for programs. Pure.
 
-use super::request::{WaitReason, Waiting};
+use super::request::{HeldBack, WaitReason, Waiting};
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Basis, State};
 use crate::model::{HoldReason, Run};
 
-/// What the run waits for; `None` while it moves or has ended. `capacity` names the limit that keeps it back, if the
-/// scheduler knows it.
+/// What the run waits for; `None` while it moves or has ended. `held_back` is what the scheduler knows of it.
 #[must_use]
-pub fn waiting(run: &Run, capacity: Option<&str>) -> Option<Waiting> {
+pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
     let plain = |reason, message: String, since| Waiting {
         reason,
         message,
         since,
         next_wake_at: None,
         step: run.current_step,
+    };
+    let capacity = match held_back {
+        Some(HeldBack::Recovery) if run.state.is_active() => {
+            let message = "the server was restarted and has not recovered the run yet".to_owned();
+            return Some(plain(WaitReason::Recovery, message, run.created_at));
+        }
+        Some(HeldBack::Capacity(limit)) => Some(limit.as_str()),
+        Some(HeldBack::Recovery) | None => None,
     };
     match run.state {
         run::State::Pending | run::State::Resuming => Some(plain(

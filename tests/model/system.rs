@@ -133,7 +133,9 @@ impl Server {
             limits: Limits::default(),
             planted: None,
         };
-        self.engine = Some(Engine::start(config).await.expect("it starts"));
+        let engine = Engine::start(config).await.expect("it starts");
+        engine.recovered().await;
+        self.engine = Some(engine);
     }
 
     async fn restart(&mut self, orderly: bool) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bmdemo::ids::{Epoch, MachineId, Revision, RunId};
+use bmdemo::lifecycle::run::State;
 use bmdemo::model::{Change, EntryKind, Machine, Run, StepRecord};
 use bmdemo::plan::{OnUnknown, Registry};
 
@@ -54,6 +55,8 @@ pub(crate) struct Book {
     pub(crate) runs: BTreeMap<RunId, Arc<Run>>,
     /// Runs that own each machine.
     pub(crate) active: BTreeMap<MachineId, BTreeSet<RunId>>,
+    /// Runs that wait for a slot, and the commit that has made them wait.
+    pub(crate) queued: BTreeMap<RunId, Revision>,
     /// Every run as it was when it ended.
     pub(crate) ended: BTreeMap<RunId, Arc<Run>>,
     pub(crate) claims: BTreeMap<MachineId, Claim>,
@@ -170,6 +173,11 @@ impl Book {
             if entry.kind == EntryKind::RunAborted {
                 self.aborted.insert(run.id);
             }
+        }
+        if matches!(run.state, State::Pending | State::Resuming) {
+            self.queued.entry(run.id).or_insert(revision);
+        } else {
+            self.queued.remove(&run.id);
         }
         let owners = self.active.entry(run.machine_id.clone()).or_default();
         if run.state.is_active() {

@@ -3,8 +3,9 @@
 use std::hash::Hasher as _;
 use std::sync::{Arc, Weak};
 
-use bmdemo::ids::{Epoch, MachineId, Revision};
-use bmdemo::model::{Change, Images, Object};
+use bmdemo::ids::{Epoch, MachineId, Revision, RunId};
+use bmdemo::lifecycle::run::State;
+use bmdemo::model::{Change, Images, Object, Run};
 use bmdemo::provider::fake::LedgerEntry;
 use bmdemo::provider::{
     Acted, Call, Health, Observation, ProviderError, ProviderErrorKind, Verification,
@@ -162,7 +163,18 @@ impl Oracle {
                 self.judge(invariant, verdict);
             }
         }
+        let started: Vec<_> = changes.iter().filter_map(|change| self.started(change)).collect();
         self.book.fold(by, revision, changes);
+        for started in started {
+            let (book, overlapped) = (&self.book, self.overlapped);
+            let (invariant, verdict) = judged!(promise_16_first_come_first_served(
+                book,
+                started,
+                self.runs_max,
+                overlapped
+            ));
+            self.judge(invariant, verdict);
+        }
         let book = &self.book;
         let verdicts = [
             judged!(promise_02_one_active_run(book)),
@@ -172,6 +184,14 @@ impl Oracle {
         for (invariant, verdict) in verdicts {
             self.judge(invariant, verdict);
         }
+    }
+
+    /// A run that goes forward now, and since when it has waited for that.
+    fn started(&self, change: &Change) -> Option<(RunId, Revision)> {
+        let run = change.after::<Run>()?;
+        let forward = matches!(run.state, State::Running | State::Pausing);
+        let since = self.book.queued.get(&run.id).filter(|_| forward)?;
+        Some((run.id, *since))
     }
 
     fn note_change(&mut self, by: Incarnation, revision: Revision, change: &Change) {

@@ -28,7 +28,7 @@ const CASES: &[Case] = &[
         bug: Planted::BlindRetry,
         accuser: "promise_06_unknown_outcomes_are_not_acted_on_blindly",
         profile: Profile::of,
-        seeds: &[1, 6, 8, 9, 10],
+        seeds: &[1, 5, 6, 8, 10],
     },
     Case {
         bug: Planted::AckBeforeCommit,
@@ -40,7 +40,7 @@ const CASES: &[Case] = &[
         bug: Planted::TimerLost,
         accuser: "promise_05_nothing_is_stuck",
         profile: Profile::of,
-        seeds: &[4, 10, 16, 18, 20],
+        seeds: &[6, 10, 20, 32, 33],
     },
     Case {
         bug: Planted::EpochPerRun,
@@ -52,7 +52,19 @@ const CASES: &[Case] = &[
         bug: Planted::FenceAfterReadBack,
         accuser: "promise_10_no_effect_behind_a_newer_reader",
         profile: Profile::overlapping,
-        seeds: &[4, 6, 7, 9, 13],
+        seeds: &[2, 10, 13, 16, 17],
+    },
+    Case {
+        bug: Planted::LostWorker,
+        accuser: "promise_05_nothing_is_stuck",
+        profile: Profile::of,
+        seeds: &[1, 3, 5, 6, 10],
+    },
+    Case {
+        bug: Planted::QueueByName,
+        accuser: "promise_16_first_come_first_served",
+        profile: Profile::queueing,
+        seeds: &[2, 3, 6, 9, 19],
     },
 ];
 

@@ -113,6 +113,20 @@ impl Profile {
         }
     }
 
+    /// One run at a time on many machines, and many crashes.
+    pub(crate) fn queueing(seed: u64) -> Self {
+        Self {
+            machines: 6,
+            steps: 60,
+            gap_ms: 1_500,
+            crash_permille: 120,
+            stop_permille: 0,
+            timing: Timing::Default,
+            limits: Limits { runs_max: 1, ..Limits::default() },
+            ..Self::varied(seed)
+        }
+    }
+
     /// Nothing goes wrong by chance: for tests that say themselves what does.
     pub(crate) fn calm(timing: Timing) -> Self {
         Self {

@@ -3,7 +3,7 @@
 use super::history::actor;
 use super::{duration, etag, timestamp};
 use crate::clock::Timestamp;
-use crate::executor::request::WaitReason;
+use crate::executor::request::{HeldBack, WaitReason};
 use crate::executor::waiting::{is_overdue, waiting};
 use crate::lifecycle::run::Phase;
 use crate::lifecycle::step::{self, State};
@@ -15,7 +15,7 @@ use crate::plan::{Action, Plan, Risk, Step};
 pub(in crate::api) fn run(
     run: &Run,
     plan: Option<&Plan>,
-    capacity: Option<&str>,
+    held_back: Option<&HeldBack>,
     now: Timestamp,
 ) -> pb::Run {
     let steps = (0..run.steps.len()).map(|place| step(run, place, plan, now)).collect();
@@ -40,7 +40,7 @@ pub(in crate::api) fn run(
         finished_at: run.finished_at.map(timestamp),
         plan_digest: run.spec.plan_digest.clone(),
         parameters: run.spec.parameters.clone(),
-        waiting: waits_for(run, plan, capacity),
+        waiting: waits_for(run, plan, held_back),
         cancel_requested: run.cancel_requested_at.is_some(),
         compensating: matches!(run.state, crate::lifecycle::run::State::Unwinding { .. }),
         retry_of: run.spec.retry_of.map(|id| id.to_string()).unwrap_or_default(),
@@ -52,8 +52,8 @@ pub(in crate::api) fn run(
     }
 }
 
-fn waits_for(run: &Run, plan: Option<&Plan>, capacity: Option<&str>) -> Option<pb::Waiting> {
-    let waiting = waiting(run, capacity)?;
+fn waits_for(run: &Run, plan: Option<&Plan>, held_back: Option<&HeldBack>) -> Option<pb::Waiting> {
+    let waiting = waiting(run, held_back)?;
     let step = waiting.step.and_then(|place| Some((place, run.steps.get(place)?)));
     let attempt = step.map_or(0, |(_, step)| step.attempt);
     let attempts_max =

@@ -12,7 +12,7 @@ use crate::executor::admission;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::limits::Limits;
 use crate::executor::ports::{EngineConfig, Ports};
-use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
+use crate::executor::request::{HeldBack, MachineChanges, NewRun, Origin, Verb};
 use crate::executor::scheduler::Scheduler;
 use crate::executor::scheduler::probes::{self, ProbePolicy};
 use crate::executor::watch::{WatchHub, WatchLimits};
@@ -29,7 +29,7 @@ use crate::store::{Store, StoreError};
 #[derive(Clone)]
 pub struct Engine {
     pub(super) ports: Arc<Ports>,
-    scheduler: Arc<Scheduler>,
+    scheduler: Scheduler,
     hub: WatchHub,
 }
 
@@ -40,22 +40,25 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts an engine and takes up every active run before it returns.
+    /// Starts an engine. It serves at once, and recovers every active run beside that: see [`Engine::recovered`].
     ///
     /// # Errors
     /// [`EngineError::Store`] if the store cannot be read.
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        config.store.revisions().await?;
         let hub = WatchHub::new(config.clock.clone(), WatchLimits::default());
         config.store.listen(Arc::new(hub.clone()));
         let ports = Arc::new(Ports::new(config));
-        let engine = Self { scheduler: Arc::new(Scheduler::new(ports.clone())), ports, hub };
-        engine.scheduler.begin();
-        if let Err(error) = engine.scheduler.recover().await {
-            // What was taken up must not be driven by an engine that nobody has a handle of.
-            engine.kill();
-            return Err(error);
-        }
+        let engine = Self { scheduler: Scheduler::new(ports.clone()), ports, hub };
+        let scheduler = &engine.scheduler;
+        engine.spawn(scheduler.clone().keep_time());
+        engine.spawn(scheduler.clone().recover());
         Ok(engine)
+    }
+
+    /// Resolves when every run that was active before the start has been recovered.
+    pub async fn recovered(&self) {
+        self.scheduler.recovered().await;
     }
 
     /// The store.
@@ -125,10 +128,10 @@ impl Engine {
         Ok(self.ports.plans.pinned(run).await?.plan.clone())
     }
 
-    /// Which limit keeps a run back, for people.
+    /// What keeps an active run back besides its own steps.
     #[must_use]
-    pub fn capacity_message(&self, run: RunId) -> Option<String> {
-        self.scheduler.waits_for(run)
+    pub fn held_back(&self, run: &Run) -> Option<HeldBack> {
+        self.scheduler.held_back(run)
     }
 
     /// Runs that have a slot, runs that wait for one, and machines with work.
@@ -136,6 +139,18 @@ impl Engine {
     pub fn load(&self) -> (usize, usize, usize) {
         let (granted, waiting) = self.scheduler.slot_counts();
         (granted, waiting, self.scheduler.workers())
+    }
+
+    /// Number of machines on which a worker is at work.
+    #[cfg(test)]
+    pub(in crate::executor) fn at_work(&self) -> usize {
+        self.scheduler.at_work()
+    }
+
+    /// Forgets what a machine waits for, as a bug of ours might.
+    #[cfg(test)]
+    pub(in crate::executor) fn lose(&self, machine: &MachineId) {
+        self.scheduler.lose(machine);
     }
 
     /// One machine.

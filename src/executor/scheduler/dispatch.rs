@@ -4,18 +4,35 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::seats::Seats;
 use super::slots::Slots;
 use crate::executor::limits::Limits;
 use crate::executor::ports::Ports;
+use crate::executor::request::HeldBack;
 use crate::executor::worker::{Message, Rest, Scheduling, Worker};
-use crate::ids::{MachineId, RunId};
-use crate::model::Machine;
+use crate::ids::{MachineId, Revision, RunId};
+use crate::lifecycle::run;
+use crate::model::{Machine, Run};
+use crate::store::{Committed, Listener};
 
 /// Most workers made at once for runs that are due.
 const WOKEN_MAX: usize = 256;
+
+/// How long the run of a worker that has panicked is left alone, in milliseconds.
+const REVIVE_MS: u64 = 1_000;
+
+/// How far the recovery after the start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Recovery {
+    /// Not every run that was active is known yet.
+    Listing,
+    /// They are known, and the queue for slots is as it was.
+    Recovering,
+    /// Each has been recovered.
+    Done,
+}
 
 /// See the module. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -23,7 +40,9 @@ pub(in crate::executor) struct Scheduler(Arc<Inner>);
 
 struct Inner {
     ports: Arc<Ports>,
-    slots: Mutex<Slots>,
+    slots: Arc<Mutex<Slots>>,
+    /// Whether every run that was active before the start is known, and whether each has been recovered.
+    recovery: watch::Sender<Recovery>,
     seats: Mutex<Seats>,
     /// Something is due earlier than anything was before.
     sooner: Notify,
@@ -35,21 +54,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Scheduler {
     pub(in crate::executor) fn new(ports: Arc<Ports>) -> Self {
-        let slots = Mutex::new(Slots::closed(ports.limits.clone()));
-        Self(Arc::new(Inner { ports, slots, seats: Mutex::default(), sooner: Notify::new() }))
+        let slots = Arc::new(Mutex::new(Slots::closed(ports.limits.clone())));
+        ports.store.listen(Arc::new(QueueFeed(slots.clone())));
+        Self(Arc::new(Inner {
+            ports,
+            slots,
+            seats: Mutex::default(),
+            sooner: Notify::new(),
+            recovery: watch::Sender::new(Recovery::Listing),
+        }))
     }
 
     pub(super) fn ports(&self) -> &Arc<Ports> {
         &self.0.ports
     }
 
-    /// Starts waking the runs that wait, when they are due.
-    pub(in crate::executor) fn begin(&self) {
-        let scheduler = self.clone();
-        self.0.ports.tasks.spawn(async move { scheduler.keep_time().await });
+    pub(super) fn seats(&self) -> MutexGuard<'_, Seats> {
+        lock(&self.0.seats)
     }
 
-    async fn keep_time(&self) {
+    pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
+        lock(&self.0.slots)
+    }
+
+    pub(super) fn recovery(&self) -> &watch::Sender<Recovery> {
+        &self.0.recovery
+    }
+
+    /// Wakes the runs that wait, when they are due.
+    pub(in crate::executor) async fn keep_time(self) {
         let clock = &self.0.ports.clock;
         loop {
             let sooner = self.0.sooner.notified();
@@ -72,7 +105,7 @@ impl Scheduler {
     /// Makes workers for what is due, a bounded number at once; says when something is due next.
     fn wake_due(&self) -> Option<Duration> {
         let now = self.0.ports.clock.monotonic();
-        let mut seats = lock(&self.0.seats);
+        let mut seats = self.seats();
         for _ in 0..WOKEN_MAX {
             match seats.take_due(now) {
                 Ok((machine, parked)) => {
@@ -85,7 +118,7 @@ impl Scheduler {
     }
 
     /// Makes a worker that begins with what the machine was left with.
-    fn employ(
+    pub(super) fn employ(
         &self,
         seats: &mut Seats,
         machine: &MachineId,
@@ -100,9 +133,17 @@ impl Scheduler {
         mailbox
     }
 
+    /// Recovers a machine's run now, unless a worker has been made for it meanwhile.
+    pub(super) fn recover_now(&self, machine: &MachineId, permit: Option<OwnedSemaphorePermit>) {
+        let mut seats = self.seats();
+        if seats.is_unrecovered(machine) == Some(true) {
+            self.employ(&mut seats, machine, Rest::Unrecovered(permit));
+        }
+    }
+
     /// Hands a message to the machine's worker, making one if there is none.
     pub(in crate::executor) fn send(&self, machine: &MachineId, message: Message) {
-        let mut seats = lock(&self.0.seats);
+        let mut seats = self.seats();
         let message = match seats.worker(machine) {
             None => message,
             Some(mailbox) => match mailbox.send(message) {
@@ -117,9 +158,19 @@ impl Scheduler {
         drop(mailbox.send(message));
     }
 
+    #[cfg(test)]
+    pub(in crate::executor) fn at_work(&self) -> usize {
+        self.seats().workers().len()
+    }
+
+    #[cfg(test)]
+    pub(in crate::executor) fn lose(&self, machine: &MachineId) {
+        drop(self.seats().take(machine));
+    }
+
     /// Number of machines with work.
     pub(in crate::executor) fn workers(&self) -> usize {
-        lock(&self.0.seats).len()
+        self.seats().len()
     }
 
     /// Takes no more runs and opens no more attempts; returns when no provider call is in flight and every answer has
@@ -142,7 +193,7 @@ impl Scheduler {
             self.0.ports.tasks.without_calls().await;
             // Answers that have come in are handled before this; handling them may send the next call of an open
             // attempt.
-            let mailboxes: Vec<_> = lock(&self.0.seats).workers();
+            let mailboxes: Vec<_> = self.seats().workers();
             for mailbox in mailboxes {
                 let (done, passed) = oneshot::channel();
                 if mailbox.send(Message::Barrier { done }).is_ok() {
@@ -162,27 +213,39 @@ impl Scheduler {
         }
     }
 
-    /// Every run that had a slot before the restart has it again: now others get theirs.
+    /// Every run that had a slot before the restart has it again, and the queue is as it was: now others get theirs.
     pub(super) fn open_slots(&self) {
-        let served = lock(&self.0.slots).open();
+        let served = self.slots().open();
         self.admit(served);
     }
 
+    /// What keeps an active run back besides its own steps.
+    pub(in crate::executor) fn held_back(&self, run: &Run) -> Option<HeldBack> {
+        if !run.state.is_active() {
+            return None;
+        }
+        let unrecovered = match self.seats().is_unrecovered(&run.machine_id) {
+            Some(unrecovered) => unrecovered,
+            // Not listed yet.
+            None => *self.0.recovery.borrow() == Recovery::Listing,
+        };
+        if unrecovered {
+            return Some(HeldBack::Recovery);
+        }
+        self.slots().waits_for(run.id).map(HeldBack::Capacity)
+    }
+
     pub(in crate::executor) fn set_run_limits(&self, limits: &Limits) {
-        let served = lock(&self.0.slots).set_limits(limits);
+        let served = self.slots().set_limits(limits);
         self.admit(served);
     }
 
     pub(in crate::executor) fn run_limits(&self) -> Limits {
-        lock(&self.0.slots).limits().clone()
-    }
-
-    pub(in crate::executor) fn waits_for(&self, run: RunId) -> Option<String> {
-        lock(&self.0.slots).waits_for(run)
+        self.slots().limits().clone()
     }
 
     pub(in crate::executor) fn slot_counts(&self) -> (usize, usize) {
-        lock(&self.0.slots).counts()
+        self.slots().counts()
     }
 }
 
@@ -193,7 +256,7 @@ impl Scheduling for Scheduler {
         rest: Rest,
         is_empty: &dyn Fn() -> bool,
     ) -> Result<(), Rest> {
-        let mut seats = lock(&self.0.seats);
+        let mut seats = self.seats();
         if !is_empty() {
             return Err(rest);
         }
@@ -204,35 +267,53 @@ impl Scheduling for Scheduler {
     }
 
     fn revive(&self, machine: &MachineId) {
-        lock(&self.0.seats).take(machine);
+        self.seats().leave(machine, Rest::Unrecovered(None));
         let scheduler = self.clone();
         let machine = machine.clone();
         self.0.ports.tasks.spawn(async move {
-            let ports = &scheduler.0.ports;
-            ports.clock.sleep(Duration::from_secs(1)).await;
-            if let Ok(Some(record)) = ports.store.machine(&machine).await
-                && let Some(run_id) = record.active_run
-            {
-                let (done, _) = oneshot::channel();
-                scheduler.send(&machine, Message::Recover { run_id, done });
-            }
+            scheduler.0.ports.clock.sleep(Duration::from_millis(REVIVE_MS)).await;
+            scheduler.recover_now(&machine, None);
         });
     }
 
-    fn request_slot(&self, run: RunId, machine: &Machine) -> bool {
-        lock(&self.0.slots).request(run, machine)
+    fn take_slot(&self, run: RunId, machine: &Machine) -> bool {
+        self.slots().take(run, machine)
+    }
+
+    fn announce(&self, run: RunId, machine: &Machine) {
+        self.slots().announce(run, machine);
+    }
+
+    fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision) {
+        let served = self.slots().request(run, machine, revision);
+        self.admit(served);
     }
 
     fn has_slot(&self, run: RunId) -> bool {
-        lock(&self.0.slots).has(run)
+        self.slots().has(run)
     }
 
     fn restore_slot(&self, run: RunId, machine: &Machine) {
-        lock(&self.0.slots).restore(run, machine);
+        let mut slots = self.slots();
+        let set = slots.key_set(&machine.spec.provider, &machine.labels);
+        slots.restore(run, set);
     }
 
     fn release_slot(&self, run: RunId) {
-        let served = lock(&self.0.slots).release(run);
+        let served = self.slots().release(run);
         self.admit(served);
+    }
+}
+
+/// Puts runs into the queue in the order of their commits.
+struct QueueFeed(Arc<Mutex<Slots>>);
+
+impl Listener for QueueFeed {
+    fn committed(&self, committed: &Arc<Committed>) {
+        for run in committed.written::<Run>() {
+            if matches!(run.state, run::State::Pending | run::State::Resuming) {
+                lock(&self.0).queued(run.id, committed.revision);
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod dispatch;
 pub mod probes;
+mod queue;
 mod recovery;
 mod seats;
 mod slots;

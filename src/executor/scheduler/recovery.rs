@@ -1,58 +1,167 @@
-//! After a start: every active run is taken up.
+//! After a start every run that was active is recovered, while the server serves already; and later, now and then, a
+//! look whether there is an active run that no worker drives.
+//!
+//! First all of them are listed, so that slots and the queue are as they were before any new run gets a slot. Then each
+//! is recovered by its worker, a bounded number at a time. A message for a machine does not wait for its turn: its
+//! worker recovers the run first.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::dispatch::Scheduler;
-use crate::executor::error::EngineError;
-use crate::executor::worker::Message;
-use crate::store::Query;
+use tokio::sync::Semaphore;
+
+use super::dispatch::{Recovery, Scheduler};
+use super::queue::{Queued, in_order};
+use crate::executor::planted::Planted;
+use crate::executor::worker::Rest;
+use crate::ids::MachineId;
+use crate::lifecycle::run::State;
+use crate::model::Run;
+use crate::store::{Fut, Page, Query};
 
 /// Most runs read at once.
-const BATCH_MAX: usize = 500;
+const PAGE: usize = 500;
+
+/// Most runs that are recovered at the same time.
+const RECOVERING_MAX: usize = 64;
+
+/// Time between two looks for active runs that no worker drives, in milliseconds.
+const SWEEP_MS: u64 = 60_000;
+
+/// Delay before a read that failed is tried again, in milliseconds.
+const RETRY_MS: u64 = 250;
 
 impl Scheduler {
-    /// Takes up every active run.
-    ///
-    /// # Errors
-    /// [`EngineError`] of the first that could not be.
-    pub(in crate::executor) async fn recover(&self) -> Result<(), EngineError> {
-        let mut after = None;
-        let mut recovered = 0_usize;
+    /// Recovers every active run, then looks for lost ones for ever.
+    pub(in crate::executor) async fn recover(self) {
+        let began = self.ports().clock.monotonic();
+        let machines = self.list_active().await;
+        self.recovery().send_replace(Recovery::Recovering);
+        self.open_slots();
+        let permits = Arc::new(Semaphore::new(RECOVERING_MAX));
+        for machine in &machines {
+            let permit = permits.clone().acquire_owned().await.ok();
+            self.recover_now(machine, permit);
+        }
+        let all = u32::try_from(RECOVERING_MAX).unwrap_or(u32::MAX);
+        drop(permits.acquire_many(all).await);
+        self.recovery().send_replace(Recovery::Done);
+        if !machines.is_empty() {
+            let took = self.ports().clock.monotonic().saturating_sub(began);
+            tracing::info!(runs = machines.len(), ?took, "recovered the active runs");
+        }
+        drop(machines);
+        if self.ports().planted != Some(Planted::LostWorker) {
+            self.sweep().await;
+        }
+    }
+
+    /// Resolves when every run that was active before the start has been recovered.
+    pub(in crate::executor) async fn recovered(&self) {
+        let mut recovery = self.recovery().subscribe();
+        // The sender lives as long as the scheduler.
+        drop(recovery.wait_for(|recovery| *recovery == Recovery::Done).await);
+    }
+
+    /// Reads from the store until it answers.
+    pub(super) async fn read<'a, T>(&'a self, read: impl Fn() -> Fut<'a, T>) -> T {
         loop {
-            let page = self
-                .ports()
-                .store
-                .runs(Query { after, limit: BATCH_MAX, active_only: true, ..Query::default() })
-                .await?;
-            let waits: Vec<_> = page
-                .items
-                .iter()
-                .map(|run| {
-                    let (done, wait) = oneshot::channel();
-                    let message = Message::Recover { run_id: run.id, done };
-                    self.send(&run.machine_id, message);
-                    (run.id, wait)
-                })
-                .collect();
-            for (run_id, wait) in waits {
-                match wait.await {
-                    Ok(Ok(())) => recovered += 1,
-                    Ok(Err(error)) => {
-                        tracing::error!(%run_id, %error, "a run could not be taken up");
-                        return Err(error);
-                    }
-                    Err(_) => return Err(EngineError::ShuttingDown),
+            match read().await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    tracing::warn!(%error, "the store could not be read; trying again");
+                    self.ports().clock.sleep(Duration::from_millis(RETRY_MS)).await;
                 }
             }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
+        }
+    }
+
+    async fn active_runs(&self, after: Option<u64>) -> Page<Run> {
+        let query = || Query { after, limit: PAGE, active_only: true, ..Query::default() };
+        self.read(|| self.ports().store.runs(query())).await
+    }
+
+    /// Lists the active runs: those that had a slot have it again, those that waited for one are in the queue. Gives
+    /// their machines, those with work in progress first.
+    async fn list_active(&self) -> Vec<MachineId> {
+        let (mut working, mut idle, mut queued) = (Vec::new(), Vec::new(), Vec::new());
+        let mut after = None;
+        loop {
+            let page = self.active_runs(after).await;
+            for run in &page.items {
+                let is_queued = matches!(run.state, State::Pending | State::Resuming);
+                if run.state.has_slot() || is_queued {
+                    let set = self.key_set(run).await;
+                    if is_queued {
+                        queued.push(Queued::new(run, set));
+                    } else {
+                        self.slots().restore(run.id, set);
+                    }
+                }
+                if self.seats().expect(&run.machine_id) {
+                    let list = if run.state.has_slot() { &mut working } else { &mut idle };
+                    list.push(run.machine_id.clone());
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
             }
         }
-        self.open_slots();
-        if recovered > 0 {
-            tracing::info!(runs = recovered, "took active runs up again");
+        let queued = in_order(self, queued).await;
+        let mut slots = self.slots();
+        for (place, queued) in queued.into_iter().enumerate() {
+            queued.enter(&mut slots, place);
         }
-        Ok(())
+        drop(slots);
+        working.append(&mut idle);
+        working
+    }
+
+    async fn key_set(&self, run: &Run) -> super::slots::KeySet {
+        let labels = if self.slots().counts_labels() {
+            let machine = self.read(|| self.ports().store.machine(&run.machine_id)).await;
+            machine.map(|machine| machine.labels.clone()).unwrap_or_default()
+        } else {
+            Default::default()
+        };
+        self.slots().key_set(&run.spec.provider, &labels)
+    }
+
+    /// Now and then: is there an active run without a worker and without an entry? There should be none.
+    async fn sweep(&self) {
+        loop {
+            self.ports().clock.sleep(Duration::from_millis(SWEEP_MS)).await;
+            if self.ports().tasks.is_draining() {
+                return;
+            }
+            let mut after = None;
+            loop {
+                let page = self.active_runs(after).await;
+                for run in &page.items {
+                    self.find(run).await;
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Recovers a run if nothing here knows of it, and it is still active.
+    async fn find(&self, run: &Run) {
+        if self.seats().is_unrecovered(&run.machine_id).is_some() {
+            return;
+        }
+        let machine = self.read(|| self.ports().store.machine(&run.machine_id)).await;
+        if machine.is_none_or(|machine| machine.active_run != Some(run.id)) {
+            return;
+        }
+        let mut seats = self.seats();
+        if seats.expect(&run.machine_id) {
+            tracing::warn!(run = %run.id, machine = %run.machine_id, "an active run without a worker is recovered");
+            self.employ(&mut seats, &run.machine_id, Rest::Unrecovered(None));
+        }
     }
 }

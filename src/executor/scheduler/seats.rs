@@ -16,6 +16,8 @@ type Mailbox = mpsc::UnboundedSender<Message>;
 enum Seat {
     Working(Mailbox),
     Parked(Parked),
+    /// A run that was active before the start.
+    Unrecovered,
     Lost(RunId),
 }
 
@@ -36,7 +38,7 @@ impl Seats {
     pub(super) fn worker(&self, machine: &MachineId) -> Option<&Mailbox> {
         match self.machines.get(machine) {
             Some(Seat::Working(mailbox)) => Some(mailbox),
-            Some(Seat::Parked(_) | Seat::Lost(_)) | None => None,
+            Some(Seat::Parked(_) | Seat::Unrecovered | Seat::Lost(_)) | None => None,
         }
     }
 
@@ -44,7 +46,7 @@ impl Seats {
     pub(super) fn workers(&self) -> Vec<Mailbox> {
         let working = |seat: &Seat| match seat {
             Seat::Working(mailbox) => Some(mailbox.clone()),
-            Seat::Parked(_) | Seat::Lost(_) => None,
+            Seat::Parked(_) | Seat::Unrecovered | Seat::Lost(_) => None,
         };
         self.machines.values().filter_map(working).collect()
     }
@@ -52,6 +54,20 @@ impl Seats {
     /// A worker begins.
     pub(super) fn occupy(&mut self, machine: &MachineId, mailbox: Mailbox) {
         self.machines.insert(machine.clone(), Seat::Working(mailbox));
+    }
+
+    /// A machine has an active run. `false` if that is known already.
+    pub(super) fn expect(&mut self, machine: &MachineId) -> bool {
+        let is_new = !self.machines.contains_key(machine);
+        if is_new {
+            self.machines.insert(machine.clone(), Seat::Unrecovered);
+        }
+        is_new
+    }
+
+    /// Whether the machine's active run is still to be recovered; `None` if nothing is known of the machine.
+    pub(super) fn is_unrecovered(&self, machine: &MachineId) -> Option<bool> {
+        self.machines.get(machine).map(|seat| matches!(seat, Seat::Unrecovered))
     }
 
     /// Takes out what a machine was left with.
@@ -63,6 +79,7 @@ impl Seats {
                 }
                 Rest::Parked(parked)
             }
+            Some(Seat::Unrecovered) => Rest::Unrecovered(None),
             Some(Seat::Lost(run_id)) => Rest::Lost(run_id),
             Some(Seat::Working(_)) | None => Rest::Nothing,
         }
@@ -73,6 +90,10 @@ impl Seats {
         match rest {
             Rest::Nothing => {
                 self.machines.remove(machine);
+                false
+            }
+            Rest::Unrecovered(_) => {
+                self.machines.insert(machine.clone(), Seat::Unrecovered);
                 false
             }
             Rest::Lost(run_id) => {

@@ -3,11 +3,14 @@
 //! A run counts against the global limit, its provider's, and one for each limited label of its machine. Runs that
 //! have to wait are served first come, first served, among those that wait for the same things: a full rack never
 //! delays another rack.
+//!
+//! The order is that of the commits that made the runs wait. So it is the same after any number of restarts, and a
+//! run enters the queue when its commit is published, not when its worker hears of it.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::executor::limits::Limits;
-use crate::ids::{MachineId, RunId};
+use crate::ids::{MachineId, Revision, RunId};
 use crate::model::Machine;
 
 /// Something that is limited.
@@ -18,9 +21,31 @@ enum Key {
     Label(String, String),
 }
 
+/// What a run counts against; runs that wait for the same things share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeySet(u32);
+
+/// Place in a queue: runs that waited before a restart come before all that began to wait after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Order(u64);
+
+impl Order {
+    const LIVE: u64 = 1 << 63;
+
+    /// Of a run that waited before the restart, by its place among them.
+    pub(super) const fn recovered(place: u64) -> Self {
+        Self(place)
+    }
+
+    /// Of a run that a commit has made wait.
+    pub(super) const fn live(revision: Revision) -> Self {
+        Self(Self::LIVE | revision.0)
+    }
+}
+
 #[derive(Debug)]
 struct Waiter {
-    sequence: u64,
+    order: Order,
     run: RunId,
     machine: MachineId,
 }
@@ -29,34 +54,32 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct Slots {
     limits: Limits,
+    sets: Vec<Vec<Key>>,
     used: BTreeMap<Key, usize>,
-    granted: BTreeMap<RunId, Vec<Key>>,
-    queues: BTreeMap<Vec<Key>, VecDeque<Waiter>>,
-    waiting: BTreeMap<RunId, Vec<Key>>,
-    next_sequence: u64,
+    granted: BTreeMap<RunId, KeySet>,
+    /// Each in its order.
+    queues: BTreeMap<KeySet, VecDeque<Waiter>>,
+    waiting: BTreeMap<RunId, (KeySet, Order)>,
+    /// Runs that wait once their commit is durable.
+    announced: BTreeMap<RunId, (KeySet, MachineId)>,
     open: bool,
 }
 
 impl Slots {
-    /// No one has a slot.
-    #[must_use]
-    pub(super) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            used: BTreeMap::new(),
-            granted: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            next_sequence: 0,
-            open: true,
-        }
-    }
-
     /// No one has a slot, and no one gets one but by [`Slots::restore`] until [`Slots::open`]: runs that had a slot
     /// before a restart come first.
     #[must_use]
     pub(super) fn closed(limits: Limits) -> Self {
-        Self { open: false, ..Self::new(limits) }
+        Self {
+            limits,
+            sets: Vec::new(),
+            used: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            open: false,
+        }
     }
 
     /// Hands out slots from now on; names the runs that have one now because of it.
@@ -71,23 +94,46 @@ impl Slots {
         &self.limits
     }
 
-    /// Changes the limits; names the runs that have a slot now because of it. Nobody loses a slot.
+    /// Changes the limits; names the runs that have a slot now because of it. No run loses its slot.
     pub(super) fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
         self.limits.set_runs(limits);
         self.serve()
     }
 
-    fn keys(&self, machine: &Machine) -> Vec<Key> {
+    /// Whether it matters which labels a machine has.
+    #[must_use]
+    pub(super) fn counts_labels(&self) -> bool {
+        !self.limits.runs_max_by_label.is_empty()
+    }
+
+    /// What a run on a machine counts against.
+    pub(super) fn key_set(&mut self, provider: &str, labels: &BTreeMap<String, String>) -> KeySet {
         let mut keys = vec![Key::Global];
-        if self.limits.runs_max_by_provider.contains_key(&machine.spec.provider) {
-            keys.push(Key::Provider(machine.spec.provider.clone()));
+        if self.limits.runs_max_by_provider.contains_key(provider) {
+            keys.push(Key::Provider(provider.to_owned()));
         }
         for label in self.limits.runs_max_by_label.keys() {
-            if let Some(value) = machine.labels.get(label) {
+            if let Some(value) = labels.get(label) {
                 keys.push(Key::Label(label.clone(), value.clone()));
             }
         }
-        keys
+        let place = self.sets.iter().position(|set| *set == keys).unwrap_or_else(|| {
+            self.sets.push(keys);
+            self.sets.len() - 1
+        });
+        // One for each value of the limited labels: far fewer than machines.
+        KeySet(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    fn of(&mut self, machine: &Machine) -> KeySet {
+        self.key_set(&machine.spec.provider, &machine.labels)
+    }
+
+    fn keys(&self, set: KeySet) -> &[Key] {
+        usize::try_from(set.0)
+            .ok()
+            .and_then(|place| self.sets.get(place))
+            .map_or(&[], Vec::as_slice)
     }
 
     fn limit(&self, key: &Key) -> usize {
@@ -106,36 +152,104 @@ impl Slots {
         self.used.get(key).copied().unwrap_or(0)
     }
 
-    fn full<'a>(&self, keys: &'a [Key]) -> Option<&'a Key> {
-        keys.iter().find(|key| self.used(key) >= self.limit(key))
+    fn full(&self, set: KeySet) -> Option<&Key> {
+        self.keys(set).iter().find(|key| self.used(key) >= self.limit(key))
     }
 
-    fn take(&mut self, run: RunId, keys: Vec<Key>) {
-        for key in &keys {
-            *self.used.entry(key.clone()).or_default() += 1;
+    fn grant(&mut self, run: RunId, set: KeySet) {
+        for key in self.keys(set).to_vec() {
+            *self.used.entry(key).or_default() += 1;
         }
-        self.granted.insert(run, keys);
+        self.granted.insert(run, set);
     }
 
-    /// Asks for a slot: `true` if the run has it now, otherwise it waits and is named by a later [`Slots::release`].
-    pub(super) fn request(&mut self, run: RunId, machine: &Machine) -> bool {
-        if self.granted.contains_key(&run) {
+    /// Asks for a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
+    /// waits once [`Slots::queued`] says that its commit is durable.
+    pub(super) fn take(&mut self, run: RunId, machine: &Machine) -> bool {
+        let set = self.of(machine);
+        // Runs that wait for the same things came first.
+        if self.open && self.full(set).is_none() && !self.queues.contains_key(&set) {
+            self.grant(run, set);
             return true;
         }
-        if self.waiting.contains_key(&run) {
-            return false;
-        }
-        let keys = self.keys(machine);
-        // Whoever waits for the same things came first.
-        if self.open && self.full(&keys).is_none() && !self.queues.contains_key(&keys) {
-            self.take(run, keys);
-            return true;
-        }
-        let waiter = Waiter { sequence: self.next_sequence, run, machine: machine.id.clone() };
-        self.next_sequence += 1;
-        self.queues.entry(keys.clone()).or_default().push_back(waiter);
-        self.waiting.insert(run, keys);
+        self.announced.insert(run, (set, machine.id.clone()));
         false
+    }
+
+    /// A run is about to wait for a slot, once its commit is durable.
+    pub(super) fn announce(&mut self, run: RunId, machine: &Machine) {
+        let set = self.of(machine);
+        self.announced.insert(run, (set, machine.id.clone()));
+    }
+
+    /// The commit of an announced run is durable: it waits from now on.
+    pub(super) fn queued(&mut self, run: RunId, revision: Revision) {
+        if let Some((set, machine)) = self.announced.remove(&run) {
+            self.enqueue(run, machine, set, Order::live(revision));
+        }
+    }
+
+    /// A run waited before a restart: it keeps its place.
+    pub(super) fn restore_queued(
+        &mut self,
+        run: RunId,
+        machine: MachineId,
+        set: KeySet,
+        order: Order,
+    ) {
+        if self.granted.contains_key(&run) {
+            return;
+        }
+        if self.waiting.get(&run).is_some_and(|(_, held)| *held > order) {
+            self.leave_queue(run);
+        }
+        if !self.waiting.contains_key(&run) {
+            self.enqueue(run, machine, set, order);
+        }
+    }
+
+    fn enqueue(&mut self, run: RunId, machine: MachineId, set: KeySet, order: Order) {
+        let queue = self.queues.entry(set).or_default();
+        let place = queue.partition_point(|waiter| waiter.order <= order);
+        queue.insert(place, Waiter { order, run, machine });
+        self.waiting.insert(run, (set, order));
+    }
+
+    /// Place of a waiting run in its queue.
+    fn place(&self, run: RunId) -> Option<(KeySet, usize)> {
+        let (set, order) = self.waiting.get(&run)?;
+        let queue = self.queues.get(set)?;
+        let first = queue.partition_point(|waiter| waiter.order < *order);
+        let place = queue.range(first..).position(|waiter| waiter.run == run)?;
+        Some((*set, first + place))
+    }
+
+    fn leave_queue(&mut self, run: RunId) {
+        if let Some((set, place)) = self.place(run)
+            && let Some(queue) = self.queues.get_mut(&set)
+        {
+            queue.remove(place);
+            if queue.is_empty() {
+                self.queues.remove(&set);
+            }
+        }
+        self.waiting.remove(&run);
+    }
+
+    /// Asks for a slot for a run that waits by its record; names the runs that have one now because of it. One that is
+    /// not in a queue yet, because it was not recovered with the others, takes the last place.
+    pub(super) fn request(
+        &mut self,
+        run: RunId,
+        machine: &Machine,
+        revision: Revision,
+    ) -> Vec<(MachineId, RunId)> {
+        self.queued(run, revision);
+        if !self.granted.contains_key(&run) && !self.waiting.contains_key(&run) {
+            let set = self.of(machine);
+            self.enqueue(run, machine.id.clone(), set, Order::live(revision));
+        }
+        self.serve()
     }
 
     /// Whether the run has a slot now.
@@ -145,69 +259,61 @@ impl Slots {
     }
 
     /// Gives a run its slot whatever the limits say: it had one before the restart.
-    pub(super) fn restore(&mut self, run: RunId, machine: &Machine) {
+    pub(super) fn restore(&mut self, run: RunId, set: KeySet) {
         if !self.granted.contains_key(&run) {
-            let keys = self.keys(machine);
-            self.take(run, keys);
+            self.leave_queue(run);
+            self.grant(run, set);
         }
     }
 
     /// Gives back the run's slot, or its place in the queue; names the runs that have a slot now because of it.
     pub(super) fn release(&mut self, run: RunId) -> Vec<(MachineId, RunId)> {
+        self.announced.remove(&run);
         match self.granted.remove(&run) {
-            Some(keys) => {
-                for key in keys {
-                    let used = self.used.entry(key).or_default();
-                    *used = used.saturating_sub(1);
-                }
-                self.used.retain(|_, used| *used > 0);
-            }
-            None => {
-                let Some(keys) = self.waiting.remove(&run) else { return Vec::new() };
-                if let Some(queue) = self.queues.get_mut(&keys) {
-                    queue.retain(|waiter| waiter.run != run);
-                    if queue.is_empty() {
-                        self.queues.remove(&keys);
+            Some(set) => {
+                for key in self.keys(set).to_vec() {
+                    if let Some(used) = self.used.get_mut(&key) {
+                        *used = used.saturating_sub(1);
+                        if *used == 0 {
+                            self.used.remove(&key);
+                        }
                     }
                 }
             }
+            None => self.leave_queue(run),
         }
         self.serve()
     }
 
-    /// Serves whoever can be served, oldest first among the heads of the queues.
+    /// Serves whom it can, oldest first among the heads of the queues.
     fn serve(&mut self) -> Vec<(MachineId, RunId)> {
         let mut served = Vec::new();
-        if !self.open {
-            return served;
-        }
-        loop {
+        // Where the global limit is reached no queue has to be looked at.
+        while self.open && self.used(&Key::Global) < self.limits.runs_max {
             let next = self
                 .queues
                 .iter()
-                .filter(|(keys, _)| self.full(keys).is_none())
-                .filter_map(|(keys, queue)| queue.front().map(|head| (head.sequence, keys)))
-                .min()
-                .map(|(_, keys)| keys.clone());
-            let Some(keys) = next else { return served };
-            let Some(queue) = self.queues.get_mut(&keys) else { return served };
-            let Some(waiter) = queue.pop_front() else { return served };
+                .filter(|(set, _)| self.full(**set).is_none())
+                .filter_map(|(set, queue)| queue.front().map(|head| (head.order, *set)))
+                .min();
+            let Some((_, set)) = next else { break };
+            let Some(queue) = self.queues.get_mut(&set) else { break };
+            let Some(waiter) = queue.pop_front() else { break };
             if queue.is_empty() {
-                self.queues.remove(&keys);
+                self.queues.remove(&set);
             }
             self.waiting.remove(&waiter.run);
-            self.take(waiter.run, keys);
+            self.grant(waiter.run, set);
             served.push((waiter.machine, waiter.run));
         }
+        served
     }
 
     /// Which limit keeps a waiting run back, for people.
     #[must_use]
     pub(super) fn waits_for(&self, run: RunId) -> Option<String> {
-        let keys = self.waiting.get(&run)?;
-        let queue = self.queues.get(keys)?;
-        let ahead = queue.iter().take_while(|waiter| waiter.run != run).count();
-        let reason = match self.full(keys) {
+        let (set, ahead) = self.place(run)?;
+        let reason = match self.full(set) {
             Some(Key::Global) => format!("the limit of {} runs is reached", self.limits.runs_max),
             Some(key @ Key::Provider(name)) => {
                 format!("the limit of {} runs on provider {name} is reached", self.limit(key))
@@ -223,126 +329,9 @@ impl Slots {
     /// Runs that have a slot, and runs that wait for one.
     #[must_use]
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.granted.len(), self.waiting.len())
+        (self.granted.len(), self.waiting.len() + self.announced.len())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::model::MachineSpec;
-    use proptest::prelude::*;
-
-    fn machine(id: u64, rack: &str) -> Machine {
-        let labels = [("rack".to_owned(), rack.to_owned())].into_iter().collect();
-        let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
-        let id = MachineId::parse(&format!("machine-{id}")).unwrap();
-        Machine::registered(id, labels, spec, Timestamp(0))
-    }
-
-    fn run(number: u64) -> RunId {
-        RunId::new(Timestamp(number), [number, 0])
-    }
-
-    fn limits(global: usize, rack: usize) -> Limits {
-        Limits {
-            runs_max: global,
-            runs_max_by_label: [("rack".to_owned(), rack)].into_iter().collect(),
-            ..Limits::default()
-        }
-    }
-
-    #[test]
-    fn a_full_rack_does_not_delay_another() {
-        let mut slots = Slots::new(limits(10, 1));
-        assert!(slots.request(run(1), &machine(1, "a")));
-        assert!(!slots.request(run(2), &machine(2, "a")));
-        assert!(slots.request(run(3), &machine(3, "b")));
-        assert_eq!(
-            slots.waits_for(run(2)).unwrap(),
-            "the limit of 1 runs with rack=a is reached; 0 ahead of it"
-        );
-        assert_eq!(slots.release(run(3)), []);
-        assert_eq!(slots.release(run(1)), [(machine(2, "a").id, run(2))]);
-        assert_eq!(slots.counts(), (1, 0));
-    }
-
-    #[test]
-    fn first_come_first_served_under_the_global_limit() {
-        let mut slots = Slots::new(limits(1, 5));
-        assert!(slots.request(run(1), &machine(1, "a")));
-        assert!(!slots.request(run(2), &machine(2, "b")));
-        assert!(!slots.request(run(3), &machine(3, "a")));
-        // Asking again keeps the place.
-        assert!(!slots.request(run(2), &machine(2, "b")));
-        assert_eq!(slots.release(run(1))[0].1, run(2));
-        assert_eq!(slots.release(run(2))[0].1, run(3));
-    }
-
-    #[test]
-    fn limits_can_be_raised_and_lowered() {
-        let mut slots = Slots::new(limits(1, 5));
-        assert!(slots.request(run(1), &machine(1, "a")));
-        for number in 2..6 {
-            assert!(!slots.request(run(number), &machine(number, "a")));
-        }
-        assert_eq!(slots.set_limits(&limits(3, 2)), [(machine(2, "a").id, run(2))]);
-        assert_eq!(
-            slots.waits_for(run(3)).unwrap(),
-            "the limit of 2 runs with rack=a is reached; 0 ahead of it"
-        );
-        // Without a limit on racks; whoever waits is served at once.
-        let free = Limits { runs_max: 3, ..Limits::default() };
-        assert_eq!(slots.set_limits(&free), [(machine(3, "a").id, run(3))]);
-        // Nobody loses a slot, and nobody gets one before there is room.
-        assert_eq!(slots.set_limits(&limits(1, 5)), []);
-        assert_eq!(slots.counts(), (3, 2));
-        assert_eq!((slots.release(run(1)), slots.release(run(2))), (vec![], vec![]));
-        assert_eq!(slots.release(run(3)), [(machine(4, "a").id, run(4))]);
-    }
-
-    #[test]
-    fn those_that_had_a_slot_before_a_restart_come_first() {
-        let mut slots = Slots::closed(limits(1, 5));
-        assert!(!slots.request(run(2), &machine(2, "b")));
-        slots.restore(run(1), &machine(1, "a"));
-        assert_eq!(slots.open(), []);
-        assert_eq!(slots.release(run(1)), [(machine(2, "b").id, run(2))]);
-    }
-
-    #[test]
-    fn leaving_the_queue_frees_nothing_and_delays_nobody() {
-        let mut slots = Slots::new(limits(1, 5));
-        assert!(slots.request(run(1), &machine(1, "a")));
-        assert!(!slots.request(run(2), &machine(2, "a")));
-        assert!(!slots.request(run(3), &machine(3, "a")));
-        assert_eq!(slots.release(run(2)), []);
-        assert_eq!(slots.release(run(1))[0].1, run(3));
-    }
-
-    proptest! {
-        /// Exact: no limit is ever exceeded, and nobody waits while every limit of theirs has room.
-        #[test]
-        fn limits_are_exact(ops in prop::collection::vec((0_u64..20, 0_u64..3, any::<bool>()), 1..200)) {
-            let mut slots = Slots::new(limits(4, 2));
-            let racks = ["a", "b", "c"];
-            for (number, rack, release) in ops {
-                if release {
-                    slots.release(run(number));
-                } else {
-                    // A machine keeps its rack: the run's number decides.
-                    let _ = rack;
-                    slots.request(run(number), &machine(number, racks[(number % 3) as usize]));
-                }
-                prop_assert!(slots.granted.len() <= 4);
-                for (key, used) in &slots.used {
-                    prop_assert!(*used <= slots.limit(key));
-                }
-                for keys in slots.queues.keys() {
-                    prop_assert!(slots.full(keys).is_some(), "somebody waits for nothing");
-                }
-            }
-        }
-    }
-}
+mod tests;

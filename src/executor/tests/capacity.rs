@@ -2,11 +2,13 @@
 
 use super::harness::Harness;
 use crate::executor::Limits;
-use crate::executor::request::{Verb, WaitReason};
+use crate::executor::request::{HeldBack, Verb, WaitReason};
 use crate::executor::waiting::waiting;
 use crate::ids::RunId;
 use crate::lifecycle::run;
+use crate::model::{ActorKind, EntryKind};
 use crate::provider::fake::Timing;
+use crate::store::Subject;
 
 async fn harness(limits: Limits) -> Harness {
     let harness = Harness::with("", Timing::Default, limits).await;
@@ -54,14 +56,12 @@ async fn a_full_rack_delays_no_other_rack_and_says_why() {
     let runs = start_all(&harness).await;
     assert_eq!(phases(&harness, &runs).await, "RRPPPP", "one odd, one even");
     let run = harness.engine.run(runs[4]).await.unwrap();
-    let message = harness.engine.capacity_message(runs[4]);
-    assert_eq!(
-        message.as_deref(),
-        Some("the limit of 1 runs with rack=odd is reached; 1 ahead of it")
-    );
-    let why = waiting(&run, message.as_deref()).unwrap();
-    assert_eq!((why.reason, why.message), (WaitReason::Capacity, message.unwrap()));
-    assert_eq!(harness.engine.capacity_message(runs[0]), None);
+    let message = harness.engine.held_back(&harness.engine.run(runs[4]).await.unwrap());
+    let text = "the limit of 1 runs with rack=odd is reached; 1 ahead of it".to_owned();
+    assert_eq!(message, Some(HeldBack::Capacity(text.clone())));
+    let why = waiting(&run, message.as_ref()).unwrap();
+    assert_eq!((why.reason, why.message), (WaitReason::Capacity, text));
+    assert_eq!(harness.engine.held_back(&harness.engine.run(runs[0]).await.unwrap()), None);
     // Whoever leaves the queue frees nothing.
     harness.operate(runs[2], Verb::Cancel).await.unwrap();
     assert_eq!(phases(&harness, &runs).await, "RRCPPP");
@@ -96,6 +96,48 @@ async fn a_restart_keeps_slots_and_the_queue() {
     assert_eq!(phases(&harness, &runs).await, "RRPPPP");
     for run in &runs {
         assert_eq!(harness.finished(*run).await.phase(), run::Phase::Succeeded);
+    }
+}
+
+/// However often the server is killed, and also for runs that were held and released in between.
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_in_the_order_of_acceptance_after_any_number_of_restarts() {
+    for limits in [
+        Limits { runs_max: 1, ..Limits::default() },
+        Limits { runs_max_by_provider: [("fake".to_owned(), 1)].into(), ..Limits::default() },
+    ] {
+        let mut harness = Harness::with("", Timing::Default, limits).await;
+        harness.register(8).await;
+        let mut runs = Vec::new();
+        for machine in [5, 3, 8, 1] {
+            runs.push(harness.start(machine, "plan/reboot").await.unwrap().id);
+        }
+        // The clock is set back: the order is that of the commits.
+        harness.clock.jump(-3_600_000);
+        let paused = runs.remove(1);
+        harness.operate(paused, Verb::Pause).await.unwrap();
+        runs.push(harness.start(2, "plan/reboot").await.unwrap().id);
+        harness.crash().await;
+        harness.operate(paused, Verb::Resume).await.unwrap();
+        runs.push(paused);
+        for machine in [7, 4] {
+            runs.push(harness.start(machine, "plan/reboot").await.unwrap().id);
+        }
+        let mut started = Vec::new();
+        for run in &runs {
+            for _ in 0..2 {
+                harness.crash().await;
+            }
+            harness.finished(*run).await;
+            let rows = harness.store.history(Subject::Run(*run), None, 1_000).await.unwrap();
+            let admitted = rows.iter().rfind(|row| {
+                row.entry.kind == EntryKind::RunStarted
+                    || (row.entry.kind == EntryKind::RunResumed
+                        && row.entry.actor.kind == ActorKind::Engine)
+            });
+            started.push(admitted.unwrap().revision);
+        }
+        assert!(started.is_sorted(), "{started:?}");
     }
 }
 

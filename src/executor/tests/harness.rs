@@ -128,8 +128,14 @@ impl Harness {
         self.restart().await;
     }
 
-    /// Starts another engine on the same store and world.
+    /// Starts another engine on the same store and world; every run has been recovered then.
     pub(super) async fn restart(&mut self) {
+        self.serve().await;
+        self.engine.recovered().await;
+    }
+
+    /// Starts another engine on the same store and world, which serves before it has recovered anything.
+    pub(super) async fn serve(&mut self) {
         self.seed += 1;
         self.engine = boot(
             &self.clock,

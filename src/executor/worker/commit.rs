@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::logs::chunks;
-use super::message::Message;
 use super::rest::{is_waiting, waits_as};
 use super::state::{Decision, InDoubt, Worker};
 use crate::executor::decide::{Draft, Facts};
@@ -17,6 +16,10 @@ use crate::store::{Batch, PinnedPlan, RequestRecord, StoreError, Write};
 pub(super) struct Extra {
     pub(super) request: Option<RequestRecord>,
     pub(super) plan: Option<PinnedPlan>,
+}
+
+const fn is_queued(state: run::State) -> bool {
+    matches!(state, run::State::Pending | run::State::Resuming)
 }
 
 impl Worker {
@@ -86,6 +89,9 @@ impl Worker {
         let log_chunks = chunks(&mut run, &lines, self.ports.limits.step_log_bytes_max);
         let epoch = machine_after.epoch;
         let in_doubt = InDoubt { run: run.clone(), epoch, effects: draft.effects, moment, lines };
+        if is_queued(run.state) && active.stored.revision.0 > 0 && !is_queued(active.stored.state) {
+            self.scheduler.announce(run.id, machine);
+        }
         let mut writes = Vec::with_capacity(2);
         if machine_changed {
             Arc::make_mut(&mut machine_after).updated_at = self.ports.clock.now();
@@ -113,9 +119,19 @@ impl Worker {
                 Err(error)
             }
             Err(error) => {
+                self.withdraw();
                 logs.put_back(in_doubt.lines);
                 Err(error)
             }
+        }
+    }
+
+    /// A run that was to wait for a slot does not: its commit has failed.
+    pub(super) fn withdraw(&self) {
+        let Some(active) = &self.active else { return };
+        let (run, stored) = (active.run.id, active.stored.state);
+        if active.stored.revision.0 > 0 && !is_queued(stored) && !stored.has_slot() {
+            self.scheduler.release_slot(run);
         }
     }
 
@@ -141,9 +157,7 @@ impl Worker {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
         match active.run.state {
             run::State::Pending | run::State::Resuming => {
-                if self.scheduler.request_slot(active.run.id, machine) {
-                    drop(self.own.send(Message::Admitted { run_id: active.run.id }));
-                }
+                self.scheduler.request_slot(active.run.id, machine, active.stored.revision);
             }
             run::State::Held
             | run::State::Succeeded

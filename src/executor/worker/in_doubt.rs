@@ -25,6 +25,7 @@ impl Worker {
                     return false;
                 }
                 self.machine = Some(machine);
+                self.withdraw();
                 if let Some(active) = &self.active {
                     active.logs.put_back(in_doubt.lines);
                 }

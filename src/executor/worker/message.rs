@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
 use super::call::Called;
 use super::spans::Spans;
 use crate::executor::error::EngineError;
 use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
-use crate::ids::{Epoch, MachineId, RunId};
+use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Machine, Run};
 use crate::provider::Health;
 
@@ -42,8 +42,6 @@ pub(in crate::executor) enum Message {
     Called(Box<Called>),
     /// A step has printed lines that no commit has taken yet.
     Printed,
-    /// Recover the machine's active run after a restart.
-    Recover { run_id: RunId, done: oneshot::Sender<Result<(), EngineError>> },
     /// A probe was answered.
     Probed { health: Health },
     /// Everything sent before this has been handled.
@@ -87,6 +85,9 @@ pub(in crate::executor) enum Rest {
     Nothing,
     /// A run that waits.
     Parked(Parked),
+    /// An active run that no worker drives: after a restart, a panic, or an error of ours. With a permit where many are
+    /// recovered at the same time.
+    Unrecovered(Option<OwnedSemaphorePermit>),
     /// An active run that another engine drives: this one touches nothing.
     Lost(RunId),
 }
@@ -103,8 +104,14 @@ pub(in crate::executor) trait Scheduling: Send + Sync {
     ) -> Result<(), Rest>;
     /// The worker of a machine has panicked: its run is to be recovered by another.
     fn revive(&self, machine: &MachineId);
-    /// Asks for a slot: `true` if the run has it now; otherwise [`Message::Admitted`] follows.
-    fn request_slot(&self, run: RunId, machine: &Machine) -> bool;
+    /// Asks for a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and waits
+    /// from its commit on.
+    fn take_slot(&self, run: RunId, machine: &Machine) -> bool;
+    /// A run is about to wait for a slot: it takes its place in the queue with its commit.
+    fn announce(&self, run: RunId, machine: &Machine);
+    /// Asks for a slot for a run that waits for one by its record of this revision: [`Message::Admitted`] follows, now
+    /// or later.
+    fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision);
     /// Whether the run has a slot now.
     fn has_slot(&self, run: RunId) -> bool;
     /// Gives a run its slot whatever the limits say.

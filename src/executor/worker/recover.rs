@@ -103,6 +103,23 @@ impl Worker {
         (self.active.is_none() && is_ours).then_some(run_id)
     }
 
+    /// Looks for an active run of the machine that no worker drives, and recovers it.
+    pub(super) async fn find_abandoned(&mut self) {
+        loop {
+            match self.load_machine().await {
+                Ok(_) => break,
+                Err(EngineError::Store(error)) => self.wait_for_store(&error).await,
+                Err(error) => {
+                    tracing::debug!(machine = %self.id, %error, "nothing to recover");
+                    break;
+                }
+            }
+        }
+        while let Some(run_id) = self.abandoned() {
+            self.adopt(run_id).await;
+        }
+    }
+
     /// Recovers a run that no worker drives, as long as it takes.
     pub(super) async fn adopt(&mut self, run_id: RunId) {
         match self.recover(run_id).await {

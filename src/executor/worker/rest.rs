@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::message::{Parked, Rest};
 use super::state::{Active, Worker};
+use crate::executor::planted::Planted;
 use crate::lifecycle::step::State;
 use crate::model::Run;
 
@@ -74,7 +75,11 @@ impl Worker {
             (Some(active), Some(machine), _) => {
                 let Some(parked) = active.parked(now) else { return false };
                 let spans = active.spans.is_enabled().then(|| Box::new(active.spans.take()));
-                Rest::Parked(Parked { epoch: machine.epoch, spans, ..parked })
+                if self.ports.planted == Some(Planted::LostWorker) && parked.wake_at.is_some() {
+                    Rest::Lost(parked.run_id)
+                } else {
+                    Rest::Parked(Parked { epoch: machine.epoch, spans, ..parked })
+                }
             }
             (Some(_), None, _) => return false,
             (None, _, Some(run_id)) => Rest::Lost(run_id),

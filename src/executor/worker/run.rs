@@ -22,6 +22,10 @@ impl Worker {
             Rest::Nothing => {}
             Rest::Lost(run_id) => self.lost = Some(run_id),
             Rest::Parked(parked) => Box::pin(self.resume(parked)).await,
+            Rest::Unrecovered(permit) => {
+                Box::pin(self.find_abandoned()).await;
+                drop(permit);
+            }
         }
         loop {
             self.settle_in_doubt().await;
@@ -114,9 +118,6 @@ impl Worker {
             Message::Admitted { run_id } => self.admitted(run_id).await,
             Message::Called(called) => self.called(*called).await,
             Message::Printed => self.printed(),
-            Message::Recover { run_id, done } => {
-                drop(done.send(Box::pin(self.recover(run_id)).await));
-            }
             Message::Probed { health } => self.probed(&health).await,
             // Whoever waited may have given up waiting.
             Message::Barrier { done } => drop(done.send(())),
@@ -155,7 +156,6 @@ impl Worker {
             kept @ (Message::Admitted { .. }
             | Message::Called(_)
             | Message::Printed
-            | Message::Recover { .. }
             | Message::Probed { .. }
             | Message::Barrier { .. }) => self.stash.push_back(kept),
         }

@@ -129,7 +129,7 @@ impl Worker {
             timers: Timers::default(),
             logs: Arc::new(LogBuffer::default()),
         });
-        let has_slot = self.scheduler.request_slot(id, &machine);
+        let has_slot = self.scheduler.take_slot(id, &machine);
         let epoch_per_run = self.ports.planted == Some(Planted::EpochPerRun);
         let decided = self.decide(|draft, facts| {
             draft.accept(origin, epoch_per_run);

@@ -205,7 +205,7 @@ impl Active {
         let entry = self.by_state.entry(state_name(run.state)).or_default();
         entry.0 += 1;
         entry.1 = entry.1.max(now.since(run.created_at));
-        if let Some(waiting) = waiting(run, None) {
+        if let Some(waiting) = waiting(run, engine.held_back(run).as_ref()) {
             *self.waiting.entry(reason_name(waiting.reason)).or_default() += 1;
         }
         let Some(record) = run.current_step.and_then(|place| run.steps.get(place)) else {

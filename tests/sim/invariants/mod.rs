@@ -16,6 +16,7 @@ mod promise_10;
 mod promise_11;
 mod promise_12;
 mod promise_13;
+mod promise_16;
 
 pub(crate) use effective_state::effective_state_follows_its_rules;
 pub(crate) use legal::legal_transitions;
@@ -43,6 +44,7 @@ pub(crate) use promise_11::{
 };
 pub(crate) use promise_12::promise_12_a_slow_watcher_catches_up;
 pub(crate) use promise_13::promise_13_a_full_disk_acknowledges_nothing;
+pub(crate) use promise_16::promise_16_first_come_first_served;
 
 /// `Err` says what is wrong.
 pub(crate) type Verdict = Result<(), String>;

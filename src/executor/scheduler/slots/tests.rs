@@ -1,0 +1,163 @@
+//! Who gets a slot, and when.
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::model::MachineSpec;
+use proptest::prelude::*;
+
+fn machine(id: u64, rack: &str) -> Machine {
+    let labels = [("rack".to_owned(), rack.to_owned())].into_iter().collect();
+    let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
+    let id = MachineId::parse(&format!("machine-{id}")).unwrap();
+    Machine::registered(id, labels, spec, Timestamp(0))
+}
+
+fn run(number: u64) -> RunId {
+    RunId::new(Timestamp(number), [number, 0])
+}
+
+fn limits(global: usize, rack: usize) -> Limits {
+    Limits {
+        runs_max: global,
+        runs_max_by_label: [("rack".to_owned(), rack)].into_iter().collect(),
+        ..Limits::default()
+    }
+}
+
+fn open(limits: Limits) -> Slots {
+    let mut slots = Slots::closed(limits);
+    assert_eq!(slots.open(), []);
+    slots
+}
+
+/// A run is accepted in a commit of its own number: `true` if it has its slot at once.
+fn accept(slots: &mut Slots, number: u64, rack: &str) -> bool {
+    let taken = slots.take(run(number), &machine(number, rack));
+    slots.queued(run(number), Revision(number));
+    taken
+}
+
+#[test]
+fn a_full_rack_does_not_delay_another() {
+    let mut slots = open(limits(10, 1));
+    assert!(accept(&mut slots, 1, "a"));
+    assert!(!accept(&mut slots, 2, "a"));
+    assert!(accept(&mut slots, 3, "b"));
+    assert_eq!(
+        slots.waits_for(run(2)).unwrap(),
+        "the limit of 1 runs with rack=a is reached; 0 ahead of it"
+    );
+    assert_eq!(slots.release(run(3)), []);
+    assert_eq!(slots.release(run(1)), [(machine(2, "a").id, run(2))]);
+    assert_eq!(slots.counts(), (1, 0));
+}
+
+#[test]
+fn first_come_first_served_under_the_global_limit() {
+    let mut slots = open(limits(1, 5));
+    assert!(accept(&mut slots, 1, "a"));
+    assert!(!accept(&mut slots, 2, "b"));
+    assert!(!accept(&mut slots, 3, "a"));
+    // Asking again keeps the place.
+    assert_eq!(slots.request(run(2), &machine(2, "b"), Revision(9)), []);
+    assert_eq!(slots.release(run(1))[0].1, run(2));
+    assert_eq!(slots.release(run(2))[0].1, run(3));
+}
+
+#[test]
+fn the_order_of_the_commits_counts_not_that_of_the_questions() {
+    let mut slots = open(limits(1, 5));
+    assert!(accept(&mut slots, 1, "a"));
+    for number in [2, 3, 4] {
+        assert!(!slots.take(run(number), &machine(number, "a")));
+    }
+    // The commit of 3 was the first, that of 4 has failed, and 2 hears of its own last.
+    slots.queued(run(3), Revision(5));
+    assert_eq!(slots.release(run(4)), []);
+    assert_eq!(slots.release(run(1)), [(machine(3, "a").id, run(3))]);
+    assert_eq!(slots.request(run(2), &machine(2, "a"), Revision(6)), []);
+    assert_eq!(slots.waits_for(run(2)).unwrap().split_once("; ").unwrap().1, "0 ahead of it");
+    assert_eq!(slots.release(run(3)), [(machine(2, "a").id, run(2))]);
+}
+
+#[test]
+fn limits_can_be_raised_and_lowered() {
+    let mut slots = open(limits(1, 5));
+    assert!(accept(&mut slots, 1, "a"));
+    for number in 2..6 {
+        assert!(!accept(&mut slots, number, "a"));
+    }
+    assert_eq!(slots.set_limits(&limits(3, 2)), [(machine(2, "a").id, run(2))]);
+    assert_eq!(
+        slots.waits_for(run(3)).unwrap(),
+        "the limit of 2 runs with rack=a is reached; 0 ahead of it"
+    );
+    assert_eq!(slots.waits_for(run(5)).unwrap().split_once("; ").unwrap().1, "2 ahead of it");
+    // Without a limit on racks; whoever waits is served at once.
+    let free = Limits { runs_max: 3, ..Limits::default() };
+    assert_eq!(slots.set_limits(&free), [(machine(3, "a").id, run(3))]);
+    // No run loses its slot, and none gets one before there is room.
+    assert_eq!(slots.set_limits(&limits(1, 5)), []);
+    assert_eq!(slots.counts(), (3, 2));
+    assert_eq!((slots.release(run(1)), slots.release(run(2))), (vec![], vec![]));
+    assert_eq!(slots.release(run(3)), [(machine(4, "a").id, run(4))]);
+}
+
+#[test]
+fn those_that_had_a_slot_before_a_restart_come_first_and_the_queue_is_as_it_was() {
+    let mut slots = Slots::closed(limits(1, 5));
+    // Accepted before the others were recovered.
+    assert!(!accept(&mut slots, 9, "a"));
+    // Recovered early, because an operator asked for it.
+    assert_eq!(slots.request(run(3), &machine(3, "a"), Revision(12)), []);
+    let set = slots.of(&machine(1, "a"));
+    slots.restore(run(1), set);
+    for (place, number) in [2, 3].into_iter().enumerate() {
+        let order = Order::recovered(place as u64);
+        slots.restore_queued(run(number), machine(number, "a").id, set, order);
+    }
+    assert_eq!(slots.open(), []);
+    for (ended, next) in [(1, 2), (2, 3), (3, 9)] {
+        assert_eq!(slots.release(run(ended)), [(machine(next, "a").id, run(next))]);
+    }
+}
+
+#[test]
+fn leaving_the_queue_frees_nothing_and_delays_no_run() {
+    let mut slots = open(limits(1, 5));
+    assert!(accept(&mut slots, 1, "a"));
+    assert!(!accept(&mut slots, 2, "a"));
+    assert!(!accept(&mut slots, 3, "a"));
+    assert_eq!(slots.release(run(2)), []);
+    assert_eq!(slots.release(run(1))[0].1, run(3));
+}
+
+proptest! {
+    /// Exact: no limit is ever exceeded, and no run waits while every limit of its own has room.
+    #[test]
+    fn limits_are_exact(ops in prop::collection::vec((0_u64..20, any::<bool>()), 1..200)) {
+        let mut slots = open(limits(4, 2));
+        let racks = ["a", "b", "c"];
+        for (revision, (number, release)) in ops.into_iter().enumerate() {
+            if release || slots.has(run(number)) || slots.waiting.contains_key(&run(number)) {
+                slots.release(run(number));
+            } else {
+                let machine = machine(number, racks[(number % 3) as usize]);
+                slots.take(run(number), &machine);
+                slots.queued(run(number), Revision(revision as u64));
+            }
+            prop_assert!(slots.granted.len() <= 4);
+            for (key, used) in &slots.used {
+                prop_assert!(*used <= slots.limit(key));
+            }
+            for (set, queue) in &slots.queues {
+                prop_assert!(slots.full(*set).is_some(), "a run waits for nothing");
+                prop_assert!(queue.iter().is_sorted_by_key(|waiter| waiter.order));
+            }
+            prop_assert_eq!(
+                slots.queues.values().map(VecDeque::len).sum::<usize>(),
+                slots.waiting.len()
+            );
+        }
+    }
+}
