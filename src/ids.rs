@@ -58,6 +58,46 @@ impl MachineId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What machines sort by: [`natural_key`] of the text.
+    #[must_use]
+    pub fn natural_key(&self) -> String {
+        natural_key(&self.0)
+    }
+}
+
+/// A text whose bytes sort as people count: machine-2 before machine-10. Different texts have different keys.
+///
+/// A run of digits becomes its length and its digits without leading zeros, behind a byte that sorts before every
+/// printable one, so that a number comes before a letter. Where leading zeros were left out, the text follows, behind
+/// a byte that sorts before everything that a longer text could have there.
+#[must_use]
+pub fn natural_key(text: &str) -> String {
+    const NUMBER: char = '\u{2}';
+    const TEXT: char = '\u{1}';
+    let mut key = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    let mut shortened = false;
+    while let Some(first) = rest.chars().next() {
+        let digits = first.is_ascii_digit();
+        let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(end);
+        if digits {
+            let significant = piece.trim_start_matches('0');
+            shortened |= significant.len() < piece.len();
+            let length = u32::try_from(significant.len() + 1).ok().and_then(char::from_u32);
+            key.extend([NUMBER, length.unwrap_or(char::MAX)]);
+            key.push_str(significant);
+        } else {
+            key.push_str(piece);
+        }
+        rest = after;
+    }
+    if shortened {
+        key.push(TEXT);
+        key.push_str(text);
+    }
+    key
 }
 
 impl fmt::Display for MachineId {
@@ -244,5 +284,34 @@ mod tests {
         assert!(first < second);
         assert_eq!(RunId::parse(&first.to_string()), Ok(first));
         assert_eq!(RunId::parse("run-1"), Err(IdError::NotUuid));
+    }
+
+    #[test]
+    fn natural_keys_sort_as_people_count() {
+        let sorted = [
+            "0",
+            "00",
+            "1",
+            "a",
+            "a0",
+            "a1",
+            "a01",
+            "a1-1",
+            "a2",
+            "a10",
+            "a10-b",
+            "a-1",
+            "a-b",
+            "aa",
+            "b",
+            "machine-9",
+            "machine-10",
+            "machine-010",
+            "machine-340282366920938463463374607431768211457",
+        ];
+        for pair in sorted.windows(2) {
+            let (less, more) = (natural_key(pair[0]), natural_key(pair[1]));
+            assert!(less < more, "{} before {}: {less:?}, {more:?}", pair[0], pair[1]);
+        }
     }
 }

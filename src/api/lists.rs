@@ -1,13 +1,15 @@
 //! Pages of lists.
 
+use std::fmt::Display;
+
 use prost::Message;
 
 use super::limits::RESPONSE_BYTES_MAX;
-use super::page::List;
+use super::page::{List, Place};
 use super::status::ApiError;
 use super::validate::Checks;
 use crate::model::filter::{self, Filter};
-use crate::store::{Fut, Page, Query, Store};
+use crate::store::{Fut, Order, Page, Position, Query, Store};
 
 /// Store pages that one request reads at most while none of them has a match: a filter that no index serves reads a
 /// bounded number of rows a page, and a client should rarely see an empty page that is not the last.
@@ -40,6 +42,7 @@ pub(super) struct Listed<T> {
     pub(super) next_page_token: String,
     /// How many match on all pages, if asked for.
     pub(super) total_size: Option<u64>,
+    order: Order,
     list: List,
 }
 
@@ -48,13 +51,17 @@ impl<T> Listed<T> {
     pub(super) fn bounded<M: Message>(
         &mut self,
         mut shown: Vec<M>,
-        ordinal: fn(&T) -> u64,
+        place: fn(&T) -> (u64, &dyn Display),
     ) -> Vec<M> {
         let fits = fitting(&shown);
         if fits < shown.len() {
             shown.truncate(fits);
             if let Some(last) = self.page.items.get(fits - 1) {
-                self.next_page_token = self.list.token((ordinal(last), 0));
+                let (ordinal, id) = place(last);
+                self.next_page_token = self.list.token_of(&match self.order {
+                    Order::Created => Place::Numbers(ordinal, 0),
+                    Order::Id => Place::Id(id.to_string()),
+                });
             }
         }
         shown
@@ -83,13 +90,21 @@ pub(super) async fn list<T>(
 ) -> Result<Listed<T>, ApiError> {
     let mut checks = Checks::default();
     let limit = checks.page_size(request.page_size);
-    let newest_first = checks.newest_first(request.order_by);
+    let (order, descending) = checks.order(request.order_by);
     checks.done(Some(()))?;
     let filter = Filter::parse(request.filter, request.subject)?.and(request.scope);
     // Of the filter in force: a token of one caller is of no use to another who sees less.
-    let order = if newest_first { "desc" } else { "" };
-    let list = List::new(request.method, &[&filter.to_string(), order]);
-    let mut after = list.cursor(request.page_token)?.map(|(ordinal, _)| ordinal);
+    let order_name = match (order, descending) {
+        (Order::Created, false) => "",
+        (Order::Created, true) => "desc",
+        (Order::Id, false) => "id",
+        (Order::Id, true) => "id desc",
+    };
+    let list = List::new(request.method, &[&filter.to_string(), order_name]);
+    let mut after = list.place(request.page_token)?.map(|place| match place {
+        Place::Numbers(ordinal, _) => Position::Ordinal(ordinal),
+        Place::Id(id) => Position::Id(id),
+    });
     let active_only = request.subject == filter::Subject::Run
         && matches!(filter.pinned("phase"), Some("PENDING" | "RUNNING"));
     let total_size = match request.with_total_size {
@@ -99,14 +114,18 @@ pub(super) async fn list<T>(
     let mut pages = 1;
     loop {
         let filter = filter.clone();
-        let query = Query { filter, after, limit, newest_first, active_only };
+        let query = Query { filter, order, after, limit, descending, active_only };
         let page = read(store, query).await?;
         if page.items.is_empty() && page.next.is_some() && pages < STORE_PAGES_MAX {
             after = page.next;
             pages += 1;
             continue;
         }
-        let next_page_token = page.next.map(|next| list.token((next, 0))).unwrap_or_default();
-        return Ok(Listed { page, next_page_token, total_size, list });
+        let next = page.next.clone().map(|next| match next {
+            Position::Ordinal(ordinal) => Place::Numbers(ordinal, 0),
+            Position::Id(id) => Place::Id(id),
+        });
+        let next_page_token = next.map(|next| list.token_of(&next)).unwrap_or_default();
+        return Ok(Listed { page, next_page_token, total_size, order, list });
     }
 }

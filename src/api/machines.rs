@@ -165,7 +165,7 @@ impl Machines {
         };
         let shown = listed.page.items.iter().map(show).collect();
         Ok(pb::ListMachinesResponse {
-            machines: listed.bounded(shown, |machine| machine.ordinal),
+            machines: listed.bounded(shown, |machine| (machine.ordinal, &machine.id)),
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,

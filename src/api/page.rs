@@ -1,26 +1,39 @@
 //! Page tokens: where a list goes on, bound to the list that gave them.
 //!
-//! Opaque to clients: base64url of a version, two numbers, a digest of what the list is, and a checksum. They hold no
-//! secret and grant nothing; the checksum only tells a damaged token from a good one.
+//! Opaque to clients: base64url of a version, the place, a digest of what the list is, and a checksum. The place is two
+//! numbers in the first version, an id in the second. They hold no secret and grant nothing; the checksum only
+//! distinguishes a damaged token from a good one.
 
 use sha2::{Digest as _, Sha256};
 
 use super::status::ApiError;
 
-const VERSION: u8 = 1;
-const BODY_BYTES: usize = 25;
+/// Version of a token that holds numbers.
+const NUMBERS: u8 = 1;
+/// Version of a token that holds an id.
+const ID: u8 = 2;
+const LIST_BYTES: usize = 8;
 const CHECK_BYTES: usize = 4;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Longest token that is looked at, in bytes.
-const TOKEN_BYTES_MAX: usize = 128;
+const TOKEN_BYTES_MAX: usize = 256;
 
-/// Where to go on: an ordinal, or a revision and a place in it.
+/// Where a list of numbered things continues: after an ordinal, or after a revision and a place in it.
 pub(crate) type Cursor = (u64, u64);
+
+/// Where a list continues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// After a cursor.
+    Numbers(u64, u64),
+    /// After an id.
+    Id(String),
+}
 
 /// What a list is: its method and everything that chooses or orders what it gives.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct List([u8; 8]);
+pub(crate) struct List([u8; LIST_BYTES]);
 
 impl List {
     pub(crate) fn new(method: &str, parts: &[&str]) -> Self {
@@ -29,41 +42,70 @@ impl List {
             hash.update(part.len().to_be_bytes());
             hash.update(part.as_bytes());
         }
-        let mut digest = [0; 8];
-        digest.copy_from_slice(&hash.finalize()[..8]);
+        let mut digest = [0; LIST_BYTES];
+        digest.copy_from_slice(&hash.finalize()[..LIST_BYTES]);
         Self(digest)
     }
 
     pub(crate) fn token(self, cursor: Cursor) -> String {
-        let mut bytes = Vec::with_capacity(BODY_BYTES + CHECK_BYTES);
-        bytes.push(VERSION);
-        bytes.extend(cursor.0.to_be_bytes());
-        bytes.extend(cursor.1.to_be_bytes());
+        self.token_of(&Place::Numbers(cursor.0, cursor.1))
+    }
+
+    pub(crate) fn token_of(self, place: &Place) -> String {
+        let mut bytes = Vec::new();
+        match place {
+            Place::Numbers(first, second) => {
+                bytes.push(NUMBERS);
+                bytes.extend(first.to_be_bytes());
+                bytes.extend(second.to_be_bytes());
+            }
+            Place::Id(id) => {
+                bytes.push(ID);
+                bytes.extend(id.as_bytes());
+            }
+        }
         bytes.extend(self.0);
         bytes.extend(checksum(&bytes));
         encode(&bytes)
     }
 
-    /// Where `token` says to go on; `None` at the beginning.
+    /// Where `token` says to continue in a list of numbered things; `None` at the beginning.
     pub(crate) fn cursor(self, token: &str) -> Result<Option<Cursor>, ApiError> {
+        match self.place(token)? {
+            Some(Place::Numbers(first, second)) => Ok(Some((first, second))),
+            Some(Place::Id(_)) => Err(ApiError::PageTokenInvalid),
+            None => Ok(None),
+        }
+    }
+
+    /// Where `token` says to continue; `None` at the beginning.
+    pub(crate) fn place(self, token: &str) -> Result<Option<Place>, ApiError> {
         if token.is_empty() {
             return Ok(None);
         }
-        let bytes = decode(token).ok_or(ApiError::PageTokenInvalid)?;
-        let (body, check) = bytes.split_at_checked(BODY_BYTES).ok_or(ApiError::PageTokenInvalid)?;
-        if check != checksum(body) || body[0] != VERSION {
-            return Err(ApiError::PageTokenInvalid);
-        }
-        if body[17..] != self.0 {
-            return Err(ApiError::PageTokenMismatch);
-        }
-        let number = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&body[at..at + 8]);
-            u64::from_be_bytes(bytes)
-        };
-        Ok(Some((number(1), number(9))))
+        let (place, list) = read(token).ok_or(ApiError::PageTokenInvalid)?;
+        if list == self.0 { Ok(Some(place)) } else { Err(ApiError::PageTokenMismatch) }
     }
+}
+
+/// What a token holds, if it is whole.
+fn read(token: &str) -> Option<(Place, [u8; LIST_BYTES])> {
+    let bytes = decode(token)?;
+    let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
+    if check != checksum(body) {
+        return None;
+    }
+    let (place, list) = body.split_last_chunk()?;
+    let place = match place.split_first()? {
+        (&NUMBERS, numbers) => {
+            let (first, second) = numbers.split_first_chunk()?;
+            let second = second.try_into().ok()?;
+            Place::Numbers(u64::from_be_bytes(*first), u64::from_be_bytes(second))
+        }
+        (&ID, id) => Place::Id(String::from_utf8(id.to_owned()).ok()?),
+        _ => return None,
+    };
+    Some((place, *list))
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECK_BYTES] {
@@ -113,11 +155,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_read_back(ordinal: u64, index: u64, filter: String) {
+        fn tokens_read_back(ordinal: u64, index: u64, id in "[a-z0-9.-]{1,128}", filter: String) {
             let list = List::new("ListRuns", &[&filter]);
-            let token = list.token((ordinal, index));
-            prop_assert!(token.bytes().all(|byte| ALPHABET.contains(&byte)));
-            prop_assert_eq!(list.cursor(&token).unwrap(), Some((ordinal, index)));
+            for place in [Place::Numbers(ordinal, index), Place::Id(id)] {
+                let token = list.token_of(&place);
+                prop_assert!(token.bytes().all(|byte| ALPHABET.contains(&byte)));
+                prop_assert_eq!(list.place(&token).unwrap(), Some(place));
+            }
         }
 
         #[test]

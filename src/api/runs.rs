@@ -252,7 +252,7 @@ impl Runs {
             runs.push(shown);
         }
         Ok(pb::ListRunsResponse {
-            runs: listed.bounded(runs, |run| run.ordinal),
+            runs: listed.bounded(runs, |run| (run.ordinal, &run.id)),
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,

@@ -6,6 +6,7 @@ use super::mask::{Masked, ReadMask};
 use super::status::ApiError;
 use crate::executor::error::{EngineError, FieldViolation};
 use crate::ids::{MachineId, Revision, RunId};
+use crate::store::Order;
 
 /// Longest text of a field of a spec, in characters.
 pub const SPEC_TEXT_CHARS_MAX: usize = 256;
@@ -208,16 +209,25 @@ impl Checks {
         }
     }
 
-    /// Whether a list is to begin with the newest.
-    pub(crate) fn newest_first(&mut self, order_by: &str) -> bool {
-        match order_by.split_whitespace().collect::<Vec<_>>()[..] {
-            [] | ["created_at"] | ["created_at", "asc"] => false,
-            ["created_at", "desc"] => true,
+    /// What a list is ordered by, and whether it descends.
+    pub(crate) fn order(&mut self, order_by: &str) -> (Order, bool) {
+        let words: Vec<_> = order_by.split_whitespace().collect();
+        let (field, descending) = match words[..] {
+            [] => ("created_at", false),
+            [field] | [field, "asc"] => (field, false),
+            [field, "desc"] => (field, true),
+            _ => ("", false),
+        };
+        let order = match field {
+            "created_at" => Order::Created,
+            "id" => Order::Id,
             _ => {
-                self.refuse("order_by", "must be created_at, created_at desc, or empty");
-                false
+                let wanted = "must be id, id desc, created_at, created_at desc, or empty";
+                self.refuse("order_by", wanted);
+                Order::Created
             }
-        }
+        };
+        (order, descending)
     }
 
     /// The fields that the client wants to see.

@@ -142,9 +142,23 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 impl Paging {
-    /// Most records to fetch: all of them if they must be sorted first.
+    /// Most records to fetch: all of them if they must be sorted here.
     pub(crate) fn fetch_max(&self) -> usize {
-        if self.sort_by.is_some() { usize::MAX } else { self.limit.unwrap_or(usize::MAX) }
+        let sorted_here = self.sort_by.is_some() && self.order_by().is_empty();
+        if sorted_here { usize::MAX } else { self.limit.unwrap_or(usize::MAX) }
+    }
+
+    /// The order for the server, if it knows the column; else the empty one.
+    pub(crate) fn order_by(&self) -> &'static str {
+        let sort_by = self.sort_by.as_deref().unwrap_or_default();
+        let (column, order) = sort_by.split_once(':').unwrap_or((sort_by, "asc"));
+        match (column.to_ascii_lowercase().as_str(), order) {
+            ("id", "asc") => "id",
+            ("id", "desc") => "id desc",
+            ("registered" | "created", "asc") => "created_at",
+            ("registered" | "created", "desc") => "created_at desc",
+            _ => "",
+        }
     }
 
     /// Sorts and cuts off machines.
@@ -176,7 +190,7 @@ impl Paging {
                 "phase" => Key::Text(run_phase_name(run.phase)),
                 "created" => Key::time(run.created_at.as_ref()),
                 "finished" => Key::time(run.finished_at.as_ref()),
-                _ => Key::natural(&run.run_id),
+                _ => Key::Text(run.run_id.clone()),
             },
         )
     }
@@ -319,6 +333,17 @@ mod tests {
         paging("id:desc", Some(1)).machines(&mut machines).unwrap();
         assert_eq!(machines[0].machine_id, "machine-10");
         assert_eq!(machines.len(), 1);
+        for (sort_by, order_by, fetched) in [
+            ("id", "id", 3),
+            ("ID:desc", "id desc", 3),
+            ("registered:asc", "created_at", 3),
+            ("created:desc", "created_at desc", 3),
+            ("phase", "", usize::MAX),
+            ("id:up", "", usize::MAX),
+        ] {
+            let paging = paging(sort_by, Some(3));
+            assert_eq!((paging.order_by(), paging.fetch_max()), (order_by, fetched), "{sort_by}");
+        }
         assert_eq!(paging("color", None).machines(&mut machines).unwrap_err().code(), 2);
         assert_eq!(paging("id:up", None).machines(&mut machines).unwrap_err().code(), 2);
     }

@@ -87,11 +87,19 @@ impl Filter {
     /// Only a comparison `field = value` without wildcards at the top level, or in its conjunction, pins.
     #[must_use]
     pub fn pinned(&self, field: &str) -> Option<&str> {
-        let conjunction = self.root.as_ref()?.conjunction();
-        conjunction.iter().find_map(|node| match node {
-            Node::Term(term) if term.op == Op::Eq && term.field.name() == field => {
-                term.value.as_pin()
-            }
+        self.pinning().find_map(|(term, value)| (term.field.name() == field).then_some(value))
+    }
+
+    /// The labels that every match must have, each with its value: [`Filter::pinned`] of all of them.
+    pub fn pinned_labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pinning().filter_map(|(term, value)| Some((term.field.as_label()?, value)))
+    }
+
+    /// The comparisons that pin a field, with its value.
+    fn pinning(&self) -> impl Iterator<Item = (&node::Term, &str)> {
+        let conjunction = self.root.as_ref().map_or(&[][..], Node::conjunction);
+        conjunction.iter().filter_map(|node| match node {
+            Node::Term(term) if term.op == Op::Eq => Some((term, term.value.as_pin()?)),
             Node::Term(_) | Node::And(_) | Node::Or(_) | Node::Not(_) => None,
         })
     }

@@ -39,17 +39,49 @@ pub const OUTCOMES_MAX: usize = 65_536;
 /// Boxed future of a store call. A commit is never cheaper than one disk flush, so the box is noise.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Which machines or runs to list: in the order of their ordinals.
+/// What a list is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Order of registration or creation, which is that of ordinals.
+    #[default]
+    Created,
+    /// Id: of machines as people count (machine-2 before machine-10), of runs as their text.
+    Id,
+}
+
+/// A place in a list: that of an object which may be gone since. Opaque to callers, who hand back what a page gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// Of a list in the order of creation.
+    Ordinal(u64),
+    /// Of a list in the order of ids.
+    Id(String),
+}
+
+impl Position {
+    /// The ordinal, in a list in the order of creation.
+    #[must_use]
+    pub fn ordinal(&self) -> Option<u64> {
+        match self {
+            Self::Ordinal(ordinal) => Some(*ordinal),
+            Self::Id(_) => None,
+        }
+    }
+}
+
+/// Which machines or runs to list.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Which.
     pub filter: Filter,
-    /// Only those after this ordinal (before it, if `newest_first`).
-    pub after: Option<u64>,
+    /// What they are ordered by.
+    pub order: Order,
+    /// Only those that come after this place in the list. A place of a list in another order is not looked at.
+    pub after: Option<Position>,
     /// Most items to return.
     pub limit: usize,
-    /// Descending instead of ascending.
-    pub newest_first: bool,
+    /// Descending instead of ascending: the newest first, or the last id.
+    pub descending: bool,
     /// Runs only: leave out those that have ended. Served by an index.
     pub active_only: bool,
 }
@@ -61,7 +93,7 @@ pub struct Page<T> {
     pub items: Vec<Arc<T>>,
     /// Where to go on (`after`), `None` at the end. A page may be short and still not be the last: a filter that no
     /// index serves examines a bounded number of rows a page.
-    pub next: Option<u64>,
+    pub next: Option<Position>,
     /// Revision at which the page was read.
     pub as_of: Revision,
 }

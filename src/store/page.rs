@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Page, Query, SCAN_ROWS_MAX};
+use super::{Order, Page, Position, Query, SCAN_ROWS_MAX};
 use crate::ids::Revision;
 
 /// A page that is being filled with rows in the order of the query.
@@ -11,7 +11,8 @@ pub(super) struct Filling<T> {
     items: Vec<Arc<T>>,
     limit: usize,
     examined: usize,
-    last: Option<u64>,
+    order: Order,
+    last: Option<Position>,
     more: bool,
 }
 
@@ -19,7 +20,8 @@ impl<T> Filling<T> {
     /// An empty page; a limit of zero is taken as one, since an empty page would lead nowhere.
     pub(super) fn new(query: &Query) -> Self {
         let limit = query.limit.max(1);
-        Self { items: Vec::new(), limit, examined: 0, last: None, more: false }
+        let order = query.order;
+        Self { items: Vec::new(), limit, examined: 0, order, last: None, more: false }
     }
 
     /// Whether the next row is beyond the page. To be asked before looking at a row that exists.
@@ -29,9 +31,12 @@ impl<T> Filling<T> {
     }
 
     /// Takes a row into account: `item` if it matches.
-    pub(super) fn push(&mut self, ordinal: u64, item: Option<Arc<T>>) {
+    pub(super) fn push(&mut self, ordinal: u64, id: &impl ToString, item: Option<Arc<T>>) {
         self.examined += 1;
-        self.last = Some(ordinal);
+        self.last = Some(match self.order {
+            Order::Created => Position::Ordinal(ordinal),
+            Order::Id => Position::Id(id.to_string()),
+        });
         self.items.extend(item);
     }
 

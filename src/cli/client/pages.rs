@@ -15,12 +15,23 @@ impl Client {
         filter: &str,
         limit: usize,
     ) -> Result<Vec<pb::Machine>, Error> {
+        self.ordered_machines(filter, "", limit).await
+    }
+
+    /// The first `limit` machines that match, in an order of the server's.
+    pub(crate) async fn ordered_machines(
+        &self,
+        filter: &str,
+        order_by: &str,
+        limit: usize,
+    ) -> Result<Vec<pb::Machine>, Error> {
         gather(limit, async |page_size, page_token| {
-            let filter = filter.to_owned();
+            let (filter, order_by) = (filter.to_owned(), order_by.to_owned());
             let request = pb::ListMachinesRequest {
                 filter,
                 page_size,
                 page_token,
+                order_by,
                 ..pb::ListMachinesRequest::default()
             };
             let page = self.list_machines(request).await?;
@@ -43,7 +54,8 @@ impl Client {
         self.ordered_runs(filter, "created_at desc", limit).await
     }
 
-    async fn ordered_runs(
+    /// The first `limit` runs that match, in an order of the server's.
+    pub(crate) async fn ordered_runs(
         &self,
         filter: &str,
         order_by: &str,

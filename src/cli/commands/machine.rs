@@ -157,8 +157,9 @@ pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
     if args.watch {
         return live::machines(session, filter, args.output.output).await;
     }
-    let mut machines =
-        session.client().await?.all_machines(&filter, args.paging.fetch_max()).await?;
+    let (order_by, max) = (args.paging.order_by(), args.paging.fetch_max());
+    let client = session.client().await?;
+    let mut machines = client.ordered_machines(&filter, order_by, max).await?;
     args.paging.machines(&mut machines)?;
     show::machines(session, &machines, args.output.output)
 }

@@ -130,7 +130,8 @@ pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
     if args.watch {
         return live::runs(session, filter, args.output.output).await;
     }
-    let mut runs = client.all_runs(&filter, args.paging.fetch_max()).await?;
+    let (order_by, max) = (args.paging.order_by(), args.paging.fetch_max());
+    let mut runs = client.ordered_runs(&filter, order_by, max).await?;
     args.paging.runs(&mut runs)?;
     show::runs(session, &runs, args.output.output)
 }

@@ -17,7 +17,7 @@ use crate::executor::worker::Rest;
 use crate::ids::MachineId;
 use crate::lifecycle::run::State;
 use crate::model::Run;
-use crate::store::{Fut, Page, Query};
+use crate::store::{Fut, Page, Position, Query};
 
 /// Most runs read at once.
 const PAGE: usize = 500;
@@ -76,8 +76,9 @@ impl Scheduler {
         }
     }
 
-    async fn active_runs(&self, after: Option<u64>) -> Page<Run> {
-        let query = || Query { after, limit: PAGE, active_only: true, ..Query::default() };
+    async fn active_runs(&self, after: Option<Position>) -> Page<Run> {
+        let query =
+            || Query { after: after.clone(), limit: PAGE, active_only: true, ..Query::default() };
         self.read(|| self.ports().store.runs(query())).await
     }
 

@@ -14,7 +14,7 @@ use crate::executor::unfold::unfold;
 use crate::ids::Revision;
 use crate::model::filter::Filter;
 use crate::model::{Change, EntryKind};
-use crate::store::{Query, Store};
+use crate::store::{Position, Query, Store};
 
 /// Most objects of which a watch remembers whether they matched; beyond it, it asks the history again.
 const KNOWN_MAX: usize = 65_536;
@@ -157,16 +157,18 @@ impl<T: Watched> Live<T> {
     async fn list(&mut self, after: Option<u64>) -> Result<(), EngineError> {
         let limit = self.subscription.hub.shared.limits.page_size;
         if after.is_none() && T::RETURNS {
-            let newest = Query { limit: 1, newest_first: true, ..Query::default() };
+            let newest = Query { limit: 1, descending: true, ..Query::default() };
             let newest = T::page(self.store.as_ref(), newest).await?;
             self.newest_old = newest.items.first().map_or(0, |object| object.ordinal());
         }
+        let after = after.map(Position::Ordinal);
         let query = Query { filter: self.filter.clone(), after, limit, ..Query::default() };
         let page = T::page(self.store.as_ref(), query).await?;
         if self.floors.is_empty() {
             self.position = page.as_of;
         }
-        self.floors.push((page.next.unwrap_or(u64::MAX), page.as_of));
+        let next = page.next.as_ref().and_then(Position::ordinal);
+        self.floors.push((next.unwrap_or(u64::MAX), page.as_of));
         for object in page.items {
             self.remember(object.id(), true);
             if object.ordinal() > self.newest_old {
@@ -174,8 +176,8 @@ impl<T: Watched> Live<T> {
             }
             self.pending.push_back(WatchItem::Snapshot(object, page.as_of));
         }
-        if page.next.is_some() {
-            self.stage = Stage::Listing { after: page.next };
+        if next.is_some() {
+            self.stage = Stage::Listing { after: next };
             return Ok(());
         }
         self.sync_at = Some(page.as_of);

@@ -118,6 +118,11 @@ impl Field {
         Cow::Borrowed(row.map_or("", |(_, name, _)| name))
     }
 
+    /// The key, if it is a label.
+    pub(super) fn as_label(&self) -> Option<&str> {
+        if let Self::Label(key) = self { Some(key) } else { None }
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::MachineId => Kind::MachineId,

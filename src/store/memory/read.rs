@@ -5,11 +5,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::state::{Image, Place, State};
-use crate::ids::{MachineId, Revision, RunId};
+use crate::ids::{MachineId, Revision, RunId, natural_key};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, Images, LogChunk, Machine, Record as _, Run, RunDelta};
 use crate::store::page::Filling;
-use crate::store::{Page, Query, StoreError, Subject};
+use crate::store::{Order, Page, Position, Query, StoreError, Subject};
 
 impl State {
     pub(super) fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {
@@ -18,8 +18,8 @@ impl State {
 
     pub(super) fn machine_at(&self, id: &MachineId, at: Revision) -> Option<Arc<Machine>> {
         let places = self.changes_of.get(id).into_iter();
-        let newest_first = places.flat_map(|places| places.range(..=(at, u32::MAX)).rev());
-        for place in newest_first {
+        let descending = places.flat_map(|places| places.range(..=(at, u32::MAX)).rev());
+        for place in descending {
             match &self.changes[place].image {
                 Image::Machine(images) => return images.after.clone(),
                 Image::Run { .. } => {}
@@ -47,20 +47,24 @@ impl State {
     }
 
     pub(super) fn machines(&self, query: &Query) -> Page<Machine> {
-        let mut page = Filling::new(query);
-        let matches = |machine: &Arc<Machine>| query.filter.matches_machine(machine);
-        if let Some(id) = query.filter.pinned("machine_id") {
-            let machine = MachineId::parse(id).ok().and_then(|id| self.machine(&id));
-            if let Some(machine) = machine.filter(|machine| contains(query, machine.ordinal)) {
-                page.push(machine.ordinal, Some(machine).filter(matches));
-            }
-        } else {
-            for (ordinal, machine) in directed(query, self.machines.range(bounds(query))) {
-                if page.is_full() {
-                    break;
+        let ordinals: Box<dyn DoubleEndedIterator<Item = u64>> =
+            match query.filter.pinned("machine_id") {
+                Some(id) => {
+                    let machine = MachineId::parse(id).ok();
+                    let found = machine.and_then(|id| self.machine_ids.get(&id).copied());
+                    Box::new(found.into_iter().filter(|ordinal| contains(query, *ordinal)))
                 }
-                page.push(*ordinal, Some(machine.clone()).filter(matches));
+                None => Box::new(self.machines.range(bounds(query)).map(|(ordinal, _)| *ordinal)),
+            };
+        let key = |ordinal: &u64| self.machines[ordinal].id.natural_key();
+        let mut page = Filling::new(query);
+        for ordinal in directed(query, ordinals, key, natural_key) {
+            if page.is_full() {
+                break;
             }
+            let machine = &self.machines[&ordinal];
+            let wanted = query.filter.matches_machine(machine);
+            page.push(ordinal, &machine.id, wanted.then(|| machine.clone()));
         }
         page.finish(self.revision)
     }
@@ -68,23 +72,24 @@ impl State {
     pub(super) fn runs(&self, query: &Query) -> Page<Run> {
         let mut page = Filling::new(query);
         let pinned = query.filter.pinned("machine_id");
-        let ordinals: Box<dyn DoubleEndedIterator<Item = &u64>> = match pinned {
+        let ordinals: Box<dyn DoubleEndedIterator<Item = u64>> = match pinned {
             Some(machine) => {
                 let machine = MachineId::parse(machine).ok();
                 let runs = machine.and_then(|machine| self.runs_of.get(&machine));
-                Box::new(runs.into_iter().flat_map(|runs| runs.range(bounds(query))))
+                Box::new(runs.into_iter().flat_map(|runs| runs.range(bounds(query))).copied())
             }
-            None if query.active_only => Box::new(self.active.range(bounds(query))),
-            None => Box::new(self.runs.range(bounds(query)).map(|(ordinal, _)| ordinal)),
+            None if query.active_only => Box::new(self.active.range(bounds(query)).copied()),
+            None => Box::new(self.runs.range(bounds(query)).map(|(ordinal, _)| *ordinal)),
         };
-        for ordinal in directed(query, ordinals) {
+        let key = |ordinal: &u64| self.runs[ordinal].run.id.to_string();
+        for ordinal in directed(query, ordinals, key, str::to_owned) {
             if page.is_full() {
                 break;
             }
-            let run = &self.runs[ordinal].run;
+            let run = &self.runs[&ordinal].run;
             let wanted =
                 (!query.active_only || run.state.is_active()) && query.filter.matches_run(run);
-            page.push(*ordinal, wanted.then(|| run.clone()));
+            page.push(ordinal, &run.id, wanted.then(|| run.clone()));
         }
         page.finish(self.revision)
     }
@@ -193,7 +198,11 @@ impl State {
 
 /// The ordinals that a query is about.
 fn bounds(query: &Query) -> (Bound<u64>, Bound<u64>) {
-    match (query.after, query.newest_first) {
+    let after = match query.order {
+        Order::Created => query.after.as_ref().and_then(Position::ordinal),
+        Order::Id => None,
+    };
+    match (after, query.descending) {
         (None, _) => (Bound::Unbounded, Bound::Unbounded),
         (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
         (Some(after), true) => (Bound::Unbounded, Bound::Excluded(after)),
@@ -204,10 +213,34 @@ fn contains(query: &Query, ordinal: u64) -> bool {
     std::ops::RangeBounds::contains(&bounds(query), &ordinal)
 }
 
-/// The items in the direction of the query.
-fn directed<'a, T: 'a>(
+/// The ordinals in the order of the query; in the order of ids, only those after its place. `key` is what an object
+/// sorts by, `key_of` what an id does.
+fn directed<'a>(
     query: &Query,
-    items: impl DoubleEndedIterator<Item = T> + 'a,
-) -> Box<dyn Iterator<Item = T> + 'a> {
-    if query.newest_first { Box::new(items.rev()) } else { Box::new(items) }
+    ordinals: impl DoubleEndedIterator<Item = u64> + 'a,
+    key: impl Fn(&u64) -> String,
+    key_of: fn(&str) -> String,
+) -> Box<dyn Iterator<Item = u64> + 'a> {
+    match query.order {
+        Order::Created if query.descending => Box::new(ordinals.rev()),
+        Order::Created => Box::new(ordinals),
+        Order::Id => {
+            let after = match &query.after {
+                Some(Position::Id(id)) => Some(key_of(id)),
+                Some(Position::Ordinal(_)) | None => None,
+            };
+            let comes = |found: &String| {
+                after
+                    .as_ref()
+                    .is_none_or(|after| (found < after) == query.descending && found != after)
+            };
+            let mut keyed: Vec<_> = ordinals.map(|ordinal| (key(&ordinal), ordinal)).collect();
+            keyed.retain(|(key, _)| comes(key));
+            keyed.sort_unstable();
+            if query.descending {
+                keyed.reverse();
+            }
+            Box::new(keyed.into_iter().map(|(_, ordinal)| ordinal))
+        }
+    }
 }

@@ -107,8 +107,9 @@ fn check_machines(
     counters: Counters,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let sql = "SELECT ordinal, revision, body, id, phase, active_run, epoch, provider FROM machines
+    let sql = "SELECT ordinal, revision, body, id, phase, active_run, epoch, provider, sort_key FROM machines
         ORDER BY ordinal";
+    let mut labels = 0;
     for_each(conn, sql, [], |row| {
         report.machines += 1;
         let machine = match machine_row(row) {
@@ -124,12 +125,19 @@ fn check_machines(
             && text(row, 4)? == machine.phase.as_str()
             && active_run == machine.active_run.map(|run| run.to_string())
             && number(row, 6)? == machine.epoch.0
-            && text(row, 7)? == machine.spec.provider;
+            && text(row, 7)? == machine.spec.provider
+            && text(row, 8)? == id.natural_key();
         if !same {
             report.problem(format!("machine {id}: its columns and its record differ"));
         }
         if machine.revision > counters.revision || machine.ordinal > counters.machine_ordinal {
             report.problem(format!("machine {id}: newer than the store"));
+        }
+        labels += machine.labels.len() as u64;
+        for (key, value) in &machine.labels {
+            if !read::has_label(conn, key, value, machine.ordinal)? {
+                report.problem(format!("machine {id}: its label {key} is not in the index"));
+            }
         }
         let owner = read::active_run(conn, id)?;
         if owner != machine.active_run {
@@ -138,6 +146,14 @@ fn check_machines(
             };
             let (named, found) = (show(machine.active_run), show(owner));
             report.problem(format!("machine {id}: names run {named}, active is {found}"));
+        }
+        Ok(true)
+    })?;
+    for_each(conn, "SELECT count(*) FROM machine_labels", [], |row| {
+        let indexed = number(row, 0)?;
+        if indexed > labels {
+            report
+                .problem(format!("{} labels in the index belong to no machine", indexed - labels));
         }
         Ok(true)
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::{int, ms, place, uint};
-use super::heads::{MachineRow, Rows, RunRow, Stored};
+use super::heads::{Rows, RunRow, Stored};
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::{Change, Images, LogChunk, Machine, Object, Record, Run, RunDelta};
@@ -175,7 +175,7 @@ impl Writing<'_> {
                     let images = stamped(images, ordinal, self.revision);
                     match (&images.before, &images.after) {
                         (before, Some(machine)) => {
-                            self.machine(machine, revision_before(before.as_ref()), encoded)?;
+                            self.machine(before.as_deref(), machine, encoded)?;
                         }
                         (Some(machine), None) => self.delete(machine, encoded)?,
                         (None, None) => {}
@@ -212,8 +212,8 @@ impl Writing<'_> {
 
     fn machine(
         &mut self,
+        before: Option<&Machine>,
         machine: &Machine,
-        before: Revision,
         encoded: &EncodedWrite,
     ) -> rusqlite::Result<()> {
         let body = &encoded.body;
@@ -226,44 +226,66 @@ impl Writing<'_> {
             ms(machine.created_at),
             ms(machine.updated_at),
             body,
-            machine.id.as_str(),
-            machine.spec.provider,
             machine.phase.as_str(),
+            machine.spec.provider,
+            machine.id.as_str(),
+            machine.id.natural_key(),
         ];
-        if before == Revision(0) {
-            let sql = "INSERT INTO machines (ordinal, active_run, epoch, revision, created_at, updated_at, body,
-                id, provider, phase) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-            self.conn.prepare_cached(sql)?.execute(values)?;
-        } else {
-            let sql =
+        if let Some(before) = before {
+            // An index is touched only if its column is named.
+            let (columns, named) = if before.spec.provider != machine.spec.provider {
+                (", phase = ?8, provider = ?9", 9)
+            } else if before.phase != machine.phase {
+                (", phase = ?8", 8)
+            } else {
+                ("", 7)
+            };
+            let sql = format!(
                 "UPDATE machines SET active_run = ?2, epoch = ?3, revision = ?4, created_at = ?5,
-                updated_at = ?6, body = ?7 WHERE ordinal = ?1";
-            self.conn.prepare_cached(sql)?.execute(&values[..7])?;
-            let unmoved = self.rows.machines.get(&machine.id).is_some_and(|row| {
-                row.phase == machine.phase && row.provider == machine.spec.provider
-            });
-            if !unmoved {
-                // Apart, so that an index is touched only if its column has changed.
-                let sql = "UPDATE machines SET phase = ?2, provider = ?3
-                    WHERE ordinal = ?1 AND (phase <> ?2 OR provider <> ?3)";
-                let values =
-                    params![int(machine.ordinal), machine.phase.as_str(), machine.spec.provider];
-                self.conn.prepare_cached(sql)?.execute(values)?;
+                updated_at = ?6, body = ?7{columns} WHERE ordinal = ?1"
+            );
+            self.conn.prepare_cached(&sql)?.execute(&values[..named])?;
+            if before.labels != machine.labels {
+                self.remove_labels(before)?;
+                self.add_labels(machine)?;
             }
+        } else {
+            let sql = "INSERT INTO machines (ordinal, active_run, epoch, revision, created_at, updated_at, body,
+                phase, provider, id, sort_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+            self.conn.prepare_cached(sql)?.execute(values)?;
+            self.add_labels(machine)?;
         }
         self.keep_machine(machine);
         self.change(&ChangeRow {
             machine_id: &machine.id,
             machine: Some(machine.ordinal),
             run: None,
-            before,
+            before: before.map_or(Revision(0), |before| before.revision),
             kind: "machine",
             entries: &encoded.entries,
             body,
         })
     }
 
+    fn add_labels(&self, machine: &Machine) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO machine_labels (key, value, machine) VALUES (?1, ?2, ?3)";
+        self.each_label(machine, sql)
+    }
+
+    fn remove_labels(&self, machine: &Machine) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM machine_labels WHERE key = ?1 AND value = ?2 AND machine = ?3";
+        self.each_label(machine, sql)
+    }
+
+    fn each_label(&self, machine: &Machine, sql: &str) -> rusqlite::Result<()> {
+        for (key, value) in &machine.labels {
+            self.conn.prepare_cached(sql)?.execute(params![key, value, int(machine.ordinal)])?;
+        }
+        Ok(())
+    }
+
     fn delete(&mut self, machine: &Machine, encoded: &EncodedWrite) -> rusqlite::Result<()> {
+        self.remove_labels(machine)?;
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
         self.conn.prepare_cached(sql)?.execute([int(machine.ordinal)])?;
         self.rows.machines.remove(&machine.id);
@@ -346,10 +368,8 @@ impl Writing<'_> {
             self.rows.machines.remove(&machine.id);
             return;
         }
-        let Machine { ordinal, revision, epoch, phase, .. } = *machine;
-        let head = MachineHead { ordinal, revision, epoch };
-        let provider = machine.spec.provider.clone();
-        self.rows.machines.insert(machine.id.clone(), MachineRow { head, phase, provider });
+        let Machine { ordinal, revision, epoch, .. } = *machine;
+        self.rows.machines.insert(machine.id.clone(), MachineHead { ordinal, revision, epoch });
     }
 
     /// Keeps what was written of a run while it is active. Its chunks are counted when they are written.

@@ -10,17 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::{failed, uint};
 use super::read;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
-use crate::lifecycle::machine::Phase;
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::{RequestRecord, StoreError};
-
-/// Of a machine whose run is active.
-#[derive(Debug, Clone)]
-pub(super) struct MachineRow {
-    pub(super) head: MachineHead,
-    pub(super) phase: Phase,
-    pub(super) provider: String,
-}
 
 /// Of an active run.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +26,8 @@ pub(super) struct RunRow {
 /// The rows, by id. Forgotten as a whole when a transaction is rolled back.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    pub(super) machines: HashMap<MachineId, MachineRow>,
+    /// Of machines whose run is active.
+    pub(super) machines: HashMap<MachineId, MachineHead>,
     pub(super) runs: HashMap<RunId, RunRow>,
 }
 
@@ -51,8 +43,8 @@ impl View for Stored<'_> {
     }
 
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError> {
-        if let Some(row) = self.rows.machines.get(id) {
-            return Ok(Some(row.head));
+        if let Some(head) = self.rows.machines.get(id) {
+            return Ok(Some(*head));
         }
         let sql = "SELECT ordinal, revision, epoch FROM machines WHERE id = ?1";
         let head = |row: &rusqlite::Row<'_>| {

@@ -6,32 +6,157 @@ use rusqlite::{Connection, ToSql};
 
 use super::error::{failed, int, uint};
 use super::read::{self, for_each, machine_row, run_row};
+use crate::ids::natural_key;
 use crate::model::filter::Filter;
 use crate::model::{Machine, Run};
 use crate::store::page::Filling;
-use crate::store::{Page, Query, StoreError};
+use crate::store::{Order, Page, Position, Query, SCAN_ROWS_MAX, StoreError};
 
-/// A list statement under construction. At most one condition is given to SQLite, one that an index serves in the
-/// order of ordinals; all others are tested on the records, so that the rows examined can be counted and bounded.
+/// Rows of an index that are counted at first to find the condition that the fewest rows meet.
+const FEW_ROWS: usize = 100;
+
+/// A condition that an index serves, in the order of ordinals.
+#[derive(Debug, Clone, Copy)]
+enum Condition<'a> {
+    /// A column has a value.
+    Column { column: &'static str, index: &'static str, value: &'a str },
+    /// A machine has a label.
+    Label { key: &'a str, value: &'a str },
+    /// A run is active.
+    Active,
+}
+
+impl Condition<'_> {
+    /// Whether at most one row meets it.
+    fn is_unique(&self) -> bool {
+        matches!(self, Self::Column { index: "", .. })
+    }
+
+    /// What rows to read from, with `t` for the table of the objects; what they have to meet; and their ordinal.
+    fn sql(&self, table: &str) -> (String, String, &'static str) {
+        match self {
+            Self::Column { column, index: "", .. } => {
+                (format!("{table} t"), format!("t.{column} = ?"), "t.ordinal")
+            }
+            Self::Column { column, index, .. } => {
+                let from = format!("{table} t INDEXED BY {index}");
+                (from, format!("t.{column} = ?"), "t.ordinal")
+            }
+            Self::Label { .. } => {
+                let from =
+                    format!("machine_labels l CROSS JOIN {table} t ON t.ordinal = l.machine");
+                (from, "l.key = ? AND l.value = ?".to_owned(), "l.machine")
+            }
+            Self::Active => (
+                format!("{table} t INDEXED BY runs_active"),
+                "t.active = 1".to_owned(),
+                "t.ordinal",
+            ),
+        }
+    }
+
+    /// The values of its SQL.
+    fn values(&self) -> Vec<&dyn ToSql> {
+        match self {
+            Self::Column { value, .. } => vec![value],
+            Self::Label { key, value } => vec![key, value],
+            Self::Active => Vec::new(),
+        }
+    }
+
+    /// How many rows meet it, counted up to `max`.
+    fn count(&self, conn: &Connection, table: &str, max: usize) -> Result<usize, StoreError> {
+        let (from, wanted) = match self {
+            Self::Label { .. } => ("machine_labels".to_owned(), "key = ? AND value = ?".to_owned()),
+            Self::Column { .. } | Self::Active => {
+                let (from, wanted, _) = self.sql(table);
+                (from, wanted)
+            }
+        };
+        let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {from} WHERE {wanted} LIMIT {max})");
+        let count = conn
+            .prepare_cached(&sql)
+            .and_then(|mut query| query.query_row(&*self.values(), |row| row.get::<_, i64>(0)));
+        Ok(usize::try_from(count.map_err(failed)?).unwrap_or(usize::MAX))
+    }
+}
+
+/// Of the conditions that every match meets, the one that the fewest rows meet, with their number as far as it was
+/// counted. Where several are met by more than a page examines, the first will do.
+fn narrowest<'a>(
+    conn: &Connection,
+    table: &str,
+    conditions: Vec<Condition<'a>>,
+    counted: bool,
+) -> Result<Option<(Condition<'a>, usize)>, StoreError> {
+    match conditions[..] {
+        [] => return Ok(None),
+        [first, ..] if first.is_unique() => return Ok(Some((first, 1))),
+        [only] if !counted => return Ok(Some((only, usize::MAX))),
+        _ => {}
+    }
+    let mut best = None;
+    for max in [FEW_ROWS, SCAN_ROWS_MAX + 1] {
+        for condition in &conditions {
+            let count = condition.count(conn, table, max)?;
+            if best.is_none_or(|(_, least)| count < least) {
+                best = Some((*condition, count));
+            }
+        }
+        if best.is_some_and(|(_, least)| least < max) {
+            break;
+        }
+        best = None;
+    }
+    Ok(best.or_else(|| conditions.first().map(|first| (*first, usize::MAX))))
+}
+
+/// The rows of a list, in its order. At most one condition is given to SQLite, one that an index serves; all others are
+/// tested on the records, so that the rows examined can be counted and bounded.
 struct Statement<'a> {
     table: &'static str,
-    condition: Option<(&'static str, &'a str)>,
-    active_only: bool,
+    /// What the table sorts by in the order of ids.
+    id: &'static str,
+    condition: Option<Condition<'a>>,
+    /// The condition leaves few enough rows to sort them by id, so that its index serves all the same.
+    sorted: bool,
 }
 
 impl<'a> Statement<'a> {
-    fn machines(filter: &'a Filter) -> Self {
-        let columns = [("machine_id", "id"), ("phase", "phase"), ("provider", "provider")];
-        Self { table: "machines", condition: served(filter, &columns), active_only: false }
+    fn machines(conn: &Connection, query: &'a Query) -> Result<Self, StoreError> {
+        let filter = &query.filter;
+        let labels = filter.pinned_labels().map(|(key, value)| Condition::Label { key, value });
+        let conditions = column(filter, "machine_id", "id", "")
+            .into_iter()
+            .chain(labels)
+            .chain(column(filter, "phase", "phase", "machines_phase"))
+            .chain(column(filter, "provider", "provider", "machines_provider"));
+        Self::new(conn, query, ("machines", "sort_key"), conditions.collect())
     }
 
-    fn runs(filter: &'a Filter, active_only: bool) -> Self {
-        let by_id = [("run_id", "id"), ("machine_id", "machine_id")];
-        let columns = [("plan_id", "plan"), ("phase", "phase"), ("type", "type")];
-        // Few runs are active: nothing but the runs of one machine is fewer.
-        let condition = served(filter, &by_id)
-            .or_else(|| if active_only { None } else { served(filter, &columns) });
-        Self { table: "runs", condition, active_only }
+    fn runs(conn: &Connection, query: &'a Query) -> Result<Self, StoreError> {
+        let filter = &query.filter;
+        let conditions = column(filter, "run_id", "id", "")
+            .into_iter()
+            .chain(column(filter, "machine_id", "machine_id", "runs_machine"))
+            .chain(query.active_only.then_some(Condition::Active))
+            .chain(column(filter, "phase", "phase", "runs_phase"))
+            .chain(column(filter, "plan_id", "plan", "runs_plan"))
+            .chain(column(filter, "type", "type", "runs_type"));
+        Self::new(conn, query, ("runs", "id"), conditions.collect())
+    }
+
+    fn new(
+        conn: &Connection,
+        query: &Query,
+        (table, id): (&'static str, &'static str),
+        conditions: Vec<Condition<'a>>,
+    ) -> Result<Self, StoreError> {
+        let by_id = query.order == Order::Id;
+        let found = narrowest(conn, table, conditions, by_id)?;
+        let sorted = by_id && found.is_some_and(|(_, count)| count <= SCAN_ROWS_MAX);
+        let condition = found.map(|(condition, _)| condition).filter(|_| sorted || !by_id);
+        Ok(Self { table, id, condition, sorted })
     }
 
     fn each(
@@ -40,42 +165,67 @@ impl<'a> Statement<'a> {
         query: &Query,
         each: impl FnMut(&rusqlite::Row<'_>) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut sql = format!("SELECT ordinal, revision, body FROM {} WHERE 1", self.table);
-        let mut values: Vec<&dyn ToSql> = Vec::new();
-        if let Some((column, value)) = &self.condition {
-            sql += &format!(" AND {column} = ?");
-            values.push(value);
-        }
-        if self.active_only {
-            sql += " AND active = 1";
-        }
-        let after = query.after.map(int);
+        self.run(conn, "", query, each)
+    }
+
+    /// Runs the statement, with `prefix` before it.
+    fn run(
+        &self,
+        conn: &Connection,
+        prefix: &str,
+        query: &Query,
+        each: impl FnMut(&rusqlite::Row<'_>) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (from, wanted, ordinal) = match &self.condition {
+            Some(condition) => condition.sql(self.table),
+            None => (format!("{} t", self.table), "1".to_owned(), "t.ordinal"),
+        };
+        // With a plus SQLite cannot take the index of the column.
+        let key = match query.order {
+            Order::Created => ordinal.to_owned(),
+            Order::Id if self.sorted => format!("+t.{}", self.id),
+            Order::Id => format!("t.{}", self.id),
+        };
+        let mut sql =
+            format!("{prefix}SELECT t.ordinal, t.revision, t.body FROM {from} WHERE {wanted}");
+        let mut values = self.condition.as_ref().map(Condition::values).unwrap_or_default();
+        let after: Option<Box<dyn ToSql>> = match (&query.after, query.order) {
+            (Some(Position::Ordinal(ordinal)), Order::Created) => Some(Box::new(int(*ordinal))),
+            (Some(Position::Id(id)), Order::Id) if self.table == "machines" => {
+                Some(Box::new(natural_key(id)))
+            }
+            (Some(Position::Id(id)), Order::Id) => Some(Box::new(id)),
+            (Some(Position::Ordinal(_) | Position::Id(_)) | None, _) => None,
+        };
         if let Some(after) = &after {
-            sql += if query.newest_first { " AND ordinal < ?" } else { " AND ordinal > ?" };
+            let comes = if query.descending { '<' } else { '>' };
+            sql += &format!(" AND {key} {comes} ?");
             values.push(after);
         }
-        sql += if query.newest_first { " ORDER BY ordinal DESC" } else { " ORDER BY ordinal" };
+        sql += &format!(" ORDER BY {key}{}", if query.descending { " DESC" } else { "" });
         for_each(conn, &sql, &*values, each)
     }
 }
 
-/// The first column that the filter pins to a value.
-fn served<'a>(
+/// The condition of a field that the filter pins, if it does.
+fn column<'a>(
     filter: &'a Filter,
-    columns: &[(&str, &'static str)],
-) -> Option<(&'static str, &'a str)> {
-    columns.iter().find_map(|(field, column)| Some((*column, filter.pinned(field)?)))
+    field: &str,
+    column: &'static str,
+    index: &'static str,
+) -> Option<Condition<'a>> {
+    filter.pinned(field).map(|value| Condition::Column { column, index, value })
 }
 
 pub(super) fn machines(conn: &Connection, query: &Query) -> Result<Page<Machine>, StoreError> {
     let mut page = Filling::new(query);
-    Statement::machines(&query.filter).each(conn, query, |row| {
+    Statement::machines(conn, query)?.each(conn, query, |row| {
         if page.is_full() {
             return Ok(false);
         }
         let machine = machine_row(row)?;
         let wanted = query.filter.matches_machine(&machine);
-        page.push(machine.ordinal, wanted.then(|| Arc::new(machine)));
+        page.push(machine.ordinal, &machine.id.clone(), wanted.then(|| Arc::new(machine)));
         Ok(true)
     })?;
     Ok(page.finish(read::revisions(conn)?.0))
@@ -83,13 +233,15 @@ pub(super) fn machines(conn: &Connection, query: &Query) -> Result<Page<Machine>
 
 pub(super) fn runs(conn: &Connection, query: &Query) -> Result<Page<Run>, StoreError> {
     let mut page = Filling::new(query);
-    Statement::runs(&query.filter, query.active_only).each(conn, query, |row| {
+    Statement::runs(conn, query)?.each(conn, query, |row| {
         if page.is_full() {
             return Ok(false);
         }
         let run = run_row(row)?;
-        let wanted = query.filter.matches_run(&run);
-        page.push(run.ordinal, wanted.then(|| Arc::new(run)));
+        let wanted =
+            query.filter.matches_run(&run) && (!query.active_only || run.state.is_active());
+        let (ordinal, id) = (run.ordinal, run.id);
+        page.push(ordinal, &id, wanted.then(|| Arc::new(run)));
         Ok(true)
     })?;
     Ok(page.finish(read::revisions(conn)?.0))
@@ -101,26 +253,47 @@ fn count_all(conn: &Connection, sql: &str) -> Result<u64, StoreError> {
     count.map(uint).map_err(failed)
 }
 
-pub(super) fn count_machines(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+pub(super) fn count_machines(conn: &Connection, filter: Filter) -> Result<u64, StoreError> {
     if filter.is_empty() {
         return count_all(conn, "SELECT count(*) FROM machines");
     }
+    let query = Query { filter, ..Query::default() };
     let mut count = 0;
-    Statement::machines(filter).each(conn, &Query::default(), |row| {
-        count += u64::from(filter.matches_machine(&machine_row(row)?));
+    Statement::machines(conn, &query)?.each(conn, &query, |row| {
+        count += u64::from(query.filter.matches_machine(&machine_row(row)?));
         Ok(true)
     })?;
     Ok(count)
 }
 
-pub(super) fn count_runs(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+pub(super) fn count_runs(conn: &Connection, filter: Filter) -> Result<u64, StoreError> {
     if filter.is_empty() {
         return count_all(conn, "SELECT count(*) FROM runs");
     }
+    let query = Query { filter, ..Query::default() };
     let mut count = 0;
-    Statement::runs(filter, false).each(conn, &Query::default(), |row| {
-        count += u64::from(filter.matches_run(&run_row(row)?));
+    Statement::runs(conn, &query)?.each(conn, &query, |row| {
+        count += u64::from(query.filter.matches_run(&run_row(row)?));
         Ok(true)
     })?;
     Ok(count)
+}
+
+/// How SQLite goes about a list.
+#[cfg(test)]
+pub(super) fn explain(
+    conn: &Connection,
+    query: &Query,
+    subject: crate::model::filter::Subject,
+) -> Result<String, StoreError> {
+    let statement = match subject {
+        crate::model::filter::Subject::Machine => Statement::machines(conn, query)?,
+        crate::model::filter::Subject::Run => Statement::runs(conn, query)?,
+    };
+    let mut plan = Vec::new();
+    statement.run(conn, "EXPLAIN QUERY PLAN ", query, |row| {
+        plan.push(read::text(row, 3)?.to_owned());
+        Ok(true)
+    })?;
+    Ok(plan.join("; "))
 }

@@ -310,11 +310,11 @@ impl Store for SqliteStore {
     }
 
     fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
-        self.scan(move |conn| list::count_machines(conn, &filter))
+        self.scan(move |conn| list::count_machines(conn, filter))
     }
 
     fn count_runs(&self, filter: Filter) -> Fut<'_, u64> {
-        self.scan(move |conn| list::count_runs(conn, &filter))
+        self.scan(move |conn| list::count_runs(conn, filter))
     }
 
     fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>> {

@@ -295,7 +295,13 @@ fn migrate(conn: &Connection) -> rusqlite::Result<()> {
     for (from, migration) in (0_i64..).zip(MIGRATIONS) {
         if from >= version {
             let to = from + 1;
-            conn.execute_batch(&format!("BEGIN; {migration} PRAGMA user_version = {to}; COMMIT;"))?;
+            let transaction = conn.unchecked_transaction()?;
+            transaction.execute_batch(migration.sql)?;
+            if let Some(fill) = migration.fill {
+                fill(&transaction)?;
+            }
+            transaction.pragma_update(None, "user_version", to)?;
+            transaction.commit()?;
         }
     }
     Ok(())

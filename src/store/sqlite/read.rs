@@ -158,6 +158,17 @@ pub(super) fn active_run(
     first(conn, sql, [machine.as_str()], |row| run_id(text(row, 0)?))
 }
 
+/// Whether the index has this label of the machine with this ordinal.
+pub(super) fn has_label(
+    conn: &Connection,
+    key: &str,
+    value: &str,
+    machine: u64,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM machine_labels WHERE key = ?1 AND value = ?2 AND machine = ?3";
+    Ok(first(conn, sql, params![key, value, int(machine)], |_| Ok(()))?.is_some())
+}
+
 fn run_id(text: &str) -> Result<RunId, StoreError> {
     let bad = |error: crate::ids::IdError| DecodeError::Invalid(error.to_string());
     RunId::parse(text).map_err(bad).map_err(corrupt("run", text))

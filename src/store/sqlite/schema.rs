@@ -2,6 +2,10 @@
 //!
 //! Columns are what operators look for, and what indexes serve; the whole record is in `body` (see `store::codec`).
 
+use rusqlite::{Connection, params};
+
+use crate::ids::natural_key;
+
 /// Version of the schema that this program writes; in the file as `PRAGMA user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -9,7 +13,20 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+pub(super) const MIGRATIONS: [Migration; 5] = [
+    Migration { sql: V1, fill: None },
+    Migration { sql: V2, fill: None },
+    Migration { sql: V3, fill: None },
+    Migration { sql: V4, fill: None },
+    Migration { sql: V5, fill: Some(fill_sort_keys) },
+];
+
+/// One step from a version of the schema to the next.
+pub(super) struct Migration {
+    pub(super) sql: &'static str,
+    /// What SQL cannot compute; afterwards, in the same transaction.
+    pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
+}
 
 /// The epochs at which machines were deleted, for as long as the store lives: a machine registered anew under the name
 /// goes on from there. Of those that were deleted before, the change that is kept for a while says it.
@@ -185,3 +202,37 @@ ALTER TABLE requests_in_order RENAME TO requests;
 CREATE UNIQUE INDEX requests_id ON requests (request_id, scope);
 CREATE INDEX requests_at ON requests (at);
 ";
+
+/// Labels of machines, each with the ordinal of its machine, and what machines sort by in the order of their ids
+/// (`ids::natural_key`). A machine that cannot be read has no labels here; `check` names it.
+const V5: &str = "
+CREATE TABLE machine_labels (
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    machine INTEGER NOT NULL,
+    PRIMARY KEY (key, value, machine)
+) WITHOUT ROWID;
+INSERT INTO machine_labels (key, value, machine)
+    SELECT label.key, label.value, machines.ordinal
+    FROM machines, json_each(CASE WHEN json_valid(body) THEN body ELSE '{}' END, '$.labels') AS label
+    ORDER BY label.key, label.value, machines.ordinal;
+ALTER TABLE machines ADD COLUMN sort_key TEXT NOT NULL DEFAULT '';
+CREATE INDEX machines_sort_key ON machines (sort_key);
+";
+
+fn fill_sort_keys(conn: &Connection) -> rusqlite::Result<()> {
+    let mut read = conn.prepare(
+        "SELECT ordinal, id FROM machines WHERE ordinal > ?1 ORDER BY ordinal LIMIT 1000",
+    )?;
+    let mut write = conn.prepare("UPDATE machines SET sort_key = ?2 WHERE ordinal = ?1")?;
+    let mut after = i64::MIN;
+    loop {
+        let rows = read.query_map([after], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        let rows = rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        after = *last;
+        for (ordinal, id) in rows {
+            write.execute(params![ordinal, natural_key(&id)])?;
+        }
+    }
+}

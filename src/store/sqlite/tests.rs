@@ -9,8 +9,9 @@ use rusqlite::types::ValueRef;
 use super::*;
 use crate::clock::Timestamp;
 use crate::clock::simulated::SimulatedClock;
+use crate::model::filter::Subject;
 use crate::model::{Actor, Entry, EntryKind};
-use crate::store::{Write, samples};
+use crate::store::{Order, Position, Write, samples};
 
 fn open(dir: &Path) -> Result<SqliteStore, OpenError> {
     let clock = SimulatedClock::new(Timestamp(0));
@@ -29,7 +30,8 @@ async fn register(store: &SqliteStore, number: u64) -> Result<Arc<Committed>, St
 /// A machine with an active run, of which one step has been done.
 async fn populate(store: &SqliteStore) {
     let run = samples::run(1, &samples::machine(1).id);
-    let owner = Machine { active_run: Some(run.id), ..samples::machine(1) };
+    let mut owner = Machine { active_run: Some(run.id), ..samples::machine(1) };
+    owner.labels.insert("rack".to_owned(), "r1".to_owned());
     let entries = vec![Entry::new(EntryKind::MachineRegistered, Actor::operator("someone"))];
     let owner = Write::new(None, owner, entries);
     let entries = vec![Entry::new(EntryKind::RunCreated, Actor::engine())];
@@ -87,8 +89,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     edit(dir.path(), "PRAGMA user_version = 99; DROP VIEW history;");
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 4, .. }), "{refused}");
-    assert!(refused.to_string().contains("schema version 99, newer than 4"), "{refused}");
+    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 5, .. }), "{refused}");
+    assert!(refused.to_string().contains("schema version 99, newer than 5"), "{refused}");
     assert_eq!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap(), before);
 }
 
@@ -129,9 +131,15 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
             PRIMARY KEY (scope, request_id)) WITHOUT ROWID;
         INSERT INTO old SELECT scope, request_id, body_digest, object_id, at, revision FROM requests;
         DROP TABLE requests; ALTER TABLE old RENAME TO requests;
-        CREATE INDEX requests_at ON requests (at); PRAGMA user_version = 1;",
+        CREATE INDEX requests_at ON requests (at);
+        DROP TABLE machine_labels; DROP INDEX machines_sort_key; ALTER TABLE machines DROP COLUMN sort_key;
+        PRAGMA user_version = 1;",
     );
     let store = open(dir.path()).unwrap();
+    assert!(check(dir.path()).unwrap().is_ok());
+    let filter = Filter::parse("labels.rack = r1", Subject::Machine).unwrap();
+    let labelled = Query { filter, order: Order::Id, limit: 9, ..Query::default() };
+    assert_eq!(store.machines(labelled).await.unwrap().items.len(), 1);
     assert_eq!(store.logs(run, 0, 1_000).await.unwrap(), logs);
     assert_eq!(store.logs(run, 1, 1).await.unwrap(), logs[1..2]);
     assert!(used.is_some());
@@ -224,6 +232,18 @@ async fn the_check_finds_what_does_not_fit_together() {
         (
             "DELETE FROM changes WHERE place = (SELECT max(place) FROM changes)",
             format!("run {id}: its history does not lead to it"),
+        ),
+        (
+            "DELETE FROM machine_labels",
+            "machine machine-1: its label rack is not in the index".to_owned(),
+        ),
+        (
+            "INSERT INTO machine_labels VALUES ('rack', 'r2', 1)",
+            "1 labels in the index belong to no machine".to_owned(),
+        ),
+        (
+            "UPDATE machines SET sort_key = 'x'",
+            "machine machine-1: its columns and its record differ".to_owned(),
         ),
         ("UPDATE meta SET revision = 1", "changes are newer than the store".to_owned()),
         ("DELETE FROM runs", "2 changes or log chunks belong to no run".to_owned()),
@@ -329,23 +349,50 @@ fn queries_use_indexes() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).unwrap());
     let conn = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    for (sql, index) in [
+    let (machines, runs) = (Subject::Machine, Subject::Run);
+    let after = Position::Ordinal(5);
+    let of =
+        |text, subject| Query { filter: Filter::parse(text, subject).unwrap(), ..Query::default() };
+    let by_id = |text, subject| Query { order: Order::Id, ..of(text, subject) };
+    let mut lists = vec![
         (
-            "SELECT body FROM machines WHERE phase = 'x' AND ordinal > 5 ORDER BY ordinal",
+            Query { after: Some(after.clone()), ..of("phase = READY", machines) },
+            machines,
             "machines_phase",
         ),
+        (Query { descending: true, ..of("provider = x", machines) }, machines, "machines_provider"),
+        (of("labels.rack = r1", machines), machines, "PRIMARY KEY (key=? AND value=?)"),
         (
-            "SELECT body FROM machines WHERE provider = 'x' ORDER BY ordinal DESC",
-            "machines_provider",
+            Query { after: Some(after.clone()), ..of("labels.rack = r1", machines) },
+            machines,
+            "PRIMARY KEY (key=? AND value=? AND machine>?)",
         ),
+        (of("machine_id = x", machines), machines, "sqlite_autoindex_machines_1"),
+        (by_id("", machines), machines, "machines_sort_key"),
         (
-            "SELECT body FROM runs WHERE 1 AND active = 1 AND ordinal > 5 ORDER BY ordinal",
-            "runs_active",
+            Query {
+                after: Some(Position::Id("m-1".to_owned())),
+                descending: true,
+                ..by_id("", machines)
+            },
+            machines,
+            "machines_sort_key (sort_key<?)",
         ),
-        ("SELECT body FROM runs WHERE 1 AND machine_id = 'x' ORDER BY ordinal", "runs_machine"),
-        ("SELECT body FROM runs WHERE 1 AND plan = 'x' ORDER BY ordinal", "runs_plan"),
-        ("SELECT body FROM runs WHERE 1 AND type = 'x' ORDER BY ordinal", "runs_type"),
-        ("SELECT body FROM runs WHERE 1 AND phase = 'x' ORDER BY ordinal", "runs_phase"),
+        (Query { active_only: true, after: Some(after), ..of("", runs) }, runs, "runs_active"),
+        (of("machine_id = x", runs), runs, "runs_machine"),
+        (of("plan_id = x", runs), runs, "runs_plan"),
+        (of("type = RMA", runs), runs, "runs_type"),
+        (of("phase = RUNNING", runs), runs, "runs_phase"),
+        (by_id("", runs), runs, "sqlite_autoindex_runs_1"),
+    ];
+    for (query, subject, index) in lists.drain(..) {
+        let plan = list::explain(&conn, &query, subject).unwrap();
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{query:?}: {plan}");
+    }
+    // Few rows are sorted.
+    let plan = list::explain(&conn, &by_id("labels.rack = r1", machines), machines).unwrap();
+    assert!(plan.contains("PRIMARY KEY (key=? AND value=?)"), "{plan}");
+    for (sql, index) in [
         ("SELECT id FROM runs WHERE machine_id = 'x' AND active = 1", "runs_owner"),
         ("SELECT place FROM changes WHERE run IS NULL ORDER BY place LIMIT 9", "changes_run"),
         ("SELECT body FROM changes WHERE run = 1 AND place <= 9 ORDER BY place", "changes_run"),

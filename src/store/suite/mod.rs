@@ -204,6 +204,7 @@ macro_rules! with_cases {
             lists::pages_make_up_the_whole,
             lists::pages_are_stable_under_inserts_and_deletions,
             lists::filters_agree_with_a_scan,
+            lists::labels_are_found_as_they_are,
             lists::a_page_examines_a_bounded_number_of_rows,
             feed::changes_come_as_whole_commits,
             feed::readers_see_every_change_once_in_order,

@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Object};
-use crate::store::{Fut, Listener, Outcome, Page, Retention, Subject, Trimmed};
+use crate::store::{Fut, Listener, Outcome, Page, Position, Retention, Subject, Trimmed};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -112,12 +112,13 @@ impl Store for Wrong {
             return self.inner.machines(query);
         }
         Box::pin(async move {
-            let skip = usize::try_from(query.after.unwrap_or_default()).unwrap();
+            let skip = query.after.as_ref().and_then(Position::ordinal).unwrap_or_default();
+            let skip = usize::try_from(skip).unwrap();
             let all = Query { after: None, limit: usize::MAX, ..query.clone() };
             let mut page = self.inner.machines(all).await?;
             let more = page.items.len() > skip + query.limit;
             page.items = page.items.into_iter().skip(skip).take(query.limit).collect();
-            page.next = more.then_some((skip + query.limit) as u64);
+            page.next = more.then_some(Position::Ordinal((skip + query.limit) as u64));
             Ok(page)
         })
     }
