@@ -34,7 +34,7 @@ pub(super) fn update(request: &pb::UpdateMachineRequest) -> Result<Update, ApiEr
     checks.request_id(&request.request_id);
     checks.reason(&request.reason);
     let expected = checks.etag("machine.etag", &machine.etag);
-    let mut changes = MachineChanges::default();
+    let mut changes = MachineChanges { force: request.force, ..MachineChanges::default() };
     match request.update_mask.as_ref().map(|mask| &mask.paths) {
         Some(paths) if !paths.is_empty() => {
             for path in paths {

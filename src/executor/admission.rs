@@ -226,17 +226,16 @@ pub fn accepted(
     }
 }
 
-/// Marks the steps that a retried run need not repeat: those before the one that did not succeed, unless that one, or
-/// a step to be repeated, `needs` an earlier one. What a compensation has undone is repeated only where it is needed:
-/// a run that failed to join must not image its machine again.
-pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
+/// Place of the first step that a retried run repeats: the one that did not succeed, unless that one, or a step to be repeated,
+/// `needs` an earlier one. `None` if every step was done.
+fn first_repeated(before: &Run, plan: &Plan) -> Option<usize> {
     let done = |place: usize| {
         before
             .steps
             .get(place)
             .is_some_and(|step| matches!(step.state, State::Succeeded | State::Skipped))
     };
-    let Some(mut first) = (0..plan.steps.len()).find(|&place| !done(place)) else { return };
+    let mut first = (0..plan.steps.len()).find(|&place| !done(place))?;
     loop {
         let earliest = plan.steps[first..]
             .iter()
@@ -245,15 +244,30 @@ pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
             .min()
             .unwrap_or(first);
         if earliest >= first {
-            break;
+            return Some(first);
         }
         first = earliest;
     }
+}
+
+/// Whether what a retried run repeats puts nothing at stake: then the machine may be in service, as after a run that failed at its
+/// last check, and the plan's refusal of such machines has nothing to protect.
+#[must_use]
+pub fn repeats_nothing_destructive(before: &Run, plan: &Plan) -> bool {
+    let first = first_repeated(before, plan).unwrap_or(plan.steps.len());
+    !plan.steps[first..].iter().any(|step| step.action.traits.risk.is_destructive())
+}
+
+/// Marks the steps that a retried run need not repeat. What a compensation has undone is repeated only where it is needed: a run
+/// that failed to join must not image its machine again.
+pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
+    let Some(first) = first_repeated(before, plan) else { return };
     for place in 0..first {
         let step = &mut run.steps[place];
         step.state = State::Skipped;
         step.message = format!("done by run {}", before.id);
         step.output = before.steps[place].output.clone();
+        step.set = before.steps[place].set.clone();
     }
 }
 

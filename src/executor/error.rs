@@ -45,11 +45,13 @@ pub enum Refusal {
     StepState,
     /// Only a RETIRED machine can be deleted.
     NotRetired,
+    /// A data-destroying step has begun on the machine and did not succeed.
+    DisksUntrusted,
 }
 
 impl Refusal {
     /// Every refusal.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RunActive,
         Self::IllegalPhase,
         Self::PhaseNotAllowed,
@@ -61,6 +63,7 @@ impl Refusal {
         Self::RunState,
         Self::StepState,
         Self::NotRetired,
+        Self::DisksUntrusted,
     ];
 
     /// Name in the API.
@@ -78,6 +81,7 @@ impl Refusal {
             Self::RunState => "RUN_STATE",
             Self::StepState => "STEP_STATE",
             Self::NotRetired => "NOT_RETIRED",
+            Self::DisksUntrusted => "DISKS_UNTRUSTED",
         }
     }
 }

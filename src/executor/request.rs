@@ -58,6 +58,8 @@ pub struct MachineChanges {
     pub serial: Option<String>,
     /// `status.phase`, through the phase machine.
     pub phase: Option<Phase>,
+    /// Offer the machine although its disks cannot be trusted; needs a reason.
+    pub force: bool,
 }
 
 /// A run to start.

@@ -13,6 +13,7 @@ mod runs;
 mod scheduling;
 mod store_trouble;
 mod time;
+mod undoing;
 mod unknown;
 mod verbs;
 mod verbs_table;

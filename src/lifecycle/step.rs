@@ -348,6 +348,9 @@ pub const UNKNOWN_CHECKS_MAX: u32 = 5;
 /// step itself that ends the server.
 pub const FORGIVEN_MAX: u32 = 5;
 
+/// Furthest that a provider can put off the next try, in milliseconds.
+pub const RETRY_AT_MS_MAX: u64 = 60 * 60 * 1_000;
+
 /// Facts that come in with an event.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
@@ -361,6 +364,8 @@ pub struct Facts {
     pub unknowns: u32,
     /// Attempts of this step that were forgiven.
     pub forgiven: u32,
+    /// Earliest time at which the provider wants to be tried again, of a call that failed.
+    pub retry_at: Option<Timestamp>,
 }
 
 /// Facts in, effects and refusals out.
@@ -696,8 +701,12 @@ impl Context {
         Transition(State::Unknown { attempt })
     }
 
+    /// The next try: after the pause of the rules, or when the provider has asked for it, whichever is later.
     fn later(&self, rules: Rules, failures: u32) -> Timestamp {
-        self.facts.now.plus_ms(rules.backoff.delay_ms(failures, self.facts.random))
+        let now = self.facts.now;
+        let paused = now.plus_ms(rules.backoff.delay_ms(failures, self.facts.random));
+        let asked = self.facts.retry_at.map(|at| at.min(now.plus_ms(RETRY_AT_MS_MAX)));
+        asked.map_or(paused, |asked| asked.max(paused))
     }
 
     /// The attempt has failed and nothing of it is in flight: the next one, or the end.

@@ -4,6 +4,7 @@
 //! `api::convert` have their own shapes.
 
 pub mod actor;
+mod condition;
 mod delta;
 pub mod event;
 pub mod filter;
@@ -13,9 +14,10 @@ pub mod run;
 mod steps;
 
 pub use actor::{Actor, ActorKind};
+pub use condition::{Condition, ConditionKind, Conditions};
 pub use delta::{Header, Progress, RunDelta};
 pub use event::{Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
-pub use machine::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
+pub use machine::{Machine, MachineSpec, UntrustedDisks};
 pub use record::{Images, Kind, Object, Record};
 pub use run::{Hold, HoldReason, Run, RunError, RunErrorCode, RunSpec, RunType};
 pub use steps::{StepRecord, Steps};

@@ -4,9 +4,11 @@ use std::fmt;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
+use super::condition::ConditionKind;
 use crate::clock::Timestamp;
 use crate::ids::OperationId;
 use crate::lifecycle::step;
+use crate::plan::Values;
 
 /// One step of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +42,13 @@ pub struct StepRecord {
     /// What it saw instead; for a success the evidence.
     pub observed: String,
     /// What later steps need of it, for example the handle of join material. Never a secret.
-    pub output: Option<String>,
+    pub output: Values,
+    /// Nothing of it has been sent to the provider, whatever attempts were opened.
+    pub unsent: bool,
+    /// Earliest time of the next try that the provider has asked for, if the last call failed with one.
+    pub retry_at: Option<Timestamp>,
+    /// Conditions that its success has set, each with the status that it had before; `None` if it was never observed.
+    pub set: Vec<(ConditionKind, Option<bool>)>,
     /// Place of the step that this one undoes; `None` for a step of the plan.
     pub compensates: Option<usize>,
     /// Log chunks stored of it, and whether the bound was reached.
@@ -66,7 +74,10 @@ impl StepRecord {
             message: String::new(),
             expected: String::new(),
             observed: String::new(),
-            output: None,
+            output: Values::new(),
+            unsent: false,
+            retry_at: None,
+            set: Vec::new(),
             compensates: None,
             log_bytes: 0,
         }

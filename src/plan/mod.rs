@@ -34,7 +34,7 @@ pub use names::{
 pub use parse::compile;
 pub use registry::{Registered, Registry, RegistryError};
 pub use schema::{Action, Arg, Compensation, Guard, Param, Plan, PlanResult, Retry, Step, Traits};
-pub use value::Value;
+pub use value::{Value, Values};
 
 #[cfg(test)]
 mod gallery;

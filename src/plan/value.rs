@@ -1,6 +1,7 @@
 //! Values of parameters, arguments and outputs.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::names::ValueKind;
 
@@ -16,6 +17,9 @@ pub enum Value {
     /// Duration in milliseconds.
     DurationMs(u64),
 }
+
+/// Values by name: the arguments of an action, or what a step gives to later ones.
+pub type Values = BTreeMap<String, Value>;
 
 impl Value {
     /// The kind this value is of.

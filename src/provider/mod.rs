@@ -5,6 +5,7 @@
 //! the epoch), *verify* (is it so, and does it stay so?).
 
 mod capabilities;
+mod error;
 pub mod fake;
 
 use std::collections::BTreeMap;
@@ -15,60 +16,14 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, OperationId};
-use crate::lifecycle::step::ErrorClass;
 use crate::model::{LogStream, Machine, MachineSpec};
+use crate::plan::Values;
 
 pub use capabilities::Capabilities;
+pub use error::{ErrorCode, ProviderError, ProviderErrorKind};
 
 /// Boxed future of a provider call.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
-
-/// A failed call: its class says what can be done next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ProviderError {
-    /// What the caller can do next.
-    pub kind: ProviderErrorKind,
-    /// What happened, for people.
-    pub message: String,
-    /// What was expected, empty if nothing was checked.
-    pub expected: String,
-    /// What was seen instead.
-    pub observed: String,
-}
-
-/// What the caller of a failed call can do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderErrorKind {
-    /// As the class says.
-    Class(ErrorClass),
-    /// A newer epoch owns the machine: stop working on it.
-    Fenced {
-        /// Epoch in force at the provider.
-        current: Epoch,
-    },
-}
-
-impl ProviderError {
-    /// A failure of a class.
-    #[must_use]
-    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            kind: ProviderErrorKind::Class(class),
-            message: message.into(),
-            expected: String::new(),
-            observed: String::new(),
-        }
-    }
-
-    /// Adds what was expected and what was seen.
-    #[must_use]
-    pub fn seen(mut self, expected: impl Into<String>, observed: impl Into<String>) -> Self {
-        self.expected = expected.into();
-        self.observed = observed.into();
-        self
-    }
-}
 
 /// The machine that a call is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,10 +49,10 @@ pub struct Call {
     pub epoch: Epoch,
     /// Action of the plan, for example "repave".
     pub action: String,
-    /// Arguments as text, defaults filled in: durations as milliseconds, booleans as true and false.
-    pub args: BTreeMap<String, String>,
-    /// Outputs of the steps that this one needs, by step.
-    pub inputs: BTreeMap<String, String>,
+    /// Arguments of the action, defaults filled in.
+    pub args: Values,
+    /// What the steps named in `needs` have given, by step; for a compensation also what the step that it undoes has given.
+    pub inputs: BTreeMap<String, Values>,
     /// Name that the provider gave to the operation, if it did.
     pub handle: Option<String>,
 }
@@ -110,7 +65,7 @@ pub enum Observation {
         /// What shows it.
         evidence: String,
         /// What later steps need.
-        output: Option<String>,
+        output: Values,
     },
     /// It is not so, and nothing is under way.
     NotDone {
@@ -137,7 +92,7 @@ pub enum Acted {
         /// What shows it.
         evidence: String,
         /// What later steps need, for example a handle of join material. Never a secret.
-        output: Option<String>,
+        output: Values,
     },
     /// Taken; the provider goes on by itself.
     Accepted {

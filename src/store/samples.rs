@@ -10,7 +10,9 @@ use crate::lifecycle::{run, step};
 use crate::model::{
     Actor, ActorKind, Condition, ConditionKind, Entry, EntryKind, Hold, HoldReason, LogChunk,
     LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunSpec, RunType, StepRecord,
+    UntrustedDisks,
 };
+use crate::plan::{Value, Values};
 
 /// Arbitrary records: every field takes every kind of value, sense or nonsense.
 pub(super) struct Sampler(pub(super) SplitMix64);
@@ -93,6 +95,13 @@ impl Sampler {
         machine.active_run = self.maybe(Self::run_id);
         machine.epoch = Epoch(self.number());
         machine.destructive_at = (0..self.below(3)).map(|_| self.time()).collect();
+        machine.untrusted_disks = self.maybe(|sampler| UntrustedDisks {
+            run_id: sampler.run_id(),
+            run_type: sampler.pick(&RunType::ALL),
+            plan_id: sampler.text(),
+            step: sampler.text(),
+            at: sampler.time(),
+        });
         machine.updated_at = self.time();
         machine.ordinal = self.number();
         machine.revision = Revision(self.number());
@@ -123,6 +132,21 @@ impl Sampler {
         ])
     }
 
+    fn output(&mut self) -> Values {
+        let mut output = Values::new();
+        for _ in 0..self.below(3) {
+            let name = if self.0.chance(1, 2) { "handle".to_owned() } else { self.text() };
+            let value = match self.below(4) {
+                0 => Value::Int(-7),
+                1 => Value::Bool(self.0.chance(1, 2)),
+                2 => Value::DurationMs(self.number()),
+                _ => Value::Str(self.text().into()),
+            };
+            output.insert(name, value);
+        }
+        output
+    }
+
     pub(super) fn step(&mut self) -> StepRecord {
         StepRecord {
             name: self.text(),
@@ -140,7 +164,12 @@ impl Sampler {
             message: self.text(),
             expected: self.text(),
             observed: self.text(),
-            output: self.maybe(Self::text),
+            output: self.output(),
+            unsent: self.0.chance(1, 2),
+            retry_at: self.maybe(Self::time),
+            set: (0..self.below(3))
+                .map(|_| (self.pick(&ConditionKind::ALL), self.maybe(|it| it.0.chance(1, 2))))
+                .collect(),
             compensates: self.maybe(|sampler| sampler.below(9)),
             log_bytes: self.number(),
         }

@@ -287,7 +287,8 @@ impl Server {
     ) -> Result<tonic::Response<pb::Machine>, Status> {
         let update_mask = Some(prost_types::FieldMask { paths: vec![path.to_owned()] });
         let machine = Some(machine);
-        let request = pb::UpdateMachineRequest { machine, update_mask, request_id, reason };
+        let request =
+            pb::UpdateMachineRequest { machine, update_mask, request_id, reason, force: false };
         self.machines().update_machine(request).await
     }
 

@@ -36,6 +36,12 @@ pub(in crate::api) fn machine(machine: &Machine) -> pb::Machine {
             active_run_id: machine.active_run.map(|run| run.to_string()).unwrap_or_default(),
             effective_rule: effective_rule(rule).into(),
             epoch: machine.epoch.0,
+            untrusted_disks: machine.untrusted_disks.as_ref().map(|disks| pb::UntrustedDisks {
+                run_id: disks.run_id.to_string(),
+                plan_id: disks.plan_id.clone(),
+                step: disks.step.clone(),
+                at: Some(timestamp(disks.at)),
+            }),
         }),
         created_at: Some(timestamp(machine.created_at)),
         updated_at: Some(timestamp(machine.updated_at)),

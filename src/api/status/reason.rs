@@ -72,6 +72,8 @@ reasons! {
     StepState = "STEP_STATE", FailedPrecondition;
     /// Only a RETIRED machine can be deleted.
     NotRetired = "NOT_RETIRED", FailedPrecondition;
+    /// A data-destroying step has begun on the machine and did not succeed.
+    DisksUntrusted = "DISKS_UNTRUSTED", FailedPrecondition;
     /// The object has changed since the client read it.
     EtagMismatch = "ETAG_MISMATCH", Aborted;
     /// Somebody else wrote at the same moment.
@@ -116,6 +118,7 @@ impl From<Refusal> for Reason {
             Refusal::RunState => Self::RunState,
             Refusal::StepState => Self::StepState,
             Refusal::NotRetired => Self::NotRetired,
+            Refusal::DisksUntrusted => Self::DisksUntrusted,
         }
     }
 }

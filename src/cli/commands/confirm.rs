@@ -64,25 +64,33 @@ impl Question<'_> {
     /// # Errors
     /// Usage, with the command that needs no answer, if nobody is there to answer or the answer is no.
     pub(crate) fn settle(&self, session: &mut Session, yes: bool) -> Result<(), Error> {
-        let said_yes = yes || session.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1");
-        if said_yes || !self.is_due() {
-            return Ok(());
-        }
-        session.ui.note(self.text().trim_end());
-        if !session.ui.can_ask() {
-            return Err(Error::usage(
-                "this needs a confirmation, and there is no terminal to ask on",
-                format!("to go ahead: {} --yes", session.command_line()),
-            ));
-        }
-        let _ = write!(session.ui.err(), "Go ahead? [y/N] ").and_then(|()| session.ui.flush());
-        match session.ui.read_line()?.as_deref() {
-            Some("y" | "Y" | "yes" | "Yes") => Ok(()),
-            _ => Err(Error::usage(
-                "nothing was started",
-                format!("to go ahead: {} --yes", session.command_line()),
-            )),
-        }
+        if self.is_due() { ask(session, &self.text(), "nothing was started", yes) } else { Ok(()) }
+    }
+}
+
+/// Asks whether to go ahead with what `text` says, unless `yes` was said already; `refused` says what a no means.
+///
+/// # Errors
+/// Usage, with the command that needs no answer, if nobody is there to answer or the answer is no.
+pub(crate) fn ask(
+    session: &mut Session,
+    text: &str,
+    refused: &str,
+    yes: bool,
+) -> Result<(), Error> {
+    if yes || session.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1") {
+        return Ok(());
+    }
+    let go_ahead = format!("to go ahead: {} --yes", session.command_line());
+    session.ui.note(text.trim_end());
+    if !session.ui.can_ask() {
+        let message = "this needs a confirmation, and there is no terminal to ask on";
+        return Err(Error::usage(message, go_ahead));
+    }
+    let _ = write!(session.ui.err(), "Go ahead? [y/N] ").and_then(|()| session.ui.flush());
+    match session.ui.read_line()?.as_deref() {
+        Some("y" | "Y" | "yes" | "Yes") => Ok(()),
+        _ => Err(Error::usage(refused, go_ahead)),
     }
 }
 

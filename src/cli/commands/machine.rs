@@ -9,7 +9,7 @@ use super::super::flags::OutputArgs;
 use super::super::output::{phase_name, sanitized, write_machine};
 use super::super::query::{Paging, Selection};
 use super::super::session::Session;
-use super::{history, live, register, show};
+use super::{confirm, history, live, register, show};
 
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
@@ -99,6 +99,12 @@ pub(crate) struct SetPhaseArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    /// Offer the machine although its disks cannot be trusted; needs --reason
+    #[arg(long)]
+    force: bool,
+    /// Do not ask before a machine in service is taken out for good (RMA, RETIRED)
+    #[arg(short, long)]
+    yes: bool,
     /// Only if the machine has not changed since it had this etag
     #[arg(long, value_name = "ETAG", default_value = "")]
     if_etag: String,
@@ -195,6 +201,19 @@ async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Er
 async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, Error> {
     let phase = parse_phase(&args.phase)?;
     let client = session.client().await?;
+    if matches!(phase, pb::Phase::Rma | pb::Phase::Retired) {
+        let machine = client.find_machine(&args.machine).await?;
+        let state = machine.status.as_ref().map(pb::MachineStatus::effective_state);
+        if state == Some(pb::EffectiveState::InService) {
+            let text = format!(
+                "{} is in service. {} takes it out of service for good: there is no way back to IN_SERVICE but through a \
+                 repair and a new installation.",
+                sanitized(&machine.machine_id),
+                phase_name(phase.into())
+            );
+            confirm::ask(session, &text, "nothing was changed", args.yes)?;
+        }
+    }
     let request = pb::UpdateMachineRequest {
         machine: Some(pb::Machine {
             machine_id: args.machine.clone(),
@@ -205,6 +224,7 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
         update_mask: Some(prost_types::FieldMask { paths: vec!["status.phase".to_owned()] }),
         request_id: client.new_request_id(),
         reason: args.reason.clone(),
+        force: args.force,
     };
     let updated = client.update_machine(request).await;
     let machine = updated.map_err(|error| error.about(About::Machine(args.machine.clone())))?;

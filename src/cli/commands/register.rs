@@ -183,6 +183,7 @@ async fn write(
         update_mask: Some(prost_types::FieldMask { paths }),
         request_id: client.new_request_id(),
         reason: reason.to_owned(),
+        force: false,
     };
     client.update_machine(request).await.map_err(|error| error.about(about))
 }

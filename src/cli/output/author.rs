@@ -219,75 +219,7 @@ pub(crate) fn template(name: &str) -> String {
     let title: String =
         name.chars().take(1).flat_map(char::to_uppercase).chain(name.chars().skip(1)).collect();
     let title = title.replace('-', " ");
-    format!(
-        r#"# A plan: what a run does to a machine, step by step. Check it with
-#   bmdemo-cli plan check {name}.toml
-# try it, and what may go wrong, with
-#   bmdemo-cli plan simulate {name}.toml
-# and give it to the server with
-#   bmdemo-server --plans-dir .
-# The actions and their arguments: bmdemo-cli plan explain [ACTION]
-
-id = "plan/{name}"
-display_name = "{title}"
-description = "What it is for, in a sentence."
-
-# Phases in which it may be started.
-allowed_phases = ["READY", "MAINTENANCE"]
-
-# Refuse machines that serve a customer, and say what to do instead.
-refused_effective = ["IN_SERVICE"]
-refused_hint = "set the phase to MAINTENANCE first"
-
-# A parameter is given when a run starts: bmdemo-cli run start {name} MACHINE --set grace=1m
-# kind: string, integer, boolean or duration. Without a default it must be given.
-[params.grace]
-kind = "duration"
-default = "5m"
-description = "How long workloads get to finish by themselves."
-
-[[steps]]
-name = "drain"
-action = "drain"
-# An argument is a value, or the value of a parameter.
-args = {{ grace = {{ param = "grace" }} }}
-# One attempt may take so long; it usually takes so long, and is marked overdue after that.
-timeout = "30m"
-expected = "5m"
-# Attempts, what is worth another one (transient, permanent, needs-human), and the wait between them, which doubles.
-retry = {{ max_attempts = 3, on = ["transient"], backoff = "10s", backoff_max = "1m" }}
-# What happens when the outcome is not known, as after a crash in the middle of the call:
-#   verify  look at the machine and go by what is seen
-#   retry   do it again; only for idempotent actions
-#   hold    ask an operator
-# A step with a disruptive or data-destroying action must say.
-on_unknown = "retry"
-# Conditions of the machine that a success sets.
-sets = {{ InCustomerCluster = false }}
-# Carried out if the run fails or is canceled after this step has started.
-compensation = {{ action = "undrain" }}
-
-[[steps]]
-name = "reboot"
-action = "reboot"
-timeout = "15m"
-# A second reboot would interrupt the boot that the first one started.
-on_unknown = "verify"
-
-[[steps]]
-name = "check"
-action = "verify-connectivity"
-args = {{ target = "gateway" }}
-timeout = "2m"
-sets = {{ Reachable = true }}
-# Left out unless all of this holds: when = {{ param = {{ … }}, condition = {{ … }}, phase = [ … ] }}
-when = {{ phase = ["READY", "MAINTENANCE"] }}
-
-# What a success sets on the machine; without it the phase stays.
-[result]
-phase = "READY"
-"#
-    )
+    include_str!("template.toml").replace("{name}", name).replace("{title}", &title)
 }
 
 #[cfg(test)]

@@ -90,6 +90,10 @@ pub(crate) fn write_machine(
     let effective = look
         .paint(effective_meaning(status.effective_state), &effective_name(status.effective_state));
     sheet.painted("Effective", &format!("{effective} ({})", rule_text(status.effective_rule())))?;
+    if let Some(disks) = &status.untrusted_disks {
+        let text = format!("not trusted: {}", untrusted_text(disks));
+        sheet.painted("Disks", &look.paint(Meaning::Bad, &text))?;
+    }
     sheet.field("Active run", &status.active_run_id)?;
     sheet.field("Provider", &spec.provider)?;
     sheet.field("MAC", &spec.mac_addresses.join(", "))?;
@@ -141,6 +145,16 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
         writeln!(sheet.out, "      {}", sheet.look.paint(Meaning::Dim, &by))?;
     }
     Ok(())
+}
+
+/// Why disks are not trusted.
+pub(super) fn untrusted_text(disks: &pb::UntrustedDisks) -> String {
+    format!(
+        "step {} of {} destroys data and did not succeed (run {})",
+        sanitized(&disks.step),
+        sanitized(&disks.plan_id),
+        sanitized(&disks.run_id)
+    )
 }
 
 /// The command that helps a machine on, if one does.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 
-use super::describe::{next_for_hold, next_for_machine};
+use super::describe::{next_for_hold, next_for_machine, untrusted_text};
 use super::progress::hold;
 use super::text::{Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width};
 use super::time::{elapsed_text, instant};
@@ -49,6 +49,15 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             let what = format!("{not}{}", condition_name(condition.r#type));
             push(what, since(condition.last_transition_at.as_ref()), why, next);
         }
+    }
+    if let Some(disks) = &status.untrusted_disks {
+        let next = format!(
+            "bmdemo-cli run start {} {}",
+            sanitized(&disks.plan_id),
+            sanitized(&machine.machine_id)
+        );
+        let what = "disks not trusted".to_owned();
+        push(what, since(disks.at.as_ref()), untrusted_text(disks), Some(next));
     }
     let Some(run) = run.filter(|run| run.finished_at.is_none()) else { return issues };
     if let Some(waiting) = hold(run) {

@@ -161,10 +161,15 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool) -> Vec<Cell> {
     };
     let effective =
         (effective_name(status.effective_state), effective_meaning(status.effective_state));
+    // What is on its disks cannot be trusted: see `machine describe`.
+    let phase = match status.untrusted_disks {
+        Some(_) => (format!("{} !", phase_name(status.phase)), Meaning::Bad),
+        None => cell(&phase_name(status.phase)),
+    };
     let active = if status.active_run_id.is_empty() { "-" } else { &status.active_run_id };
     let mut row = vec![
         cell(&machine.machine_id),
-        cell(&phase_name(status.phase)),
+        phase,
         effective,
         mark(pb::ConditionType::Reachable),
         mark(pb::ConditionType::InCustomerCluster),
@@ -198,13 +203,16 @@ pub(crate) fn condition(status: &pb::MachineStatus, kind: pb::ConditionType) -> 
 
 /// `InCustomerCluster=✓, Degraded=✓`; `(active run)` if nothing is known but a run is active; else `-`.
 pub(crate) fn conditions_text(look: Look, status: &pb::MachineStatus) -> String {
-    let shown: Vec<String> = status
+    let mut shown: Vec<String> = status
         .conditions
         .iter()
         .map(|condition| {
             format!("{}={}", condition_name(condition.r#type), look.mark(Some(condition.status)).0)
         })
         .collect();
+    if status.untrusted_disks.is_some() {
+        shown.push("disks not trusted".to_owned());
+    }
     if !shown.is_empty() {
         shown.join(", ")
     } else if status.active_run_id.is_empty() {

@@ -41,11 +41,7 @@ async fn a_real_machine_needs_a_confirmation_for_what_destroys() {
     client("machine register node-1 --provider redfish").on(&server).run().await;
     let refused = client("repave node-1").on(&server).run().await;
     assert_eq!(refused.code, 2);
-    assert!(
-        refused.stderr.contains("Data or service on them will be lost: repave."),
-        "{}",
-        refused.stderr
-    );
+    assert!(refused.stderr.contains("Data on them will be lost: repave."), "{}", refused.stderr);
     assert!(
         refused.stderr.contains("Hint: to go ahead: bmdemo-cli repave node-1 --yes"),
         "{}",

@@ -157,12 +157,33 @@ impl Draft {
         }) {
             return;
         }
-        let from = before.map_or("unknown", |old| if old.status { "true" } else { "false" });
-        let entry = Entry::new(EntryKind::ConditionChanged, actor.clone())
-            .moved(from, if condition.status { "true" } else { "false" })
-            .reason(&condition.reason)
-            .message(format!("{} is {}: {}", kind.as_str(), condition.status, condition.message));
+        let before = before.map(|old| old.status);
+        let entry = Entry::new(EntryKind::ConditionChanged, actor.clone());
+        // Where only the reason is new, nothing has moved.
+        let (entry, is) = if before == Some(condition.status) {
+            (entry, "is still")
+        } else {
+            (entry.moved(status_name(before), status_name(Some(condition.status))), "is")
+        };
+        let entry = entry.reason(&condition.reason).message(format!(
+            "{} {is} {}: {}",
+            kind.as_str(),
+            condition.status,
+            condition.message
+        ));
         self.machine_mut().conditions.set(kind, condition);
+        self.machine_entries.push(entry);
+        self.machine_changed = true;
+    }
+
+    /// Forgets a condition of the machine, as if it had never been observed.
+    pub(super) fn unset_condition(&mut self, kind: ConditionKind, reason: &str, message: &str) {
+        let Some(before) = self.machine.conditions.get(kind) else { return };
+        let entry = Entry::new(EntryKind::ConditionChanged, Actor::engine())
+            .moved(status_name(Some(before.status)), status_name(None))
+            .reason(reason)
+            .message(format!("{} is unknown: {message}", kind.as_str()));
+        self.machine_mut().conditions.unset(kind);
         self.machine_entries.push(entry);
         self.machine_changed = true;
     }
@@ -183,5 +204,13 @@ impl Draft {
             observed_by: format!("run/{}", self.run.id),
             plan_id: self.run.spec.plan_id.clone(),
         }
+    }
+}
+
+fn status_name(status: Option<bool>) -> &'static str {
+    match status {
+        None => "unknown",
+        Some(true) => "true",
+        Some(false) => "false",
     }
 }

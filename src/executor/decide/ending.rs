@@ -1,6 +1,7 @@
 //! How a run ends: succeeded, failed, canceled or aborted, and what is undone before.
 
 use super::draft::{Draft, Effect, Facts};
+use super::learn::was_sent;
 use super::step::{StepInput, action};
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
@@ -114,11 +115,13 @@ impl Draft {
                 );
             }
         }
+        self.trust_disks();
         self.release(EntryKind::RunSucceeded, "run succeeded".to_owned(), Actor::engine(), facts);
     }
 
     fn fail(&mut self, facts: Facts<'_>) {
         self.close_waiting("not started: the run failed", facts);
+        self.leave_behind(facts);
         let message =
             self.run.error.as_ref().map_or_else(String::new, |error| error.message.clone());
         if self.machine.blocked_by().is_none() {
@@ -135,8 +138,9 @@ impl Draft {
 
     fn cancel(&mut self, facts: Facts<'_>) {
         self.close_waiting("not started: the run was canceled", facts);
+        self.leave_behind(facts);
         let destroyed = (0..self.run.steps.len()).find(|&place| {
-            self.run.steps[place].attempt > 0 && self.risk(facts.plan, place).is_destructive()
+            was_sent(&self.run.steps[place]) && self.risk(facts.plan, place).is_destructive()
         });
         let mut why = Vec::new();
         if let Some(place) = destroyed {
@@ -181,13 +185,16 @@ impl Draft {
             if self.run.steps[place].state.is_settled() {
                 continue;
             }
-            let text = if Some(place) == in_flight {
-                "aborted; nobody knows whether it took effect"
+            let text = if Some(place) == in_flight && was_sent(&self.run.steps[place]) {
+                "aborted; it is not known whether it took effect"
+            } else if Some(place) == in_flight {
+                "aborted before anything of it was sent"
             } else {
                 "not started: the run was aborted"
             };
             self.close(place, Event::Detach, text, facts);
         }
+        self.leave_behind(facts);
         let step = in_flight.map_or_else(String::new, |place| self.run.steps[place].name.clone());
         self.run.current_step = in_flight;
         let message = format!("aborted by {}: {reason}", actor.name);
@@ -224,6 +231,7 @@ impl Draft {
             stopping: true,
             unknowns: record.unknowns,
             forgiven: record.forgiven,
+            retry_at: None,
         };
         let before = record.state;
         let Ok((after, _)) = step::apply(rules, before, event, step_facts) else { return };

@@ -3,7 +3,7 @@
 use super::draft::{Draft, Effect, Facts};
 use super::step::{StepInput, timeout_ms};
 use crate::lifecycle::run;
-use crate::lifecycle::step::{Basis, Event, State};
+use crate::lifecycle::step::{Basis, Event, RETRY_AT_MS_MAX, State};
 use crate::model::{Actor, Entry, EntryKind};
 
 impl Draft {
@@ -86,7 +86,12 @@ impl Draft {
         }
         let (until, latest) = match &mut record.state {
             State::Polling { until, .. } => (until, timeout_at),
-            State::BackingOff { until, .. } => (until, facts.now.plus_ms(rules.backoff.ms_max)),
+            State::BackingOff { until, .. } => {
+                // What the provider has asked for may lie behind the longest pause of the plan.
+                let asked = record.retry_at.is_some();
+                let ms_max = rules.backoff.ms_max.max(if asked { RETRY_AT_MS_MAX } else { 0 });
+                (until, facts.now.plus_ms(ms_max))
+            }
             State::Waiting
             | State::Observing { .. }
             | State::Acting { .. }

@@ -9,7 +9,7 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::{self, ErrorClass, Event, Rules, Seen, State};
 use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason, StepRecord};
-use crate::plan::{Action, Plan, Risk};
+use crate::plan::{Action, Plan, Risk, Values};
 
 /// What comes back from the provider, besides the event it means for the step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,9 +21,11 @@ pub struct Answer {
     /// What was seen instead; for a success the evidence.
     pub observed: String,
     /// What later steps need.
-    pub output: Option<String>,
+    pub output: Values,
     /// Name that the provider gave to the operation.
     pub handle: Option<String>,
+    /// Earliest time at which trying again makes sense, of a failure whose provider says one.
+    pub retry_at: Option<Timestamp>,
 }
 
 /// An event of a step, with what came with it.
@@ -117,11 +119,23 @@ impl Draft {
             stopping,
             unknowns: self.run.steps[place].unknowns,
             forgiven: self.run.steps[place].forgiven,
+            retry_at: input.answer.retry_at,
         };
         let Ok((after, effects)) = step::apply(rules, before, input.event, step_facts) else {
             return;
         };
         self.run.steps[place].state = after;
+        // What leads through these states may have been sent. After a restart the stored one may lag behind.
+        if matches!(
+            after,
+            State::Acting { .. }
+                | State::Polling { .. }
+                | State::Verifying { .. }
+                | State::Unknown { .. }
+                | State::Observing { basis: step::Basis::Poll | step::Basis::Unknown { .. }, .. }
+        ) {
+            self.run.steps[place].unsent = false;
+        }
         self.record(place, before, input, facts);
         self.translate(place, &effects, facts);
         self.follow(place, before, input, facts);
@@ -155,8 +169,25 @@ impl Draft {
             record.expected.clone_from(&answer.expected);
             record.observed.clone_from(&answer.observed);
         }
-        if let Some(output) = &answer.output {
-            record.output = Some(output.clone());
+        if !answer.output.is_empty() {
+            record.output.clone_from(&answer.output);
+        }
+        match input.event {
+            Event::CallFailed(_) => record.retry_at = answer.retry_at,
+            Event::Woken => record.retry_at = None,
+            Event::Start
+            | Event::GuardedOut
+            | Event::Observed(_)
+            | Event::Acted
+            | Event::Accepted { .. }
+            | Event::Verified
+            | Event::NotVerified
+            | Event::TimedOut
+            | Event::Recovered
+            | Event::Skip
+            | Event::Cancel
+            | Event::Detach
+            | Event::Resolve(_) => {}
         }
         if let Some(handle) = &answer.handle {
             record.handle = Some(handle.clone());
@@ -202,6 +233,7 @@ impl Draft {
         let run_id = self.run.id;
         let deadline_at = facts.now.plus_ms(timeout_ms);
         let record = &mut self.run.steps[place];
+        record.unsent |= record.attempt == 0;
         record.attempt = attempt;
         record.unknowns = 0;
         record.operation = Some(OperationId::new(run_id, &record.name.replace(' ', "-"), attempt));
@@ -358,22 +390,12 @@ impl Draft {
             self.effects.push(Effect::Forget);
         }
         if self.run.steps[place].state == State::Succeeded {
-            self.learn(place, facts);
+            match self.run.steps[place].compensates {
+                None => self.learn(place, facts),
+                Some(undone) => self.take_back(undone, facts),
+            }
         }
         self.go_on_after(place, input, facts);
-    }
-
-    /// Sets the conditions that the step's success shows (plan, `sets`).
-    fn learn(&mut self, place: usize, facts: Facts<'_>) {
-        if self.run.steps[place].compensates.is_some() {
-            return;
-        }
-        let Some(step) = facts.plan.steps.get(place) else { return };
-        for &(kind, status) in step.sets.iter() {
-            let message = format!("step {} of {} succeeded", step.name, self.run.spec.plan_id);
-            let condition = self.observed(facts.now, status, "STEP_SUCCEEDED", message);
-            self.set_condition(names::condition(kind), condition, &Actor::engine());
-        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::model::machine::{
 use crate::model::{
     Actor, ConditionKind, Entry, HoldReason, Machine, MachineSpec, Run, StepRecord,
 };
-use crate::plan::{Plan, Registered, SourceFile, Value};
+use crate::plan::{Plan, Registered, SourceFile, Value, Values};
 use crate::testing::origin;
 
 /// A plan with everything that a decision looks at. `RULE` stands for the rule of its destructive step.

@@ -170,6 +170,7 @@ impl Draft {
             stopping: false,
             unknowns: 0,
             forgiven: 0,
+            retry_at: None,
         };
         // A dry application first: the refusal must name why, and change nothing.
         if let Err(rejected) = crate::lifecycle::step::apply(rules, before, Event::Skip, step_facts)

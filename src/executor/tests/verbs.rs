@@ -1,13 +1,13 @@
 //! Operators' verbs, in every step of every plan.
 
-use super::harness::{Harness, every_step, origin, refusal, steps_of};
+use super::harness::{Harness, every_step, new_run, origin, refusal, steps_of};
 use crate::executor::Refusal;
-use crate::executor::request::Verb;
+use crate::executor::request::{NewRun, Verb};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
-use crate::model::EntryKind;
 use crate::model::machine::{REASON_ABORTED, REASON_RUN_CANCELED};
+use crate::model::{ConditionKind, EntryKind};
 use crate::plan::Step;
 use crate::provider::fake::Outcome;
 
@@ -60,7 +60,10 @@ async fn a_cancel_in_any_step_of_any_plan() {
         assert_eq!(in_flight.outcome, ended, "{what}");
         // The machine is free again.
         harness.pass(60_000).await;
-        let again = harness.start(1, plan).await.unwrap();
+        // One that has joined its cluster may be given work: it is only repaved by force.
+        let force = harness.machine(1).await.conditions.is_true(ConditionKind::InCustomerCluster);
+        let new = NewRun { force, ..new_run(1, plan) };
+        let again = harness.engine.start_run(&origin(), new).await.unwrap();
         assert_eq!(harness.finished(again.id).await.phase(), run::Phase::Succeeded, "{what}");
         assert!(harness.intervention().await.is_none_or(|condition| !condition.status));
     }

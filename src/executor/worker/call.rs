@@ -184,6 +184,7 @@ pub(super) fn failed(place: usize, error: ProviderError) -> StepInput {
         message: error.message,
         expected: error.expected,
         observed: error.observed,
+        retry_at: error.retry_at,
         ..Answer::default()
     };
     StepInput { place, event: Event::CallFailed(class), answer }

@@ -15,8 +15,8 @@ use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{RunErrorCode, Steps};
-use crate::plan::Value;
-use crate::provider::{Call, Logs, ProviderError, Target};
+use crate::plan::{Plan, Values};
+use crate::provider::{Call, ErrorCode, Logs, ProviderError, Target};
 
 impl Worker {
     /// Sends a call of a step; an earlier one is forgotten.
@@ -37,8 +37,8 @@ impl Worker {
                 .unwrap_or_else(|| OperationId::new(active.run.id, &record.name, record.attempt)),
             epoch: machine.epoch,
             action: action.name.to_string(),
-            args: as_text(&action.resolve(&active.params)),
-            inputs: outputs(&active.run.steps),
+            args: action.resolve(&active.params),
+            inputs: inputs(&active.plan, &active.run.steps, place),
             handle: record.handle.clone(),
         };
         let fence = (!active.fenced).then_some(machine.epoch);
@@ -52,6 +52,7 @@ impl Worker {
         let Some(provider) = active.provider.clone() else {
             let error = ProviderError::new(
                 ErrorClass::NeedsHuman,
+                ErrorCode::Unavailable,
                 format!("provider {:?} is not configured on this server", active.run.spec.provider),
             );
             let outcome = Outcome::NotSent(failed(place, error));
@@ -69,7 +70,7 @@ impl Worker {
                 let message = format!("the provider panicked: {said}");
                 Outcome::Step(failed(
                     place,
-                    ProviderError::new(ErrorClass::OutcomeUnknown, message),
+                    ProviderError::new(ErrorClass::OutcomeUnknown, ErrorCode::Internal, message),
                 ))
             });
             span.record("outcome", tracing::field::display(&outcome));
@@ -114,7 +115,7 @@ impl Worker {
             operation,
             epoch: machine.epoch,
             action: action.map_or_else(String::new, |action| action.name.to_string()),
-            args: BTreeMap::new(),
+            args: Values::new(),
             inputs: BTreeMap::new(),
             handle: record.handle.clone(),
         };
@@ -164,21 +165,17 @@ impl Worker {
     }
 }
 
-/// Arguments as providers get them: durations as milliseconds.
-fn as_text(values: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
-    values
+/// What the steps that this one needs have given, by step; for a compensation also what the step that it undoes has given.
+fn inputs(plan: &Plan, steps: &Steps, place: usize) -> BTreeMap<String, Values> {
+    let undone = steps.get(place).and_then(|record| record.compensates);
+    let Some(declared) = plan.steps.get(undone.unwrap_or(place)) else { return BTreeMap::new() };
+    steps
         .iter()
-        .map(|(name, value)| {
-            let text = match value {
-                Value::DurationMs(ms) => ms.to_string(),
-                Value::Str(_) | Value::Int(_) | Value::Bool(_) => value.to_string(),
-            };
-            (name.clone(), text)
+        .enumerate()
+        .filter(|(at, step)| {
+            !step.output.is_empty()
+                && (undone == Some(*at) || declared.needs.iter().any(|need| *need == step.name))
         })
+        .map(|(_, step)| (step.name.clone(), step.output.clone()))
         .collect()
-}
-
-/// Outputs of the steps that have one, by step.
-fn outputs(steps: &Steps) -> BTreeMap<String, String> {
-    steps.iter().filter_map(|step| Some((step.name.clone(), step.output.clone()?))).collect()
 }

@@ -7,6 +7,7 @@ use super::state::Worker;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::{MachineChanges, Origin};
+use crate::lifecycle::machine::Phase;
 use crate::model::machine::{Condition, REASON_ABORTED};
 use crate::model::{ActorKind, ConditionKind, Entry, EntryKind, Machine};
 use crate::provider::Health;
@@ -34,6 +35,7 @@ impl Worker {
         let scope = format!("ClearIntervention/{}", self.id);
         let now = self.now();
         self.write_machine(origin, &scope, |machine, entries| {
+            trust_disks(machine, origin, entries);
             let Some(before) = machine.conditions.get(ConditionKind::NeedsIntervention) else {
                 return Ok(());
             };
@@ -234,6 +236,7 @@ fn apply_changes(
             ),
         ));
     }
+    spec_is_free(machine, changes)?;
     if let Some(labels) = &changes.labels {
         machine.labels.clone_from(labels);
     }
@@ -277,6 +280,7 @@ fn apply_changes(
             hint: format!("wait for run {run_id}, or cancel it"),
         });
     }
+    disks_allow(machine, to, changes.force, &origin.reason)?;
     let from = machine.phase;
     machine.phase = from.moved_to(to).map_err(|illegal| EngineError::Refused {
         refusal: Refusal::IllegalPhase,
@@ -293,4 +297,73 @@ fn apply_changes(
         );
     }
     Ok(())
+}
+
+/// What calls depend on stays as it is while a run is active: a call must not reach a controller that was never fenced.
+fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), EngineError> {
+    let Some(run_id) = machine.active_run else { return Ok(()) };
+    let spec = &machine.spec;
+    let moves = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
+    let field = if moves(&changes.bmc_endpoint, &spec.bmc_endpoint) {
+        "spec.bmc_endpoint"
+    } else if moves(&changes.ssh_endpoint, &spec.ssh_endpoint) {
+        "spec.ssh_endpoint"
+    } else if changes.mac_addresses.as_ref().is_some_and(|new| *new != spec.mac_addresses) {
+        "spec.mac_addresses"
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::Refused {
+        refusal: Refusal::RunActive,
+        subject: format!("runs/{run_id}"),
+        message: format!(
+            "{field} of machine {} cannot be changed while run {run_id} is active",
+            machine.id
+        ),
+        hint: format!("wait for run {run_id}, or cancel it"),
+    })
+}
+
+/// A phase that offers the machine is refused while what is on its disks cannot be trusted.
+fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Result<(), EngineError> {
+    let offers = match to {
+        Phase::FactoryReady | Phase::Ready | Phase::InService => true,
+        Phase::Maintenance | Phase::Rma | Phase::Retired => false,
+    };
+    let Some(disks) = machine.untrusted_disks.as_ref().filter(|_| offers && to != machine.phase)
+    else {
+        return Ok(());
+    };
+    if force && reason.trim().is_empty() {
+        let why = "say why the machine can be offered although its disks cannot be trusted";
+        return Err(EngineError::invalid("reason", why));
+    }
+    if force {
+        return Ok(());
+    }
+    Err(EngineError::Refused {
+        refusal: Refusal::DisksUntrusted,
+        subject: format!("machines/{}", machine.id),
+        message: format!(
+            "machine {} cannot be offered as {to}: step {} of {} destroys data and did not succeed in run {}",
+            machine.id, disks.step, disks.plan_id, disks.run_id
+        ),
+        hint: format!(
+            "run {} to its end, or look at the machine and clear its NeedsIntervention with a reason, or use force with a reason",
+            disks.plan_id
+        ),
+    })
+}
+
+/// An operator has looked at the machine: its disks are as they should be.
+fn trust_disks(machine: &mut Machine, origin: &Origin, entries: &mut Vec<Entry>) {
+    if machine.active_run.is_some() {
+        return;
+    }
+    let Some(disks) = machine.untrusted_disks.take() else { return };
+    let entry = Entry::new(EntryKind::InterventionCleared, origin.actor.clone());
+    entries.push(entry.reason(&origin.reason).message(format!(
+        "disks left behind by step {} of {} are trusted again, says {}",
+        disks.step, disks.plan_id, origin.actor.name
+    )));
 }

@@ -103,7 +103,11 @@ impl Worker {
         let provider = self.ports.provider(&machine.spec.provider);
         let capabilities =
             provider.as_ref().map(|provider| provider.capabilities(&Target::from(&*machine)));
-        let blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
+        let force = new.force
+            || before.as_ref().is_some_and(|before| {
+                admission::repeats_nothing_destructive(before, &registered.plan)
+            });
+        let blockers = admission::blockers(&registered.plan, &machine, capabilities, force);
         if let Some(first) = blockers.into_iter().next() {
             return Err(first);
         }

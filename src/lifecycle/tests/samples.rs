@@ -227,7 +227,7 @@ pub(super) const BASE: Setting = Setting {
         on_unknown: OnUnknown::Verify,
         destructive: false,
     },
-    facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0, forgiven: 0 },
+    facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0, forgiven: 0, retry_at: None },
 };
 
 /// Settings that differ from [`BASE`] in one or two things.

@@ -76,6 +76,9 @@ fn format_1_is_read_for_ever_and_never_rewritten() {
                 expected.action.traits.risk = Risk::None;
                 expected.on_unknown = OnUnknown::Retry;
             }
+            if expected.action.name == "join" {
+                expected.sets = Cow::Borrowed(&[]);
+            }
             assert_eq!(*then, expected);
         }
         read += 1;

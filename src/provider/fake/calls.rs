@@ -3,15 +3,17 @@
 use super::FakeProvider;
 use super::action::Action;
 use super::effect::Effect;
-use super::faults::{error, failed, fenced, plan, unreachable_error};
+use super::faults::{busy_error, error, failed, fenced, plan, unreachable_error};
 use super::script::{CallKind, Fault};
 use super::state::{Ending, Failure, Machine, Operation, Planned, Record};
 use super::world::{Core, Durable};
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
+use crate::plan::Values;
 use crate::provider::{
-    Acted, Call, Health, Observation, ProviderError, ProviderErrorKind, Target, Verification,
+    Acted, Call, ErrorCode, Health, Observation, ProviderError, ProviderErrorKind, Target,
+    Verification,
 };
 
 /// What a call comes to.
@@ -34,7 +36,11 @@ impl<T> From<Result<T, ProviderError>> for Decided<T> {
 impl<T> Decided<T> {
     /// A call that is never answered.
     pub(super) fn never() -> Self {
-        let mut decided = Self::from(Err(error(ErrorClass::OutcomeUnknown, "never answered")));
+        let mut decided = Self::from(Err(error(
+            ErrorClass::OutcomeUnknown,
+            ErrorCode::Timeout,
+            "never answered",
+        )));
         decided.hangs = true;
         decided
     }
@@ -49,11 +55,14 @@ impl FakeProvider {
         let core = &mut *self.world.lock();
         let (id, operation_id) = (&target.machine_id, call.operation.as_str());
         if let Err(why) = core.writable() {
-            return Err(error(ErrorClass::Transient, why)).into();
+            return Err(error(ErrorClass::Transient, ErrorCode::Unavailable, why)).into();
         }
         let (fault, rule) = self.fault_on_act(core, id, call);
         if fault == Some(Fault::Unreachable) {
             return Err(unreachable_error(id)).into();
+        }
+        if let Some(Fault::Busy { ms }) = fault {
+            return Err(busy_error(core, id, ms)).into();
         }
         if let Err(fenced) = fenced(core, id, call.epoch) {
             return Err(fenced).into();
@@ -71,11 +80,16 @@ impl FakeProvider {
             return decided;
         }
         if let Some(other) = machine.and_then(Machine::in_flight) {
-            return Err(error(ErrorClass::Transient, format!("busy with {}", other.id))).into();
+            return Err(error(
+                ErrorClass::Transient,
+                ErrorCode::Busy,
+                format!("busy with {}", other.id),
+            ))
+            .into();
         }
         let Some(action) = Action::parse(&call.action) else {
             let message = format!("the fake provider knows no action {:?}", call.action);
-            return Err(error(ErrorClass::Permanent, message)).into();
+            return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
         let effect = match Effect::of(action, target, call, self.key) {
             Ok(effect) => effect,
@@ -117,7 +131,7 @@ impl FakeProvider {
         let operation = core.state.machine(id).and_then(|machine| machine.operation(operation_id));
         let Some(operation) = operation.cloned() else {
             let message = "the world did not keep the operation".to_owned();
-            return Err(error(ErrorClass::OutcomeUnknown, message)).into();
+            return Err(error(ErrorClass::OutcomeUnknown, ErrorCode::Internal, message)).into();
         };
         let mut decided = self.known(core, &operation);
         let ends = std::mem::take(&mut decided.lines);
@@ -127,7 +141,8 @@ impl FakeProvider {
             Some(Fault::Hang) => decided.hangs = true,
             Some(Fault::FailAfter) => {
                 let message = format!("connection to {id} was lost before the answer came");
-                decided.result = Err(error(ErrorClass::OutcomeUnknown, message));
+                decided.result =
+                    Err(error(ErrorClass::OutcomeUnknown, ErrorCode::Timeout, message));
             }
             _ => {}
         }
@@ -138,7 +153,7 @@ impl FakeProvider {
         let core = &mut *self.world.lock();
         let id = &target.machine_id;
         let fault = self.fault(core, id, Some(call), CallKind::Observe);
-        if let Some(decided) = failed(fault, id, &call.action) {
+        if let Some(decided) = failed(core, fault, id, &call.action) {
             return decided;
         }
         if let Err(fenced) = fenced(core, id, call.epoch) {
@@ -162,14 +177,16 @@ impl FakeProvider {
         }
         let Some(action) = Action::parse(&call.action) else {
             let message = format!("the fake provider knows no action {:?}", call.action);
-            return Err(error(ErrorClass::Permanent, message)).into();
+            return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
         match Effect::of(action, target, call, self.key) {
             Err(bad) => Err(bad).into(),
             Ok(effect) => match effect.already(machine) {
                 Some(evidence) => {
-                    let mut decided =
-                        Self::done(Observation::Done { evidence: evidence.clone(), output: None });
+                    let mut decided = Self::done(Observation::Done {
+                        evidence: evidence.clone(),
+                        output: Values::new(),
+                    });
                     decided.say([format!("nothing to do: {evidence}")]);
                     decided
                 }
@@ -188,7 +205,7 @@ impl FakeProvider {
         let core = &mut *self.world.lock();
         let id = &target.machine_id;
         let fault = self.fault(core, id, Some(call), CallKind::Verify);
-        if let Some(decided) = failed(fault, id, &call.action) {
+        if let Some(decided) = failed(core, fault, id, &call.action) {
             return decided;
         }
         if let Err(fenced) = fenced(core, id, call.epoch) {
@@ -198,7 +215,7 @@ impl FakeProvider {
         core.settle(id, now_ms);
         let Some(action) = Action::parse(&call.action) else {
             let message = format!("the fake provider knows no action {:?}", call.action);
-            return Err(error(ErrorClass::Permanent, message)).into();
+            return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
         let fresh = Machine::default();
         let machine = core.state.machine(id).unwrap_or(&fresh);
@@ -239,7 +256,7 @@ impl FakeProvider {
         let core = &mut *self.world.lock();
         let id = &target.machine_id;
         let fault = self.fault(core, id, Some(call), CallKind::Stop);
-        if let Some(decided) = failed(fault, id, "stop") {
+        if let Some(decided) = failed(core, fault, id, "stop") {
             return decided;
         }
         if let Err(fenced) = fenced(core, id, call.epoch) {
@@ -264,7 +281,7 @@ impl FakeProvider {
         let core = &mut *self.world.lock();
         let id = &target.machine_id;
         let fault = self.fault(core, id, None, CallKind::Fence);
-        if let Some(decided) = failed(fault, id, "fence") {
+        if let Some(decided) = failed(core, fault, id, "fence") {
             return decided;
         }
         if let Err(fenced) = fenced(core, id, epoch) {
@@ -285,7 +302,7 @@ impl FakeProvider {
             let message = format!("{id} does not answer");
             return Self::done(Health { reachable: false, degraded: false, message });
         }
-        if let Some(decided) = failed(fault, id, "probe") {
+        if let Some(decided) = failed(core, fault, id, "probe") {
             return decided;
         }
         let now_ms = core.now_ms();
@@ -315,9 +332,12 @@ impl FakeProvider {
                 poll_at: core.wall_time(operation.until_ms),
             })
             .into(),
-            (Some((_, Ending::Stopped)), _) => {
-                Err(error(ErrorClass::Transient, "was stopped before it took effect")).into()
-            }
+            (Some((_, Ending::Stopped)), _) => Err(error(
+                ErrorClass::Transient,
+                ErrorCode::Stopped,
+                "was stopped before it took effect",
+            ))
+            .into(),
             (Some((_, Ending::AsPlanned)), Planned::Failure(failure)) => {
                 let mut decided = Decided::from(Err(failure.error()));
                 decided.lines.push((LogStream::Stderr, failure.error().message));

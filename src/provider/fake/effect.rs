@@ -6,10 +6,14 @@ use sha2::{Digest, Sha256};
 use super::action::Action;
 use super::state::{JoinMaterial, Machine};
 use crate::lifecycle::step::ErrorClass;
-use crate::provider::{Call, ProviderError, Target, Verification};
+use crate::plan::{Value, Values};
+use crate::provider::{Call, ErrorCode, ProviderError, Target, Verification};
 
 /// Lifetime of join material whose plan does not say, in milliseconds.
 const JOIN_TTL_MS: u64 = 15 * 60 * 1_000;
+
+/// Name under which mint-join gives the handle of its join material.
+const HANDLE: &str = "handle";
 
 /// Join material kept per machine; older ones are forgotten, as if they had expired.
 const JOIN_MATERIALS_MAX: usize = 8;
@@ -67,7 +71,7 @@ impl Effect {
         seed: u64,
     ) -> Result<Self, ProviderError> {
         let text = |name: &str, default: &str| -> String {
-            call.args.get(name).map_or_else(|| default.to_owned(), Clone::clone)
+            call.args.get(name).map_or_else(|| default.to_owned(), ToString::to_string)
         };
         let cluster = || match target.spec.target_cluster.as_str() {
             "" => "default".to_owned(),
@@ -76,8 +80,8 @@ impl Effect {
         Ok(match action {
             Action::SetNetboot => Self::SetBoot { target: text("target", "pxe") },
             Action::ClearNetboot => Self::ClearBoot,
-            Action::Repave => match call.args.get("image") {
-                Some(image) if !image.is_empty() => Self::Install { image: image.clone() },
+            Action::Repave => match call.args.get("image").and_then(Value::as_str) {
+                Some(image) if !image.is_empty() => Self::Install { image: image.to_owned() },
                 Some(_) | None => {
                     return Err(permanent("repave needs the argument image: name what to install"));
                 }
@@ -92,7 +96,11 @@ impl Effect {
             }
             Action::Join => Self::Join {
                 cluster: cluster(),
-                handle: call.inputs.get("mint-join").cloned().unwrap_or_default(),
+                handle: call
+                    .inputs
+                    .values()
+                    .find_map(|output| output.get(HANDLE))
+                    .map_or_else(String::new, ToString::to_string),
             },
             Action::Verify => Self::CheckCluster { cluster: cluster() },
             Action::Drain => Self::Drain,
@@ -107,8 +115,9 @@ impl Effect {
     }
 
     /// What later steps need; never a secret.
-    pub(super) fn output(&self) -> Option<String> {
-        if let Self::Mint { handle, .. } = self { Some(handle.clone()) } else { None }
+    pub(super) fn output(&self) -> Values {
+        let Self::Mint { handle, .. } = self else { return Values::new() };
+        Values::from([(HANDLE.to_owned(), Value::Str(handle.clone().into()))])
     }
 
     /// Whether the machine is in a state that lets the operation begin.
@@ -124,6 +133,7 @@ impl Effect {
                 Ok(_) => Ok(()),
                 Err((expected, observed)) => Err(ProviderError::new(
                     ErrorClass::Transient,
+                    ErrorCode::Precondition,
                     format!("expected {expected}, but {observed}"),
                 )
                 .seen(expected, observed)),
@@ -353,14 +363,16 @@ fn redeem(machine: &Machine, handle: &str, now_ms: u64, seed: u64) -> Result<(),
 fn milliseconds(call: &Call, name: &str, default: u64) -> Result<u64, ProviderError> {
     match call.args.get(name) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| {
-            permanent(&format!("argument {name} is {text:?}: expected whole milliseconds"))
-        }),
+        Some(Value::DurationMs(ms)) => Ok(*ms),
+        Some(other) => Err(permanent(&format!(
+            "argument {name} is {other}, of kind {}: expected a duration",
+            other.kind()
+        ))),
     }
 }
 
 fn permanent(message: &str) -> ProviderError {
-    ProviderError::new(ErrorClass::Permanent, message)
+    ProviderError::new(ErrorClass::Permanent, ErrorCode::Invalid, message)
 }
 
 /// Join material: made again from the seed when it is redeemed, and kept nowhere.

@@ -9,7 +9,7 @@ use super::state::{Failure, Machine, Planned, Record};
 use super::world::Core;
 use crate::ids::{Epoch, MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
-use crate::provider::{Call, ProviderError, ProviderErrorKind};
+use crate::provider::{Call, ErrorCode, ProviderError};
 
 /// A use of a rule of the script: its name and how often it has been used then.
 type Use = (String, u32);
@@ -44,9 +44,10 @@ impl FakeProvider {
     ) -> (Option<Fault>, Option<Use>) {
         let nth = self.count(core, id, call.operation.as_str(), CallKind::Act);
         match self.scripted(core, id, Some(call), CallKind::Act, nth) {
-            Some((Fault::Unreachable, used)) => {
+            // The call does not get through to an operation.
+            Some((fault @ (Fault::Unreachable | Fault::Busy { .. }), used)) => {
                 note(core, used);
-                (Some(Fault::Unreachable), None)
+                (Some(fault), None)
             }
             Some((fault, used)) => (Some(fault), used),
             None => (self.chaos.on_act(self.seed, call.operation.as_str(), nth), None),
@@ -154,20 +155,27 @@ pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Plan
             | Fault::Slow { .. }
             | Fault::Unreachable
             | Fault::Flap
+            | Fault::Busy { .. }
             | Fault::Unknowable
             | Fault::Degraded,
         )
         | None => return Planned::Effect,
     };
     let action = action.as_str();
-    let failure = error(class, format!("simulated failure of {action} on {id}"))
+    let failure = error(class, ErrorCode::Failed, format!("simulated failure of {action} on {id}"))
         .seen(format!("{action} done"), format!("{action} failed before it changed anything"));
     Planned::Failure(Box::new(Failure::of(&failure)))
 }
 
 /// The end of a call that fails or hangs by itself, whatever it asks.
-pub(super) fn failed<T>(fault: Option<Fault>, id: &MachineId, what: &str) -> Option<Decided<T>> {
+pub(super) fn failed<T>(
+    core: &mut Core,
+    fault: Option<Fault>,
+    id: &MachineId,
+    what: &str,
+) -> Option<Decided<T>> {
     let class = match fault? {
+        Fault::Busy { ms } => return Some(Err(busy_error(core, id, ms)).into()),
         Fault::Unreachable | Fault::Flap => return Some(Err(unreachable_error(id)).into()),
         Fault::Hang => return Some(Decided::never()),
         Fault::Fail => ErrorClass::Transient,
@@ -180,7 +188,8 @@ pub(super) fn failed<T>(fault: Option<Fault>, id: &MachineId, what: &str) -> Opt
         | Fault::Unknowable
         | Fault::Degraded => return None,
     };
-    Some(Err(error(class, format!("simulated failure of a call about {what} on {id}"))).into())
+    let message = format!("simulated failure of a call about {what} on {id}");
+    Some(Err(error(class, ErrorCode::Failed, message)).into())
 }
 
 /// Refuses a call under an epoch that is no longer in force.
@@ -189,18 +198,25 @@ pub(super) fn fenced(core: &Core, id: &MachineId, epoch: Epoch) -> Result<(), Pr
     if epoch >= fence {
         return Ok(());
     }
-    Err(ProviderError {
-        kind: ProviderErrorKind::Fenced { current: fence },
-        message: format!("epoch {epoch} of {id} is older than {fence}"),
-        expected: format!("epoch {fence} or newer"),
-        observed: format!("epoch {epoch}"),
-    })
+    let message = format!("epoch {epoch} of {id} is older than {fence}");
+    let error = ProviderError::fenced(fence, message);
+    Err(error.seen(format!("epoch {fence} or newer"), format!("epoch {epoch}")))
 }
 
 pub(super) fn unreachable_error(id: &MachineId) -> ProviderError {
-    error(ErrorClass::Transient, format!("{id} does not answer"))
+    error(ErrorClass::Transient, ErrorCode::Unreachable, format!("{id} does not answer"))
 }
 
-pub(super) fn error(class: ErrorClass, message: impl Into<String>) -> ProviderError {
-    ProviderError::new(class, message)
+pub(super) fn busy_error(core: &mut Core, id: &MachineId, ms: u64) -> ProviderError {
+    let at_ms = core.now_ms().saturating_add(ms);
+    error(ErrorClass::Transient, ErrorCode::Busy, format!("{id} asks to be asked later"))
+        .retry_at(core.wall_time(at_ms))
+}
+
+pub(super) fn error(
+    class: ErrorClass,
+    code: ErrorCode,
+    message: impl Into<String>,
+) -> ProviderError {
+    ProviderError::new(class, code, message)
 }

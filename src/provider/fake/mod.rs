@@ -38,8 +38,8 @@ pub use world::{MachineView, World};
 
 use self::calls::Decided;
 use super::{
-    Acted, Call, Capabilities, Fut, Health, Logs, Observation, Provider, ProviderError, Target,
-    Verification,
+    Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
+    Target, Verification,
 };
 use crate::clock::Clock;
 use crate::ids::Epoch;
@@ -171,7 +171,11 @@ async fn answer<T>(decided: Decided<T>, logs: Option<Logs>) -> Result<T, Provide
             Err(_closed) => Some("the world was closed".to_owned()),
         };
         if let Some(why) = why {
-            return Err(ProviderError::new(ErrorClass::OutcomeUnknown, why));
+            return Err(ProviderError::new(
+                ErrorClass::OutcomeUnknown,
+                ErrorCode::Unavailable,
+                why,
+            ));
         }
     }
     if let Some(logs) = logs {

@@ -51,6 +51,11 @@ pub enum Fault {
         /// Milliseconds.
         ms: u64,
     },
+    /// `busy:<duration>`: before any effect; it asks to be tried again after that time.
+    Busy {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// `unreachable`: the machine does not answer and the call does not arrive.
     Unreachable,
     /// `flap`: as unreachable, but only every other call, beginning with the first.
@@ -116,7 +121,7 @@ pub struct ScriptError {
 
 const KEYS: &str = "machine, step, attempt, run, call, do, times or p";
 const FAULTS: &str = "fail, fail-permanent, fail-human, fail-late, fail-after, hang, lie, \
-                      slow:<duration>, unreachable, flap, unknowable or degraded";
+                      slow:<duration>, busy:<duration>, unreachable, flap, unknowable or degraded";
 
 impl Script {
     /// Reads a script.
@@ -204,7 +209,8 @@ impl Fault {
             | Self::FailAfter
             | Self::Hang
             | Self::Lie
-            | Self::Slow { .. } => kind == CallKind::Act,
+            | Self::Slow { .. }
+            | Self::Busy { .. } => kind == CallKind::Act,
             Self::Unreachable | Self::Flap => true,
             Self::Unknowable => kind == CallKind::Observe,
             Self::Degraded => kind == CallKind::Probe,
@@ -215,7 +221,9 @@ impl Fault {
     fn can_befall(self, kind: CallKind) -> bool {
         match self {
             // Any call can fail or stay without an answer.
-            Self::Fail | Self::FailPermanent | Self::FailHuman | Self::Hang => true,
+            Self::Fail | Self::FailPermanent | Self::FailHuman | Self::Busy { .. } | Self::Hang => {
+                true
+            }
             Self::FailLate
             | Self::FailAfter
             | Self::Lie
@@ -240,15 +248,20 @@ impl Fault {
             "flap" => Self::Flap,
             "unknowable" => Self::Unknowable,
             "degraded" => Self::Degraded,
-            _ => match text.strip_prefix("slow:").map(parse_duration_ms) {
-                Some(Some(ms)) => Self::Slow { ms },
-                Some(None) => {
-                    return Err(format!(
-                        "do={text}: expected a duration after slow:, such as 500ms, 5s or 1m30s"
-                    ));
-                }
-                None => return Err(format!("do={text}: expected {FAULTS}")),
-            },
+            _ => {
+                let (name, duration) = text.split_once(':').unwrap_or((text, ""));
+                let fault: fn(u64) -> Self = match name {
+                    "slow" if name != text => |ms| Self::Slow { ms },
+                    "busy" if name != text => |ms| Self::Busy { ms },
+                    _ => return Err(format!("do={text}: expected {FAULTS}")),
+                };
+                let ms = parse_duration_ms(duration).ok_or_else(|| {
+                    format!(
+                        "do={text}: expected a duration after {name}:, such as 500ms, 5s or 1m30s"
+                    )
+                })?;
+                fault(ms)
+            }
         })
     }
 }

@@ -13,7 +13,7 @@ use super::ledger::{LedgerEntry, Outcome};
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
-use crate::provider::{ProviderError, ProviderErrorKind};
+use crate::provider::{ErrorCode, ProviderError, ProviderErrorKind};
 
 /// Run ids remembered per machine, to count runs.
 const RUNS_MAX: usize = 32;
@@ -58,6 +58,9 @@ pub(super) enum Planned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     class: String,
+    /// Empty in a journal of before there were codes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    code: String,
     message: String,
     expected: String,
     observed: String,
@@ -71,6 +74,7 @@ impl Failure {
         };
         Self {
             class: class.as_str().to_owned(),
+            code: error.code.as_str().to_owned(),
             message: error.message.clone(),
             expected: error.expected.clone(),
             observed: error.observed.clone(),
@@ -84,7 +88,8 @@ impl Failure {
     }
 
     pub(super) fn error(&self) -> ProviderError {
-        ProviderError::new(self.class(), &self.message).seen(&self.expected, &self.observed)
+        let code = ErrorCode::parse(&self.code).unwrap_or(ErrorCode::Failed);
+        ProviderError::new(self.class(), code, &self.message).seen(&self.expected, &self.observed)
     }
 }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::clock::{Timestamp, TokioClock};
 use crate::ids::{MachineId, OperationId, RunId};
 use crate::model::{LogStream, MachineSpec};
+use crate::plan::{Value, Values};
 use crate::provider::{LogSink, ProviderErrorKind};
 
 /// World time at which the tests begin.
@@ -54,9 +55,9 @@ pub(super) fn run(number: u64) -> RunId {
 }
 
 pub(super) fn call(run_number: u64, action: &str, attempt: u32) -> Call {
-    let mut args = BTreeMap::new();
+    let mut args = Values::new();
     if action == "repave" {
-        args.insert("image".to_owned(), "ubuntu-24.04".to_owned());
+        args.insert("image".to_owned(), Value::Str("ubuntu-24.04".into()));
     }
     Call {
         operation: OperationId::new(run(run_number), action, attempt),
@@ -66,6 +67,11 @@ pub(super) fn call(run_number: u64, action: &str, attempt: u32) -> Call {
         inputs: BTreeMap::new(),
         handle: None,
     }
+}
+
+/// What mint-join gives to join.
+pub(super) fn minted(handle: &str) -> Values {
+    Values::from([("handle".to_owned(), Value::Str(handle.to_owned().into()))])
 }
 
 impl Fixture {
@@ -125,7 +131,7 @@ impl Fixture {
             }
         };
         assert!(matches!(self.verify(call).await.unwrap(), Verification::Holds { .. }));
-        output
+        output.get("handle").map(ToString::to_string)
     }
 
     /// The five steps of a repave-join, as run number `run`.
@@ -134,7 +140,7 @@ impl Fixture {
         self.carry_out(&call(run, "repave", 1)).await;
         let handle = self.carry_out(&call(run, "mint-join", 1)).await.unwrap();
         let mut join = call(run, "join", 1);
-        join.inputs.insert("mint-join".to_owned(), handle);
+        join.inputs.insert("mint-join".to_owned(), minted(&handle));
         self.carry_out(&join).await;
         self.carry_out(&call(run, "verify", 1)).await;
     }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::provider::{
-    Acted, Call, Capabilities, Fut, Health, Logs, Observation, Provider, ProviderError,
+    Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     ProviderErrorKind, Target, Verification,
 };
 
@@ -24,11 +24,19 @@ struct ProviderLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    provider: String,
+    call: &'static str,
+    code: &'static str,
+}
+
 /// Calls to every provider.
 #[derive(Debug)]
 pub(super) struct ProviderCalls {
     calls: Family<ProviderLabels, Counter>,
     seconds: Seconds<ProviderLabels>,
+    errors: Family<ErrorLabels, Counter>,
 }
 
 impl ProviderCalls {
@@ -40,7 +48,15 @@ impl ProviderCalls {
         let seconds: Seconds<ProviderLabels> = Family::new_with_constructor(seconds);
         let help = "Time that providers took to answer";
         registry.register_with_unit("provider_call", help, Unit::Seconds, seconds.clone());
-        Self { calls, seconds }
+        let errors = Family::default();
+        let help = "Calls to providers that failed, by what went wrong";
+        registry.register("provider_errors", help, errors.clone());
+        Self { calls, seconds, errors }
+    }
+
+    fn failed(&self, provider: &str, call: &'static str, code: ErrorCode) {
+        let labels = ErrorLabels { provider: provider.to_owned(), call, code: code.as_str() };
+        self.errors.get_or_create(&labels).inc();
     }
 
     fn called(&self, provider: &str, call: &'static str, outcome: &'static str, took: Duration) {
@@ -75,7 +91,10 @@ impl Metered {
             let answer = answer.await;
             timer.outcome = match &answer {
                 Ok(_) => "ok",
-                Err(error) => outcome(error),
+                Err(error) => {
+                    self.calls.failed(self.inner.name(), call, error.code);
+                    outcome(error)
+                }
             };
             answer
         })

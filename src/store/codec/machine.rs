@@ -9,7 +9,9 @@ use super::{DecodeError, FORMAT, Text, check_format, from_json, is_default, know
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::lifecycle::machine::Phase;
-use crate::model::{Condition, ConditionKind, Conditions, Machine, MachineSpec};
+use crate::model::{
+    Condition, ConditionKind, Conditions, Machine, MachineSpec, RunType, UntrustedDisks,
+};
 
 #[derive(Serialize, Deserialize)]
 struct MachineBody<'a> {
@@ -38,8 +40,20 @@ struct MachineBody<'a> {
     epoch: u64,
     #[serde(default, rename = "destr", skip_serializing_if = "is_default")]
     destructive_at: Vec<u64>,
+    #[serde(default, rename = "disks", borrow, skip_serializing_if = "is_default")]
+    untrusted_disks: Option<UntrustedBody<'a>>,
     created: u64,
     updated: u64,
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+struct UntrustedBody<'a> {
+    run: String,
+    #[serde(rename = "type")]
+    run_type: &'a str,
+    plan: Text<'a>,
+    step: Text<'a>,
+    at: u64,
 }
 
 #[derive(PartialEq, Serialize, Deserialize)]
@@ -87,6 +101,13 @@ pub(crate) fn encode_machine(machine: &Machine) -> String {
         active_run: machine.active_run.map(|run| run.to_string()),
         epoch: machine.epoch.0,
         destructive_at: machine.destructive_at.iter().map(|at| at.0).collect(),
+        untrusted_disks: machine.untrusted_disks.as_ref().map(|disks| UntrustedBody {
+            run: disks.run_id.to_string(),
+            run_type: disks.run_type.as_str(),
+            plan: Cow::Borrowed(&disks.plan_id),
+            step: Cow::Borrowed(&disks.step),
+            at: disks.at.0,
+        }),
         created: machine.created_at.0,
         updated: machine.updated_at.0,
     })
@@ -131,11 +152,24 @@ pub(crate) fn decode_machine(
         active_run: body.active_run.as_deref().map(run_id).transpose()?,
         epoch: Epoch(body.epoch),
         destructive_at: body.destructive_at.into_iter().map(Timestamp).collect(),
+        untrusted_disks: body.untrusted_disks.map(UntrustedBody::decode).transpose()?,
         created_at: Timestamp(body.created),
         updated_at: Timestamp(body.updated),
         ordinal,
         revision,
     })
+}
+
+impl UntrustedBody<'_> {
+    fn decode(self) -> Result<UntrustedDisks, DecodeError> {
+        Ok(UntrustedDisks {
+            run_id: run_id(&self.run)?,
+            run_type: known("run type", self.run_type, RunType::parse(self.run_type))?,
+            plan_id: self.plan.into_owned(),
+            step: self.step.into_owned(),
+            at: Timestamp(self.at),
+        })
+    }
 }
 
 pub(super) fn machine_id(text: &str) -> Result<MachineId, DecodeError> {

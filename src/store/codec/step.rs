@@ -1,14 +1,16 @@
 //! Stored shape of steps.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, Text, at, is_default, ms};
+use super::{DecodeError, Text, at, is_default, known, ms};
 use crate::clock::Timestamp;
 use crate::ids::{OperationId, RunId};
 use crate::lifecycle::step::{Basis, State};
-use crate::model::StepRecord;
+use crate::model::{ConditionKind, StepRecord};
+use crate::plan::{Value, Values};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct StepBody<'a> {
@@ -41,11 +43,87 @@ pub(super) struct StepBody<'a> {
     #[serde(default, rename = "obs", skip_serializing_if = "is_default")]
     observed: Text<'a>,
     #[serde(default, rename = "out", skip_serializing_if = "is_default")]
-    output: Option<Text<'a>>,
+    output: Option<OutputBody>,
+    #[serde(default, rename = "un", skip_serializing_if = "is_default")]
+    unsent: bool,
+    #[serde(default, rename = "ra", skip_serializing_if = "is_default")]
+    retry_at: Option<u64>,
+    #[serde(default, rename = "set", borrow, skip_serializing_if = "is_default")]
+    set: Vec<(&'a str, Option<bool>)>,
     #[serde(default, rename = "undo", skip_serializing_if = "is_default")]
     compensates: Option<usize>,
     #[serde(default, rename = "log", skip_serializing_if = "is_default")]
     log_bytes: u64,
+}
+
+/// What a step gives to later ones. A bare text is a handle: the only output that there was before outputs had names, and still
+/// the most frequent one.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum OutputBody {
+    Handle(String),
+    Values(BTreeMap<String, ValueBody>),
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+enum ValueBody {
+    #[serde(rename = "s")]
+    Str(String),
+    #[serde(rename = "i")]
+    Int(i64),
+    #[serde(rename = "b")]
+    Bool(bool),
+    #[serde(rename = "ms")]
+    DurationMs(u64),
+}
+
+/// Name of the output that is written as a bare text.
+const HANDLE: &str = "handle";
+
+impl OutputBody {
+    fn new(output: &Values) -> Option<Self> {
+        let mut values = output.iter();
+        match (values.next(), values.next()) {
+            (None, _) => None,
+            (Some((name, Value::Str(text))), None) if name == HANDLE => {
+                Some(Self::Handle(text.to_string()))
+            }
+            (Some(_), _) => Some(Self::Values(
+                output.iter().map(|(name, value)| (name.clone(), value.into())).collect(),
+            )),
+        }
+    }
+
+    fn decode(self) -> Values {
+        match self {
+            Self::Handle(text) => Values::from([(HANDLE.to_owned(), Value::Str(text.into()))]),
+            Self::Values(values) => {
+                values.into_iter().map(|(name, value)| (name, value.into())).collect()
+            }
+        }
+    }
+}
+
+impl From<&Value> for ValueBody {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Str(text) => Self::Str(text.to_string()),
+            Value::Int(number) => Self::Int(*number),
+            Value::Bool(truth) => Self::Bool(*truth),
+            Value::DurationMs(ms) => Self::DurationMs(*ms),
+        }
+    }
+}
+
+impl From<ValueBody> for Value {
+    fn from(body: ValueBody) -> Self {
+        match body {
+            ValueBody::Str(text) => Self::Str(text.into()),
+            ValueBody::Int(number) => Self::Int(number),
+            ValueBody::Bool(truth) => Self::Bool(truth),
+            ValueBody::DurationMs(ms) => Self::DurationMs(ms),
+        }
+    }
 }
 
 /// A state as its name and the numbers that the name calls for.
@@ -185,7 +263,10 @@ impl<'a> StepBody<'a> {
             message: Cow::Borrowed(&step.message),
             expected: Cow::Borrowed(&step.expected),
             observed: Cow::Borrowed(&step.observed),
-            output: step.output.as_deref().map(Cow::Borrowed),
+            output: OutputBody::new(&step.output),
+            unsent: step.unsent,
+            retry_at: ms(step.retry_at),
+            set: step.set.iter().map(|(kind, before)| (kind.as_str(), *before)).collect(),
             compensates: step.compensates,
             log_bytes: step.log_bytes,
         }
@@ -199,6 +280,13 @@ impl StepBody<'_> {
             "" => OperationId::new(run, &self.name, self.attempt),
             other => OperationId::from_stored(other),
         });
+        let set = self
+            .set
+            .into_iter()
+            .map(|(name, before)| {
+                Ok((known("condition", name, ConditionKind::parse(name))?, before))
+            })
+            .collect::<Result<_, DecodeError>>()?;
         Ok(StepRecord {
             state: self.state.decode()?,
             name: self.name.into_owned(),
@@ -214,7 +302,10 @@ impl StepBody<'_> {
             message: self.message.into_owned(),
             expected: self.expected.into_owned(),
             observed: self.observed.into_owned(),
-            output: self.output.map(Cow::into_owned),
+            output: self.output.map(OutputBody::decode).unwrap_or_default(),
+            unsent: self.unsent,
+            retry_at: at(self.retry_at),
+            set,
             compensates: self.compensates,
             log_bytes: self.log_bytes,
         })

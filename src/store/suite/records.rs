@@ -11,7 +11,9 @@ pub(super) async fn records_are_read_as_they_were_written(fresh: Fresh) {
     for seed in 0..40 {
         let mut sampler = Sampler::new(seed);
         let machine = Machine { revision: Revision(0), ..sampler.machine() };
-        let run = Run { revision: Revision(0), ..sampler.run() };
+        // Of a machine of its own: two runs that are active on one are refused.
+        let machine_id = samples::machine(1_000 + seed).id;
+        let run = Run { revision: Revision(0), machine_id, ..sampler.run() };
         let committed = store
             .commit(batch([machine_write(None, &machine), run_write(None, &run)]))
             .await

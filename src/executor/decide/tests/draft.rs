@@ -47,8 +47,8 @@ fn a_condition_changes_with_its_status_reason_or_message_and_with_nothing_else()
     assert_eq!(draft.machine_entries.len(), 1);
 
     for (changed, from, to) in [
-        (condition(true, "FANS", "a fan failed", 3), "true", "true"),
-        (condition(true, "FANS", "two fans failed", 4), "true", "true"),
+        (condition(true, "FANS", "a fan failed", 3), "", ""),
+        (condition(true, "FANS", "two fans failed", 4), "", ""),
         (condition(false, "FANS", "two fans failed", 5), "true", "false"),
     ] {
         draft.machine_changed = false;

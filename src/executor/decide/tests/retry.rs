@@ -56,9 +56,10 @@ fn a_step_that_was_skipped_counts_as_done() {
 #[test]
 fn a_retry_keeps_the_outputs_of_what_it_leaves_out() {
     let mut bench = Bench::acting("verify", CHECK);
-    bench.run.steps[DRAIN].output = Some("handle-1".to_owned());
+    bench.run.steps[DRAIN].output =
+        Values::from([("handle".to_owned(), Value::Str("handle-1".into()))]);
     bench.operate(Verb::Abort).unwrap();
     let mut again = Bench::accepted("verify", &[]);
     admission::skip_what_was_done(&mut again.run, &bench.run, &bench.plan);
-    assert_eq!(again.run.steps[DRAIN].output.as_deref(), Some("handle-1"));
+    assert_eq!(again.run.steps[DRAIN].output["handle"], Value::Str("handle-1".into()));
 }

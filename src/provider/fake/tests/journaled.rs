@@ -220,9 +220,9 @@ async fn the_secret_is_nowhere() {
     let world = World::open(dir.path()).unwrap();
     let options = FakeOptions { timing: Timing::Zero, seed: 8, world, ..FakeOptions::default() };
     let other = Fixture::new(options);
-    let Ok(Acted::Done { output: Some(handle), .. }) = other.act(&mint).await else { panic!() };
+    let Ok(Acted::Done { output, .. }) = other.act(&mint).await else { panic!() };
     let mut join = call(1, "join", 2);
-    join.inputs.insert("mint-join".to_owned(), handle);
+    join.inputs.insert("mint-join".to_owned(), output);
     let error = other.act(&join).await.unwrap_err();
     assert!(error.message.contains("refuses join material"), "{error}");
 }

@@ -1,0 +1,305 @@
+//! What a failed run leaves behind is recorded as it is: no machine that works in its cluster is recorded as one that does not, and
+//! disks that nobody can trust are not offered.
+
+use std::path::Path;
+
+use super::harness::{Harness, machine_id, new_run, origin, refusal};
+use crate::executor::request::{MachineChanges, Verb};
+use crate::executor::{EngineError, Refusal};
+use crate::ids::RunId;
+use crate::lifecycle::machine::Phase;
+use crate::lifecycle::run;
+use crate::lifecycle::step::State;
+use crate::model::machine::{REASON_MAY_SERVE, REASON_STEP_UNDONE};
+use crate::model::{ConditionKind, EntryKind, Run};
+use crate::plan::registry::BUILT_IN;
+use crate::plan::{Phase as PlanPhase, Plan, Registry, SourceFile, compile};
+use crate::store::Subject;
+
+/// The plan that `plan new` begins with.
+const TEMPLATE: &str = include_str!("../../cli/output/template.toml");
+
+/// A plan that takes a machine out of service and brings it back, as docs and reports of operators have it.
+const MAINTENANCE: &str = r#"
+id = "plan/maintenance"
+allowed_phases = ["READY", "IN_SERVICE", "MAINTENANCE"]
+[[steps]]
+name = "drain"
+action = "drain"
+on_unknown = "retry"
+sets = { InCustomerCluster = false }
+compensation = { action = "undrain" }
+[[steps]]
+name = "reboot"
+action = "reboot"
+on_unknown = "verify"
+[[steps]]
+name = "undrain"
+action = "undrain"
+sets = { InCustomerCluster = true }
+[[steps]]
+name = "verify"
+action = "verify"
+sets = { Reachable = true, InCustomerCluster = true }
+"#;
+
+/// The built-in plans, the template, the plan above, and the examples.
+fn plans() -> Vec<Plan> {
+    let template = TEMPLATE.replace("{name}", "new-plan").replace("{title}", "New plan");
+    let mut texts = vec![template, MAINTENANCE.to_owned()];
+    for folder in ["examples/plans", "tests/conformance/plans"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in std::fs::read_dir(path).into_iter().flatten() {
+            texts.push(std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+    }
+    let own = texts.iter().map(|text| {
+        let file = SourceFile { name: "plan.toml", bytes: text.as_bytes() };
+        compile(&[file]).unwrap().remove(0)
+    });
+    BUILT_IN.iter().cloned().chain(own).collect()
+}
+
+fn registry() -> Registry {
+    Registry::from_plans(plans()).unwrap()
+}
+
+/// An engine whose `machine-1` serves in its cluster after a first run; `script` is about the second.
+async fn serving(script: &str) -> Harness {
+    let mut harness = Harness::new(script).await;
+    harness.plans = registry;
+    harness.crash().await;
+    harness.register(1).await;
+    let first = harness.start(1, "plan/repave-join").await.unwrap();
+    assert_eq!(harness.finished(first.id).await.phase(), run::Phase::Succeeded);
+    harness
+}
+
+async fn start_forced(harness: &Harness, plan: &Plan) -> RunId {
+    let wanted = [PlanPhase::Ready, PlanPhase::Maintenance];
+    if !plan.allowed_phases.contains(&PlanPhase::Ready) {
+        assert!(wanted.iter().any(|phase| plan.allowed_phases.contains(phase)), "{}", plan.id);
+        harness.set_phase(1, Phase::Maintenance).await.unwrap();
+    }
+    let new = crate::executor::request::NewRun { force: true, ..new_run(1, &plan.id) };
+    harness.engine.start_run(&origin(), new).await.unwrap().id
+}
+
+/// Waits until the run has ended. One that is held for an operator is aborted.
+async fn ended(harness: &Harness, id: RunId) -> std::sync::Arc<Run> {
+    let stops = |run: &Run| !run.state.is_active() || run.state == run::State::Held;
+    if harness.until(id, stops).await.state == run::State::Held {
+        harness.operate(id, Verb::Abort).await.unwrap();
+    }
+    harness.finished(id).await
+}
+
+async fn is_recorded_truly(harness: &Harness, what: &str) {
+    let world = harness.world.machine(&machine_id(1)).unwrap();
+    let works = world.cluster.is_some() && !world.cordoned && world.powered;
+    let machine = harness.machine(1).await;
+    let recorded = machine.conditions.is_true(ConditionKind::InCustomerCluster);
+    assert!(recorded || !works, "{what}: {world:?}, {:?}", machine.conditions);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_machine_that_works_is_recorded_as_one_that_does_not() {
+    let mut cases = 0;
+    for plan in plans() {
+        for step in plan.steps.iter() {
+            for fault in ["do=fail-permanent", "do=fail-late", "do=fail-after", "do=hang"] {
+                // An answer that is lost, and nobody can tell: an operator gives up.
+                let blind = if fault == "do=fail-after" {
+                    format!("; run=2 step={0} call=observe do=unknowable", step.name)
+                } else {
+                    String::new()
+                };
+                let script = format!("run=2 step={} {fault}{blind}", step.name);
+                // Once without a crash, then with one after each change of the run.
+                for crash_after in 0.. {
+                    let mut harness = serving(&script).await;
+                    let id = start_forced(&harness, &plan).await;
+                    let what = format!("{}, {script}, crash after {crash_after}", plan.id);
+                    let crashed = crash_after > 0 && crash(&mut harness, id, crash_after).await;
+                    ended(&harness, id).await;
+                    is_recorded_truly(&harness, &what).await;
+                    cases += 1;
+                    if crash_after > 0 && !crashed {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(cases > 700, "{cases}");
+}
+
+/// Kills the server after so many changes of the run; `false` if it has ended, or is held, before.
+async fn crash(harness: &mut Harness, id: RunId, changes: usize) -> bool {
+    let mut seen = 0;
+    let mut last = None;
+    let counted = std::cell::RefCell::new((&mut seen, &mut last));
+    let run = harness
+        .until(id, |run| {
+            let (seen, last) = &mut *counted.borrow_mut();
+            if **last != Some(run.revision) {
+                **seen += 1;
+                **last = Some(run.revision);
+            }
+            **seen >= changes || !run.state.is_active() || run.state == run::State::Held
+        })
+        .await;
+    let alive = run.state.is_active() && run.state != run::State::Held;
+    if alive {
+        harness.crash().await;
+    }
+    alive
+}
+
+fn plan(id: &str) -> Plan {
+    plans().into_iter().find(|plan| plan.id == id).unwrap()
+}
+
+async fn in_cluster(harness: &Harness) -> (bool, String) {
+    let machine = harness.machine(1).await;
+    let condition = machine.conditions.get(ConditionKind::InCustomerCluster).unwrap();
+    (condition.status, condition.reason.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn undoing_a_step_takes_back_what_it_set() {
+    let harness = serving("run=2 step=reboot do=fail-permanent").await;
+    let id = start_forced(&harness, &plan("plan/maintenance")).await;
+    let run = harness.finished(id).await;
+    assert_eq!(run.steps.iter().last().unwrap().state, State::Succeeded, "undo drain");
+    assert_eq!(in_cluster(&harness).await, (true, REASON_STEP_UNDONE.to_owned()));
+    let refused = refusal(harness.start(1, "plan/repave-join").await).0;
+    assert_eq!(refused, Refusal::EffectiveStateRefused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_may_serve_again_counts_as_serving() {
+    let script = "run=2 step=reboot do=fail-permanent; run=2 step=undo-drain do=fail-after; \
+                  run=2 step=undo-drain call=observe do=unknowable; run=2 step=undo-drain call=verify do=fail";
+    let mut harness = serving(script).await;
+    let id = start_forced(&harness, &plan("plan/maintenance")).await;
+    let undoing =
+        |run: &Run| run.steps.iter().any(|step| step.compensates.is_some() && step.attempt > 0);
+    harness.until(id, undoing).await;
+    harness.pass(1).await;
+    harness.crash().await;
+    // An abort while the machine is being brought back: nobody knows whether it is.
+    harness.operate(id, Verb::Abort).await.unwrap();
+    assert_eq!(harness.finished(id).await.phase(), run::Phase::Failed);
+    assert_eq!(in_cluster(&harness).await, (true, REASON_MAY_SERVE.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_that_cannot_be_trusted_are_not_offered() {
+    let harness = serving("run=2 step=wipe do=fail-late").await;
+    let id = start_forced(&harness, &plan("plan/rma")).await;
+    assert_eq!(harness.finished(id).await.phase(), run::Phase::Failed);
+    let disks = harness.machine(1).await.untrusted_disks.clone().unwrap();
+    assert_eq!((disks.run_id, disks.step.as_str()), (id, "wipe"));
+    harness.set_phase(1, Phase::Maintenance).await.unwrap();
+    let offer = |force: bool, reason: &str| {
+        let changes =
+            MachineChanges { phase: Some(Phase::Ready), force, ..MachineChanges::default() };
+        let origin = crate::executor::request::Origin { reason: reason.to_owned(), ..origin() };
+        let engine = harness.engine.clone();
+        async move { engine.update_machine(&origin, &machine_id(1), changes).await }
+    };
+    let (reason, message) = refusal(offer(false, "").await);
+    assert_eq!(reason, Refusal::DisksUntrusted);
+    assert!(message.contains("step wipe of plan/rma"), "{message}");
+    assert!(matches!(offer(true, " ").await, Err(EngineError::Invalid(_))));
+    // Another run's success says nothing about them.
+    let other = harness.start(1, "plan/reboot").await.unwrap();
+    assert_eq!(harness.finished(other.id).await.phase(), run::Phase::Succeeded);
+    assert!(harness.machine(1).await.untrusted_disks.is_some());
+    offer(true, "disks were replaced").await.unwrap();
+    assert!(harness.machine(1).await.untrusted_disks.is_some(), "marked until it is cleared");
+    harness.engine.clear_intervention(&origin(), &machine_id(1)).await.unwrap();
+    assert!(harness.machine(1).await.untrusted_disks.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_the_same_kind_makes_disks_trusted_again() {
+    let harness = serving("run=2 step=wipe do=fail-late").await;
+    let id = start_forced(&harness, &plan("plan/rma")).await;
+    harness.finished(id).await;
+    let again = start_forced(&harness, &plan("plan/rma")).await;
+    assert_eq!(harness.finished(again).await.phase(), run::Phase::Succeeded);
+    assert!(harness.machine(1).await.untrusted_disks.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_has_no_change_from_a_status_to_itself() {
+    let harness = serving("run=2 step=wipe do=fail-late; run=3 step=wipe do=fail-late").await;
+    for _ in 0..2 {
+        let id = start_forced(&harness, &plan("plan/rma")).await;
+        harness.finished(id).await;
+    }
+    let rows = harness.store.history(Subject::Machine(machine_id(1)), None, 1_000).await.unwrap();
+    let changes: Vec<_> = rows
+        .iter()
+        .map(|row| &row.entry)
+        .filter(|entry| entry.kind == EntryKind::ConditionChanged)
+        .collect();
+    assert!(changes.iter().any(|entry| entry.from.is_empty()), "{changes:#?}");
+    assert!(changes.iter().all(|entry| entry.from.is_empty() || entry.from != entry.to));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_calls_depend_on_stays_while_a_run_is_active() {
+    let (harness, id) = Harness::at_step("", "plan/repave-join", 1).await;
+    let update = |changes| {
+        let engine = harness.engine.clone();
+        async move { engine.update_machine(&origin(), &machine_id(1), changes).await }
+    };
+    let bmc = Some("https://bmc-2".to_owned());
+    let changes = [
+        ("spec.bmc_endpoint", MachineChanges { bmc_endpoint: bmc.clone(), ..Default::default() }),
+        (
+            "spec.ssh_endpoint",
+            MachineChanges { ssh_endpoint: Some("host:22".to_owned()), ..Default::default() },
+        ),
+        (
+            "spec.mac_addresses",
+            MachineChanges {
+                mac_addresses: Some(vec!["02:00:00:00:00:09".to_owned()]),
+                ..Default::default()
+            },
+        ),
+    ];
+    for (field, change) in changes {
+        let (reason, message) = refusal(update(change).await);
+        assert_eq!(reason, Refusal::RunActive);
+        assert!(message.starts_with(field), "{message}");
+    }
+    // What stays as it is, and what no call depends on.
+    let serial = MachineChanges {
+        bmc_endpoint: Some(String::new()),
+        serial: Some("S1".to_owned()),
+        ..Default::default()
+    };
+    update(serial).await.unwrap();
+    harness.finished(id).await;
+    update(MachineChanges { bmc_endpoint: bmc, ..Default::default() }).await.unwrap();
+}
+
+/// A provider that asks to be tried later is tried later, also over a restart, and no earlier than the plan pauses.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_asks_to_be_tried_later_is_tried_later() {
+    let (mut harness, id) =
+        Harness::running("step=reboot do=busy:10m times=1", "plan/reboot").await;
+    let backing_off = |run: &Run| matches!(run.steps[0].state, State::BackingOff { .. });
+    let asked = harness.until(id, backing_off).await;
+    let State::BackingOff { until, .. } = asked.steps[0].state else { unreachable!() };
+    assert_eq!(until, super::harness::START.plus_ms(600_000), "the plan pauses for 10 s to 1 m");
+    harness.crash().await;
+    harness.pass(300_000).await;
+    assert_eq!(harness.engine.run(id).await.unwrap().steps[0].attempt, 1);
+    let run = harness.finished(id).await;
+    assert_eq!((run.phase(), run.steps[0].attempt), (run::Phase::Succeeded, 2));
+}
