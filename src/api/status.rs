@@ -127,6 +127,7 @@ fn reason(error: &EngineError) -> Reason {
             StoreError::ActiveRun { .. } => Reason::RunActive,
             StoreError::Fenced { .. } => Reason::LeaseLost,
             StoreError::RequestUsed(_) => Reason::RequestIdReused,
+            StoreError::NoSlot { .. } => Reason::LimitReached,
             StoreError::Compacted { .. } => Reason::RevisionCompacted,
             StoreError::Full(_) => Reason::StoreFull,
             StoreError::Unknown(_) => Reason::StoreOutcomeUnknown,
@@ -275,6 +276,10 @@ fn store(answer: &mut Answer, error: &StoreError) {
                 .violation("request_id", "was used before for a different request: take a new one");
             answer.tell("request_id", record.request_id.clone());
         }
+        StoreError::NoSlot { .. } => {
+            answer.message = error.to_string();
+            answer.retry(Duration::from_secs(1));
+        }
         StoreError::Compacted { oldest } => {
             answer.message = error.to_string();
             answer.tell("oldest", oldest.to_string());
@@ -284,8 +289,8 @@ fn store(answer: &mut Answer, error: &StoreError) {
             answer.message = "another server has taken over the machine's work".to_owned();
             answer.retry(Duration::from_secs(1));
         }
+        // The store itself says so in the log: once, not for each request.
         StoreError::Full(_) => {
-            log(error);
             answer.message = "the store is full: nothing was changed; reads go on".to_owned();
             answer.help("How to make room");
         }

@@ -192,6 +192,7 @@ impl From<StoreError> for EngineError {
             | StoreError::ActiveRun { .. }
             | StoreError::Fenced { .. }
             | StoreError::RequestUsed(_)
+            | StoreError::NoSlot { .. }
             | StoreError::Full(_)
             | StoreError::Unknown(_)
             | StoreError::Unavailable(_)

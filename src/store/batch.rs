@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::slots::SlotMove;
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
 use crate::model::{Change, Entry, Images, LogChunk, Machine, Object, Record, Run};
@@ -86,6 +87,8 @@ pub struct Batch {
     pub holds: Vec<(MachineId, Epoch)>,
     /// Records to write, each at most once, in the order in which their changes are shown.
     pub writes: Vec<Write>,
+    /// Slots that runs take and give back.
+    pub slots: Vec<SlotMove>,
     /// Plan copy to keep, if it is not kept already.
     pub plan: Option<PinnedPlan>,
     /// Request id to use up.

@@ -2,6 +2,8 @@
 
 use super::batch::{Batch, RequestRecord};
 use super::error::StoreError;
+use super::slots::SlotKey;
+use super::taken::Slots;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Images, Machine, Object, Record, Run};
 
@@ -31,17 +33,20 @@ pub(super) trait View {
     fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError>;
     /// Number of log chunks stored of a run: the next offset. `None` if the run is not stored.
     fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError>;
+    fn slots(&self) -> &Slots;
 }
 
-/// The ordinals of the records that a batch replaces, in the order of its writes; `None` for a new one.
-pub(super) type Ordinals = Vec<Option<u64>>;
+/// What is known of a batch that may be written.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// The ordinals of the records that it replaces, in the order of its writes; `None` for a new one.
+    pub(super) ordinals: Vec<Option<u64>>,
+    /// What the runs whose slots it moves hold after it.
+    pub(super) slots: Vec<(RunId, Vec<SlotKey>)>,
+}
 
 /// Checks every precondition of `batch`, whose revision would be `next`.
-pub(super) fn check(
-    view: &dyn View,
-    batch: &Batch,
-    next: Revision,
-) -> Result<Ordinals, StoreError> {
+pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<Checked, StoreError> {
     if let Some(request) = &batch.request
         && let Some(used) = view.request(&request.scope, &request.request_id)?
     {
@@ -70,8 +75,10 @@ pub(super) fn check(
         Object::Run(images) => writes.run(images),
     });
     let ordinals = ordinals.collect::<Result<_, _>>()?;
+    let is_active = |run| Ok(view.run(run)?.is_some_and(|head| head.active));
+    let slots = view.slots().check(batch, is_active)?;
     check_logs(view, batch, next)?;
-    Ok(ordinals)
+    Ok(Checked { ordinals, slots })
 }
 
 /// The records of one kind that a batch has named so far.

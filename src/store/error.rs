@@ -1,9 +1,14 @@
 //! Why a store call did not do what was asked.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::batch::RequestRecord;
+use super::slots::SlotKey;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
+
+/// Boxed future of a store call. A commit is never cheaper than one disk flush, so the box is noise.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Why a store call did not do what was asked. Nothing was written unless the variant says otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,6 +46,14 @@ pub enum StoreError {
     /// The request id was used before.
     #[error("request id {:?} was used before", .0.request_id)]
     RequestUsed(Box<RequestRecord>),
+    /// As many slots of a key are taken as may be: wait for one to be given back.
+    #[error("all {max} slots of {key} are taken")]
+    NoSlot {
+        /// Of which.
+        key: SlotKey,
+        /// How many may be taken of it.
+        max: u64,
+    },
     /// The reader's revision is older than what is kept: list again, then watch.
     #[error("history before revision {oldest} has been compacted")]
     Compacted {

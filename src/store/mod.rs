@@ -3,25 +3,33 @@
 //! The database is the truth and memory a cache held by whoever owns the work. Every write is conditional on the
 //! revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
 
+mod availability;
 mod batch;
 mod check;
 pub(crate) mod codec;
 mod error;
 pub mod memory;
 mod outcomes;
+mod ownership;
 mod page;
 #[cfg(test)]
 mod samples;
+mod slots;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
+mod taken;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
+pub use self::availability::Availability;
 pub use self::batch::{Batch, Committed, Outcome, PinnedPlan, RequestRecord, Write};
-pub use self::error::StoreError;
+pub use self::error::{Fut, StoreError};
+pub use self::ownership::{Lease, Owner, Ownership, OwnsAll, SHARDS, Shard};
+pub use self::slots::{SlotKey, SlotMove};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
@@ -35,9 +43,6 @@ pub const TRIM_ROWS_MAX: usize = 256;
 
 /// Number of commits whose outcome can be asked for.
 pub const OUTCOMES_MAX: usize = 65_536;
-
-/// Boxed future of a store call. A commit is never cheaper than one disk flush, so the box is noise.
-pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// What a list is ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,7 +145,7 @@ pub trait Listener: Send + Sync {
 pub trait Store: Send + Sync + 'static {
     /// Writes all of `batch` or nothing; resolves once it is durable. The commit goes on if the future is dropped.
     ///
-    /// Preconditions are checked in this order: request id, `holds`, writes, logs.
+    /// Preconditions are checked in this order: request id, `holds`, writes, slots, logs.
     fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>>;
     /// What came of a batch whose commit was answered with [`StoreError::Unknown`]. Settles it: a batch that is said
     /// not to be durable never will be.
@@ -149,6 +154,12 @@ pub trait Store: Send + Sync + 'static {
     /// would have come after, such as that of the records it was decided on: if all commits since then are remembered,
     /// the answer is certain.
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome>;
+    /// Whether writes are taken, now and whenever that changes.
+    fn availability(&self) -> watch::Receiver<Availability>;
+    /// Deals out the work on machines among the servers of this store.
+    fn ownership(&self) -> &dyn Ownership;
+    /// How many slots are taken of each key.
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>>;
     /// One machine.
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>>;
     /// One machine as it was after the commit `at`; `None` if it did not exist or its history is gone.

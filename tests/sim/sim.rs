@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bmdemo::clock::{Clock as _, SplitMix64, Timestamp, TokioClock};
 use bmdemo::provider::Call;
-use bmdemo::store::Batch;
+use bmdemo::store::{Availability, Batch};
+use tokio::sync::watch;
 
 use crate::gate::{Gates, Incarnation, Life};
 use crate::oracle::Oracle;
@@ -61,6 +62,7 @@ pub(crate) struct Sim {
     rng: Mutex<SplitMix64>,
     fuse: Mutex<Option<Fuse>>,
     outage: Mutex<Outage>,
+    availability: watch::Sender<Availability>,
     healed: Mutex<bool>,
     oracle: Mutex<Oracle>,
 }
@@ -80,6 +82,7 @@ impl Sim {
             rng: Mutex::new(SplitMix64::new(seed)),
             fuse: Mutex::new(None),
             outage: Mutex::new(Outage::None),
+            availability: watch::Sender::default(),
             healed: Mutex::new(false),
             oracle: Mutex::new(oracle),
         })
@@ -123,6 +126,15 @@ impl Sim {
 
     pub(crate) fn set_outage(&self, outage: Outage) {
         *lock(&self.outage) = outage;
+        self.availability.send_replace(match outage {
+            Outage::None | Outage::Unavailable => Availability::Ok,
+            Outage::Full => Availability::Full { since: self.clock.now() },
+        });
+    }
+
+    /// What the store says of the outage.
+    pub(crate) fn availability(&self) -> watch::Receiver<Availability> {
+        self.availability.subscribe()
     }
 
     pub(crate) fn set_fuse(&self, fuse: Fuse) {

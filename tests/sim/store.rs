@@ -1,15 +1,17 @@
 //! The store as one incarnation reaches it: late, failing, and at times not telling.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Poll;
+use tokio::sync::watch;
 
 use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
 use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Run};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
-    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
-    StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, Page, Query, RequestRecord,
+    Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 
 use crate::gate::Incarnation;
@@ -82,6 +84,18 @@ impl Store for SimStore {
 
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
         Box::pin(self.read(self.inner.outcome(id, since)))
+    }
+
+    fn availability(&self) -> watch::Receiver<Availability> {
+        self.sim.availability()
+    }
+
+    fn ownership(&self) -> &dyn Ownership {
+        self.inner.ownership()
+    }
+
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>> {
+        Box::pin(self.read(self.inner.slots()))
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

@@ -44,6 +44,7 @@ fn errors() -> Vec<ApiError> {
         StoreError::ActiveRun { machine_id: machine_id(), run_id: RunId::parse(RUN).unwrap() },
         StoreError::Fenced { machine_id: machine_id(), held: Epoch(1), current: Epoch(2) },
         StoreError::RequestUsed(Box::new(record)),
+        StoreError::NoSlot { key: crate::store::SlotKey::new("label/rack=r1"), max: 2 },
         StoreError::Compacted { oldest: Revision(7) },
         StoreError::Full(cause()),
         StoreError::Unknown(cause()),

@@ -1,6 +1,8 @@
 //! A store that fails once, at each commit in turn, or for an hour: nothing is lost and nothing is done twice.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
 
 use super::harness::{Harness, machine_id, new_run, origin};
 use crate::executor::EngineError;
@@ -11,8 +13,8 @@ use crate::lifecycle::step::State;
 use crate::model::filter::Filter;
 use crate::model::{Change, Entry, EntryKind, HistoryRow, LogChunk, Machine, Run};
 use crate::store::{
-    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
-    StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, Page, Query, RequestRecord,
+    Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,18 @@ impl Store for Troubled {
 
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
         self.inner.outcome(id, since)
+    }
+
+    fn availability(&self) -> watch::Receiver<Availability> {
+        self.inner.availability()
+    }
+
+    fn ownership(&self) -> &dyn Ownership {
+        self.inner.ownership()
+    }
+
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>> {
+        self.inner.slots()
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

@@ -66,6 +66,7 @@ impl Worker {
                         }
                         StoreError::ActiveRun { .. }
                         | StoreError::RequestUsed(_)
+                        | StoreError::NoSlot { .. }
                         | StoreError::Compacted { .. }
                         | StoreError::Full(_)
                         | StoreError::Unknown(_)

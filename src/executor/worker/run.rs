@@ -126,7 +126,10 @@ impl Worker {
 
     /// Waits for a store that is away, refusing commands meanwhile and keeping everything else for later.
     pub(super) async fn wait_for_store(&mut self, error: &StoreError) {
-        tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
+        // A store that is full says so itself, once for all that wait for room.
+        if !matches!(error, StoreError::Full(_)) {
+            tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
+        }
         let nap = self.ports.clock.sleep(Duration::from_millis(STORE_RETRY_MS));
         let deadline = self.until(self.call_deadline());
         tokio::pin!(nap, deadline);

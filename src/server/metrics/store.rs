@@ -1,7 +1,9 @@
 //! The store: how long commits take, and what its writer counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::watch;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -16,8 +18,8 @@ use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 use crate::store::sqlite::{SqliteStore, StoreStats};
 use crate::store::{
-    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
-    StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, Page, Query, RequestRecord,
+    Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,6 +51,7 @@ fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
         Err(StoreError::ActiveRun { .. }) => "active_run",
         Err(StoreError::Fenced { .. }) => "fenced",
         Err(StoreError::RequestUsed(_)) => "request_used",
+        Err(StoreError::NoSlot { .. }) => "no_slot",
         Err(StoreError::Compacted { .. }) => "compacted",
         Err(StoreError::Full(_)) => "full",
         Err(StoreError::Unknown(_)) => "unknown",
@@ -71,6 +74,18 @@ impl Store for MeteredStore {
 
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
         self.inner.outcome(id, since)
+    }
+
+    fn availability(&self) -> watch::Receiver<Availability> {
+        self.inner.availability()
+    }
+
+    fn ownership(&self) -> &dyn Ownership {
+        self.inner.ownership()
+    }
+
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>> {
+        self.inner.slots()
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {

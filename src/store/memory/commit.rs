@@ -6,7 +6,7 @@ use super::state::{Image, Row, State};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::model::{Change, Entry, Images, Machine, Object, Record, Run, RunDelta};
-use crate::store::check::check;
+use crate::store::check::{Checked, check};
 use crate::store::{Batch, Committed, StoreError};
 
 /// Numbers the changes of one commit and their entries.
@@ -18,10 +18,13 @@ struct Numbering {
 impl State {
     pub(super) fn commit(&mut self, batch: Batch, now: Timestamp) -> Result<Committed, StoreError> {
         let revision = Revision(self.revision.0 + 1);
-        let ordinals = check(self, &batch, revision)?;
+        let Checked { ordinals, slots } = check(self, &batch, revision)?;
         self.revision = revision;
         self.at = self.at.max(now);
         self.outcomes.note(batch.id, revision);
+        for (run, keys) in slots {
+            self.slots.put(run, keys);
+        }
 
         let mut numbering = Numbering { changes: 0, entries: 0 };
         let mut changes = Vec::with_capacity(batch.writes.len());

@@ -9,12 +9,15 @@ mod read;
 mod state;
 mod trim;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
 
 use self::state::State;
 use super::{
-    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
-    StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, OwnsAll, Page, Query,
+    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
@@ -24,6 +27,7 @@ use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 /// [`Store`] that keeps everything in memory.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
+    availability: watch::Sender<Availability>,
     /// Locked for the whole of a commit, so that listeners hear in the order of revisions.
     listeners: Mutex<Vec<Arc<dyn Listener>>>,
     state: Mutex<State>,
@@ -33,7 +37,8 @@ impl MemoryStore {
     /// An empty store, whose commits have the time of `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, listeners: Mutex::default(), state: Mutex::default() }
+        let availability = watch::Sender::default();
+        Self { clock, availability, listeners: Mutex::default(), state: Mutex::default() }
     }
 
     /// The state; a panic of another caller left it between two calls, never inside one.
@@ -67,6 +72,18 @@ impl std::fmt::Debug for MemoryStore {
 impl Store for MemoryStore {
     fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>> {
         Box::pin(async move { self.apply(batch) })
+    }
+
+    fn availability(&self) -> watch::Receiver<Availability> {
+        self.availability.subscribe()
+    }
+
+    fn ownership(&self) -> &dyn Ownership {
+        &OwnsAll
+    }
+
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>> {
+        Box::pin(async move { Ok(self.state().slots.used()) })
     }
 
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {

@@ -8,6 +8,7 @@ use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Entry, Images, LogChunk, Machine, Run, RunDelta};
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::outcomes::Outcomes;
+use crate::store::taken::Slots;
 use crate::store::{RequestRecord, StoreError};
 
 /// Place of a change: revision of its commit, and place within the commit.
@@ -49,6 +50,7 @@ pub(super) struct State {
     /// Time of the last commit.
     pub(super) at: Timestamp,
     pub(super) outcomes: Outcomes,
+    pub(super) slots: Slots,
     /// Oldest revision from which the feed of changes is complete.
     pub(super) compacted: Revision,
     pub(super) machine_ordinal: u64,
@@ -204,5 +206,9 @@ impl View for State {
     fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError> {
         let chunks = self.logs.get(&run).map_or(0, |chunks| chunks.len() as u64);
         Ok(self.run_ids.contains_key(&run).then_some(chunks))
+    }
+
+    fn slots(&self) -> &Slots {
+        &self.slots
     }
 }

@@ -2,55 +2,18 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
+use super::encoded::{Encoded, EncodedWrite};
 use super::error::{int, ms, place, uint};
 use super::heads::{Rows, RunRow, Stored};
+use super::load::save_slots;
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
-use crate::model::{Change, Images, LogChunk, Machine, Object, Record, Run, RunDelta};
-use crate::store::check::{MachineHead, Ordinals, RunHead, check};
-use crate::store::codec::{encode_delta, encode_entries, encode_machine, encode_run, state_name};
-use crate::store::{Batch, Committed, RequestRecord, StoreError, Write};
-
-/// The stored forms of a batch, made on the thread of its writer so that the writer thread only binds them.
-#[derive(Debug)]
-pub(super) struct Encoded(Vec<EncodedWrite>);
-
-/// The stored forms of one write.
-#[derive(Debug)]
-struct EncodedWrite {
-    /// The record after the change; before it, if it is deleted.
-    body: String,
-    /// What changed, where the history keeps that instead of the record.
-    delta: String,
-    entries: String,
-}
-
-impl Encoded {
-    pub(super) fn new(batch: &Batch) -> Self {
-        Self(batch.writes.iter().map(EncodedWrite::new).collect())
-    }
-}
-
-impl EncodedWrite {
-    fn new(write: &Write) -> Self {
-        let (body, delta) = match &write.object {
-            Object::Machine(images) => (
-                images.last().map_or_else(String::new, |machine| encode_machine(machine)),
-                String::new(),
-            ),
-            Object::Run(images) => match &images.after {
-                Some(run) => {
-                    let delta = RunDelta::between(images.before.as_deref(), run);
-                    (encode_run(run), encode_delta(&delta, run.id))
-                }
-                None => Default::default(),
-            },
-        };
-        Self { body, delta, entries: encode_entries(&write.entries) }
-    }
-}
+use crate::model::{Change, Images, LogChunk, Machine, Object, Record, Run};
+use crate::store::check::{Checked, MachineHead, RunHead, check};
+use crate::store::codec::{encode_machine, state_name};
+use crate::store::{Batch, Committed, RequestRecord, SlotKey, StoreError};
 
 /// The counters of the store; written once a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +50,6 @@ impl Counters {
     }
 }
 
-/// Time of the newest change; zero if there is none.
-pub(super) fn last_at(conn: &Connection) -> rusqlite::Result<Timestamp> {
-    let sql = "SELECT at FROM changes ORDER BY place DESC LIMIT 1";
-    let at = conn.query_row(sql, [], |row| row.get(0)).optional()?;
-    Ok(at.map_or(Timestamp(0), |at| Timestamp(uint(at))))
-}
-
 /// What a batch did.
 #[derive(Debug)]
 pub(super) struct Applied {
@@ -127,13 +83,16 @@ pub(super) fn apply(
     encoded: &Encoded,
 ) -> Result<Applied, Stopped> {
     let revision = Revision(counters.revision.0 + 1);
-    let ordinals = check(&Stored { conn, rows }, &batch, revision).map_err(Stopped::Refused)?;
+    let checked = check(&Stored { conn, rows }, &batch, revision).map_err(Stopped::Refused)?;
     counters.revision = revision;
     let changes = Vec::with_capacity(batch.writes.len());
     let committed = Committed { revision, at, changes, logs: Vec::new() };
     let applied = Applied { committed, rows: 1 };
-    let mut writing = Writing { conn, rows, revision, at, entries: 0, applied };
+    let compacted = counters.compacted;
+    let mut writing = Writing { conn, rows, revision, at, compacted, entries: 0, applied };
+    let Checked { ordinals, slots } = checked;
     writing.objects(counters, batch, ordinals, encoded)?;
+    writing.slots(slots)?;
     Ok(writing.applied)
 }
 
@@ -142,6 +101,8 @@ struct Writing<'a> {
     rows: &'a mut Rows,
     revision: Revision,
     at: Timestamp,
+    /// Changes up to here may have been trimmed.
+    compacted: Revision,
     /// Entries numbered so far.
     entries: u32,
     applied: Applied,
@@ -158,6 +119,8 @@ struct ChangeRow<'a> {
     kind: &'static str,
     entries: &'a str,
     body: &'a str,
+    /// The machine before, where no change that is kept says how it was.
+    prior: Option<String>,
 }
 
 impl Writing<'_> {
@@ -165,7 +128,7 @@ impl Writing<'_> {
         &mut self,
         counters: &mut Counters,
         batch: Batch,
-        ordinals: Ordinals,
+        ordinals: Vec<Option<u64>>,
         encoded: &Encoded,
     ) -> rusqlite::Result<()> {
         for ((write, ordinal), encoded) in batch.writes.into_iter().zip(ordinals).zip(&encoded.0) {
@@ -216,6 +179,7 @@ impl Writing<'_> {
         machine: &Machine,
         encoded: &EncodedWrite,
     ) -> rusqlite::Result<()> {
+        let prior = before.filter(|before| before.revision <= self.compacted).map(encode_machine);
         let body = &encoded.body;
         let active_run = machine.active_run.map(|run| run.to_string());
         let values = params![
@@ -264,6 +228,7 @@ impl Writing<'_> {
             kind: "machine",
             entries: &encoded.entries,
             body,
+            prior,
         })
     }
 
@@ -301,6 +266,7 @@ impl Writing<'_> {
             kind: "deleted",
             entries: &encoded.entries,
             body: &encoded.body,
+            prior: None,
         })
     }
 
@@ -359,6 +325,7 @@ impl Writing<'_> {
             kind: "run",
             entries: &encoded.entries,
             body: &encoded.delta,
+            prior: None,
         })
     }
 
@@ -385,8 +352,8 @@ impl Writing<'_> {
 
     fn change(&mut self, row: &ChangeRow<'_>) -> rusqlite::Result<()> {
         let part = u32::try_from(self.applied.committed.changes.len()).unwrap_or(u32::MAX);
-        let sql = "INSERT INTO changes (place, at, machine_id, machine, run, before, kind, first_entry, entries, body)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "INSERT INTO changes (place, at, machine_id, machine, run, before, kind, first_entry, entries, body,
+            prior) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.conn.prepare_cached(sql)?.execute(params![
             place(self.revision, part),
             ms(self.at),
@@ -398,6 +365,7 @@ impl Writing<'_> {
             self.entries,
             row.entries,
             row.body,
+            row.prior,
         ])?;
         self.applied.rows += 1;
         Ok(())
@@ -441,6 +409,15 @@ impl Writing<'_> {
 }
 
 impl Writing<'_> {
+    /// Writes what runs hold after this batch.
+    fn slots(&mut self, slots: Vec<(RunId, Vec<SlotKey>)>) -> rusqlite::Result<()> {
+        for (run, keys) in slots {
+            save_slots(self.conn, self.ordinal_of(run)?, run, &keys)?;
+            self.rows.slots.put(run, keys);
+        }
+        Ok(())
+    }
+
     /// The ordinal of a run that this batch may have written.
     fn ordinal_of(&self, id: RunId) -> rusqlite::Result<u64> {
         if let Some(row) = self.rows.runs.get(&id) {

@@ -11,6 +11,7 @@ use super::error::{failed, uint};
 use super::read;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::store::check::{MachineHead, RunHead, View};
+use crate::store::taken::Slots;
 use crate::store::{RequestRecord, StoreError};
 
 /// Of an active run.
@@ -29,6 +30,8 @@ pub(super) struct Rows {
     /// Of machines whose run is active.
     pub(super) machines: HashMap<MachineId, MachineHead>,
     pub(super) runs: HashMap<RunId, RunRow>,
+    /// Loaded again when a transaction is rolled back.
+    pub(super) slots: Slots,
 }
 
 /// What the open transaction sees.
@@ -94,5 +97,9 @@ impl View for Stored<'_> {
         let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
         let count = query.query_row([run.to_string()], |row| row.get(0)).optional();
         Ok(count.map_err(failed)?.map(uint))
+    }
+
+    fn slots(&self) -> &Slots {
+        &self.rows.slots
     }
 }

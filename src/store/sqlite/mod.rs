@@ -7,12 +7,15 @@
 mod check;
 mod commit;
 mod copier;
+mod encoded;
 mod error;
 mod heads;
 mod list;
+mod load;
 mod open;
 mod read;
 mod readers;
+mod room;
 mod schema;
 mod stats;
 #[cfg(test)]
@@ -20,6 +23,7 @@ mod tests;
 mod trim;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,15 +38,15 @@ pub use check::{Report, backup, check};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
-use self::commit::Encoded;
 use self::copier::Copier;
+use self::encoded::Encoded;
 use self::error::{failed, gone};
 use self::readers::Lane;
 use self::stats::Counting;
 use self::writer::{Job, Work, Writer};
 use super::{
-    Batch, Committed, Fut, Listener, Outcome, Page, Query, RequestRecord, Retention, Store,
-    StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, OwnsAll, Page, Query,
+    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
@@ -91,13 +95,18 @@ impl std::fmt::Debug for SqliteOptions {
 struct Shared {
     listeners: Mutex<Vec<Arc<dyn Listener>>>,
     stats: Counting,
-    /// A flush failed.
-    broken: watch::Sender<bool>,
+    availability: watch::Sender<Availability>,
     fault: Option<FaultHook>,
     clock: Arc<dyn Clock>,
+    /// The data directory.
+    dir: PathBuf,
 }
 
 impl Shared {
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn fault(&self) -> Option<Fault> {
         self.fault.as_ref().and_then(|fault| fault())
     }
@@ -127,15 +136,16 @@ impl SqliteStore {
         let shared = Arc::new(Shared {
             listeners: Mutex::default(),
             stats: Counting::default(),
-            broken: watch::Sender::new(false),
+            availability: watch::Sender::default(),
             fault: options.fault,
+            dir: dir.to_owned(),
             clock: options.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         });
         let points = Lane::spawn("point", &opened.path)?;
         let scans = Lane::spawn("scan", &opened.path)?;
         let (work, queue) = channel();
         let copier = Copier::spawn(&opened.path, &mut opened.conn)?;
-        let writer = Writer::new(opened.conn, copier, opened.counters, opened.at, shared.clone());
+        let writer = Writer::new(opened.conn, copier, opened.loaded, shared.clone());
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || writer.run(&queue)).map_err(|source| OpenError::Io {
             action: "start a thread to write",
@@ -162,13 +172,14 @@ impl SqliteStore {
     /// Whether writes are refused until the store is opened again, because a flush failed.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        *self.shared.broken.borrow()
+        matches!(*self.shared.availability.borrow(), Availability::Broken { .. })
     }
 
     /// Resolves when writes are refused until the store is opened again; never, if that does not happen.
     pub async fn until_broken(&self) {
         // The sender lives as long as the store.
-        let _ = self.shared.broken.subscribe().wait_for(|broken| *broken).await;
+        let mut availability = self.shared.availability.subscribe();
+        let _ = availability.wait_for(|state| matches!(state, Availability::Broken { .. })).await;
     }
 
     /// Copies the store, as it is at one revision, to the new file `to`. Commits and reads go on meanwhile. Blocks the
@@ -277,6 +288,18 @@ impl Store for SqliteStore {
             self.send(Work::Commit(Box::new(Job { batch, encoded, answer })))?;
             answered.await.map_err(|_| gone("writer of the store"))?
         })
+    }
+
+    fn availability(&self) -> watch::Receiver<Availability> {
+        self.shared.availability.subscribe()
+    }
+
+    fn ownership(&self) -> &dyn Ownership {
+        &OwnsAll
+    }
+
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>> {
+        self.call(|writer| Ok(writer.slots()))
     }
 
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {

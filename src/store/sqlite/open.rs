@@ -9,10 +9,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
-use super::commit::{Counters, last_at};
 use super::error::uint;
+use super::load::Loaded;
 use super::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
-use crate::clock::Timestamp;
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "bmdemo.db";
@@ -92,9 +91,7 @@ pub(super) struct Opened {
     /// Held for as long as the store is open.
     pub(super) lock: File,
     pub(super) conn: Connection,
-    pub(super) counters: Counters,
-    /// Time of the last commit.
-    pub(super) at: Timestamp,
+    pub(super) loaded: Loaded,
     pub(super) path: PathBuf,
 }
 
@@ -108,14 +105,13 @@ pub(super) fn open(dir: &Path, options: &SqliteOptions) -> Result<Opened, OpenEr
     configure(&conn, options).map_err(|error| sqlite(&path, error))?;
     check_content(&conn, &path)?;
     migrate(&conn).map_err(|error| sqlite(&path, error))?;
-    let counters = Counters::load(&conn).map_err(|error| sqlite(&path, error))?;
-    let at = last_at(&conn).map_err(|error| sqlite(&path, error))?;
+    let loaded = Loaded::load(&conn).map_err(|error| sqlite(&path, error))?;
     if !set_up {
         let action = "write to";
         let written = lock.write_all(SET_UP).and_then(|()| lock.sync_all());
         written.map_err(|error| io(action, &dir.join(LOCK_FILE))(error))?;
     }
-    Ok(Opened { lock, conn, counters, at, path })
+    Ok(Opened { lock, conn, loaded, path })
 }
 
 fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> OpenError {

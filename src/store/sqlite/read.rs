@@ -281,7 +281,8 @@ pub(super) fn changes(
     }
     let mut reader = ChangeReader { conn, machines: BTreeMap::new(), runs: BTreeMap::new() };
     let mut changes: Vec<Change> = Vec::new();
-    let sql = "SELECT place, at, kind, coalesce(machine, run), before, entries, body, machine_id FROM changes
+    let sql = "SELECT place, at, kind, coalesce(machine, run), before, entries, body, machine_id,
+            prior FROM changes
         WHERE place > ?1 ORDER BY place";
     for_each(conn, sql, [place_after(after)], |row| {
         let revision = revision_of(row.get(0).map_err(failed)?);
@@ -304,24 +305,25 @@ struct ChangeReader<'a> {
 }
 
 impl ChangeReader<'_> {
-    /// The change in a row of the columns place, at, kind, ordinal, before, entries, body, machine_id.
+    /// The change in a row of the columns place, at, kind, ordinal, before, entries, body, machine_id, prior.
     fn change(&mut self, row: &Row<'_>) -> Result<Change, StoreError> {
         let place: i64 = row.get(0).map_err(failed)?;
         let revision = revision_of(place);
         let (at, ordinal) = (Timestamp(number(row, 1)?), number(row, 3)?);
         let before = Revision(number(row, 4)?);
-        let machine = |revision| {
-            let machine = decode_machine(text(row, 6)?, ordinal, revision);
-            machine.map(Arc::new).map_err(corrupt("change of machine", ordinal))
-        };
+        let machine = |revision| image(text(row, 6)?, ordinal, revision);
         let mut before_is_gone = false;
         let object = match text(row, 2)? {
             "machine" => {
                 let after = machine(revision)?;
-                let known = match self.machines.insert(ordinal, after.clone()) {
-                    None if before > Revision(0) => self.machine_after(text(row, 7)?, before)?,
-                    known => known,
-                };
+                let mut known = self.machines.insert(ordinal, after.clone());
+                if known.is_none() && before > Revision(0) {
+                    let prior = row.get::<_, Option<String>>(8).map_err(failed)?;
+                    known = match prior {
+                        Some(prior) => Some(image(&prior, ordinal, before)?),
+                        None => self.machine_after(text(row, 7)?, before)?,
+                    };
+                }
                 before_is_gone = before > Revision(0) && known.is_none();
                 Machine::object(Images { before: known, after: Some(after) })
             }
@@ -359,11 +361,14 @@ impl ChangeReader<'_> {
         let sql = "SELECT machine, body FROM changes
             WHERE machine_id = ?1 AND run IS NULL AND place BETWEEN ?2 AND ?3 AND kind = 'machine'";
         let places = params![id, place(revision, 0), place_after(revision)];
-        first(self.conn, sql, places, |row| {
-            let machine = decode_machine(text(row, 1)?, number(row, 0)?, revision);
-            machine.map(Arc::new).map_err(corrupt("change of machine", id))
-        })
+        first(self.conn, sql, places, |row| image(text(row, 1)?, number(row, 0)?, revision))
     }
+}
+
+/// The machine of an image in a change.
+fn image(body: &str, ordinal: u64, revision: Revision) -> Result<Arc<Machine>, StoreError> {
+    let machine = decode_machine(body, ordinal, revision);
+    machine.map(Arc::new).map_err(corrupt("change of machine", ordinal))
 }
 
 pub(super) fn logs(

@@ -13,12 +13,13 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [Migration; 5] = [
+pub(super) const MIGRATIONS: [Migration; 6] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
     Migration { sql: V4, fill: None },
     Migration { sql: V5, fill: Some(fill_sort_keys) },
+    Migration { sql: V6, fill: None },
 ];
 
 /// One step from a version of the schema to the next.
@@ -27,6 +28,19 @@ pub(super) struct Migration {
     /// What SQL cannot compute; afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
+
+/// What runs hold of what is limited, each key on a line. What came of the batches of the last transaction: the revision
+/// before it, then the id and the revision of each, as numbers of 8 bytes. In the change of a machine, the machine
+/// before it, where the change that says so has been trimmed.
+const V6: &str = "
+CREATE TABLE slots (
+    run INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    keys TEXT NOT NULL
+);
+ALTER TABLE meta ADD COLUMN outcomes BLOB NOT NULL DEFAULT x'';
+ALTER TABLE changes ADD COLUMN prior TEXT;
+";
 
 /// The epochs at which machines were deleted, for as long as the store lives: a machine registered anew under the name
 /// goes on from there. Of those that were deleted before, the change that is kept for a while says it.

@@ -51,6 +51,12 @@ fn trim_machine_changes(
         Ok(is_old)
     })?;
     for place in old {
+        // The next change of the machine is to say how it was before.
+        let sql = "UPDATE changes SET prior = old.body FROM (SELECT machine_id, body FROM changes WHERE place = ?1) AS old
+            WHERE kind = 'machine' AND place = (SELECT place FROM changes
+                WHERE changes.machine_id = old.machine_id AND run IS NULL AND place > ?1 ORDER BY place LIMIT 1)
+            AND before = ?2";
+        execute(conn, sql, params![place, int(revision_of(place).0)])?;
         trimmed.changes += execute(conn, "DELETE FROM changes WHERE place = ?1", [place])?;
         compact(counters, revision_of(place));
     }

@@ -3,8 +3,9 @@
 //! Order: all preconditions of a batch, its writes, the next batch …, COMMIT, listeners, answers. A refused batch
 //! wrote nothing, so the others go on without it. If the transaction fails, none of them is written and all are told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,15 +13,20 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
-use super::commit::{Counters, Encoded, Stopped, apply};
+use super::commit::{Counters, Stopped, apply};
 use super::copier::{Copier, copy};
+use super::encoded::Encoded;
 use super::error::failed;
 use super::heads::Rows;
-use super::{Fault, Shared, trim};
+use super::load::{Loaded, load_slots, save_outcomes};
+use super::{Fault, Shared, room, trim};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Revision};
+use crate::store::availability::{Notice, Outage};
 use crate::store::outcomes::Outcomes;
-use crate::store::{Batch, Committed, Outcome, Retention, StoreError, Trimmed};
+use crate::store::{
+    Availability, Batch, Committed, Outcome, Retention, SlotKey, StoreError, Trimmed,
+};
 
 /// Most batches in one transaction.
 const GROUP_MAX: usize = 4096;
@@ -68,25 +74,27 @@ pub(super) struct Writer {
     rows: Rows,
     /// Time of the last commit.
     at: Timestamp,
-    pub(super) outcomes: Outcomes,
+    outcomes: Outcomes,
+    outage: Outage,
 }
 
 impl Writer {
     pub(super) fn new(
         conn: Connection,
         copier: Copier,
-        counters: Counters,
-        at: Timestamp,
+        loaded: Loaded,
         shared: Arc<Shared>,
     ) -> Self {
-        let (rows, outcomes) = (Rows::default(), Outcomes::after(counters.revision));
-        Self { copier, conn, counters, shared, broken: None, rows, at, outcomes }
+        let Loaded { counters, at, slots, outcomes } = loaded;
+        let rows = Rows { slots, ..Rows::default() };
+        let (broken, outage) = (None, Outage::default());
+        Self { copier, conn, counters, shared, broken, rows, at, outcomes, outage }
     }
 
     /// Works until every sender is gone.
     pub(super) fn run(mut self, queue: &Receiver<Work>) {
         let mut last_group = 0;
-        while let Ok(work) = queue.recv() {
+        while let Some(work) = self.next_work(queue) {
             if last_group >= BUSY_GROUP {
                 // Where this many wait at once, more come in a moment, and one flush serves them all.
                 std::thread::sleep(LINGER);
@@ -115,12 +123,68 @@ impl Writer {
         }
     }
 
+    /// The next work. Looks for room meanwhile, if there is none.
+    fn next_work(&mut self, queue: &Receiver<Work>) -> Option<Work> {
+        while self.outage.lasts() {
+            match queue.recv_timeout(room::INTERVAL) {
+                Ok(work) => return Some(work),
+                Err(RecvTimeoutError::Timeout) => self.look_for_room(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        queue.recv().ok()
+    }
+
+    fn look_for_room(&mut self) {
+        let is_full = matches!(*self.shared.availability.borrow(), Availability::Full { .. });
+        if is_full && room::is_there(self.shared.dir()) {
+            let counters = self.counters;
+            let written =
+                self.transaction(|conn, _| counters.save(conn).map(|()| 1).map_err(failed));
+            self.met(&written, 0);
+        }
+        let notice = self.outage.pass(self.shared.clock.monotonic());
+        self.notice(notice);
+    }
+
+    /// Takes into account how a transaction of so many writes has ended: whether there is room.
+    fn met(&mut self, written: &Result<u64, StoreError>, writes: u64) {
+        let now = self.shared.clock.monotonic();
+        let (is_full, notice) = match written {
+            Err(StoreError::Full(_)) => (true, self.outage.refused(writes, now)),
+            Ok(1..) if self.outage.lasts() => (false, self.outage.room(now)),
+            Ok(_) | Err(_) => return,
+        };
+        self.shared.availability.send_if_modified(|state| match (&*state, is_full) {
+            (Availability::Ok, true) => {
+                *state = Availability::Full { since: self.shared.clock.now() };
+                true
+            }
+            (Availability::Full { .. }, false) => {
+                *state = Availability::Ok;
+                true
+            }
+            (Availability::Ok, false)
+            | (Availability::Full { .. }, true)
+            | (Availability::Broken { .. }, _) => false,
+        });
+        self.notice(notice);
+    }
+
+    fn notice(&self, notice: Option<Notice>) {
+        if let Some(notice) = notice {
+            room::log(self.shared.dir(), notice);
+        }
+    }
+
     fn commit(&mut self, jobs: Vec<Job>) {
+        let writes = jobs.len() as u64;
         let mut answers = Vec::with_capacity(jobs.len());
         let mut outcomes = Vec::with_capacity(jobs.len());
         let mut named = Vec::with_capacity(jobs.len());
         // Whatever the clock says, no commit is older than the one before it.
         let at = self.shared.clock.now().max(self.at);
+        let since = self.counters.revision;
         // Forgotten if the transaction fails: what is kept must be what is stored.
         let mut kept = std::mem::take(&mut self.rows);
         let mut rest = jobs.into_iter();
@@ -132,16 +196,26 @@ impl Writer {
                 match apply(conn, counters, &mut kept, at, job.batch, &job.encoded) {
                     Ok(applied) => {
                         rows += applied.rows;
-                        named.push((id, applied.committed.revision));
+                        if id != BatchId::default() {
+                            named.push((id, applied.committed.revision));
+                        }
                         outcomes.push(Ok(Arc::new(applied.committed)));
                     }
                     Err(Stopped::Refused(error)) => outcomes.push(Err(error)),
                     Err(Stopped::Failed(error)) => return Err(failed(error)),
                 }
             }
+            if rows > 0 {
+                save_outcomes(conn, since, &named).map_err(failed)?;
+            }
             Ok(rows)
         });
+        self.met(&written, writes);
         if let Err(error) = written {
+            match load_slots(&self.conn) {
+                Ok(slots) => self.rows.slots = slots,
+                Err(error) => self.break_off(Arc::new(error)),
+            }
             answers.extend(rest.map(|job| job.answer));
             for answer in answers {
                 // Whoever stopped waiting is not interested.
@@ -183,20 +257,26 @@ impl Writer {
         }
     }
 
+    /// How many slots are taken of each key.
+    pub(super) fn slots(&self) -> BTreeMap<SlotKey, u64> {
+        self.rows.slots.used()
+    }
+
     pub(super) fn trim(&mut self, retention: Retention) -> Result<Trimmed, StoreError> {
         let mut trimmed = Trimmed::default();
-        self.transaction(|conn, counters| {
+        let written = self.transaction(|conn, counters| {
             trimmed = trim::trim(conn, counters, retention)?;
             Ok(trimmed.runs + trimmed.changes + trimmed.requests)
-        })?;
-        Ok(trimmed)
+        });
+        self.met(&written, 1);
+        written.map(|_| trimmed)
     }
 
     /// Runs `write` in a transaction; it says how many rows it wrote. Nothing is flushed if it wrote none.
     fn transaction(
         &mut self,
         write: impl FnOnce(&Connection, &mut Counters) -> Result<u64, StoreError>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         if let Some(broken) = &self.broken {
             return Err(StoreError::Unavailable(Arc::new(broken.clone())));
         }
@@ -211,12 +291,12 @@ impl Writer {
         match written {
             Ok(0) => {
                 self.roll_back();
-                Ok(())
+                Ok(0)
             }
-            Ok(_) => {
+            Ok(rows) => {
                 self.flush()?;
                 self.counters = counters;
-                Ok(())
+                Ok(rows)
             }
             Err(error) => {
                 self.roll_back();
@@ -264,7 +344,8 @@ impl Writer {
     fn break_off(&mut self, cause: Arc<dyn std::error::Error + Send + Sync>) {
         tracing::error!(error = %cause, "the store refuses further writes until it is opened again");
         self.broken = Some(Broken(cause));
-        self.shared.broken.send_replace(true);
+        let since = self.shared.clock.now();
+        self.shared.availability.send_replace(Availability::Broken { since });
         // It cannot fail for a connection that is open.
         let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }

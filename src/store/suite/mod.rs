@@ -8,6 +8,7 @@ mod feed;
 mod lists;
 mod model;
 mod records;
+mod seams;
 mod trims;
 mod wrong;
 
@@ -170,6 +171,7 @@ fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
         Err(StoreError::ActiveRun { .. }) => "active run",
         Err(StoreError::Fenced { .. }) => "fenced",
         Err(StoreError::RequestUsed(_)) => "request used",
+        Err(StoreError::NoSlot { .. }) => "no slot",
         Err(StoreError::Compacted { .. }) => "compacted",
         Err(StoreError::Full(_)) => "full",
         Err(StoreError::Unknown(_)) => "unknown",
@@ -217,6 +219,12 @@ macro_rules! with_cases {
             trims::what_is_kept_is_still_true,
             trims::request_ids_go_by_age_unless_their_run_is_active,
             trims::trimming_is_bounded_and_comes_to_an_end,
+            seams::slots_are_taken_and_given_back_by_commits,
+            seams::slots_are_exact_under_racing_runs,
+            seams::the_outcome_of_a_batch_can_be_asked_for,
+            seams::many_machines_are_held_in_one_batch,
+            seams::the_time_of_commits_never_goes_back,
+            seams::a_store_of_one_server_is_its_own,
             model::random_operations_agree_with_the_model,
         }
     };

@@ -1,12 +1,17 @@
 //! Stores that are wrong on purpose: a suite that passes them has proved nothing.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use tokio::sync::watch;
 
 use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Object};
-use crate::store::{Fut, Listener, Outcome, Page, Position, Retention, Subject, Trimmed};
+use crate::store::{
+    Availability, Fut, Listener, Outcome, Ownership, Page, Position, Retention, SlotKey, Subject,
+    Trimmed,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -30,6 +35,13 @@ enum Bug {
     ListenersToldLate,
     LogsOffByOne,
     ActiveRunTrimmed,
+    /// A change says nothing of the record before it.
+    BeforeForgotten,
+    /// Of several machines only the first is held.
+    OneHoldChecked,
+    SlotsIgnored,
+    /// A batch is said not to be durable without a look.
+    OutcomeGuessed,
 }
 
 struct Wrong {
@@ -69,6 +81,12 @@ impl Store for Wrong {
             if self.has(Bug::EpochIgnored) {
                 batch.holds.clear();
             }
+            if self.has(Bug::OneHoldChecked) {
+                batch.holds.truncate(1);
+            }
+            if self.has(Bug::SlotsIgnored) {
+                batch.slots.clear();
+            }
             if self.has(Bug::RequestForgotten) {
                 batch.request = None;
             }
@@ -84,7 +102,22 @@ impl Store for Wrong {
     }
 
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome> {
+        if self.has(Bug::OutcomeGuessed) {
+            return Box::pin(async { Ok(Outcome::NotCommitted) });
+        }
         self.inner.outcome(id, since)
+    }
+
+    fn availability(&self) -> watch::Receiver<Availability> {
+        self.inner.availability()
+    }
+
+    fn ownership(&self) -> &dyn Ownership {
+        self.inner.ownership()
+    }
+
+    fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>> {
+        self.inner.slots()
     }
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
@@ -166,6 +199,15 @@ impl Store for Wrong {
                 }
                 read => read?,
             };
+            if self.has(Bug::BeforeForgotten) {
+                for change in &mut changes {
+                    match &mut change.object {
+                        Object::Machine(images) if images.after.is_some() => images.before = None,
+                        Object::Run(images) => images.before = None,
+                        Object::Machine(_) => {}
+                    }
+                }
+            }
             if self.has(Bug::CommitCutInFeed) {
                 changes.truncate(limit.max(1));
             }
@@ -218,8 +260,9 @@ fn failing(bug: Bug) -> Vec<&'static str> {
     let failing = CASES.iter().filter(|(_, case)| {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-        let store = Wrong { inner: fresh_memory().store, bug, calls: AtomicU64::new(0) };
-        let fresh = Fresh { store: Arc::new(store), ..fresh_memory() };
+        let right = fresh_memory();
+        let store = Wrong { inner: right.store.clone(), bug, calls: AtomicU64::new(0) };
+        let fresh = Fresh { store: Arc::new(store), ..right };
         let failed = runtime.block_on(async { tokio::spawn(case(fresh)).await.is_err() });
         runtime.shutdown_background();
         failed
@@ -249,6 +292,10 @@ fn every_wrong_store_is_caught() {
         (Bug::ListenersToldLate, "listeners_hear_in_order_before_the_writer"),
         (Bug::LogsOffByOne, "logs_are_dense"),
         (Bug::ActiveRunTrimmed, "an_active_run_loses_nothing"),
+        (Bug::BeforeForgotten, "a_list_and_the_changes_after_it_make_the_final_state"),
+        (Bug::OneHoldChecked, "many_machines_are_held_in_one_batch"),
+        (Bug::SlotsIgnored, "slots_are_exact_under_racing_runs"),
+        (Bug::OutcomeGuessed, "the_outcome_of_a_batch_can_be_asked_for"),
     ] {
         let failing = failing(bug);
         assert!(failing.contains(&case), "{bug:?} fails only {failing:?}");

@@ -51,7 +51,11 @@ async fn a_full_disk_at_commit_writes_nothing_and_passes() {
         assert!(matches!(register(&store, 2).await, Err(StoreError::Full(_))));
     }
     assert_eq!(machine_ids(&store).await, ["machine-1"]);
+    let mut availability = store.availability();
+    assert!(matches!(*availability.borrow(), Availability::Full { .. }));
     full.store(false, Relaxed);
+    // The store itself finds out, and tells all that wait.
+    availability.wait_for(|state| state.takes_writes()).await.unwrap();
     assert_eq!(register(&store, 2).await.unwrap().revision, Revision(2));
 }
 
@@ -66,8 +70,13 @@ async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
         let told = Arc::new(Told::default());
         store.listen(told.clone());
         register(&store, 1).await.unwrap();
-        assert!(matches!(register(&store, 2).await, Err(StoreError::Unknown(_))));
+        let id = BatchId(7);
+        let in_doubt = Batch { id, ..with_machine(2) };
+        assert!(matches!(store.commit(in_doubt).await, Err(StoreError::Unknown(_))));
         assert!(store.is_broken());
+        assert!(matches!(*store.availability().borrow(), Availability::Broken { .. }));
+        let refused = store.outcome(id, Revision(1)).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         store.until_broken().await;
         for number in 3..6 {
             let refused = register(&store, number).await;
@@ -78,6 +87,9 @@ async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
         drop(store);
         let store = open(dir.path()).unwrap();
         assert_eq!(machine_ids(&store).await.len(), if kept { 2 } else { 1 });
+        let outcome = store.outcome(id, Revision(1)).await.unwrap();
+        let durable = Outcome::Committed(Revision(2));
+        assert_eq!(outcome, if kept { durable } else { Outcome::NotCommitted });
         let next = register(&store, 9).await.unwrap();
         assert_eq!(next.revision, Revision(if kept { 3 } else { 2 }));
         assert!(check(dir.path()).unwrap().is_ok());
