@@ -230,15 +230,37 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     // Encoded by the compiler: options of our own would be lost in the types of prost.
     std::fs::write(out_dir.join("baremetal.bin"), compiler.encode_file_descriptor_set())?;
     std::fs::write(out_dir.join("methods.rs"), methods::source(&compiler.descriptor_pool())?)?;
-    tonic_prost_build::configure()
-        // Sorted, so that equal requests encode to equal bytes: idempotency compares digests of them.
-        .btree_map(".")
-        // Answers undecodable requests with INVALID_ARGUMENT instead of INTERNAL.
-        .codec_path("crate::api::codec::Strict")
-        // Servers in tests implement only what they need.
-        .generate_default_stubs(true)
+    let mut config = prost_build::Config::new();
+    // Sorted, so that equal requests encode to equal bytes: idempotency compares digests of them.
+    config
+        .btree_map(["."])
+        .service_generator(Box::new(Services))
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+/// Generates clients and servers. Servers send the events of watches as `Encoded`: once encoded for all who watch.
+struct Services;
+
+impl prost_build::ServiceGenerator for Services {
+    fn generate(&mut self, service: prost_build::Service, code: &mut String) {
+        let generator = || {
+            tonic_prost_build::configure()
+                // Answers undecodable requests with INVALID_ARGUMENT instead of INTERNAL.
+                .codec_path("crate::api::codec::Strict")
+                // Servers in tests implement only what they need.
+                .generate_default_stubs(true)
+        };
+        let mut served = service.clone();
+        for method in &mut served.methods {
+            if ["RunEvent", "MachineEvent"].contains(&method.output_type.as_str()) {
+                let event = &method.output_type;
+                method.output_type = format!("crate::api::codec::Encoded<crate::pb::{event}>");
+            }
+        }
+        generator().build_server(false).service_generator().generate(service, code);
+        generator().build_client(false).service_generator().generate(served, code);
+    }
 }
 
 /// The list of methods, out of the option `touches` of each. A method without it, or with one that names a field which is

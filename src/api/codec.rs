@@ -1,42 +1,109 @@
-//! The codec of the generated code: as tonic's own, but what cannot be decoded is the client's fault, not ours.
+//! The codec of the generated code: as tonic's own, but what cannot be decoded is the client's fault, not ours, and an
+//! event that many clients get is encoded once.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use prost::Message;
+use prost::bytes::BufMut as _;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic_prost::ProstCodec;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::status::ApiError;
 
+/// A message that is sent: either plain, or partly encoded before.
+pub trait Wire {
+    /// Writes it in the wire format.
+    fn put(&self, buffer: &mut EncodeBuf<'_>);
+}
+
+impl<M: Message> Wire for M {
+    fn put(&self, buffer: &mut EncodeBuf<'_>) {
+        self.encode_raw(buffer);
+    }
+}
+
+/// A message in two parts, one of which was encoded for all who get it. On the wire fields may stand in any order, so
+/// that the parts only follow each other; no field may be set in both.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Encoded<M> {
+    shared: Option<Arc<[u8]>>,
+    own: M,
+}
+
+impl<M: Message + Default> Encoded<M> {
+    /// A message that has the fields of `own` beside those that are `shared`.
+    pub fn new(shared: Arc<[u8]>, own: M) -> Self {
+        Self { shared: Some(shared), own }
+    }
+
+    /// The message, as who gets it sees it.
+    ///
+    /// # Errors
+    /// If the shared part is not an encoded message.
+    pub fn message(mut self) -> Result<M, prost::DecodeError> {
+        if let Some(shared) = self.shared {
+            self.own.merge(&*shared)?;
+        }
+        Ok(self.own)
+    }
+}
+
+impl<M> From<M> for Encoded<M> {
+    fn from(own: M) -> Self {
+        Self { shared: None, own }
+    }
+}
+
+impl<M: Message> Wire for Encoded<M> {
+    fn put(&self, buffer: &mut EncodeBuf<'_>) {
+        if let Some(shared) = &self.shared {
+            buffer.put_slice(shared);
+        }
+        self.own.encode_raw(buffer);
+    }
+}
+
 /// Encodes `T` and decodes `U`.
 #[derive(Debug, Clone)]
-pub struct Strict<T, U> {
-    inner: ProstCodec<T, U>,
-}
+pub struct Strict<T, U>(PhantomData<fn(T) -> U>);
 
 impl<T, U> Default for Strict<T, U> {
     fn default() -> Self {
-        Self { inner: ProstCodec::default() }
+        Self(PhantomData)
     }
 }
 
 impl<T, U> Codec for Strict<T, U>
 where
-    T: Message + Send + 'static,
+    T: Wire + Send + 'static,
     U: Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Encoder = StrictEncoder<T>;
     type Decoder = StrictDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.inner.encoder()
+        StrictEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         StrictDecoder(PhantomData)
+    }
+}
+
+/// Encodes `T`.
+#[derive(Debug, Clone)]
+pub struct StrictEncoder<T>(PhantomData<fn(T)>);
+
+impl<T: Wire> Encoder for StrictEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        message.put(buffer);
+        Ok(())
     }
 }
 
@@ -53,5 +120,27 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
             Ok(message) => Ok(Some(message)),
             Err(error) => Err(ApiError::MessageMalformed(error.to_string()).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb;
+
+    #[test]
+    fn a_message_in_two_parts_is_the_whole_message() {
+        let whole = pb::RunEvent {
+            message: "step drain succeeded".to_owned(),
+            snapshot: Some(pb::Run { run_id: "r".to_owned(), ..Default::default() }),
+            revision: 7,
+            r#type: pb::RunEventType::Removed.into(),
+            ..Default::default()
+        };
+        let shared = pb::RunEvent { revision: 0, r#type: 0, ..whole.clone() };
+        let own = pb::RunEvent { revision: 7, r#type: whole.r#type, ..Default::default() };
+        let encoded = Encoded::new(shared.encode_to_vec().into(), own);
+        assert_eq!(encoded.message().unwrap(), whole);
+        assert_eq!(Encoded::from(whole.clone()).message().unwrap(), whole);
     }
 }

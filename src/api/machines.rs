@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::caller::{Caller, handle};
+use super::codec::Encoded;
 use super::convert::machine::machine;
 use super::lists::{self, ListRequest};
 use super::register::new_machine;
@@ -91,7 +92,7 @@ impl MachineService for Machines {
     async fn watch_machines(
         &self,
         request: Request<pb::WatchMachinesRequest>,
-    ) -> Result<Response<Answers<pb::MachineEvent>>, Status> {
+    ) -> Result<Response<Answers<Encoded<pb::MachineEvent>>>, Status> {
         handle(&self.engine, request, async |caller, message| {
             watch::machines(&self.engine, &caller, message).await
         })

@@ -4,12 +4,13 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 
 use super::caller::{Caller, handle};
+use super::codec::Encoded;
 use super::lists::{self, ListRequest};
 use super::status::{Answers, ApiError};
 use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{batch, convert, history, show, start, wait, watch};
 use crate::executor::Engine;
-use crate::executor::logs::{LogQuery, follow_logs};
+use crate::executor::feed::{LogQuery, follow_logs};
 use crate::executor::request::{Origin, Verb};
 use crate::ids::RunId;
 use crate::lifecycle::step::Resolution;
@@ -77,7 +78,7 @@ impl RunService for Runs {
     async fn watch_runs(
         &self,
         request: Request<pb::WatchRunsRequest>,
-    ) -> Result<Response<Answers<pb::RunEvent>>, Status> {
+    ) -> Result<Response<Answers<Encoded<pb::RunEvent>>>, Status> {
         handle(&self.engine, request, async |caller, message| {
             watch::runs(&self.engine, &caller, message).await
         })

@@ -9,7 +9,7 @@ use super::show;
 use super::status::ApiError;
 use super::validate::Checks;
 use crate::executor::Engine;
-use crate::executor::watch::{Start, WatchItem};
+use crate::executor::feed::{Start, WatchItem};
 use crate::lifecycle::run::State;
 use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
@@ -51,9 +51,8 @@ pub(super) async fn wait(
 
 fn newer(latest: Arc<Run>, item: WatchItem<Run>) -> Arc<Run> {
     match item {
-        WatchItem::Snapshot(run, _)
-        | WatchItem::Change { object: run, .. }
-        | WatchItem::Removed { object: run, .. } => run,
+        WatchItem::Snapshot(run, _) => run,
+        WatchItem::Change { event, .. } | WatchItem::Removed { event, .. } => event.record.clone(),
         WatchItem::Synced(_) | WatchItem::Bookmark(_) => latest,
     }
 }

@@ -3,22 +3,23 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::stream::unfold;
+use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::caller::Caller;
+use super::codec::Encoded;
 use super::convert::history::{entry, summary};
 use super::convert::machine::machine;
 use super::convert::timestamp;
 use super::show;
 use super::status::{Answers, ApiError};
-use crate::clock::Timestamp;
 use crate::executor::Engine;
 use crate::executor::error::EngineError;
-use crate::executor::unfold::unfold;
-use crate::executor::watch::{Start, WatchItem};
+use crate::executor::feed::{Event, Start, WatchItem};
 use crate::ids::{Revision, RunId};
 use crate::model::filter::{Filter, Subject};
-use crate::model::{Entry, Machine, Run};
+use crate::model::{Machine, Run};
 use crate::pb;
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<WatchItem<T>, EngineError>> + Send>>;
@@ -28,7 +29,7 @@ pub(super) async fn runs(
     engine: &Engine,
     caller: &Caller,
     request: pb::WatchRunsRequest,
-) -> Result<Answers<pb::RunEvent>, ApiError> {
+) -> Result<Answers<Encoded<pb::RunEvent>>, ApiError> {
     let filter = Filter::parse(&request.filter, Subject::Run)?.and(caller.scope(Subject::Run));
     if let Some(id) = filter.pinned("run_id") {
         // A watch of a run that does not exist would be silent for ever.
@@ -42,39 +43,7 @@ pub(super) async fn runs(
         allow_reset: request.allow_reset,
         changes_only: request.changes_only,
     };
-    let open: Open<Run> = |engine, filter, start| {
-        Box::pin(engine.watch().watch_runs(engine.store().clone(), filter, start))
-    };
-    let told = watch(engine, filter, options, open).await?;
-    let engine = engine.clone();
-    Ok(Box::pin(told.then(move |told| {
-        let engine = engine.clone();
-        async move {
-            let told = told?;
-            let snapshot = match &told.object {
-                Some(run) => Some(show::run(&engine, run).await),
-                None => None,
-            };
-            let run_id = snapshot.as_ref().map_or("", |run| run.run_id.as_str());
-            let machine_id = snapshot.as_ref().map_or("", |run| run.machine_id.as_str());
-            Ok(pb::RunEvent {
-                ts: Some(timestamp(told.at)),
-                message: summary(&told.entries),
-                revision: told.resume.0,
-                entries: told.entries(machine_id, run_id),
-                r#type: match told.kind {
-                    Kind::Snapshot => pb::RunEventType::Snapshot,
-                    Kind::Synced => pb::RunEventType::Synced,
-                    Kind::Change => pb::RunEventType::Change,
-                    Kind::Removed => pb::RunEventType::Removed,
-                    Kind::Bookmark => pb::RunEventType::Bookmark,
-                    Kind::Reset => pb::RunEventType::Reset,
-                }
-                .into(),
-                snapshot,
-            })
-        }
-    })))
+    watch::<Run>(engine, filter, options).await
 }
 
 /// Opens a watch of machines.
@@ -82,7 +51,7 @@ pub(super) async fn machines(
     engine: &Engine,
     caller: &Caller,
     request: pb::WatchMachinesRequest,
-) -> Result<Answers<pb::MachineEvent>, ApiError> {
+) -> Result<Answers<Encoded<pb::MachineEvent>>, ApiError> {
     let filter =
         Filter::parse(&request.filter, Subject::Machine)?.and(caller.scope(Subject::Machine));
     let options = Options {
@@ -91,30 +60,7 @@ pub(super) async fn machines(
         allow_reset: request.allow_reset,
         changes_only: request.changes_only,
     };
-    let open: Open<Machine> = |engine, filter, start| {
-        Box::pin(engine.watch().watch_machines(engine.store().clone(), filter, start))
-    };
-    let told = watch(engine, filter, options, open).await?;
-    Ok(Box::pin(told.map(|told| {
-        let told = told?;
-        let machine_id = told.object.as_ref().map_or("", |machine| machine.id.as_str());
-        Ok(pb::MachineEvent {
-            ts: Some(timestamp(told.at)),
-            message: summary(&told.entries),
-            revision: told.resume.0,
-            entries: told.entries(machine_id, ""),
-            r#type: match told.kind {
-                Kind::Snapshot => pb::MachineEventType::Snapshot,
-                Kind::Synced => pb::MachineEventType::Synced,
-                Kind::Change => pb::MachineEventType::Change,
-                Kind::Removed => pb::MachineEventType::Removed,
-                Kind::Bookmark => pb::MachineEventType::Bookmark,
-                Kind::Reset => pb::MachineEventType::Reset,
-            }
-            .into(),
-            snapshot: told.object.as_deref().map(machine),
-        })
-    })))
+    watch::<Machine>(engine, filter, options).await
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,34 +81,92 @@ enum Kind {
     Reset,
 }
 
-/// An event before it is shown.
-struct Told<T> {
-    kind: Kind,
-    at: Timestamp,
-    object: Option<Arc<T>>,
-    /// Revision of the commit.
-    revision: Revision,
-    /// Where a client may resume; zero if it must begin anew.
-    resume: Revision,
-    entries: Arc<[Entry]>,
+/// A kind of record that clients watch.
+trait Shown: Send + Sync + Sized + 'static {
+    /// What they get.
+    type Message: Message + Default + 'static;
+
+    fn open(engine: &Engine, filter: Filter, start: Start) -> Items<Self>;
+    /// The record as it is now.
+    fn snapshot(engine: &Engine, record: &Self) -> impl Future<Output = Self::Message> + Send;
+    /// An event without what is each watch's own: its kind and where to resume.
+    fn event(engine: &Engine, event: &Event<Self>) -> impl Future<Output = Self::Message> + Send;
+    /// A message with nothing but its kind and where to resume.
+    fn bare(kind: Kind, resume: Revision) -> Self::Message;
+    /// Says that a message is of now, and of this kind.
+    fn now(engine: &Engine, kind: Kind, resume: Revision, message: Self::Message) -> Self::Message;
 }
 
-impl<T> Told<T> {
-    fn entries(&self, machine_id: &str, run_id: &str) -> Vec<pb::HistoryEntry> {
-        let entries = self.entries.iter();
-        entries.map(|told| entry(told, self.revision, self.at, machine_id, run_id)).collect()
-    }
+macro_rules! shown {
+    ($record:ty, $message:ident, $kinds:ident, $watch:ident, $show:expr, $ids:expr) => {
+        impl Shown for $record {
+            type Message = pb::$message;
+
+            fn open(engine: &Engine, filter: Filter, start: Start) -> Items<Self> {
+                Box::pin(engine.watch().$watch(engine.store().clone(), filter, start))
+            }
+
+            async fn snapshot(engine: &Engine, record: &Self) -> pb::$message {
+                pb::$message { snapshot: Some($show(engine, record).await), ..Default::default() }
+            }
+
+            async fn event(engine: &Engine, event: &Event<Self>) -> pb::$message {
+                let (machine_id, run_id) = $ids(&*event.record);
+                let entries = event.entries.iter();
+                pb::$message {
+                    ts: Some(timestamp(event.at)),
+                    message: summary(&event.entries),
+                    entries: entries
+                        .map(|one| entry(one, event.revision, event.at, &machine_id, &run_id))
+                        .collect(),
+                    ..Self::snapshot(engine, &event.record).await
+                }
+            }
+
+            fn bare(kind: Kind, resume: Revision) -> pb::$message {
+                let kind = match kind {
+                    Kind::Snapshot => pb::$kinds::Snapshot,
+                    Kind::Synced => pb::$kinds::Synced,
+                    Kind::Change => pb::$kinds::Change,
+                    Kind::Removed => pb::$kinds::Removed,
+                    Kind::Bookmark => pb::$kinds::Bookmark,
+                    Kind::Reset => pb::$kinds::Reset,
+                };
+                pb::$message { r#type: kind.into(), revision: resume.0, ..Default::default() }
+            }
+
+            fn now(
+                engine: &Engine,
+                kind: Kind,
+                resume: Revision,
+                message: pb::$message,
+            ) -> pb::$message {
+                let pb::$message { r#type, revision, .. } = Self::bare(kind, resume);
+                let ts = Some(timestamp(engine.clock().now()));
+                pb::$message { ts, r#type, revision, ..message }
+            }
+        }
+    };
 }
 
-type Open<T> = fn(&Engine, Filter, Start) -> Items<T>;
+shown!(Run, RunEvent, RunEventType, watch_runs, show::run, |run: &Run| {
+    (run.machine_id.to_string(), run.id.to_string())
+});
+shown!(
+    Machine,
+    MachineEvent,
+    MachineEventType,
+    watch_machines,
+    |_: &Engine, record: &Machine| std::future::ready(machine(record)),
+    |machine: &Machine| (machine.id.to_string(), String::new())
+);
 
 /// Opens a watch. What can be said now is an answer of its own, not a stream that fails.
-async fn watch<T: Send + Sync + 'static>(
+async fn watch<T: Shown>(
     engine: &Engine,
     filter: Filter,
     options: Options,
-    open: Open<T>,
-) -> Result<impl Stream<Item = Result<Told<T>, tonic::Status>> + Send + use<T>, ApiError> {
+) -> Result<Answers<Encoded<T::Message>>, ApiError> {
     if options.resume_from > 0 && !options.allow_reset {
         let (_, oldest) = engine.store().revisions().await?;
         if Revision(options.resume_from) < oldest {
@@ -174,12 +178,13 @@ async fn watch<T: Send + Sync + 'static>(
         (0, true) => Start::Now,
         (revision, _) => Start::Resume(Revision(revision)),
     };
-    let items = open(engine, filter.clone(), start);
-    let watch = Watch { engine: engine.clone(), items, filter, options, open };
-    Ok(unfold(watch, |mut watch| async move {
-        let told = watch.next().await?;
-        Some((told.map_err(|error| ApiError::from(error).into()), watch))
-    }))
+    let items = T::open(engine, filter.clone(), start);
+    let watch = Watch { engine: engine.clone(), items, filter, options };
+    let messages = unfold(watch, |mut watch| async move {
+        let message = watch.next().await?;
+        Some((message.map_err(|error| ApiError::from(error).into()), watch))
+    });
+    Ok(Box::pin(messages.fuse()))
 }
 
 struct Watch<T> {
@@ -187,40 +192,53 @@ struct Watch<T> {
     items: Items<T>,
     filter: Filter,
     options: Options,
-    open: Open<T>,
 }
 
-impl<T> Watch<T> {
-    async fn next(&mut self) -> Option<Result<Told<T>, EngineError>> {
+impl<T: Shown> Watch<T> {
+    async fn next(&mut self) -> Option<Result<Encoded<T::Message>, EngineError>> {
         loop {
-            let told = match self.items.next().await? {
+            let message = match self.items.next().await? {
                 Ok(WatchItem::Bookmark(_)) if !self.options.allow_bookmarks => continue,
-                // No revision: a client that stops here has not seen all of the present state.
-                Ok(WatchItem::Snapshot(object, _)) => {
-                    Told { object: Some(object), ..self.bare(Kind::Snapshot, Revision(0)) }
+                Ok(WatchItem::Snapshot(record, _)) => {
+                    let message = T::snapshot(&self.engine, &record).await;
+                    // No revision: a client that stops here has not seen all of the present state.
+                    self.now(Kind::Snapshot, Revision(0), message)
                 }
-                Ok(WatchItem::Synced(revision)) => self.bare(Kind::Synced, revision),
-                Ok(WatchItem::Bookmark(revision)) => self.bare(Kind::Bookmark, revision),
-                Ok(WatchItem::Change { revision, resume, at, object, entries }) => {
-                    let object = Some(object);
-                    Told { kind: Kind::Change, at, object, revision, resume, entries }
+                Ok(WatchItem::Synced(revision)) => {
+                    self.now(Kind::Synced, revision, T::Message::default())
                 }
-                Ok(WatchItem::Removed { revision, resume, at, object, entries }) => {
-                    let object = Some(object);
-                    Told { kind: Kind::Removed, at, object, revision, resume, entries }
+                Ok(WatchItem::Bookmark(revision)) => {
+                    self.now(Kind::Bookmark, revision, T::Message::default())
+                }
+                Ok(WatchItem::Change { event, resume }) => {
+                    encoded(&self.engine, Kind::Change, resume, &event).await
+                }
+                Ok(WatchItem::Removed { event, resume }) => {
+                    encoded(&self.engine, Kind::Removed, resume, &event).await
                 }
                 Err(EngineError::Compacted { .. }) if self.options.allow_reset => {
-                    self.items = (self.open)(&self.engine, self.filter.clone(), Start::Snapshot);
-                    self.bare(Kind::Reset, Revision(0))
+                    self.items = T::open(&self.engine, self.filter.clone(), Start::Snapshot);
+                    self.now(Kind::Reset, Revision(0), T::Message::default())
                 }
                 Err(error) => return Some(Err(error)),
             };
-            return Some(Ok(told));
+            return Some(Ok(message));
         }
     }
 
-    fn bare(&self, kind: Kind, resume: Revision) -> Told<T> {
-        let at = self.engine.clock().now();
-        Told { kind, at, object: None, revision: resume, resume, entries: Arc::new([]) }
+    fn now(&self, kind: Kind, resume: Revision, message: T::Message) -> Encoded<T::Message> {
+        T::now(&self.engine, kind, resume, message).into()
     }
+}
+
+/// An event, encoded once for all who watch.
+async fn encoded<T: Shown>(
+    engine: &Engine,
+    kind: Kind,
+    resume: Revision,
+    event: &Event<T>,
+) -> Encoded<T::Message> {
+    let encode = || async { T::event(engine, event).await.encode_to_vec().into() };
+    let shared: &Arc<[u8]> = event.encoded.get_or_init(encode).await;
+    Encoded::new(shared.clone(), T::bare(kind, resume))
 }

@@ -2,14 +2,14 @@
 //!
 //! Rooms, each of which uses only those below it: `requests` ([`Engine`], the handle, and what is asked of it),
 //! `scheduler` (which machine is worked on when), `worker` (load, decide, commit, perform) and `decide` (pure: what an
-//! event means).
+//! event means). Beside them, [`feed`] publishes what was committed.
 
 pub mod admission;
 pub mod decide;
 pub mod error;
+pub mod feed;
 mod idempotency;
 pub mod limits;
-pub mod logs;
 pub mod names;
 mod plans;
 pub mod planted;
@@ -18,9 +18,7 @@ pub mod request;
 mod requests;
 mod scheduler;
 mod tasks;
-pub(crate) mod unfold;
 pub mod waiting;
-pub mod watch;
 mod worker;
 
 #[cfg(test)]

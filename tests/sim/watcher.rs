@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bmdemo::executor::watch::{Start, WatchHub, WatchItem, WatchLimits};
+use bmdemo::executor::feed::{Start, WatchHub, WatchItem, WatchLimits};
 use bmdemo::executor::{Engine, EngineError};
 use bmdemo::ids::{MachineId, Revision};
 use bmdemo::model::filter::{Filter, Subject};
@@ -117,9 +117,8 @@ fn of_machine(item: WatchItem<Machine>) -> Item {
 
 fn plain<T>(item: WatchItem<T>, name: impl Fn(&T) -> Object) -> Item {
     match item {
-        WatchItem::Change { revision, resume, object, .. }
-        | WatchItem::Removed { revision, resume, object, .. } => {
-            Item::Change { revision, resume, object: name(&object) }
+        WatchItem::Change { event, resume } | WatchItem::Removed { event, resume } => {
+            Item::Change { revision: event.revision, resume, object: name(&event.record) }
         }
         WatchItem::Bookmark(revision) => Item::Bookmark(revision),
         WatchItem::Snapshot(..) | WatchItem::Synced(_) => Item::Other,
@@ -210,9 +209,10 @@ pub(crate) struct Sleeper {
 
 impl Sleeper {
     pub(crate) async fn start(sim: &Sim, store: &Arc<MemoryStore>) -> Self {
-        let limits = WatchLimits { queue_changes_max: 4, ..WatchLimits::default() };
+        let limits = WatchLimits { queue_events_max: 4, ..WatchLimits::default() };
         let hub = Arc::new(WatchHub::new(sim.clock.clone(), limits));
         store.listen(hub.clone());
+        tokio::spawn(WatchHub::clone(&hub).run());
         let from = sim.oracle().book.head;
         let start = Start::Resume(from);
         let items = hub.watch_runs(store.clone(), Filter::default(), start);

@@ -11,6 +11,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::api::codec::Encoded;
 use crate::clock::{Clock as _, SystemClock};
 use crate::pb;
 use crate::pb::{RunPhase, StepState};
@@ -542,8 +543,8 @@ impl pb::plan_service_server::PlanService for Server {
     }
 }
 
-type Events = Pin<Box<dyn Stream<Item = Result<pb::RunEvent, Status>> + Send>>;
-type MachineEvents = Pin<Box<dyn Stream<Item = Result<pb::MachineEvent, Status>> + Send>>;
+type Events = Pin<Box<dyn Stream<Item = Result<Encoded<pb::RunEvent>, Status>> + Send>>;
+type MachineEvents = Pin<Box<dyn Stream<Item = Result<Encoded<pb::MachineEvent>, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<pb::LogChunk, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -713,7 +714,7 @@ impl pb::run_service_server::RunService for Server {
                         return;
                     }
                     sent += 1;
-                    if sender.send(Ok(event)).await.is_err() {
+                    if sender.send(Ok(event.into())).await.is_err() {
                         return;
                     }
                 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio_stream::StreamExt as _;
 
 use crate::clock::{Clock, SeededRandom, Timestamp, TokioClock};
+use crate::executor::feed::{Start, WatchItem};
 use crate::executor::request::{MachineChanges, NewMachine, NewRun, Verb};
-use crate::executor::watch::{Start, WatchItem};
 use crate::executor::{Engine, EngineConfig, EngineError, Limits, Refusal};
 use crate::ids::{MachineId, RunId};
 use crate::lifecycle::machine::Phase;
@@ -233,10 +233,9 @@ impl Harness {
             tokio::select! {
                 biased;
                 item = stream.next() => match item {
-                    Some(Ok(WatchItem::Snapshot(object, _) | WatchItem::Change { object, .. })) => {
-                        if wanted(&object) {
-                            return object;
-                        }
+                    Some(Ok(WatchItem::Snapshot(run, _))) if wanted(&run) => return run,
+                    Some(Ok(WatchItem::Change { event, .. })) if wanted(&event.record) => {
+                        return event.record.clone();
                     }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => panic!("watch of {run}: {error}"),

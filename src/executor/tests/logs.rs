@@ -6,7 +6,7 @@ use tokio_stream::StreamExt as _;
 
 use super::harness::Harness;
 use crate::executor::Limits;
-use crate::executor::logs::{LogQuery, follow_logs};
+use crate::executor::feed::{LogQuery, follow_logs};
 use crate::ids::RunId;
 use crate::model::LogChunk;
 use crate::provider::fake::Timing;

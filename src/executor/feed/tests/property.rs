@@ -63,16 +63,16 @@ impl Client {
                 self.synced = Some(revision);
                 self.resume = revision;
             }
-            WatchItem::Change { revision, resume, object, .. } => {
-                self.moved(revision, resume, &object)?;
+            WatchItem::Change { event, resume } => {
+                self.moved(event.revision, resume, &event.record)?;
                 if self.synced.is_some() {
-                    self.changes.push((revision, object.id.clone()));
+                    self.changes.push((event.revision, event.record.id.clone()));
                 }
-                self.copy.insert(object.id.clone(), object);
+                self.copy.insert(event.record.id.clone(), event.record.clone());
             }
-            WatchItem::Removed { revision, resume, object, .. } => {
-                self.moved(revision, resume, &object)?;
-                self.copy.remove(&object.id);
+            WatchItem::Removed { event, resume } => {
+                self.moved(event.revision, resume, &event.record)?;
+                self.copy.remove(&event.record.id);
             }
             WatchItem::Bookmark(revision) => self.resume = revision,
         }
@@ -133,9 +133,9 @@ async fn random_commit(
 async fn scenario(seed: u64) -> Result<(), TestCaseError> {
     let mut random = SplitMix64::new(seed);
     let limits = WatchLimits {
-        queue_changes_max: 1 + usize::try_from(random.below(6)).unwrap(),
+        queue_events_max: 1 + usize::try_from(random.below(6)).unwrap(),
         page_size: 1 + usize::try_from(random.below(3)).unwrap(),
-        log_changes: 1 + usize::try_from(random.below(3)).unwrap(),
+        feed_changes: 1 + usize::try_from(random.below(3)).unwrap(),
         ..WatchLimits::default()
     };
     let world = World::new(limits);

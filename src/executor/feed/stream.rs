@@ -1,26 +1,54 @@
-//! One watch: lists, catches up from the log, then follows its queue.
+//! One watch: lists, catches up from the change feed of the store, then follows its queue.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio_stream::Stream;
+use futures_util::stream::unfold;
+use tokio_stream::{Stream, StreamExt as _};
 
+use super::event::{Judged, Part, Verdict};
+use super::groups::Grouped;
+use super::hub::{Behind, Subscription, WatchHub};
+use super::item::{Start, WatchItem};
 use super::queue::Popped;
-use super::watched::{Happened, Watched};
-use super::{Start, Subscription, WatchHub, WatchItem};
 use crate::clock::Sleep;
 use crate::executor::error::EngineError;
-use crate::executor::unfold::unfold;
 use crate::ids::Revision;
 use crate::model::filter::Filter;
-use crate::model::{Change, EntryKind};
+use crate::model::{Machine, Run};
 use crate::store::{Position, Query, Store};
 
-/// Most objects of which a watch remembers whether they matched; beyond it, it asks the history again.
-const KNOWN_MAX: usize = 65_536;
+/// A watcher that is behind rests once it owes this much.
+const REST_MIN: Duration = Duration::from_millis(5);
+
+impl WatchHub {
+    /// Watches the runs that match `filter`.
+    ///
+    /// A watch whose filter pins one `run_id` ends after the event that ended the run; any other lasts until it is
+    /// dropped. A failed item is the last.
+    pub fn watch_runs(
+        &self,
+        store: Arc<dyn Store>,
+        filter: Filter,
+        start: Start,
+    ) -> impl Stream<Item = Result<WatchItem<Run>, EngineError>> + Send + 'static + use<> {
+        open::<Run>(self.clone(), store, filter, start)
+    }
+
+    /// Watches the machines that match `filter`.
+    pub fn watch_machines(
+        &self,
+        store: Arc<dyn Store>,
+        filter: Filter,
+        start: Start,
+    ) -> impl Stream<Item = Result<WatchItem<Machine>, EngineError>> + Send + 'static + use<> {
+        open::<Machine>(self.clone(), store, filter, start)
+    }
+}
 
 /// Opens a watch. Nothing happens, and nothing is held, before it is first polled.
-pub(super) fn open<T: Watched>(
+fn open<T: Grouped>(
     hub: WatchHub,
     store: Arc<dyn Store>,
     filter: Filter,
@@ -42,9 +70,10 @@ pub(super) fn open<T: Watched>(
             Err(error) => Some((Err(error), Watch::Over)),
         }
     })
+    .fuse()
 }
 
-enum Watch<T: Watched> {
+enum Watch<T: Grouped> {
     Opening(Opening),
     Live(Box<Live<T>>),
     Over,
@@ -58,11 +87,11 @@ struct Opening {
 }
 
 impl Opening {
-    async fn open<T: Watched>(self) -> Result<Live<T>, EngineError> {
+    async fn open<T: Grouped>(self) -> Result<Live<T>, EngineError> {
         // First a place in the hub, then a look at the store: what happens in between is in the queue.
-        let subscription = self.hub.subscribe(T::key(&self.filter))?;
+        let subscription = self.hub.subscribe(&self.filter)?;
         let (newest, _) = self.store.revisions().await?;
-        let (position, stage, told) = match self.start {
+        let (position, stage, resume) = match self.start {
             Start::Snapshot => (Revision(0), Stage::Listing { after: None }, None),
             Start::Resume(revision) if revision > newest => {
                 return Err(EngineError::invalid(
@@ -80,18 +109,18 @@ impl Opening {
             subscription,
             store: self.store,
             only: T::only(&self.filter),
-            never_leaves: T::never_leaves(&self.filter),
             filter: self.filter,
             stage,
             position,
-            resume: told,
+            resume,
             sync_at: None,
             floors: Vec::new(),
             young: BTreeMap::new(),
             newest_old: u64::MAX,
-            known: BTreeMap::new(),
             pending: VecDeque::new(),
             bookmark: None,
+            behind: None,
+            owed: Duration::ZERO,
         };
         if self.start == Start::Now {
             live.pending.push_back(WatchItem::Synced(newest));
@@ -104,7 +133,7 @@ impl Opening {
 enum Stage {
     /// Reading what is there, page by page.
     Listing { after: Option<u64> },
-    /// Reading the log up to `target`, the newest revision when it took part in the hub again.
+    /// Reading the change feed up to `target`, the newest revision when it took part in the hub again.
     Behind { target: Option<Revision> },
     /// Reading its queue.
     Following,
@@ -112,34 +141,34 @@ enum Stage {
     Over,
 }
 
-struct Live<T: Watched> {
-    subscription: Subscription,
+struct Live<T: Grouped> {
+    subscription: Subscription<T>,
     store: Arc<dyn Store>,
     filter: Filter,
-    never_leaves: bool,
     only: Option<T::Id>,
     stage: Stage,
-    /// Everything up to here has been told.
+    /// Everything up to here has been sent.
     position: Revision,
-    /// Where a client may resume after the last commit told; `None` while the snapshots are incomplete.
+    /// Where a client may resume after the last commit sent; `None` while the snapshots are incomplete.
     resume: Option<Revision>,
-    /// Told as synced once the position is here.
+    /// Sent as synced once the position is here.
     sync_at: Option<Revision>,
-    /// Per page listed: the last ordinal it covers, and the revision at which it was read. Changes of its objects
+    /// Per page listed: the last ordinal it covers, and the revision at which it was read. Changes of its records
     /// up to that revision are in the snapshots already.
     floors: Vec<(u64, Revision)>,
-    /// Ordinals of the objects told as snapshots that were made after the listing began. What happened to a deleted
-    /// object of the same id is not told after them: it would be taken for theirs.
+    /// Ordinals of the records sent as snapshots that were made after the listing began. What happened to a deleted
+    /// record of the same id is not sent after them: it would be taken for theirs.
     young: BTreeMap<T::Id, u64>,
     /// The last ordinal given before the listing began.
     newest_old: u64,
-    /// Whether objects matched when last seen.
-    known: BTreeMap<T::Id, bool>,
     pending: VecDeque<WatchItem<T>>,
     bookmark: Option<Sleep>,
+    behind: Option<Behind>,
+    /// Rest that it owes to the others that are behind.
+    owed: Duration,
 }
 
-impl<T: Watched> Live<T> {
+impl<T: Grouped> Live<T> {
     async fn next(&mut self) -> Result<Option<WatchItem<T>>, EngineError> {
         loop {
             if let Some(item) = self.pending.pop_front() {
@@ -159,7 +188,7 @@ impl<T: Watched> Live<T> {
         if after.is_none() && T::RETURNS {
             let newest = Query { limit: 1, descending: true, ..Query::default() };
             let newest = T::page(self.store.as_ref(), newest).await?;
-            self.newest_old = newest.items.first().map_or(0, |object| object.ordinal());
+            self.newest_old = newest.items.first().map_or(0, |record| record.ordinal());
         }
         let after = after.map(Position::Ordinal);
         let query = Query { filter: self.filter.clone(), after, limit, ..Query::default() };
@@ -169,12 +198,11 @@ impl<T: Watched> Live<T> {
         }
         let next = page.next.as_ref().and_then(Position::ordinal);
         self.floors.push((next.unwrap_or(u64::MAX), page.as_of));
-        for object in page.items {
-            self.remember(object.id(), true);
-            if object.ordinal() > self.newest_old {
-                self.young.insert(object.id(), object.ordinal());
+        for record in page.items {
+            if record.ordinal() > self.newest_old {
+                self.young.insert(record.id().clone(), record.ordinal());
             }
-            self.pending.push_back(WatchItem::Snapshot(object, page.as_of));
+            self.pending.push_back(WatchItem::Snapshot(record, page.as_of));
         }
         if next.is_some() {
             self.stage = Stage::Listing { after: next };
@@ -193,48 +221,63 @@ impl<T: Watched> Live<T> {
     }
 
     async fn catch_up(&mut self, target: Option<Revision>) -> Result<(), EngineError> {
+        self.rest().await;
         let target = match target {
             Some(target) => target,
             None => {
-                // First take part again, then look how far the log goes: no commit falls between the two.
+                // First take part again, then look how far the change feed goes: no commit falls between the two.
                 self.subscription.queue.rejoin();
                 self.store.revisions().await?.0
             }
         };
-        let limit = self.subscription.hub.shared.limits.log_changes;
-        let changes = if self.position < target {
-            self.store.changes(self.position, limit).await?
-        } else {
-            Vec::new()
-        };
-        // Commits that changed nothing leave no trace, so the log may end short of the target.
-        let log_is_read = changes.is_empty();
-        let mut changes = changes.into_iter().peekable();
-        while let Some(first) = changes.next() {
-            let revision = first.revision;
-            let mut commit = vec![first];
-            while let Some(next) = changes.next_if(|change| change.revision == revision) {
-                commit.push(next);
+        let mut sent = 0;
+        // Commits that changed nothing leave no trace, so the change feed may end short of the target.
+        let mut feed_is_read = true;
+        if self.position < target {
+            let shared = self.subscription.hub.shared.clone();
+            let backlog = T::backlog(&shared.backlogs);
+            let changes_max = shared.limits.feed_changes;
+            let page = backlog.page(self.store.as_ref(), self.position, changes_max).await?;
+            feed_is_read = page.last <= self.position;
+            let (filter, only) = (self.filter.clone(), self.only.clone());
+            for part in page.parts(self.position, &filter, only.as_ref()) {
+                sent += part.events.len();
+                self.deliver(&part);
+                if matches!(self.stage, Stage::Over) {
+                    return Ok(());
+                }
             }
-            self.tell(revision, commit).await?;
-            if matches!(self.stage, Stage::Over) {
-                return Ok(());
-            }
+            self.moved_to(self.position.max(page.last));
         }
-        if self.position >= target || log_is_read {
+        if self.position >= target || feed_is_read {
             self.moved_to(self.position.max(target));
             self.stage = Stage::Following;
+            self.behind = None;
             self.end_if_over().await
         } else {
+            let hub = &self.subscription.hub;
+            let behind = self.behind.get_or_insert_with(|| hub.fall_behind());
+            self.owed += behind.rest(sent);
             self.stage = Stage::Behind { target: Some(target) };
             Ok(())
+        }
+    }
+
+    /// Leaves the processor to others, if it has had much of it.
+    async fn rest(&mut self) {
+        if self.owed >= REST_MIN {
+            let owed = std::mem::take(&mut self.owed);
+            self.subscription.hub.shared.clock.sleep(owed).await;
         }
     }
 
     async fn follow(&mut self) -> Result<(), EngineError> {
         loop {
             match self.subscription.queue.pop() {
-                Popped::Commit(revision, changes) => return self.tell(revision, changes).await,
+                Popped::Part(part) => {
+                    self.deliver(&part);
+                    return Ok(());
+                }
                 Popped::Lagged => {
                     self.stage = Stage::Behind { target: None };
                     return Ok(());
@@ -261,97 +304,44 @@ impl<T: Watched> Live<T> {
         }
     }
 
-    /// Tells what a commit means to this watch, unless it was told before.
-    async fn tell(&mut self, revision: Revision, changes: Vec<Change>) -> Result<(), EngineError> {
+    /// Sends what a commit means to this watch, unless it was sent before.
+    fn deliver(&mut self, part: &Part<T>) {
+        let revision = part.revision;
         if revision <= self.position {
-            return Ok(());
+            return;
         }
         if let Some(sync_at) = self.sync_at.filter(|sync_at| revision > *sync_at) {
             self.moved_to(sync_at);
         }
         let before = self.resume;
-        let mut items = Vec::new();
-        let mut over = false;
-        for change in changes {
-            if !self.subscription.key.covers(&change) {
-                continue;
-            }
-            let Some(happened) = T::of(change) else { continue };
-            let ordinal = happened.object.ordinal();
-            let successor = self.young.get(&happened.object.id());
+        let resume = before.unwrap_or_default();
+        let mut last = None;
+        for Judged { event, verdict } in &part.events {
+            let ordinal = event.record.ordinal();
+            let successor = self.young.get(event.record.id());
             if revision <= self.floor(ordinal) || successor.is_some_and(|young| *young > ordinal) {
                 continue;
             }
-            over |= happened.object.has_ended()
-                && self.only.as_ref().is_some_and(|only| *only == happened.object.id());
-            items.extend(self.judge(revision, before.unwrap_or_default(), happened).await?);
+            last = Some(self.pending.len());
+            let event = event.clone();
+            self.pending.push_back(match verdict {
+                Verdict::Matches => WatchItem::Change { event, resume },
+                Verdict::Left => WatchItem::Removed { event, resume },
+            });
         }
-        let told = !items.is_empty();
-        self.pending.extend(items);
         self.moved_to(revision);
-        if told {
+        if let Some(last) = last {
             self.bookmark = None;
-            if let (Some(_), Some(last)) = (before, self.last_told(revision)) {
-                *last = revision;
+            if before.is_some()
+                && let Some(WatchItem::Change { resume, .. } | WatchItem::Removed { resume, .. }) =
+                    self.pending.get_mut(last)
+            {
+                *resume = revision;
             }
         }
-        if over {
+        if part.ended.is_some_and(|ordinal| revision > self.floor(ordinal)) {
             self.stage = Stage::Over;
         }
-        Ok(())
-    }
-
-    /// The resume point of the last change told of a commit.
-    fn last_told(&mut self, commit: Revision) -> Option<&mut Revision> {
-        self.pending.iter_mut().rev().find_map(|item| match item {
-            WatchItem::Change { revision, resume, .. }
-            | WatchItem::Removed { revision, resume, .. } => {
-                (*revision == commit).then_some(resume)
-            }
-            WatchItem::Snapshot(..) | WatchItem::Synced(_) | WatchItem::Bookmark(_) => None,
-        })
-    }
-
-    async fn judge(
-        &mut self,
-        revision: Revision,
-        resume: Revision,
-        happened: Happened<T>,
-    ) -> Result<Option<WatchItem<T>>, EngineError> {
-        let Happened { at, object, entries, deleted } = happened;
-        let id = object.id();
-        if !deleted && T::matches(&self.filter, &object) {
-            self.remember(id, true);
-            return Ok(Some(WatchItem::Change { revision, resume, at, object, entries }));
-        }
-        let matched = if deleted && T::matches(&self.filter, &object) {
-            true
-        } else if self.never_leaves {
-            false
-        } else if let Some(matched) = self.known.get(&id) {
-            *matched
-        } else {
-            let before = Revision(revision.0.saturating_sub(1));
-            match T::at(self.store.as_ref(), &id, before).await? {
-                Some(before) => T::matches(&self.filter, &before),
-                // Nobody can say any more. Telling too much is harmless, telling too little is not.
-                None => !entries.iter().any(|entry| {
-                    matches!(entry.kind, EntryKind::MachineRegistered | EntryKind::RunCreated)
-                }),
-            }
-        };
-        self.remember(id, false);
-        Ok(matched.then_some(WatchItem::Removed { revision, resume, at, object, entries }))
-    }
-
-    fn remember(&mut self, id: T::Id, matched: bool) {
-        if self.never_leaves {
-            return;
-        }
-        if self.known.len() >= KNOWN_MAX {
-            self.known = BTreeMap::new();
-        }
-        self.known.insert(id, matched);
     }
 
     fn floor(&self, ordinal: u64) -> Revision {
@@ -380,11 +370,11 @@ impl<T: Watched> Live<T> {
         }
     }
 
-    /// Ends the watch if the only object it is about has ended, and that has been told.
+    /// Ends the watch if the only record it is about has ended, and that has been sent.
     async fn end_if_over(&mut self) -> Result<(), EngineError> {
         let Some(only) = &self.only else { return Ok(()) };
         let over = match T::now(self.store.as_ref(), only).await? {
-            Some(object) => object.has_ended() && T::revision(&object) <= self.position,
+            Some(record) => record.has_ended() && record.revision() <= self.position,
             // Forgotten: only what has ended is.
             None => true,
         };

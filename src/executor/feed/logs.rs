@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio_stream::Stream;
+use futures_util::stream::unfold;
+use tokio_stream::{Stream, StreamExt as _};
 
-use super::error::EngineError;
-use super::unfold::unfold;
-use super::watch::{Follower, WatchHub};
+use super::hub::{Follower, WatchHub};
+use crate::executor::error::EngineError;
 use crate::ids::RunId;
 use crate::model::LogChunk;
 use crate::store::Store;
@@ -57,6 +57,7 @@ pub fn follow_logs(
             }
         }
     })
+    .fuse()
 }
 
 enum Stage {
