@@ -48,7 +48,6 @@ pub(crate) fn run(id: RunId, machine_id: MachineId, now: Timestamp) -> Run {
         created_at: now,
         started_at: None,
         finished_at: None,
-        log_chunks: 0,
         ordinal: 0,
         revision: Revision(0),
     }

@@ -220,7 +220,6 @@ pub fn accepted(
         created_at: now,
         started_at: None,
         finished_at: None,
-        log_chunks: 0,
         ordinal: 0,
         revision: Revision(0),
     }

@@ -50,5 +50,11 @@ pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Longest line of a log, in bytes; the rest of a longer one is dropped.
 pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 
+/// Log bytes of a run that wait for a commit before they are stored at once.
+pub const LOG_FLUSH_BYTES: usize = 64 * 1024;
+
+/// Most log bytes of a run that wait for a commit; lines beyond it are dropped and counted.
+pub const LOG_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
 /// How long log lines wait for a commit that happens anyway, in milliseconds.
 pub const LOG_FLUSH_MS: u64 = 200;

@@ -20,11 +20,13 @@ pub enum Planted {
     LostWorker,
     /// After a restart the queue for slots is in the order of the machines' names (breaks promise 16).
     QueueByName,
+    /// A change is judged by the record after it alone, so that nothing ever leaves a filter (breaks promise 9).
+    EventMisjudged,
 }
 
 impl Planted {
     /// Every bug.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoIntent,
         Self::BlindRetry,
         Self::AckBeforeCommit,
@@ -33,5 +35,6 @@ impl Planted {
         Self::FenceAfterReadBack,
         Self::LostWorker,
         Self::QueueByName,
+        Self::EventMisjudged,
     ];
 }

@@ -40,7 +40,6 @@ pub struct Progress {
     pub queued_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
-    pub log_chunks: u64,
     pub revision: Revision,
 }
 
@@ -55,7 +54,6 @@ impl Progress {
             queued_at: run.queued_at,
             started_at: run.started_at,
             finished_at: run.finished_at,
-            log_chunks: run.log_chunks,
             revision: run.revision,
         }
     }
@@ -107,7 +105,6 @@ impl RunDelta {
                     queued_at,
                     started_at,
                     finished_at,
-                    log_chunks,
                     revision,
                 } = *progress;
                 Run {
@@ -119,7 +116,6 @@ impl RunDelta {
                     queued_at,
                     started_at,
                     finished_at,
-                    log_chunks,
                     revision,
                     ..before
                 }

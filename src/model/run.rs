@@ -209,8 +209,6 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// Log chunks stored so far: the next offset.
-    pub log_chunks: u64,
     /// Place in the order of creation; given by the store, zero before.
     pub ordinal: u64,
     /// Revision of the last change; given by the store.

@@ -51,8 +51,6 @@ pub struct StepRecord {
     pub set: Vec<(ConditionKind, Option<bool>)>,
     /// Place of the step that this one undoes; `None` for a step of the plan.
     pub compensates: Option<usize>,
-    /// Log chunks stored of it, and whether the bound was reached.
-    pub log_bytes: u64,
 }
 
 impl StepRecord {
@@ -79,7 +77,6 @@ impl StepRecord {
             retry_at: None,
             set: Vec::new(),
             compensates: None,
-            log_bytes: 0,
         }
     }
 }

@@ -112,6 +112,15 @@ pub enum Subject {
     Run(RunId),
 }
 
+/// How much of the output of a run is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogHead {
+    /// Number of chunks: the offset of the next one.
+    pub chunks: u64,
+    /// Bytes of text, by the name of the step that printed it.
+    pub step_bytes: BTreeMap<String, u64>,
+}
+
 /// What to forget. Nothing of an active run is ever forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -196,6 +205,8 @@ pub trait Store: Send + Sync + 'static {
     fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>>;
     /// Log chunks of a run from an offset, in order.
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>>;
+    /// How much of the output of a run is stored; nothing, if there is no such run.
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead>;
     /// Revision of the newest commit, and the oldest from which [`Store::changes`] can go on.
     fn revisions(&self) -> Fut<'_, (Revision, Revision)>;
     /// Forgets what the policy says, a bounded amount a call; call again until nothing is forgotten.

@@ -171,7 +171,6 @@ impl Sampler {
                 .map(|_| (self.pick(&ConditionKind::ALL), self.maybe(|it| it.0.chance(1, 2))))
                 .collect(),
             compensates: self.maybe(|sampler| sampler.below(9)),
-            log_bytes: self.number(),
         }
     }
 
@@ -219,7 +218,6 @@ impl Sampler {
             created_at: self.time(),
             started_at: self.maybe(Self::time),
             finished_at: self.maybe(Self::time),
-            log_chunks: self.number(),
             ordinal: self.number(),
             revision: Revision(self.number()),
         }
@@ -254,7 +252,6 @@ impl Sampler {
             machine_id: before.machine_id.clone(),
             spec: before.spec.clone(),
             created_at: before.created_at,
-            log_chunks: before.log_chunks,
             state: before.state,
             finished_at: before.finished_at,
             ordinal: before.ordinal,

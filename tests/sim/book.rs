@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bmdemo::ids::{Epoch, MachineId, Revision, RunId};
-use bmdemo::lifecycle::run::State;
+use bmdemo::lifecycle::run::{Phase, State};
 use bmdemo::model::{Change, EntryKind, Machine, Run, StepRecord};
 use bmdemo::plan::{OnUnknown, Registry};
 
@@ -62,6 +62,8 @@ pub(crate) struct Book {
     pub(crate) claims: BTreeMap<MachineId, Claim>,
     pub(crate) intents: BTreeMap<String, Intent>,
     pub(crate) feed: Vec<(Revision, Object)>,
+    /// Of those the changes of runs that were running before or after.
+    pub(crate) running: Vec<(Revision, Object)>,
     /// Times each operation's action was sent.
     pub(crate) acts_sent: BTreeMap<String, u32>,
     pub(crate) looks: BTreeMap<String, Vec<Looked>>,
@@ -138,7 +140,12 @@ impl Book {
                 self.feed.extend(machine.map(|id| (revision, Object::Machine(id))));
             }
             if let Some(run) = change.after::<Run>() {
-                self.feed.push((revision, Object::Run(run.machine_id.clone(), run.id)));
+                let object = Object::Run(run.machine_id.clone(), run.id);
+                let before = self.runs.get(&run.id).map(|run| run.phase());
+                if [before, Some(run.phase())].contains(&Some(Phase::Running)) {
+                    self.running.push((revision, object.clone()));
+                }
+                self.feed.push((revision, object));
             }
         }
         for change in changes {

@@ -235,7 +235,7 @@ impl Driver {
         self.boot().await;
         self.register().await;
         let from = self.sim.oracle().book.head;
-        let scopes = [Scope::Runs, Scope::RunsOf(machine(1)), Scope::Machines];
+        let scopes = [Scope::Runs, Scope::RunsOf(machine(1)), Scope::RunsRunning, Scope::Machines];
         let watchers: Vec<_> = scopes
             .into_iter()
             .map(|scope| Watcher::spawn(self.sim.clone(), scope, from, self.serving.clone()))

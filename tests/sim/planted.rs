@@ -49,6 +49,12 @@ const CASES: &[Case] = &[
         seeds: &[1, 2, 3, 5, 6],
     },
     Case {
+        bug: Planted::EventMisjudged,
+        accuser: "promise_09_a_watch_misses_and_repeats_nothing",
+        profile: Profile::of,
+        seeds: &[1, 2, 3, 4, 5],
+    },
+    Case {
         bug: Planted::FenceAfterReadBack,
         accuser: "promise_10_no_effect_behind_a_newer_reader",
         profile: Profile::overlapping,

@@ -10,8 +10,8 @@ use bmdemo::model::filter::Filter;
 use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Run};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
-    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, Page, Query, RequestRecord,
-    Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
+    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 
 use crate::gate::Incarnation;
@@ -157,6 +157,10 @@ impl Store for SimStore {
 
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
         Box::pin(self.read(self.inner.logs(run, from, limit)))
+    }
+
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead> {
+        Box::pin(self.read(self.inner.log_head(run)))
     }
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {

@@ -74,15 +74,18 @@ pub(crate) struct Seen {
 pub(crate) enum Scope {
     Runs,
     RunsOf(MachineId),
+    /// Runs that are running, or were so far.
+    RunsRunning,
     Machines,
 }
 
 impl Scope {
     pub(crate) fn covers(&self, object: &Object) -> bool {
         match (self, object) {
-            (Self::Runs, Object::Run(..)) | (Self::Machines, Object::Machine(_)) => true,
+            (Self::Runs | Self::RunsRunning, Object::Run(..))
+            | (Self::Machines, Object::Machine(_)) => true,
             (Self::RunsOf(machine), Object::Run(of, _)) => machine == of,
-            (Self::Runs | Self::RunsOf(_), Object::Machine(_))
+            (Self::Runs | Self::RunsOf(_) | Self::RunsRunning, Object::Machine(_))
             | (Self::Machines, Object::Run(..)) => false,
         }
     }
@@ -134,6 +137,10 @@ fn open(engine: &Engine, scope: &Scope, start: Start) -> Items {
         Scope::RunsOf(machine) => {
             let filter = Filter::parse(&format!("machine_id={machine}"), Subject::Run);
             let filter = filter.expect("a filter");
+            Box::pin(engine.watch().watch_runs(store, filter, start).map(|i| i.map(of_run)))
+        }
+        Scope::RunsRunning => {
+            let filter = Filter::parse("phase=RUNNING", Subject::Run).expect("a filter");
             Box::pin(engine.watch().watch_runs(store, filter, start).map(|i| i.map(of_run)))
         }
         Scope::Machines => {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::event::{Event, Happened, Part};
-use super::watched::Watched;
+use super::watched::{Interest, Watched};
 use crate::ids::Revision;
 use crate::model::Change;
-use crate::model::filter::Filter;
 use crate::store::{Store, StoreError};
 
 /// Pages kept for watchers that come after the one who read them.
@@ -90,22 +89,20 @@ impl<T: Watched> Page<T> {
         page
     }
 
-    /// What the commits after `position` mean to a watch of `filter`, which pins the record `only`.
+    /// What the commits after `position` mean to a watch.
     pub(super) fn parts<'a>(
         &'a self,
         position: Revision,
-        filter: &'a Filter,
-        only: Option<&'a T::Id>,
+        interest: &'a Interest<T>,
     ) -> impl Iterator<Item = Part<T>> + use<'a, T> {
-        let key = T::key(filter);
         let commits = self.commits.iter().filter(move |commit| commit.revision > position);
         commits.map(move |commit| {
             let mut part = Part::new(commit.revision);
             for (change, event) in &commit.changes {
-                if event.record.keys().contains(&key)
+                if event.record.keys().contains(&interest.key)
                     && let Some(mut happened) = Happened::again(change, event)
                 {
-                    happened.judge(filter, only, &mut part);
+                    happened.judge(interest, &mut part);
                 }
             }
             part

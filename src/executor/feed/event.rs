@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use super::watched::Watched;
+use super::watched::{Interest, Watched};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
-use crate::model::filter::Filter;
 use crate::model::{Change, Entry, Images};
 
 /// A change of one record. Everyone who watches shares it.
@@ -88,17 +87,16 @@ impl<'a, T: Watched> Happened<'a, T> {
         Some(Self { event: Some(event.clone()), ..Self::of(change)? })
     }
 
-    /// What it means to a filter: by the record before and after it, and by nothing else.
-    pub(super) fn verdict(&self, filter: &Filter) -> Option<Verdict> {
-        let matches = |record: &Arc<T>| filter.is_empty() || T::matches(filter, record);
-        if self.images.after.as_ref().is_some_and(matches) {
+    /// What it means to a watch: by the record before and after it, and by nothing else.
+    pub(super) fn verdict(&self, interest: &Interest<T>) -> Option<Verdict> {
+        let takes = |record: &Arc<T>| interest.takes(record);
+        if self.images.after.as_ref().is_some_and(takes) {
             return Some(Verdict::Matches);
         }
-        // A change that an older version has written without the image before it: sending too much is harmless, sending
-        // too little is not.
-        let matched =
-            self.change.before_is_gone || self.images.before.as_ref().is_some_and(matches);
-        matched.then_some(Verdict::Left)
+        // A change that an older version has written without the record before it: sending too much is harmless,
+        // sending too little is not.
+        let left = self.change.before_is_gone || self.images.before.as_ref().is_some_and(takes);
+        (left && !interest.misjudges).then_some(Verdict::Left)
     }
 
     /// The event that all watches share.
@@ -115,13 +113,13 @@ impl<'a, T: Watched> Happened<'a, T> {
         event.clone()
     }
 
-    /// Adds what it means to a watch of `filter`, which pins the record `only`, to its part of the commit.
-    pub(super) fn judge(&mut self, filter: &Filter, only: Option<&T::Id>, part: &mut Part<T>) {
+    /// Adds what it means to a watch to that watch's part of the commit.
+    pub(super) fn judge(&mut self, interest: &Interest<T>, part: &mut Part<T>) {
         let record = self.record;
-        if record.has_ended() && only.is_some_and(|only| only == record.id()) {
+        if record.has_ended() && interest.only.as_ref().is_some_and(|only| only == record.id()) {
             part.ended = Some(record.ordinal());
         }
-        if let Some(verdict) = self.verdict(filter) {
+        if let Some(verdict) = self.verdict(interest) {
             let event = self.event();
             part.events.push(Judged { event, verdict });
         }

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use super::backlog::Backlog;
 use super::event::{Happened, Part};
 use super::queue::Queue;
-use super::watched::{Key, Watched};
-use crate::model::filter::Filter;
+use super::watched::{Interest, Key, Watched};
 use crate::model::{Machine, Run};
 use crate::store::Committed;
 
 /// Watchers with the same filter.
 struct Group<T: Watched> {
     id: u64,
-    filter: Filter,
-    only: Option<T::Id>,
+    interest: Interest<T>,
     members: BTreeMap<u64, Arc<Queue<T>>>,
 }
 
@@ -81,13 +79,12 @@ impl<T: Watched> Default for Groups<T> {
 
 impl<T: Watched> Groups<T> {
     /// Gives a queue a place among those with the same filter. `id` is not in use.
-    pub(super) fn join(&mut self, filter: &Filter, id: u64, queue: Arc<Queue<T>>) -> Seat {
-        let (key, text): (_, Arc<str>) = (T::key(filter), filter.to_string().into());
+    pub(super) fn join(&mut self, interest: &Interest<T>, id: u64, queue: Arc<Queue<T>>) -> Seat {
+        let (key, text) = (interest.key.clone(), Arc::from(interest.filter.to_string()));
         let alike = self.groups.entry(key.clone()).or_default();
-        let group = alike.entry(text.clone()).or_insert_with(|| Group {
+        let group = alike.entry(Arc::clone(&text)).or_insert_with(|| Group {
             id,
-            filter: filter.clone(),
-            only: T::only(filter),
+            interest: interest.clone(),
             members: BTreeMap::new(),
         });
         group.members.insert(id, queue);
@@ -123,7 +120,7 @@ impl<T: Watched> Groups<T> {
                 for group in self.groups.get(&key).into_iter().flat_map(BTreeMap::values) {
                     let (_, part) =
                         parts.entry(group.id).or_insert((group, Part::new(commit.revision)));
-                    happened.judge(&group.filter, group.only.as_ref(), part);
+                    happened.judge(&group.interest, part);
                 }
             }
         }

@@ -17,11 +17,12 @@ use tokio::sync::Notify;
 use super::groups::{Backlogs, Grouped, Seat, Watchers};
 use super::inbox::Inbox;
 use super::queue::{Queue, lock};
+use super::watched::Interest;
 use crate::clock::Clock;
 use crate::executor::error::EngineError;
+use crate::executor::planted::Planted;
 use crate::ids::{Revision, RunId};
 use crate::model::Run;
-use crate::model::filter::Filter;
 use crate::store::{Committed, Listener};
 
 /// Bounds of the hub.
@@ -74,6 +75,7 @@ pub(super) struct Shared {
     inbox: Inbox,
     /// Watchers that read the change feed now.
     behind: AtomicUsize,
+    pub(super) planted: Option<Planted>,
     /// Locked while commits are published, never by the thread that commits.
     state: Mutex<State>,
 }
@@ -104,12 +106,22 @@ impl WatchHub {
     /// spawn [`WatchHub::run`].
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limits: WatchLimits) -> Self {
+        Self::with_bug(clock, limits, None)
+    }
+
+    /// A hub with a bug that a test has planted.
+    pub(in crate::executor) fn with_bug(
+        clock: Arc<dyn Clock>,
+        limits: WatchLimits,
+        planted: Option<Planted>,
+    ) -> Self {
         let shared = Shared {
             clock,
             limits,
             backlogs: Backlogs::default(),
             inbox: Inbox::new(limits.inbox_changes_max),
             behind: AtomicUsize::new(0),
+            planted,
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -202,17 +214,17 @@ impl WatchHub {
     /// older ones may come first.
     pub(super) fn subscribe<T: Grouped>(
         &self,
-        filter: &Filter,
+        interest: &Interest<T>,
     ) -> Result<Subscription<T>, EngineError> {
         let mut state = lock(&self.shared.state);
         let id = self.admit(&mut state)?;
         let queue = Arc::new(Queue::new());
-        let seat = T::groups(&mut state.seats).join(filter, id, queue.clone());
+        let seat = T::groups(&mut state.seats).join(interest, id, queue.clone());
         drop(state);
         Ok(Subscription { hub: self.clone(), seat, queue })
     }
 
-    /// Is woken by every log chunk and every change of a run.
+    /// Is woken by every log chunk of a run, and by its end.
     pub(super) fn follow(&self, run: RunId) -> Result<Follower, EngineError> {
         let mut state = lock(&self.shared.state);
         let id = self.admit(&mut state)?;
@@ -279,7 +291,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Resolves when the run or its log has changed since the last call, or the hub was closed.
+    /// Resolves when a run has printed or ended since the last call, or the hub was closed.
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
     }
@@ -306,8 +318,8 @@ impl State {
             return;
         }
         let printed = commit.logs.iter().map(|chunk| chunk.run_id);
-        let written = commit.written::<Run>().map(|run| run.id);
-        for run in printed.chain(written) {
+        let ended = commit.written::<Run>().filter(|run| !run.state.is_active()).map(|run| run.id);
+        for run in printed.chain(ended) {
             for follower in self.followers.get(&run).into_iter().flat_map(BTreeMap::values) {
                 follower.notify_one();
             }

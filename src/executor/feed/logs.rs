@@ -115,7 +115,8 @@ impl Reader {
         let last = match self.store.run(self.run).await? {
             Some(run) => {
                 if let Some(tail) = self.query.tail.take() {
-                    self.query.from = run.log_chunks.saturating_sub(tail);
+                    let head = self.store.log_head(self.run).await?;
+                    self.query.from = head.chunks.saturating_sub(tail);
                 }
                 !self.query.follow || !run.state.is_active()
             }

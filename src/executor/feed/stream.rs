@@ -12,6 +12,7 @@ use super::groups::Grouped;
 use super::hub::{Behind, Subscription, WatchHub};
 use super::item::{Start, WatchItem};
 use super::queue::Popped;
+use super::watched::Interest;
 use crate::clock::Sleep;
 use crate::executor::error::EngineError;
 use crate::ids::Revision;
@@ -89,7 +90,8 @@ struct Opening {
 impl Opening {
     async fn open<T: Grouped>(self) -> Result<Live<T>, EngineError> {
         // First a place in the hub, then a look at the store: what happens in between is in the queue.
-        let subscription = self.hub.subscribe(&self.filter)?;
+        let interest = Interest::new(self.filter, self.hub.shared.planted);
+        let subscription = self.hub.subscribe(&interest)?;
         let (newest, _) = self.store.revisions().await?;
         let (position, stage, resume) = match self.start {
             Start::Snapshot => (Revision(0), Stage::Listing { after: None }, None),
@@ -108,8 +110,7 @@ impl Opening {
         let mut live = Live {
             subscription,
             store: self.store,
-            only: T::only(&self.filter),
-            filter: self.filter,
+            interest,
             stage,
             position,
             resume,
@@ -144,8 +145,7 @@ enum Stage {
 struct Live<T: Grouped> {
     subscription: Subscription<T>,
     store: Arc<dyn Store>,
-    filter: Filter,
-    only: Option<T::Id>,
+    interest: Interest<T>,
     stage: Stage,
     /// Everything up to here has been sent.
     position: Revision,
@@ -191,7 +191,8 @@ impl<T: Grouped> Live<T> {
             self.newest_old = newest.items.first().map_or(0, |record| record.ordinal());
         }
         let after = after.map(Position::Ordinal);
-        let query = Query { filter: self.filter.clone(), after, limit, ..Query::default() };
+        let query =
+            Query { filter: self.interest.filter.clone(), after, limit, ..Query::default() };
         let page = T::page(self.store.as_ref(), query).await?;
         if self.floors.is_empty() {
             self.position = page.as_of;
@@ -239,8 +240,8 @@ impl<T: Grouped> Live<T> {
             let changes_max = shared.limits.feed_changes;
             let page = backlog.page(self.store.as_ref(), self.position, changes_max).await?;
             feed_is_read = page.last <= self.position;
-            let (filter, only) = (self.filter.clone(), self.only.clone());
-            for part in page.parts(self.position, &filter, only.as_ref()) {
+            let interest = self.interest.clone();
+            for part in page.parts(self.position, &interest) {
                 sent += part.events.len();
                 self.deliver(&part);
                 if matches!(self.stage, Stage::Over) {
@@ -372,7 +373,7 @@ impl<T: Grouped> Live<T> {
 
     /// Ends the watch if the only record it is about has ended, and that has been sent.
     async fn end_if_over(&mut self) -> Result<(), EngineError> {
-        let Some(only) = &self.only else { return Ok(()) };
+        let Some(only) = &self.interest.only else { return Ok(()) };
         let over = match T::now(self.store.as_ref(), only).await? {
             Some(record) => record.has_ended() && record.revision() <= self.position,
             // Forgotten: only what has ended is.

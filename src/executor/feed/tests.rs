@@ -287,7 +287,7 @@ async fn logs_are_replayed_then_followed_to_the_end_of_the_run() {
     let world = World::new(WatchLimits::default());
     world.register("m-1").await;
     let pending = world.write_run(run(1, "m-1"), Vec::new()).await;
-    let grown = Run { log_chunks: 2, state: RunState::Running, ..(*pending).clone() };
+    let grown = Run { state: RunState::Running, ..(*pending).clone() };
     let chunks = vec![chunk(&grown, 0, "drain"), chunk(&grown, 1, "reboot")];
     let running = world.write_run(grown, chunks).await;
     let follow = |query: LogQuery| {
@@ -312,7 +312,7 @@ async fn logs_are_replayed_then_followed_to_the_end_of_the_run() {
     assert_eq!(offsets(&mut stored), [1]);
     assert!(matches!(poll(&mut stored), Poll::Ready(None)), "not following, so it is over");
 
-    let grown = Run { log_chunks: 3, state: RunState::Succeeded, ..(*running).clone() };
+    let grown = Run { state: RunState::Succeeded, ..(*running).clone() };
     let last = vec![chunk(&grown, 2, "reboot")];
     world.write_run(grown, last).await;
     for stream in [&mut all, &mut tail, &mut step] {

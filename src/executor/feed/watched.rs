@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::executor::planted::Planted;
 use crate::ids::{MachineId, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Machine, Record, Run};
@@ -34,6 +35,29 @@ pub(super) trait Watched: Record {
     fn has_ended(&self) -> bool;
     fn page(store: &dyn Store, query: Query) -> Fut<'_, Page<Self>>;
     fn now<'a>(store: &'a dyn Store, id: &'a Self::Id) -> Fut<'a, Option<Arc<Self>>>;
+}
+
+/// What a watch wants to know about.
+#[derive(Debug, Clone)]
+pub(super) struct Interest<T: Watched> {
+    pub(super) filter: Filter,
+    pub(super) key: Key,
+    /// The one record that the filter pins and that can end.
+    pub(super) only: Option<T::Id>,
+    /// Only with a planted bug: the record before a change counts for nothing.
+    pub(super) misjudges: bool,
+}
+
+impl<T: Watched> Interest<T> {
+    pub(super) fn new(filter: Filter, planted: Option<Planted>) -> Self {
+        let misjudges = planted == Some(Planted::EventMisjudged);
+        Self { key: T::key(&filter), only: T::only(&filter), filter, misjudges }
+    }
+
+    /// Whether a record matches.
+    pub(super) fn takes(&self, record: &T) -> bool {
+        self.filter.is_empty() || T::matches(&self.filter, record)
+    }
 }
 
 impl Watched for Run {

@@ -46,7 +46,8 @@ impl Engine {
     /// [`EngineError::Store`] if the store cannot be read.
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
         config.store.revisions().await?;
-        let hub = WatchHub::new(config.clock.clone(), WatchLimits::default());
+        let limits = WatchLimits::default();
+        let hub = WatchHub::with_bug(config.clock.clone(), limits, config.planted);
         config.store.listen(Arc::new(hub.clone()));
         let ports = Arc::new(Ports::new(config));
         let engine = Self { scheduler: Scheduler::new(ports.clone()), ports, hub };

@@ -31,7 +31,8 @@ async fn a_follower_sees_every_line_once_and_the_end() {
     let live = read(&harness, id, follow()).await;
     let run = harness.engine.run(id).await.unwrap();
     assert!(!run.state.is_active(), "the stream ends with the run");
-    let dense: Vec<_> = (0..run.log_chunks).collect();
+    let head = harness.store.log_head(id).await.unwrap();
+    let dense: Vec<_> = (0..head.chunks).collect();
     assert_eq!(offsets(&live), dense);
     assert_eq!(read(&harness, id, LogQuery::default()).await, live, "the replay is the same");
     let text: String = live.iter().map(|chunk| chunk.text.as_str()).collect();
@@ -55,8 +56,8 @@ async fn offsets_stay_dense_over_crashes() {
         harness.crash().await;
     }
     let chunks = read(&harness, id, follow()).await;
-    let run = harness.engine.run(id).await.unwrap();
-    assert_eq!(offsets(&chunks), (0..run.log_chunks).collect::<Vec<_>>());
+    let head = harness.store.log_head(id).await.unwrap();
+    assert_eq!(offsets(&chunks), (0..head.chunks).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,9 +66,10 @@ async fn a_step_that_prints_too_much_keeps_its_beginning() {
     let harness = Harness::with("", Timing::Default, limits).await;
     harness.register(1).await;
     let id = harness.start_where_allowed("plan/repave-join").await;
-    let run = harness.finished(id).await;
+    harness.finished(id).await;
     let chunks = read(&harness, id, LogQuery::default()).await;
-    assert_eq!(offsets(&chunks), (0..run.log_chunks).collect::<Vec<_>>());
+    let head = harness.store.log_head(id).await.unwrap();
+    assert_eq!(offsets(&chunks), (0..head.chunks).collect::<Vec<_>>());
     let repave: Vec<_> = chunks.iter().filter(|chunk| chunk.step == "repave").collect();
     let text: String = repave.iter().map(|chunk| chunk.text.as_str()).collect();
     assert_eq!(

@@ -13,8 +13,8 @@ use crate::lifecycle::step::State;
 use crate::model::filter::Filter;
 use crate::model::{Change, Entry, EntryKind, HistoryRow, LogChunk, Machine, Run};
 use crate::store::{
-    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, Page, Query, RequestRecord,
-    Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
+    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +181,10 @@ impl Store for Troubled {
 
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
         self.inner.logs(run, from, limit)
+    }
+
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead> {
+        self.inner.log_head(run)
     }
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {

@@ -66,12 +66,10 @@ impl Worker {
         extra: Extra,
     ) -> Result<(), StoreError> {
         let Decision { draft, moment } = decision;
-        let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
-            return Ok(());
-        };
+        let Some(active) = &mut self.active else { return Ok(()) };
         // Where the worker may leave, the record must say what the run waits for.
         let waits = draft.in_progress().is_some_and(|place| is_waiting(&draft.run, place));
-        let unstored = waits && (!active.logs.is_empty() || !waits_as(&active.stored, &draft.run));
+        let unstored = waits && !waits_as(&active.stored, &draft.run);
         let commit = draft.is_durable() || extra.request.is_some() || unstored;
         let skip_intent = self.ports.planted == Some(Planted::NoIntent)
             && !draft.machine_changed
@@ -80,13 +78,28 @@ impl Worker {
         if !commit || skip_intent {
             active.run = draft.run;
             self.perform(&draft.effects, moment);
+            if waits {
+                // What has been printed keeps the worker from leaving.
+                self.flush_logs().await;
+            }
             return Ok(());
         }
+        let log_head = self.log_head_if_printed().await?;
+        let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
+            return Ok(());
+        };
         let held = machine.epoch;
         let logs = active.logs.clone();
-        let lines = logs.take();
-        let Draft { mut run, machine: mut machine_after, machine_changed, .. } = draft;
-        let log_chunks = chunks(&mut run, &lines, self.ports.limits.step_log_bytes_max);
+        let Draft { run, machine: mut machine_after, machine_changed, .. } = draft;
+        let step_bytes_max = self.ports.limits.step_log_bytes_max;
+        let (lines, log_chunks, log_head) = match log_head {
+            Some(head) => {
+                let lines = logs.take();
+                let (chunks, head) = chunks(&run, &lines, head, step_bytes_max);
+                (lines, chunks, Some(head))
+            }
+            None => (Vec::new(), Vec::new(), None),
+        };
         let epoch = machine_after.epoch;
         let in_doubt = InDoubt { run: run.clone(), epoch, effects: draft.effects, moment, lines };
         if is_queued(run.state) && active.stored.revision.0 > 0 && !is_queued(active.stored.state) {
@@ -109,12 +122,16 @@ impl Worker {
         };
         match self.await_store(self.ports.clone().commit_owned(batch)).await {
             Ok(committed) => {
+                if log_head.is_some() {
+                    self.set_log_head(log_head.as_ref());
+                }
                 self.committed(committed.machine().cloned(), committed.run().cloned());
                 self.perform(&in_doubt.effects, in_doubt.moment);
                 self.finish_if_ended();
                 Ok(())
             }
             Err(error @ StoreError::Unknown(_)) => {
+                self.set_log_head(None);
                 self.in_doubt = Some(in_doubt);
                 Err(error)
             }

@@ -1,62 +1,90 @@
-//! When what a step prints is stored: with the next commit of its run, or after a moment by itself.
+//! When what a step prints is stored: with the next commit of its run, or after a moment by itself. Either way the
+//! record of the run stays as it is.
 
 use std::time::Duration;
 
 use super::logs::chunks;
-use super::state::{InDoubt, Worker};
+use super::state::Worker;
 use super::timers::Timer;
 use crate::executor::limits::LOG_FLUSH_MS;
-use crate::store::{Batch, StoreError, Write};
+use crate::ids::RunId;
+use crate::store::{Batch, LogHead, StoreError};
 
 impl Worker {
     /// Lines have been printed: give them a moment to travel with a commit that happens anyway.
     pub(super) fn printed(&mut self) {
         let Some(active) = &mut self.active else { return };
-        if !active.logs.is_empty() && !active.timers.flush_is_armed() {
-            let clock = &*self.ports.clock;
-            let due = clock.monotonic() + Duration::from_millis(LOG_FLUSH_MS);
-            active.timers.arm(Timer::FlushLogs, due);
+        if active.logs.is_empty() {
+            return;
+        }
+        let now = self.ports.clock.monotonic();
+        if active.logs.is_large() {
+            active.timers.arm(Timer::FlushLogs, now);
+        } else if !active.timers.flush_is_armed() {
+            active.timers.arm(Timer::FlushLogs, now + Duration::from_millis(LOG_FLUSH_MS));
+        }
+    }
+
+    /// How much of the output of the active run is stored.
+    pub(super) async fn log_head(&mut self) -> Result<LogHead, StoreError> {
+        let Some(active) = &self.active else { return Ok(LogHead::default()) };
+        if let Some(head) = &active.log_head {
+            return Ok(head.clone());
+        }
+        let head = self.ports.store.log_head(active.run.id).await?;
+        self.set_log_head(Some(&head));
+        Ok(head)
+    }
+
+    /// The same, if there is output to be stored.
+    pub(super) async fn log_head_if_printed(&mut self) -> Result<Option<LogHead>, StoreError> {
+        if self.active.as_ref().is_none_or(|active| active.logs.is_empty()) {
+            return Ok(None);
+        }
+        self.log_head().await.map(Some)
+    }
+
+    /// Remembers how much is stored; `None` if that is to be looked up again.
+    pub(super) fn set_log_head(&mut self, head: Option<&LogHead>) {
+        if let Some(active) = &mut self.active {
+            active.log_head = head.cloned();
         }
     }
 
     /// Stores the lines that have waited long enough.
     pub(super) async fn flush_logs(&mut self) {
         loop {
-            let moment = self.moment();
-            let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
-            if active.logs.is_empty() {
+            if self.active.as_ref().is_none_or(|active| active.logs.is_empty()) {
                 return;
             }
-            let lines = active.logs.take();
-            let mut run = active.run.clone();
-            let logs = chunks(&mut run, &lines, self.ports.limits.step_log_bytes_max);
-            let in_doubt = InDoubt {
-                run: run.clone(),
-                epoch: machine.epoch,
-                effects: Vec::new(),
-                moment,
-                lines,
-            };
-            let batch = Batch {
-                holds: vec![(self.id.clone(), machine.epoch)],
-                writes: vec![Write::new(Some(active.stored.clone()), run, Vec::new())],
-                logs,
-                ..Batch::default()
-            };
-            let buffer = active.logs.clone();
-            match self.await_store(self.ports.clone().commit_owned(batch)).await {
-                Ok(committed) => {
-                    self.committed(None, committed.run().cloned());
-                    return;
+            let head = match self.log_head().await {
+                Ok(head) => head,
+                Err(error) => {
+                    self.wait_for_store(&error).await;
+                    continue;
                 }
+            };
+            let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
+            let (run_id, buffer) = (active.run.id, active.logs.clone());
+            let lines = buffer.take();
+            let step_bytes_max = self.ports.limits.step_log_bytes_max;
+            let (logs, head) = chunks(&active.run, &lines, head, step_bytes_max);
+            if logs.is_empty() {
+                return;
+            }
+            let holds = vec![(self.id.clone(), machine.epoch)];
+            let batch = Batch { holds, logs, ..Batch::default() };
+            match self.await_store(self.ports.clone().commit_owned(batch)).await {
+                Ok(_) => return self.set_log_head(Some(&head)),
                 Err(StoreError::Unknown(_)) => {
-                    self.in_doubt = Some(in_doubt);
-                    if self.settle_in_doubt().await {
+                    self.set_log_head(None);
+                    if self.chunks_are_stored(run_id, head.chunks).await {
                         return;
                     }
+                    buffer.put_back(lines);
                 }
                 Err(error) => {
-                    buffer.put_back(in_doubt.lines);
+                    buffer.put_back(lines);
                     match &error {
                         StoreError::Fenced { current, .. } => return self.step_down(*current),
                         StoreError::Conflict { .. } => {
@@ -74,6 +102,22 @@ impl Worker {
                         | StoreError::Corrupt { .. } => self.wait_for_store(&error).await,
                     }
                 }
+            }
+        }
+    }
+
+    /// Whether a commit in doubt has stored the log of a run up to this many chunks: only this worker writes it.
+    async fn chunks_are_stored(&mut self, run_id: RunId, chunks: u64) -> bool {
+        loop {
+            // A store that takes a write has settled every earlier one.
+            let settled = self.ports.commit(Batch::default()).await;
+            let found = match settled {
+                Ok(_) => self.ports.store.log_head(run_id).await,
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(head) => return head.chunks >= chunks,
+                Err(error) => self.wait_for_store(&error).await,
             }
         }
     }

@@ -30,6 +30,7 @@ impl Worker {
                 {
                     self.machine = Some(machine);
                     if let Some(active) = &mut self.active {
+                        active.log_head = None;
                         // What is stored lags only in the stages of an open attempt; a stored run that has moved on
                         // wins.
                         if active.stored.revision != run.revision {
@@ -153,6 +154,7 @@ impl Worker {
             call: None,
             timers: Timers::default(),
             logs: Arc::new(LogBuffer::default()),
+            log_head: None,
         });
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::executor::request::{NewRun, Origin};
 use crate::ids::RunId;
 use crate::model::Run;
 use crate::provider::Target;
-use crate::store::{PinnedPlan, StoreError};
+use crate::store::{LogHead, PinnedPlan, StoreError};
 
 impl Worker {
     /// Accepts a run, or says why not.
@@ -132,6 +132,7 @@ impl Worker {
             call: None,
             timers: Timers::default(),
             logs: Arc::new(LogBuffer::default()),
+            log_head: Some(LogHead::default()),
         });
         let has_slot = self.scheduler.take_slot(id, &machine);
         let epoch_per_run = self.ports.planted == Some(Planted::EpochPerRun);

@@ -19,7 +19,7 @@ use crate::ids::{Epoch, MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Value};
 use crate::provider::Provider;
-use crate::store::StoreError;
+use crate::store::{LogHead, StoreError};
 
 /// An instant on both clocks: a wall-clock time that was computed then means a span from then, however the wall clock
 /// jumps in between.
@@ -71,6 +71,8 @@ pub(super) struct Active {
     pub(super) call: Option<CallInFlight>,
     pub(super) timers: Timers,
     pub(super) logs: Arc<LogBuffer>,
+    /// How much of what its steps printed is stored; `None` until that is looked up.
+    pub(super) log_head: Option<LogHead>,
     pub(super) spans: Spans,
 }
 

@@ -18,7 +18,6 @@ enum Edit {
     State(run::State),
     Hold(bool),
     Failed(bool),
-    Log(u64),
     Parameter(String),
 }
 
@@ -36,7 +35,6 @@ fn edit() -> impl Strategy<Value = Edit> {
         prop::sample::select(run::State::ALL.to_vec()).prop_map(Edit::State),
         any::<bool>().prop_map(Edit::Hold),
         any::<bool>().prop_map(Edit::Failed),
-        (0_u64..9).prop_map(Edit::Log),
         "[a-z]{1,2}".prop_map(Edit::Parameter),
     ]
 }
@@ -65,7 +63,6 @@ fn apply(run: &mut Run, edit: Edit) {
                 step: "a".to_owned(),
             });
         }
-        Edit::Log(chunks) => run.log_chunks += chunks,
         Edit::Parameter(name) => {
             Arc::make_mut(&mut run.spec).parameters.insert(name, "1".to_owned());
         }

@@ -76,7 +76,6 @@ fn a_run() -> Run {
         created_at: Timestamp(1_700_000_000_000),
         started_at: Some(Timestamp(1_700_000_001_000)),
         finished_at: None,
-        log_chunks: 0,
         ordinal: 1,
         revision: Revision(9),
     }

@@ -18,8 +18,8 @@ use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 use crate::store::sqlite::{SqliteStore, StoreStats};
 use crate::store::{
-    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, Page, Query, RequestRecord,
-    Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
+    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -147,6 +147,10 @@ impl Store for MeteredStore {
 
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
         self.inner.logs(run, from, limit)
+    }
+
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead> {
+        self.inner.log_head(run)
     }
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {

@@ -41,8 +41,6 @@ struct ProgressBody<'a> {
     started_at: Option<u64>,
     #[serde(default, rename = "t1", skip_serializing_if = "is_default")]
     finished_at: Option<u64>,
-    #[serde(default, rename = "logs", skip_serializing_if = "is_default")]
-    log_chunks: u64,
 }
 
 impl<'a> From<&'a Progress> for ProgressBody<'a> {
@@ -57,7 +55,6 @@ impl<'a> From<&'a Progress> for ProgressBody<'a> {
             queued_at: ms(progress.queued_at),
             started_at: ms(progress.started_at),
             finished_at: ms(progress.finished_at),
-            log_chunks: progress.log_chunks,
         }
     }
 }
@@ -74,7 +71,6 @@ impl ProgressBody<'_> {
             queued_at: at(self.queued_at),
             started_at: at(self.started_at),
             finished_at: at(self.finished_at),
-            log_chunks: self.log_chunks,
             revision,
         })
     }

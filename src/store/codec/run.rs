@@ -57,8 +57,6 @@ pub(super) struct RunBody<'a> {
     started_at: Option<u64>,
     #[serde(default, rename = "t1", skip_serializing_if = "is_default")]
     finished_at: Option<u64>,
-    #[serde(default, rename = "logs", skip_serializing_if = "is_default")]
-    log_chunks: u64,
     #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
     steps: Vec<StepBody<'a>>,
 }
@@ -172,7 +170,6 @@ impl<'a> From<&'a Run> for RunBody<'a> {
             created: run.created_at.0,
             started_at: ms(run.started_at),
             finished_at: ms(run.finished_at),
-            log_chunks: run.log_chunks,
             steps: run.steps.iter().map(|step| StepBody::new(step, run.id)).collect(),
         }
     }
@@ -207,7 +204,6 @@ impl RunBody<'_> {
             queued_at: at(self.queued_at),
             started_at: at(self.started_at),
             finished_at: at(self.finished_at),
-            log_chunks: self.log_chunks,
             ordinal,
             revision,
         })

@@ -52,8 +52,6 @@ pub(super) struct StepBody<'a> {
     set: Vec<(&'a str, Option<bool>)>,
     #[serde(default, rename = "undo", skip_serializing_if = "is_default")]
     compensates: Option<usize>,
-    #[serde(default, rename = "log", skip_serializing_if = "is_default")]
-    log_bytes: u64,
 }
 
 /// What a step gives to later ones. A bare text is a handle: the only output that there was before outputs had names, and still
@@ -268,7 +266,6 @@ impl<'a> StepBody<'a> {
             retry_at: ms(step.retry_at),
             set: step.set.iter().map(|(kind, before)| (kind.as_str(), *before)).collect(),
             compensates: step.compensates,
-            log_bytes: step.log_bytes,
         }
     }
 }
@@ -307,7 +304,6 @@ impl StepBody<'_> {
             retry_at: at(self.retry_at),
             set,
             compensates: self.compensates,
-            log_bytes: self.log_bytes,
         })
     }
 }

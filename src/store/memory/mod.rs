@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use self::state::State;
 use super::{
-    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, OwnsAll, Page, Query,
-    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, OwnsAll, Page,
+    Query, RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
@@ -149,6 +149,10 @@ impl Store for MemoryStore {
 
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
         Box::pin(async move { Ok(self.state().logs_from(run, from, limit)) })
+    }
+
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead> {
+        Box::pin(async move { Ok(self.state().log_head(run)) })
     }
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {

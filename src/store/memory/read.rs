@@ -9,7 +9,7 @@ use crate::ids::{MachineId, Revision, RunId, natural_key};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, Images, LogChunk, Machine, Record as _, Run, RunDelta};
 use crate::store::page::Filling;
-use crate::store::{Order, Page, Position, Query, StoreError, Subject};
+use crate::store::{LogHead, Order, Page, Position, Query, StoreError, Subject};
 
 impl State {
     pub(super) fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {
@@ -187,6 +187,15 @@ impl State {
             changes.push(Change { revision, at, object, before_is_gone: false, entries });
         }
         Ok(changes)
+    }
+
+    pub(super) fn log_head(&self, run: RunId) -> LogHead {
+        let mut head = LogHead::default();
+        for chunk in self.logs.get(&run).into_iter().flatten() {
+            head.chunks += 1;
+            *head.step_bytes.entry(chunk.step.clone()).or_default() += chunk.text.len() as u64;
+        }
+        head
     }
 
     pub(super) fn logs_from(&self, run: RunId, from: u64, limit: usize) -> Vec<Arc<LogChunk>> {

@@ -45,8 +45,8 @@ use self::readers::Lane;
 use self::stats::Counting;
 use self::writer::{Job, Work, Writer};
 use super::{
-    Availability, Batch, Committed, Fut, Listener, Outcome, Ownership, OwnsAll, Page, Query,
-    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, OwnsAll, Page,
+    Query, RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
@@ -369,6 +369,10 @@ impl Store for SqliteStore {
 
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>> {
         self.scan(move |conn| read::logs(conn, run, from, limit))
+    }
+
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead> {
+        self.scan(move |conn| read::log_head(conn, run))
     }
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {

@@ -13,7 +13,7 @@ use crate::model::{
     Change, Entry, HistoryRow, Images, LogChunk, LogStream, Machine, Record as _, Run,
 };
 use crate::store::codec::{DecodeError, decode_delta, decode_entries, decode_machine, decode_run};
-use crate::store::{RequestRecord, StoreError, Subject};
+use crate::store::{LogHead, RequestRecord, StoreError, Subject};
 
 /// The text of a column, borrowed.
 pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, StoreError> {
@@ -399,4 +399,16 @@ pub(super) fn logs(
         Ok(true)
     })?;
     Ok(chunks)
+}
+
+pub(super) fn log_head(conn: &Connection, run: RunId) -> Result<LogHead, StoreError> {
+    let sql = "SELECT step, count(*), sum(octet_length(text)) FROM logs
+        WHERE run = (SELECT ordinal FROM runs WHERE id = ?1) GROUP BY step";
+    let mut head = LogHead::default();
+    for_each(conn, sql, [run.to_string()], |row| {
+        head.chunks += number(row, 1)?;
+        head.step_bytes.insert(text(row, 0)?.to_owned(), number(row, 2)?);
+        Ok(true)
+    })?;
+    Ok(head)
 }

@@ -1,10 +1,12 @@
 //! Single records, their history, logs and plans.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::ids::Epoch;
 use crate::model::Images;
 use crate::store::samples::Sampler;
-use crate::store::{PinnedPlan, Subject};
+use crate::store::{LogHead, PinnedPlan, Subject};
 
 pub(super) async fn records_are_read_as_they_were_written(fresh: Fresh) {
     let store = &*fresh.store;
@@ -150,6 +152,15 @@ pub(super) async fn logs_are_dense(fresh: Fresh) {
         let expected: Vec<_> = chunks.iter().skip(skip).take(limit).collect();
         assert_eq!(read.iter().map(|chunk| &**chunk).collect::<Vec<_>>(), expected);
     }
+    let head = store.log_head(run.id).await.unwrap();
+    let mut step_bytes = BTreeMap::<String, u64>::new();
+    for chunk in &chunks {
+        *step_bytes.entry(chunk.step.clone()).or_default() += chunk.text.len() as u64;
+    }
+    assert_eq!((head.chunks, head.step_bytes), (25, step_bytes));
+    assert_eq!(store.log_head(samples::run_id(9)).await.unwrap(), LogHead::default());
+    // Neither output nor its counting touches the record.
+    assert_eq!(store.run(run.id).await.unwrap(), Some(run.clone()));
     // The first chunks may come with the run itself.
     end(&fresh, &run, T0).await;
     let second = samples::run(2, &machine.id);

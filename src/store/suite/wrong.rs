@@ -9,8 +9,8 @@ use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Object};
 use crate::store::{
-    Availability, Fut, Listener, Outcome, Ownership, Page, Position, Retention, SlotKey, Subject,
-    Trimmed,
+    Availability, Fut, Listener, LogHead, Outcome, Ownership, Page, Position, Retention, SlotKey,
+    Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ enum Bug {
     HistoryUnordered,
     ListenersToldLate,
     LogsOffByOne,
+    LogsMiscounted,
     ActiveRunTrimmed,
     /// A change says nothing of the record before it.
     BeforeForgotten,
@@ -223,6 +224,14 @@ impl Store for Wrong {
         self.inner.logs(run, from, limit)
     }
 
+    fn log_head(&self, run: RunId) -> Fut<'_, LogHead> {
+        Box::pin(async move {
+            let mut head = self.inner.log_head(run).await?;
+            head.chunks += u64::from(self.has(Bug::LogsMiscounted));
+            Ok(head)
+        })
+    }
+
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
         self.inner.revisions()
     }
@@ -291,6 +300,7 @@ fn every_wrong_store_is_caught() {
         (Bug::HistoryUnordered, "history_is_ordered_and_pages"),
         (Bug::ListenersToldLate, "listeners_hear_in_order_before_the_writer"),
         (Bug::LogsOffByOne, "logs_are_dense"),
+        (Bug::LogsMiscounted, "logs_are_dense"),
         (Bug::ActiveRunTrimmed, "an_active_run_loses_nothing"),
         (Bug::BeforeForgotten, "a_list_and_the_changes_after_it_make_the_final_state"),
         (Bug::OneHoldChecked, "many_machines_are_held_in_one_batch"),

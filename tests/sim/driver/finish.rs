@@ -113,7 +113,7 @@ impl Driver {
                 &oracle.book,
                 &format!("{:?}", watcher.scope),
                 &watcher.seen(),
-                |object| watcher.scope.covers(object),
+                &watcher.scope,
             );
             oracle.judge("promise_09_a_watch_misses_and_repeats_nothing", verdict);
         }

@@ -1,18 +1,22 @@
 use super::{Verdict, ensure};
-use crate::book::{Book, Object};
-use crate::watcher::Seen;
+use crate::book::Book;
+use crate::watcher::{Scope, Seen};
 
-/// A watch, resumed again and again, has told every change after its first revision once and in order.
+/// A watch, resumed again and again, has told every change after its first revision once and in order; with
+/// a filter, those of what matched before or after.
 pub(crate) fn promise_09_a_watch_misses_and_repeats_nothing(
     book: &Book,
     name: &str,
     seen: &Seen,
-    wanted: impl Fn(&Object) -> bool,
+    scope: &Scope,
 ) -> Verdict {
-    let expected: Vec<_> = book
-        .feed
+    let feed = match scope {
+        Scope::RunsRunning => &book.running,
+        Scope::Runs | Scope::RunsOf(_) | Scope::Machines => &book.feed,
+    };
+    let expected: Vec<_> = feed
         .iter()
-        .filter(|(revision, object)| *revision > seen.from && wanted(object))
+        .filter(|(revision, object)| *revision > seen.from && scope.covers(object))
         .cloned()
         .collect();
     let at = expected.iter().zip(&seen.told).position(|(expected, told)| expected != told);
