@@ -203,7 +203,7 @@ mod tests {
         let dropped = 1000 - kept;
         assert!(mark.starts_with(&format!("[lines dropped here: {dropped};")), "{mark}");
         buffer.put_back(lines);
-        buffer.push(line("after"));
+        buffer.push(line(&long));
         let again = buffer.take();
         assert_eq!(again.len(), kept + 2, "there was no room for the line after them");
         assert!(again.last().unwrap().text.starts_with("[lines dropped here: 1;"));
