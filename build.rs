@@ -133,10 +133,10 @@ mod emit {
 
     fn action(action: &Action) -> String {
         let args = cow(&action.args, |(name, given)| format!("({}, {})", text(name), arg(given)));
-        let Traits { capability, risk, idempotent } = action.traits;
+        let Traits { capability, risk, idempotent, interruptible } = action.traits;
         format!(
             "Action {{ name: {}, args: {args}, traits: Traits {{ capability: Capability::{capability:?}, \
-             risk: Risk::{risk:?}, idempotent: {idempotent} }} }}",
+             risk: Risk::{risk:?}, idempotent: {idempotent}, interruptible: {interruptible} }} }}",
             text(&action.name),
         )
     }

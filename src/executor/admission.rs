@@ -254,7 +254,7 @@ fn first_repeated(before: &Run, plan: &Plan) -> Option<usize> {
 #[must_use]
 pub fn repeats_nothing_destructive(before: &Run, plan: &Plan) -> bool {
     let first = first_repeated(before, plan).unwrap_or(plan.steps.len());
-    !plan.steps[first..].iter().any(|step| step.action.traits.risk.is_destructive())
+    !plan.steps[first..].iter().any(|step| step.action.traits.must_settle())
 }
 
 /// Marks the steps that a retried run need not repeat. What a compensation has undone is repeated only where it is needed: a run

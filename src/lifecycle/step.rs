@@ -337,8 +337,8 @@ pub struct Rules {
     pub backoff: Backoff,
     /// What to do when the outcome is unknown.
     pub on_unknown: OnUnknown,
-    /// Whether the action can destroy data or service: such a step settles before a cancel takes effect.
-    pub destructive: bool,
+    /// Whether the action must come to its end once it has been sent: such a step settles before a cancel takes effect.
+    pub must_settle: bool,
 }
 
 /// Most times an unknown outcome is looked at, or acted upon again, before the run is held.
@@ -579,7 +579,7 @@ impl StepMachine {
             // Nothing is in flight: the attempt has failed and the next one is not open yet.
             (Event::Skip, Basis::Fresh) => Transition(State::Skipped),
             (Event::Cancel, Basis::Fresh) => Transition(State::Canceled),
-            (Event::Cancel, Basis::Poll | Basis::Unknown { .. }) if !self.0.destructive => {
+            (Event::Cancel, Basis::Poll | Basis::Unknown { .. }) if !self.0.must_settle => {
                 context.effects.push(Effect::Stop);
                 Transition(State::Canceled)
             }
@@ -617,8 +617,8 @@ impl StepMachine {
     #[superstate(superstate = "running")]
     fn in_flight(&mut self, context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
-            // A destructive step settles first (design section 3).
-            Event::Cancel if self.0.destructive => Handled,
+            // What must come to its end settles first (design section 3).
+            Event::Cancel if self.0.must_settle => Handled,
             Event::Cancel => {
                 context.effects.push(Effect::Stop);
                 Transition(State::Canceled)

@@ -17,6 +17,8 @@ pub struct ActionSpec {
     pub risk: Risk,
     /// Whether carrying it out twice leaves the world as carrying it out once: only then may `on_unknown` be `retry`.
     pub idempotent: bool,
+    /// Whether a cancel may stop it midway, because that leaves nothing half done.
+    pub interruptible: bool,
     /// What it does, for plan authors.
     pub description: &'static str,
     /// The action whose result it consumes: a step must name, in `needs`, an earlier step that carries that one out.
@@ -74,6 +76,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Netboot,
         risk: Risk::None,
         idempotent: true,
+        interruptible: true,
         description: "Makes the machine's next boot come from the given source.",
         consumes: None,
         args: &[ArgSpec {
@@ -91,6 +94,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Netboot,
         risk: Risk::None,
         idempotent: true,
+        interruptible: true,
         description: "Takes the boot override away: the machine boots as its firmware says.",
         consumes: None,
         args: &[],
@@ -103,6 +107,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::DataDestroying,
         // The same image over the same disks: the second writing ends where the first did.
         idempotent: true,
+        interruptible: false,
         description: "Writes an operating system image over the machine's disks and boots it.",
         consumes: None,
         args: &[ArgSpec {
@@ -121,6 +126,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         // A handle minted for nothing expires by itself.
         idempotent: true,
+        interruptible: true,
         description: "Gets a handle to short-lived join material; the material itself never passes through the engine.",
         consumes: None,
         args: &[ArgSpec {
@@ -139,6 +145,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         // The handle can be redeemed once: a blind second try fails although the machine has joined.
         idempotent: false,
+        interruptible: true,
         description: "Redeems the handle of mint-join: the machine becomes a member of its target cluster.",
         consumes: Some("mint-join"),
         args: &[],
@@ -150,6 +157,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Probe,
         risk: Risk::None,
         idempotent: true,
+        interruptible: true,
         description: "Checks that the machine answers and is a member of its cluster.",
         consumes: None,
         args: &[ArgSpec {
@@ -167,6 +175,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Drain,
         risk: Risk::Disruptive,
         idempotent: true,
+        interruptible: true,
         description: "Moves workloads away from the machine and takes it out of its cluster.",
         consumes: None,
         args: &[ArgSpec {
@@ -184,6 +193,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Drain,
         risk: Risk::None,
         idempotent: true,
+        interruptible: true,
         description: "Lets workloads come back to the machine.",
         consumes: None,
         args: &[],
@@ -195,6 +205,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Wipe,
         risk: Risk::DataDestroying,
         idempotent: true,
+        interruptible: false,
         description: "Erases every disk of the machine.",
         consumes: None,
         args: &[ArgSpec {
@@ -213,6 +224,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         // People and ticket systems count the messages they get.
         idempotent: false,
+        interruptible: true,
         description: "Sends a message about the machine to a channel.",
         consumes: None,
         args: &[
@@ -240,6 +252,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::Disruptive,
         // A second reboot interrupts the boot that the first one started.
         idempotent: false,
+        interruptible: false,
         description: "Restarts the machine and waits until it is up.",
         consumes: None,
         args: &[ArgSpec {
@@ -258,6 +271,7 @@ static SPECS: &[ActionSpec] = &[
         // A wrong profile cuts a serving machine off.
         risk: Risk::Disruptive,
         idempotent: true,
+        interruptible: false,
         description: "Applies a network profile to the machine and its ports.",
         consumes: None,
         args: &[ArgSpec {
@@ -275,6 +289,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Network,
         risk: Risk::None,
         idempotent: true,
+        interruptible: true,
         description: "Goes back to the network configuration that was in force before apply-net-config.",
         consumes: None,
         args: &[],
@@ -286,6 +301,7 @@ static SPECS: &[ActionSpec] = &[
         capability: Capability::Probe,
         risk: Risk::None,
         idempotent: true,
+        interruptible: true,
         description: "Checks that the machine reaches a target over the network.",
         consumes: None,
         args: &[ArgSpec {

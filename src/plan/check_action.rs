@@ -104,8 +104,12 @@ fn args(
             None => complete = false,
         }
     }
-    let traits =
-        Traits { capability: spec.capability, risk: spec.risk, idempotent: spec.idempotent };
+    let traits = Traits {
+        capability: spec.capability,
+        risk: spec.risk,
+        idempotent: spec.idempotent,
+        interruptible: spec.interruptible,
+    };
     complete.then_some(Action { name: Cow::Borrowed(spec.name), args: Cow::Owned(args), traits })
 }
 

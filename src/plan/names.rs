@@ -164,8 +164,7 @@ names! {
 }
 
 names! {
-    /// What an action puts at stake. A step that is *destructive* has one of the two classes: it must say `on_unknown`, it settles
-    /// before a cancel takes effect, and the loop breaker counts it.
+    /// What an action puts at stake. A step that is *destructive* has one of the two classes, and must say `on_unknown`.
     Risk {
         /// Nothing.
         None = "none",

@@ -144,6 +144,16 @@ pub struct Traits {
     pub risk: Risk,
     /// Whether carrying it out twice leaves the world as carrying it out once: only then may `on_unknown` be `retry`.
     pub idempotent: bool,
+    /// Whether a cancel may stop it midway, because that leaves nothing half done: a drain, but no reboot.
+    pub interruptible: bool,
+}
+
+impl Traits {
+    /// Whether it must come to its end once it has been sent: a cancel waits for it, the loop breaker counts it, and a machine that
+    /// it was sent to needs a look if its run is canceled. That is so for either class of risk, unless a cancel may stop it midway.
+    pub const fn must_settle(self) -> bool {
+        self.risk.is_destructive() && !self.interruptible
+    }
 }
 
 /// Value of an argument.

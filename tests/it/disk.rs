@@ -92,8 +92,8 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let ballast = disk.path().join("ballast");
     fill(&ballast);
     let room = register_until_full(&channel).await;
-    // Runs in flight have met the full disk too, and are kept waiting.
-    server.logged("the store did not take a commit").await;
+    // Said once, for the runs in flight too, which are kept waiting.
+    server.logged("the store is full").await;
 
     // Whatever is refused now leaves no trace, and all that was acknowledged can be read.
     assert_full(&register_as(&channel, "refused").await.unwrap_err());

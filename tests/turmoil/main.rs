@@ -114,7 +114,8 @@ fn a_seed_replays_exactly() {
 #[test]
 fn mistakes_are_noticed() {
     for mistake in [Mistake::NewRequestId, Mistake::ResumeTooEarly] {
-        let noticed = (1..=5).any(|seed| !run(seed, Some(mistake)).violations.is_empty());
+        // A call that comes after its deadline changes nothing, so that a second request id seldom finds anything to repeat.
+        let noticed = (1..=60).any(|seed| !run(seed, Some(mistake)).violations.is_empty());
         assert!(noticed, "{mistake:?}");
     }
 }

@@ -164,6 +164,13 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     field(out, "Capability", spec.capability.as_str())?;
     field(out, "Risk", spec.risk.as_str())?;
     field(out, "Idempotent", yes_no(spec.idempotent))?;
+    if spec.risk.is_destructive() {
+        field(
+            out,
+            "Cancel",
+            if spec.interruptible { "stops it midway" } else { "waits for its end" },
+        )?;
+    }
     field(out, "Timeout", &duration::format(spec.timeout_ms))?;
     field(out, "Expected", &duration::format(spec.expected_ms))?;
     if let Some(consumed) = spec.consumes {

@@ -350,12 +350,13 @@ mod tests {
         for spec in ActionSpec::all() {
             let yes = |is: bool, what: &str| if is { format!(", {what}") } else { String::new() };
             text += &format!(
-                "### `{}`\n\n{}\n\nNeeds the capability `{}`{}{}{}. Timeout {}, expected {}.\n\n",
+                "### `{}`\n\n{}\n\nNeeds the capability `{}`{}{}{}{}. Timeout {}, expected {}.\n\n",
                 spec.name,
                 spec.description,
                 spec.capability,
                 yes(spec.risk.is_destructive(), &format!("is **{}**", spec.risk)),
                 yes(spec.idempotent, "is idempotent"),
+                yes(spec.risk.is_destructive() && spec.interruptible, "a cancel stops it"),
                 spec.consumes.map_or_else(String::new, |kind| format!(
                     ", consumes what an earlier step with `{kind}` gives, which it must name in `needs`"
                 )),

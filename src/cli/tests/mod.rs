@@ -2,6 +2,7 @@
 
 mod around;
 mod bulk;
+mod matching;
 mod server;
 mod session;
 mod simulate;

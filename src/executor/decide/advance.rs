@@ -95,7 +95,7 @@ impl Draft {
             return false;
         }
         let Some((most, window_ms)) = facts.loop_breaker else { return true };
-        if unwinding || !self.risk(facts.plan, place).is_destructive() {
+        if unwinding || !self.must_settle(facts.plan, place) {
             return true;
         }
         let oldest = facts.now.0.saturating_sub(window_ms);

@@ -139,9 +139,8 @@ impl Draft {
     fn cancel(&mut self, facts: Facts<'_>) {
         self.close_waiting("not started: the run was canceled", facts);
         self.leave_behind(facts);
-        let destroyed = (0..self.run.steps.len()).find(|&place| {
-            was_sent(&self.run.steps[place]) && self.risk(facts.plan, place).is_destructive()
-        });
+        let destroyed = (0..self.run.steps.len())
+            .find(|&place| was_sent(&self.run.steps[place]) && self.must_settle(facts.plan, place));
         let mut why = Vec::new();
         if let Some(place) = destroyed {
             let name = &self.run.steps[place].name;

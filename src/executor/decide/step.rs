@@ -9,7 +9,7 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::{self, ErrorClass, Event, Rules, Seen, State};
 use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason, StepRecord};
-use crate::plan::{Action, Plan, Risk, Values};
+use crate::plan::{Action, Plan, Values};
 
 /// What comes back from the provider, besides the event it means for the step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,7 +65,7 @@ pub(super) fn rules(plan: &Plan, record: &StepRecord, place: usize) -> Option<Ru
         retry_needs_human: retried(ErrorClass::NeedsHuman),
         backoff: Backoff { first_ms: step.retry.backoff_ms, ms_max: step.retry.backoff_max_ms },
         on_unknown,
-        destructive: traits.risk.is_destructive(),
+        must_settle: traits.must_settle(),
     })
 }
 
@@ -93,9 +93,10 @@ pub(super) fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 
 }
 
 impl Draft {
-    /// What the action of a step puts at stake.
-    pub(super) fn risk(&self, plan: &Plan, place: usize) -> Risk {
-        action(plan, &self.run.steps[place], place).map_or(Risk::None, |action| action.traits.risk)
+    /// Whether the action of a step must come to its end once it has been sent.
+    pub(super) fn must_settle(&self, plan: &Plan, place: usize) -> bool {
+        action(plan, &self.run.steps[place], place)
+            .is_some_and(|action| action.traits.must_settle())
     }
 
     /// Applies an event to a step and draws the consequences for the run.
@@ -242,7 +243,7 @@ impl Draft {
         record.attempt_at = Some(facts.now);
         record.deadline_at = Some(deadline_at);
         self.run.current_step = Some(place);
-        if facts.loop_breaker.is_some() && self.risk(facts.plan, place).is_destructive() {
+        if facts.loop_breaker.is_some() && self.must_settle(facts.plan, place) {
             self.machine_mut().destructive_at.push(facts.now);
             self.machine_changed = true;
         }

@@ -11,8 +11,8 @@ use crate::model::{ConditionKind, EntryKind};
 use crate::plan::Step;
 use crate::provider::fake::Outcome;
 
-fn is_destructive(step: &Step) -> bool {
-    step.action.traits.risk.is_destructive()
+fn must_settle(step: &Step) -> bool {
+    step.action.traits.must_settle()
 }
 
 #[tokio::test(start_paused = true)]
@@ -26,14 +26,14 @@ async fn a_cancel_in_any_step_of_any_plan() {
         assert!(answer.cancel_requested_at.is_some());
         let run = harness.finished(id).await;
         let last = place + 1 == steps.len();
-        if is_destructive(&step) && last {
+        if must_settle(&step) && last {
             // The last step beat the cancel.
             assert_eq!(run.phase(), run::Phase::Succeeded, "{what}");
             assert_eq!(harness.intervention().await, None, "{what}");
             continue;
         }
         assert_eq!(run.phase(), run::Phase::Canceled, "{what}: {run:#?}");
-        let settled = if is_destructive(&step) { State::Succeeded } else { State::Canceled };
+        let settled = if must_settle(&step) { State::Succeeded } else { State::Canceled };
         assert_eq!(run.steps[place].state, settled, "{what}");
         for later in place + 1..steps.len() {
             assert_eq!((run.steps[later].state, run.steps[later].attempt), (State::Canceled, 0));
@@ -49,14 +49,14 @@ async fn a_cancel_in_any_step_of_any_plan() {
         assert_eq!(undone, wanted, "{what}");
         assert!(run.steps.iter().skip(steps.len()).all(|step| step.state == State::Succeeded));
         // A person has to look only where something was destroyed.
-        let destroyed = steps[..=place].iter().any(is_destructive);
+        let destroyed = steps[..=place].iter().any(must_settle);
         let reason = harness.intervention().await.map(|condition| condition.reason);
         assert_eq!(reason.as_deref(), destroyed.then_some(REASON_RUN_CANCELED), "{what}");
         assert_eq!(harness.machine(1).await.phase, phase, "{what}: a cancel leaves the phase");
         harness.nothing_was_repeated();
         let in_flight =
             harness.ledger().into_iter().find(|entry| entry.action == step.name).unwrap();
-        let ended = if is_destructive(&step) { Outcome::Done } else { Outcome::Stopped };
+        let ended = if must_settle(&step) { Outcome::Done } else { Outcome::Stopped };
         assert_eq!(in_flight.outcome, ended, "{what}");
         // The machine is free again.
         harness.pass(60_000).await;

@@ -126,7 +126,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
         retry_transient: flags[0],
         retry_permanent: flags[1],
         retry_needs_human: flags[2],
-        destructive: flags[3],
+        must_settle: flags[3],
         ..BASE.rules
     })
 }

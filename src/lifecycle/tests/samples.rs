@@ -225,7 +225,7 @@ pub(super) const BASE: Setting = Setting {
         retry_needs_human: false,
         backoff: Backoff { first_ms: 1_000, ms_max: 8_000 },
         on_unknown: OnUnknown::Verify,
-        destructive: false,
+        must_settle: false,
     },
     facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0, forgiven: 0, retry_at: None },
 };
@@ -240,7 +240,7 @@ pub(super) fn settings() -> Vec<Setting> {
     vec![
         rules("last attempt", Rules { attempts_max: 1, ..base }),
         facts("stopping", stopping),
-        rules("destructive", Rules { destructive: true, ..base }),
+        rules("destructive", Rules { must_settle: true, ..base }),
         rules("on_unknown=retry", retry),
         rules("on_unknown=hold", Rules { on_unknown: OnUnknown::Hold, ..base }),
         Setting { label: "on_unknown=retry, stopping", rules: retry, facts: stopping },

@@ -61,7 +61,9 @@ impl Format for Form {
 
     fn action(text: ActionText) -> Result<Action, CanonicalError> {
         let &(name, capability, risk, idempotent, ..) = row(&text.kind)?;
-        let traits = Traits { capability, risk, idempotent };
+        // What this format calls destructive was never stopped midway.
+        let interruptible = !risk.is_destructive();
+        let traits = Traits { capability, risk, idempotent, interruptible };
         Ok(Action { name: Cow::Borrowed(name), args: args(text.args), traits })
     }
 

@@ -130,8 +130,14 @@ fn named<T: Clone + std::fmt::Debug + 'static>(
 
 fn some_action() -> impl Strategy<Value = Action> {
     let arg = prop_oneof![some_value().prop_map(Arg::Literal), text().prop_map(Arg::Param)];
-    let traits = (one(Capability::ALL), one(Risk::ALL), any::<bool>())
-        .prop_map(|(capability, risk, idempotent)| Traits { capability, risk, idempotent });
+    let traits = (one(Capability::ALL), one(Risk::ALL), any::<bool>(), any::<bool>()).prop_map(
+        |(capability, risk, idempotent, interruptible)| Traits {
+            capability,
+            risk,
+            idempotent,
+            interruptible,
+        },
+    );
     (text(), named(arg), traits).prop_map(|(name, args, traits)| Action { name, args, traits })
 }
 

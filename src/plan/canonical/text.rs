@@ -90,6 +90,7 @@ impl Format for Form {
                 capability: parsed("capability", text.capability, Capability::parse)?,
                 risk: parsed("risk", text.risk, Risk::parse)?,
                 idempotent: text.idempotent,
+                interruptible: text.interruptible,
             },
         })
     }
@@ -112,6 +113,7 @@ pub(super) struct ActionText {
     capability: String,
     risk: String,
     idempotent: bool,
+    interruptible: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -251,6 +253,7 @@ impl From<&Action> for ActionText {
             capability: action.traits.capability.as_str().to_owned(),
             risk: action.traits.risk.as_str().to_owned(),
             idempotent: action.traits.idempotent,
+            interruptible: action.traits.interruptible,
         }
     }
 }

@@ -159,14 +159,14 @@ fn enumerate() -> Graph {
     let mut met = BTreeSet::from([State::Waiting]);
     let rules =
         [OnUnknown::Retry, OnUnknown::Verify, OnUnknown::Hold].into_iter().flat_map(|on_unknown| {
-            [false, true].into_iter().map(move |destructive| Rules {
+            [false, true].into_iter().map(move |must_settle| Rules {
                 attempts_max: 2,
                 retry_transient: true,
                 retry_permanent: false,
                 retry_needs_human: false,
                 backoff: Backoff { first_ms: 1, ms_max: 1 },
                 on_unknown,
-                destructive,
+                must_settle,
             })
         });
     let rules: Vec<_> = rules.collect();

@@ -1,0 +1,52 @@
+//! Filters and orders as the tests' server knows them.
+
+use crate::pb;
+
+/// The server's own filters over the few fields that the tests name.
+pub(super) fn matches_machine(filter: &str, machine: &pb::Machine) -> bool {
+    let status = machine.status.clone().unwrap_or_default();
+    any_of(filter, |field, operator, value| match (field, operator) {
+        ("machine_id", "=") => machine.machine_id == value,
+        ("active_run_id", "=") => status.active_run_id == value,
+        ("revision", ">") => machine.revision > value.parse().unwrap(),
+        (field, "=") if field.starts_with("labels.") => {
+            machine.labels.get(&field["labels.".len()..]).is_some_and(|label| label == value)
+        }
+        (field, "=") if field.starts_with("conditions.") => {
+            status.conditions.iter().any(|condition| {
+                super::super::output::condition_name(condition.r#type)
+                    == field["conditions.".len()..]
+                    && condition.status.to_string() == value
+            })
+        }
+        _ => panic!("the test server knows no {field} {operator} {value}"),
+    })
+}
+
+pub(super) fn matches_run(filter: &str, run: &pb::Run) -> bool {
+    any_of(filter, |field, _, value| match field {
+        "run_id" => run.run_id == value,
+        "machine_id" => run.machine_id == value,
+        "phase" => super::super::output::run_phase_name(run.phase) == value,
+        _ => panic!("the test server knows no {field}"),
+    })
+}
+
+/// AND of ORs of comparisons, each perhaps after NOT; no parentheses inside parentheses.
+fn any_of(filter: &str, is: impl Fn(&str, &str, &str) -> bool) -> bool {
+    filter.split(" AND ").map(str::trim).filter(|term| !term.is_empty()).all(|term| {
+        term.trim_matches(['(', ')']).split(" OR ").any(|term| {
+            let (negated, term) =
+                term.strip_prefix("NOT ").map_or((false, term), |term| (true, term));
+            let at = term.find(['=', '>']).unwrap();
+            let value = term[at + 1..].trim().trim_matches('"');
+            is(term[..at].trim(), &term[at..=at], value) != negated
+        })
+    })
+}
+
+/// Ids as people count: machine-2 before machine-10.
+pub(super) fn natural(id: &str) -> (&str, u64) {
+    let text = id.trim_end_matches(|c: char| c.is_ascii_digit());
+    (text, id[text.len()..].parse().unwrap_or(0))
+}
