@@ -31,6 +31,7 @@ SCRIPT = "; ".join([
     "machine=slow* do=slow:10m",
     "machine=fails step=reboot do=fail-permanent times=1",
     "machine=unknown* step=reboot call=act do=fail-after times=1",
+    "machine=spoiled step=wipe do=fail-permanent",
 ])
 
 # Reasons that no client can bring about from outside, and what holds them instead.
@@ -314,6 +315,9 @@ class Conformance:
         self.fails("ILLEGAL_PHASE", lambda: phase("plain", "IN_SERVICE"))
         self.fails("PHASE_NOT_ALLOWED", lambda: self.start("plain", "upgrade"))
         self.fails("EFFECTIVE_STATE_REFUSED", lambda: self.start("machine-1", "repave-join"))
+        self.register("spoiled")
+        self.ended(self.start("spoiled", "rma"), "FAILED")
+        self.fails("DISKS_UNTRUSTED", lambda: phase("spoiled", "READY"))
         self.fails("CONDITION_NOT_MET", lambda: self.start("plain", "reachable-only"))
         self.fails("PROVIDER_MISSING", lambda: self.start("elsewhere", "reboot"))
         self.fails("NOT_RETIRED", lambda: api.DeleteMachine(machine_id="plain"))
