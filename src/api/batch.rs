@@ -9,6 +9,7 @@ use super::register::new_machine;
 use super::start::{self, Recipe};
 use super::status::{ApiError, item_error};
 use super::validate::Checks;
+use crate::clock::Timestamp;
 use crate::executor::Engine;
 use crate::executor::error::EngineError;
 use crate::executor::request::Origin;
@@ -82,7 +83,7 @@ pub(super) async fn start_runs(
         request.force,
         &request.reason,
     );
-    let chosen = choice(&mut checks, &request);
+    let chosen = choice(&mut checks, &request, engine.clock().now());
     let (recipe, chosen) = checks.done(recipe.zip(chosen))?;
     let machines = match chosen {
         Choice::Named(machines) => machines,
@@ -118,7 +119,11 @@ enum Choice {
     Filter(Filter, usize),
 }
 
-fn choice(checks: &mut Checks, request: &pb::BatchStartRunsRequest) -> Option<Choice> {
+fn choice(
+    checks: &mut Checks,
+    request: &pb::BatchStartRunsRequest,
+    now: Timestamp,
+) -> Option<Choice> {
     let max = match usize::try_from(request.max_machines) {
         Ok(0) => BATCH_MAX,
         Ok(max) if max <= BATCH_MAX => max,
@@ -136,7 +141,7 @@ fn choice(checks: &mut Checks, request: &pb::BatchStartRunsRequest) -> Option<Ch
             checks.refuse("filter", "must be empty when machine_ids are given");
             None
         }
-        (true, false) => match Filter::parse(&request.filter, Subject::Machine) {
+        (true, false) => match Filter::parse_at(&request.filter, Subject::Machine, now) {
             Ok(filter) => Some(Choice::Filter(filter, max)),
             Err(error) => {
                 checks.refuse("filter", error.to_string());

@@ -8,6 +8,7 @@ use super::limits::RESPONSE_BYTES_MAX;
 use super::page::{List, Place};
 use super::status::ApiError;
 use super::validate::Checks;
+use crate::clock::Timestamp;
 use crate::model::filter::{self, Filter};
 use crate::store::{Fut, Order, Page, Position, Query, Store};
 
@@ -84,6 +85,7 @@ pub(super) struct ListRequest<'a> {
 /// Reads a page by `read`, and counts by `count` if asked to.
 pub(super) async fn list<T>(
     store: &dyn Store,
+    now: Timestamp,
     request: ListRequest<'_>,
     read: for<'s> fn(&'s dyn Store, Query) -> Fut<'s, Page<T>>,
     count: for<'s> fn(&'s dyn Store, Filter) -> Fut<'s, u64>,
@@ -92,15 +94,17 @@ pub(super) async fn list<T>(
     let limit = checks.page_size(request.page_size);
     let (order, descending) = checks.order(request.order_by);
     checks.done(Some(()))?;
-    let filter = Filter::parse(request.filter, request.subject)?.and(request.scope);
-    // Of the filter in force: a token of one caller is of no use to another who sees less.
     let order_name = match (order, descending) {
         (Order::Created, false) => "",
         (Order::Created, true) => "desc",
         (Order::Id, false) => "id",
         (Order::Id, true) => "id desc",
     };
-    let list = List::new(request.method, &[&filter.to_string(), order_name]);
+    let scope = request.scope;
+    // Of the filter as it was given, whose relative times are others at the next page, and of what the caller may see: a
+    // token of one caller is of no use to another who sees less.
+    let list = List::new(request.method, &[request.filter, &scope.to_string(), order_name]);
+    let filter = Filter::parse_at(request.filter, request.subject, now)?.and(scope);
     let mut after = list.place(request.page_token)?.map(|place| match place {
         Place::Numbers(ordinal, _) => Position::Ordinal(ordinal),
         Place::Id(id) => Position::Id(id),

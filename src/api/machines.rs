@@ -158,7 +158,7 @@ impl Machines {
         };
         let store = self.engine.store().as_ref();
         let (read, count) = (<dyn Store>::machines, <dyn Store>::count_machines);
-        let mut listed = lists::list(store, wanted, read, count).await?;
+        let mut listed = lists::list(store, self.engine.clock().now(), wanted, read, count).await?;
         let show = |found: &Arc<Machine>| {
             let mut shown = machine(found);
             mask.apply(&mut shown);

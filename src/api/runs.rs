@@ -244,8 +244,9 @@ impl Runs {
             with_total_size: request.with_total_size,
         };
         let store = self.engine.store().as_ref();
+        let now = self.engine.clock().now();
         let mut listed =
-            lists::list(store, wanted, <dyn Store>::runs, <dyn Store>::count_runs).await?;
+            lists::list(store, now, wanted, <dyn Store>::runs, <dyn Store>::count_runs).await?;
         let mut runs = Vec::with_capacity(listed.page.items.len());
         for run in &listed.page.items {
             let mut shown = show::run(&self.engine, run).await;

@@ -7,12 +7,13 @@ use super::convert::run::run_type_given;
 use super::status::ApiError;
 use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{plans, show};
-use crate::executor::Engine;
 use crate::executor::error::EngineError;
 use crate::executor::request::{NewRun, Origin};
+use crate::executor::{Engine, names};
 use crate::ids::MachineId;
-use crate::model::RunType;
+use crate::model::{Machine, RunType};
 use crate::pb;
+use crate::plan::Plan;
 
 /// What to run, on whichever machine.
 #[derive(Debug, Clone)]
@@ -95,8 +96,36 @@ pub(super) async fn dry_run(
     }
     let plans = engine.plans();
     let plan = plans.get(&run.spec.plan_id).map(|registered| registered.plan.as_ref());
-    let shown = convert::run::run(&run, plan, None, engine.clock().now());
+    let mut shown = convert::run::run(&run, plan, None, engine.clock().now());
+    if let Some(plan) = plan {
+        skip(&mut shown, plan, &machine);
+    }
     Ok(pb::Run { run_id: String::new(), etag: String::new(), waiting: None, ..shown })
+}
+
+/// Marks the steps that would be skipped with these parameters on the machine as it is now.
+fn skip(shown: &mut pb::Run, plan: &Plan, machine: &Machine) {
+    let given = shown.parameters.clone().into_iter().collect();
+    let Ok(params) = plan.bind(&given) else { return };
+    for step in plan.steps.iter() {
+        let Some(guard) = &step.when else { continue };
+        let wrong =
+            guard.params.iter().find(|(name, value)| params.get(name.as_ref()) != Some(value));
+        let holds = guard.holds(&params, names::plan_phase(machine.phase), |kind| {
+            machine.conditions.is_true(names::condition(kind))
+        });
+        if holds {
+            continue;
+        }
+        let why = match wrong {
+            Some((name, value)) => format!("it runs only with {name} = {value}"),
+            None => "as the machine is now, its guard does not hold".to_owned(),
+        };
+        if let Some(status) = shown.steps.iter_mut().find(|status| status.name == step.name) {
+            status.state = pb::StepState::Skipped.into();
+            status.message = why;
+        }
+    }
 }
 
 fn with_suggestion(engine: &Engine, error: EngineError) -> ApiError {

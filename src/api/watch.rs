@@ -30,7 +30,8 @@ pub(super) async fn runs(
     caller: &Caller,
     request: pb::WatchRunsRequest,
 ) -> Result<Answers<Encoded<pb::RunEvent>>, ApiError> {
-    let filter = Filter::parse(&request.filter, Subject::Run)?.and(caller.scope(Subject::Run));
+    let filter = Filter::parse_at(&request.filter, Subject::Run, engine.clock().now())?
+        .and(caller.scope(Subject::Run));
     if let Some(id) = filter.pinned("run_id") {
         // A watch of a run that does not exist would be silent for ever.
         let id = RunId::parse(id)
@@ -52,8 +53,8 @@ pub(super) async fn machines(
     caller: &Caller,
     request: pb::WatchMachinesRequest,
 ) -> Result<Answers<Encoded<pb::MachineEvent>>, ApiError> {
-    let filter =
-        Filter::parse(&request.filter, Subject::Machine)?.and(caller.scope(Subject::Machine));
+    let filter = Filter::parse_at(&request.filter, Subject::Machine, engine.clock().now())?
+        .and(caller.scope(Subject::Machine));
     let options = Options {
         resume_from: request.resume_from,
         allow_bookmarks: request.allow_bookmarks,

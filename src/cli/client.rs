@@ -117,6 +117,19 @@ impl Client {
         Ok(Self { channel, address, actor, timeout: target.timeout, clock, random })
     }
 
+    /// A client of a server that is connected already. `address` is only shown.
+    pub(crate) fn over(
+        channel: Channel,
+        address: &str,
+        target: &Target,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let actor = target.actor.as_deref().and_then(metadata_text);
+        let address = address.to_owned();
+        Self { channel, address, actor, timeout: target.timeout, clock, random }
+    }
+
     /// A fresh idempotency key: a random UUID.
     pub(crate) fn new_request_id(&self) -> String {
         let bytes = (u128::from(self.random.next_u64()) << 64) | u128::from(self.random.next_u64());

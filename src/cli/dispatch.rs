@@ -7,7 +7,7 @@ use crate::pb::RunType;
 use super::commands::demo::{Carry, Typed};
 use super::commands::{
     complete, context, control, demo, doctor, history, import, issues, logs, machine, plan, run,
-    start, wait, watch,
+    start, top, wait, watch,
 };
 use super::error::{Error, Exit};
 use super::session::Session;
@@ -39,6 +39,7 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
         Command::Resolve(args) => control::resolve(session, &args).await,
         Command::Wait(args) => wait::machines(session, &args).await,
         Command::History(args) => history::fleet(session, &args).await,
+        Command::Top(args) => top::top(session, &args).await,
         Command::Issues(args) => issues::issues(session, &args).await,
         Command::Demo(args) => demo::demo(session, &args, Carry(typed)).await,
         Command::Doctor(args) => doctor::doctor(session, &args).await,

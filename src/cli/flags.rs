@@ -1,5 +1,7 @@
 //! Options that many commands have, and how their values are read.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 
 /// Options of every command.
@@ -41,7 +43,7 @@ pub(crate) enum ColorChoice {
 }
 
 /// Form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Columns for people
     Table,
@@ -55,20 +57,111 @@ pub(crate) enum Format {
     Yaml,
     /// Ids only
     Name,
+    /// Comma-separated values under a heading
+    Csv,
+    /// What a template makes of the JSON
+    JsonPath(Arc<str>),
+}
+
+/// Forms of output by their names, with what they are.
+pub(crate) const FORMS: [(&str, &str); 8] = [
+    ("table", "Columns for people"),
+    ("wide", "More columns"),
+    ("json", "Canonical protobuf JSON, one document"),
+    ("jsonl", "Canonical protobuf JSON, one object a line"),
+    ("yaml", "The same value as YAML"),
+    ("name", "Ids only"),
+    ("csv", "Comma-separated values under a heading"),
+    (
+        "jsonpath=",
+        "What a template makes of the JSON, for example jsonpath={.machines[*].machineId}",
+    ),
+];
+
+impl Format {
+    /// Whether it is for programs, and not for people.
+    pub(crate) fn is_data(&self) -> bool {
+        !matches!(self, Self::Table | Self::Wide)
+    }
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    Ok(match text {
+        "table" => Format::Table,
+        "wide" => Format::Wide,
+        "json" => Format::Json,
+        "jsonl" => Format::Jsonl,
+        "yaml" => Format::Yaml,
+        "name" => Format::Name,
+        "csv" => Format::Csv,
+        _ => match text.split_once('=') {
+            Some(("jsonpath", template)) => Format::JsonPath(template.into()),
+            _ => {
+                let names: Vec<&str> = FORMS.iter().map(|(name, _)| *name).collect();
+                return Err(format!("the forms are {}", names.join(", ")));
+            }
+        },
+    })
 }
 
 /// How to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OutputArgs {
-    /// Output form
-    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    /// Output form: table, wide, json, jsonl, yaml, name, csv, jsonpath=TEMPLATE
+    #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = parse_format)]
     pub(crate) output: Format,
+    /// Columns of a table or of CSV, for example machine_id,phase,labels.rack
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
 }
 
 /// Milliseconds of a length of time: `30s`, `5m`, `1h30m`, `500ms`.
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
     crate::plan::duration::parse(text)
         .map_err(|error| format!("{error}, for example 30s, 5m or 1h30m"))
+}
+
+/// An instant, or a length of time before now, as filters write it: `2026-01-31T08:00:00Z`, `-2h`. A date alone is its
+/// beginning in UTC.
+pub(crate) fn parse_moment(text: &str) -> Result<String, String> {
+    let ago = text.strip_prefix('-').unwrap_or(text);
+    if ago_ms(ago).is_some() {
+        return Ok(format!("-{ago}"));
+    }
+    let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    match full.parse::<jiff::Timestamp>() {
+        Ok(at) if at.as_millisecond() >= 0 => Ok(format!("{at:.3}")),
+        Ok(_) | Err(_) => Err(format!(
+            "{text:?} is no time: give so long ago (90s, 2h, 1d12h), a date or a time like 2026-01-31T08:00:00Z"
+        )),
+    }
+}
+
+/// Milliseconds of `90s`, `2h`, `1d12h`, as filters take them.
+pub(crate) fn ago_ms(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 6] = [
+        ("w", 7 * 86_400_000),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    let (mut rest, mut sum, mut before) = (text, 0_u64, None);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let count: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let place = UNITS.iter().position(|(name, _)| *name == &rest[..end])?;
+        if before.is_some_and(|before| place <= before) {
+            return None;
+        }
+        before = Some(place);
+        sum = sum.checked_add(count.checked_mul(UNITS[place].1)?)?;
+        rest = &rest[end..];
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 /// A `key=value` pair.
@@ -90,6 +183,30 @@ mod tests {
             parse_ms("30").unwrap_err(),
             "a number in a duration needs a unit, for example 30s, 5m or 1h30m"
         );
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        for (name, _) in FORMS {
+            assert!(parse_format(name).is_ok(), "{name}");
+        }
+        assert_eq!(parse_format("jsonpath={.a=b}"), Ok(Format::JsonPath("{.a=b}".into())));
+        assert!(parse_format("xml").is_err());
+    }
+
+    #[test]
+    fn moments() {
+        for (typed, read) in [
+            ("2h", "-2h"),
+            ("-1d12h", "-1d12h"),
+            ("2026-01-31", "2026-01-31T00:00:00.000Z"),
+            ("2026-01-31T08:00:00+01:00", "2026-01-31T07:00:00.000Z"),
+        ] {
+            assert_eq!(parse_moment(typed).unwrap(), read);
+        }
+        for wrong in ["", "yesterday", "2", "1h1h", "1950-01-01", "-"] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::error::Error;
 use super::ui::within;
 
 pub(crate) use crate::server::simulate::{MACHINES_MAX, Simulated, Simulation};
+pub(crate) use crate::server::stage::{Pace, Stage, StageError, perform};
 
 /// What the server prints before the address once it listens.
 const LISTENING: &str = "listening on ";

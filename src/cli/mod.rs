@@ -9,9 +9,11 @@ mod dispatch;
 mod error;
 mod flags;
 mod local;
+mod order;
 mod output;
 mod query;
 mod resolve;
+mod screen;
 mod session;
 mod tree;
 mod ui;
@@ -23,7 +25,7 @@ mod tests;
 use std::ffi::OsString;
 use std::io::Write as _;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use flags::ColorChoice;
 use session::{Session, wants_color};
@@ -39,9 +41,10 @@ pub async fn run(args: impl Iterator<Item = OsString>, mut io: Io) -> u8 {
         return local::serve(args).await;
     }
     let command_line = shell_words(&args);
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = tree::command().try_get_matches_from(args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return report_usage(&mut io, &error),
+        Err(error) => return report_usage(&mut io, error),
     };
     let mut session = match Session::new(io, &cli.global, command_line) {
         Ok(session) => session,
@@ -65,12 +68,18 @@ pub async fn run(args: impl Iterator<Item = OsString>, mut io: Io) -> u8 {
 }
 
 /// Prints what clap has to say: help and version are data, the rest is an error.
-fn report_usage(io: &mut Io, error: &clap::Error) -> u8 {
+fn report_usage(io: &mut Io, mut error: clap::Error) -> u8 {
     let is_data = !error.use_stderr();
     let terminal = if is_data { io.stdout_is_terminal } else { io.stderr_is_terminal };
     let color = wants_color(io, ColorChoice::Auto, terminal);
+    let other = tree::other_words(&mut error);
     let text = error.render();
     let text = if color { text.ansi().to_string() } else { text.to_string() };
+    // As every other error of ours begins.
+    let mut text = if is_data { text } else { text.replacen("error:", "Error:", 1) };
+    if let Some(other) = other {
+        text.push_str(&format!("\nHint: {other}\n"));
+    }
     let out = if is_data { &mut io.stdout } else { &mut io.stderr };
     // A reader that has gone away misses nothing.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,13 +1,9 @@
-//! Which records a command is about, and in which order: labels, filters, limits, sorting.
-
-use std::cmp::Ordering;
+//! Which records a command is about: labels, filters, times.
 
 use clap::Args;
 
-use crate::pb;
-
 use super::error::Error;
-use super::output::{effective_name, phase_name, run_phase_name};
+use super::flags::parse_moment;
 
 /// Which machines.
 #[derive(Debug, Clone, Default, Args)]
@@ -20,15 +16,82 @@ pub(crate) struct Selection {
     pub(crate) filter: Option<String>,
 }
 
-/// How many, in which order.
+/// Which runs.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct Paging {
-    /// Print at most so many
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
-    /// Sort by a column, descending with :desc
-    #[arg(long, value_name = "COLUMN[:desc]")]
-    pub(crate) sort_by: Option<String>,
+pub(crate) struct RunSelection {
+    /// Labels of the machines: rack=r1,role!=db,zone in (a,b),gpu,!legacy
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+    /// Filter over runs that the server evaluates, for example 'plan_id = reboot AND created_at > -2h'
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+}
+
+/// From when to when.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Span {
+    /// Only what is newer: a time like 2026-01-31T08:00:00Z, or so long ago: 2h, 1d
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    pub(crate) since: Option<String>,
+    /// Only what is older: a time, or so long ago
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    pub(crate) until: Option<String>,
+}
+
+impl RunSelection {
+    /// Whether nothing was selected.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.selector.is_none() && self.filter.is_none()
+    }
+
+    /// The filter over runs for the server, with another condition.
+    pub(crate) fn to_filter(&self, also: Option<&str>) -> String {
+        let given = self.filter.as_deref().filter(|filter| !filter.trim().is_empty());
+        joined(also.into_iter().chain(given))
+    }
+
+    /// The filter over machines whose runs are meant, if labels were given.
+    ///
+    /// # Errors
+    /// Usage, if the selector cannot be read.
+    pub(crate) fn machine_filter(&self) -> Result<Option<String>, Error> {
+        let terms = self.selector.as_deref().map(selector_terms).transpose()?;
+        Ok(terms.map(|terms| terms.join(" AND ")))
+    }
+}
+
+impl Span {
+    /// The terms of a filter over a field.
+    pub(crate) fn terms(&self, field: &str) -> Vec<String> {
+        let term = |value: &Option<String>, op: &str| {
+            value.as_ref().map(|value| format!("{field} {op} {value}"))
+        };
+        [term(&self.since, ">="), term(&self.until, "<")].into_iter().flatten().collect()
+    }
+
+    /// The bounds in milliseconds since the Unix epoch, seen from `now_ms`.
+    pub(crate) fn bounds(&self, now_ms: u64) -> (Option<i64>, Option<i64>) {
+        let at = |value: &Option<String>| value.as_deref().and_then(|text| moment_ms(text, now_ms));
+        (at(&self.since), at(&self.until))
+    }
+}
+
+/// Milliseconds since the Unix epoch of what [`parse_moment`] took.
+fn moment_ms(text: &str, now_ms: u64) -> Option<i64> {
+    let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    match text.strip_prefix('-') {
+        Some(ago) => Some(now_ms.saturating_sub(i64::try_from(super::flags::ago_ms(ago)?).ok()?)),
+        None => Some(text.parse::<jiff::Timestamp>().ok()?.as_millisecond()),
+    }
+}
+
+/// Conditions that must all hold. Each is in parentheses if there are several.
+pub(crate) fn joined<'a>(terms: impl IntoIterator<Item = &'a str>) -> String {
+    let terms: Vec<&str> = terms.into_iter().collect();
+    match terms.as_slice() {
+        [one] => (*one).to_owned(),
+        several => several.iter().map(|term| format!("({term})")).collect::<Vec<_>>().join(" AND "),
+    }
 }
 
 impl Selection {
@@ -141,148 +204,6 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-impl Paging {
-    /// Most records to fetch: all of them if they must be sorted here.
-    pub(crate) fn fetch_max(&self) -> usize {
-        let sorted_here = self.sort_by.is_some() && self.order_by().is_empty();
-        if sorted_here { usize::MAX } else { self.limit.unwrap_or(usize::MAX) }
-    }
-
-    /// The order for the server, if it knows the column; else the empty one.
-    pub(crate) fn order_by(&self) -> &'static str {
-        let sort_by = self.sort_by.as_deref().unwrap_or_default();
-        let (column, order) = sort_by.split_once(':').unwrap_or((sort_by, "asc"));
-        match (column.to_ascii_lowercase().as_str(), order) {
-            ("id", "asc") => "id",
-            ("id", "desc") => "id desc",
-            ("registered" | "created", "asc") => "created_at",
-            ("registered" | "created", "desc") => "created_at desc",
-            _ => "",
-        }
-    }
-
-    /// Sorts and cuts off machines.
-    pub(crate) fn machines(&self, machines: &mut Vec<pb::Machine>) -> Result<(), Error> {
-        self.apply(
-            machines,
-            &["id", "phase", "effective", "registered", "changed"],
-            |machine, column| {
-                let status = machine.status.clone().unwrap_or_default();
-                match column {
-                    "phase" => Key::Text(phase_name(status.phase)),
-                    "effective" => Key::Text(effective_name(status.effective_state)),
-                    "registered" => Key::time(machine.created_at.as_ref()),
-                    "changed" => Key::time(machine.updated_at.as_ref()),
-                    _ => Key::natural(&machine.machine_id),
-                }
-            },
-        )
-    }
-
-    /// Sorts and cuts off runs.
-    pub(crate) fn runs(&self, runs: &mut Vec<pb::Run>) -> Result<(), Error> {
-        self.apply(
-            runs,
-            &["id", "machine", "plan", "phase", "created", "finished"],
-            |run, column| match column {
-                "machine" => Key::natural(&run.machine_id),
-                "plan" => Key::natural(&run.plan_id),
-                "phase" => Key::Text(run_phase_name(run.phase)),
-                "created" => Key::time(run.created_at.as_ref()),
-                "finished" => Key::time(run.finished_at.as_ref()),
-                _ => Key::Text(run.run_id.clone()),
-            },
-        )
-    }
-
-    fn apply<T>(
-        &self,
-        records: &mut Vec<T>,
-        columns: &[&str],
-        key: impl Fn(&T, &str) -> Key,
-    ) -> Result<(), Error> {
-        if let Some(sort_by) = &self.sort_by {
-            let (column, descending) = match sort_by.split_once(':') {
-                None | Some((_, "asc")) => (sort_by.trim_end_matches(":asc"), false),
-                Some((column, "desc")) => (column, true),
-                Some((_, order)) => {
-                    return Err(Error::usage(
-                        format!("{order:?} is not an order"),
-                        "the orders are asc and desc",
-                    ));
-                }
-            };
-            let column = column.to_ascii_lowercase();
-            if !columns.contains(&column.as_str()) {
-                return Err(Error::usage(
-                    format!("there is no column {column:?} to sort by"),
-                    format!("the columns are {}", columns.join(", ")),
-                ));
-            }
-            records.sort_by_cached_key(|record| key(record, &column));
-            if descending {
-                records.reverse();
-            }
-        }
-        records.truncate(self.limit.unwrap_or(usize::MAX));
-        Ok(())
-    }
-}
-
-/// What records are ordered by.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Text(String),
-    Time(Option<(i64, i32)>),
-    Natural(Vec<Piece>),
-}
-
-/// Part of an id: machine-2 comes before machine-10.
-#[derive(Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Number(u128),
-}
-
-impl PartialOrd for Piece {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Piece {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Text(a), Self::Text(b)) => a.cmp(b),
-            (Self::Number(a), Self::Number(b)) => a.cmp(b),
-            (Self::Number(_), Self::Text(_)) => Ordering::Less,
-            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
-        }
-    }
-}
-
-impl Key {
-    fn time(at: Option<&prost_types::Timestamp>) -> Self {
-        Self::Time(at.map(|at| (at.seconds, at.nanos)))
-    }
-
-    fn natural(id: &str) -> Self {
-        let mut pieces = Vec::new();
-        let mut rest = id;
-        while let Some(first) = rest.chars().next() {
-            let digits = first.is_ascii_digit();
-            let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
-            let (piece, after) = rest.split_at(end);
-            pieces.push(match piece.parse() {
-                Ok(number) if digits => Piece::Number(number),
-                Ok(_) | Err(_) => Piece::Text(piece.to_owned()),
-            });
-            rest = after;
-        }
-        Self::Natural(pieces)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,38 +234,36 @@ mod tests {
     }
 
     #[test]
+    fn runs_are_selected_by_machine_and_by_filter() {
+        let selection = RunSelection {
+            selector: Some("rack=r1".to_owned()),
+            filter: Some("phase = FAILED OR held = true".to_owned()),
+        };
+        assert_eq!(selection.machine_filter().unwrap().unwrap(), "labels.rack = \"r1\"");
+        assert_eq!(selection.to_filter(None), "phase = FAILED OR held = true");
+        assert_eq!(
+            selection.to_filter(Some("a = b")),
+            "(a = b) AND (phase = FAILED OR held = true)"
+        );
+        assert_eq!(RunSelection::default().to_filter(Some("a = b")), "a = b");
+        assert_eq!(RunSelection::default().to_filter(None), "");
+    }
+
+    #[test]
+    fn spans_are_terms_and_instants() {
+        let span =
+            Span { since: Some("-2h".to_owned()), until: Some("2026-01-31T08:00:00Z".to_owned()) };
+        assert_eq!(span.terms("at"), ["at >= -2h", "at < 2026-01-31T08:00:00Z"]);
+        assert_eq!(span.bounds(10_000_000), (Some(2_800_000), Some(1_769_846_400_000)));
+        assert!(Span::default().terms("at").is_empty());
+    }
+
+    #[test]
     fn the_filters_are_read_by_the_server() {
         use crate::model::filter::{Filter, Subject};
         for selector in ["rack=r1", "a.b/c-d!=\"x*\\", "zone in (a,b),!x,gpu", "z notin (1)"] {
             let text = filter(Some(selector), Some("phase = READY OR phase = RMA")).unwrap();
             Filter::parse(&text, Subject::Machine).unwrap();
         }
-    }
-
-    #[test]
-    fn ids_sort_as_people_count() {
-        let machine = |id: &str| pb::Machine { machine_id: id.to_owned(), ..Default::default() };
-        let mut machines: Vec<_> =
-            ["machine-10", "machine-9", "a", "machine-1"].map(machine).to_vec();
-        let paging = |sort_by: &str, limit| Paging { limit, sort_by: Some(sort_by.to_owned()) };
-        paging("id", None).machines(&mut machines).unwrap();
-        let ids: Vec<&str> = machines.iter().map(|machine| machine.machine_id.as_str()).collect();
-        assert_eq!(ids, ["a", "machine-1", "machine-9", "machine-10"]);
-        paging("id:desc", Some(1)).machines(&mut machines).unwrap();
-        assert_eq!(machines[0].machine_id, "machine-10");
-        assert_eq!(machines.len(), 1);
-        for (sort_by, order_by, fetched) in [
-            ("id", "id", 3),
-            ("ID:desc", "id desc", 3),
-            ("registered:asc", "created_at", 3),
-            ("created:desc", "created_at desc", 3),
-            ("phase", "", usize::MAX),
-            ("id:up", "", usize::MAX),
-        ] {
-            let paging = paging(sort_by, Some(3));
-            assert_eq!((paging.order_by(), paging.fetch_max()), (order_by, fetched), "{sort_by}");
-        }
-        assert_eq!(paging("color", None).machines(&mut machines).unwrap_err().code(), 2);
-        assert_eq!(paging("id:up", None).machines(&mut machines).unwrap_err().code(), 2);
     }
 }

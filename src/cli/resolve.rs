@@ -1,12 +1,25 @@
-//! Ids as people type them: unique prefixes, and suggestions for typing mistakes.
+//! Ids as people type them: unique parts, and suggestions for typing mistakes.
 
 use super::error::Error;
 use super::output::sanitized;
 
-/// Shortest prefix that is taken for an id.
-pub(crate) const PREFIX_MIN: usize = 4;
+/// Shortest part that is taken for an id.
+pub(crate) const PART_MIN: usize = 4;
 /// Most candidates named in an error.
 const CANDIDATES_SHOWN_MAX: usize = 5;
+
+/// The one id that `part` is a part of; `None` if there is none.
+///
+/// # Errors
+/// Usage, naming the candidates, if there are several.
+pub(crate) fn by_part<'a>(
+    kind: &str,
+    part: &str,
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<Option<String>, Error> {
+    let part = part.to_ascii_lowercase();
+    only(kind, "have", &part, ids.filter(|id| id.contains(&part)).collect())
+}
 
 /// The one id that begins with `prefix`; `None` if there is none.
 ///
@@ -17,7 +30,10 @@ pub(crate) fn by_prefix<'a>(
     prefix: &str,
     ids: impl Iterator<Item = &'a str>,
 ) -> Result<Option<String>, Error> {
-    let found: Vec<&str> = ids.filter(|id| id.starts_with(prefix)).collect();
+    only(kind, "begin with", prefix, ids.filter(|id| id.starts_with(prefix)).collect())
+}
+
+fn only(kind: &str, how: &str, part: &str, found: Vec<&str>) -> Result<Option<String>, Error> {
     match found.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some((*one).to_owned())),
@@ -31,7 +47,7 @@ pub(crate) fn by_prefix<'a>(
                 shown.push(format!("and {} more", several.len() - shown.len()));
             }
             Err(Error::usage(
-                format!("{} {kind}s begin with \"{}\"", several.len(), sanitized(prefix)),
+                format!("{} {kind} ids {how} \"{}\"", several.len(), sanitized(part)),
                 format!("type more of the id: {}", shown.join(", ")),
             ))
         }
@@ -81,6 +97,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_must_be_unique() {
+        let ids = ["019b76da-a800-78ef-a333-b266f1034752", "019b76da-a801-7000-a333-000000000001"];
+        let found = |part: &str| by_part("run", part, ids.into_iter());
+        assert_eq!(found("b266f1034752").unwrap().as_deref(), Some(ids[0]));
+        assert_eq!(found("A801").unwrap().as_deref(), Some(ids[1]));
+        assert_eq!(found("ffff").unwrap(), None);
+        assert_eq!(found("019b76da").unwrap_err().to_string(), "2 run ids have \"019b76da\"");
+    }
+
+    #[test]
     fn a_prefix_must_be_unique() {
         let ids = ["0190aaaa-1", "0190aaab-2"];
         assert_eq!(
@@ -89,7 +115,7 @@ mod tests {
         );
         assert_eq!(by_prefix("run", "ffff", ids.into_iter()).unwrap(), None);
         let error = by_prefix("run", "0190", ids.into_iter()).unwrap_err();
-        assert_eq!(error.to_string(), "2 runs begin with \"0190\"");
+        assert_eq!(error.to_string(), "2 run ids begin with \"0190\"");
         assert_eq!(error.code(), 2);
     }
 }

@@ -1,8 +1,12 @@
 //! What every command works with: the streams, and the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
+
+use crate::clock::{Clock, Random, SeededRandom};
 
 use super::client::{Client, Target};
 use super::error::{About, Error};
@@ -91,6 +95,41 @@ impl Session {
     /// The command line, to be typed again.
     pub(crate) fn command_line(&self) -> &str {
         &self.command_line
+    }
+
+    /// A session with these streams, for another thread; until [`Session::take_back`] this one has none.
+    pub(super) fn leave(&mut self) -> Self {
+        let nowhere = self.ui.nowhere();
+        Self {
+            ui: std::mem::replace(&mut self.ui, nowhere),
+            target: self.target.clone(),
+            server_given: self.server_given,
+            server_from: self.server_from,
+            client: None,
+            command_line: self.command_line.clone(),
+        }
+    }
+
+    /// Lives in the time of a server in this process, and talks to it.
+    pub(super) fn enter(
+        &mut self,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+        connect: impl FnOnce(&Target, Arc<dyn Clock>, Arc<dyn Random>) -> Client,
+    ) {
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(seed));
+        self.client = Some(connect(&self.target, clock.clone(), random.clone()));
+        self.ui.live_in(clock, random);
+        // Ctrl-C is noticed outside, where real time passes.
+        self.ui.interrupted_by(Some(CancellationToken::new()));
+    }
+
+    /// Has its streams again, and its own time.
+    pub(super) fn take_back(&mut self, other: Self) {
+        let own = std::mem::replace(&mut self.ui, other.ui);
+        let io = own.io();
+        self.ui.live_in(io.clock.clone(), io.random.clone());
+        self.ui.interrupted_by(io.interrupt.clone());
     }
 
     /// Talks to another server from now on.

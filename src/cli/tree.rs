@@ -1,11 +1,11 @@
 //! The tree of commands. Each command's arguments live beside its code.
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::commands::{
     complete, context, control, demo, doctor, history, import, issues, logs, machine, plan, run,
-    start, wait, watch,
+    start, top, wait, watch,
 };
 use super::flags::Global;
 
@@ -21,6 +21,7 @@ Examples:
   bmdemo-cli import 3               Register three fake machines
   bmdemo-cli repave machine-1       Run plan/repave-join and watch it
   bmdemo-cli machine describe machine-1
+  bmdemo-cli doctor --wait-for-server && bmdemo-cli import 3     In a script that has just started a server
 
 Exit codes:
   0    done
@@ -107,6 +108,8 @@ pub(crate) enum Command {
     Resolve(control::ResolveArgs),
     /// Wait until machines are in a state
     Wait(wait::WaitArgs),
+    /// Show the fleet live: counts, rates, runs in progress, what needs a person
+    Top(top::TopArgs),
     /// List what needs a look, why, and what to do next
     Issues(issues::IssuesArgs),
     /// Print what happened to all machines and runs: the audit trail
@@ -141,13 +144,70 @@ pub(crate) enum Command {
     },
 }
 
+/// The tree of commands as it is parsed and explained: options of every command are explained once, at the root.
+pub(crate) fn command() -> clap::Command {
+    fn hide(command: &mut clap::Command) {
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let after = format!(
+            "{after}\n\nOptions of every command, as --server and --color: bmdemo-cli --help"
+        );
+        let hidden = |arg: clap::Arg| if arg.is_global_set() { arg.hide(true) } else { arg };
+        *command =
+            std::mem::take(command).mut_args(hidden).after_help(after.trim_start().to_owned());
+        command.get_subcommands_mut().for_each(hide);
+    }
+    let mut root = Cli::command();
+    root.build();
+    root.get_subcommands_mut().filter(|sub| !sub.is_hide_set()).for_each(hide);
+    root
+}
+
+/// Words that people try, and what they are here.
+const OTHER_WORDS: [(&str, &str); 12] = [
+    (
+        "explain",
+        "for actions of plans: bmdemo-cli plan explain; for a machine: bmdemo-cli machine describe",
+    ),
+    ("api", "docs/api.md says how to call the API with grpcurl or buf curl"),
+    (
+        "drain",
+        "write a plan that drains (docs/plans.md), then: bmdemo-cli run start PLAN -l rack=r1",
+    ),
+    ("status", "bmdemo-cli top, bmdemo-cli issues or bmdemo-cli doctor"),
+    ("ps", "bmdemo-cli runs"),
+    ("get", "bmdemo-cli machine get, bmdemo-cli run get or bmdemo-cli list"),
+    (
+        "describe",
+        "bmdemo-cli machine describe, bmdemo-cli run describe or bmdemo-cli plan describe",
+    ),
+    ("label", "bmdemo-cli machine label"),
+    ("set-phase", "bmdemo-cli machine set-phase"),
+    ("register", "bmdemo-cli machine register"),
+    ("apply", "bmdemo-cli machine apply"),
+    ("start", "bmdemo-cli run start"),
+];
+
+/// What a word that is no command is called here. A likeness of letters says less, and is taken out of the error.
+pub(crate) fn other_words(error: &mut clap::Error) -> Option<&'static str> {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let found = OTHER_WORDS.iter().find(|(other, _)| other == word).map(|(_, here)| *here)?;
+    error.remove(ContextKind::SuggestedSubcommand);
+    error.remove(ContextKind::Suggested);
+    Some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_command_tree_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
+        // Options are hidden in the help of a command, and taken all the same.
+        let parsed = command().try_get_matches_from(["bmdemo-cli", "list", "--server", "h:1"]);
+        assert!(parsed.is_ok());
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, OsRandom, Random, SystemClock};
 
-use super::output::Look;
+use super::output::{Look, wrapped};
 
 /// The process as the client sees it; tests pass their own.
 pub struct Io {
@@ -141,8 +141,43 @@ impl Ui {
     }
 
     /// Writes one line to standard error; a closed standard error is nobody's loss.
-    pub(crate) fn note(&mut self, line: &str) {
-        let _ = writeln!(self.err(), "{line}");
+    ///
+    /// On a terminal it is broken between words.
+    pub(crate) fn note(&mut self, text: &str) {
+        for line in text.split('\n') {
+            let indent = line.len() - line.trim_start_matches(' ').len() + 2;
+            let line = wrapped(self.note_look, line, indent);
+            let _ = writeln!(self.err(), "{line}");
+        }
+    }
+
+    /// Streams that lead nowhere.
+    pub(crate) fn nowhere(&self) -> Self {
+        let io = Io {
+            stdout: Box::new(io::sink()),
+            stderr: Box::new(io::sink()),
+            stdin: Box::new(io::empty()),
+            stdout_is_terminal: false,
+            stderr_is_terminal: false,
+            stdin_is_terminal: false,
+            columns: None,
+            env: BTreeMap::new(),
+            clock: self.io.clock.clone(),
+            random: self.io.random.clone(),
+            interrupt: self.io.interrupt.clone(),
+        };
+        Self::new(io, Look::default(), Look::default())
+    }
+
+    /// Takes time and randomness from elsewhere.
+    pub(crate) fn live_in(&mut self, clock: Arc<dyn Clock>, random: Arc<dyn Random>) {
+        self.io.clock = clock;
+        self.io.random = random;
+    }
+
+    /// What stands for Ctrl-C from now on; the signal of the operating system if absent.
+    pub(crate) fn interrupted_by(&mut self, token: Option<CancellationToken>) {
+        self.io.interrupt = token;
     }
 
     pub(crate) fn io(&self) -> &Io {
@@ -156,6 +191,11 @@ impl Ui {
     /// Seconds since the Unix epoch, for relative times.
     pub(crate) fn now_ms(&self) -> u64 {
         self.io.clock.now().0
+    }
+
+    /// Standard input, for keys; nothing else can be read from then on.
+    pub(crate) fn take_input(&mut self) -> Box<dyn BufRead + Send> {
+        std::mem::replace(&mut self.io.stdin, Box::new(io::empty()))
     }
 
     /// Reads one line of an answer; `None` at the end of the input.

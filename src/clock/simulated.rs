@@ -38,6 +38,14 @@ impl SimulatedClock {
         Self { start, shared: Arc::default() }
     }
 
+    /// How long it is to the next instant that is waited for; `None` if nothing waits.
+    #[must_use]
+    pub fn until_next(&self) -> Option<Duration> {
+        let waiting = lock(&self.shared);
+        let ((at, _), _) = waiting.sleepers.first_key_value()?;
+        Some(at.saturating_sub(waiting.now))
+    }
+
     /// Goes to the next instant that somebody waits for and wakes whoever does; of several, the first to have begun.
     /// Returns whether there was anybody.
     pub fn advance(&self) -> bool {
@@ -130,5 +138,8 @@ mod tests {
         let seen = seen.lock().unwrap();
         assert_eq!(*seen, [("soon", 1_001), ("also soon", 1_001), ("late", 86_401_000)]);
         assert!(!clock.advance(), "nobody waits any more");
+        assert_eq!(clock.until_next(), None);
+        let _nap = clock.sleep(Duration::from_millis(7));
+        assert_eq!(clock.until_next(), Some(Duration::from_millis(7)));
     }
 }

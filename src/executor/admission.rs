@@ -131,7 +131,7 @@ pub fn blockers(
     {
         refuse(
             Refusal::EffectiveStateRefused,
-            format!("{} is refused while machine {id} is effectively {effective}", plan.id),
+            format!("{} is refused while {id} is effectively {effective}", plan.id),
             plan.refused_hint.as_deref().unwrap_or_default().to_owned(),
         );
     }

@@ -624,8 +624,9 @@ impl StepMachine {
                 Transition(State::Canceled)
             }
             Event::Skip => {
-                context.denied =
-                    Some("a call of the step is in flight: pause or cancel the run first");
+                context.denied = Some(
+                    "a call of the step is in flight; a pause or a cancel waits for its end, an abort does not",
+                );
                 Handled
             }
             _ => Super,

@@ -16,6 +16,7 @@
 //! - `*` in the text of `=` and `!=` stands for any characters (`serial = "ab*"`); `\*` in quotes is a star.
 //! - `!=` is NOT `=`: a machine without the label `rack` matches `labels.rack != "r1"`.
 //! - `<`, `<=`, `>` and `>=` compare times (RFC 3339) and numbers; a time that is not set matches none of them.
+//! - A time may be relative to the instant at which the filter is read: `created_at > -2h` is the last two hours.
 //! - `:` asks what a field has: `labels.rack:*` (the label exists), `conditions.Degraded:*` (ever observed),
 //!   `mac_addresses:"02:00:00:00:00:01"` (an element of the list), `finished_at:*` (set).
 //! - A reference to a run that is not set is the empty text: `active_run_id = ""`.
@@ -39,6 +40,7 @@ pub use self::grammar::{
 };
 use self::node::Node;
 use super::{Machine, Run};
+use crate::clock::Timestamp;
 
 /// A condition on machines or on runs. The default matches everything.
 ///
@@ -51,12 +53,20 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads a filter; an empty text matches everything.
+    /// Reads a filter; an empty text matches everything. Relative times are refused.
     ///
     /// # Errors
     /// [`FilterError`] with the position and what was expected.
     pub fn parse(text: &str, subject: Subject) -> Result<Self, FilterError> {
-        parser::parse(text, subject).map(|root| Self { root })
+        parser::parse(text, subject, None).map(|root| Self { root })
+    }
+
+    /// Reads a filter whose relative times count from `now`.
+    ///
+    /// # Errors
+    /// [`FilterError`] with the position and what was expected.
+    pub fn parse_at(text: &str, subject: Subject, now: Timestamp) -> Result<Self, FilterError> {
+        parser::parse(text, subject, Some(now)).map(|root| Self { root })
     }
 
     /// What matches both.

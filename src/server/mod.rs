@@ -13,6 +13,7 @@ mod plans;
 mod reflection;
 mod shutdown;
 pub mod simulate;
+pub mod stage;
 mod storage;
 mod telemetry;
 mod wiring;

@@ -31,11 +31,15 @@ pub(crate) fn steady(printed: &str) -> String {
     let mut text = printed.to_owned();
     for (pattern, shown) in [
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "[run]"),
+        // Cut off at the end of a row.
+        (r"\b[0-9a-f]{8}-[0-9a-f-]*…", "[run]…"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "[time]"),
         (r"127\.0\.0\.1:\d+", "[server]"),
         (r"sha256:[0-9a-f]{64}", "[digest]"),
         (r#"(etag:? +|Etag: +)"\d+""#, "$1[etag]"),
         (r#""revision": "\d+""#, "\"revision\": [revision]"),
+        // Short forms of ids, in columns and in commands.
+        (r"\b[0-9a-f]{12}\b", "[short run]"),
         // The terminal's echo; a line that moves may have taken it away.
         (r"\^C", ""),
         // Columns grow with the time, too.
@@ -94,8 +98,18 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts a command on a terminal with so many columns. Variables come over the usual ones.
     pub(crate) fn start(server: &str, columns: u16, env: &[(&str, &str)], line: &str) -> Self {
+        Self::sized(server, (columns, ROWS), env, line)
+    }
+
+    /// Starts a command on a terminal with so many columns and rows.
+    pub(crate) fn sized(
+        server: &str,
+        (columns, rows): (u16, u16),
+        env: &[(&str, &str)],
+        line: &str,
+    ) -> Self {
         let (pty, pts) = pty_process::open().unwrap();
-        pty.resize(Size::new(ROWS, columns)).unwrap();
+        pty.resize(Size::new(rows, columns)).unwrap();
         let mut command = pty_process::Command::new(env!("CARGO_BIN_EXE_bmdemo-cli"))
             .args(words(line))
             .env_clear()
@@ -108,7 +122,7 @@ impl Terminal {
         }
         let child = command.spawn(pts).unwrap();
         let size = |count: u16| NonZeroU16::new(count).unwrap();
-        let parser = vt100::Parser::new(size(ROWS), size(columns), 0);
+        let parser = vt100::Parser::new(size(rows), size(columns), 0);
         Self { line: line.to_owned(), pty, child, parser, raw: Vec::new() }
     }
 
@@ -135,6 +149,11 @@ impl Terminal {
         while !String::from_utf8_lossy(&self.raw).contains(wanted) {
             assert!(self.read().await, "ended without {wanted:?}");
         }
+    }
+
+    /// What the screen shows now.
+    pub(crate) fn shown(&self) -> String {
+        self.parser.screen().contents()
     }
 
     /// Types.

@@ -28,7 +28,7 @@ async fn newest_run(address: &str, machine: &str) -> String {
         .output()
         .await
         .unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned()
+    String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -229,4 +229,95 @@ async fn terminals_of_every_kind() {
     assert!(!raw[5].contains('\u{1b}'), "a dumb terminal gets no escape sequence: {}", raw[5]);
     assert!(raw[4].is_ascii() && raw[6].is_ascii(), "{} {}", raw[4], raw[6]);
     assert_transcript!("terminal_kinds", shown);
+}
+
+/// What an operator reads every day, at the two widths that most terminals have: no row is folded by the terminal.
+#[tokio::test]
+async fn a_week_at_80_and_at_140_columns() {
+    let script = "machine=machine-2 step=repave do=fail-permanent";
+    let (_server, address) = server(script).await;
+    piped(&address, "import 3 --label rack=r1").await;
+    piped(&address, "repave -l rack=r1 --yes --max-parallel 1 --max-failures 3").await;
+    let colours = regex::Regex::new("\u{1b}\\[[0-9;?]*[a-zA-Z]").unwrap();
+    for columns in [80, 140] {
+        let mut shown = String::new();
+        for line in [
+            "list -l rack=r1",
+            "list --columns machine_id,phase,labels.rack,needs_intervention",
+            "runs -l rack=r1 --since 1h",
+            "runs -o wide",
+            "issues",
+            "plans",
+            "plan describe upgrade",
+            "run describe machine-2",
+            "machine history machine-2 --kind run",
+            "run start net-reconfig machine-1 --dry-run",
+            "machine set-phase machine-1 RMA",
+            "watch machine-2",
+            "top --once",
+        ] {
+            let mut terminal = Terminal::start(&address, columns, &[], line);
+            if line.contains("set-phase") {
+                terminal.until("Go ahead? [y/N]").await;
+                terminal.press("n\n").await;
+            }
+            shown += &terminal.ended().await;
+            let raw = String::from_utf8_lossy(&terminal.raw).into_owned();
+            let plain = colours.replace_all(&raw, "");
+            for row in plain.lines() {
+                // A box and a digest have their own length; everything else keeps to the terminal.
+                let words = row.split(' ').map(str::len).max().unwrap_or(0);
+                let fits = row.trim_end().chars().count() <= usize::from(columns);
+                assert!(fits || words > 40, "{line} at {columns}: {row}");
+            }
+        }
+        assert_transcript!(format!("terminal_week_{columns}"), shown);
+    }
+}
+
+/// The live screen of 80 by 24: it is repainted in place, filtered, a run is opened, and it leaves the terminal as it was.
+#[tokio::test]
+async fn the_live_screen_at_80_by_24() {
+    let script =
+        "machine=machine-1 step=repave do=slow:1h; machine=machine-2 step=repave do=slow:1h";
+    let (_server, address) = server(script).await;
+    piped(&address, "import 30 --label rack=r1").await;
+    for machine in ["machine-1", "machine-2"] {
+        piped(&address, &format!("repave {machine} --detach")).await;
+    }
+    let mut top = Terminal::sized(&address, (80, 24), &[], "top -l rack=r1");
+    top.until("RUNS IN PROGRESS 2").await;
+    assert!(top.shown().lines().all(|line| line.chars().count() <= 80), "{}", top.shown());
+    // A change comes by itself.
+    piped(&address, "repave machine-3 --detach").await;
+    top.until("PROVISIONING 3").await;
+    top.press("/machine-2").await;
+    top.until("/machine-2_").await;
+    top.press("\r").await;
+    top.until("RUNS IN PROGRESS 1").await;
+    top.press("\r").await;
+    top.until("Plan:           plan/repave-join").await;
+    assert!(top.shown().contains("Machine:        machine-2"), "{}", top.shown());
+    top.press("q").await;
+    let ended = top.ended().await;
+    // The other screen is gone, and the cursor is back.
+    assert_eq!(ended, "$ bmdemo-cli top -l rack=r1\n\n\n");
+    let raw = String::from_utf8_lossy(&top.raw).into_owned();
+    assert!(raw.contains("\u{1b}[?1049h") && raw.ends_with("\u{1b}[?25h\u{1b}[?1049l"));
+}
+
+#[tokio::test]
+async fn watched_lists_are_repainted_on_a_terminal() {
+    let (_server, address) = server("machine=machine-1 step=repave do=slow:1h").await;
+    piped(&address, "import 2").await;
+    let mut list = Terminal::sized(&address, (80, 24), &[], "list -w");
+    list.until("machine-2").await;
+    piped(&address, "repave machine-1 --detach").await;
+    list.until("PROVISIONING").await;
+    // In place: each machine has one row.
+    assert_eq!(list.shown().matches("machine-1").count(), 1, "{}", list.shown());
+    list.press("\u{3}").await;
+    let ended = list.ended().await;
+    assert!(ended.contains("machine-1     FACTORY_READY  PROVISIONING"), "{ended}");
+    assert!(ended.ends_with("--- exit 130\n\n"), "{ended}");
 }

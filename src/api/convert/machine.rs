@@ -98,7 +98,7 @@ fn effective_rule(rule: Rule) -> pb::EffectiveRule {
     }
 }
 
-fn condition_type(kind: ConditionKind) -> pb::ConditionType {
+pub(super) fn condition_type(kind: ConditionKind) -> pb::ConditionType {
     match kind {
         ConditionKind::Reachable => pb::ConditionType::Reachable,
         ConditionKind::InCustomerCluster => pb::ConditionType::InCustomerCluster,

@@ -1,11 +1,13 @@
 //! Plans.
 
 use super::duration;
-use super::machine::phase;
+use super::machine::{condition_type, phase};
 use super::run::{risk, run_type};
 use crate::executor::names;
 use crate::pb;
-use crate::plan::{OnUnknown, Param, Registered, Step};
+use crate::plan::{
+    Action, Arg, Condition, EffectiveState, Guard, OnUnknown, Param, Registered, Step,
+};
 
 /// The message of a plan.
 pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
@@ -25,12 +27,61 @@ pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
         digest: registered.digest().to_owned(),
         result_phase: result.unwrap_or_default().into(),
         risk: risk(plan.risk()).into(),
+        refused_effective: plan
+            .refused_effective
+            .iter()
+            .map(|state| refused(*state).into())
+            .collect(),
+        refused_hint: plan.refused_hint.as_deref().unwrap_or_default().to_owned(),
+        required_conditions: conditions(&plan.required_conditions),
+        result_conditions: conditions(&plan.result.conditions),
+    }
+}
+
+fn refused(state: EffectiveState) -> pb::EffectiveState {
+    match state {
+        EffectiveState::FactoryReady => pb::EffectiveState::FactoryReady,
+        EffectiveState::Ready => pb::EffectiveState::Ready,
+        EffectiveState::InService => pb::EffectiveState::InService,
+        EffectiveState::Maintenance => pb::EffectiveState::Maintenance,
+        EffectiveState::Rma => pb::EffectiveState::Rma,
+        EffectiveState::Retired => pb::EffectiveState::Retired,
+        EffectiveState::Provisioning => pb::EffectiveState::Provisioning,
+    }
+}
+
+fn conditions(given: &[(Condition, bool)]) -> Vec<pb::PlanCondition> {
+    let each = given.iter().map(|(kind, status)| pb::PlanCondition {
+        r#type: condition_type(names::condition(*kind)).into(),
+        status: *status,
+    });
+    each.collect()
+}
+
+fn arguments(action: &Action) -> Vec<pb::PlanArgument> {
+    let each = action.args.iter().map(|(name, arg)| {
+        let (value, parameter) = match arg {
+            Arg::Literal(value) => (value.to_string(), String::new()),
+            Arg::Param(parameter) => (String::new(), parameter.to_string()),
+        };
+        pb::PlanArgument { name: name.to_string(), value, parameter }
+    });
+    each.collect()
+}
+
+fn guard(guard: &Guard) -> pb::PlanGuard {
+    let parameters = guard.params.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    pb::PlanGuard {
+        parameters: parameters.collect(),
+        conditions: conditions(&guard.conditions),
+        phases: guard.phases.iter().map(|allowed| phase(names::phase(*allowed)).into()).collect(),
     }
 }
 
 /// The message of a step of a plan.
 pub(in crate::api) fn step(step: &Step) -> pb::PlanStep {
     let traits = step.action.traits;
+    let undo = step.compensation.as_ref();
     pb::PlanStep {
         name: step.name.to_string(),
         action: step.action.name.to_string(),
@@ -46,6 +97,15 @@ pub(in crate::api) fn step(step: &Step) -> pb::PlanStep {
             .map_or_else(String::new, |undo| undo.action.name.to_string()),
         capability: traits.capability.as_str().to_owned(),
         risk: risk(traits.risk).into(),
+        arguments: arguments(&step.action),
+        when: step.when.as_ref().map(guard),
+        sets: conditions(&step.sets),
+        retry_on: step.retry.on.iter().map(|class| class.as_str().to_owned()).collect(),
+        backoff: Some(duration(step.retry.backoff_ms)),
+        backoff_max: Some(duration(step.retry.backoff_max_ms)),
+        compensation_arguments: undo.map(|undo| arguments(&undo.action)).unwrap_or_default(),
+        compensation_timeout: undo.map(|undo| duration(undo.timeout_ms)),
+        compensation_sets: undo.map(|undo| conditions(&undo.sets)).unwrap_or_default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Lists that are gathered page by page, and records that are looked for.
 
+use std::collections::HashSet;
+
 use tonic::{Code, Status};
 
 use crate::pb;
@@ -7,6 +9,9 @@ use crate::pb;
 use super::super::error::{About, Error};
 use super::super::{query, resolve};
 use super::{Client, PAGE_SIZE};
+
+/// Most machines named in the filter over runs; with more, the client picks.
+const NAMED_MAX: usize = 24;
 
 impl Client {
     /// Every machine that matches, page after page, up to `limit`.
@@ -92,25 +97,78 @@ impl Client {
         .await
     }
 
-    /// The run with this id, or the one whose id begins so.
-    pub(crate) async fn find_run(&self, id: &str) -> Result<pb::Run, Error> {
-        let error =
-            match self.get_run(pb::GetRunRequest { run_id: id.into(), ..Default::default() }).await
-            {
-                Err(error) if is_no_such_id(&error) => error,
-                other => return other,
-            };
-        let about = About::Run(id.to_owned());
-        // A whole UUID can be no prefix.
-        if id.len() < resolve::PREFIX_MIN || error.grpc_code() == Some(Code::NotFound) {
+    /// The runs that match, of these machines only, up to `limit`.
+    pub(crate) async fn runs_on(
+        &self,
+        machines: Option<&HashSet<String>>,
+        filter: &str,
+        order: &str,
+        limit: usize,
+    ) -> Result<Vec<pb::Run>, Error> {
+        let Some(machines) = machines else {
+            return self.ordered_runs(filter, order, limit).await;
+        };
+        let mut filter = filter.to_owned();
+        if machines.is_empty() {
+            return Ok(Vec::new());
+        }
+        if machines.len() <= NAMED_MAX {
+            let names = machines.iter().map(|id| format!("machine_id = {}", query::quoted(id)));
+            let names = names.collect::<Vec<_>>().join(" OR ");
+            let given = Some(filter.as_str()).filter(|filter| !filter.is_empty());
+            filter = query::joined([names.as_str()].into_iter().chain(given));
+            return self.ordered_runs(&filter, order, limit).await;
+        }
+        let mut runs = self.ordered_runs(&filter, order, usize::MAX).await?;
+        runs.retain(|run| machines.contains(&run.machine_id));
+        runs.truncate(limit);
+        Ok(runs)
+    }
+
+    /// The run with this id, the one whose id this is a part of, or the active or last run of the machine with this id.
+    pub(crate) async fn find_run(&self, name: &str) -> Result<pb::Run, Error> {
+        let request = pb::GetRunRequest { run_id: name.into(), ..Default::default() };
+        let error = match self.get_run(request).await {
+            Err(error) if is_no_such_id(&error) => error,
+            other => return other,
+        };
+        if let Some(run) = self.run_of_machine(name).await? {
+            return Ok(run);
+        }
+        let about = About::Run(name.to_owned());
+        // A whole UUID is no part of another one.
+        if name.len() < resolve::PART_MIN || error.grpc_code() == Some(Code::NotFound) {
             return Err(error.about(about));
         }
         let runs = self.all_runs("", usize::MAX).await?;
-        let found = resolve::by_prefix("run", id, runs.iter().map(|run| run.run_id.as_str()))?;
+        let found = resolve::by_part("run", name, runs.iter().map(|run| run.run_id.as_str()))?;
         let run = runs.into_iter().find(|run| found.as_deref() == Some(&run.run_id));
         run.ok_or_else(|| {
-            Error::rpc(Status::not_found(format!("no run begins with \"{id}\""))).about(about)
+            let none = format!("no run id has \"{name}\", and no machine is called so");
+            Error::rpc(Status::not_found(none)).about(about)
         })
+    }
+
+    /// The active or last run of a machine; `None` if there is no such machine.
+    ///
+    /// # Errors
+    /// NOT_FOUND if the machine has never had a run.
+    async fn run_of_machine(&self, id: &str) -> Result<Option<pb::Run>, Error> {
+        let request = pb::GetMachineRequest { machine_id: id.into(), ..Default::default() };
+        let machine = match self.get_machine(request).await {
+            Ok(machine) => machine,
+            Err(error) if is_no_such_id(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let active = machine.status.map(|status| status.active_run_id).unwrap_or_default();
+        if !active.is_empty() {
+            let request = pb::GetRunRequest { run_id: active, ..Default::default() };
+            return self.get_run(request).await.map(Some);
+        }
+        match self.last_run(id).await? {
+            Some(run) => Ok(Some(run)),
+            None => Err(Error::rpc(Status::not_found(format!("machine {id} has never had a run")))),
+        }
     }
 
     /// The machine with this id, or the one whose id begins so.
@@ -122,7 +180,7 @@ impl Client {
             Err(error) if is_no_such_id(&error) => error,
             other => return other,
         };
-        if id.len() >= resolve::PREFIX_MIN {
+        if id.len() >= resolve::PART_MIN {
             let machines = self.all_machines("", usize::MAX).await?;
             let ids = machines.iter().map(|machine| machine.machine_id.as_str());
             let found = resolve::by_prefix("machine", id, ids)?;

@@ -1,8 +1,10 @@
-//! A plan on many machines, driven by the client: so many at a time, and no more after so many failures.
+//! One operation on many machines or runs, driven by the client: so many at a time, and no more after so many failures.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 
+use clap::Args;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use crate::pb;
@@ -10,81 +12,141 @@ use crate::pb;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Meaning, Tally, bar_status, elapsed_text, hold, run_phase_name, sanitized,
+    Look, Meaning, Tally, bar_status, ended_name, hint_of, hold, run_ms, sanitized, short_run,
+    wrapped,
 };
 use super::super::session::Session;
 use super::super::ui::TICK;
-use super::super::watch::{RunWatch, Seen};
-use super::recipe::{StartFlags, What, request};
 
-/// How a machine came out.
-enum Outcome {
+/// Limits of a command on many machines or runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BulkFlags {
+    /// With several: most at a time
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) max_parallel: u32,
+    /// With several: start no more after so many runs failed or are held; what is refused does not count
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_failures: u32,
+    /// Do not ask [env: BMDEMO_YES=1]
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// How one of many came out.
+#[derive(Debug)]
+pub(crate) enum Outcome {
     /// The run ended, or is held.
     Run(Box<pb::Run>),
-    /// It was not started, or could not be watched.
+    /// The run was started, and is not watched.
+    Started(Box<pb::Run>),
+    /// It was done; this is what it is now.
+    Changed(String),
+    /// It was refused, or could not be watched: why, and what helps.
     Refused(String),
+}
+
+impl Outcome {
+    /// What the server or the network answered instead of doing it.
+    pub(crate) fn refused(error: &Error) -> Self {
+        let text = error.to_string();
+        let mut text = if text.is_empty() { "refused".to_owned() } else { text };
+        if let Some(hint) = hint_of(error) {
+            text.push_str(&format!(" ({hint})"));
+        }
+        Self::Refused(text)
+    }
+}
+
+/// Where an operation says which run it has started, before it is over.
+#[derive(Debug, Clone)]
+pub(crate) struct News {
+    target: String,
+    sender: UnboundedSender<(String, String)>,
+}
+
+impl News {
+    pub(crate) fn started(&self, run: &pb::Run) {
+        // The receiver lives as long as the command.
+        let _ = self.sender.send((self.target.clone(), run.run_id.clone()));
+    }
 }
 
 /// The state of the whole command.
 struct Bulk {
     waiting: VecDeque<String>,
-    /// Machines in progress, with their runs once they are known.
+    /// What is in progress, with the runs once they are known.
     running: BTreeMap<String, Option<String>>,
     tally: Tally,
     id_columns: usize,
 }
 
-pub(crate) async fn start(
+/// What is done, and how it is shown.
+pub(crate) struct Work<'a> {
+    /// What the targets are, in the plural.
+    pub(crate) noun: &'static str,
+    /// The targets, each once.
+    pub(crate) targets: Vec<String>,
+    /// Limits.
+    pub(crate) flags: &'a BulkFlags,
+    /// Whether nothing is printed but a bar and a summary.
+    pub(crate) quiet: bool,
+}
+
+/// Does it to each of the targets; returns how each came out, in the order in which they did.
+pub(crate) async fn each<F>(
     session: &mut Session,
-    what: &What,
-    machines: &[pb::Machine],
-    flags: &StartFlags,
-) -> Result<Exit, Error> {
+    work: Work<'_>,
+    operation: impl Fn(Client, String, News) -> F,
+) -> Result<(Exit, Vec<Outcome>), Error>
+where
+    F: Future<Output = Result<Outcome, Error>> + Send + 'static,
+{
     let client = session.client().await?;
     let clock = session.ui.clock();
-    let (started, mut news) = tokio::sync::mpsc::unbounded_channel();
-    let ids: VecDeque<String> = machines.iter().map(|machine| machine.machine_id.clone()).collect();
+    let (sender, mut news) = tokio::sync::mpsc::unbounded_channel();
     let mut bulk = Bulk {
-        id_columns: ids.iter().map(String::len).max().unwrap_or(0).max(13),
-        tally: Tally { all: ids.len(), ..Tally::default() },
-        waiting: ids,
+        id_columns: work.targets.iter().map(String::len).max().unwrap_or(0).max(13),
+        tally: Tally::of(work.noun, work.targets.len()),
+        waiting: work.targets.into(),
         running: BTreeMap::new(),
     };
-    let parallel = usize::try_from(flags.max_parallel).unwrap_or(usize::MAX);
-    let failures = usize::try_from(flags.max_failures).unwrap_or(usize::MAX);
+    let parallel = usize::try_from(work.flags.max_parallel).unwrap_or(usize::MAX);
+    let failures = usize::try_from(work.flags.max_failures).unwrap_or(usize::MAX);
     let mut tasks: JoinSet<(String, Outcome)> = JoinSet::new();
+    let mut outcomes = Vec::new();
     let mut interrupted = pin!(session.ui.interrupted());
     let mut tick = 0;
     loop {
-        while bulk.tally.failed < failures
+        while bulk.tally.stopping() < failures
             && bulk.running.len() < parallel
-            && let Some(machine) = bulk.waiting.pop_front()
+            && let Some(target) = bulk.waiting.pop_front()
         {
-            let request = request(what, &machine, flags, client.new_request_id());
-            bulk.running.insert(machine.clone(), None);
-            let (client, clock, started, detach) =
-                (client.clone(), clock.clone(), started.clone(), flags.detach);
+            bulk.running.insert(target.clone(), None);
+            let news = News { target: target.clone(), sender: sender.clone() };
+            let doing = operation(client.clone(), target.clone(), news);
             tasks.spawn(async move {
-                let outcome = drive(&client, clock, request, detach, &started).await;
-                (machine, outcome.unwrap_or_else(|error| Outcome::Refused(message(&error))))
+                (target, doing.await.unwrap_or_else(|error| Outcome::refused(&error)))
             });
         }
         bulk.tally.running = bulk.running.len();
         tokio::select! {
-            Some((machine, run_id)) = news.recv() => {
-                // News of a machine that has come out meanwhile is no news: it must not take a place again.
-                if let Some(run) = bulk.running.get_mut(&machine) {
+            Some((target, run_id)) = news.recv() => {
+                // News of what has come out meanwhile is no news: it must not take a place again.
+                if let Some(run) = bulk.running.get_mut(&target) {
                     *run = Some(run_id);
                 }
             }
             done = tasks.join_next() => match done {
-                Some(Ok((machine, outcome))) => bulk.settle(session, &machine, &outcome, flags.detach)?,
+                Some(Ok((target, outcome))) => {
+                    bulk.settle(session, &target, &outcome, work.quiet)?;
+                    outcomes.push(outcome);
+                }
                 Some(Err(error)) => return Err(Error::Answer(error.to_string())),
                 None => break,
             },
             () = &mut interrupted => {
-                bulk.say_what_goes_on(session);
-                return Ok(Exit::Interrupted);
+                bulk.say_what_is_in_progress(session);
+                return Ok((Exit::Interrupted, outcomes));
             }
             () = clock.sleep(TICK), if session.ui.is_live() => {
                 tick += 1;
@@ -95,94 +157,67 @@ pub(crate) async fn start(
     }
     bulk.tally.running = 0;
     if !bulk.waiting.is_empty() {
-        let count = bulk.tally.failed;
-        session.ui.note(&format!("Stopped after {count} failed; go further with --max-failures."));
+        let why = bulk.tally.stopped_after();
+        session.ui.note(&format!("Stopped after {why}; allow more with --max-failures."));
     }
     session.ui.note(&bulk.tally.summary());
-    Ok(if bulk.tally.failed > 0 {
-        Exit::RunFailed
-    } else if bulk.tally.canceled > 0 {
-        Exit::RunCanceled
-    } else {
-        Exit::Ok
-    })
-}
-
-/// Starts one run and, unless detached, watches it until it ends or is held.
-async fn drive(
-    client: &Client,
-    clock: std::sync::Arc<dyn crate::clock::Clock>,
-    request: pb::StartRunRequest,
-    detach: bool,
-    started: &tokio::sync::mpsc::UnboundedSender<(String, String)>,
-) -> Result<Outcome, Error> {
-    let run = client.start_run(request).await?;
-    // The receiver lives as long as the command.
-    let _ = started.send((run.machine_id.clone(), run.run_id.clone()));
-    if detach {
-        return Ok(Outcome::Run(Box::new(run)));
-    }
-    let mut watch = RunWatch::new(client.clone(), clock, format!("run_id={}", run.run_id));
-    loop {
-        match watch.next().await? {
-            Seen::Event(event) => {
-                let ended = event.snapshot.filter(|run| {
-                    let held =
-                        hold(run).is_some_and(|waiting| waiting.reason() != pb::WaitReason::Paused);
-                    run.finished_at.is_some() || held
-                });
-                if let Some(run) = ended {
-                    return Ok(Outcome::Run(Box::new(run)));
-                }
-            }
-            Seen::Lost => {}
-            Seen::Ended => watch.lose(),
-        }
-    }
-}
-
-fn message(error: &Error) -> String {
-    let text = error.to_string();
-    if text.is_empty() { "refused".to_owned() } else { text }
+    Ok((bulk.exit(), outcomes))
 }
 
 impl Bulk {
-    /// Counts and prints how one machine came out.
+    fn exit(&self) -> Exit {
+        let tally = self.tally;
+        if tally.failed > 0 || tally.held > 0 {
+            Exit::RunFailed
+        } else if tally.canceled > 0 {
+            Exit::RunCanceled
+        } else if tally.refused > 0 {
+            Exit::Blocked
+        } else {
+            Exit::Ok
+        }
+    }
+
+    /// Counts and prints how one came out.
     fn settle(
         &mut self,
         session: &mut Session,
-        machine: &str,
+        target: &str,
         outcome: &Outcome,
-        detach: bool,
+        quiet: bool,
     ) -> Result<(), Error> {
-        self.running.remove(machine);
+        self.running.remove(target);
         let look = session.ui.look;
-        let columns = self.id_columns;
-        let id = sanitized(machine);
         let (glyph, meaning, text) = match outcome {
             Outcome::Refused(why) => {
-                self.tally.failed += 1;
+                self.tally.refused += 1;
                 (look.bad(), Meaning::Bad, format!("refused: {}", sanitized(why)))
             }
-            Outcome::Run(run) if detach => {
-                self.tally.succeeded += 1;
+            Outcome::Started(run) => {
+                self.tally.started += 1;
                 (look.good(), Meaning::Good, format!("started {}", sanitized(&run.run_id)))
+            }
+            Outcome::Changed(what) => {
+                self.tally.changed += 1;
+                (look.good(), Meaning::Good, sanitized(what).into_owned())
             }
             Outcome::Run(run) => self.count(look, run),
         };
-        writeln!(session.ui.out(), "{id:columns$} {} {text}", look.paint(meaning, glyph))?;
+        if quiet {
+            return Ok(());
+        }
+        let columns = self.id_columns;
+        let line = format!("{:columns$} {} {text}", sanitized(target), look.paint(meaning, glyph));
+        writeln!(session.ui.out(), "{}", wrapped(look, &line, columns + 3))?;
         session.ui.flush()?;
         Ok(())
     }
 
-    fn count(
-        &mut self,
-        look: super::super::output::Look,
-        run: &pb::Run,
-    ) -> (&'static str, Meaning, String) {
+    fn count(&mut self, look: Look, run: &pb::Run) -> (&'static str, Meaning, String) {
         let took =
-            super::super::output::run_ms(run, None).map_or_else(|| "-".to_owned(), elapsed_text);
-        let (phase, id) = (run_phase_name(run.phase), sanitized(&run.run_id));
+            run_ms(run, None).map_or_else(|| "-".to_owned(), super::super::output::elapsed_text);
+        let id = if look.columns.is_some() { short_run(&run.run_id) } else { &run.run_id };
+        let (phase, id) = (ended_name(run), sanitized(id));
         match (run.phase(), &run.error) {
             (pb::RunPhase::Succeeded, _) => {
                 self.tally.succeeded += 1;
@@ -198,22 +233,22 @@ impl Bulk {
                 (look.bad(), Meaning::Bad, format!("{phase} {took} {id} {code}: {message}"))
             }
             (_, None) => {
-                self.tally.failed += 1;
+                self.tally.held += 1;
                 let why = hold(run).map_or("", |waiting| waiting.message.as_str());
                 (look.held(), Meaning::Attention, format!("held {id} {}", sanitized(why)))
             }
         }
     }
 
-    /// After Ctrl-C: nothing more is started, and what was started goes on.
-    fn say_what_goes_on(&mut self, session: &mut Session) {
+    /// After Ctrl-C: nothing more is started, and what was started stays in progress.
+    fn say_what_is_in_progress(&mut self, session: &mut Session) {
         self.tally.running = self.running.len();
-        session.ui.note("Interrupted: no more runs are started. These go on:");
-        for (machine, run) in &self.running {
+        session.ui.note("Interrupted: nothing more is started. These stay in progress:");
+        for (target, run) in &self.running {
             let run = run.as_deref().unwrap_or("(being started)");
             session.ui.note(&format!(
                 "  {}  bmdemo-cli watch {}",
-                sanitized(machine),
+                sanitized(target),
                 sanitized(run)
             ));
         }

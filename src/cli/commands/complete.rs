@@ -8,6 +8,7 @@ use crate::pb;
 
 use super::super::config::Config;
 use super::super::error::{Error, Exit};
+use super::super::flags::FORMS;
 use super::super::output::{effective_name, run_phase_name, sanitized};
 use super::super::session::Session;
 use super::super::ui::within;
@@ -174,6 +175,10 @@ fn values_of(arg: &Arg) -> Wanted {
     let closed = arg.get_possible_values();
     if closed.is_empty() {
         let name = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        if name.as_deref() == Some("FORM") {
+            let forms = FORMS.map(|(form, about)| (form.to_owned(), about.to_owned()));
+            return Wanted::OneOf(forms.to_vec());
+        }
         return Wanted::Live(name.unwrap_or_default());
     }
     let help = |value: &clap::builder::PossibleValue| {
@@ -188,10 +193,18 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
         let contexts = Config::load(session.ui.io()).unwrap_or_default().contexts;
         return contexts.into_iter().map(|(name, entry)| (name, entry.server)).collect();
     }
+    if name == "MACHINE|PHASE" {
+        let phases =
+            (1..=6).map(|phase| (super::super::output::phase_name(phase), "phase".to_owned()));
+        return phases.chain(machines(session).await).collect();
+    }
     if name == "PHASE" {
         return (1..=6)
             .map(|phase| (super::super::output::phase_name(phase), String::new()))
             .collect();
+    }
+    if matches!(name, "MACHINE" | "MACHINE|LABEL") {
+        return machines(session).await;
     }
     if name == "ACTION" {
         let actions = crate::plan::ActionSpec::all().iter();
@@ -201,21 +214,11 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
         let plans = crate::plan::registry::BUILT_IN.iter();
         return plans.map(|plan| (plan.name().to_owned(), plan.display_name.to_string())).collect();
     }
-    if !matches!(name, "MACHINE" | "RUN" | "PLAN") {
+    if !matches!(name, "RUN" | "PLAN") {
         return Vec::new();
     }
     let Ok(client) = session.client().await else { return Vec::new() };
     match name {
-        "MACHINE" => {
-            let machines = client.all_machines("", IDS_MAX).await.unwrap_or_default();
-            let state = |machine: &pb::Machine| {
-                effective_name(machine.status.as_ref().map_or(0, |status| status.effective_state))
-            };
-            machines
-                .into_iter()
-                .map(|machine| (machine.machine_id.clone(), state(&machine)))
-                .collect()
-        }
         "RUN" => {
             let runs = client.newest_runs("", IDS_MAX).await.unwrap_or_default();
             let about = |run: &pb::Run| {
@@ -228,6 +231,16 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
             plans.into_iter().map(|plan| (plan.plan_id, plan.display_name)).collect()
         }
     }
+}
+
+/// Ids of machines, each with its effective state.
+async fn machines(session: &mut Session) -> Vec<(String, String)> {
+    let Ok(client) = session.client().await else { return Vec::new() };
+    let machines = client.all_machines("", IDS_MAX).await.unwrap_or_default();
+    let state = |machine: &pb::Machine| {
+        effective_name(machine.status.as_ref().map_or(0, |status| status.effective_state))
+    };
+    machines.into_iter().map(|machine| (machine.machine_id.clone(), state(&machine))).collect()
 }
 
 #[cfg(test)]
@@ -252,7 +265,8 @@ mod tests {
         is_live(&["repave", ""], "MACHINE");
         is_live(&["repave", "machine-1", ""], "MACHINE");
         is_live(&["--server", "x:1", "machine", "describe", ""], "MACHINE");
-        is_live(&["machine", "set-phase", "machine-1", ""], "PHASE");
+        is_live(&["machine", "set-phase", "machine-1", ""], "MACHINE|PHASE");
+        is_live(&["machine", "label", ""], "MACHINE|LABEL");
         is_live(&["watch", ""], "RUN");
         is_live(&["run", "start", ""], "PLAN");
         is_live(&["run", "start", "rma", "--reason", "x", ""], "MACHINE");
@@ -267,6 +281,6 @@ mod tests {
         assert!(words(&["list", "-o", ""]).contains(&"jsonl".to_owned()));
         assert!(words(&["list", "--"]).contains(&"--selector".to_owned()));
         assert_eq!(words(&["resolve", "x", "wipe", ""]), ["done", "retry", "skip", "abort"]);
-        assert_eq!(words(&["watch", "x", ""]), Vec::<String>::new());
+        assert_eq!(words(&["skip", "x", "wipe", ""]), Vec::<String>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! Asking before something is destroyed.
+//! Asking before something is done to many, or destroyed.
 
 use crate::pb;
 
@@ -8,53 +8,88 @@ use super::super::session::Session;
 
 /// Provider whose machines are only simulated: nothing on them can be lost.
 const FAKE: &str = "fake";
-/// Most machines named in a question.
+/// Most targets named in a question.
 const NAMED_MAX: usize = 10;
 
-/// What is about to happen to which machines.
-pub(crate) struct Question<'a> {
-    pub(crate) plan: &'a pb::Plan,
-    pub(crate) machines: &'a [pb::Machine],
+/// What is about to happen to what.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// What is going to be done, without the number: `Run plan/rma on`, `Cancel`.
+    pub(crate) what: String,
+    /// What the targets are, in the singular.
+    pub(crate) noun: &'static str,
+    /// The targets, each with what is to be known of it.
+    pub(crate) targets: Vec<String>,
+    /// How many of them the server would refuse, and why the first of them.
+    pub(crate) refused: Option<(usize, String)>,
+    /// What is lost, in a sentence.
+    pub(crate) loss: Option<String>,
+    /// Whether it must be asked even of one.
+    pub(crate) always: bool,
 }
 
-impl Question<'_> {
-    /// Whether it must be asked: for several machines, or where a real machine would lose data or service (either class of risk).
-    pub(crate) fn is_due(&self) -> bool {
-        self.machines.len() > 1 || (self.plan.destructive && self.machines.iter().any(is_real))
+impl Question {
+    /// A plan on machines.
+    pub(crate) fn of_plan(plan: &pb::Plan, machines: &[pb::Machine]) -> Self {
+        let real = machines.iter().any(is_real);
+        let mut losses = Vec::new();
+        // A server that does not know classes of risk only says that something is lost.
+        for (risk, will, would) in [
+            (pb::Risk::DataDestroying, "Data on them will be lost", "data would be lost"),
+            (pb::Risk::Disruptive, "Service on them will stop", "service would stop"),
+            (
+                pb::Risk::Unspecified,
+                "Data or service on them will be lost",
+                "data or service would be lost",
+            ),
+        ] {
+            let steps = plan.steps.iter();
+            let names: Vec<_> = steps
+                .filter(|step| step.destructive && step.risk() == risk)
+                .map(|step| sanitized(&step.name))
+                .collect();
+            let names = names.join(", ");
+            if real && !names.is_empty() {
+                losses.push(format!("{will}: {names}."));
+            } else if !names.is_empty() {
+                losses.push(format!("They are simulated; on real machines {would}: {names}."));
+            }
+        }
+        let loss = (!losses.is_empty()).then(|| losses.join("\n"));
+        Self {
+            what: format!("Run {} on", sanitized(&plan.plan_id)),
+            noun: "machine",
+            targets: machines.iter().map(described).collect(),
+            refused: None,
+            loss,
+            always: plan.destructive && real,
+        }
     }
 
-    /// What is going to happen, for the user to read before answering.
+    /// Whether it must be asked.
+    pub(crate) fn is_due(&self) -> bool {
+        self.targets.len() > 1 || self.always
+    }
+
+    /// What is going to happen, to be read before answering.
     fn text(&self) -> String {
-        let count = self.machines.len();
-        let noun = if count == 1 { "machine" } else { "machines" };
-        let mut text = format!("Run {} on {count} {noun}:\n", sanitized(&self.plan.plan_id));
-        for machine in self.machines.iter().take(NAMED_MAX) {
-            let provider = machine.spec.as_ref().map_or("", |spec| spec.provider.as_str());
-            text.push_str(&format!(
-                "  {} ({})\n",
-                sanitized(&machine.machine_id),
-                sanitized(provider)
-            ));
+        let count = self.targets.len();
+        let plural = if count == 1 { "" } else { "s" };
+        let mut text = format!("{} {count} {}{plural}:\n", self.what, self.noun);
+        for target in self.targets.iter().take(NAMED_MAX) {
+            text.push_str(&format!("  {target}\n"));
         }
         if count > NAMED_MAX {
             text.push_str(&format!("  and {} more\n", count - NAMED_MAX));
         }
-        if self.machines.iter().any(is_real) {
-            // A server that does not know classes of risk only says that something is lost.
-            for (risk, what) in [
-                (pb::Risk::DataDestroying, "Data on them will be lost"),
-                (pb::Risk::Disruptive, "Service on them will stop"),
-                (pb::Risk::Unspecified, "Data or service on them will be lost"),
-            ] {
-                let steps = self.plan.steps.iter();
-                let names: Vec<_> = steps
-                    .filter(|step| step.destructive && step.risk() == risk)
-                    .map(|step| sanitized(&step.name))
-                    .collect();
-                if !names.is_empty() {
-                    text.push_str(&format!("{what}: {}.\n", names.join(", ")));
-                }
-            }
+        if let Some((count, why)) = self.refused.as_ref().filter(|(count, _)| *count > 0) {
+            text.push_str(&format!(
+                "{count} would be refused, the first because: {}\n",
+                sanitized(why)
+            ));
+        }
+        if let Some(loss) = &self.loss {
+            text.push_str(&format!("{loss}\n"));
         }
         text
     }
@@ -62,36 +97,38 @@ impl Question<'_> {
     /// Asks, if it must be asked and `yes` was not said already.
     ///
     /// # Errors
-    /// Usage, with the command that needs no answer, if nobody is there to answer or the answer is no.
+    /// Usage, with the command that needs no answer, if there is no terminal to ask on or the answer is no.
     pub(crate) fn settle(&self, session: &mut Session, yes: bool) -> Result<(), Error> {
-        if self.is_due() { ask(session, &self.text(), "nothing was started", yes) } else { Ok(()) }
+        if is_answered(session, yes) || !self.is_due() {
+            return Ok(());
+        }
+        session.ui.note(self.text().trim_end());
+        if !session.ui.can_ask() {
+            return Err(Error::usage(
+                "this needs a confirmation, and there is no terminal to ask on",
+                format!("to go ahead: {} --yes", session.command_line()),
+            ));
+        }
+        let _ = write!(session.ui.err(), "Go ahead? [y/N] ").and_then(|()| session.ui.flush());
+        match session.ui.read_line()?.as_deref() {
+            Some("y" | "Y" | "yes" | "Yes") => Ok(()),
+            _ => Err(Error::usage(
+                "nothing was done",
+                format!("to go ahead: {} --yes", session.command_line()),
+            )),
+        }
     }
 }
 
-/// Asks whether to go ahead with what `text` says, unless `yes` was said already; `refused` says what a no means.
-///
-/// # Errors
-/// Usage, with the command that needs no answer, if nobody is there to answer or the answer is no.
-pub(crate) fn ask(
-    session: &mut Session,
-    text: &str,
-    refused: &str,
-    yes: bool,
-) -> Result<(), Error> {
-    if yes || session.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1") {
-        return Ok(());
-    }
-    let go_ahead = format!("to go ahead: {} --yes", session.command_line());
-    session.ui.note(text.trim_end());
-    if !session.ui.can_ask() {
-        let message = "this needs a confirmation, and there is no terminal to ask on";
-        return Err(Error::usage(message, go_ahead));
-    }
-    let _ = write!(session.ui.err(), "Go ahead? [y/N] ").and_then(|()| session.ui.flush());
-    match session.ui.read_line()?.as_deref() {
-        Some("y" | "Y" | "yes" | "Yes") => Ok(()),
-        _ => Err(Error::usage(refused, go_ahead)),
-    }
+/// Whether the answer was given before the question.
+pub(crate) fn is_answered(session: &Session, yes: bool) -> bool {
+    yes || session.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1")
+}
+
+/// A machine in a question.
+pub(crate) fn described(machine: &pb::Machine) -> String {
+    let provider = machine.spec.as_ref().map_or("", |spec| spec.provider.as_str());
+    format!("{} ({})", sanitized(&machine.machine_id), sanitized(provider))
 }
 
 fn is_real(machine: &pb::Machine) -> bool {

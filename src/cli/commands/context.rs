@@ -27,6 +27,7 @@ pub(crate) enum ContextCommand {
     /// Use a context from now on; - is the one before
     Use(UseArgs),
     /// Make or change a context
+    #[command(visible_aliases = ["add", "create"])]
     Set(SetArgs),
     /// Delete a context
     Delete(DeleteArgs),

@@ -1,69 +1,93 @@
-//! Steering a run: `cancel`, `abort`, `pause`, `resume`, `retry`, `skip`, `resolve`
+//! Operators' verbs on runs: `cancel`, `abort`, `pause`, `resume`, `retry`, `skip`, `resolve`
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use crate::pb;
 
+use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::flags::OutputArgs;
+use super::super::output::{ended_name, hold, sanitized, wait_reason_name};
+use super::super::query::RunSelection;
 use super::super::session::Session;
-use super::show;
-use super::start::watch_or_detach;
+use super::bulk::{self, BulkFlags, News, Outcome, Work};
+use super::confirm::Question;
+use super::start::{drive, watch_or_detach};
+use super::{show, targets};
 
-/// A run, and why.
+/// Runs, and why.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli cancel 0190f5fe --reason \"wrong machine\"\n  bmdemo-cli pause 0190f5fe"
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli cancel machine-3 --reason \"wrong machine\"
+  bmdemo-cli pause f1034752
+  bmdemo-cli resume -l rack=r1 --yes")]
 pub(crate) struct ReasonArgs {
-    /// Run, or the beginning of its id
+    /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN")]
-    run: String,
+    runs: Vec<String>,
+    #[command(flatten)]
+    selection: RunSelection,
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// A run, and why it must be.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli abort 0190f5fe --reason \"smoke from the rack\"")]
-pub(crate) struct RequiredReasonArgs {
-    /// Run, or the beginning of its id
-    #[arg(value_name = "RUN")]
-    run: String,
-    /// Why; kept in the history
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
+    bulk: BulkFlags,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// A run to repeat.
+/// Runs, and why it must be.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli retry 0190f5fe\n  bmdemo-cli retry 0190f5fe --detach --reason \"disk replaced\""
-)]
-pub(crate) struct RetryArgs {
-    /// Run, or the beginning of its id
+#[command(after_help = "Examples:
+  bmdemo-cli abort machine-3 --reason \"smoke from the rack\"
+  bmdemo-cli abort -l rack=r1 --reason \"smoke from the rack\" --yes")]
+pub(crate) struct RequiredReasonArgs {
+    /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN")]
-    run: String,
+    runs: Vec<String>,
+    #[command(flatten)]
+    selection: RunSelection,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    bulk: BulkFlags,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs to repeat.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bmdemo-cli retry machine-2
+  bmdemo-cli retry f1034752 --detach --reason \"disk replaced\"
+  bmdemo-cli retry -l rack=r1 --filter 'created_at > -1d' --yes")]
+pub(crate) struct RetryArgs {
+    /// Runs: any part of their ids, or their machines
+    #[arg(value_name = "RUN")]
+    runs: Vec<String>,
+    #[command(flatten)]
+    selection: RunSelection,
     /// Print the new run's id and return at once
     #[arg(short, long)]
     detach: bool,
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    #[command(flatten)]
+    bulk: BulkFlags,
 }
 
 /// A step to skip.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bmdemo-cli skip 0190f5fe notify --reason \"told them by phone\""
+    after_help = "Examples:\n  bmdemo-cli skip machine-1 notify --reason \"they know by phone\""
 )]
 pub(crate) struct SkipArgs {
-    /// Run, or the beginning of its id
+    /// Run: any part of its id, or its machine
     #[arg(value_name = "RUN")]
     run: String,
     /// Step
@@ -79,10 +103,10 @@ pub(crate) struct SkipArgs {
 /// What became of a step.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bmdemo-cli resolve 0190f5fe wipe done --reason \"saw the empty disk on the console\""
+    after_help = "Examples:\n  bmdemo-cli resolve machine-1 wipe done --reason \"saw the empty disk on the console\""
 )]
 pub(crate) struct ResolveArgs {
-    /// Run, or the beginning of its id
+    /// Run: any part of its id, or its machine
     #[arg(value_name = "RUN")]
     run: String,
     /// Step whose outcome is unknown
@@ -111,89 +135,212 @@ enum Resolution {
     Abort,
 }
 
-pub(crate) async fn cancel(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
-    let client = session.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
-    let request_id = client.new_request_id();
-    let run = client
-        .cancel_run(pb::CancelRunRequest {
-            run_id,
-            reason: args.reason.clone(),
-            request_id,
-            ..pb::CancelRunRequest::default()
+/// What is done to a run in progress.
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Cancel,
+    Abort,
+    Pause,
+    Resume,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cancel => "Cancel",
+            Self::Abort => "Abort",
+            Self::Pause => "Pause",
+            Self::Resume => "Resume",
+        }
+    }
+
+    async fn call(self, client: &Client, run_id: String, reason: String) -> Result<pb::Run, Error> {
+        let request_id = client.new_request_id();
+        match self {
+            Self::Cancel => {
+                let request =
+                    pb::CancelRunRequest { run_id, reason, request_id, ..Default::default() };
+                client.cancel_run(request).await
+            }
+            Self::Abort => {
+                let request =
+                    pb::AbortRunRequest { run_id, reason, request_id, ..Default::default() };
+                client.abort_run(request).await
+            }
+            Self::Pause => {
+                let request =
+                    pb::PauseRunRequest { run_id, reason, request_id, ..Default::default() };
+                client.pause_run(request).await
+            }
+            Self::Resume => {
+                let request =
+                    pb::ResumeRunRequest { run_id, reason, request_id, ..Default::default() };
+                client.resume_run(request).await
+            }
+        }
+    }
+
+    /// What an operator should know next.
+    fn next(self, run: &pb::Run) -> Option<String> {
+        let (id, machine) = (&run.run_id, &run.machine_id);
+        match self {
+            Self::Cancel if run.finished_at.is_none() => Some(format!(
+                "It ends at its next safe point. Watch it with: bmdemo-cli watch {id}"
+            )),
+            Self::Abort => Some(format!(
+                "{machine} is blocked until you have looked: bmdemo-cli machine clear-intervention {machine} --reason \"what you found\""
+            )),
+            Self::Pause if run.finished_at.is_none() && hold(run).is_none() => Some(format!(
+                "It is held once the call in flight is over. Resume it with: bmdemo-cli resume {id}"
+            )),
+            Self::Pause => Some(format!("Resume it with: bmdemo-cli resume {id}")),
+            Self::Cancel | Self::Resume => None,
+        }
+    }
+}
+
+/// Runs as they were named or selected, and what is done to them.
+struct Order<'a> {
+    runs: &'a [String],
+    selection: &'a RunSelection,
+    reason: &'a str,
+    bulk: &'a BulkFlags,
+    output: &'a OutputArgs,
+}
+
+impl<'a> Order<'a> {
+    fn of(args: &'a ReasonArgs) -> Self {
+        Self {
+            runs: &args.runs,
+            selection: &args.selection,
+            reason: &args.reason,
+            bulk: &args.bulk,
+            output: &args.output,
+        }
+    }
+
+    async fn carry_out(self, session: &mut Session, verb: Verb) -> Result<Exit, Error> {
+        let client = session.client().await?;
+        if let ([name], true) = (self.runs, self.selection.is_empty()) {
+            let run_id = client.find_run(name).await?.run_id;
+            let run = verb.call(&client, run_id, self.reason.to_owned()).await?;
+            show::run(session, &run, self.output)?;
+            if let Some(next) = verb.next(&run) {
+                session.ui.note(&next);
+            }
+            return Ok(Exit::Ok);
+        }
+        let runs = targets::active_runs(&client, self.runs, self.selection).await?;
+        question(verb.name(), &runs).settle(session, self.bulk.yes)?;
+        let reason: Arc<str> = self.reason.into();
+        let (ids, work) = work(&runs, self.bulk);
+        let (exit, _) = bulk::each(session, work, |client: Client, target: String, _: News| {
+            let (run_id, reason) = (ids.get(&target).cloned(), reason.clone());
+            async move {
+                let run =
+                    verb.call(&client, run_id.unwrap_or_default(), reason.to_string()).await?;
+                Ok(Outcome::Changed(state(&run)))
+            }
         })
         .await?;
-    show::run(session, &run, args.output.output)?;
-    if run.finished_at.is_none() {
-        let id = &run.run_id;
-        session
-            .ui
-            .note(&format!("It ends at its next safe point. Watch it with: bmdemo-cli watch {id}"));
+        Ok(exit)
     }
-    Ok(Exit::Ok)
+}
+
+/// Where a run is, in a row.
+fn state(run: &pb::Run) -> String {
+    match hold(run) {
+        Some(waiting) => format!("held: {} {}", wait_reason_name(waiting.reason), run.run_id),
+        None if run.cancel_requested && run.finished_at.is_none() => {
+            format!("{}, cancel requested {}", ended_name(run), run.run_id)
+        }
+        None => format!("{} {}", ended_name(run), run.run_id),
+    }
+}
+
+fn question(verb: &str, runs: &[pb::Run]) -> Question {
+    let described = |run: &pb::Run| {
+        let (machine, plan) = (sanitized(&run.machine_id), sanitized(&run.plan_id));
+        format!("{machine}: {plan} {} {}", ended_name(run), sanitized(&run.current_step))
+            .trim_end()
+            .to_owned()
+    };
+    Question {
+        what: verb.to_owned(),
+        noun: "run",
+        targets: runs.iter().map(described).collect(),
+        refused: None,
+        loss: None,
+        always: false,
+    }
+}
+
+/// Runs by their machines, or by their own ids where a machine has several of them.
+fn work<'a>(runs: &[pb::Run], flags: &'a BulkFlags) -> (HashMap<String, String>, Work<'a>) {
+    let mut ids = HashMap::new();
+    let mut names = Vec::new();
+    let mut of_machine: HashMap<&str, usize> = HashMap::new();
+    for run in runs {
+        *of_machine.entry(&run.machine_id).or_default() += 1;
+    }
+    for run in runs {
+        let alone = of_machine.get(run.machine_id.as_str()) == Some(&1);
+        let name = if alone { &run.machine_id } else { &run.run_id };
+        names.push(name.clone());
+        ids.insert(name.clone(), run.run_id.clone());
+    }
+    (ids, Work { noun: "runs", targets: names, flags, quiet: false })
+}
+
+pub(crate) async fn cancel(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
+    Order::of(args).carry_out(session, Verb::Cancel).await
 }
 
 pub(crate) async fn abort(session: &mut Session, args: &RequiredReasonArgs) -> Result<Exit, Error> {
-    let client = session.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
-    let request_id = client.new_request_id();
-    let run = client
-        .abort_run(pb::AbortRunRequest {
-            run_id,
-            reason: args.reason.clone(),
-            request_id,
-            ..pb::AbortRunRequest::default()
-        })
-        .await?;
-    show::run(session, &run, args.output.output)?;
-    let id = &run.machine_id;
-    session.ui.note(&format!(
-        "{id} is blocked until you have looked: bmdemo-cli machine clear-intervention {id} --reason \"what you found\""
-    ));
-    Ok(Exit::Ok)
+    let order = Order {
+        runs: &args.runs,
+        selection: &args.selection,
+        reason: &args.reason,
+        bulk: &args.bulk,
+        output: &args.output,
+    };
+    order.carry_out(session, Verb::Abort).await
 }
 
 pub(crate) async fn pause(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
-    let client = session.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
-    let request_id = client.new_request_id();
-    let run = client
-        .pause_run(pb::PauseRunRequest {
-            run_id,
-            reason: args.reason.clone(),
-            request_id,
-            ..pb::PauseRunRequest::default()
-        })
-        .await?;
-    show::run(session, &run, args.output.output)?;
-    session.ui.note(&format!("Let it go on with: bmdemo-cli resume {}", run.run_id));
-    Ok(Exit::Ok)
+    Order::of(args).carry_out(session, Verb::Pause).await
 }
 
 pub(crate) async fn resume(session: &mut Session, args: &ReasonArgs) -> Result<Exit, Error> {
-    let client = session.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
-    let request_id = client.new_request_id();
-    let run = client
-        .resume_run(pb::ResumeRunRequest {
-            run_id,
-            reason: args.reason.clone(),
-            request_id,
-            ..pb::ResumeRunRequest::default()
-        })
-        .await?;
-    show::run(session, &run, args.output.output)?;
-    Ok(Exit::Ok)
+    Order::of(args).carry_out(session, Verb::Resume).await
 }
 
 pub(crate) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
-    let request_id = client.new_request_id();
-    let run = client
-        .retry_run(pb::RetryRunRequest { run_id, reason: args.reason.clone(), request_id })
-        .await?;
-    watch_or_detach(session, &run, args.detach).await
+    let request = |client: &Client, run_id: String| pb::RetryRunRequest {
+        run_id,
+        reason: args.reason.clone(),
+        request_id: client.new_request_id(),
+    };
+    if let ([name], true) = (args.runs.as_slice(), args.selection.is_empty()) {
+        let run_id = client.find_run(name).await?.run_id;
+        let run = client.retry_run(request(&client, run_id)).await?;
+        return watch_or_detach(session, &run, args.detach).await;
+    }
+    let runs = targets::retriable_runs(&client, &args.runs, &args.selection).await?;
+    question("Retry", &runs).settle(session, args.bulk.yes)?;
+    let (ids, work) = work(&runs, &args.bulk);
+    let (clock, detach) = (session.ui.clock(), args.detach);
+    let (exit, _) = bulk::each(session, work, |client: Client, target: String, news: News| {
+        let request = request(&client, ids.get(&target).cloned().unwrap_or_default());
+        let clock = clock.clone();
+        async move {
+            let run = client.retry_run(request).await?;
+            drive(&client, clock, run, detach, &news).await
+        }
+    })
+    .await?;
+    Ok(exit)
 }
 
 pub(crate) async fn skip(session: &mut Session, args: &SkipArgs) -> Result<Exit, Error> {
@@ -210,8 +357,7 @@ pub(crate) async fn skip(session: &mut Session, args: &SkipArgs) -> Result<Exit,
             ..pb::SkipStepRequest::default()
         })
         .await?;
-    show::run(session, &run, args.output.output)?;
-    Ok(Exit::Ok)
+    show::run(session, &run, &args.output)
 }
 
 pub(crate) async fn resolve(session: &mut Session, args: &ResolveArgs) -> Result<Exit, Error> {
@@ -233,6 +379,5 @@ pub(crate) async fn resolve(session: &mut Session, args: &ResolveArgs) -> Result
         ..pb::ResolveStepRequest::default()
     };
     let run = client.resolve_step(request).await?;
-    show::run(session, &run, args.output.output)?;
-    Ok(Exit::Ok)
+    show::run(session, &run, &args.output)
 }

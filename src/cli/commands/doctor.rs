@@ -33,9 +33,12 @@ pub(crate) struct VersionArgs {}
 /// Print the manual page, or write the pages of all commands.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bmdemo-cli man | man -l -\n  bmdemo-cli man --dir /usr/local/share/man/man1"
+    after_help = "Examples:\n  bmdemo-cli man | man -l -\n  bmdemo-cli man run start | man -l -\n  bmdemo-cli man --dir /usr/local/share/man/man1"
 )]
 pub(crate) struct ManArgs {
+    /// Command whose page is meant, for example: run start
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    words: Vec<String>,
     /// Directory to write a page a command to
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -184,7 +187,20 @@ pub(crate) fn man(
     command: clap::Command,
 ) -> Result<Exit, Error> {
     let Some(dir) = &args.dir else {
-        clap_mangen::Man::new(command).render(&mut session.ui.out())?;
+        let mut page = command;
+        page.build();
+        for word in &args.words {
+            let found = page.find_subcommand(word).cloned().ok_or_else(|| {
+                Error::usage(
+                    format!("there is no command {word:?}"),
+                    "see what there is with: bmdemo-cli --help",
+                )
+            })?;
+            page = found;
+        }
+        // The page is of the whole command line.
+        let title = page.get_bin_name().unwrap_or("bmdemo-cli").replace(' ', "-");
+        clap_mangen::Man::new(page).title(title).render(&mut session.ui.out())?;
         return Ok(Exit::Ok);
     };
     let failed = |error: std::io::Error| Error::Local {

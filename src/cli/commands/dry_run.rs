@@ -12,7 +12,7 @@ use crate::pb::run_result::Outcome;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, effective_name, phase_name, sanitized, step_line};
+use super::super::output::{Meaning, effective_name, phase_name, sanitized, step_line, wrapped};
 use super::super::session::Session;
 use super::recipe::{StartFlags, What, request};
 
@@ -40,17 +40,30 @@ pub(crate) async fn show(
     let verdicts = verdicts(&client, what, plan, machines, flags).await?;
     let mut blocked = 0;
     writeln!(session.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
+    // As the first machine on which it would run has it: guards may look at the machine.
+    let accepted = machines.iter().find_map(|machine| {
+        verdicts.get(&machine.machine_id).and_then(|verdict| verdict.as_ref().ok())
+    });
     for (index, step) in plan.steps.iter().enumerate() {
-        writeln!(session.ui.out(), "{}", step_line(look, index, step))?;
+        let status = accepted
+            .and_then(|run| run.steps.iter().find(|status| status.name == step.name))
+            .filter(|status| status.state() == pb::StepState::Skipped);
+        let skipped = status.map_or_else(String::new, |status| {
+            let text = format!(" skipped: {}", sanitized(&status.message));
+            look.paint(Meaning::Attention, &text)
+        });
+        let line = format!("{}{skipped}", step_line(look, index, step));
+        writeln!(session.ui.out(), "{}", wrapped(look, &line, 5))?;
     }
     for parameter in &plan.parameters {
         let given =
             flags.set.iter().find(|(key, _)| *key == parameter.name).map(|(_, value)| value);
-        let value = given.unwrap_or(&parameter.default_value);
+        let bound = accepted.and_then(|run| run.parameters.get(&parameter.name));
+        let value = bound.or(given).unwrap_or(&parameter.default_value);
         writeln!(session.ui.out(), "  {} = {}", sanitized(&parameter.name), sanitized(value))?;
     }
     for (index, machine) in machines.iter().enumerate() {
-        let blocker = verdicts.get(&machine.machine_id).and_then(Option::as_ref);
+        let blocker = verdicts.get(&machine.machine_id).and_then(|verdict| verdict.as_ref().err());
         blocked += usize::from(blocker.is_some());
         if index >= SHOWN_MAX {
             continue;
@@ -87,6 +100,23 @@ pub(crate) async fn show(
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
 }
 
+/// How many machines a run would be refused on, and why the first of them.
+pub(super) async fn refused(
+    client: &Client,
+    what: &What,
+    plan: &pb::Plan,
+    machines: &[pb::Machine],
+    flags: &StartFlags,
+) -> Result<(usize, String), Error> {
+    let verdicts = verdicts(client, what, plan, machines, flags).await?;
+    let refusals: Vec<&pb::ItemError> = machines
+        .iter()
+        .filter_map(|machine| verdicts.get(&machine.machine_id)?.as_ref().err())
+        .collect();
+    let why = refusals.first().map(|error| error.message.clone()).unwrap_or_default();
+    Ok((refusals.len(), why))
+}
+
 /// Machines of one request: the answer shows every step for each, and must not grow too large for the server.
 fn batch_size(steps: usize) -> usize {
     (12_000 / (steps + 4)).clamp(1, BATCH_MAX)
@@ -107,14 +137,14 @@ async fn check_etag(
     }
 }
 
-/// What the server says would block each machine; `None` for a machine that would run.
+/// What the server says of each machine: the run as it would be accepted, or what blocks it.
 async fn verdicts(
     client: &Client,
     what: &What,
     plan: &pb::Plan,
     machines: &[pb::Machine],
     flags: &StartFlags,
-) -> Result<BTreeMap<String, Option<pb::ItemError>>, Error> {
+) -> Result<BTreeMap<String, Result<pb::Run, pb::ItemError>>, Error> {
     let one = request(what, "", flags, String::new());
     let mut batches = machines.chunks(batch_size(plan.steps.len()));
     let mut asked: JoinSet<Result<pb::BatchStartRunsResponse, Error>> = JoinSet::new();
@@ -139,11 +169,12 @@ async fn verdicts(
         let Some(answer) = asked.join_next().await else { break };
         let answer = answer.map_err(|error| Error::Answer(error.to_string()))??;
         for result in answer.results {
-            let error = match result.outcome {
-                Some(Outcome::Error(error)) => Some(error),
-                Some(Outcome::Run(_)) | None => None,
+            let verdict = match result.outcome {
+                Some(Outcome::Error(error)) => Err(error),
+                Some(Outcome::Run(run)) => Ok(run),
+                None => Ok(pb::Run::default()),
             };
-            verdicts.insert(result.machine_id, error);
+            verdicts.insert(result.machine_id, verdict);
         }
     }
     Ok(verdicts)

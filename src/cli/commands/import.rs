@@ -10,7 +10,8 @@ use crate::pb;
 use crate::pb::machine_result::Outcome;
 
 use super::super::error::{Error, Exit};
-use super::super::output::{write_import_header, write_import_row};
+use super::super::flags::parse_pair;
+use super::super::output::{instant, write_import_header, write_import_row};
 use super::super::session::Session;
 
 /// Machines of one request: registered in few commits, and listed in the order given.
@@ -23,12 +24,15 @@ const MACHINES_MAX: u32 = 100_000;
 /// Register N fake machines, machine-1 to machine-N, in phase FACTORY_READY. Doing it again changes nothing.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bmdemo-cli import 3\n  bmdemo-cli import 300 --server 10.0.0.7:50051"
+    after_help = "Examples:\n  bmdemo-cli import 3\n  bmdemo-cli import 20 --label rack=r1 --label row=7\n  bmdemo-cli import 300 --server 10.0.0.7:50051"
 )]
 pub(crate) struct ImportArgs {
     /// How many, 1 to 100000
     #[arg(value_name = "N", allow_hyphen_values = true)]
     count: String,
+    /// Label of every machine, besides role=worker and imported=true; repeatable
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    labels: Vec<(String, String)>,
 }
 
 pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<Exit, Error> {
@@ -45,14 +49,26 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     let noun = if count == 1 { "machine" } else { "machines" };
     writeln!(session.ui.out(), "Importing {count} fake {noun}...")?;
     write_import_header(session.ui.out(), look, id_columns)?;
+    // Machines older than this were there before.
+    let began_ms = client.server_facts().await.ok().and_then(|facts| facts.clock_ms);
+    let (mut known, mut unlike) = (0, 0);
     for first in (1..=count).step_by(BATCH) {
         let last = count.min(first.saturating_add(BATCH_MACHINES - 1));
-        let machines = (first..=last).map(machine).collect();
+        let machines = (first..=last).map(|number| machine(number, &args.labels)).collect();
         let answer =
             client.batch_register_machines(pb::BatchRegisterMachinesRequest { machines }).await?;
         for result in answer.results {
             match result.outcome {
                 Some(Outcome::Machine(machine)) => {
+                    let is_older = began_ms.zip(instant(machine.created_at.as_ref()));
+                    if is_older.is_some_and(|(began, created)| created < began) {
+                        known += 1;
+                        let same = args
+                            .labels
+                            .iter()
+                            .all(|(key, value)| machine.labels.get(key) == Some(value));
+                        unlike += u32::from(!same);
+                    }
                     write_import_row(session.ui.out(), &machine, id_columns)?
                 }
                 Some(Outcome::Error(error)) => return Err(refused(&result.machine_id, &error)),
@@ -60,17 +76,23 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
             }
         }
     }
+    if known > 0 {
+        session.ui.note(&format!("{known} of them were registered before and stay as they are."));
+    }
+    if unlike > 0 {
+        session.ui.note(&format!(
+            "{unlike} of them have other labels. Label them with: bmdemo-cli machine label"
+        ));
+    }
     Ok(Exit::Ok)
 }
 
-fn machine(number: u32) -> pb::Machine {
-    let labels = [("role", "worker"), ("imported", "true")];
+fn machine(number: u32, own: &[(String, String)]) -> pb::Machine {
+    let labels = [("role", "worker"), ("imported", "true")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
     pb::Machine {
         machine_id: format!("machine-{number}"),
-        labels: labels
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect(),
+        labels: labels.into_iter().chain(own.iter().cloned()).collect(),
         spec: Some(pb::MachineSpec {
             provider: "fake".to_owned(),
             mac_addresses: vec![mac(number)],

@@ -54,8 +54,8 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         }
         issues.extend(found);
     }
-    if args.output.output.data().is_some() {
-        return show::machines(session, &troubled, args.output.output);
+    if args.output.output.is_data() || !args.output.columns.is_empty() {
+        return show::machines(session, &troubled, &args.output);
     }
     let look = session.ui.look;
     if issues.is_empty() {

@@ -1,29 +1,43 @@
-//! `logs RUN`
+//! `logs RUN…`
 
+use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
 
+use crate::clock::Clock;
 use crate::pb;
 
+use super::super::client::Client;
 use super::super::error::{About, Error, Exit, is_connection_loss};
 use super::super::output::{Meaning, multiline, rfc3339, sanitized};
+use super::super::query::RunSelection;
 use super::super::session::Session;
+use super::targets;
 
 /// Most attempts to reconnect in a row.
 const RECONNECTS_MAX: u32 = 60;
 
-/// Print what the steps of a run printed, step by step.
+/// Lines under way between the streams and the screen.
+const UNDER_WAY: usize = 64;
+
+/// Print what the steps of runs printed, step by step. Of several runs each line has its machine in front.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli logs 0190f5fe\n  bmdemo-cli logs 0190f5fe -f --step repave"
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli logs machine-1
+  bmdemo-cli logs f1034752 -f --step repave
+  bmdemo-cli logs -l rack=r1 -f --tail 10")]
 pub(crate) struct LogsArgs {
-    /// Run, or the beginning of its id
+    /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN")]
-    run: String,
-    /// Go on until the run has ended
+    runs: Vec<String>,
+    #[command(flatten)]
+    selection: RunSelection,
+    /// Follow until the runs have ended
     #[arg(short, long)]
     follow: bool,
     /// Only this step
@@ -37,61 +51,108 @@ pub(crate) struct LogsArgs {
     timestamps: bool,
 }
 
+/// What came of a stream.
+enum News {
+    Chunk(Box<pb::LogChunk>),
+    Lost,
+}
+
 pub(crate) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let run_id = client.find_run(&args.run).await?.run_id;
+    let runs = targets::active_runs(&client, &args.runs, &args.selection).await?;
+    let several = runs.len() > 1 || !args.selection.is_empty();
+    let columns = runs.iter().map(|run| run.machine_id.len()).max().unwrap_or(0);
+    let mut waiting: VecDeque<pb::Run> = runs.into();
     let mut interrupted = pin!(session.ui.interrupted());
-    let clock = session.ui.clock();
-    let mut offset = 0;
+    let (sender, mut news) = tokio::sync::mpsc::channel(UNDER_WAY);
+    let mut streams: JoinSet<Result<(), Error>> = JoinSet::new();
+    // What has ended is printed run by run; what is followed comes as it happens.
+    let parallel = if args.follow { usize::MAX } else { 1 };
+    loop {
+        while streams.len() < parallel
+            && let Some(run) = waiting.pop_front()
+        {
+            let request = pb::StreamRunLogsRequest {
+                run_id: run.run_id,
+                follow: args.follow,
+                offset: 0,
+                step: args.step.clone(),
+                tail: args.tail,
+            };
+            let name =
+                if several { format!("{:columns$} ", run.machine_id) } else { String::new() };
+            streams.spawn(stream(
+                client.clone(),
+                session.ui.clock(),
+                request,
+                name,
+                sender.clone(),
+            ));
+        }
+        tokio::select! {
+            biased;
+            () = &mut interrupted => return Ok(Exit::Interrupted),
+            Some((name, news)) = news.recv() => match news {
+                News::Chunk(chunk) => write_chunk(session, &name, &chunk, args.timestamps)?,
+                News::Lost => session.ui.note("connection lost, reconnecting…"),
+            },
+            ended = streams.join_next() => match ended {
+                Some(Ok(ended)) => ended?,
+                Some(Err(error)) => return Err(Error::Answer(error.to_string())),
+                None => return Ok(Exit::Ok),
+            },
+        }
+    }
+}
+
+/// Streams the logs of one run to their end. A server that is away is waited for.
+async fn stream(
+    client: Client,
+    clock: Arc<dyn Clock>,
+    mut request: pb::StreamRunLogsRequest,
+    name: String,
+    sender: Sender<(String, News)>,
+) -> Result<(), Error> {
     let mut lost = 0;
-    'open: loop {
-        let request = pb::StreamRunLogsRequest {
-            run_id: run_id.clone(),
-            follow: args.follow,
-            offset,
-            step: args.step.clone(),
-            // After a reconnect the offset says where to go on.
-            tail: if offset == 0 { args.tail } else { 0 },
-        };
-        let opened = client.stream_run_logs(request).await;
-        let broken = match opened {
+    loop {
+        let broken = match client.stream_run_logs(request.clone()).await {
             Ok(mut stream) => loop {
-                let message = tokio::select! {
-                    message = stream.message() => message,
-                    () = &mut interrupted => return Ok(Exit::Interrupted),
-                };
-                match message {
+                match stream.message().await {
                     Ok(Some(chunk)) => {
                         lost = 0;
-                        offset = chunk.offset + 1;
-                        write_chunk(session, &chunk, args.timestamps)?;
+                        // After a reconnect the offset says where to begin.
+                        request.offset = chunk.offset + 1;
+                        request.tail = 0;
+                        // The receiver lives as long as the command.
+                        let _ = sender.send((name.clone(), News::Chunk(Box::new(chunk)))).await;
                     }
-                    Ok(None) => break 'open,
+                    Ok(None) => return Ok(()),
                     Err(status) => break status,
                 }
             },
             Err(status) => status,
         };
         if !is_connection_loss(&broken) || lost >= RECONNECTS_MAX {
-            return Err(Error::rpc(broken).about(About::Run(run_id)));
+            return Err(Error::rpc(broken).about(About::Run(request.run_id)));
         }
         if lost == 0 {
-            session.ui.note("connection lost, reconnecting…");
+            let _ = sender.send((name.clone(), News::Lost)).await;
         }
         lost += 1;
-        tokio::select! {
-            () = clock.sleep(Duration::from_secs(1)) => {}
-            () = &mut interrupted => return Ok(Exit::Interrupted),
-        }
+        clock.sleep(Duration::from_secs(1)).await;
     }
-    Ok(Exit::Ok)
 }
 
 /// Prints the lines of a chunk, each with its step in front.
-fn write_chunk(session: &mut Session, chunk: &pb::LogChunk, timestamps: bool) -> Result<(), Error> {
+fn write_chunk(
+    session: &mut Session,
+    name: &str,
+    chunk: &pb::LogChunk,
+    timestamps: bool,
+) -> Result<(), Error> {
     let look = session.ui.look;
     let text = multiline(&String::from_utf8_lossy(&chunk.data));
-    let mut prefix = String::new();
+    let mut prefix = look.paint(Meaning::Dim, &sanitized(name));
     if timestamps {
         prefix.push_str(&look.paint(Meaning::Dim, &rfc3339(chunk.ts.as_ref())));
         prefix.push(' ');

@@ -4,12 +4,16 @@ use clap::{Args, Subcommand};
 
 use crate::pb;
 
+use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
 use super::super::flags::OutputArgs;
+use super::super::order::Paging;
 use super::super::output::{phase_name, sanitized, write_machine};
-use super::super::query::{Paging, Selection};
+use super::super::query::Selection;
 use super::super::session::Session;
-use super::{confirm, history, live, register, show};
+use super::bulk::{self, BulkFlags, News, Outcome, Work};
+use super::confirm::{Question, described};
+use super::{apply, history, label, live, register, show, targets};
 
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
@@ -28,8 +32,12 @@ pub(crate) enum MachineCommand {
     Register(register::RegisterArgs),
     /// Change what is known of a machine
     Update(register::UpdateArgs),
+    /// Register and change machines as a file says
+    Apply(apply::ApplyArgs),
     /// Set and remove labels
-    Label(register::LabelArgs),
+    Label(label::LabelArgs),
+    /// Remove labels
+    Unlabel(label::UnlabelArgs),
     /// Set the phase of a machine
     SetPhase(SetPhaseArgs),
     /// Clear NeedsIntervention after having looked
@@ -47,6 +55,7 @@ pub(crate) enum MachineCommand {
   bmdemo-cli machine list -o wide
   bmdemo-cli list -l rack=r1 --filter 'effective_state = IN_SERVICE' -o name
   bmdemo-cli list --sort-by changed:desc --limit 10
+  bmdemo-cli list --columns machine_id,phase,labels.rack -o csv
   bmdemo-cli list --watch")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -84,46 +93,48 @@ pub(crate) struct DescribeArgs {
     output: OutputArgs,
 }
 
-/// Set the phase of a machine, if its lifecycle allows it.
+/// Set the phase of machines, if their lifecycle allows it. RMA and RETIRED of a machine in service must be confirmed.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli machine set-phase machine-1 MAINTENANCE --reason \"fan is loud\""
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli machine set-phase machine-1 MAINTENANCE --reason \"fan is loud\"
+  bmdemo-cli machine set-phase -l rack=r1 MAINTENANCE --reason \"new power feed\" --yes")]
 pub(crate) struct SetPhaseArgs {
-    /// Machine
-    #[arg(value_name = "MACHINE")]
-    machine: String,
-    /// FACTORY_READY, READY, IN_SERVICE, MAINTENANCE, RMA or RETIRED
-    #[arg(value_name = "PHASE")]
-    phase: String,
+    /// Machines, and last the phase: FACTORY_READY, READY, IN_SERVICE, MAINTENANCE, RMA or RETIRED
+    #[arg(value_name = "MACHINE|PHASE", required = true, num_args = 1..)]
+    words: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Offer the machine although its disks cannot be trusted; needs --reason
+    /// Offer machines although their disks cannot be trusted; needs --reason
     #[arg(long)]
     force: bool,
-    /// Do not ask before a machine in service is taken out for good (RMA, RETIRED)
-    #[arg(short, long)]
-    yes: bool,
-    /// Only if the machine has not changed since it had this etag
+    /// With one machine: only if it has not changed since it had this etag
     #[arg(long, value_name = "ETAG", default_value = "")]
     if_etag: String,
+    #[command(flatten)]
+    bulk: BulkFlags,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// Clear NeedsIntervention after having looked at the machine.
+/// Clear NeedsIntervention after having looked at the machines.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli machine clear-intervention machine-2 --reason \"disk replaced\""
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli machine clear-intervention machine-2 --reason \"disk replaced\"
+  bmdemo-cli machine clear-intervention -l rack=r1 --filter 'conditions.NeedsIntervention = true' --reason \"power is back\" --yes")]
 pub(crate) struct ClearArgs {
-    /// Machine
+    /// Machines
     #[arg(value_name = "MACHINE")]
-    machine: String,
+    machines: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// What you found; kept in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    bulk: BulkFlags,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -150,7 +161,9 @@ pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> R
         MachineCommand::Describe(args) => describe(session, &args).await,
         MachineCommand::Register(args) => register::register(session, &args).await,
         MachineCommand::Update(args) => register::update(session, &args).await,
-        MachineCommand::Label(args) => register::label(session, &args).await,
+        MachineCommand::Apply(args) => apply::apply(session, &args).await,
+        MachineCommand::Label(args) => label::label(session, &args).await,
+        MachineCommand::Unlabel(args) => label::unlabel(session, &args).await,
         MachineCommand::SetPhase(args) => set_phase(session, &args).await,
         MachineCommand::ClearIntervention(args) => clear_intervention(session, &args).await,
         MachineCommand::History(args) => history::machine(session, &args).await,
@@ -161,25 +174,25 @@ pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> R
 pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
     let filter = args.selection.to_filter()?;
     if args.watch {
-        return live::machines(session, filter, args.output.output).await;
+        return live::machines(session, filter, &args.output).await;
     }
     let (order_by, max) = (args.paging.order_by(), args.paging.fetch_max());
     let client = session.client().await?;
     let mut machines = client.ordered_machines(&filter, order_by, max).await?;
     args.paging.machines(&mut machines)?;
-    show::machines(session, &machines, args.output.output)
+    show::machines(session, &machines, &args.output)
 }
 
 async fn get(session: &mut Session, args: &GetArgs) -> Result<Exit, Error> {
     let machine = session.client().await?.find_machine(&args.machine).await?;
-    show::machine(session, &machine, args.output.output)
+    show::machine(session, &machine, &args.output)
 }
 
 async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
     let machine = client.find_machine(&args.machine).await?;
-    if args.output.output.data().is_some() {
-        return show::machine(session, &machine, args.output.output);
+    if args.output.output.is_data() {
+        return show::machine(session, &machine, &args.output);
     }
     let active =
         machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
@@ -199,24 +212,41 @@ async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Er
 }
 
 async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, Error> {
-    let phase = parse_phase(&args.phase)?;
+    let Some((phase, ids)) = args.words.split_last() else {
+        return Err(Error::usage("no phase was named", "for example: MAINTENANCE"));
+    };
+    let phase = parse_phase(phase)?;
     let client = session.client().await?;
-    if matches!(phase, pb::Phase::Rma | pb::Phase::Retired) {
-        let machine = client.find_machine(&args.machine).await?;
-        let state = machine.status.as_ref().map(pb::MachineStatus::effective_state);
-        if state == Some(pb::EffectiveState::InService) {
-            let text = format!(
-                "{} is in service. {} takes it out of service for good: there is no way back to IN_SERVICE but through a \
-                 repair and a new installation.",
-                sanitized(&machine.machine_id),
-                phase_name(phase.into())
-            );
-            confirm::ask(session, &text, "nothing was changed", args.yes)?;
-        }
+    let machines = targets::machines(&client, ids, &args.selection).await?;
+    if machines.len() > 1 && !args.if_etag.is_empty() {
+        return Err(Error::usage("--if-etag goes with one machine", "an etag is a machine's own"));
     }
-    let request = pb::UpdateMachineRequest {
+    let leaves = matches!(phase, pb::Phase::Rma | pb::Phase::Retired);
+    let status = |machine: &pb::Machine| machine.status.clone().unwrap_or_default();
+    let serving = machines
+        .iter()
+        .filter(|machine| status(machine).effective_state() == pb::EffectiveState::InService)
+        .count();
+    let busy = machines.iter().filter(|machine| !status(machine).active_run_id.is_empty()).count();
+    let name = phase_name(phase.into());
+    let question = Question {
+        what: format!("Set phase {name} of"),
+        noun: "machine",
+        targets: machines.iter().map(described).collect(),
+        refused: Some((busy, "a run is active on it".to_owned())),
+        loss: (leaves && serving > 0)
+            .then(|| {
+                format!(
+                    "{serving} in service: {name} takes them out of service for good. There is no way back to IN_SERVICE but \
+                     through a repair and a new installation."
+                )
+            }),
+        always: leaves && serving > 0,
+    };
+    question.settle(session, args.bulk.yes)?;
+    let change = |client: &Client, machine_id: String| pb::UpdateMachineRequest {
         machine: Some(pb::Machine {
-            machine_id: args.machine.clone(),
+            machine_id,
             status: Some(pb::MachineStatus { phase: phase.into(), ..pb::MachineStatus::default() }),
             etag: args.if_etag.clone(),
             ..pb::Machine::default()
@@ -226,22 +256,57 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
         reason: args.reason.clone(),
         force: args.force,
     };
-    let updated = client.update_machine(request).await;
-    let machine = updated.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    show::machine(session, &machine, args.output.output)
+    if let ([machine], true) = (machines.as_slice(), args.selection.is_empty()) {
+        let updated = client.update_machine(change(&client, machine.machine_id.clone())).await?;
+        return show::machine(session, &updated, &args.output);
+    }
+    let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
+    let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
+    let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
+        let request = change(&client, machine);
+        async move {
+            let status = client.update_machine(request).await?.status.unwrap_or_default();
+            Ok(Outcome::Changed(phase_name(status.phase)))
+        }
+    })
+    .await?;
+    Ok(exit)
 }
 
 async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let request = pb::ClearInterventionRequest {
-        machine_id: args.machine.clone(),
+    let machines = targets::machines(&client, &args.machines, &args.selection).await?;
+    let request = |client: &Client, machine_id: String| pb::ClearInterventionRequest {
+        machine_id,
         reason: args.reason.clone(),
         request_id: client.new_request_id(),
         ..pb::ClearInterventionRequest::default()
     };
-    let cleared = client.clear_intervention(request).await;
-    let machine = cleared.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
-    show::machine(session, &machine, args.output.output)
+    if let ([machine], true) = (machines.as_slice(), args.selection.is_empty()) {
+        let cleared =
+            client.clear_intervention(request(&client, machine.machine_id.clone())).await?;
+        return show::machine(session, &cleared, &args.output);
+    }
+    let question = Question {
+        what: "Clear NeedsIntervention of".to_owned(),
+        noun: "machine",
+        targets: machines.iter().map(described).collect(),
+        refused: None,
+        loss: None,
+        always: false,
+    };
+    question.settle(session, args.bulk.yes)?;
+    let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
+    let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
+    let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
+        let request = request(&client, machine);
+        async move {
+            client.clear_intervention(request).await?;
+            Ok(Outcome::Changed("cleared".to_owned()))
+        }
+    })
+    .await?;
+    Ok(exit)
 }
 
 async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<Exit, Error> {

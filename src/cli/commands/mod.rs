@@ -1,5 +1,6 @@
 //! One file a command: its arguments (whose doc comments are the help) and the function that carries it out.
 
+pub(crate) mod apply;
 pub(crate) mod author;
 pub(crate) mod bulk;
 pub(crate) mod complete;
@@ -12,6 +13,7 @@ pub(crate) mod dry_run;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod issues;
+pub(crate) mod label;
 pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod machine;
@@ -22,5 +24,7 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod simulate;
 pub(crate) mod start;
+pub(crate) mod targets;
+pub(crate) mod top;
 pub(crate) mod wait;
 pub(crate) mod watch;

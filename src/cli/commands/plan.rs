@@ -72,15 +72,15 @@ pub(crate) async fn plan(session: &mut Session, command: PlanCommand) -> Result<
 
 pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
     let plans = session.client().await?.all_plans().await?;
-    show::plans(session, &plans, args.output.output)
+    show::plans(session, &plans, &args.output)
 }
 
 async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
     let found = client.get_plan(pb::GetPlanRequest { plan_id: args.plan.clone() }).await;
     let plan = found.map_err(|error| error.about(About::Plan(args.plan.clone())))?;
-    if args.output.output.data().is_some() {
-        return show::plans(session, &[plan], args.output.output);
+    if show::plan(session, &plan, &args.output)? {
+        return Ok(Exit::Ok);
     }
     let look = session.ui.look;
     write_plan(session.ui.out(), look, &plan)?;

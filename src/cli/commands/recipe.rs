@@ -5,15 +5,16 @@ use clap::Args;
 use crate::pb;
 use crate::pb::RunType;
 
-use super::super::flags::parse_pair;
+use super::super::flags::{OutputArgs, parse_pair};
 use super::super::query::Selection;
+use super::bulk::BulkFlags;
 
 /// Options of every command that starts a run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StartFlags {
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// Print the run's id and return at once
+    /// Return at once, with the run's id
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// Parameter of the plan; repeatable
@@ -31,15 +32,10 @@ pub(crate) struct StartFlags {
     /// Only if the machine has not changed since it had this etag; a dry run shows it
     #[arg(long, value_name = "ETAG", default_value = "")]
     pub(crate) if_etag: String,
-    /// With several machines: most runs at a time
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) max_parallel: u32,
-    /// With several machines: start no more after so many failures
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) max_failures: u32,
-    /// Do not ask [env: BMDEMO_YES=1]
-    #[arg(short, long)]
-    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) bulk: BulkFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Which plan to start.

@@ -1,4 +1,4 @@
-//! `machine register`, `machine update`, `machine label`
+//! `machine register` and `machine update`
 
 use clap::Args;
 
@@ -71,23 +71,6 @@ pub(crate) struct UpdateArgs {
     output: OutputArgs,
 }
 
-/// Set labels with KEY=VALUE and remove them with KEY-.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli machine label machine-1 rack=r1 gpu=yes old-")]
-pub(crate) struct LabelArgs {
-    /// Machine
-    #[arg(value_name = "MACHINE")]
-    machine: String,
-    /// KEY=VALUE or KEY-
-    #[arg(value_name = "LABEL", required = true, allow_hyphen_values = true)]
-    labels: Vec<String>,
-    /// Why; kept in the history
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    reason: String,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
 impl SpecArgs {
     /// The fields that were given, and their paths for an update mask.
     fn given(&self) -> (pb::MachineSpec, Vec<String>) {
@@ -126,7 +109,7 @@ pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Resu
     let request_id = client.new_request_id();
     let request = pb::RegisterMachineRequest { machine: Some(machine), request_id };
     let machine = client.register_machine(request).await?;
-    show::machine(session, &machine, args.output.output)
+    show::machine(session, &machine, &args.output)
 }
 
 pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<Exit, Error> {
@@ -144,30 +127,7 @@ pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<E
         ..pb::Machine::default()
     };
     let machine = write(session, machine, paths, &args.reason).await?;
-    show::machine(session, &machine, args.output.output)
-}
-
-pub(crate) async fn label(session: &mut Session, args: &LabelArgs) -> Result<Exit, Error> {
-    let mut machine = pb::Machine { machine_id: args.machine.clone(), ..pb::Machine::default() };
-    let mut paths = Vec::new();
-    for text in &args.labels {
-        let key = match (text.split_once('='), text.strip_suffix('-')) {
-            (Some((key, value)), _) if !key.is_empty() => {
-                machine.labels.insert(key.to_owned(), value.to_owned());
-                key
-            }
-            (None, Some(key)) if !key.is_empty() => key,
-            _ => {
-                return Err(Error::usage(
-                    format!("{text:?} is not a label to set or to remove"),
-                    "set with KEY=VALUE, remove with KEY-",
-                ));
-            }
-        };
-        paths.push(format!("labels.{key}"));
-    }
-    let machine = write(session, machine, paths, &args.reason).await?;
-    show::machine(session, &machine, args.output.output)
+    show::machine(session, &machine, &args.output)
 }
 
 async fn write(

@@ -2,19 +2,22 @@
 
 use clap::{Args, Subcommand};
 
+use crate::pb;
+
 use super::super::error::{Error, Exit};
 use super::super::flags::OutputArgs;
+use super::super::order::Paging;
 use super::super::output::write_run;
-use super::super::query::{Paging, quoted};
+use super::super::query::{RunSelection, Span, joined, quoted};
 use super::super::session::Session;
-use super::{control, history, live, logs, show, start, wait, watch};
+use super::{control, history, live, logs, show, start, targets, wait, watch};
 
 /// Commands on runs.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   bmdemo-cli run start repave-join machine-1
   bmdemo-cli run list --filter 'phase = FAILED'
-  bmdemo-cli run describe 0190f5fe")]
+  bmdemo-cli run describe f1034752")]
 pub(crate) enum RunCommand {
     /// Start a plan on a machine and watch it
     Start(start::StartArgs),
@@ -48,23 +51,25 @@ pub(crate) enum RunCommand {
     Wait(wait::RunWaitArgs),
 }
 
-/// List runs in the order of their creation.
+/// List runs, the newest first.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  bmdemo-cli runs
-  bmdemo-cli run list --filter 'phase = RUNNING' -o wide
-  bmdemo-cli runs --machine machine-1 --sort-by created:desc --limit 5
+  bmdemo-cli runs --limit 10
+  bmdemo-cli runs -l rack=r1 --since 2h
+  bmdemo-cli run list --filter 'phase = FAILED AND finished_at > -1d' -o wide
+  bmdemo-cli runs --machine machine-1 --columns run_id,phase,error
   bmdemo-cli runs --watch -o jsonl")]
 pub(crate) struct ListArgs {
-    /// Filter that the server evaluates, for example 'phase = FAILED'
-    #[arg(long, value_name = "FILTER")]
-    filter: Option<String>,
+    #[command(flatten)]
+    selection: RunSelection,
     /// Only runs on this machine
     #[arg(short, long, value_name = "MACHINE")]
     machine: Option<String>,
     #[command(flatten)]
+    span: Span,
+    #[command(flatten)]
     paging: Paging,
-    /// Go on with changes as they happen, until Ctrl-C
+    /// Show changes as they happen, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
@@ -73,9 +78,9 @@ pub(crate) struct ListArgs {
 
 /// One run.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli run get 0190f5fe -o wide")]
+#[command(after_help = "Examples:\n  bmdemo-cli run get f1034752 -o wide")]
 pub(crate) struct GetArgs {
-    /// Run, or the beginning of its id
+    /// Run: any part of its id, or its machine
     #[arg(value_name = "RUN")]
     run: String,
     #[command(flatten)]
@@ -85,10 +90,10 @@ pub(crate) struct GetArgs {
 /// Say where a run is, why it waits or failed, and what to do next.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  bmdemo-cli run describe 0190f5fe
-  bmdemo-cli run describe 0190f5fe -o yaml")]
+  bmdemo-cli run describe f1034752
+  bmdemo-cli run describe f1034752 -o yaml")]
 pub(crate) struct DescribeArgs {
-    /// Run, or the beginning of its id
+    /// Run: any part of its id, or its machine
     #[arg(value_name = "RUN")]
     run: String,
     #[command(flatten)]
@@ -116,35 +121,36 @@ pub(crate) async fn run(session: &mut Session, command: RunCommand) -> Result<Ex
 }
 
 pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Run>(&args.output)?;
     let client = session.client().await?;
-    let mut terms = Vec::new();
+    let mut terms = args.span.terms("created_at");
     if let Some(machine) = &args.machine {
         terms.push(format!("machine_id = {}", quoted(machine)));
     }
-    match &args.filter {
-        Some(filter) if terms.is_empty() => terms.push(filter.clone()),
-        Some(filter) => terms.push(format!("({filter})")),
-        None => {}
+    let given = args.selection.to_filter(None);
+    if !given.is_empty() {
+        terms.push(given);
     }
-    let filter = terms.join(" AND ");
+    let filter = joined(terms.iter().map(String::as_str));
+    let machines = targets::labelled(&client, &args.selection).await?;
     if args.watch {
-        return live::runs(session, filter, args.output.output).await;
+        return live::runs(session, filter, machines, &args.output).await;
     }
-    let (order_by, max) = (args.paging.order_by(), args.paging.fetch_max());
-    let mut runs = client.ordered_runs(&filter, order_by, max).await?;
+    let (order_by, max) = (args.paging.run_order(), args.paging.fetch_max());
+    let mut runs = client.runs_on(machines.as_ref(), &filter, order_by, max).await?;
     args.paging.runs(&mut runs)?;
-    show::runs(session, &runs, args.output.output)
+    show::runs(session, &runs, &args.output)
 }
 
 async fn get(session: &mut Session, args: &GetArgs) -> Result<Exit, Error> {
     let run = session.client().await?.find_run(&args.run).await?;
-    show::run(session, &run, args.output.output)
+    show::run(session, &run, &args.output)
 }
 
 async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
     let run = session.client().await?.find_run(&args.run).await?;
-    if args.output.output.data().is_some() {
-        return show::run(session, &run, args.output.output);
+    if args.output.output.is_data() {
+        return show::run(session, &run, &args.output);
     }
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());
     write_run(session.ui.out(), look, &run, now_ms)?;

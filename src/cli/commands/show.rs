@@ -3,17 +3,19 @@
 use crate::pb;
 
 use super::super::error::{Error, Exit};
-use super::super::flags::Format;
+use super::super::flags::{Format, OutputArgs};
 use super::super::output::{
-    DataForm, write_list, write_machines, write_one, write_plans, write_runs,
+    Columned, DataForm, Record, Template, json_of, json_of_list, unknown_column, write_chosen,
+    write_csv_header, write_csv_rows, write_list, write_machines, write_one, write_plans,
+    write_runs,
 };
 use super::super::session::Session;
 
 impl Format {
-    /// The form for programs, if it is one.
-    pub(crate) fn data(self) -> Option<DataForm> {
+    /// The form for programs, if it is one of those that every record has.
+    pub(crate) fn data(&self) -> Option<DataForm> {
         match self {
-            Self::Table | Self::Wide => None,
+            Self::Table | Self::Wide | Self::Csv | Self::JsonPath(_) => None,
             Self::Json => Some(DataForm::Json),
             Self::Jsonl => Some(DataForm::Jsonl),
             Self::Yaml => Some(DataForm::Yaml),
@@ -22,57 +24,172 @@ impl Format {
     }
 }
 
+fn template(text: &str) -> Result<Template, Error> {
+    Template::parse(text)
+        .map_err(|error| Error::usage(error, "for example: -o jsonpath='{.machines[*].machineId}'"))
+}
+
+/// Refuses columns that do not exist.
+pub(crate) fn check_columns<T: Columned>(args: &OutputArgs) -> Result<(), Error> {
+    let labels = if T::LABELS { ", labels.KEY" } else { "" };
+    match unknown_column::<T>(&args.columns) {
+        None => Ok(()),
+        Some(name) => Err(Error::usage(
+            format!("there is no column {name:?}"),
+            format!("the columns are {}{labels}", T::COLUMNS.join(", ")),
+        )),
+    }
+}
+
+fn no_columns(args: &OutputArgs) -> Result<(), Error> {
+    if args.columns.is_empty() && args.output != Format::Csv {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "these have no columns to choose",
+        "machines and runs have; take -o json here",
+    ))
+}
+
+/// A list in the forms that every record has; whether it was one of them.
+pub(crate) fn listed<T: Record>(
+    session: &mut Session,
+    records: &[T],
+    args: &OutputArgs,
+) -> Result<bool, Error> {
+    match &args.output {
+        Format::JsonPath(text) => {
+            let text = template(text)?.fill(&json_of_list(records)?);
+            session.ui.out().write_all(text.as_bytes())?;
+        }
+        Format::Table
+        | Format::Wide
+        | Format::Json
+        | Format::Jsonl
+        | Format::Yaml
+        | Format::Name
+        | Format::Csv => match args.output.data() {
+            Some(form) => write_list(session.ui.out(), form, records)?,
+            None => return Ok(false),
+        },
+    }
+    Ok(true)
+}
+
+/// One record in the forms that every record has; whether it was one of them.
+fn single<T: Record>(session: &mut Session, record: &T, args: &OutputArgs) -> Result<bool, Error> {
+    match &args.output {
+        Format::JsonPath(text) => {
+            let text = template(text)?.fill(&json_of(record)?);
+            session.ui.out().write_all(text.as_bytes())?;
+        }
+        Format::Table
+        | Format::Wide
+        | Format::Json
+        | Format::Jsonl
+        | Format::Yaml
+        | Format::Name
+        | Format::Csv => match args.output.data() {
+            Some(form) => write_one(session.ui.out(), form, record)?,
+            None => return Ok(false),
+        },
+    }
+    Ok(true)
+}
+
+/// A list as CSV or as a table of chosen columns; whether it was one of them.
+fn columned<T: Columned>(
+    session: &mut Session,
+    records: &[T],
+    args: &OutputArgs,
+) -> Result<bool, Error> {
+    check_columns::<T>(args)?;
+    let (look, now_ms) = (session.ui.look, session.ui.now_ms());
+    if args.output == Format::Csv {
+        write_csv_header::<T>(session.ui.out(), &args.columns)?;
+        write_csv_rows(session.ui.out(), records, &args.columns, now_ms)?;
+    } else if args.columns.is_empty() {
+        return Ok(false);
+    } else {
+        write_chosen(session.ui.out(), look, records, &args.columns, now_ms)?;
+    }
+    Ok(true)
+}
+
 pub(crate) fn machines(
     session: &mut Session,
     machines: &[pb::Machine],
-    format: Format,
+    args: &OutputArgs,
 ) -> Result<Exit, Error> {
-    let look = session.ui.look;
-    match format.data() {
-        Some(form) => write_list(session.ui.out(), form, machines)?,
-        None => write_machines(session.ui.out(), look, machines, format == Format::Wide)?,
+    if listed(session, machines, args)? || columned(session, machines, args)? {
+        return Ok(Exit::Ok);
     }
+    let look = session.ui.look;
+    write_machines(session.ui.out(), look, machines, args.output == Format::Wide)?;
     Ok(Exit::Ok)
 }
 
 pub(crate) fn machine(
     session: &mut Session,
     machine: &pb::Machine,
-    format: Format,
+    args: &OutputArgs,
 ) -> Result<Exit, Error> {
-    match format.data() {
-        Some(form) => write_one(session.ui.out(), form, machine)?,
-        None => return machines(session, std::slice::from_ref(machine), format),
+    if single(session, machine, args)? {
+        return Ok(Exit::Ok);
     }
-    Ok(Exit::Ok)
+    machines(session, std::slice::from_ref(machine), args)
 }
 
-pub(crate) fn runs(session: &mut Session, runs: &[pb::Run], format: Format) -> Result<Exit, Error> {
+pub(crate) fn runs(
+    session: &mut Session,
+    runs: &[pb::Run],
+    args: &OutputArgs,
+) -> Result<Exit, Error> {
+    if listed(session, runs, args)? || columned(session, runs, args)? {
+        return Ok(Exit::Ok);
+    }
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());
-    match format.data() {
-        Some(form) => write_list(session.ui.out(), form, runs)?,
-        None => write_runs(session.ui.out(), look, runs, now_ms, format == Format::Wide)?,
-    }
+    write_runs(session.ui.out(), look, runs, now_ms, args.output == Format::Wide)?;
     Ok(Exit::Ok)
 }
 
-pub(crate) fn run(session: &mut Session, run: &pb::Run, format: Format) -> Result<Exit, Error> {
-    match format.data() {
-        Some(form) => write_one(session.ui.out(), form, run)?,
-        None => return runs(session, std::slice::from_ref(run), format),
+pub(crate) fn run(session: &mut Session, run: &pb::Run, args: &OutputArgs) -> Result<Exit, Error> {
+    if single(session, run, args)? {
+        return Ok(Exit::Ok);
     }
-    Ok(Exit::Ok)
+    runs(session, std::slice::from_ref(run), args)
 }
 
 pub(crate) fn plans(
     session: &mut Session,
     plans: &[pb::Plan],
-    format: Format,
+    args: &OutputArgs,
 ) -> Result<Exit, Error> {
-    let look = session.ui.look;
-    match format.data() {
-        Some(form) => write_list(session.ui.out(), form, plans)?,
-        None => write_plans(session.ui.out(), look, plans)?,
+    no_columns(args)?;
+    if listed(session, plans, args)? {
+        return Ok(Exit::Ok);
     }
+    let look = session.ui.look;
+    write_plans(session.ui.out(), look, plans)?;
     Ok(Exit::Ok)
+}
+
+/// One plan for programs; whether it was one of those forms.
+pub(crate) fn plan(
+    session: &mut Session,
+    plan: &pb::Plan,
+    args: &OutputArgs,
+) -> Result<bool, Error> {
+    no_columns(args)?;
+    single(session, plan, args)
+}
+
+/// Entries of a history for programs; whether it was one of those forms.
+pub(crate) fn entries(
+    session: &mut Session,
+    entries: &[pb::HistoryEntry],
+    args: &OutputArgs,
+) -> Result<bool, Error> {
+    no_columns(args)?;
+    listed(session, entries, args)
 }

@@ -1,19 +1,23 @@
 //! `repave`, `rma`, `reboot`, `upgrade`, `net-reconfig` and `run start`
 
+use std::sync::Arc;
+
 use clap::Args;
 use tonic_types::StatusExt as _;
 
+use crate::clock::Clock;
 use crate::pb;
 use crate::pb::RunType;
 
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
-use super::super::output::sanitized;
-use super::super::query::Selection;
+use super::super::output::{hold, sanitized};
 use super::super::session::Session;
-use super::confirm::Question;
+use super::super::watch::{RunWatch, Seen};
+use super::bulk::{self, News, Outcome, Work};
+use super::confirm::{Question, is_answered};
 use super::recipe::{StartFlags, What, request};
-use super::{bulk, dry_run, watch};
+use super::{dry_run, show, targets, watch};
 
 /// Start the plan on a machine and watch it until it ends. Ctrl-C stops watching; the run goes on.
 ///
@@ -23,6 +27,7 @@ use super::{bulk, dry_run, watch};
 #[command(after_help = "Examples:
   bmdemo-cli repave machine-1
   bmdemo-cli upgrade machine-1 --detach --reason \"CVE-2026-1\"
+  bmdemo-cli repave machine-1 -o json
   bmdemo-cli rma machine-1 --dry-run
   bmdemo-cli reboot -l rack=r1 --max-parallel 20 --max-failures 2 --yes")]
 pub(crate) struct VerbArgs {
@@ -72,14 +77,8 @@ async fn any(
     ids: &[String],
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
-    if ids.is_empty() && flags.selection.is_empty() {
-        return Err(Error::usage(
-            "no machine was named",
-            "name one, or select some with -l or --filter",
-        ));
-    }
     let client = session.client().await?;
-    let machines = targets(&client, ids, &flags.selection).await?;
+    let machines = targets::machines(&client, ids, &flags.selection).await?;
     if machines.len() > 1 && !flags.if_etag.is_empty() {
         return Err(Error::usage(
             "--if-etag goes with one machine",
@@ -90,43 +89,92 @@ async fn any(
         let plan = plan_of(&client, what).await?;
         return dry_run::show(session, what, &plan, &machines, flags).await;
     }
-    match machines.as_slice() {
-        [machine] if flags.selection.is_empty() => {
-            if machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
-                let plan = plan_of(&client, what).await?;
-                Question { plan: &plan, machines: &machines }.settle(session, flags.yes)?;
-            }
-            one(session, what, &machine.machine_id, flags).await
-        }
-        [] => Err(Error::usage("no machine matches", "see what there is with: bmdemo-cli list")),
-        _ => {
-            let plan = plan_of(&client, what).await?;
-            Question { plan: &plan, machines: &machines }.settle(session, flags.yes)?;
-            bulk::start(session, what, &machines, flags).await
-        }
+    let [machine] = machines.as_slice() else { return many(session, what, &machines, flags).await };
+    if !flags.selection.is_empty() {
+        return many(session, what, &machines, flags).await;
     }
+    if machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
+        let plan = plan_of(&client, what).await?;
+        Question::of_plan(&plan, &machines).settle(session, flags.bulk.yes)?;
+    }
+    one(session, what, &machine.machine_id, flags).await
 }
 
-/// The machines named, then those selected, each once.
-async fn targets(
+/// Asks, then starts a run on each machine.
+async fn many(
+    session: &mut Session,
+    what: &What,
+    machines: &[pb::Machine],
+    flags: &StartFlags,
+) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let plan = plan_of(&client, what).await?;
+    let mut question = Question::of_plan(&plan, machines);
+    if question.is_due() && !is_answered(session, flags.bulk.yes) {
+        question.refused = Some(dry_run::refused(&client, what, &plan, machines, flags).await?);
+    }
+    question.settle(session, flags.bulk.yes)?;
+    let clock = session.ui.clock();
+    let as_data = flags.output.output.is_data();
+    let targets = machines.iter().map(|machine| machine.machine_id.clone()).collect();
+    let work = Work { noun: "machines", targets, flags: &flags.bulk, quiet: as_data };
+    let (exit, outcomes) =
+        bulk::each(session, work, |client: Client, machine: String, news: News| {
+            let request = request(what, &machine, flags, client.new_request_id());
+            let (clock, detach) = (clock.clone(), flags.detach);
+            async move {
+                let run = client.start_run(request).await?;
+                drive(&client, clock, run, detach, &news).await
+            }
+        })
+        .await?;
+    if as_data {
+        let runs: Vec<pb::Run> = outcomes
+            .into_iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Run(run) | Outcome::Started(run) => Some(*run),
+                Outcome::Changed(_) | Outcome::Refused(_) => None,
+            })
+            .collect();
+        show::runs(session, &runs, &flags.output)?;
+    }
+    Ok(exit)
+}
+
+/// Follows a run until it ends or is held by the engine, unless it is not to be watched.
+pub(super) async fn drive(
     client: &Client,
-    ids: &[String],
-    selection: &Selection,
-) -> Result<Vec<pb::Machine>, Error> {
-    let mut machines: Vec<pb::Machine> = Vec::new();
-    for id in ids {
-        // Never by a prefix: where machine-1 is missing, machine-10 must not be destroyed in its place.
-        let machine = client
-            .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
-            .await;
-        machines.push(machine.map_err(|error| error.about(About::Machine(id.clone())))?);
+    clock: Arc<dyn Clock>,
+    run: pb::Run,
+    detach: bool,
+    news: &News,
+) -> Result<Outcome, Error> {
+    news.started(&run);
+    if detach {
+        return Ok(Outcome::Started(Box::new(run)));
     }
-    if !selection.is_empty() {
-        machines.extend(client.all_machines(&selection.to_filter()?, usize::MAX).await?);
+    Ok(Outcome::Run(Box::new(ended(client, clock, &run.run_id).await?)))
+}
+
+/// The run once it has ended, or is held by the engine.
+async fn ended(client: &Client, clock: Arc<dyn Clock>, run_id: &str) -> Result<pb::Run, Error> {
+    let mut watch = RunWatch::new(client.clone(), clock, format!("run_id={run_id}"));
+    loop {
+        match watch.next().await? {
+            Seen::Event(event) => {
+                let ended = event.snapshot.filter(|run| {
+                    let held =
+                        hold(run).is_some_and(|waiting| waiting.reason() != pb::WaitReason::Paused);
+                    run.finished_at.is_some() || held
+                });
+                if let Some(run) = ended {
+                    return Ok(run);
+                }
+            }
+            Seen::Lost => {}
+            Seen::Ended => watch.lose(),
+        }
     }
-    let mut seen = std::collections::HashSet::new();
-    machines.retain(|machine| seen.insert(machine.machine_id.clone()));
-    Ok(machines)
 }
 
 /// The plan that a request would run.
@@ -172,7 +220,29 @@ async fn one(
             return Ok(Exit::Interrupted);
         }
     };
-    watch_or_detach(session, &run, flags.detach).await
+    if !flags.output.output.is_data() {
+        return watch_or_detach(session, &run, flags.detach).await;
+    }
+    if flags.detach {
+        return show::run(session, &run, &flags.output);
+    }
+    let (clock, interrupted) = (session.ui.clock(), session.ui.interrupted());
+    let ended = tokio::select! {
+        run = ended(&client, clock, &run.run_id) => run?,
+        () = interrupted => {
+            session.ui.note(&format!("Detached; the run stays in progress. Watch it with: bmdemo-cli watch {}", run.run_id));
+            return Ok(Exit::Interrupted);
+        }
+    };
+    show::run(session, &ended, &flags.output)?;
+    Ok(match ended.phase() {
+        pb::RunPhase::Succeeded => Exit::Ok,
+        pb::RunPhase::Canceled => Exit::RunCanceled,
+        pb::RunPhase::Failed
+        | pb::RunPhase::Unspecified
+        | pb::RunPhase::Pending
+        | pb::RunPhase::Running => Exit::RunFailed,
+    })
 }
 
 /// A missing machine and a missing plan give the same code: what the server names decides.

@@ -19,10 +19,11 @@ use super::super::output::{
     condition_name, effective_name, hold, next_for_hold, phase_name, run_phase_name, sanitized,
     wait_reason_name,
 };
-use super::super::query::quoted;
+use super::super::query::{Selection, quoted};
 use super::super::session::Session;
 use super::super::watch::{MachineWatch, Seen};
 use super::machine::parse_phase;
+use super::targets;
 
 /// How long to leave a server alone that is away.
 const AWAY: Duration = Duration::from_millis(500);
@@ -33,13 +34,16 @@ const AWAY: Duration = Duration::from_millis(500);
   bmdemo-cli wait machine-1 --for effective=IN_SERVICE
   bmdemo-cli wait machine-1 machine-2 --for condition=Reachable --timeout 5m
   bmdemo-cli wait machine-3 --for condition=NeedsIntervention=false
+  bmdemo-cli wait -l rack=r1 --for phase=READY --timeout 1h
   bmdemo-cli wait machine-1 --for run=done && echo free
 
 Exits with 5 if the time is over.")]
 pub(crate) struct WaitArgs {
     /// Machines
-    #[arg(value_name = "MACHINE", required = true)]
+    #[arg(value_name = "MACHINE")]
     machines: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// effective=STATE, phase=PHASE, condition=NAME[=true|false], or run=done
     #[arg(long = "for", value_name = "WHAT")]
     what: String,
@@ -51,11 +55,11 @@ pub(crate) struct WaitArgs {
 /// Wait until runs have ended.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  bmdemo-cli run wait 0190f5fe --timeout 10m
+  bmdemo-cli run wait f1034752 --timeout 10m
 
 Exits with 0 if all succeeded, 3 if one failed or is held until somebody acts, 4 if one was canceled, 5 if the time is over.")]
 pub(crate) struct RunWaitArgs {
-    /// Runs, or the beginnings of their ids
+    /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<String>,
     /// Longest wait
@@ -83,6 +87,7 @@ impl Goal {
         match text.split_once('=') {
             Some(("effective", state)) => {
                 let state = state.to_ascii_uppercase().replace('-', "_");
+                let state = state.trim_start_matches("EFFECTIVE_STATE_");
                 match pb::EffectiveState::from_str_name(&format!("EFFECTIVE_STATE_{state}")) {
                     Some(state) if state != pb::EffectiveState::Unspecified => {
                         Ok(Self::Effective(state))
@@ -94,7 +99,7 @@ impl Goal {
             Some(("condition", condition)) => {
                 let (name, value) = condition.split_once('=').unwrap_or((condition, "true"));
                 let kind = (1..=4)
-                    .find(|kind| condition_name(*kind).eq_ignore_ascii_case(name))
+                    .find(|kind| names_condition(*kind, name))
                     .and_then(|kind| pb::ConditionType::try_from(kind).ok())
                     .ok_or_else(|| wrong(format!("{name:?} is not a condition")))?;
                 match value {
@@ -123,6 +128,12 @@ impl Goal {
     }
 }
 
+/// Whether this is the name of a condition, as filters write it or as protobuf JSON does.
+fn names_condition(kind: i32, name: &str) -> bool {
+    let in_json = pb::ConditionType::try_from(kind).map(|kind| kind.as_str_name()).unwrap_or("");
+    condition_name(kind).eq_ignore_ascii_case(name) || in_json.eq_ignore_ascii_case(name)
+}
+
 /// Most machines named in the filter of a watch; with more, every machine is watched.
 const NAMED_MAX: usize = 64;
 
@@ -133,7 +144,8 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
     let mut over = pin!(clock.sleep(Duration::from_millis(args.timeout)));
     let mut interrupted = pin!(session.ui.interrupted());
     let mut left = Left::default();
-    for id in &args.machines {
+    let selected = targets::chosen(&client, &args.machines, &args.selection).await?;
+    for id in &selected {
         let request = pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() };
         let machine = client.get_machine(request).await;
         let machine = machine.map_err(|error| error.about(About::Machine(id.clone())))?;
@@ -317,6 +329,14 @@ mod tests {
         let cleared = Goal::parse("condition=NeedsIntervention=false").unwrap();
         assert_eq!(cleared, Goal::Condition(NeedsIntervention, false));
         assert_eq!(Goal::parse("run=done").unwrap(), Goal::NoRun);
+        assert_eq!(
+            Goal::parse("effective=EFFECTIVE_STATE_IN_SERVICE").unwrap(),
+            Goal::Effective(pb::EffectiveState::InService)
+        );
+        assert_eq!(
+            Goal::parse("condition=CONDITION_TYPE_NEEDS_INTERVENTION=false").unwrap(),
+            cleared
+        );
         for wrong in [
             "",
             "effective",

@@ -1,5 +1,6 @@
 //! `watch RUN`, and following a run that was just started
 
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 
 use clap::Args;
@@ -8,28 +9,115 @@ use crate::pb;
 
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Progress, instant, next_for_hold, step_status, write_header, write_hold, write_line,
-    write_result,
+    Meaning, Progress, elapsed_text, ended_name, instant, next_for_hold, run_ms, sanitized,
+    step_status, write_header, write_hold, write_line, write_result,
 };
+use super::super::query::RunSelection;
 use super::super::session::Session;
 use super::super::ui::TICK;
 use super::super::watch::{RunWatch, Seen};
+use super::targets;
 
-/// Watch a run until it ends. Ctrl-C stops watching; the run goes on.
+/// Watch runs until they end. Ctrl-C stops watching; the runs stay in progress.
+///
+/// Of several runs each line has its machine in front.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli watch 0190f5fe\n\nExits with 3 if the run failed or is held, with 4 if it was canceled."
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli watch machine-1
+  bmdemo-cli watch f1034752
+  bmdemo-cli watch -l rack=r1
+
+Exits with 3 if a run failed or is held by the engine, with 4 if one was canceled.")]
 pub(crate) struct WatchArgs {
-    /// Run, or the beginning of its id
+    /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN")]
-    run: String,
+    runs: Vec<String>,
+    #[command(flatten)]
+    selection: RunSelection,
 }
 
 pub(crate) async fn watch(session: &mut Session, args: &WatchArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let run = client.find_run(&args.run).await?;
-    follow(session, &run.run_id).await
+    let runs = targets::active_runs(&client, &args.runs, &args.selection).await?;
+    match (runs.as_slice(), args.selection.is_empty()) {
+        ([run], true) => follow(session, &run.run_id).await,
+        _ => follow_all(session, runs).await,
+    }
+}
+
+/// Most runs named in the filter of a watch; with more, every run in progress is watched.
+const NAMED_MAX: usize = 64;
+
+/// Prints several runs as they go, each line with its machine in front.
+async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let columns = runs.iter().map(|run| run.machine_id.len()).max().unwrap_or(0);
+    let mut left: HashSet<String> = runs.iter().map(|run| run.run_id.clone()).collect();
+    let filter = if runs.len() <= NAMED_MAX {
+        runs.iter().map(|run| format!("run_id={}", run.run_id)).collect::<Vec<_>>().join(" OR ")
+    } else {
+        "finished_at > -1m OR phase = PENDING OR phase = RUNNING".to_owned()
+    };
+    let mut watch = RunWatch::new(client, session.ui.clock(), filter);
+    let mut interrupted = pin!(session.ui.interrupted());
+    let mut progress: HashMap<String, Progress> = HashMap::new();
+    let mut exit = Exit::Ok;
+    while !left.is_empty() {
+        let seen = tokio::select! {
+            biased;
+            () = &mut interrupted => {
+                let again = session.command_line().to_owned();
+                session.ui.note(&format!("Detached; the runs stay in progress. Watch them again with: {again}"));
+                return Ok(Exit::Interrupted);
+            }
+            seen = watch.next() => seen?,
+        };
+        let run = match seen {
+            Seen::Event(event) => match event.snapshot {
+                Some(run) if left.contains(&run.run_id) => run,
+                Some(_) | None => continue,
+            },
+            Seen::Lost => {
+                session.ui.note("connection lost, reconnecting…");
+                continue;
+            }
+            Seen::Ended => {
+                watch.lose();
+                continue;
+            }
+        };
+        let look = session.ui.look;
+        let machine = look.paint(Meaning::Dim, &format!("{:columns$}", sanitized(&run.machine_id)));
+        let shown = progress.entry(run.run_id.clone()).or_default();
+        for line in shown.advance(&run) {
+            write!(session.ui.out(), "{machine} ")?;
+            write_line(session.ui.out(), look, &line)?;
+        }
+        let held = shown.new_hold(&run);
+        if let Some(waiting) = held {
+            write!(session.ui.out(), "{machine} ")?;
+            write_hold(session.ui.out(), look, waiting)?;
+        }
+        let is_held = held.is_some_and(|waiting| waiting.reason() != pb::WaitReason::Paused);
+        if is_held || run.finished_at.is_some() {
+            left.remove(&run.run_id);
+            if !is_held {
+                let took = run_ms(&run, None).map_or_else(|| "-".to_owned(), elapsed_text);
+                let ended = look.paint(Meaning::Strong, &ended_name(&run));
+                writeln!(session.ui.out(), "{machine} {ended} {took} {}", sanitized(&run.run_id))?;
+            }
+            exit = exit.or(match run.phase() {
+                pb::RunPhase::Succeeded => Exit::Ok,
+                pb::RunPhase::Canceled => Exit::RunCanceled,
+                pb::RunPhase::Failed
+                | pb::RunPhase::Unspecified
+                | pb::RunPhase::Pending
+                | pb::RunPhase::Running => Exit::RunFailed,
+            });
+        }
+        session.ui.flush()?;
+    }
+    Ok(exit)
 }
 
 /// Prints a run as it goes, from its first step to its result.

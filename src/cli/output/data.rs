@@ -182,6 +182,17 @@ impl Serialize for List {
     }
 }
 
+/// One record as JSON.
+pub(crate) fn json_of<T: Record>(record: &T) -> io::Result<serde_json::Value> {
+    serde_json::to_value(dynamic(record)?).map_err(io::Error::other)
+}
+
+/// A list of records as JSON, as the list response of the API has it.
+pub(crate) fn json_of_list<T: Record>(records: &[T]) -> io::Result<serde_json::Value> {
+    let list = List(T::LIST, records.iter().map(dynamic).collect::<io::Result<_>>()?);
+    serde_json::to_value(list).map_err(io::Error::other)
+}
+
 /// Writes a list of records.
 pub(crate) fn write_list<T: Record>(
     out: &mut dyn Write,

@@ -1,66 +1,17 @@
-//! One machine, run or plan in full: what it is, why it is so, and the next command to type.
+//! One machine or run in full: what it is, why it is so, and the next command to type.
 
 use std::io::{self, Write};
 
 use crate::pb;
 
-use super::progress::hold;
-use super::table::{effective_meaning, run_meaning, run_ms, steps_done};
+use super::progress::{hold, is_not_reached};
+use super::sheet::Sheet;
+use super::table::{effective_meaning, ended_name, run_meaning, run_ms, steps_done};
 use super::text::{
-    Look, Meaning, activity_name, condition_name, effective_name, on_unknown_name, padded,
-    phase_name, run_phase_name, run_type_name, sanitized, step_state_name, wait_reason_name,
+    Look, Meaning, activity_name, condition_name, effective_name, padded, phase_name,
+    run_type_name, sanitized, step_state_name, wait_reason_name,
 };
-use super::time::{duration_text, elapsed_text, instant, rfc3339};
-
-/// Column at which values begin.
-const LABEL_COLUMNS: usize = 16;
-
-/// Writes labelled lines; a value that is empty is left out.
-struct Sheet<'a> {
-    out: &'a mut dyn Write,
-    look: Look,
-    now_ms: u64,
-}
-
-impl Sheet<'_> {
-    fn field(&mut self, label: &str, value: &str) -> io::Result<()> {
-        self.painted(label, &sanitized(value))
-    }
-
-    /// A value that is safe already and may carry colour.
-    fn painted(&mut self, label: &str, value: &str) -> io::Result<()> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        let label = self.look.paint(Meaning::Dim, &padded(&format!("{label}:"), LABEL_COLUMNS));
-        writeln!(self.out, "{label}{value}")
-    }
-
-    fn time(&mut self, label: &str, at: Option<&prost_types::Timestamp>) -> io::Result<()> {
-        let text = self.when(at);
-        self.painted(label, &text)
-    }
-
-    /// `2026-11-23T05:00:00.000Z (3m 05s ago)`, empty if absent.
-    fn when(&self, at: Option<&prost_types::Timestamp>) -> String {
-        let Some(ms) = instant(at) else { return String::new() };
-        let ahead = ms - i64::try_from(self.now_ms).unwrap_or(i64::MAX);
-        let relative = if ahead > 0 {
-            format!("in {}", elapsed_text(ahead))
-        } else {
-            format!("{} ago", elapsed_text(-ahead))
-        };
-        format!("{} ({relative})", rfc3339(at))
-    }
-
-    fn heading(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "\n{}", self.look.paint(Meaning::Strong, text))
-    }
-
-    fn next(&mut self, command: &str) -> io::Result<()> {
-        writeln!(self.out, "\n{} {}", self.look.paint(Meaning::Active, "Next:"), sanitized(command))
-    }
-}
+use super::time::{duration_text, elapsed_text, instant};
 
 /// The rule of precedence that gave the effective state, in words.
 fn rule_text(rule: pb::EffectiveRule) -> &'static str {
@@ -136,9 +87,9 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
     let name = padded(&condition_name(condition.r#type), 18);
     let reason = if condition.reason.is_empty() { "-" } else { &condition.reason };
     let since = sheet.when(condition.last_transition_at.as_ref());
-    writeln!(sheet.out, "  {mark} {name} {} since {since}", sanitized(reason))?;
+    sheet.line(&format!("  {mark} {name} {} since {since}", sanitized(reason)), 6)?;
     if !condition.message.is_empty() {
-        writeln!(sheet.out, "      {}", sanitized(&condition.message))?;
+        sheet.line(&format!("      {}", sanitized(&condition.message)), 6)?;
     }
     if !condition.observed_by.is_empty() {
         let by = format!("observed by {}", sanitized(&condition.observed_by));
@@ -181,11 +132,20 @@ pub(super) fn next_for_machine(
         ));
     }
     match run.filter(|run| matches!(run.phase(), pb::RunPhase::Failed | pb::RunPhase::Canceled)) {
+        // Retrying is what failed: what the step printed comes first.
+        Some(run) if !run.retry_of.is_empty() => Some(after_failed_retry(run)),
         Some(run) => Some(format!("bmdemo-cli retry {}", run.run_id)),
         None => {
             Some(format!("bmdemo-cli machine clear-intervention {id} --reason \"what you found\""))
         }
     }
+}
+
+/// What to look at when a retry has failed too.
+fn after_failed_retry(run: &pb::Run) -> String {
+    let step = run.error.as_ref().map_or("", |error| error.step.as_str());
+    let step = if step.is_empty() { String::new() } else { format!(" --step {step}") };
+    format!("bmdemo-cli logs {}{step}", run.run_id)
 }
 
 /// The command that releases a held run.
@@ -203,7 +163,7 @@ pub(crate) fn next_for_hold(run: &pb::Run) -> Option<String> {
 
 fn write_run_summary(sheet: &mut Sheet<'_>, run: &pb::Run) -> io::Result<()> {
     let (done, all) = steps_done(run);
-    let phase = sheet.look.paint(run_meaning(run.phase), &run_phase_name(run.phase));
+    let phase = sheet.look.paint(run_meaning(run.phase), &ended_name(run));
     let plan = sanitized(&run.plan_id).into_owned();
     sheet.painted(
         "  Run",
@@ -252,7 +212,7 @@ pub(crate) fn write_run(
     sheet.field("Type", &run_type_name(run.r#type))?;
     sheet.field("Plan", &run.plan_id)?;
     sheet.field("Plan digest", &run.plan_digest)?;
-    let mut phase = look.paint(run_meaning(run.phase), &run_phase_name(run.phase));
+    let mut phase = look.paint(run_meaning(run.phase), &ended_name(run));
     if run.cancel_requested && run.finished_at.is_none() {
         phase.push_str(", cancel requested");
     }
@@ -293,16 +253,17 @@ fn write_step(sheet: &mut Sheet<'_>, step: &pb::StepStatus, names: usize) -> io:
         pb::StepState::Succeeded => (look.good(), Meaning::Good),
         pb::StepState::Failed => (look.bad(), Meaning::Bad),
         pb::StepState::Running => (look.arrow(), Meaning::Active),
-        pb::StepState::Canceled => (look.canceled(), Meaning::Attention),
-        pb::StepState::Skipped | pb::StepState::Waiting | pb::StepState::Unspecified => {
-            ("-", Meaning::Dim)
-        }
+        pb::StepState::Canceled if !is_not_reached(step) => (look.canceled(), Meaning::Attention),
+        pb::StepState::Canceled
+        | pb::StepState::Skipped
+        | pb::StepState::Waiting
+        | pb::StepState::Unspecified => ("-", Meaning::Dim),
     };
     let mut line = format!(
         "  {} {} {}",
         look.paint(meaning, glyph),
         padded(&sanitized(&step.name), names),
-        step_state_name(step.state)
+        if is_not_reached(step) { "NOT_REACHED".to_owned() } else { step_state_name(step.state) }
     );
     if step.state() == pb::StepState::Running {
         line.push_str(&format!(", {}", activity_name(step.activity)));
@@ -334,7 +295,7 @@ fn write_step(sheet: &mut Sheet<'_>, step: &pb::StepStatus, names: usize) -> io:
         [("", &step.message), ("expected: ", &step.expected), ("observed: ", &step.observed)]
     {
         if !text.is_empty() {
-            writeln!(sheet.out, "      {label}{}", sanitized(text))?;
+            sheet.line(&format!("      {label}{}", sanitized(text)), 6)?;
         }
     }
     Ok(())
@@ -342,6 +303,9 @@ fn write_step(sheet: &mut Sheet<'_>, step: &pb::StepStatus, names: usize) -> io:
 
 fn next_for_run(run: &pb::Run) -> Option<String> {
     match run.phase() {
+        pb::RunPhase::Failed | pb::RunPhase::Canceled if !run.retry_of.is_empty() => {
+            Some(after_failed_retry(run))
+        }
         pb::RunPhase::Failed | pb::RunPhase::Canceled => {
             Some(format!("bmdemo-cli retry {}", run.run_id))
         }
@@ -350,83 +314,4 @@ fn next_for_run(run: &pb::Run) -> Option<String> {
         }
         pb::RunPhase::Succeeded | pb::RunPhase::Unspecified => None,
     }
-}
-
-/// What is lost by a step or a plan of this risk. A server that does not know classes only says that something is.
-fn risk_text(risk: pb::Risk, destructive: bool) -> Option<&'static str> {
-    match risk {
-        pb::Risk::DataDestroying => Some("destroys data"),
-        pb::Risk::Disruptive => Some("disrupts service"),
-        pb::Risk::Unspecified if destructive => Some("destroys data or disrupts service"),
-        pb::Risk::Unspecified | pb::Risk::None => None,
-    }
-}
-
-/// A step of a plan in a list of its steps.
-pub(crate) fn step_line(look: Look, index: usize, step: &pb::PlanStep) -> String {
-    let risk = risk_text(step.risk(), step.destructive).map_or_else(String::new, |text| {
-        format!(" {}", look.paint(Meaning::Bad, &text.to_uppercase()))
-    });
-    format!("  {}. {} ({}){risk}", index + 1, sanitized(&step.name), sanitized(&step.action))
-}
-
-/// Writes one plan: what it is for, where it may run, parameters, steps with their rules.
-pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io::Result<()> {
-    let mut sheet = Sheet { out, look, now_ms: 0 };
-    sheet.field("Plan", &plan.plan_id)?;
-    sheet.field("Name", &plan.display_name)?;
-    sheet.field("Description", &plan.description)?;
-    let default = if plan.is_default { " (default plan of this type)" } else { "" };
-    sheet.field("Type", &format!("{}{default}", run_type_name(plan.run_type)))?;
-    let destructive = match risk_text(plan.risk(), plan.destructive) {
-        Some(text) => look.paint(Meaning::Bad, &format!("yes, it {text}")),
-        None => "no".to_owned(),
-    };
-    sheet.painted("Destructive", &destructive)?;
-    let phases: Vec<String> = plan.allowed_phases.iter().map(|phase| phase_name(*phase)).collect();
-    sheet.field("Allowed in", &phases.join(", "))?;
-    if plan.result_phase != 0 {
-        sheet.field("Sets phase", &phase_name(plan.result_phase))?;
-    }
-    sheet.field("Digest", &plan.digest)?;
-    if !plan.parameters.is_empty() {
-        sheet.heading("Parameters")?;
-    }
-    for parameter in &plan.parameters {
-        let default = if parameter.required {
-            "required".to_owned()
-        } else {
-            format!("default {}", sanitized(&parameter.default_value))
-        };
-        let mut line = format!(
-            "  {} ({}, {default})",
-            sanitized(&parameter.name),
-            sanitized(&parameter.r#type)
-        );
-        if !parameter.one_of.is_empty() {
-            line.push_str(&format!(", one of {}", sanitized(&parameter.one_of.join(", "))));
-        }
-        writeln!(sheet.out, "{line}")?;
-        if !parameter.description.is_empty() {
-            writeln!(sheet.out, "      {}", sanitized(&parameter.description))?;
-        }
-    }
-    sheet.heading("Steps")?;
-    for (index, step) in plan.steps.iter().enumerate() {
-        writeln!(sheet.out, "{}", step_line(look, index, step))?;
-        let mut rules = vec![
-            format!("timeout {}", duration_text(step.timeout.as_ref())),
-            format!("expected {}", duration_text(step.expected_duration.as_ref())),
-            format!("attempts {}", step.max_attempts),
-            format!("unknown outcome: {}", on_unknown_name(step.on_unknown).to_lowercase()),
-        ];
-        if !step.needs.is_empty() {
-            rules.push(format!("needs {}", sanitized(&step.needs.join(", "))));
-        }
-        if !step.compensation.is_empty() {
-            rules.push(format!("undone by {}", sanitized(&step.compensation)));
-        }
-        writeln!(sheet.out, "     {}", look.paint(Meaning::Dim, &rules.join("; ")))?;
-    }
-    sheet.next(&format!("bmdemo-cli run start {} MACHINE", plan.plan_id))
 }

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::super::error::{Error, effective_code};
-use super::text::{Look, Meaning, sanitized};
+use super::text::{Look, Meaning, sanitized, wrapped};
 
 /// Writes an error: `Error:`, its causes, what the server added, and hints. `suggestions` are ids like the one typed.
 pub(crate) fn write_error(
@@ -27,7 +27,7 @@ pub(crate) fn write_error(
         }
         _ => sanitized(&error.to_string()).into_owned(),
     };
-    writeln!(out, "{label} {message}")?;
+    writeln!(out, "{}", wrapped(look, &format!("{label} {message}"), 2))?;
     if status.is_none() {
         write_causes(out, error)?;
     }
@@ -46,9 +46,16 @@ pub(crate) fn write_error(
     hints.extend(own_hint(error));
     hints.dedup();
     for hint in hints {
-        writeln!(out, "{} {}", look.paint(Meaning::Active, "Hint:"), sanitized(&hint))?;
+        let line = format!("{} {}", look.paint(Meaning::Active, "Hint:"), sanitized(&hint));
+        writeln!(out, "{}", wrapped(look, &line, 2))?;
     }
     Ok(())
+}
+
+/// What helps after an error, in a few words: the first hint.
+pub(crate) fn hint_of(error: &Error) -> Option<String> {
+    let of_server = error.status().and_then(|status| status_hints(status).into_iter().next());
+    of_server.or_else(|| own_hint(error))
 }
 
 /// Causes below the first level. Of a server that cannot be reached only the last one is told: the others are about the

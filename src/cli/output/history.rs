@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 
-use super::text::{Look, Meaning, padded, sanitized, width};
+use super::text::{Look, Meaning, padded, sanitized, width, wrapped};
 use super::time::moment;
 
 /// Which subjects a history names in columns of their own.
@@ -52,13 +52,29 @@ pub(crate) fn write_history(
         headers.iter().zip(&widths).map(|(text, columns)| padded(text, *columns) + " ").collect();
     writeln!(out, "{}", look.paint(Meaning::Strong, &format!("{heading}WHAT")))?;
     for (row, entry) in rows.iter().zip(entries) {
+        let mut line = String::new();
         for (column, (text, columns)) in row.iter().zip(&widths).enumerate() {
             let meaning = if column == 0 { Meaning::Dim } else { Meaning::Plain };
-            write!(out, "{} ", look.paint(meaning, &padded(text, *columns)))?;
+            line.push_str(&look.paint(meaning, &padded(text, *columns)));
+            line.push(' ');
         }
-        writeln!(out, "{}", what(look, entry))?;
+        line.push_str(&what(look, entry));
+        let indent = widths.iter().map(|columns| columns + 1).sum();
+        writeln!(out, "{}", wrapped(look, &line, indent))?;
     }
     Ok(())
+}
+
+/// `NeedsIntervention unknown → true: why` of a change whose message says the new status again.
+fn condition(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
+    let (name, why) = entry.message.split_once(&format!(" is {}:", entry.to))?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric());
+    (entry.kind == "condition.changed" && !entry.from.is_empty() && is_name).then(|| {
+        let (from, to) = (sanitized(&entry.from), sanitized(&entry.to));
+        let why = why.trim();
+        let why = if why.is_empty() { String::new() } else { format!(": {}", sanitized(why)) };
+        format!("{name} {from} {} {to}{why}", look.arrow())
+    })
 }
 
 fn what(look: Look, entry: &pb::HistoryEntry) -> String {
@@ -67,12 +83,15 @@ fn what(look: Look, entry: &pb::HistoryEntry) -> String {
     if !entry.step.is_empty() && !entry.message.contains(&entry.step) {
         parts.push(sanitized(&entry.step).into_owned());
     }
-    if !entry.from.is_empty() && !entry.to.is_empty() {
+    let condition = condition(look, entry);
+    if let Some(condition) = &condition {
+        parts.push(condition.clone());
+    } else if !entry.from.is_empty() && !entry.to.is_empty() {
         parts.push(format!("{} {} {}", sanitized(&entry.from), look.arrow(), sanitized(&entry.to)));
     } else if !entry.to.is_empty() {
         parts.push(sanitized(&entry.to).into_owned());
     }
-    if !entry.message.is_empty() {
+    if !entry.message.is_empty() && condition.is_none() {
         parts.push(sanitized(&entry.message).into_owned());
     }
     if !entry.reason.is_empty() {

@@ -6,17 +6,26 @@ use crate::pb;
 
 use super::describe::{next_for_hold, next_for_machine, untrusted_text};
 use super::progress::hold;
-use super::text::{Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width};
+use super::text::{
+    Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width, wrapped,
+};
 use super::time::{elapsed_text, instant};
 
 /// One thing that needs a look.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issue {
-    machine: String,
-    what: String,
-    since_ms: Option<i64>,
-    why: String,
+    pub(super) machine: String,
+    pub(super) what: String,
+    pub(super) since_ms: Option<i64>,
+    pub(super) why: String,
     next: Option<String>,
+}
+
+impl Issue {
+    /// Whether it stays until a person acts, unlike what may pass by itself.
+    pub(super) fn needs_person(&self) -> bool {
+        !self.what.starts_with("run waits")
+    }
 }
 
 /// What is wrong with a machine and its active or last run.
@@ -35,7 +44,11 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             pb::ConditionType::Reachable => !condition.status,
             pb::ConditionType::InCustomerCluster | pb::ConditionType::Unspecified => false,
         };
-        if is_bad {
+        // The run that is held for it says the same, and how to go on.
+        let is_said = kind == pb::ConditionType::NeedsIntervention
+            && condition.reason == "OUTCOME_UNKNOWN"
+            && run.and_then(hold).is_some_and(|w| w.reason() == pb::WaitReason::OutcomeUnknown);
+        if is_bad && !is_said {
             let not = if condition.status { "" } else { "not " };
             let why = match (condition.reason.as_str(), condition.message.as_str()) {
                 (reason, "") => reason.to_owned(),
@@ -102,10 +115,13 @@ pub(crate) fn write_issues(out: &mut dyn Write, look: Look, issues: &[Issue]) ->
         } else {
             format!(": {}", sanitized(&issue.why))
         };
-        writeln!(out, "{machine} {what}{since}{why}")?;
+        let line = format!("{machine} {what}{since}{why}");
+        writeln!(out, "{}", wrapped(look, &line, columns + 1))?;
         if let Some(next) = &issue.next {
             let next = format!("{} Next: {}", " ".repeat(columns), sanitized(next));
-            writeln!(out, "{}", look.paint(Meaning::Dim, &next))?;
+            for line in wrapped(look, &next, columns + 3).split('\n') {
+                writeln!(out, "{}", look.paint(Meaning::Dim, line))?;
+            }
         }
     }
     Ok(())

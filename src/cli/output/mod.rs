@@ -2,15 +2,19 @@
 //! run the same code.
 
 mod author;
+mod board;
+mod columns;
 mod data;
 mod describe;
 mod error;
 mod history;
 mod issues;
+mod jsonpath;
 mod plan;
 mod progress;
 mod runbox;
 mod schema;
+mod sheet;
 mod status;
 mod table;
 mod text;
@@ -18,23 +22,28 @@ mod time;
 mod timeline;
 
 pub(crate) use author::{Drawing, template, write_action, write_actions};
-pub(crate) use data::{DataForm, write_list, write_one};
-pub(crate) use describe::{next_for_hold, step_line, write_machine, write_plan, write_run};
-pub(crate) use error::write_error;
+pub(crate) use board::{Fleet, RATE_MS, View, board};
+pub(crate) use columns::{
+    Columned, unknown_column, write_chosen, write_csv_header, write_csv_rows,
+};
+pub(crate) use data::{DataForm, Record, json_of, json_of_list, write_list, write_one};
+pub(crate) use describe::{next_for_hold, write_machine, write_run};
+pub(crate) use error::{hint_of, write_error};
 pub(crate) use history::{Subjects, write_history};
 pub(crate) use issues::{Issue, issues_of, write_issues};
-pub(crate) use plan::write_plans;
+pub(crate) use jsonpath::Template;
+pub(crate) use plan::{step_line, write_plan, write_plans};
 pub(crate) use progress::{Progress, hold, write_hold, write_line};
 pub(crate) use runbox::{write_header, write_result};
 pub(crate) use schema::schema_json;
 pub(crate) use status::{Tally, bar_status, step_status};
 pub(crate) use table::{
-    run_ms, write_import_header, write_import_row, write_machine_row, write_machines,
+    ended_name, run_ms, write_import_header, write_import_row, write_machine_row, write_machines,
     write_run_row, write_runs,
 };
 pub(crate) use text::{
     Look, Meaning, condition_name, effective_name, multiline, phase_name, run_phase_name,
-    sanitized, wait_reason_name,
+    sanitized, short_run, wait_reason_name, wrapped,
 };
 pub(crate) use time::{elapsed_text, instant, rfc3339};
 pub(crate) use timeline::{write_simulated, write_timeline};

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use crate::pb;
 use crate::pb::StepState;
 
-use super::text::{Look, Meaning, sanitized, wait_reason_name};
+use super::text::{Look, Meaning, sanitized, wait_reason_name, wrapped};
 
 /// One line of progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(crate) enum Line {
     Skipped(String, String),
     /// A step was ended by a cancel.
     Canceled(String),
+    /// The run ended before the step had its turn.
+    NotReached(String),
 }
 
 /// The last snapshot that was shown of one run.
@@ -115,9 +117,15 @@ fn step_lines(before: &pb::StepStatus, now: &pb::StepStatus, lines: &mut Vec<Lin
         StepState::Succeeded => lines.push(Line::Succeeded(step)),
         StepState::Failed => lines.push(Line::Failed(step, now.message.clone())),
         StepState::Skipped => lines.push(Line::Skipped(step, now.message.clone())),
+        StepState::Canceled if is_not_reached(now) => lines.push(Line::NotReached(step)),
         StepState::Canceled => lines.push(Line::Canceled(step)),
         StepState::Unspecified | StepState::Waiting | StepState::Running => {}
     }
+}
+
+/// Whether the run ended before the step had its turn: the state is that of a step that was canceled.
+pub(crate) fn is_not_reached(step: &pb::StepStatus) -> bool {
+    step.state() == StepState::Canceled && step.attempt == 0 && step.started_at.is_none()
 }
 
 /// Writes one line of progress.
@@ -134,7 +142,8 @@ pub(crate) fn write_line(out: &mut dyn Write, look: Look, line: &Line) -> io::Re
             } else {
                 format!(" after: {}", sanitized(after))
             };
-            writeln!(out, "  {glyph} {}: attempt {attempt}{of}{after}", sanitized(step))
+            let line = format!("  {glyph} {}: attempt {attempt}{of}{after}", sanitized(step));
+            writeln!(out, "{}", wrapped(look, &line, 4))
         }
         Line::Succeeded(step) => {
             writeln!(out, "  {} {}", look.paint(Meaning::Good, look.good()), sanitized(step))
@@ -142,11 +151,15 @@ pub(crate) fn write_line(out: &mut dyn Write, look: Look, line: &Line) -> io::Re
         Line::Failed(step, message) => {
             let glyph = look.paint(Meaning::Bad, look.bad());
             let message = if message.is_empty() { "failed" } else { message };
-            writeln!(out, "  {glyph} {}: {}", sanitized(step), sanitized(message))
+            let line = format!("  {glyph} {}: {}", sanitized(step), sanitized(message));
+            writeln!(out, "{}", wrapped(look, &line, 4))
         }
         Line::Skipped(step, why) => {
             let why = if why.is_empty() { String::new() } else { format!(": {}", sanitized(why)) };
             writeln!(out, "  {} {} (skipped{why})", look.paint(Meaning::Dim, "-"), sanitized(step))
+        }
+        Line::NotReached(step) => {
+            writeln!(out, "  {} {} (not reached)", look.paint(Meaning::Dim, "-"), sanitized(step))
         }
         Line::Canceled(step) => {
             writeln!(
@@ -162,10 +175,6 @@ pub(crate) fn write_line(out: &mut dyn Write, look: Look, line: &Line) -> io::Re
 /// Writes why a run is held.
 pub(crate) fn write_hold(out: &mut dyn Write, look: Look, waiting: &pb::Waiting) -> io::Result<()> {
     let glyph = look.paint(Meaning::Attention, look.held());
-    writeln!(
-        out,
-        "  {glyph} held: {} {}",
-        wait_reason_name(waiting.reason),
-        sanitized(&waiting.message)
-    )
+    let (reason, message) = (wait_reason_name(waiting.reason), sanitized(&waiting.message));
+    writeln!(out, "{}", wrapped(look, &format!("  {glyph} held: {reason} {message}"), 4))
 }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use crate::pb;
 
-use super::table::{run_meaning, run_ms, steps_done};
-use super::text::{Look, Meaning, run_phase_name, run_type_name, sanitized};
+use super::table::{ended_name, run_meaning, run_ms, steps_done};
+use super::text::{Look, Meaning, run_type_name, sanitized, wrapped};
 use super::time::elapsed_text;
 
 /// Length of the horizontal line, after its corner.
@@ -19,7 +19,9 @@ fn write_edge(out: &mut dyn Write, look: Look, corner: &'static str) -> io::Resu
 }
 
 fn write_inside(out: &mut dyn Write, look: Look, text: &str) -> io::Result<()> {
-    writeln!(out, "{} {text}", look.paint(Meaning::Dim, look.glyph("│", "|")))
+    let edge = look.paint(Meaning::Dim, look.glyph("│", "|"));
+    let inside = Look { columns: look.columns.map(|columns| columns.saturating_sub(2)), ..look };
+    wrapped(inside, text, 2).split('\n').try_for_each(|line| writeln!(out, "{edge} {line}"))
 }
 
 /// Writes the box that opens a watched run, and the empty line after it.
@@ -43,7 +45,7 @@ pub(crate) fn write_result(out: &mut dyn Write, look: Look, run: &pb::Run) -> io
     };
     writeln!(out)?;
     write_edge(out, look, look.glyph("┌", "+"))?;
-    let verdict = format!("{glyph} {}", run_phase_name(run.phase));
+    let verdict = format!("{glyph} {}", ended_name(run));
     write_inside(out, look, &look.paint(run_meaning(run.phase), &verdict))?;
     if let Some(error) = &run.error {
         let text = format!("Error: {}: {}", sanitized(&error.code), sanitized(&error.message));

@@ -54,7 +54,14 @@ pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -
     // That the provider is at work is what the line says anyway.
     let waiting =
         run.waiting.as_ref().filter(|waiting| waiting.reason() != pb::WaitReason::Provider);
-    if let Some(waiting) = waiting.filter(|waiting| !waiting.message.is_empty()) {
+    if let Some(waiting) = waiting.filter(|waiting| waiting.reason() == pb::WaitReason::Backoff) {
+        // The name of the step and its attempt stand there already; when the next try comes is what matters.
+        let message = if step.message.is_empty() { &waiting.message } else { &step.message };
+        if let Some(at) = instant(waiting.next_wake_at.as_ref()) {
+            text.push_str(&format!(", again in {}", elapsed_text(at - now_ms)));
+        }
+        text.push_str(&format!(": {}", sanitized(message)));
+    } else if let Some(waiting) = waiting.filter(|waiting| !waiting.message.is_empty()) {
         text.push_str(&format!(", {}", sanitized(&waiting.message)));
     }
     fitted(look, &text)
@@ -63,38 +70,79 @@ pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -
 /// How far a bulk command is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
-    /// Machines in all.
+    /// What there are so many of, in the plural.
+    pub(crate) noun: &'static str,
+    /// How many in all.
     pub(crate) all: usize,
-    /// Runs in progress.
+    /// In progress.
     pub(crate) running: usize,
     /// Runs that succeeded.
     pub(crate) succeeded: usize,
-    /// Runs that failed, are held or were refused.
+    /// Runs that were started and are not watched.
+    pub(crate) started: usize,
+    /// What was done, where that is no run.
+    pub(crate) changed: usize,
+    /// Runs that failed.
     pub(crate) failed: usize,
+    /// Runs that are held.
+    pub(crate) held: usize,
     /// Runs that were canceled.
     pub(crate) canceled: usize,
+    /// What the server refused.
+    pub(crate) refused: usize,
 }
 
 impl Tally {
-    /// Machines with which the command is through.
+    /// Nothing done yet of so many.
+    pub(crate) fn of(noun: &'static str, all: usize) -> Self {
+        Self { noun, all, ..Self::default() }
+    }
+
+    /// With how many the command is through.
     pub(crate) fn done(self) -> usize {
-        self.succeeded + self.failed + self.canceled
+        self.succeeded
+            + self.started
+            + self.changed
+            + self.failed
+            + self.held
+            + self.canceled
+            + self.refused
+    }
+
+    /// What counts against --max-failures: what needs a person. A refusal has touched nothing.
+    pub(crate) fn stopping(self) -> usize {
+        self.failed + self.held
+    }
+
+    /// What stopped the command, in words.
+    pub(crate) fn stopped_after(self) -> String {
+        match (self.failed, self.held) {
+            (failed, 0) => format!("{failed} failed"),
+            (0, held) => format!("{held} held"),
+            (failed, held) => format!("{failed} failed and {held} held"),
+        }
     }
 
     /// The tally in words, for the summary.
     pub(crate) fn summary(self) -> String {
-        let mut text = format!("{} machines: {} succeeded", self.all, self.succeeded);
-        for (count, what) in [
+        let not_started = self.all.saturating_sub(self.done() + self.running);
+        let parts: Vec<String> = [
+            (self.succeeded, "succeeded"),
+            (self.started, "started"),
+            (self.changed, "done"),
             (self.failed, "failed"),
+            (self.held, "held"),
             (self.canceled, "canceled"),
-            (self.running, "still running"),
-            (self.all.saturating_sub(self.done() + self.running), "not started"),
-        ] {
-            if count > 0 {
-                text.push_str(&format!(", {count} {what}"));
-            }
-        }
-        text
+            (self.refused, "refused"),
+            (self.running, "in progress"),
+            (not_started, "not started"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+        let noun = if self.all == 1 { self.noun.trim_end_matches('s') } else { self.noun };
+        format!("{} {noun}: {}", self.all, parts.join(", "))
     }
 }
 
@@ -103,14 +151,20 @@ pub(crate) fn bar_status(look: Look, tally: Tally, tick: usize) -> String {
     let filled = (tally.done() * BAR_COLUMNS).checked_div(tally.all).unwrap_or(0);
     let bar =
         look.glyph("█", "#").repeat(filled) + &look.glyph("░", ".").repeat(BAR_COLUMNS - filled);
-    let text = format!(
-        "{} {bar} {}/{} done, {} running, {} failed",
+    let mut text = format!(
+        "{} {bar} {}/{} done, {} running",
         frame(look, tick),
         tally.done(),
         tally.all,
-        tally.running,
-        tally.failed
+        tally.running
     );
+    for (count, what) in
+        [(tally.failed, "failed"), (tally.held, "held"), (tally.refused, "refused")]
+    {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
     fitted(look, &text)
 }
 
@@ -146,15 +200,18 @@ mod tests {
 
     #[test]
     fn a_bulk_command_in_numbers() {
-        let tally = Tally { all: 20, running: 5, succeeded: 7, failed: 1, canceled: 0 };
+        let tally = Tally { running: 5, succeeded: 7, failed: 1, ..Tally::of("machines", 20) };
         assert_eq!(
             bar_status(Look { ascii: true, ..Look::default() }, tally, 0),
             "| #########............... 8/20 done, 5 running, 1 failed"
         );
         assert_eq!(
             tally.summary(),
-            "20 machines: 7 succeeded, 1 failed, 5 still running, 7 not started"
+            "20 machines: 7 succeeded, 1 failed, 5 in progress, 7 not started"
         );
+        let mixed = Tally { started: 2, held: 1, refused: 3, ..Tally::of("runs", 6) };
+        assert_eq!(mixed.summary(), "6 runs: 2 started, 1 held, 3 refused");
+        assert_eq!((mixed.stopping(), mixed.stopped_after()), (1, "1 held".to_owned()));
         assert!(bar_status(Look::default(), Tally::default(), 0).contains("0/0 done"));
     }
 }

@@ -6,12 +6,12 @@ use crate::pb;
 
 use super::text::{
     Look, Meaning, condition_name, effective_name, padded, phase_name, run_phase_name,
-    run_type_name, sanitized, wait_reason_name, width,
+    run_type_name, sanitized, short_run, wait_reason_name, width, wrapped,
 };
 use super::time::{elapsed_text, instant, moment};
 
 /// A cell and what its colour says.
-type Cell = (String, Meaning);
+pub(super) type Cell = (String, Meaning);
 
 fn cell(text: &str) -> Cell {
     (sanitized(text).into_owned(), Meaning::Plain)
@@ -19,6 +19,19 @@ fn cell(text: &str) -> Cell {
 
 /// A terminal with fewer columns gets a table that does not fit record by record.
 const NARROW: usize = 72;
+
+/// Whether a table fits the terminal, if there is one.
+fn fits(look: Look, headers: &[(&str, usize)], gap: usize, rows: &[Vec<Cell>]) -> bool {
+    let Some(columns) = look.columns else { return true };
+    let last = headers.len().saturating_sub(1);
+    let needed = |index: usize, (name, least): &(&str, usize)| {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|(text, _)| width(text));
+        let widest = cells.max().unwrap_or(0).max(width(name));
+        if index == last { widest } else { widest.max(*least) + gap }
+    };
+    headers.iter().enumerate().map(|(index, header)| needed(index, header)).sum::<usize>()
+        <= columns
+}
 
 /// Writes each row as a block: its first cell, then the others under it with their headers.
 fn write_cards(
@@ -45,7 +58,7 @@ fn write_cards(
 }
 
 /// Writes rows under their headers. `gap` spaces follow each column; the last is never padded.
-fn write_columns(
+pub(super) fn write_columns(
     out: &mut dyn Write,
     look: Look,
     headers: &[(&str, usize)],
@@ -59,9 +72,9 @@ fn write_columns(
             *columns = (*columns).max(width(text));
         }
     }
-    if look
-        .columns
-        .is_some_and(|columns| columns < NARROW && widths.iter().sum::<usize>() > columns)
+    let before_last: usize = widths.iter().rev().skip(1).map(|columns| columns + gap).sum();
+    if !fits(look, headers, gap, rows)
+        && look.columns.is_some_and(|columns| columns < NARROW || before_last > columns / 4 * 3)
     {
         return write_cards(out, look, headers, rows);
     }
@@ -80,14 +93,17 @@ fn write_row(
     gap: usize,
 ) -> io::Result<()> {
     let mut line = String::new();
+    let mut before_last = 0;
     for (index, (text, meaning)) in row.iter().enumerate() {
         line.push_str(&look.paint(*meaning, text));
         if index + 1 < row.len() {
             let used = width(text);
             line.extend(std::iter::repeat_n(' ', widths[index].saturating_sub(used) + gap));
+            before_last += widths[index].max(used) + gap;
         }
     }
-    writeln!(out, "{line}")
+    // Only the last column may be long: its words go on below it.
+    writeln!(out, "{}", wrapped(look, &line, before_last))
 }
 
 /// Least widths of the import table: id and MAC address.
@@ -148,12 +164,15 @@ pub(crate) fn write_machines(
     if wide {
         headers.push(("CONDITIONS", 0));
     }
-    let rows: Vec<Vec<Cell>> =
-        machines.iter().map(|machine| machine_row(look, machine, wide)).collect();
+    let row = |short| machines.iter().map(move |machine| machine_row(look, machine, wide, short));
+    let mut rows: Vec<Vec<Cell>> = row(false).collect();
+    if !fits(look, &headers, 1, &rows) {
+        rows = row(true).collect();
+    }
     write_columns(out, look, &headers, 1, &rows)
 }
 
-fn machine_row(look: Look, machine: &pb::Machine, wide: bool) -> Vec<Cell> {
+fn machine_row(look: Look, machine: &pb::Machine, wide: bool, short: bool) -> Vec<Cell> {
     let status = machine.status.clone().unwrap_or_default();
     let mark = |kind: pb::ConditionType| {
         let (glyph, meaning) = look.mark(condition(&status, kind));
@@ -166,7 +185,11 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool) -> Vec<Cell> {
         Some(_) => (format!("{} !", phase_name(status.phase)), Meaning::Bad),
         None => cell(&phase_name(status.phase)),
     };
-    let active = if status.active_run_id.is_empty() { "-" } else { &status.active_run_id };
+    let active = match status.active_run_id.as_str() {
+        "" => "-",
+        id if short => short_run(id),
+        id => id,
+    };
     let mut row = vec![
         cell(&machine.machine_id),
         phase,
@@ -181,6 +204,9 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool) -> Vec<Cell> {
     row
 }
 
+/// Columns of a row of the machine table with a whole run id.
+const MACHINE_ROW_COLUMNS: usize = 103;
+
 /// Writes one row of the machine table, for streams: columns have their least widths.
 pub(crate) fn write_machine_row(
     out: &mut dyn Write,
@@ -188,8 +214,9 @@ pub(crate) fn write_machine_row(
     machine: &pb::Machine,
     wide: bool,
 ) -> io::Result<()> {
-    let row = machine_row(look, machine, wide);
-    write_row(out, look, &row, &[13, 14, 14, 10, 11, 36, 0], 1)
+    let short = look.columns.is_some_and(|columns| columns < MACHINE_ROW_COLUMNS);
+    let row = machine_row(look, machine, wide, short);
+    write_row(out, look, &row, &[13, 14, 14, 10, 11, if short { 12 } else { 36 }, 0], 1)
 }
 
 /// Value of one signal, `None` if it was never observed.
@@ -277,6 +304,19 @@ const RUN_COLUMNS: [(&str, usize); 10] = [
     ("WAITING", 15),
     ("CREATED", 0),
 ];
+/// Columns of the run table on a terminal that is too narrow for the others: a part of the id is enough for every
+/// command, and the plan says the type.
+const NARROW_RUN_COLUMNS: [(&str, usize); 9] = [
+    ("RUN_ID", 12),
+    ("MACHINE", 13),
+    ("PLAN", 12),
+    ("PHASE", 9),
+    ("STEPS", 5),
+    ("DURATION", 8),
+    ("STEP", 12),
+    ("WAITING", 15),
+    ("CREATED", 0),
+];
 
 /// Writes the table of runs. Runs that are still going show the time taken until `now_ms`.
 pub(crate) fn write_runs(
@@ -286,9 +326,14 @@ pub(crate) fn write_runs(
     now_ms: u64,
     wide: bool,
 ) -> io::Result<()> {
+    let rows = |short| runs.iter().map(move |run| run_row(look, run, now_ms, wide, short));
+    let whole: Vec<Vec<Cell>> = rows(false).collect();
     let headers = if wide { &RUN_COLUMNS[..] } else { &RUN_COLUMNS[..7] };
-    let rows: Vec<Vec<Cell>> = runs.iter().map(|run| run_row(look, run, now_ms, wide)).collect();
-    write_columns(out, look, headers, 1, &rows)
+    if fits(look, headers, 1, &whole) {
+        return write_columns(out, look, headers, 1, &whole);
+    }
+    let headers = if wide { &NARROW_RUN_COLUMNS[..] } else { &NARROW_RUN_COLUMNS[..6] };
+    write_columns(out, look, headers, 1, &rows(true).collect::<Vec<_>>())
 }
 
 /// Writes one row of the run table, for streams: columns have their least widths.
@@ -299,21 +344,31 @@ pub(crate) fn write_run_row(
     now_ms: u64,
     wide: bool,
 ) -> io::Result<()> {
-    write_row(out, look, &run_row(look, run, now_ms, wide), &RUN_COLUMNS.map(|(_, least)| least), 1)
+    let headers = if wide { &RUN_COLUMNS[..] } else { &RUN_COLUMNS[..7] };
+    let short = !fits(look, headers, 1, &[run_row(look, run, now_ms, wide, false)]);
+    let widths: Vec<usize> = if short {
+        NARROW_RUN_COLUMNS.iter().map(|(_, least)| *least).collect()
+    } else {
+        RUN_COLUMNS.iter().map(|(_, least)| *least).collect()
+    };
+    write_row(out, look, &run_row(look, run, now_ms, wide, short), &widths, 1)
 }
 
-fn run_row(look: Look, run: &pb::Run, now_ms: u64, wide: bool) -> Vec<Cell> {
+fn run_row(look: Look, run: &pb::Run, now_ms: u64, wide: bool, short: bool) -> Vec<Cell> {
     let (done, all) = steps_done(run);
     let duration = run_ms(run, Some(now_ms)).map_or_else(|| "-".to_owned(), elapsed_text);
-    let mut row = vec![
-        cell(&run.run_id),
-        cell(&run.machine_id),
-        cell(&run_type_name(run.r#type)),
-        cell(&run.plan_id),
-        (run_phase_name(run.phase), run_meaning(run.phase)),
+    let mut row = vec![cell(if short { short_run(&run.run_id) } else { &run.run_id })];
+    row.push(cell(&run.machine_id));
+    if short {
+        row.push(cell(run.plan_id.strip_prefix("plan/").unwrap_or(&run.plan_id)));
+    } else {
+        row.extend([cell(&run_type_name(run.r#type)), cell(&run.plan_id)]);
+    }
+    row.extend([
+        (ended_name(run), run_meaning(run.phase)),
         cell(&format!("{done}/{all}")),
         cell(&duration),
-    ];
+    ]);
     if wide {
         let step = if run.current_step.is_empty() { "-" } else { &run.current_step };
         let waiting = run
@@ -324,6 +379,16 @@ fn run_row(look: Look, run: &pb::Run, now_ms: u64, wide: bool) -> Vec<Cell> {
         row.extend([cell(step), cell(&waiting), cell(&created)]);
     }
     row
+}
+
+/// The phase of a run as people name it: one that an operator aborted is FAILED to programs.
+pub(crate) fn ended_name(run: &pb::Run) -> String {
+    let aborted = run.error.as_ref().is_some_and(|error| error.code == "ABORTED");
+    if aborted && run.phase() == pb::RunPhase::Failed {
+        "ABORTED".to_owned()
+    } else {
+        run_phase_name(run.phase)
+    }
 }
 
 /// Writes any table whose cells carry no colour.

@@ -110,6 +110,96 @@ pub(crate) fn padded(text: &str, columns: usize) -> String {
     padded
 }
 
+/// The end of a run's id, which differs from run to run: ids made within the same minute begin alike.
+pub(crate) fn short_run(id: &str) -> &str {
+    match id.rsplit_once('-') {
+        Some((_, tail)) if id.len() == 36 => tail,
+        _ => id,
+    }
+}
+
+/// A line broken at spaces so that it fits the terminal; the lines after the first are indented. Words stay whole, and
+/// so do quoted arguments of a command, which is broken as a shell reads it. Without a terminal the line stays.
+pub(crate) fn wrapped(look: Look, line: &str, indent: usize) -> String {
+    let Some(columns) = look.columns else { return line.to_owned() };
+    let indent = indent.min(columns / 2);
+    let mut out = String::new();
+    let mut used = 0;
+    let mut in_command = false;
+    for (place, word) in words(line).into_iter().enumerate() {
+        let columns_of_word = visible(word);
+        // Room for the backslash that a broken command needs.
+        let reserve = if in_command { 2 } else { 0 };
+        if place > 0 && used + 1 + columns_of_word + reserve > columns && used > indent {
+            out.push_str(if in_command { " \\\n" } else { "\n" });
+            out.extend(std::iter::repeat_n(' ', indent));
+            used = indent;
+        } else if place > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += columns_of_word;
+        in_command = match word {
+            "bmdemo-cli" => true,
+            _ => in_command && !word.ends_with([':', ',']),
+        };
+    }
+    out
+}
+
+/// The words of a line; spaces in double quotes and spaces at the beginning part no words.
+fn words(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    let mut quoted = false;
+    let body = line.len() - line.trim_start_matches(' ').len();
+    for (place, c) in line.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            ' ' if !quoted && place >= body => {
+                words.push(&line[start..place]);
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+    words.push(&line[start..]);
+    words
+}
+
+/// Columns that a text takes; escape sequences take none.
+fn visible(text: &str) -> usize {
+    let mut columns = 0;
+    let mut in_sequence = false;
+    for c in text.chars() {
+        match c {
+            '\u{1b}' => in_sequence = true,
+            'm' if in_sequence => in_sequence = false,
+            _ if in_sequence => {}
+            c => columns += width(c.encode_utf8(&mut [0; 4])),
+        }
+    }
+    columns
+}
+
+/// A text cut to so many columns, with `…` where something was cut off.
+pub(crate) fn cut(look: Look, text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let more = look.glyph("…", "~");
+    let mut kept = String::new();
+    for c in text.chars() {
+        if width(&kept) + width(c.encode_utf8(&mut [0; 4])) + 1 > columns {
+            break;
+        }
+        kept.push(c);
+    }
+    kept.push_str(more);
+    kept
+}
+
 /// Text of others made safe to print on one line: control characters, escape sequences and characters that reorder
 /// or hide text come out as `\u{..}`.
 pub(crate) fn sanitized(text: &str) -> Cow<'_, str> {
@@ -218,6 +308,40 @@ mod tests {
         assert_eq!(sanitized("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(sanitized("user\u{202e}txt.exe"), "user\\u{202e}txt.exe");
         assert_eq!(multiline("one\n\ttwo\u{1b}c\r\n"), "one\n\ttwo\\u{1b}c\n");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        let look = Look { columns: Some(20), ..Look::default() };
+        assert_eq!(wrapped(look, "one two three four five", 2), "one two three four\n  five");
+        assert_eq!(
+            wrapped(look, "\u{1b}[32mone\u{1b}[0m two three four five", 2),
+            "\u{1b}[32mone\u{1b}[0m two three four\n  five"
+        );
+        assert_eq!(
+            wrapped(look, "x 012345678901234567890123456789 y", 0),
+            "x\n012345678901234567890123456789\ny"
+        );
+        assert_eq!(
+            wrapped(Look::default(), "one two three four five", 2),
+            "one two three four five"
+        );
+        assert_eq!(
+            wrapped(look, "Next: bmdemo-cli a b c --reason \"d e f\"", 2),
+            "Next: bmdemo-cli a \\\n  b c --reason \\\n  \"d e f\""
+        );
+        assert_eq!(
+            wrapped(look, "  indented text stays indented", 4),
+            "  indented text\n    stays indented"
+        );
+    }
+
+    #[test]
+    fn short_forms_are_the_end_of_an_id() {
+        assert_eq!(short_run("019b76da-a800-78ef-a333-b266f1034752"), "b266f1034752");
+        assert_eq!(short_run("machine-1"), "machine-1");
+        assert_eq!(cut(Look::default(), "machine-1", 9), "machine-1");
+        assert_eq!(cut(Look::default(), "machine-10", 9), "machine-…");
     }
 
     #[test]

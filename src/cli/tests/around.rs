@@ -123,3 +123,49 @@ async fn colour_follows_the_usual_variables() {
     let piped = client("plans").on(&server).env("LANG", "C").run().await;
     assert!(piped.stdout.contains('→'));
 }
+
+#[tokio::test]
+async fn words_of_other_tools_lead_to_ours() {
+    for (line, hint) in [
+        ("explain", "Hint: for actions of plans: bmdemo-cli plan explain"),
+        ("api", "Hint: docs/api.md says how"),
+        ("drain", "Hint: write a plan that drains"),
+    ] {
+        let output = client(line).run().await;
+        assert_eq!(output.code, 2);
+        assert!(output.stderr.starts_with("Error: "), "{output}");
+        assert!(output.stderr.contains(hint) && !output.stderr.contains("similar"), "{output}");
+    }
+    let page = client("man run start").run().await;
+    assert!(page.stdout.contains(".TH bmdemo-cli-run-start 1"), "{page}");
+    assert_eq!(client("man run begin").run().await.code, 2);
+}
+
+#[tokio::test]
+async fn columns_csv_and_paths() {
+    let server = Server::start().await;
+    client("import 2 --label rack=r1").on(&server).run().await;
+    let run = async |line: &str| client(line).on(&server).run().await;
+    assert_eq!(
+        run("list -o csv --columns machine_id,labels.rack,active_run").await.stdout,
+        "machine_id,labels.rack,active_run\nmachine-1,r1,\nmachine-2,r1,\n"
+    );
+    assert_eq!(
+        run("list --columns machine_id,reachable").await.stdout,
+        "MACHINE_ID REACHABLE\nmachine-1  -\nmachine-2  -\n"
+    );
+    assert_eq!(
+        run("list -o jsonpath={.machines[*].machineId}").await.stdout,
+        "machine-1 machine-2\n"
+    );
+    assert_eq!(run("machine get machine-1 -o jsonpath=.labels.rack").await.stdout, "r1\n");
+    for wrong in [
+        "list --columns color",
+        "list -o jsonpath={.a",
+        "list -o xml",
+        "plans -o csv",
+        "runs --since tomorrow",
+    ] {
+        assert_eq!(run(wrong).await.code, 2, "{wrong}");
+    }
+}

@@ -71,7 +71,7 @@ async fn a_machine_that_came_out_takes_no_place() {
     let server = fleet(12).await;
     let output =
         client("repave -l role=worker -y --detach --max-parallel 1").on(&server).run().await;
-    assert_eq!((output.code, output.stderr.as_str()), (0, "12 machines: 12 succeeded\n"));
+    assert_eq!((output.code, output.stderr.as_str()), (0, "12 machines: 12 started\n"));
     assert_eq!(server.world().runs.len(), 12);
 }
 
@@ -83,7 +83,7 @@ async fn enough_failures_stop_it() {
     assert_eq!(output.code, 3);
     assert_eq!(
         output.stderr,
-        "Stopped after 1 failed; go further with --max-failures.\n6 machines: 0 succeeded, 1 failed, 5 not started\n"
+        "Stopped after 1 failed; allow more with --max-failures.\n6 machines: 1 failed, 5 not started\n"
     );
     assert_eq!(server.world().runs.len(), 1);
 }
@@ -107,7 +107,7 @@ async fn ctrl_c_starts_no_more_and_says_what_goes_on() {
         "{}",
         output.stderr
     );
-    assert!(output.stderr.ends_with("3 machines: 0 succeeded, 1 still running, 2 not started\n"));
+    assert!(output.stderr.ends_with("3 machines: 1 in progress, 2 not started\n"));
 }
 
 #[tokio::test]
@@ -136,4 +136,52 @@ async fn nothing_to_do_is_said() {
     let none = client("repave -l rack=none").on(&server).run().await;
     assert!(none.stderr.contains("no machine matches"), "{}", none.stderr);
     assert_eq!(none.code, 2);
+}
+
+#[tokio::test]
+async fn verbs_take_several_machines_selectors_and_machines_for_runs() {
+    let server = fleet(4).await;
+    let run = async |line: &str| client(line).on(&server).run().await;
+    let labelled = run("machine label machine-1 machine-2 rack=r1 --yes --reason moved").await;
+    assert_eq!(
+        (labelled.code, labelled.stderr.as_str()),
+        (0, "2 machines: 2 done\n"),
+        "{labelled}"
+    );
+    assert_eq!(run("list -l rack=r1 -o name").await.stdout, "machine-1\nmachine-2\n");
+    let asks = run("machine set-phase -l rack=r1 MAINTENANCE").await;
+    assert_eq!(asks.code, 2);
+    assert!(
+        asks.stderr.starts_with("Set phase MAINTENANCE of 2 machines:\n  machine-1 (fake)\n"),
+        "{asks}"
+    );
+    let both = run("machine set-phase machine-3 -l rack=r1 MAINTENANCE --yes").await;
+    assert_eq!(both.code, 2, "{both}");
+    assert!(both.stderr.contains("machines were named and selected too"), "{both}");
+    let unlabelled = run("machine unlabel rack -l rack=r1 --yes").await;
+    assert_eq!(unlabelled.code, 0, "{unlabelled}");
+    assert_eq!(run("list -l rack=r1 -o name").await.stdout, "");
+
+    server.behave("machine-3", Behaviour::Hang("repave"));
+    run("repave machine-3 --detach").await;
+    server.until_running("repave").await;
+    // By its machine, and by the end of its id.
+    assert!(run("run get machine-3 -o name").await.stdout.ends_with("000000000001\n"));
+    assert!(run("run get 8000-000000000001 -o name").await.stdout.ends_with("000000000001\n"));
+    let canceled = run("cancel --filter machine_id=machine-3 --yes").await;
+    assert_eq!(canceled.code, 0, "{canceled}");
+    assert!(canceled.stderr.ends_with("1 run: 1 done\n"), "{canceled}");
+    assert_eq!(run("cancel").await.code, 2);
+}
+
+#[tokio::test]
+async fn a_run_is_printed_as_data_once_it_has_ended() {
+    let server = fleet(2).await;
+    let one = client("repave machine-1 -o json").on(&server).run().await;
+    assert_eq!(one.code, 0, "{one}");
+    let run: serde_json::Value = serde_json::from_str(&one.stdout).unwrap();
+    assert_eq!(run["phase"], "RUN_PHASE_SUCCEEDED");
+    let both = client("reboot machine-1 machine-2 --yes -o name --detach").on(&server).run().await;
+    assert_eq!(both.stdout.lines().count(), 2, "{both}");
+    assert!(both.stdout.lines().all(|line| line.len() == 36), "{both}");
 }

@@ -157,7 +157,6 @@ async fn the_demo_is_a_transcript() {
 /// Help of every command, in the order of the tree.
 #[test]
 fn the_whole_help() {
-    use clap::CommandFactory as _;
     fn collect(command: &mut clap::Command, path: &str, text: &mut String) {
         let rule = "=".repeat(path.len());
         let help = command.render_long_help().to_string();
@@ -171,7 +170,7 @@ fn the_whole_help() {
             collect(sub, &path, text);
         }
     }
-    let mut command = super::super::tree::Cli::command().term_width(100);
+    let mut command = super::super::tree::command().term_width(100);
     command.build();
     let mut text = String::new();
     collect(&mut command, "bmdemo-cli", &mut text);

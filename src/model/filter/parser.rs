@@ -10,7 +10,11 @@ use crate::clock::Timestamp;
 use crate::ids::{MachineId, RunId};
 use crate::model::ConditionKind;
 
-pub(super) fn parse(text: &str, subject: Subject) -> Result<Option<Node>, FilterError> {
+pub(super) fn parse(
+    text: &str,
+    subject: Subject,
+    now: Option<Timestamp>,
+) -> Result<Option<Node>, FilterError> {
     if text.len() > FILTER_BYTES_MAX {
         let kept = text.char_indices().take_while(|(at, _)| *at < FILTER_BYTES_MAX).count();
         return Err(FilterError {
@@ -19,7 +23,7 @@ pub(super) fn parse(text: &str, subject: Subject) -> Result<Option<Node>, Filter
             found: format!("{} bytes", text.len()),
         });
     }
-    let mut parser = Parser { lexer: Lexer::new(text), subject, terms: 0 };
+    let mut parser = Parser { lexer: Lexer::new(text), subject, now, terms: 0 };
     parser.lexer.place();
     if parser.lexer.peek().is_none() {
         return Ok(None);
@@ -35,6 +39,8 @@ pub(super) fn parse(text: &str, subject: Subject) -> Result<Option<Node>, Filter
 struct Parser {
     lexer: Lexer,
     subject: Subject,
+    /// What relative times count from.
+    now: Option<Timestamp>,
     terms: usize,
 }
 
@@ -148,10 +154,13 @@ impl Parser {
     }
 
     fn condition(&self, place: usize, name: &str) -> Result<Field, FilterError> {
-        ConditionKind::parse(name).map(Field::Condition).ok_or_else(|| {
-            let names = ConditionKind::ALL.map(ConditionKind::as_str);
-            self.lexer.error_at(place, format!("a condition: {}", expected_name(name, &names)))
-        })
+        ConditionKind::parse(name)
+            .or_else(|| condition_of_json(name))
+            .map(Field::Condition)
+            .ok_or_else(|| {
+                let names = ConditionKind::ALL.map(ConditionKind::as_str);
+                self.lexer.error_at(place, format!("a condition: {}", expected_name(name, &names)))
+            })
     }
 
     /// `labels:rack` is `labels.rack:*`.
@@ -204,13 +213,13 @@ impl Parser {
         let raw = self.lexer.value(&name)?;
         let (op, value) = match (op, &kind) {
             (Op::Has, _) if raw.is_star() => (Op::Has, Ok(Value::Any)),
-            (Op::Has, Kind::Macs) => (Op::Has, value_of(&kind, raw)),
+            (Op::Has, Kind::Macs) => (Op::Has, value_of(&kind, raw, self.now)),
             // AIP-160: a map's key has a value if the value is equal.
             (Op::Has, Kind::Text) if matches!(field, Field::Label(_)) => {
-                (Op::Eq, value_of(&kind, raw))
+                (Op::Eq, value_of(&kind, raw, self.now))
             }
             (Op::Has, _) => (Op::Has, Err(format!("'*' ({name}:* asks whether it is set)"))),
-            (op, kind) => (op, value_of(kind, raw)),
+            (op, kind) => (op, value_of(kind, raw, self.now)),
         };
         let value = value.map_err(|expected| self.lexer.error_at(value_place, expected))?;
         Ok(Node::Term(Term { field, op, value }))
@@ -244,7 +253,7 @@ fn single_or(mut nodes: Vec<Node>, join: impl Fn(Vec<Node>) -> Node) -> Node {
 }
 
 /// The value of a field, or what was expected.
-fn value_of(kind: &Kind, mut raw: Raw) -> Result<Value, String> {
+fn value_of(kind: &Kind, mut raw: Raw, now: Option<Timestamp>) -> Result<Value, String> {
     let literal = match raw.parts.as_slice() {
         [literal] => Some(literal.as_str()),
         _ => None,
@@ -287,8 +296,10 @@ fn value_of(kind: &Kind, mut raw: Raw) -> Result<Value, String> {
             };
         }
         (Kind::Time, literal) => {
-            return literal.and_then(time).map(Value::Time).ok_or_else(|| {
-                "a time in RFC 3339 from 1970 on, such as 2026-01-31T08:00:00Z".to_owned()
+            return literal.and_then(|text| time(text, now)).map(Value::Time).ok_or_else(|| {
+                let relative =
+                    if now.is_some() { ", or one before now, such as -2h or -1d" } else { "" };
+                format!("a time in RFC 3339 from 1970 on, such as 2026-01-31T08:00:00Z{relative}")
             });
         }
         (Kind::Number, literal) => {
@@ -305,7 +316,45 @@ fn value_of(kind: &Kind, mut raw: Raw) -> Result<Value, String> {
     }))
 }
 
-fn time(text: &str) -> Option<Timestamp> {
+/// An instant, or one relative to `now`.
+fn time(text: &str, now: Option<Timestamp>) -> Option<Timestamp> {
+    if let (Some(ago), Some(now)) = (text.strip_prefix('-'), now) {
+        return Some(Timestamp(now.0.saturating_sub(ago_ms(ago)?)));
+    }
     let at: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(at.as_millisecond()).ok().map(Timestamp)
+}
+
+/// Milliseconds of `90s`, `2h`, `1d12h`: whole numbers, each with its unit, the largest unit first.
+fn ago_ms(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 6] = [
+        ("w", 7 * 86_400_000),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    let (mut rest, mut sum, mut largest) = (text, 0_u64, UNITS.len());
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let count: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit_chars = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let place = UNITS.iter().position(|(name, _)| *name == &rest[..unit_chars])?;
+        // The first unit may be any, each further one must be smaller.
+        if largest < UNITS.len() && place <= largest {
+            return None;
+        }
+        largest = place;
+        sum = sum.checked_add(count.checked_mul(UNITS[place].1)?)?;
+        rest = &rest[unit_chars..];
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+/// The condition by the name that protobuf JSON gives it: `CONDITION_TYPE_NEEDS_INTERVENTION`.
+fn condition_of_json(name: &str) -> Option<ConditionKind> {
+    let short: String = name.strip_prefix("CONDITION_TYPE_")?.split('_').collect();
+    ConditionKind::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(&short))
 }

@@ -1,6 +1,8 @@
 //! `demo`: the main job in one command, as a transcript
 
 mod crash;
+mod fleet;
+mod stage;
 mod transcript;
 
 use clap::Args;
@@ -17,16 +19,20 @@ pub(crate) use transcript::{Carry, Typed};
 /// Failure that the session needs: the first repave of machine-2 fails for good, later ones do not.
 const SCRIPT: &str = "machine=machine-2 step=repave do=fail-permanent times=1";
 
-/// Play a session and print its transcript. Without --server it starts a fresh server of its own and stops it again.
+/// Play a session and print its transcript. Without --server it plays against a server of its own, in memory and in a time
+/// of its own: it prints the same at every run. On a terminal it takes as long as it says.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bmdemo-cli demo\n  bmdemo-cli demo --crash\n  bmdemo-cli demo --server localhost:50051"
+    after_help = "Examples:\n  bmdemo-cli demo\n  bmdemo-cli demo --crash\n  bmdemo-cli demo --fleet 40\n  bmdemo-cli demo --server localhost:50051"
 )]
 pub(crate) struct DemoArgs {
     /// Kill the server in the middle of a step, start it again, and show the runs going on
     #[arg(long)]
     crash: bool,
-    /// Show the log of the demo's own server
+    /// Repave a rack of N machines with failures and retries, on the live screen where there is a terminal
+    #[arg(long, value_name = "N", conflicts_with_all = ["crash", "verbose"], value_parser = clap::value_parser!(u32).range(1..=200))]
+    fleet: Option<u32>,
+    /// Start the demo's own server as a process, and show its log
     #[arg(long)]
     verbose: bool,
 }
@@ -37,6 +43,15 @@ pub(crate) async fn demo(
     args: &DemoArgs,
     carry: Carry,
 ) -> Result<Exit, Error> {
+    if let Some(count) = args.fleet {
+        return fleet::play(session, count, carry).await;
+    }
+    if !args.crash && !args.verbose && !session.server_given {
+        return stage::on_stage(session, SCRIPT.to_owned(), async move |session: &mut Session| {
+            acts(session, carry).await.map(|()| Exit::Ok)
+        })
+        .await;
+    }
     let interrupted = session.ui.interrupted();
     let play = async {
         if args.crash {

@@ -102,7 +102,7 @@ fn a_step_is_skipped_only_where_nothing_of_it_is_in_flight() {
         bench.refusal(skip("drain")),
         (
             Refusal::StepState,
-            "step drain cannot be skipped: a call of the step is in flight: pause or cancel the run first"
+            "step drain cannot be skipped: a call of the step is in flight; a pause or a cancel waits for its end, an abort does not"
                 .to_owned()
         )
     );

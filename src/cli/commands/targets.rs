@@ -1,0 +1,151 @@
+//! Which machines or runs a command is about: named, or selected.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::pb;
+
+use super::super::client::Client;
+use super::super::error::{About, Error};
+use super::super::query::{RunSelection, Selection};
+
+/// Runs in progress.
+pub(crate) const ACTIVE: &str = "phase = PENDING OR phase = RUNNING";
+/// Runs that can be retried.
+const RETRIABLE: &str = "phase = FAILED OR phase = CANCELED";
+
+/// The machines named, or those selected, each once.
+///
+/// # Errors
+/// Usage, if none was named and none selected, if both were done, or if nothing matches.
+pub(crate) async fn machines(
+    client: &Client,
+    ids: &[String],
+    selection: &Selection,
+) -> Result<Vec<pb::Machine>, Error> {
+    one_way(ids, selection.is_empty(), "machine")?;
+    let mut machines: Vec<pb::Machine> = Vec::new();
+    for id in ids {
+        // Never by a prefix: where machine-1 is missing, machine-10 must not be destroyed in its place.
+        let machine = client
+            .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
+            .await;
+        machines.push(machine.map_err(|error| error.about(About::Machine(id.clone())))?);
+    }
+    if !selection.is_empty() {
+        machines.extend(client.all_machines(&selection.to_filter()?, usize::MAX).await?);
+    }
+    let mut seen = HashSet::new();
+    machines.retain(|machine| seen.insert(machine.machine_id.clone()));
+    if machines.is_empty() {
+        return Err(Error::usage("no machine matches", "see what there is with: bmdemo-cli list"));
+    }
+    Ok(machines)
+}
+
+/// The ids of the machines named, as they were named, or of those selected.
+///
+/// # Errors
+/// Usage, as [`machines`].
+pub(crate) async fn chosen(
+    client: &Client,
+    ids: &[String],
+    selection: &Selection,
+) -> Result<Vec<String>, Error> {
+    if selection.is_empty() && !ids.is_empty() {
+        return Ok(ids.to_vec());
+    }
+    let machines = machines(client, ids, selection).await?;
+    Ok(machines.into_iter().map(|machine| machine.machine_id).collect())
+}
+
+/// The runs named, by any part of their ids or by their machines, or the runs in progress that are selected, each once.
+///
+/// # Errors
+/// Usage, as [`machines`].
+pub(crate) async fn active_runs(
+    client: &Client,
+    names: &[String],
+    selection: &RunSelection,
+) -> Result<Vec<pb::Run>, Error> {
+    one_way(names, selection.is_empty(), "run")?;
+    let mut runs = Vec::new();
+    for name in names {
+        runs.push(client.find_run(name).await?);
+    }
+    if !selection.is_empty() {
+        let machines = labelled(client, selection).await?;
+        let filter = selection.to_filter(Some(ACTIVE));
+        runs.extend(client.runs_on(machines.as_ref(), &filter, "", usize::MAX).await?);
+    }
+    distinct(runs, "no run in progress matches")
+}
+
+/// The runs named, or the last runs of machines that are selected and failed or were canceled, each once.
+///
+/// # Errors
+/// Usage, as [`machines`].
+pub(crate) async fn retriable_runs(
+    client: &Client,
+    names: &[String],
+    selection: &RunSelection,
+) -> Result<Vec<pb::Run>, Error> {
+    one_way(names, selection.is_empty(), "run")?;
+    let mut runs = Vec::new();
+    for name in names {
+        runs.push(client.find_run(name).await?);
+    }
+    if !selection.is_empty() {
+        let machines = labelled(client, selection).await?;
+        let filter = selection.to_filter(Some(RETRIABLE));
+        let found =
+            client.runs_on(machines.as_ref(), &filter, "created_at desc", usize::MAX).await?;
+        let mut newest: BTreeMap<String, pb::Run> = BTreeMap::new();
+        for run in found {
+            newest.entry(run.machine_id.clone()).or_insert(run);
+        }
+        for run in newest.into_values() {
+            // What came after a failure has dealt with it.
+            let last = client.last_run(&run.machine_id).await?;
+            if last.is_some_and(|last| last.run_id == run.run_id) {
+                runs.push(run);
+            }
+        }
+    }
+    distinct(runs, "no run that failed or was canceled last on its machine matches")
+}
+
+/// The machines that a selection of runs names by labels; `None` if it names none.
+///
+/// # Errors
+/// Usage, if the selector cannot be read.
+pub(crate) async fn labelled(
+    client: &Client,
+    selection: &RunSelection,
+) -> Result<Option<HashSet<String>>, Error> {
+    let Some(filter) = selection.machine_filter()? else { return Ok(None) };
+    let machines = client.all_machines(&filter, usize::MAX).await?;
+    Ok(Some(machines.into_iter().map(|machine| machine.machine_id).collect()))
+}
+
+fn distinct(mut runs: Vec<pb::Run>, none: &str) -> Result<Vec<pb::Run>, Error> {
+    let mut seen = HashSet::new();
+    runs.retain(|run| seen.insert(run.run_id.clone()));
+    if runs.is_empty() {
+        return Err(Error::usage(none, "see what there is with: bmdemo-cli runs"));
+    }
+    Ok(runs)
+}
+
+fn one_way(names: &[String], nothing_selected: bool, what: &str) -> Result<(), Error> {
+    match (names.is_empty(), nothing_selected) {
+        (true, true) => Err(Error::usage(
+            format!("no {what} was named"),
+            "name one, or select some with -l or --filter",
+        )),
+        (false, false) => Err(Error::usage(
+            format!("{what}s were named and selected too"),
+            "do one of the two: name them, or select them with -l or --filter",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,275 @@
+//! `top`
+
+use std::pin::pin;
+
+use clap::Args;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::pb;
+
+use super::super::error::{Error, Exit};
+use super::super::output::{Fleet, RATE_MS, View, board, write_run};
+use super::super::query::Selection;
+use super::super::screen::{Key, Screen, keys};
+use super::super::session::Session;
+use super::super::ui::TICK;
+use super::super::watch::{MachineWatch, RunWatch, Seen};
+
+/// Rows of a screen that is only printed once.
+const ROWS_PRINTED: usize = 60;
+
+/// Show the fleet live: counts, rates, runs in progress, what needs a person.
+///
+/// q quits, / filters by words, Up and Down choose a run, Enter opens it. In a pipe it prints the present state once.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bmdemo-cli top
+  bmdemo-cli top -l rack=r1
+  bmdemo-cli top --once
+  bmdemo-cli repave -l rack=r1 --detach --yes && bmdemo-cli top -l rack=r1 --until-idle")]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Print the present state and end
+    #[arg(long)]
+    once: bool,
+    /// End once no run is in progress, and print how it is then
+    #[arg(long, conflicts_with = "once")]
+    until_idle: bool,
+}
+
+pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let clock = session.ui.clock();
+    let filter = args.selection.to_filter()?;
+    let recent = format!("phase = PENDING OR phase = RUNNING OR finished_at > -{}ms", RATE_MS);
+    let mut top = Top {
+        machines: MachineWatch::new(client.clone(), clock.clone(), filter.clone()),
+        runs: RunWatch::new(client.clone(), clock.clone(), recent),
+        fleet: Fleet::default(),
+        view: View { server: client.address.clone(), ..View::default() },
+        only_these: !filter.is_empty(),
+        open: None,
+    };
+    top.load().await?;
+    let live = session.ui.is_live() && !args.once;
+    if !live {
+        if args.until_idle {
+            top.until_idle(session).await?;
+        }
+        return top.print(session);
+    }
+    let screen = Screen::open(&mut session.ui)?;
+    let pressed = keys(&mut session.ui);
+    top.view.keys = session.ui.io().stdin_is_terminal;
+    let (screen, exit) = top.show(session, screen, pressed, args.until_idle).await?;
+    screen.close(&mut session.ui)?;
+    if args.until_idle {
+        top.print(session)?;
+    }
+    Ok(exit)
+}
+
+struct Top {
+    machines: MachineWatch,
+    runs: RunWatch,
+    fleet: Fleet,
+    view: View,
+    /// Whether only the runs of the machines that were selected are shown.
+    only_these: bool,
+    /// The run that is looked at.
+    open: Option<String>,
+}
+
+impl Top {
+    /// Gathers the present state.
+    async fn load(&mut self) -> Result<(), Error> {
+        let mut synced = 0;
+        while synced == 0 {
+            if let Seen::Event(event) = self.machines.next().await? {
+                synced += usize::from(event.r#type() == pb::MachineEventType::Synced);
+                self.machine(*event);
+            }
+        }
+        while synced == 1 {
+            if let Seen::Event(event) = self.runs.next().await? {
+                synced += usize::from(event.r#type() == pb::RunEventType::Synced);
+                self.run(*event);
+            }
+        }
+        Ok(())
+    }
+
+    fn machine(&mut self, event: pb::MachineEvent) {
+        self.view.note.clear();
+        let is_removed = event.r#type() == pb::MachineEventType::Removed;
+        let Some(machine) = event.snapshot else { return };
+        if is_removed {
+            self.fleet.machines.remove(&machine.machine_id);
+        } else {
+            self.fleet.machines.insert(machine.machine_id.clone(), machine);
+        }
+    }
+
+    fn run(&mut self, event: pb::RunEvent) {
+        self.view.note.clear();
+        let is_removed = event.r#type() == pb::RunEventType::Removed;
+        let Some(run) = event.snapshot else { return };
+        if is_removed {
+            self.fleet.runs.remove(&run.run_id);
+        } else if !self.only_these || self.fleet.machines.contains_key(&run.machine_id) {
+            self.fleet.runs.insert(run.run_id.clone(), run);
+        }
+    }
+
+    /// Runs that ended before the window of the rates are no longer of interest.
+    fn forget(&mut self, now_ms: u64) {
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        self.fleet.runs.retain(|_, run| {
+            let ended = super::super::output::instant(run.finished_at.as_ref());
+            ended.is_none_or(|ended| now_ms - ended <= RATE_MS)
+        });
+    }
+
+    fn is_idle(&self) -> bool {
+        self.fleet.active("").is_empty()
+    }
+
+    async fn next(&mut self) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            seen = self.runs.next() => match seen? {
+                Seen::Event(event) => self.run(*event),
+                Seen::Lost => "connection lost, reconnecting…".clone_into(&mut self.view.note),
+                Seen::Ended => self.runs.lose(),
+            },
+            seen = self.machines.next() => match seen? {
+                Seen::Event(event) => self.machine(*event),
+                Seen::Lost => "connection lost, reconnecting…".clone_into(&mut self.view.note),
+                Seen::Ended => self.machines.lose(),
+            },
+        }
+        Ok(())
+    }
+
+    async fn until_idle(&mut self, session: &Session) -> Result<(), Error> {
+        let mut interrupted = pin!(session.ui.interrupted());
+        while !self.is_idle() {
+            tokio::select! {
+                () = &mut interrupted => return Ok(()),
+                next = self.next() => next?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the present state once.
+    fn print(&mut self, session: &mut Session) -> Result<Exit, Error> {
+        self.view.keys = false;
+        let (look, now_ms) = (session.ui.look, session.ui.now_ms());
+        for line in board(look, ROWS_PRINTED, &self.fleet, &self.view, now_ms) {
+            writeln!(session.ui.out(), "{}", line.trim_end())?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// Repaints until it is over; gives the screen back.
+    async fn show(
+        &mut self,
+        session: &mut Session,
+        mut screen: Screen,
+        mut pressed: UnboundedReceiver<Key>,
+        until_idle: bool,
+    ) -> Result<(Screen, Exit), Error> {
+        let clock = session.ui.clock();
+        let mut interrupted = pin!(session.ui.interrupted());
+        // Changes are gathered between two paintings.
+        let mut painting = pin!(clock.sleep(std::time::Duration::ZERO));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut interrupted => return Ok((screen, Exit::Interrupted)),
+                key = pressed.recv() => match key {
+                    Some(key) => {
+                        if self.press(key) {
+                            return Ok((screen, Exit::Ok));
+                        }
+                        self.paint(session, &mut screen)?;
+                    }
+                    None => pressed = never(),
+                },
+                () = &mut painting => {
+                    self.forget(session.ui.now_ms());
+                    self.paint(session, &mut screen)?;
+                    if until_idle && self.is_idle() {
+                        return Ok((screen, Exit::Ok));
+                    }
+                    painting.set(clock.sleep(TICK * 2));
+                }
+                next = self.next() => next?,
+            }
+        }
+    }
+
+    fn paint(&self, session: &mut Session, screen: &mut Screen) -> Result<(), Error> {
+        let (columns, rows) = Screen::size(&session.ui);
+        let (mut look, now_ms) = (session.ui.look, session.ui.now_ms());
+        look.columns = Some(columns);
+        let open = self.open.as_ref().and_then(|id| self.fleet.runs.get(id));
+        let lines = match open {
+            None => board(look, rows, &self.fleet, &self.view, now_ms),
+            Some(run) => {
+                let mut text = Vec::new();
+                write_run(&mut text, look, run, now_ms)?;
+                let text = String::from_utf8_lossy(&text).into_owned();
+                let mut lines: Vec<String> =
+                    text.lines().take(rows.saturating_sub(1)).map(str::to_owned).collect();
+                lines.push("Esc back  q quit".to_owned());
+                lines
+            }
+        };
+        Ok(screen.paint(&mut session.ui, &lines)?)
+    }
+
+    /// Does what a key says; whether it ends the screen.
+    fn press(&mut self, key: Key) -> bool {
+        if self.view.typing {
+            match key {
+                Key::Char(c) => self.view.wanted.push(c),
+                Key::Backspace => drop(self.view.wanted.pop()),
+                Key::Enter => self.view.typing = false,
+                Key::Escape => {
+                    self.view.wanted.clear();
+                    self.view.typing = false;
+                }
+                Key::Up | Key::Down => {}
+            }
+            self.view.chosen = 0;
+            return false;
+        }
+        let last = self.fleet.active(&self.view.wanted).len().saturating_sub(1);
+        match key {
+            Key::Char('q') => return true,
+            Key::Escape if self.open.is_some() => self.open = None,
+            Key::Escape => self.view.wanted.clear(),
+            Key::Char('/') if self.open.is_none() => self.view.typing = true,
+            Key::Up | Key::Char('k') => {
+                self.view.chosen = self.view.chosen.min(last).saturating_sub(1)
+            }
+            Key::Down | Key::Char('j') => self.view.chosen = (self.view.chosen + 1).min(last),
+            Key::Enter => {
+                let active = self.fleet.active(&self.view.wanted);
+                self.open = active.get(self.view.chosen.min(last)).map(|run| run.run_id.clone());
+            }
+            Key::Char(_) | Key::Backspace => {}
+        }
+        false
+    }
+}
+
+/// Keys that never come, once the terminal has no more.
+fn never() -> UnboundedReceiver<Key> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::mem::forget(sender);
+    receiver
+}

@@ -1,0 +1,169 @@
+//! A terminal that is repainted in place, and the keys that are pressed meanwhile.
+
+use std::io::{self, BufRead, Write as _};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::ui::Ui;
+
+/// To the other screen, without a cursor.
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
+/// Back, with a cursor.
+const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
+/// To the first column of the first row.
+const HOME: &str = "\u{1b}[H";
+/// Erases the rest of the row.
+const REST_OF_ROW: &str = "\u{1b}[K";
+/// Erases everything below.
+const REST: &str = "\u{1b}[J";
+/// Size of a terminal that does not say its own.
+const SIZE_DEFAULT: (usize, usize) = (80, 24);
+
+/// A key, or what a few bytes of the terminal mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// A character.
+    Char(char),
+    /// Up, or k.
+    Up,
+    /// Down, or j.
+    Down,
+    /// Enter.
+    Enter,
+    /// Escape.
+    Escape,
+    /// Backspace.
+    Backspace,
+}
+
+/// The other screen of a terminal. Leaves it when dropped.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    is_open: bool,
+    /// How the terminal was, if its keys are read.
+    before: Option<Termios>,
+}
+
+impl Screen {
+    /// Goes to the other screen. Nothing is echoed any more, and keys come without Enter; Ctrl-C stays a signal.
+    pub(crate) fn open(ui: &mut Ui) -> io::Result<Self> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin).ok().filter(|_| ui.io().stdin_is_terminal);
+        if let Some(before) = &before {
+            let mut modes = before.clone();
+            modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+            tcsetattr(&stdin, OptionalActions::Now, &modes)?;
+        }
+        let screen = Self { is_open: true, before };
+        write!(ui.out(), "{ENTER}")?;
+        ui.flush()?;
+        Ok(screen)
+    }
+
+    /// Columns and rows at present.
+    pub(crate) fn size(ui: &Ui) -> (usize, usize) {
+        let real = terminal_size::terminal_size()
+            .map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
+        let (columns, rows) = real.unwrap_or(SIZE_DEFAULT);
+        (ui.look.columns.filter(|_| real.is_none()).unwrap_or(columns), rows)
+    }
+
+    /// Paints lines over what was there. They must fit.
+    pub(crate) fn paint(&mut self, ui: &mut Ui, lines: &[String]) -> io::Result<()> {
+        let mut text = HOME.to_owned();
+        for (place, line) in lines.iter().enumerate() {
+            if place > 0 {
+                text.push_str("\r\n");
+            }
+            text.push_str(line);
+            text.push_str(REST_OF_ROW);
+        }
+        text.push_str(REST);
+        ui.out().write_all(text.as_bytes())?;
+        ui.flush()
+    }
+
+    /// Leaves the screen; what was printed before is there again.
+    pub(crate) fn close(mut self, ui: &mut Ui) -> io::Result<()> {
+        self.is_open = false;
+        self.restore();
+        write!(ui.out(), "{LEAVE}")?;
+        ui.flush()
+    }
+
+    fn restore(&mut self) {
+        if let Some(before) = self.before.take() {
+            // A terminal that is gone needs no care.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.restore();
+        if self.is_open {
+            let _ = io::stderr().write_all(LEAVE.as_bytes());
+        }
+    }
+}
+
+/// The keys pressed from now on.
+pub(crate) fn keys(ui: &mut Ui) -> UnboundedReceiver<Key> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    if !ui.io().stdin_is_terminal {
+        // It stays silent, but open: an end of the keys is no key.
+        std::mem::forget(sender);
+        return receiver;
+    }
+    let mut input = ui.take_input();
+    // It waits for a key when the process ends; nothing is owed to it.
+    std::thread::spawn(move || {
+        loop {
+            let bytes = match input.fill_buf() {
+                Ok(bytes) if !bytes.is_empty() => bytes.to_vec(),
+                Ok(_) | Err(_) => return,
+            };
+            input.consume(bytes.len());
+            for key in keys_of(&bytes) {
+                if sender.send(key).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+/// What the bytes of one read mean.
+fn keys_of(bytes: &[u8]) -> Vec<Key> {
+    match bytes {
+        b"\x1b[A" | b"\x1bOA" => return vec![Key::Up],
+        b"\x1b[B" | b"\x1bOB" => return vec![Key::Down],
+        [0x1b] => return vec![Key::Escape],
+        [0x1b, ..] => return Vec::new(),
+        _ => {}
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let key = |c: char| match c {
+        '\r' | '\n' => Some(Key::Enter),
+        '\u{7f}' | '\u{8}' => Some(Key::Backspace),
+        c if c.is_control() => None,
+        c => Some(Key::Char(c)),
+    };
+    text.chars().filter_map(key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_keys() {
+        assert_eq!(keys_of(b"\x1b[A"), [Key::Up]);
+        assert_eq!(keys_of(b"\x1b"), [Key::Escape]);
+        assert_eq!(keys_of(b"\x1b[5~"), []);
+        assert_eq!(keys_of("ä\r\x7f\x01".as_bytes()), [Key::Char('ä'), Key::Enter, Key::Backspace]);
+    }
+}
