@@ -114,6 +114,7 @@ masked!(
         active_run_id,
         effective_rule,
         epoch,
+        untrusted_disks,
     ]
 );
 
@@ -136,6 +137,7 @@ masked!(
         parameters = "parameters",
         waiting = "waiting",
         cancel_requested = "cancel_requested",
+        pause_requested = "pause_requested",
         compensating = "compensating",
         retry_of = "retry_of",
         requested_by = "requested_by",

@@ -51,11 +51,11 @@ pub enum ApiError {
     #[error("filter: {0}")]
     Filter(#[from] FilterError),
     /// A page token was not made by this server, or was damaged.
-    #[error("page_token was not made by this server, or was damaged: begin anew without one")]
+    #[error("page_token was not made by this server, or was damaged: begin again without one")]
     PageTokenInvalid,
     /// A page token belongs to another list.
     #[error(
-        "page_token belongs to a list with another filter or order: repeat the request that gave it, or begin anew \
+        "page_token belongs to a list with another filter or order: repeat the request that gave it, or begin again \
          without one"
     )]
     PageTokenMismatch,
@@ -260,7 +260,8 @@ fn store(answer: &mut Answer, error: &StoreError) {
             answer.message = error.to_string();
             answer.resource(kind, id);
             answer.hint(
-                "somebody else wrote at the same moment: read it again, and decide again".into(),
+                "another request wrote at the same moment: read the object again, then decide"
+                    .into(),
             );
         }
         StoreError::ActiveRun { machine_id, run_id } => {
@@ -297,7 +298,7 @@ fn store(answer: &mut Answer, error: &StoreError) {
         StoreError::Unknown(_) => {
             log(error);
             answer.message =
-                "nobody knows whether the request was stored: repeat it with the same request_id"
+                "whether the request was stored is not known: repeat it with the same request_id"
                     .to_owned();
             answer.retry(Duration::from_secs(1));
             answer.help("Why the outcome is unknown");

@@ -69,6 +69,12 @@ pub(crate) fn url_of(server: &str) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
+/// Whether what users type says a port: `host:port`, `[v6]:port`.
+fn names_port(server: &str) -> bool {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    rest.rsplit_once(']').map_or(rest, |(_, after)| after).contains(':')
+}
+
 /// A connected client; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -110,7 +116,10 @@ impl Client {
                     clock.sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
-                Err(source) => return Err(Error::Unreachable { address, source }),
+                Err(source) => {
+                    let port_assumed = !names_port(&target.server);
+                    return Err(Error::Unreachable { address, source, port_assumed });
+                }
             }
         };
         let actor = target.actor.as_deref().and_then(metadata_text);
@@ -329,6 +338,16 @@ mod tests {
             ("[::1]:50051", "http://[::1]:50051"),
         ] {
             assert_eq!(url_of(typed), url, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_named_or_assumed() {
+        for typed in ["a:1", ":1", "[::1]:1", "http://a:1", "http://[::1]:1/"] {
+            assert!(names_port(typed), "{typed}");
+        }
+        for typed in ["a", "[::1]", "http://a", "http://[::1]/"] {
+            assert!(!names_port(typed), "{typed}");
         }
     }
 

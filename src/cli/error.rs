@@ -86,6 +86,8 @@ pub(crate) enum Error {
         /// What the network said.
         #[source]
         source: tonic::transport::Error,
+        /// Whether no port was given, so that the usual one was taken.
+        port_assumed: bool,
     },
     /// The server was reached and did not come back in time.
     #[error("lost the connection to the server at {address}")]

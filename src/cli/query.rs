@@ -44,6 +44,14 @@ impl RunSelection {
         self.selector.is_none() && self.filter.is_none()
     }
 
+    /// Refuses an empty filter where something is done to what matches.
+    ///
+    /// # Errors
+    /// Usage, as [`Selection::check_narrow`].
+    pub(crate) fn check_narrow(&self) -> Result<(), Error> {
+        check_narrow(self.selector.as_deref(), self.filter.as_deref(), "run_id:*")
+    }
+
     /// The filter over runs for the server, with another condition.
     pub(crate) fn to_filter(&self, also: Option<&str>) -> String {
         let given = self.filter.as_deref().filter(|filter| !filter.trim().is_empty());
@@ -100,6 +108,15 @@ impl Selection {
         self.selector.is_none() && self.filter.is_none()
     }
 
+    /// Refuses an empty filter where something is done to what matches: a variable of a script that is not set must not
+    /// mean the whole fleet.
+    ///
+    /// # Errors
+    /// Usage, with a filter that means all of them.
+    pub(crate) fn check_narrow(&self) -> Result<(), Error> {
+        check_narrow(self.selector.as_deref(), self.filter.as_deref(), "machine_id:*")
+    }
+
     /// The filter for the server.
     ///
     /// # Errors
@@ -116,6 +133,16 @@ impl Selection {
         }
         Ok(terms.join(" AND "))
     }
+}
+
+fn check_narrow(selector: Option<&str>, filter: Option<&str>, all: &str) -> Result<(), Error> {
+    if selector.is_none() && filter.is_some_and(|filter| filter.trim().is_empty()) {
+        return Err(Error::usage(
+            "the filter is empty, which matches all there is",
+            format!("say what is meant; all of them are --filter '{all}'"),
+        ));
+    }
+    Ok(())
 }
 
 /// The terms of a selector in the language of the server's filters.
@@ -247,6 +274,27 @@ mod tests {
         );
         assert_eq!(RunSelection::default().to_filter(Some("a = b")), "a = b");
         assert_eq!(RunSelection::default().to_filter(None), "");
+    }
+
+    #[test]
+    fn an_empty_filter_selects_nothing_to_act_on() {
+        use crate::model::filter::{Filter, Subject};
+        let selection = |selector: Option<&str>, filter: &str| Selection {
+            selector: selector.map(str::to_owned),
+            filter: Some(filter.to_owned()),
+        };
+        for (selector, filter, wrong) in
+            [(None, "", true), (None, " ", true), (Some("a=b"), "", false), (None, "x = y", false)]
+        {
+            let selection = selection(selector, filter);
+            assert_eq!(selection.check_narrow().is_err(), wrong, "{selector:?} {filter:?}");
+        }
+        let runs = RunSelection { selector: None, filter: Some(String::new()) };
+        let Err(Error::Usage { hint, .. }) = runs.check_narrow() else { panic!("it is empty") };
+        assert!(hint.ends_with("--filter 'run_id:*'"), "{hint}");
+        // What the hints say is understood.
+        Filter::parse("run_id:*", Subject::Run).unwrap();
+        Filter::parse("machine_id:*", Subject::Machine).unwrap();
     }
 
     #[test]

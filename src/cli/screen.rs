@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write as _};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::output::width;
 use super::ui::Ui;
 
 /// To the other screen, without a cursor.
@@ -69,14 +70,16 @@ impl Screen {
         (ui.look.columns.filter(|_| real.is_none()).unwrap_or(columns), rows)
     }
 
-    /// Paints lines over what was there. They must fit.
+    /// Paints lines over what was there: as many as there are rows, each cut at the last column. A line that the terminal
+    /// folds would move everything up at each painting.
     pub(crate) fn paint(&mut self, ui: &mut Ui, lines: &[String]) -> io::Result<()> {
+        let (columns, rows) = Self::size(ui);
         let mut text = HOME.to_owned();
-        for (place, line) in lines.iter().enumerate() {
+        for (place, line) in lines.iter().take(rows).enumerate() {
             if place > 0 {
                 text.push_str("\r\n");
             }
-            text.push_str(line);
+            text.push_str(&clipped(line, columns));
             text.push_str(REST_OF_ROW);
         }
         text.push_str(REST);
@@ -109,6 +112,25 @@ impl Drop for Screen {
     }
 }
 
+/// What of a line fits into so many columns; escape sequences take none, and all of them are kept.
+fn clipped(line: &str, columns: usize) -> String {
+    let mut kept = String::with_capacity(line.len());
+    let (mut used, mut in_escape) = (0, false);
+    for c in line.chars() {
+        if in_escape || c == '\u{1b}' {
+            // Only colours stand in lines: they end with a letter.
+            in_escape = !c.is_ascii_alphabetic();
+            kept.push(c);
+            continue;
+        }
+        used += width(c.encode_utf8(&mut [0; 4]));
+        if used <= columns {
+            kept.push(c);
+        }
+    }
+    kept
+}
+
 /// The keys pressed from now on.
 pub(crate) fn keys(ui: &mut Ui) -> UnboundedReceiver<Key> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -136,23 +158,30 @@ pub(crate) fn keys(ui: &mut Ui) -> UnboundedReceiver<Key> {
     receiver
 }
 
-/// What the bytes of one read mean.
+/// What the bytes of one read mean; a key that is held down may come several times in one.
 fn keys_of(bytes: &[u8]) -> Vec<Key> {
-    match bytes {
-        b"\x1b[A" | b"\x1bOA" => return vec![Key::Up],
-        b"\x1b[B" | b"\x1bOB" => return vec![Key::Down],
-        [0x1b] => return vec![Key::Escape],
-        [0x1b, ..] => return Vec::new(),
-        _ => {}
-    }
     let text = String::from_utf8_lossy(bytes);
-    let key = |c: char| match c {
-        '\r' | '\n' => Some(Key::Enter),
-        '\u{7f}' | '\u{8}' => Some(Key::Backspace),
-        c if c.is_control() => None,
-        c => Some(Key::Char(c)),
-    };
-    text.chars().filter_map(key).collect()
+    let mut keys = Vec::new();
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' if rest.next_if(|c| matches!(c, '[' | 'O')).is_some() => {
+                // Parameters, then the letter that says which key it was.
+                while rest.next_if(|c| c.is_ascii_digit() || *c == ';').is_some() {}
+                match rest.next() {
+                    Some('A') => keys.push(Key::Up),
+                    Some('B') => keys.push(Key::Down),
+                    Some(_) | None => {}
+                }
+            }
+            '\u{1b}' => keys.push(Key::Escape),
+            '\r' | '\n' => keys.push(Key::Enter),
+            '\u{7f}' | '\u{8}' => keys.push(Key::Backspace),
+            c if c.is_control() => {}
+            c => keys.push(Key::Char(c)),
+        }
+    }
+    keys
 }
 
 #[cfg(test)]
@@ -160,8 +189,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lines_are_clipped_between_their_colours() {
+        assert_eq!(clipped("abc", 3), "abc");
+        assert_eq!(clipped("a\u{1b}[1mbcd\u{1b}[0m", 2), "a\u{1b}[1mb\u{1b}[0m");
+        assert_eq!(clipped("a\u{6f22}b", 2), "a");
+        assert_eq!(clipped("abc", 0), "");
+    }
+
+    #[test]
     fn bytes_are_keys() {
         assert_eq!(keys_of(b"\x1b[A"), [Key::Up]);
+        assert_eq!(
+            keys_of(b"\x1b[A\x1bOB\x1b[Bq"),
+            [Key::Up, Key::Down, Key::Down, Key::Char('q')]
+        );
         assert_eq!(keys_of(b"\x1b"), [Key::Escape]);
         assert_eq!(keys_of(b"\x1b[5~"), []);
         assert_eq!(keys_of("ä\r\x7f\x01".as_bytes()), [Key::Char('ä'), Key::Enter, Key::Backspace]);

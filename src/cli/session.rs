@@ -55,6 +55,9 @@ impl Session {
         };
         let (server, server_from) = if let Some(server) = &global.server {
             (server.clone(), "--server")
+        } else if let Some(context) = context.filter(|_| global.context.is_some()) {
+            // What was typed on this line weighs more than what was set before.
+            (context.server.clone(), "--context")
         } else if let Some(server) = var("BMDEMO_SERVER") {
             (server, "BMDEMO_SERVER")
         } else if let Some(context) = context {

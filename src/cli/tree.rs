@@ -27,11 +27,11 @@ Exit codes:
   0    done
   1    internal error
   2    wrong usage, or a confirmation is needed; nothing was done
-  3    the watched run failed, or is held until somebody acts
+  3    the watched run failed, or is held until an operator acts
   4    the watched run was canceled
   5    the awaited state did not come in time
   64+n the server answered with gRPC code n: 69 not found, 73 failed precondition, 78 unavailable
-  130  interrupted; runs go on
+  130  interrupted; runs continue
 
 Environment:
   BMDEMO_SERVER  address of the server, as --server
@@ -74,13 +74,13 @@ pub(crate) enum Command {
     Import(import::ImportArgs),
     /// List machines; short for: machine list
     List(machine::ListArgs),
-    /// Image a machine anew and join it, watch; short for: run start plan/repave-join
+    /// Image a machine and join it to its cluster, watch; short for: run start plan/repave-join
     Repave(start::VerbArgs),
     /// Drain and wipe a machine for its return, watch; short for: run start plan/rma
     Rma(start::VerbArgs),
     /// Restart a machine, watch; short for: run start plan/reboot
     Reboot(start::VerbArgs),
-    /// Drain a machine, image it anew, join it, watch; short for: run start plan/upgrade
+    /// Drain a machine, image it, join it, watch; short for: run start plan/upgrade
     Upgrade(start::VerbArgs),
     /// Change a machine's network configuration, watch; short for: run start plan/net-reconfig
     NetReconfig(start::VerbArgs),
@@ -98,7 +98,7 @@ pub(crate) enum Command {
     Abort(control::RequiredReasonArgs),
     /// Hold a run at its next safe point; short for: run pause
     Pause(control::ReasonArgs),
-    /// Let a held run go on; short for: run resume
+    /// Resume a held run; short for: run resume
     Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from where it failed, watch; short for: run retry
     Retry(control::RetryArgs),

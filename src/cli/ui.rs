@@ -205,6 +205,17 @@ impl Ui {
         Ok((count > 0).then(|| line.trim().to_owned()))
     }
 
+    /// Resolves when a command that repaints the screen has to leave it: at Ctrl-C, or when the process is asked to end.
+    pub(crate) fn left(&self) -> impl Future<Output = ()> + Send + 'static {
+        let interrupted = self.interrupted();
+        async move {
+            tokio::select! {
+                () = interrupted => {}
+                () = ended_by_signal() => {}
+            }
+        }
+    }
+
     /// Resolves when the user presses Ctrl-C. Until this is first awaited, Ctrl-C ends the process.
     pub(crate) fn interrupted(&self) -> impl Future<Output = ()> + Send + 'static {
         let token = self.io.interrupt.clone();
@@ -219,6 +230,22 @@ impl Ui {
             }
         }
     }
+}
+
+/// Resolves when the process is asked to end by a signal other than Ctrl-C, which would leave a screen as it is.
+async fn ended_by_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+        if let (Ok(mut terminate), Ok(mut hangup)) = signals {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = hangup.recv() => return,
+            }
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for `future` at most `limit`; `None` if it took longer.

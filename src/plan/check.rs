@@ -126,7 +126,7 @@ fn default_for(reader: &mut Reader, table: &DeTable<'_>) -> Option<Read<RunType>
     let what = ("plan::unknown-run-type", "run type");
     let value = reader.choice(node, what, RunType::ALL, RunType::as_str)?;
     if value == RunType::Custom {
-        let help = "remove `default_for`: plans that are nobody's default are CUSTOM";
+        let help = "remove `default_for`: a plan without it is CUSTOM";
         reader.report("plan::bad-default-for", "CUSTOM has no default plan", node.span(), "", help);
         return None;
     }

@@ -229,7 +229,7 @@ impl Config {
             && !self.insecure_no_auth
         {
             return refuse(format!(
-                "refusing to listen on {}: calls there are neither encrypted nor authenticated, so whoever reaches \
+                "refusing to listen on {}: calls there are neither encrypted nor authenticated, so anyone who reaches \
                  the address can wipe every machine; listen on 127.0.0.1, or take the risk with --insecure-no-auth",
                 address.ip()
             ));
@@ -295,13 +295,19 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
         )),
         (Some(true), None) => Ok(Storage::Ephemeral),
         (_, Some(dir)) => Ok(Storage::Dir(dir.clone())),
+        // Without HOME the directory of the account would be taken, which for a service often is that of root.
+        (_, None) if cfg!(unix) && std::env::var_os("HOME").is_none_or(|home| home.is_empty()) => {
+            Err(ConfigError::Setting(
+                "HOME is not set, so that no directory is known for the data; give --data-dir DIR or --ephemeral".into(),
+            ))
+        }
         (_, None) => etcetera::choose_base_strategy()
             .ok()
             .and_then(|dirs| dirs.state_dir().or_else(|| Some(dirs.data_dir())))
             .map(|dir| Storage::Dir(dir.join("bmdemo")))
             .ok_or_else(|| {
                 ConfigError::Setting(
-                    "this platform names no state directory (is HOME set?); give --data-dir DIR or --ephemeral"
+                    "this platform names no state directory; give --data-dir DIR or --ephemeral"
                         .into(),
                 )
             }),

@@ -71,7 +71,7 @@ pub(super) async fn warn_of_exposure(clock: Arc<dyn Clock>, address: std::net::S
     loop {
         tracing::warn!(
             %address,
-            "serving WITHOUT encryption and authentication (--insecure-no-auth): whoever reaches this address controls \
+            "serving WITHOUT encryption and authentication (--insecure-no-auth): anyone who reaches this address controls \
              every machine"
         );
         clock.sleep(WARNING_INTERVAL).await;

@@ -74,7 +74,7 @@ async fn run(args: &Args) -> Result<(), StartError> {
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
         (signal, _) = signals.end() => {
-            tracing::info!(signal, "told to end before the server was ready");
+            tracing::info!(signal, "a signal ended it before the server was ready");
             return Ok(());
         }
     };
@@ -94,7 +94,7 @@ async fn run(args: &Args) -> Result<(), StartError> {
     tokio::select! {
         () = async { server.shut_down().await; telemetry.stop().await; } => Ok(()),
         (signal, code) = signals.end() => {
-            tracing::warn!(signal, "ending at once; runs are taken up again at the next start");
+            tracing::warn!(signal, "ending at once; runs are recovered at the next start");
             std::process::exit(code);
         }
     }

@@ -34,6 +34,20 @@ async fn refused_configurations_say_why_and_exit_with_78() {
     }
 }
 
+/// A service often runs as root without HOME: the directory of root's account is not taken unasked.
+#[tokio::test]
+async fn without_a_home_the_data_needs_a_place() {
+    let refused = tokio::process::Command::new(env!("CARGO_BIN_EXE_bmdemo-server"))
+        .args(["--port", "0"])
+        .env_remove("HOME")
+        .kill_on_drop(true)
+        .output();
+    let refused = within("the server refuses", refused).await.unwrap();
+    let error = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{error}");
+    assert!(error.contains("HOME is not set") && error.contains("--data-dir DIR"), "{error}");
+}
+
 #[tokio::test]
 async fn wrong_flags_are_usage_errors_and_help_is_not_an_error() {
     for flags in [&["--port", "70000"][..], &["--nonsense"], &["--slow", "--fake-timing", "zero"]] {

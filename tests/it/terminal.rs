@@ -161,6 +161,13 @@ impl Terminal {
         self.pty.write_all(keys.as_bytes()).await.unwrap();
     }
 
+    /// Sends a signal to the client.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().await;
+        assert!(sent.unwrap().success(), "kill -s {name}");
+    }
+
     /// Types, and again every second, until the client ends; then as [`Terminal::ended`]. A signal that comes in the very
     /// moment in which a process begins to listen for it may be lost, and whoever has pressed Ctrl-C presses it again.
     pub(crate) async fn press_until_ended(&mut self, keys: &str) -> String {

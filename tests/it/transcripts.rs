@@ -231,6 +231,106 @@ async fn terminals_of_every_kind() {
     assert_transcript!("terminal_kinds", shown);
 }
 
+/// Disks that a step was to destroy and did not: such machines are marked, and offered only by force and with a reason.
+#[tokio::test]
+async fn machines_with_disks_that_are_not_trusted() {
+    let script = "machine=machine-1 step=wipe do=fail-permanent; machine=machine-2 step=wipe do=slow:1h; \
+                  machine=machine-3 step=wipe do=unknowable";
+    let (_server, address) = server(script).await;
+    let mut shown = String::new();
+    piped(&address, "import 4").await;
+    shown += &piped(&address, "rma machine-1").await;
+    let mut rma = Terminal::start(&address, 120, &[], "rma machine-2");
+    rma.until("→ wipe...").await;
+    shown += &piped(&address, "abort machine-2 --reason 'smoke from the rack' -o name").await;
+    rma.ended().await;
+    piped(&address, "rma machine-3").await;
+    shown += &piped(&address, "abort machine-3 --reason 'gone for repair' -o name").await;
+    for line in [
+        "list",
+        "list --columns machine_id,phase,disks_trusted",
+        "issues",
+        "machine set-phase machine-1 READY",
+        "machine set-phase machine-1 READY --force",
+        "machine set-phase -l role=worker READY",
+        "machine set-phase machine-1 READY --force --reason 'the disks were replaced'",
+        "list --filter 'machine_id = machine-1'",
+        "machine clear-intervention machine-1 --reason 'looked at it'",
+        "machine clear-intervention machine-2 --reason 'wiped by hand'",
+        "list",
+        "machine history machine-1",
+    ] {
+        shown += &piped(&address, line).await;
+    }
+    assert_transcript!("disks_not_trusted", shown);
+}
+
+/// One word takes a machine from its customer: it is asked about at the terminal, and needs --yes elsewhere.
+#[tokio::test]
+async fn a_machine_in_service_is_not_sent_away_by_a_slip() {
+    let (_server, address) = server("").await;
+    let mut shown = String::new();
+    piped(&address, "import 2").await;
+    piped(&address, "repave machine-1").await;
+    for phase in ["RMA", "RETIRED"] {
+        let line = format!("machine set-phase machine-1 {phase}");
+        shown += &piped(&address, &line).await;
+        let mut no = Terminal::start(&address, 80, &[], &line);
+        no.until("Go ahead? [y/N]").await;
+        no.press("n\n").await;
+        shown += &no.ended().await;
+    }
+    // What is not in service is moved at once.
+    shown += &piped(&address, "machine set-phase machine-2 RMA").await;
+    shown += &piped(&address, "list").await;
+    let mut yes = Terminal::start(&address, 80, &[], "machine set-phase machine-1 RMA");
+    yes.until("Go ahead? [y/N]").await;
+    yes.press("y\n").await;
+    shown += &yes.ended().await;
+    shown += &piped(&address, "machine set-phase machine-1 RETIRED --yes").await;
+    shown += &piped(&address, "machine history machine-1").await;
+    assert_transcript!("set_phase_in_service", shown);
+}
+
+/// The question of every verb on many says how many would be refused, and why.
+#[tokio::test]
+async fn questions_say_what_would_be_refused() {
+    let script = "machine=machine-1 step=repave do=slow:1h; machine=machine-2 step=repave do=slow:1h; \
+                  machine=machine-3 do=fail-permanent";
+    let (_server, address) = server(script).await;
+    let mut shown = String::new();
+    piped(&address, "import 4").await;
+    for machine in ["machine-1", "machine-2"] {
+        piped(&address, &format!("repave {machine} --detach")).await;
+        let mut watch = Terminal::start(&address, 120, &[], &format!("watch {machine}"));
+        watch.until("→ repave...").await;
+        watch.press("\u{3}").await;
+        watch.ended().await;
+    }
+    piped(&address, "reboot machine-3").await;
+    piped(&address, "reboot machine-4").await;
+    shown += &piped(&address, "pause machine-1").await;
+    piped(&address, "cancel machine-2").await;
+    for line in [
+        "runs",
+        "run describe machine-1",
+        "pause -l role=worker",
+        "resume -l role=worker",
+        "cancel machine-1 machine-4",
+        "abort machine-1 machine-4 --reason x",
+        "retry machine-3 machine-4",
+        "repave -l role=worker",
+        "machine set-phase -l role=worker RMA",
+        "machine clear-intervention -l role=worker --reason x",
+        "machine label -l role=worker a=b",
+        "cancel --filter ''",
+        "machine set-phase --filter '' RETIRED --yes",
+    ] {
+        shown += &piped(&address, line).await;
+    }
+    assert_transcript!("questions", shown);
+}
+
 /// What an operator reads every day, at the two widths that most terminals have: no row is folded by the terminal.
 #[tokio::test]
 async fn a_week_at_80_and_at_140_columns() {
@@ -304,6 +404,43 @@ async fn the_live_screen_at_80_by_24() {
     assert_eq!(ended, "$ bmdemo-cli top -l rack=r1\n\n\n");
     let raw = String::from_utf8_lossy(&top.raw).into_owned();
     assert!(raw.contains("\u{1b}[?1049h") && raw.ends_with("\u{1b}[?25h\u{1b}[?1049l"));
+}
+
+/// A file says what a rack is: what is new is registered, what differs is changed, and a dry run says so before.
+#[tokio::test]
+async fn a_rack_is_applied_from_a_file() {
+    let (_server, address) = server("").await;
+    let mut shown = String::new();
+    for line in [
+        "machine apply -f examples/rack.yaml --dry-run",
+        "machine apply -f examples/rack.yaml",
+        "machine apply -f examples/rack.yaml --yes",
+        "machine apply -f examples/rack.yaml",
+        "machine label node-7 node-8 rack=r2 old=x --yes --max-parallel 1",
+        "machine apply -f examples/rack.yaml --dry-run",
+        "machine apply -f examples/rack.yaml --yes --max-parallel 1 --reason 'moved back'",
+        "list --columns machine_id,labels.rack,labels.old,serial",
+        "machine apply -f Cargo.toml",
+        "machine apply -f examples",
+        "machine apply -f /dev/zero",
+    ] {
+        shown += &piped(&address, line).await;
+    }
+    assert_transcript!("apply_rack", shown);
+}
+
+/// A closed window or a `kill` leaves the terminal as it was, too.
+#[tokio::test]
+async fn a_signal_leaves_the_live_screen() {
+    let (_server, address) = server("").await;
+    piped(&address, "import 2").await;
+    let mut top = Terminal::sized(&address, (80, 24), &[], "top");
+    top.until("2 machines").await;
+    top.signal("TERM").await;
+    let ended = top.ended().await;
+    assert!(ended.ends_with("--- exit 130\n\n"), "{ended}");
+    let raw = String::from_utf8_lossy(&top.raw).into_owned();
+    assert!(raw.ends_with("\u{1b}[?25h\u{1b}[?1049l"), "{raw:?}");
 }
 
 #[tokio::test]

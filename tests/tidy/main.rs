@@ -6,6 +6,7 @@
 )]
 
 mod circles;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -42,6 +42,7 @@ pub(in crate::api) fn run(
         parameters: run.spec.parameters.clone(),
         waiting: waits_for(run, plan, held_back),
         cancel_requested: run.cancel_requested_at.is_some(),
+        pause_requested: run.state == crate::lifecycle::run::State::Pausing,
         compensating: matches!(run.state, crate::lifecycle::run::State::Unwinding { .. }),
         retry_of: run.spec.retry_of.map(|id| id.to_string()).unwrap_or_default(),
         requested_by: Some(actor(&run.spec.requested_by)),

@@ -1,11 +1,10 @@
 //! `machine apply`
 
+mod file;
+
 use std::collections::BTreeMap;
-use std::io::Read as _;
 
 use clap::Args;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::pb;
 use crate::pb::machine_result::Outcome as Registered;
@@ -16,9 +15,9 @@ use super::super::output::{Meaning, sanitized, wrapped};
 use super::super::session::Session;
 use super::bulk::{self, BulkFlags, News, Outcome, Work};
 use super::confirm::Question;
+use super::refusals;
+use file::{Wanted, machines_of, read};
 
-/// Largest file, in bytes.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Machines of one request.
 const BATCH: usize = 500;
 
@@ -57,48 +56,6 @@ pub(crate) struct ApplyArgs {
     bulk: BulkFlags,
 }
 
-/// One document: a machine, or many.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Document {
-    machines: Option<Vec<Document>>,
-    next_page_token: Option<IgnoredAny>,
-    #[serde(alias = "machine_id")]
-    machine_id: Option<String>,
-    labels: BTreeMap<String, Option<String>>,
-    spec: Spec,
-    status: Option<IgnoredAny>,
-    #[serde(alias = "created_at")]
-    created_at: Option<IgnoredAny>,
-    #[serde(alias = "updated_at")]
-    updated_at: Option<IgnoredAny>,
-    etag: Option<IgnoredAny>,
-    revision: Option<IgnoredAny>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Spec {
-    provider: Option<String>,
-    #[serde(alias = "mac_addresses")]
-    mac_addresses: Option<Vec<String>>,
-    #[serde(alias = "ssh_endpoint")]
-    ssh_endpoint: Option<String>,
-    #[serde(alias = "bmc_endpoint")]
-    bmc_endpoint: Option<String>,
-    #[serde(alias = "target_cluster")]
-    target_cluster: Option<String>,
-    serial: Option<String>,
-}
-
-/// A machine as a file wants it.
-#[derive(Debug, Clone)]
-struct Wanted {
-    machine_id: String,
-    labels: BTreeMap<String, Option<String>>,
-    spec: Spec,
-}
-
 /// What has to be done about a machine.
 #[derive(Debug)]
 enum Change {
@@ -114,8 +71,14 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     let known = known(&client, &wanted).await?;
     let look = session.ui.look;
     let mut changes = Vec::new();
+    let mut refused = Vec::new();
     for wanted in &wanted {
-        let (change, differences) = change(wanted, known.get(&wanted.machine_id));
+        let machine = known.get(&wanted.machine_id);
+        let (change, differences) = change(wanted, machine);
+        let refusal = match (&change, machine) {
+            (Change::Update(_, paths), Some(machine)) => refusals::of_spec(machine, paths),
+            _ => None,
+        };
         let (sign, meaning) = match change {
             Change::Register(_) => ("+", Meaning::Good),
             Change::Update(..) => ("~", Meaning::Attention),
@@ -128,19 +91,30 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
                 let line = format!("    {}", sanitized(&difference));
                 writeln!(session.ui.out(), "{}", wrapped(look, &line, 6))?;
             }
+            if let Some(why) = refusal.as_ref().filter(|_| args.dry_run) {
+                let line =
+                    format!("    {} {}", look.paint(Meaning::Bad, look.bad()), sanitized(why));
+                writeln!(session.ui.out(), "{}", wrapped(look, &line, 6))?;
+            }
         }
+        refused.push(refusal);
         changes.push((wanted.machine_id.clone(), change));
     }
+    let refused = refusals::count(refused);
     session.ui.flush()?;
     let count = |of: fn(&Change) -> bool| changes.iter().filter(|(_, change)| of(change)).count();
     let new = count(|change| matches!(change, Change::Register(_)));
     let differing = count(|change| matches!(change, Change::Update(..)));
     let same = count(|change| matches!(change, Change::Nothing));
     if args.dry_run {
-        let text =
-            format!("Nothing was changed: {new} new, {differing} to change, {same} as they are.");
-        session.ui.note(&text);
-        return Ok(Exit::Ok);
+        let (refused, exit) = match &refused {
+            Some((count, _)) => (format!(", {count} of them would be refused"), Exit::Blocked),
+            None => (String::new(), Exit::Ok),
+        };
+        session.ui.note(&format!(
+            "Nothing was changed: {new} new, {differing} to change{refused}, {same} as they are."
+        ));
+        return Ok(exit);
     }
     if new + differing == 0 {
         session.ui.note(&format!("Nothing to do: {same} as they are."));
@@ -148,10 +122,14 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     }
     let due = changes.iter().filter(|(_, change)| !matches!(change, Change::Nothing));
     let question = Question {
-        what: format!("Register {new} and change {differing} of"),
+        what: match (new, differing) {
+            (_, 0) => "Register".to_owned(),
+            (0, _) => "Change".to_owned(),
+            _ => format!("Register {new} and change {differing} of"),
+        },
         noun: "machine",
         targets: due.map(|(id, _)| sanitized(id).into_owned()).collect(),
-        refused: None,
+        refused,
         loss: None,
         always: false,
     };
@@ -225,78 +203,6 @@ async fn carry_out(
     Ok(updated.or(exit))
 }
 
-/// The text of a file, or of standard input. What is no file or too large is refused before it is read.
-fn read(session: &mut Session, file: &str) -> Result<String, Error> {
-    let failed = |source: std::io::Error| Error::Local {
-        message: format!("cannot read {file}"),
-        hint: None,
-        source: Some(source.into()),
-    };
-    let too_large = || {
-        Error::usage(
-            format!("{file} is larger than {} MiB", FILE_BYTES_MAX / 1024 / 1024),
-            "apply it in several parts",
-        )
-    };
-    let mut text = String::new();
-    if file == "-" {
-        let mut input = session.ui.take_input().take(FILE_BYTES_MAX + 1);
-        input.read_to_string(&mut text).map_err(failed)?;
-    } else {
-        // A pipe or a device may never end.
-        let about = std::fs::metadata(file).map_err(failed)?;
-        if !about.is_file() {
-            return Err(Error::usage(
-                format!("{file} is not a regular file"),
-                "pipe it in with -f -",
-            ));
-        }
-        if about.len() > FILE_BYTES_MAX {
-            return Err(too_large());
-        }
-        let opened = std::fs::File::open(file).map_err(failed)?;
-        opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-    }
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(too_large());
-    }
-    Ok(text)
-}
-
-/// The machines of all documents; each may be named once.
-fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
-    let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|error| {
-        Error::usage(error.to_string(), "machines are as `list -o yaml` prints them; see --help")
-    })?;
-    let mut machines: Vec<Wanted> = Vec::new();
-    let each = documents.into_iter().flat_map(|mut document| match document.machines.take() {
-        Some(machines) => machines,
-        None => vec![document],
-    });
-    for (place, document) in each.enumerate() {
-        let Some(machine_id) = document.machine_id else {
-            return Err(Error::usage(
-                format!("machine {} of the file has no machineId", place + 1),
-                "give each machine its id",
-            ));
-        };
-        if machines.iter().any(|machine| machine.machine_id == machine_id) {
-            return Err(Error::usage(
-                format!("the file names {} twice", sanitized(&machine_id)),
-                "name each machine once",
-            ));
-        }
-        machines.push(Wanted { machine_id, labels: document.labels, spec: document.spec });
-    }
-    if machines.is_empty() {
-        return Err(Error::usage(
-            "the file has no machines",
-            "see: bmdemo-cli machine apply --help",
-        ));
-    }
-    Ok(machines)
-}
-
 /// The machines that are there already, by their ids.
 async fn known(client: &Client, wanted: &[Wanted]) -> Result<BTreeMap<String, pb::Machine>, Error> {
     let machines = client.all_machines("", usize::MAX).await?;
@@ -328,7 +234,11 @@ fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, Vec<String>)
             }),
             ..pb::Machine::default()
         };
-        return (Change::Register(machine), Vec::new());
+        let words = match &spec.provider {
+            Some(provider) => format!("spec.provider: {provider}"),
+            None => "spec.provider: fake, since the file names none".to_owned(),
+        };
+        return (Change::Register(machine), vec![words]);
     };
     let has = known.spec.clone().unwrap_or_default();
     let mut paths = Vec::new();
@@ -386,36 +296,6 @@ fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn yaml_and_json_with_one_machine_or_many() {
-        let yaml = "machineId: node-7\nlabels: {rack: 1, gpu: yes, old: null}\nspec:\n  serial: 0123\n---\nmachines:\n- machine_id: node-8\n  revision: \"7\"\n  status: {phase: PHASE_READY}\n";
-        let machines = machines_of(yaml).unwrap();
-        assert_eq!(machines.len(), 2);
-        assert_eq!(machines[0].labels["rack"].as_deref(), Some("1"));
-        assert_eq!(machines[0].labels["gpu"].as_deref(), Some("yes"));
-        assert_eq!(machines[0].labels["old"], None);
-        assert_eq!(machines[0].spec.serial.as_deref(), Some("0123"));
-        assert_eq!(machines[1].machine_id, "node-8");
-        let json = "{\n\t\"machines\": [{\"machineId\": \"a\"}, {\"machineId\": \"b\"}]\n}";
-        assert_eq!(machines_of(json).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        for (text, message) in [
-            ("", "the file has no machines"),
-            ("labels: {a: b}", "machine 1 of the file has no machineId"),
-            ("machineId: a\n---\nmachineId: a", "the file names a twice"),
-            ("machineId: a\nspec: {bmc: x}", "bmc"),
-            ("machineId: [a", ""),
-            ("- machineId: a", ""),
-        ] {
-            let error = machines_of(text).unwrap_err();
-            assert_eq!(error.code(), 2, "{text}");
-            assert!(error.to_string().contains(message), "{text}: {error}");
-        }
-    }
 
     #[test]
     fn only_what_differs_is_changed() {

@@ -16,7 +16,7 @@ use super::super::session::Session;
 use super::bulk::{self, BulkFlags, News, Outcome, Work};
 use super::confirm::Question;
 use super::start::{drive, watch_or_detach};
-use super::{show, targets};
+use super::{refusals, show, targets};
 
 /// Runs, and why.
 #[derive(Debug, Args)]
@@ -154,6 +154,15 @@ impl Verb {
         }
     }
 
+    /// Why the server would refuse it for a run.
+    fn would_be_refused(self, run: &pb::Run) -> Option<String> {
+        match self {
+            Self::Cancel | Self::Abort => refusals::of_ended(run),
+            Self::Pause => refusals::of_pause(run),
+            Self::Resume => refusals::of_resume(run),
+        }
+    }
+
     async fn call(self, client: &Client, run_id: String, reason: String) -> Result<pb::Run, Error> {
         let request_id = client.new_request_id();
         match self {
@@ -190,7 +199,7 @@ impl Verb {
             Self::Abort => Some(format!(
                 "{machine} is blocked until you have looked: bmdemo-cli machine clear-intervention {machine} --reason \"what you found\""
             )),
-            Self::Pause if run.finished_at.is_none() && hold(run).is_none() => Some(format!(
+            Self::Pause if run.pause_requested => Some(format!(
                 "It is held once the call in flight is over. Resume it with: bmdemo-cli resume {id}"
             )),
             Self::Pause => Some(format!("Resume it with: bmdemo-cli resume {id}")),
@@ -231,7 +240,8 @@ impl<'a> Order<'a> {
             return Ok(Exit::Ok);
         }
         let runs = targets::active_runs(&client, self.runs, self.selection).await?;
-        question(verb.name(), &runs).settle(session, self.bulk.yes)?;
+        let whys = runs.iter().map(|run| verb.would_be_refused(run));
+        question(verb.name(), &runs, refusals::count(whys)).settle(session, self.bulk.yes)?;
         let reason: Arc<str> = self.reason.into();
         let (ids, work) = work(&runs, self.bulk);
         let (exit, _) = bulk::each(session, work, |client: Client, target: String, _: News| {
@@ -254,11 +264,14 @@ fn state(run: &pb::Run) -> String {
         None if run.cancel_requested && run.finished_at.is_none() => {
             format!("{}, cancel requested {}", ended_name(run), run.run_id)
         }
+        None if run.pause_requested => {
+            format!("{}, pause requested {}", ended_name(run), run.run_id)
+        }
         None => format!("{} {}", ended_name(run), run.run_id),
     }
 }
 
-fn question(verb: &str, runs: &[pb::Run]) -> Question {
+fn question(verb: &str, runs: &[pb::Run], refused: Option<(usize, String)>) -> Question {
     let described = |run: &pb::Run| {
         let (machine, plan) = (sanitized(&run.machine_id), sanitized(&run.plan_id));
         format!("{machine}: {plan} {} {}", ended_name(run), sanitized(&run.current_step))
@@ -269,7 +282,7 @@ fn question(verb: &str, runs: &[pb::Run]) -> Question {
         what: verb.to_owned(),
         noun: "run",
         targets: runs.iter().map(described).collect(),
-        refused: None,
+        refused,
         loss: None,
         always: false,
     }
@@ -328,7 +341,8 @@ pub(crate) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
         return watch_or_detach(session, &run, args.detach).await;
     }
     let runs = targets::retriable_runs(&client, &args.runs, &args.selection).await?;
-    question("Retry", &runs).settle(session, args.bulk.yes)?;
+    let whys = refusals::count(runs.iter().map(refusals::of_retry));
+    question("Retry", &runs, whys).settle(session, args.bulk.yes)?;
     let (ids, work) = work(&runs, &args.bulk);
     let (clock, detach) = (session.ui.clock(), args.detach);
     let (exit, _) = bulk::each(session, work, |client: Client, target: String, news: News| {

@@ -55,7 +55,7 @@ pub(crate) async fn runs(
     let client = session.client().await?;
     let mut watch = RunWatch::new(client, session.ui.clock(), filter);
     let mut list = List::<pb::Run>::begin(session, args)?;
-    let mut interrupted = pin!(session.ui.interrupted());
+    let mut interrupted = pin!(session.ui.left());
     let clock = session.ui.clock();
     loop {
         let seen = tokio::select! {
@@ -97,7 +97,7 @@ pub(crate) async fn machines(
     let client = session.client().await?;
     let mut watch = MachineWatch::new(client, session.ui.clock(), filter);
     let mut list = List::<pb::Machine>::begin(session, args)?;
-    let mut interrupted = pin!(session.ui.interrupted());
+    let mut interrupted = pin!(session.ui.left());
     let clock = session.ui.clock();
     loop {
         let seen = tokio::select! {

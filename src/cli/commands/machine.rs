@@ -13,7 +13,7 @@ use super::super::query::Selection;
 use super::super::session::Session;
 use super::bulk::{self, BulkFlags, News, Outcome, Work};
 use super::confirm::{Question, described};
-use super::{apply, history, label, live, register, show, targets};
+use super::{apply, history, label, live, refusals, register, show, targets};
 
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
@@ -227,20 +227,22 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
         .iter()
         .filter(|machine| status(machine).effective_state() == pb::EffectiveState::InService)
         .count();
-    let busy = machines.iter().filter(|machine| !status(machine).active_run_id.is_empty()).count();
     let name = phase_name(phase.into());
     let question = Question {
         what: format!("Set phase {name} of"),
         noun: "machine",
         targets: machines.iter().map(described).collect(),
-        refused: Some((busy, "a run is active on it".to_owned())),
-        loss: (leaves && serving > 0)
-            .then(|| {
-                format!(
-                    "{serving} in service: {name} takes them out of service for good. There is no way back to IN_SERVICE but \
-                     through a repair and a new installation."
-                )
-            }),
+        refused: refusals::count(
+            machines.iter().map(|machine| refusals::of_phase(machine, phase, args.force)),
+        ),
+        loss: (leaves && serving > 0).then(|| {
+            let way_back = if phase == pb::Phase::Rma {
+                "The way back is a repair and a new installation."
+            } else {
+                "There is no way back."
+            };
+            format!("{serving} of them in service; {name} ends that. {way_back}")
+        }),
         always: leaves && serving > 0,
     };
     question.settle(session, args.bulk.yes)?;
@@ -291,7 +293,7 @@ async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<E
         what: "Clear NeedsIntervention of".to_owned(),
         noun: "machine",
         targets: machines.iter().map(described).collect(),
-        refused: None,
+        refused: refusals::count(machines.iter().map(refusals::of_clearing)),
         loss: None,
         always: false,
     };

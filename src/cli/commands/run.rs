@@ -37,7 +37,7 @@ pub(crate) enum RunCommand {
     Abort(control::RequiredReasonArgs),
     /// Hold a run at its next safe point
     Pause(control::ReasonArgs),
-    /// Let a held run go on
+    /// Resume a held run
     Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from the step that did not succeed; watch
     Retry(control::RetryArgs),

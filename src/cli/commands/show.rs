@@ -126,6 +126,16 @@ pub(crate) fn machines(
     }
     let look = session.ui.look;
     write_machines(session.ui.out(), look, machines, args.output == Format::Wide)?;
+    let is_marked = |machine: &&pb::Machine| {
+        machine.status.as_ref().is_some_and(|status| status.untrusted_disks.is_some())
+    };
+    let marked = machines.iter().filter(is_marked).count();
+    if marked > 0 {
+        session.ui.flush()?;
+        session.ui.note(&format!(
+            "! {marked} with disks that are not trusted: a step that destroys data did not succeed. See: bmdemo-cli issues"
+        ));
+    }
     Ok(Exit::Ok)
 }
 

@@ -31,7 +31,7 @@ use super::machine::parse_phase;
   attempt=N      only this attempt                 times=N   only so often
   machine=NAME   only this machine                 p=0.1     only with this probability, drawn from --seed
   do=WHAT        fail, fail-permanent, fail-human (before any effect), fail-late (at its end), fail-after (it took
-                 effect and nobody knows), hang, lie (says done, is not), slow:TIME, busy:TIME, unreachable, flap, unknowable
+                 effect and is not known), hang, lie (says done, is not), slow:TIME, busy:TIME, unreachable, flap, unknowable
 
 Examples:
   bmdemo-cli plan simulate repave-join

@@ -19,7 +19,7 @@ use super::confirm::{Question, is_answered};
 use super::recipe::{StartFlags, What, request};
 use super::{dry_run, show, targets, watch};
 
-/// Start the plan on a machine and watch it until it ends. Ctrl-C stops watching; the run goes on.
+/// Start the plan on a machine and watch it until it ends. Ctrl-C stops watching; the run continues.
 ///
 /// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs going, prints a line a
 /// machine and a summary; Ctrl-C starts no more.
@@ -38,7 +38,7 @@ pub(crate) struct VerbArgs {
     pub(crate) flags: StartFlags,
 }
 
-/// Start any plan on a machine and watch it until it ends. Ctrl-C stops watching; the run goes on.
+/// Start any plan on a machine and watch it until it ends. Ctrl-C stops watching; the run continues.
 ///
 /// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs going, prints a line a
 /// machine and a summary; Ctrl-C starts no more.
@@ -230,7 +230,7 @@ async fn one(
     let ended = tokio::select! {
         run = ended(&client, clock, &run.run_id) => run?,
         () = interrupted => {
-            session.ui.note(&format!("Detached; the run stays in progress. Watch it with: bmdemo-cli watch {}", run.run_id));
+            session.ui.note(&format!("Detached; the run continues. Watch it with: bmdemo-cli watch {}", run.run_id));
             return Ok(Exit::Interrupted);
         }
     };

@@ -23,6 +23,7 @@ pub(crate) async fn machines(
     selection: &Selection,
 ) -> Result<Vec<pb::Machine>, Error> {
     one_way(ids, selection.is_empty(), "machine")?;
+    selection.check_narrow()?;
     let mut machines: Vec<pb::Machine> = Vec::new();
     for id in ids {
         // Never by a prefix: where machine-1 is missing, machine-10 must not be destroyed in its place.
@@ -68,6 +69,7 @@ pub(crate) async fn active_runs(
     selection: &RunSelection,
 ) -> Result<Vec<pb::Run>, Error> {
     one_way(names, selection.is_empty(), "run")?;
+    selection.check_narrow()?;
     let mut runs = Vec::new();
     for name in names {
         runs.push(client.find_run(name).await?);
@@ -90,6 +92,7 @@ pub(crate) async fn retriable_runs(
     selection: &RunSelection,
 ) -> Result<Vec<pb::Run>, Error> {
     one_way(names, selection.is_empty(), "run")?;
+    selection.check_narrow()?;
     let mut runs = Vec::new();
     for name in names {
         runs.push(client.find_run(name).await?);

@@ -46,10 +46,10 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
     let mut top = Top {
         machines: MachineWatch::new(client.clone(), clock.clone(), filter.clone()),
         runs: RunWatch::new(client.clone(), clock.clone(), recent),
-        fleet: Fleet::default(),
+        fleet: Fleet { only_these: !filter.is_empty(), ..Fleet::default() },
         view: View { server: client.address.clone(), ..View::default() },
-        only_these: !filter.is_empty(),
         open: None,
+        above: 0,
     };
     top.load().await?;
     let live = session.ui.is_live() && !args.once;
@@ -75,10 +75,10 @@ struct Top {
     runs: RunWatch,
     fleet: Fleet,
     view: View,
-    /// Whether only the runs of the machines that were selected are shown.
-    only_these: bool,
     /// The run that is looked at.
     open: Option<String>,
+    /// How many of its lines are above the screen.
+    above: usize,
 }
 
 impl Top {
@@ -117,7 +117,7 @@ impl Top {
         let Some(run) = event.snapshot else { return };
         if is_removed {
             self.fleet.runs.remove(&run.run_id);
-        } else if !self.only_these || self.fleet.machines.contains_key(&run.machine_id) {
+        } else {
             self.fleet.runs.insert(run.run_id.clone(), run);
         }
     }
@@ -182,7 +182,7 @@ impl Top {
         until_idle: bool,
     ) -> Result<(Screen, Exit), Error> {
         let clock = session.ui.clock();
-        let mut interrupted = pin!(session.ui.interrupted());
+        let mut interrupted = pin!(session.ui.left());
         // Changes are gathered between two paintings.
         let mut painting = pin!(clock.sleep(std::time::Duration::ZERO));
         loop {
@@ -211,7 +211,7 @@ impl Top {
         }
     }
 
-    fn paint(&self, session: &mut Session, screen: &mut Screen) -> Result<(), Error> {
+    fn paint(&mut self, session: &mut Session, screen: &mut Screen) -> Result<(), Error> {
         let (columns, rows) = Screen::size(&session.ui);
         let (mut look, now_ms) = (session.ui.look, session.ui.now_ms());
         look.columns = Some(columns);
@@ -222,9 +222,11 @@ impl Top {
                 let mut text = Vec::new();
                 write_run(&mut text, look, run, now_ms)?;
                 let text = String::from_utf8_lossy(&text).into_owned();
-                let mut lines: Vec<String> =
-                    text.lines().take(rows.saturating_sub(1)).map(str::to_owned).collect();
-                lines.push("Esc back  q quit".to_owned());
+                let room = rows.saturating_sub(1);
+                self.above = self.above.min(text.lines().count().saturating_sub(room));
+                let shown = text.lines().skip(self.above).take(room);
+                let mut lines: Vec<String> = shown.map(str::to_owned).collect();
+                lines.push("Esc back  Up Down scroll  q quit".to_owned());
                 lines
             }
         };
@@ -251,6 +253,11 @@ impl Top {
         match key {
             Key::Char('q') => return true,
             Key::Escape if self.open.is_some() => self.open = None,
+            Key::Up | Key::Char('k') if self.open.is_some() => {
+                self.above = self.above.saturating_sub(1);
+            }
+            Key::Down | Key::Char('j') if self.open.is_some() => self.above += 1,
+            Key::Enter if self.open.is_some() => {}
             Key::Escape => self.view.wanted.clear(),
             Key::Char('/') if self.open.is_none() => self.view.typing = true,
             Key::Up | Key::Char('k') => {
@@ -259,6 +266,7 @@ impl Top {
             Key::Down | Key::Char('j') => self.view.chosen = (self.view.chosen + 1).min(last),
             Key::Enter => {
                 let active = self.fleet.active(&self.view.wanted);
+                self.above = 0;
                 self.open = active.get(self.view.chosen.min(last)).map(|run| run.run_id.clone());
             }
             Key::Char(_) | Key::Backspace => {}

@@ -57,7 +57,7 @@ pub(crate) struct WaitArgs {
 #[command(after_help = "Examples:
   bmdemo-cli run wait f1034752 --timeout 10m
 
-Exits with 0 if all succeeded, 3 if one failed or is held until somebody acts, 4 if one was canceled, 5 if the time is over.")]
+Exits with 0 if all succeeded, 3 if one failed or is held until an operator acts, 4 if one was canceled, 5 if the time is over.")]
 pub(crate) struct RunWaitArgs {
     /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN", required = true)]
@@ -278,7 +278,7 @@ pub(crate) async fn runs(session: &mut Session, args: &RunWaitArgs) -> Result<Ex
     }
 }
 
-/// The run once it has ended, or is held until somebody acts. A server that is away is waited for.
+/// The run once it has ended, or is held until an operator acts. A server that is away is waited for.
 async fn ended(client: Client, clock: Arc<dyn Clock>, mut run: pb::Run) -> Result<pb::Run, Error> {
     loop {
         // What an operator paused, the operator will resume.
@@ -309,7 +309,7 @@ fn timed_out(session: &mut Session, seen: &str) -> Exit {
 
 fn left_waiting(session: &mut Session) -> Exit {
     let again = session.command_line().to_owned();
-    session.ui.note(&format!("Stopped waiting; everything goes on. Wait again with: {again}"));
+    session.ui.note(&format!("Stopped waiting; the runs continue. Wait again with: {again}"));
     Exit::Interrupted
 }
 

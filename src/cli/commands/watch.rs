@@ -137,7 +137,7 @@ pub(crate) async fn follow(session: &mut Session, run_id: &str) -> Result<Exit, 
                     seen = &mut next => break seen?,
                     () = &mut interrupted => {
                         let again = format!("bmdemo-cli watch {run_id}");
-                        session.ui.note(&format!("Detached; the run goes on. Watch it again with: {again}"));
+                        session.ui.note(&format!("Detached; the run continues. Watch it again with: {again}"));
                         return Ok(Exit::Interrupted);
                     }
                     () = clock.sleep(TICK), if session.ui.is_live() => {

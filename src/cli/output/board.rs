@@ -9,6 +9,7 @@ use super::progress::hold;
 use super::table::{effective_meaning, ended_name, run_meaning};
 use super::text::{
     Look, Meaning, cut, effective_name, padded, phase_name, sanitized, short_run, wait_reason_name,
+    width,
 };
 use super::time::{elapsed_text, instant};
 
@@ -22,6 +23,8 @@ pub(crate) struct Fleet {
     pub(crate) machines: BTreeMap<String, pb::Machine>,
     /// Runs in progress, and those that ended a short while ago, by their ids.
     pub(crate) runs: BTreeMap<String, pb::Run>,
+    /// Whether only runs of these machines are shown.
+    pub(crate) only_these: bool,
 }
 
 /// What is shown of it.
@@ -42,7 +45,8 @@ pub(crate) struct View {
 }
 
 impl Fleet {
-    /// The runs in progress that are wanted: held ones first, then overdue ones, then the oldest.
+    /// The runs in progress that are wanted: held ones first, then overdue ones, then those at work before those that wait
+    /// for a slot; among equals the oldest.
     pub(crate) fn active(&self, wanted: &str) -> Vec<&pb::Run> {
         let mut active: Vec<&pb::Run> = self
             .runs
@@ -50,13 +54,19 @@ impl Fleet {
             .filter(|run| run.finished_at.is_none() && self.has(run, wanted))
             .collect();
         active.sort_by_key(|run| {
-            (hold(run).is_none(), !is_overdue(run), instant(run.created_at.as_ref()))
+            let created = instant(run.created_at.as_ref());
+            // machine-2 comes before machine-10.
+            let machine = (run.machine_id.len(), run.machine_id.as_str());
+            (hold(run).is_none(), !is_overdue(run), waits_for_a_slot(run), created, machine)
         });
         active
     }
 
     fn has(&self, run: &pb::Run, wanted: &str) -> bool {
         let machine = self.machines.get(&run.machine_id);
+        if self.only_these && machine.is_none() {
+            return false;
+        }
         let labels = machine.map(label_words).unwrap_or_default();
         let text = format!(
             "{} {} {} {} {} {labels}",
@@ -78,6 +88,10 @@ fn label_words(machine: &pb::Machine) -> String {
 fn matches(text: &str, wanted: &str) -> bool {
     let text = text.to_lowercase();
     wanted.to_lowercase().split_whitespace().all(|word| text.contains(word))
+}
+
+fn waits_for_a_slot(run: &pb::Run) -> bool {
+    run.waiting.as_ref().is_some_and(|waiting| waiting.reason() == pb::WaitReason::Capacity)
 }
 
 fn is_overdue(run: &pb::Run) -> bool {
@@ -146,20 +160,26 @@ pub(crate) fn board(
     lines.push(look.paint(Meaning::Strong, &cut(look, &heading, columns)));
     let chosen = view.chosen.min(active.len().saturating_sub(1));
     let first = (chosen + 1).saturating_sub(for_runs);
+    let widths = Widths::of(active.iter().skip(first).take(for_runs).copied());
     for (place, run) in active.iter().enumerate().skip(first).take(for_runs) {
         let mark = if view.keys && place == chosen { ">" } else { " " };
-        lines.push(run_line(look, columns, mark, run, now));
+        lines.push(run_line(look, columns, widths, mark, run, now));
     }
     lines.push(String::new());
     let heading = format!("NEEDS A PERSON {}", issues.len());
     lines.push(look.paint(Meaning::Strong, &cut(look, &heading, columns)));
+    let ids = issues.iter().take(for_issues).map(|issue| width(&issue.machine));
+    let id_columns = ids.max().unwrap_or(0).min(ID_COLUMNS_MAX);
     for issue in issues.iter().take(for_issues) {
         let since = issue.since_ms.map(elapsed_text).unwrap_or_default();
+        // What it says is the reason; the name of the condition is the heading's.
+        let what = match issue.what.as_str() {
+            "NeedsIntervention" => String::new(),
+            what => format!("{}: ", sanitized(what)),
+        };
         let text = format!(
-            "  {} {:>8} {}: {}",
-            padded(&cut(look, &sanitized(&issue.machine), 16), 16),
-            since,
-            sanitized(&issue.what),
+            "  {} {since:>8} {what}{}",
+            padded(&cut(look, &sanitized(&issue.machine), id_columns), id_columns),
             sanitized(&issue.why)
         );
         lines.push(cut(look, &text, columns));
@@ -171,7 +191,8 @@ pub(crate) fn board(
 }
 
 fn title(look: Look, columns: usize, view: &View, machines: usize) -> String {
-    let mut text = format!("bmdemo {}  {machines} machines", sanitized(&view.server));
+    let plural = if machines == 1 { "" } else { "s" };
+    let mut text = format!("bmdemo {}  {machines} machine{plural}", sanitized(&view.server));
     if !view.wanted.is_empty() || view.typing {
         let cursor = if view.typing { "_" } else { "" };
         text.push_str(&format!("  /{}{cursor}", sanitized(&view.wanted)));
@@ -224,7 +245,42 @@ fn rates(fleet: &Fleet, view: &View, now: i64) -> String {
     )
 }
 
-fn run_line(look: Look, columns: usize, mark: &str, run: &pb::Run, now: i64) -> String {
+/// Most columns of a machine's id, and of the names of a plan and a step.
+const ID_COLUMNS_MAX: usize = 16;
+const NAME_COLUMNS_MAX: usize = 14;
+
+/// Columns of the runs that are shown: no more than they need, so that there is room for what they do.
+#[derive(Clone, Copy)]
+struct Widths {
+    machine: usize,
+    plan: usize,
+    step: usize,
+}
+
+impl Widths {
+    fn of<'a>(runs: impl Iterator<Item = &'a pb::Run>) -> Self {
+        let mut widths = Self { machine: 0, plan: 0, step: 0 };
+        for run in runs {
+            widths.machine = widths.machine.max(width(&run.machine_id)).min(ID_COLUMNS_MAX);
+            widths.plan = widths.plan.max(width(plan_name(run))).min(NAME_COLUMNS_MAX);
+            widths.step = widths.step.max(width(&run.current_step)).min(NAME_COLUMNS_MAX);
+        }
+        widths
+    }
+}
+
+fn plan_name(run: &pb::Run) -> &str {
+    run.plan_id.strip_prefix("plan/").unwrap_or(&run.plan_id)
+}
+
+fn run_line(
+    look: Look,
+    columns: usize,
+    widths: Widths,
+    mark: &str,
+    run: &pb::Run,
+    now: i64,
+) -> String {
     let age =
         instant(run.created_at.as_ref()).map_or_else(String::new, |at| elapsed_text(now - at));
     let step = run.steps.iter().find(|step| step.state() == pb::StepState::Running);
@@ -232,28 +288,27 @@ fn run_line(look: Look, columns: usize, mark: &str, run: &pb::Run, now: i64) -> 
         (Some(waiting), ..) => {
             (format!("held {}", wait_reason_name(waiting.reason)), Meaning::Attention)
         }
+        _ if run.cancel_requested => ("to be canceled".to_owned(), Meaning::Attention),
+        _ if run.pause_requested => ("to be paused".to_owned(), Meaning::Attention),
         _ if is_overdue(run) => ("overdue".to_owned(), Meaning::Attention),
         (_, Some(waiting), _) if waiting.reason() == pb::WaitReason::Backoff => {
             (format!("attempt {} failed", waiting.attempt), Meaning::Attention)
         }
-        (_, Some(waiting), _) if waiting.reason() == pb::WaitReason::Capacity => {
-            ("waits for a slot".to_owned(), Meaning::Dim)
-        }
+        _ if waits_for_a_slot(run) => ("waits for a slot".to_owned(), Meaning::Dim),
         (_, _, Some(step)) if step.attempt > 1 => {
             (format!("attempt {}", step.attempt), Meaning::Attention)
         }
         _ => (ended_name(run), run_meaning(run.phase)),
     };
-    let plan = run.plan_id.strip_prefix("plan/").unwrap_or(&run.plan_id);
     let cell = |text: &str, columns: usize| padded(&cut(look, &sanitized(text), columns), columns);
     let text = format!(
         "{mark} {} {} {} {} {age:>8}",
         cell(short_run(&run.run_id), 12),
-        cell(&run.machine_id, 16),
-        cell(plan, 12),
-        cell(&run.current_step, 12)
+        cell(&run.machine_id, widths.machine),
+        cell(plan_name(run), widths.plan),
+        cell(&run.current_step, widths.step)
     );
-    let room = columns.saturating_sub(super::text::width(&text) + 1);
+    let room = columns.saturating_sub(width(&text) + 1);
     if room == 0 {
         return cut(look, &text, columns);
     }
@@ -345,7 +400,7 @@ mod tests {
                 let lines = shown(columns, rows, count, "");
                 assert!(lines.len() <= rows, "{columns}x{rows} of {count}: {}", lines.len());
                 for line in lines {
-                    assert!(super::super::text::width(&line) <= columns, "{columns}: {line}");
+                    assert!(width(&line) <= columns, "{columns}: {line}");
                 }
             }
         }
@@ -359,7 +414,7 @@ mod tests {
     #[test]
     fn words_filter_machines_and_runs() {
         let lines = shown(80, 24, 30, "rack=r1 Machine-3");
-        assert!(lines[0].contains("1 machines  /rack=r1 Machine-3"), "{}", lines[0]);
+        assert!(lines[0].contains("1 machine  /rack=r1 Machine-3"), "{}", lines[0]);
         assert!(lines.iter().any(|line| line.starts_with("RUNS IN PROGRESS 1, 0 overdue")));
     }
 }

@@ -99,7 +99,7 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
 }
 
 /// Why disks are not trusted.
-pub(super) fn untrusted_text(disks: &pb::UntrustedDisks) -> String {
+fn untrusted_text(disks: &pb::UntrustedDisks) -> String {
     format!(
         "step {} of {} destroys data and did not succeed (run {})",
         sanitized(&disks.step),
@@ -186,7 +186,7 @@ fn write_trouble(sheet: &mut Sheet<'_>, run: &pb::Run, indent: &str) -> io::Resu
             let attempt = format!("{} of {}", waiting.attempt, waiting.max_attempts);
             sheet.field(&format!("{indent}  attempt"), &attempt)?;
         }
-        sheet.time(&format!("{indent}  goes on at"), waiting.next_wake_at.as_ref())?;
+        sheet.time(&format!("{indent}  next at"), waiting.next_wake_at.as_ref())?;
         sheet.time(&format!("{indent}  deadline"), waiting.deadline_at.as_ref())?;
     }
     let current = run.steps.iter().find(|step| step.name == run.current_step);
@@ -215,6 +215,9 @@ pub(crate) fn write_run(
     let mut phase = look.paint(run_meaning(run.phase), &ended_name(run));
     if run.cancel_requested && run.finished_at.is_none() {
         phase.push_str(", cancel requested");
+    }
+    if run.pause_requested {
+        phase.push_str(", pause requested");
     }
     if run.compensating {
         phase.push_str(", compensating");

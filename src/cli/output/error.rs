@@ -133,11 +133,18 @@ fn own_hint(error: &Error) -> Option<String> {
     match error {
         Error::Usage { hint, .. } => Some(hint.clone()),
         Error::Local { hint, .. } => hint.clone(),
-        Error::Unreachable { .. } => {
-            Some("start one with: bmdemo-server   (or: cargo run --bin bmdemo-server)".to_owned())
+        Error::Unreachable { port_assumed, .. } => {
+            let start = "start one with: bmdemo-server   (or: cargo run --bin bmdemo-server)";
+            Some(if *port_assumed {
+                format!(
+                    "no port was given, and 50051 is assumed: give HOST:PORT if it is another; or {start}"
+                )
+            } else {
+                start.to_owned()
+            })
         }
         Error::Lost { resume, .. } => {
-            Some(format!("the run goes on where a server goes on; watch it with: {resume}"))
+            Some(format!("the run continues once a server is up; watch it with: {resume}"))
         }
         Error::Rpc { status, about } => rpc_hint(status, about),
         Error::Output(_) | Error::Answer(_) => None,

@@ -77,21 +77,30 @@ fn condition(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
     })
 }
 
+/// `READY → RMA: why` of a change of phase whose message says the phases again; who did it stands at the end of the line.
+fn phase(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
+    let said = format!("phase {} -> {}", entry.from, entry.to);
+    let rest = entry.message.strip_prefix(&said).filter(|_| entry.kind == "phase.changed")?;
+    let rest = if rest.starts_with(" by ") { "" } else { rest };
+    let (from, to) = (sanitized(&entry.from), sanitized(&entry.to));
+    Some(format!("{from} {} {to}{}", look.arrow(), sanitized(rest)))
+}
+
 fn what(look: Look, entry: &pb::HistoryEntry) -> String {
     let mut parts = Vec::new();
     // Most messages name the step themselves.
     if !entry.step.is_empty() && !entry.message.contains(&entry.step) {
         parts.push(sanitized(&entry.step).into_owned());
     }
-    let condition = condition(look, entry);
-    if let Some(condition) = &condition {
-        parts.push(condition.clone());
+    let change = condition(look, entry).or_else(|| phase(look, entry));
+    if let Some(change) = &change {
+        parts.push(change.clone());
     } else if !entry.from.is_empty() && !entry.to.is_empty() {
         parts.push(format!("{} {} {}", sanitized(&entry.from), look.arrow(), sanitized(&entry.to)));
     } else if !entry.to.is_empty() {
         parts.push(sanitized(&entry.to).into_owned());
     }
-    if !entry.message.is_empty() && condition.is_none() {
+    if !entry.message.is_empty() && change.is_none() {
         parts.push(sanitized(&entry.message).into_owned());
     }
     if !entry.reason.is_empty() {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 
-use super::describe::{next_for_hold, next_for_machine, untrusted_text};
+use super::describe::{next_for_hold, next_for_machine};
 use super::progress::hold;
 use super::text::{
     Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width, wrapped,
@@ -70,7 +70,12 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             sanitized(&machine.machine_id)
         );
         let what = "disks not trusted".to_owned();
-        push(what, since(disks.at.as_ref()), untrusted_text(disks), Some(next));
+        let why = format!(
+            "step {} of {} destroys data and did not succeed",
+            sanitized(&disks.step),
+            sanitized(&disks.plan_id)
+        );
+        push(what, since(disks.at.as_ref()), why, Some(next));
     }
     let Some(run) = run.filter(|run| run.finished_at.is_none()) else { return issues };
     if let Some(waiting) = hold(run) {

@@ -43,7 +43,7 @@ pub(crate) use table::{
 };
 pub(crate) use text::{
     Look, Meaning, condition_name, effective_name, multiline, phase_name, run_phase_name,
-    sanitized, short_run, wait_reason_name, wrapped,
+    sanitized, short_run, wait_reason_name, width, wrapped,
 };
 pub(crate) use time::{elapsed_text, instant, rfc3339};
 pub(crate) use timeline::{write_simulated, write_timeline};

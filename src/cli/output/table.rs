@@ -182,7 +182,7 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool, short: bool) -> Ve
         (effective_name(status.effective_state), effective_meaning(status.effective_state));
     // What is on its disks cannot be trusted: see `machine describe`.
     let phase = match status.untrusted_disks {
-        Some(_) => (format!("{} !", phase_name(status.phase)), Meaning::Bad),
+        Some(_) => (format!("{}!", phase_name(status.phase)), Meaning::Bad),
         None => cell(&phase_name(status.phase)),
     };
     let active = match status.active_run_id.as_str() {

@@ -99,7 +99,7 @@ fn what(
         // A hold says it better.
         "step.outcome-unknown" if hold(run).is_some() => return None,
         "step.outcome-unknown" => {
-            ("?", Meaning::Attention, format!("{name}: nobody knows whether it took effect"))
+            ("?", Meaning::Attention, format!("{name}: whether it took effect is not known"))
         }
         // The result says it.
         "run.created" | "run.started" | "run.succeeded" | "run.failed" | "run.canceled"
@@ -123,7 +123,7 @@ pub(crate) fn write_simulated(
     if let ([run], [machine]) = (runs, machines) {
         match next_for_hold(run) {
             Some(next) => {
-                let text = format!("On a server an operator would go on with: {next}");
+                let text = format!("On a server an operator would continue with: {next}");
                 writeln!(out, "\n{}", sanitized(&text))?;
             }
             None => write_result(out, look, run)?,

@@ -32,6 +32,9 @@ async fn contexts_are_kept_and_flags_win_over_them() {
     let environment =
         client("context show").env("HOME", dir).env("BMDEMO_SERVER", "y:2").run().await;
     assert_eq!(environment.stdout, "y:2 (BMDEMO_SERVER)\n");
+    // A context that is named on the line weighs more than a variable that was set before.
+    let named = client("context show --context here").env("HOME", dir).env("BMDEMO_SERVER", "y:2");
+    assert_eq!(named.run().await.stdout, "localhost:1 (--context)\n");
 
     std::fs::write(&file, "current = 1\n").unwrap();
     let broken = client("list").env("HOME", dir).run().await;
@@ -100,7 +103,7 @@ async fn a_terminal_gets_colour_and_a_line_that_moves() {
     // Which frame it is depends on how long the machine took.
     let status = output.stderr.split('\r').find(|line| line.contains("repave")).unwrap();
     assert!(status.starts_with("\u{1b}[2K  ") && status.contains(" repave 0.0s"), "{status:?}");
-    let detached = "\r\u{1b}[2KDetached; the run goes on.";
+    let detached = "\r\u{1b}[2KDetached; the run continues.";
     assert!(output.stderr.contains(detached), "{:?}", output.stderr);
 }
 

@@ -27,7 +27,7 @@ impl Draft {
             self.run.started_at = Some(facts.now);
             Entry::new(EntryKind::RunStarted, Actor::engine()).message("run started")
         } else {
-            Entry::new(EntryKind::RunResumed, Actor::engine()).message("run goes on")
+            Entry::new(EntryKind::RunResumed, Actor::engine()).message("run resumed")
         };
         self.note(entry);
         if self.in_progress().is_some() {

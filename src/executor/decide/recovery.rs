@@ -10,7 +10,7 @@ impl Draft {
     /// Takes the run up again after a restart, under the epoch that the actor has just claimed.
     pub fn recover(&mut self, facts: Facts<'_>) {
         let entry = Entry::new(EntryKind::RunRecovered, Actor::engine());
-        let message = format!("taken up after a restart under epoch {}", self.machine.epoch);
+        let message = format!("recovered after a restart under epoch {}", self.machine.epoch);
         self.note(entry.message(message));
         match self.run.state {
             run::State::Pending

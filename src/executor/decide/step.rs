@@ -278,7 +278,7 @@ impl Draft {
             State::Polling { .. } => {
                 if !matches!(before, State::Observing { basis: step::Basis::Poll, .. }) {
                     let message =
-                        format!("step {}: the provider goes on", self.run.steps[place].name);
+                        format!("step {}: the provider works on it", self.run.steps[place].name);
                     let entry = self.step_entry(EntryKind::StepAccepted, place).message(message);
                     self.note(entry);
                 }

@@ -73,7 +73,7 @@ impl Worker {
 
     /// Somebody else owns the machine's work: stop, and touch nothing.
     pub(super) fn step_down(&mut self, current: Epoch) {
-        tracing::warn!(machine = %self.id, %current, "fenced: somebody else owns the machine's work");
+        tracing::warn!(machine = %self.id, %current, "fenced: another server owns the machine's work");
         match self.active.as_ref().map(|active| active.run.id) {
             Some(run_id) => self.relinquish(run_id),
             None => self.forget(),

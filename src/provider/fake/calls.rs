@@ -223,7 +223,7 @@ impl FakeProvider {
         if let Some(operation) = operation.filter(|operation| operation.ended.is_none()) {
             return Ok(Verification::Broken {
                 expected: format!("{} finished", operation.handle()),
-                observed: format!("{} still goes on", operation.handle()),
+                observed: format!("{} is still in progress", operation.handle()),
             })
             .into();
         }

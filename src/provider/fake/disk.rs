@@ -333,7 +333,7 @@ fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
     let swapped = match written {
         Ok((beside, file, len)) => disk.swap(&beside, file, len),
         Err(error) => {
-            tracing::warn!(%error, "cannot write the fake provider's journal anew");
+            tracing::warn!(%error, "cannot rewrite the fake provider's journal");
             let queue = &mut shared.lock().queue;
             let later = std::mem::replace(&mut queue.bytes, taken);
             queue.bytes.extend_from_slice(&later);

@@ -281,7 +281,7 @@ impl Effect {
                 &format!("the disks are erased ({method})"),
                 "the disks are not erased in that way",
             ),
-            Self::Notify { channel } => Ok(format!("{channel} was told")),
+            Self::Notify { channel } => Ok(format!("{channel} was notified")),
             Self::Reboot { .. } => holds(machine.powered, "the machine is up", "it is powered off"),
             Self::ApplyNet { profile } => {
                 equal("network profile", profile, Some(&machine.net_profile))
@@ -304,7 +304,8 @@ impl Effect {
                 vec!["booting the installer".to_owned(), format!("writing image {image}")]
             }
             Self::Mint { ttl_ms, .. } => {
-                vec![format!("asking the cluster for join material, valid for {ttl_ms} ms")]
+                let ttl = std::time::Duration::from_millis(*ttl_ms);
+                vec![format!("asking the cluster for join material, valid for {ttl:?}")]
             }
             Self::Join { cluster, handle } => vec![format!("joining {cluster} with {handle}")],
             Self::CheckCluster { cluster } => vec![format!("looking for the machine in {cluster}")],
@@ -331,7 +332,7 @@ impl Effect {
             Self::Drain => "drained".to_owned(),
             Self::Undrain => "takes work again".to_owned(),
             Self::Wipe { method } => format!("disks erased ({method}), powered off"),
-            Self::Notify { channel } => format!("{channel} was told"),
+            Self::Notify { channel } => format!("{channel} was notified"),
             Self::Reboot { .. } => "back up".to_owned(),
             Self::ApplyNet { profile } => format!("network profile {profile} applied"),
             Self::RestoreNet => "former network profile restored".to_owned(),

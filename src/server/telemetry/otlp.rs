@@ -102,6 +102,6 @@ pub(super) fn take_up(span: &Span, headers: &HeaderMap) {
     }
     let context = TraceContextPropagator::new().extract(&Headers(headers));
     if let Err(error) = span.set_parent(context) {
-        tracing::debug!(%error, "the caller's trace is not taken up");
+        tracing::debug!(%error, "the caller's trace is not continued");
     }
 }

@@ -17,7 +17,7 @@ fn script(count: u32) -> String {
         let (step, how) = if number % BROKEN == 5 {
             ("join", "fail-permanent")
         } else if number % FLAKY == 2 {
-            ("repave", "fail")
+            ("mint-join", "fail")
         } else {
             continue;
         };
@@ -43,10 +43,7 @@ async fn acts(session: &mut Session, count: u32, carry: Carry) -> Result<(), Err
     let all = count.to_string();
     say(session, "A rack of machines.")?;
     carry.enter(session, &["import", &all, "--label", "rack=r1"]).await?;
-    say(
-        session,
-        "Repave it: at most eight runs are in progress at a time, the others wait for a slot.",
-    )?;
+    say(session, "Repave it: eight runs at a time; the others wait for a slot.")?;
     carry
         .enter(session, &["repave", "-l", "rack=r1", "--detach", "--yes", "--max-parallel", "50"])
         .await?;
@@ -71,7 +68,7 @@ mod tests {
         assert_eq!(script(1), "");
         assert_eq!(
             script(5),
-            "machine=machine-2 step=repave do=fail times=1; machine=machine-5 step=join do=fail-permanent times=1"
+            "machine=machine-2 step=mint-join do=fail times=1; machine=machine-5 step=join do=fail-permanent times=1"
         );
     }
 }

@@ -26,7 +26,7 @@ const SCRIPT: &str = "machine=machine-2 step=repave do=fail-permanent times=1";
     after_help = "Examples:\n  bmdemo-cli demo\n  bmdemo-cli demo --crash\n  bmdemo-cli demo --fleet 40\n  bmdemo-cli demo --server localhost:50051"
 )]
 pub(crate) struct DemoArgs {
-    /// Kill the server in the middle of a step, start it again, and show the runs going on
+    /// Kill the server in the middle of a step, start it again, and show the runs resume
     #[arg(long)]
     crash: bool,
     /// Repave a rack of N machines with failures and retries, on the live screen where there is a terminal
@@ -89,7 +89,7 @@ async fn acts(session: &mut Session, carry: Carry) -> Result<(), Error> {
     say(session, "Register three machines.")?;
     carry.enter(session, &["import", "3"]).await?;
     carry.enter(session, &["list"]).await?;
-    say(session, "Image one anew and join it to its cluster.")?;
+    say(session, "Image one and join it to its cluster.")?;
     carry.enter(session, &["repave", "machine-1"]).await?;
     carry.enter(session, &["list"]).await?;
     say(session, "A run that fails leaves the phase alone and asks for a person.")?;

@@ -64,7 +64,7 @@ fn an_operation_is_noted_as_accepted_once() {
     let mut bench = Bench::acting("verify", BOOT);
     let until = bench.now.plus_ms(1_000);
     bench.tell(BOOT, Event::Accepted { until });
-    assert_eq!(told(&bench), ("step.accepted", "", "step boot: the provider goes on"));
+    assert_eq!(told(&bench), ("step.accepted", "", "step boot: the provider works on it"));
     bench.tell(BOOT, Event::Woken);
     bench.tell(BOOT, Event::Observed(Seen::InProgress { until }));
     assert_eq!(bench.state(BOOT), State::Polling { attempt: 1, until });

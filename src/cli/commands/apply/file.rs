@@ -1,0 +1,167 @@
+//! The machines that a file names.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::super::super::error::Error;
+use super::super::super::output::sanitized;
+use super::super::super::session::Session;
+
+/// Largest file, in bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// One document: a machine, or many.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Document {
+    machines: Option<Vec<Document>>,
+    next_page_token: Option<IgnoredAny>,
+    #[serde(alias = "machine_id")]
+    machine_id: Option<String>,
+    labels: BTreeMap<String, Option<String>>,
+    spec: Spec,
+    status: Option<IgnoredAny>,
+    #[serde(alias = "created_at")]
+    created_at: Option<IgnoredAny>,
+    #[serde(alias = "updated_at")]
+    updated_at: Option<IgnoredAny>,
+    etag: Option<IgnoredAny>,
+    revision: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Spec {
+    pub(super) provider: Option<String>,
+    #[serde(alias = "mac_addresses")]
+    pub(super) mac_addresses: Option<Vec<String>>,
+    #[serde(alias = "ssh_endpoint")]
+    pub(super) ssh_endpoint: Option<String>,
+    #[serde(alias = "bmc_endpoint")]
+    pub(super) bmc_endpoint: Option<String>,
+    #[serde(alias = "target_cluster")]
+    pub(super) target_cluster: Option<String>,
+    pub(super) serial: Option<String>,
+}
+
+/// A machine as a file wants it.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) machine_id: String,
+    pub(super) labels: BTreeMap<String, Option<String>>,
+    pub(super) spec: Spec,
+}
+
+/// The text of a file, or of standard input. What is no file or too large is refused before it is read.
+pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
+    let failed = |source: std::io::Error| Error::Local {
+        message: format!("cannot read {file}"),
+        hint: None,
+        source: Some(source.into()),
+    };
+    let too_large = || {
+        Error::usage(
+            format!("{file} is larger than {} MiB", FILE_BYTES_MAX / 1024 / 1024),
+            "apply it in several parts",
+        )
+    };
+    let mut text = String::new();
+    if file == "-" {
+        let mut input = session.ui.take_input().take(FILE_BYTES_MAX + 1);
+        input.read_to_string(&mut text).map_err(failed)?;
+    } else {
+        // A pipe or a device may never end.
+        let about = std::fs::metadata(file).map_err(failed)?;
+        if !about.is_file() {
+            return Err(Error::usage(
+                format!("{file} is not a regular file"),
+                "pipe it in with -f -",
+            ));
+        }
+        if about.len() > FILE_BYTES_MAX {
+            return Err(too_large());
+        }
+        let opened = std::fs::File::open(file).map_err(failed)?;
+        opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    }
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(too_large());
+    }
+    Ok(text)
+}
+
+/// The machines of all documents; each may be named once.
+pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
+    let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|error| {
+        // The lines after the first show the place in the file, which the first names.
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let message = format!("the file cannot be read: {}", first.trim_start_matches("error: "));
+        Error::usage(message, "machines are as `list -o yaml` prints them; see --help")
+    })?;
+    let mut machines: Vec<Wanted> = Vec::new();
+    let each = documents.into_iter().flat_map(|mut document| match document.machines.take() {
+        Some(machines) => machines,
+        None => vec![document],
+    });
+    for (place, document) in each.enumerate() {
+        let Some(machine_id) = document.machine_id else {
+            return Err(Error::usage(
+                format!("machine {} of the file has no machineId", place + 1),
+                "give each machine its id",
+            ));
+        };
+        if machines.iter().any(|machine| machine.machine_id == machine_id) {
+            return Err(Error::usage(
+                format!("the file names {} twice", sanitized(&machine_id)),
+                "name each machine once",
+            ));
+        }
+        machines.push(Wanted { machine_id, labels: document.labels, spec: document.spec });
+    }
+    if machines.is_empty() {
+        return Err(Error::usage(
+            "the file has no machines",
+            "see: bmdemo-cli machine apply --help",
+        ));
+    }
+    Ok(machines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_and_json_with_one_machine_or_many() {
+        let yaml = "machineId: node-7\nlabels: {rack: 1, gpu: yes, old: null}\nspec:\n  serial: 0123\n---\nmachines:\n- machine_id: node-8\n  revision: \"7\"\n  status: {phase: PHASE_READY}\n";
+        let machines = machines_of(yaml).unwrap();
+        assert_eq!(machines.len(), 2);
+        assert_eq!(machines[0].labels["rack"].as_deref(), Some("1"));
+        assert_eq!(machines[0].labels["gpu"].as_deref(), Some("yes"));
+        assert_eq!(machines[0].labels["old"], None);
+        assert_eq!(machines[0].spec.serial.as_deref(), Some("0123"));
+        assert_eq!(machines[1].machine_id, "node-8");
+        let json = "{\n\t\"machines\": [{\"machineId\": \"a\"}, {\"machineId\": \"b\"}]\n}";
+        assert_eq!(machines_of(json).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, message) in [
+            ("", "the file has no machines"),
+            ("labels: {a: b}", "machine 1 of the file has no machineId"),
+            ("machineId: a\n---\nmachineId: a", "the file names a twice"),
+            ("machineId: a\nspec: {bmc: x}", "bmc"),
+            ("machineId: [a", ""),
+            ("- machineId: a", ""),
+        ] {
+            let error = machines_of(text).unwrap_err();
+            assert_eq!(error.code(), 2, "{text}");
+            assert!(error.to_string().contains(message), "{text}: {error}");
+        }
+    }
+}
