@@ -8,13 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{File, no_findings, sources};
 
-/// Folders whose circles are still to be mended, and who works on them. An entry without a circle fails the test.
-const EXEMPT: &[(&str, &str)] = &[
-    ("src/provider/fake/", "provider: the simulator and its scripts name each other"),
-    ("src/store/codec/", "storeapi: the folder's file has the helpers of the records"),
-    ("src/store/sqlite/", "sqlite: the store and its threads share types"),
-];
-
 /// A path of modules below the crate: `["store", "sqlite"]`.
 type Module = Vec<String>;
 
@@ -277,19 +270,7 @@ fn describe(graph: &Graph, circle: &BTreeSet<&str>) -> Vec<String> {
 fn imports_make_no_circle() {
     let graph = graph(&sources());
     let circles = circles(&graph);
-    let exempt =
-        |circle: &BTreeSet<&str>, folder: &str| circle.iter().all(|file| file.starts_with(folder));
-    let mut found = Vec::new();
-    for circle in &circles {
-        if !EXEMPT.iter().any(|(folder, _)| exempt(circle, folder)) {
-            found.extend(describe(&graph, circle));
-        }
-    }
-    for (folder, owner) in EXEMPT {
-        if !circles.iter().any(|circle| exempt(circle, folder)) {
-            found.push(format!("{folder} has no circle any more: take it out of EXEMPT ({owner})"));
-        }
-    }
+    let found: Vec<String> = circles.iter().flat_map(|circle| describe(&graph, circle)).collect();
     no_findings("circles of imports", &found);
 }
 

@@ -1,54 +1,22 @@
 //! The calls of the provider, decided under the world's lock and without waiting.
 
-use super::FakeProvider;
 use super::action::Action;
+use super::decided::Decided;
 use super::effect::Effect;
-use super::faults::{busy_error, error, failed, fenced, plan, unreachable_error};
+use super::errors::{busy_error, error, fenced, unreachable_error};
+use super::faults::{failed, plan};
+use super::operation::{Ending, Failure, Operation, Planned};
 use super::script::{CallKind, Fault};
-use super::state::{Ending, Failure, Machine, Operation, Planned, Record};
-use super::world::{Core, Durable};
+use super::shared::Core;
+use super::simulator::FakeProvider;
+use super::state::{Machine, Record};
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
 use crate::plan::Values;
 use crate::provider::{
-    Acted, Call, ErrorCode, Health, Observation, ProviderError, ProviderErrorKind, Target,
-    Verification,
+    Acted, Call, ErrorCode, Health, Observation, ProviderErrorKind, Target, Verification,
 };
-
-/// What a call comes to.
-pub(super) struct Decided<T> {
-    pub(super) result: Result<T, ProviderError>,
-    /// Lines to print, in order.
-    pub(super) lines: Vec<(LogStream, String)>,
-    /// Answered when what the result rests on is durable.
-    pub(super) durable: Option<Durable>,
-    /// The answer never comes.
-    pub(super) hangs: bool,
-}
-
-impl<T> From<Result<T, ProviderError>> for Decided<T> {
-    fn from(result: Result<T, ProviderError>) -> Self {
-        Self { result, lines: Vec::new(), durable: None, hangs: false }
-    }
-}
-
-impl<T> Decided<T> {
-    /// A call that is never answered.
-    pub(super) fn never() -> Self {
-        let mut decided = Self::from(Err(error(
-            ErrorClass::OutcomeUnknown,
-            ErrorCode::Timeout,
-            "never answered",
-        )));
-        decided.hangs = true;
-        decided
-    }
-
-    fn say(&mut self, lines: impl IntoIterator<Item = String>) {
-        self.lines.extend(lines.into_iter().map(|line| (LogStream::Stdout, line)));
-    }
-}
 
 impl FakeProvider {
     pub(super) fn decide_act(&self, target: &Target, call: &Call) -> Decided<Acted> {
@@ -100,7 +68,7 @@ impl FakeProvider {
         let fresh = Machine::default();
         let machine = core.state.machine(id).unwrap_or(&fresh);
         if planned == Planned::Effect
-            && let Err(refused) = effect.admit(machine, now_ms, self.key)
+            && let Err(refused) = effect.admit(&machine.hardware, now_ms, self.key)
         {
             planned = Planned::Failure(Box::new(Failure::of(&refused)));
         }
@@ -181,7 +149,7 @@ impl FakeProvider {
         };
         match Effect::of(action, target, call, self.key) {
             Err(bad) => Err(bad).into(),
-            Ok(effect) => match effect.already(machine) {
+            Ok(effect) => match effect.already(&machine.hardware) {
                 Some(evidence) => {
                     let mut decided = Self::done(Observation::Done {
                         evidence: evidence.clone(),
@@ -191,7 +159,7 @@ impl FakeProvider {
                     decided
                 }
                 None => {
-                    let observed = match effect.shows(machine) {
+                    let observed = match effect.shows(&machine.hardware) {
                         Ok(_) => format!("no trace of {} by this operation", call.action),
                         Err((_, observed)) => observed,
                     };
@@ -235,7 +203,7 @@ impl FakeProvider {
         match effect {
             Err(bad) => Err(bad).into(),
             Ok(effect) => {
-                let verification = effect.check(machine, action, call.operation.as_str());
+                let verification = effect.check(&machine.hardware, action, call.operation.as_str());
                 let line = match &verification {
                     Verification::Holds { evidence } => {
                         (LogStream::Stdout, format!("checked: {evidence}"))
@@ -313,7 +281,7 @@ impl FakeProvider {
         let degraded = fault == Some(Fault::Degraded);
         let (reachable, message) = match interrupted {
             Some(operation) => (false, format!("{id} is down for {}", operation.action.as_str())),
-            None if !machine.powered => (false, format!("{id} is powered off")),
+            None if !machine.hardware.powered => (false, format!("{id} is powered off")),
             None if degraded => (true, format!("{id} answers, with a failed fan")),
             None => (true, format!("{id} answers")),
         };

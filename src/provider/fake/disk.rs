@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::journal::{self, FORMAT, JOURNAL_FILE, WorldError};
+use super::journal::{self, FORMAT, JOURNAL_FILE, KEY_FILE, WorldError};
+use super::queue::Trouble;
+use super::shared::Shared;
 use super::state::{Record, State};
-use super::world::Shared;
 
 /// Size from which the journal is written anew, if it has also grown to three times what it was then.
 ///
@@ -26,59 +25,6 @@ const BUSY_WAITERS: usize = 16;
 
 /// How long the writer waits for more callers when many come; one that is alone never waits.
 const LINGER: Duration = Duration::from_micros(500);
-
-/// What has been recorded and not been written yet.
-#[derive(Default)]
-pub(super) struct Queue {
-    pub(super) bytes: Vec<u8>,
-    pub(super) waiters: Vec<oneshot::Sender<Result<(), String>>>,
-    /// Records up to this one are durable.
-    pub(super) durable: u64,
-    pub(super) trouble: Option<Trouble>,
-    /// Somebody wants to write again after trouble.
-    pub(super) try_again: bool,
-    pub(super) closing: bool,
-    /// Flushes so far.
-    pub(super) flushes: u64,
-    /// The writer is held up, as by a slow disk.
-    #[cfg(test)]
-    pub(super) held_up: bool,
-    /// The disk is full.
-    #[cfg(test)]
-    pub(super) full: bool,
-}
-
-/// Why nothing can be made durable.
-#[derive(Debug, Clone)]
-pub(super) struct Trouble {
-    pub(super) why: String,
-    /// Whether writing may succeed again, for example because room was made. After a failed flush it is not known
-    /// what is on the disk, and only a restart helps.
-    pub(super) may_pass: bool,
-}
-
-impl Queue {
-    pub(super) fn has_work(&self) -> bool {
-        #[cfg(test)]
-        if self.held_up && !self.closing {
-            return false;
-        }
-        let work = self.closing || !self.bytes.is_empty() || !self.waiters.is_empty();
-        match &self.trouble {
-            None => work,
-            Some(trouble) => self.closing || (trouble.may_pass && self.try_again),
-        }
-    }
-
-    /// Answers everybody who waits, and keeps the trouble for those who come.
-    fn refuse(&mut self, trouble: Trouble) {
-        for waiter in self.waiters.drain(..) {
-            // A caller that has gone away does not want to know.
-            let _ = waiter.send(Err(trouble.why.clone()));
-        }
-        self.trouble = Some(trouble);
-    }
-}
 
 /// Operations of each machine that are kept in memory: three runs of five steps.
 const REMEMBERED_OPERATIONS: usize = 16;
@@ -350,9 +296,9 @@ fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
     }
 }
 
-/// The key in the directory's [`KEY_FILE`](super::KEY_FILE); `fresh` is put there first if there is none.
+/// The key in the directory's [`KEY_FILE`]; `fresh` is put there first if there is none.
 pub(super) fn key(dir: &Path, fresh: u64) -> Result<u64, WorldError> {
-    let path = dir.join(super::KEY_FILE);
+    let path = dir.join(KEY_FILE);
     let failed = |action: &'static str| {
         let path = path.clone();
         move |source| WorldError::Io { action, path, source }
@@ -362,7 +308,7 @@ pub(super) fn key(dir: &Path, fresh: u64) -> Result<u64, WorldError> {
             failed("understand")(io::Error::new(io::ErrorKind::InvalidData, error))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let new = dir.join(format!("{}.new", super::KEY_FILE));
+            let new = dir.join(format!("{}.new", KEY_FILE));
             let mut file = options()
                 .create(true)
                 .write(true)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::action::Action;
-use super::state::{JoinMaterial, Machine};
+use super::hardware::{Hardware, JoinMaterial};
 use crate::lifecycle::step::ErrorClass;
 use crate::plan::{Value, Values};
 use crate::provider::{Call, ErrorCode, ProviderError, Target, Verification};
@@ -123,7 +123,7 @@ impl Effect {
     /// Whether the machine is in a state that lets the operation begin.
     pub(super) fn admit(
         &self,
-        machine: &Machine,
+        machine: &Hardware,
         now_ms: u64,
         seed: u64,
     ) -> Result<(), ProviderError> {
@@ -153,7 +153,7 @@ impl Effect {
     }
 
     /// Makes the change. `operation` made it at `at_ms`.
-    pub(super) fn apply(&self, machine: &mut Machine, operation: &str, at_ms: u64) {
+    pub(super) fn apply(&self, machine: &mut Hardware, operation: &str, at_ms: u64) {
         match self {
             Self::SetBoot { target } => machine.boot_override = Some(target.clone()),
             Self::ClearBoot => machine.boot_override = None,
@@ -211,7 +211,7 @@ impl Effect {
     ///
     /// Only for what is a state and not an event: that a machine has an image does not say that *this* repave wrote
     /// it.
-    pub(super) fn already(&self, machine: &Machine) -> Option<String> {
+    pub(super) fn already(&self, machine: &Hardware) -> Option<String> {
         match self {
             Self::SetBoot { .. }
             | Self::ClearBoot
@@ -231,7 +231,12 @@ impl Effect {
     }
 
     /// Checks the machine's state after `operation` was reported done.
-    pub(super) fn check(&self, machine: &Machine, action: Action, operation: &str) -> Verification {
+    pub(super) fn check(
+        &self,
+        machine: &Hardware,
+        action: Action,
+        operation: &str,
+    ) -> Verification {
         let by_this = machine.last.get(&action).is_some_and(|last| last == operation);
         match (self.shows(machine), self.already(machine).is_some() || by_this) {
             (Ok(evidence), true) => Verification::Holds { evidence },
@@ -244,7 +249,7 @@ impl Effect {
     }
 
     /// What shows that the effect is there, or what was expected and what is seen.
-    pub(super) fn shows(&self, machine: &Machine) -> Result<String, (String, String)> {
+    pub(super) fn shows(&self, machine: &Hardware) -> Result<String, (String, String)> {
         let equal = |what: &str, expected: &str, seen: Option<&str>| match seen {
             Some(seen) if seen == expected => Ok(format!("{what} is {seen}")),
             Some(seen) => Err((format!("{what} {expected}"), format!("{what} is {seen}"))),
@@ -342,7 +347,7 @@ impl Effect {
 }
 
 /// Checks join material against the vault of the machine.
-fn redeem(machine: &Machine, handle: &str, now_ms: u64, seed: u64) -> Result<(), ProviderError> {
+fn redeem(machine: &Hardware, handle: &str, now_ms: u64, seed: u64) -> Result<(), ProviderError> {
     if handle.is_empty() {
         return Err(permanent(
             "join needs the output of mint-join: give the step needs = [\"mint-join\"]",

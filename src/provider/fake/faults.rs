@@ -1,15 +1,17 @@
 //! Which fault befalls a call, out of the script and by chance.
 
-use super::FakeProvider;
 use super::action::Action;
-use super::calls::Decided;
 use super::chaos::draw;
+use super::decided::Decided;
+use super::errors::{busy_error, error, unreachable_error};
+use super::operation::{Failure, Planned};
 use super::script::{CallKind, Fault, Step, Subject};
-use super::state::{Failure, Machine, Planned, Record};
-use super::world::Core;
-use crate::ids::{Epoch, MachineId, OperationId};
+use super::shared::Core;
+use super::simulator::FakeProvider;
+use super::state::Record;
+use crate::ids::{MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
-use crate::provider::{Call, ErrorCode, ProviderError};
+use crate::provider::{Call, ErrorCode};
 
 /// A use of a rule of the script: its name and how often it has been used then.
 type Use = (String, u32);
@@ -190,33 +192,4 @@ pub(super) fn failed<T>(
     };
     let message = format!("simulated failure of a call about {what} on {id}");
     Some(Err(error(class, ErrorCode::Failed, message)).into())
-}
-
-/// Refuses a call under an epoch that is no longer in force.
-pub(super) fn fenced(core: &Core, id: &MachineId, epoch: Epoch) -> Result<(), ProviderError> {
-    let fence = Epoch(core.state.machine(id).map_or(0, |machine: &Machine| machine.fence));
-    if epoch >= fence {
-        return Ok(());
-    }
-    let message = format!("epoch {epoch} of {id} is older than {fence}");
-    let error = ProviderError::fenced(fence, message);
-    Err(error.seen(format!("epoch {fence} or newer"), format!("epoch {epoch}")))
-}
-
-pub(super) fn unreachable_error(id: &MachineId) -> ProviderError {
-    error(ErrorClass::Transient, ErrorCode::Unreachable, format!("{id} does not answer"))
-}
-
-pub(super) fn busy_error(core: &mut Core, id: &MachineId, ms: u64) -> ProviderError {
-    let at_ms = core.now_ms().saturating_add(ms);
-    error(ErrorClass::Transient, ErrorCode::Busy, format!("{id} asks to be asked later"))
-        .retry_at(core.wall_time(at_ms))
-}
-
-pub(super) fn error(
-    class: ErrorClass,
-    code: ErrorCode,
-    message: impl Into<String>,
-) -> ProviderError {
-    ProviderError::new(class, code, message)
 }

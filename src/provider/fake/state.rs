@@ -7,13 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::action::Action;
-use super::effect::Effect;
-use super::ledger::{LedgerEntry, Outcome};
-use crate::clock::Timestamp;
-use crate::ids::{Epoch, MachineId, OperationId};
-use crate::lifecycle::step::ErrorClass;
-use crate::provider::{ErrorCode, ProviderError, ProviderErrorKind};
+use super::hardware::Hardware;
+use super::ledger::LedgerEntry;
+use super::operation::{Ending, Operation, Planned};
+use crate::ids::MachineId;
 
 /// Run ids remembered per machine, to count runs.
 const RUNS_MAX: usize = 32;
@@ -42,150 +39,12 @@ pub(super) enum Record {
     Counters { latest_ms: u64, started: u64 },
 }
 
-/// How an operation is going to end, decided when it begins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Planned {
-    /// It takes effect.
-    Effect,
-    /// It says so, and it is not so.
-    Lie,
-    /// It fails without effect.
-    Failure(Box<Failure>),
-}
-
-/// A failure of an operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Failure {
-    class: String,
-    /// Empty in a journal of before there were codes.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    code: String,
-    message: String,
-    expected: String,
-    observed: String,
-}
-
-impl Failure {
-    pub(super) fn of(error: &ProviderError) -> Self {
-        let class = match error.kind {
-            ProviderErrorKind::Class(class) => class,
-            ProviderErrorKind::Fenced { .. } => ErrorClass::Permanent,
-        };
-        Self {
-            class: class.as_str().to_owned(),
-            code: error.code.as_str().to_owned(),
-            message: error.message.clone(),
-            expected: error.expected.clone(),
-            observed: error.observed.clone(),
-        }
-    }
-
-    pub(super) fn class(&self) -> ErrorClass {
-        let known = ErrorClass::ALL.into_iter().find(|class| class.as_str() == self.class);
-        // A class that this version does not know is for a person to look at.
-        known.unwrap_or(ErrorClass::NeedsHuman)
-    }
-
-    pub(super) fn error(&self) -> ProviderError {
-        let code = ErrorCode::parse(&self.code).unwrap_or(ErrorCode::Failed);
-        ProviderError::new(self.class(), code, &self.message).seen(&self.expected, &self.observed)
-    }
-}
-
-/// How an operation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Ending {
-    /// As planned.
-    AsPlanned,
-    /// It was told to stop before it took effect.
-    Stopped,
-}
-
-/// One operation on one machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Operation {
-    pub(super) id: String,
-    /// The how-manieth operation of the machine.
-    pub(super) number: u64,
-    pub(super) action: Action,
-    pub(super) epoch: u64,
-    pub(super) started_at_ms: u64,
-    pub(super) until_ms: u64,
-    pub(super) planned: Planned,
-    pub(super) effect: Effect,
-    /// Epoch in force at the machine when it began; set when the record is applied.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) fence: u64,
-    /// Order of beginning in the whole world; set when the record is applied.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) order: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) ended: Option<(u64, Ending)>,
-    /// Number of the record that last changed it, to tell whether that is durable.
-    #[serde(skip)]
-    pub(super) recorded: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl Operation {
-    pub(super) fn handle(&self) -> String {
-        format!("fake-{}", self.number)
-    }
-
-    fn ledger_entry(&self, machine: &MachineId) -> LedgerEntry {
-        let outcome = match (&self.ended, &self.planned) {
-            (None, _) => Outcome::Running { until: Timestamp(self.until_ms) },
-            (Some((_, Ending::Stopped)), _) => Outcome::Stopped,
-            (Some((_, Ending::AsPlanned)), Planned::Effect) => Outcome::Done,
-            (Some((_, Ending::AsPlanned)), Planned::Lie) => Outcome::Lied,
-            (Some((_, Ending::AsPlanned)), Planned::Failure(_)) => Outcome::Failed,
-        };
-        LedgerEntry {
-            machine: machine.clone(),
-            operation: OperationId::from_stored(&self.id),
-            action: self.action.as_str().to_owned(),
-            epoch: Epoch(self.epoch),
-            fence: Epoch(self.fence),
-            started_at: Timestamp(self.started_at_ms),
-            finished_at: self.ended.map(|(at_ms, _)| Timestamp(at_ms)),
-            outcome,
-        }
-    }
-}
-
-/// What the cluster knows of join material; the secret itself is not kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct JoinMaterial {
-    pub(super) handle: String,
-    pub(super) minted_by: String,
-    pub(super) fingerprint: String,
-    pub(super) expires_at_ms: u64,
-}
-
 /// One machine, as it really is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Machine {
     pub(super) fence: u64,
-    pub(super) powered: bool,
-    pub(super) boots: u64,
-    /// What the next boot, and only that, starts from.
-    pub(super) boot_override: Option<String>,
-    pub(super) image: Option<String>,
-    pub(super) wiped: Option<String>,
-    pub(super) cluster: Option<String>,
-    pub(super) cordoned: bool,
-    pub(super) net_profile: String,
-    pub(super) net_profile_before: Option<String>,
-    pub(super) notices: u64,
-    pub(super) join_materials: Vec<JoinMaterial>,
-    /// The operation that last took effect, by action.
-    pub(super) last: BTreeMap<Action, String>,
+    #[serde(flatten)]
+    pub(super) hardware: Hardware,
     pub(super) runs: u32,
     pub(super) recent_runs: VecDeque<(String, u32)>,
     pub(super) operations_started: u64,
@@ -193,41 +52,7 @@ pub(super) struct Machine {
     pub(super) operations: VecDeque<Operation>,
 }
 
-impl Default for Machine {
-    fn default() -> Self {
-        Self {
-            fence: 0,
-            powered: true,
-            boots: 0,
-            boot_override: None,
-            image: None,
-            wiped: None,
-            cluster: None,
-            cordoned: false,
-            net_profile: "factory".to_owned(),
-            net_profile_before: None,
-            notices: 0,
-            join_materials: Vec::new(),
-            last: BTreeMap::new(),
-            runs: 0,
-            recent_runs: VecDeque::new(),
-            operations_started: 0,
-            operations: VecDeque::new(),
-        }
-    }
-}
-
 impl Machine {
-    pub(super) fn boot(&mut self) {
-        self.powered = true;
-        self.boots += 1;
-        self.boot_override = None;
-    }
-
-    pub(super) fn join_material(&self, handle: &str) -> Option<&JoinMaterial> {
-        self.join_materials.iter().rev().find(|material| material.handle == handle)
-    }
-
     pub(super) fn operation(&self, id: &str) -> Option<&Operation> {
         self.operations.iter().rev().find(|operation| operation.id == id)
     }
@@ -247,8 +72,8 @@ impl Machine {
         if ending == Ending::AsPlanned && operation.planned == Planned::Effect {
             let (action, id, effect) =
                 (operation.action, operation.id.clone(), operation.effect.clone());
-            effect.apply(self, &id, at_ms);
-            self.last.insert(action, id);
+            effect.apply(&mut self.hardware, &id, at_ms);
+            self.hardware.last.insert(action, id);
         }
     }
 

@@ -9,11 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::clock::{Timestamp, TokioClock};
-use crate::ids::{MachineId, OperationId, RunId};
+use crate::clock::{Clock, Timestamp, TokioClock};
+use crate::ids::{Epoch, MachineId, OperationId, RunId};
+use crate::lifecycle::step::ErrorClass;
 use crate::model::{LogStream, MachineSpec};
 use crate::plan::{Value, Values};
-use crate::provider::{LogSink, ProviderErrorKind};
+use crate::provider::Target;
+use crate::provider::{
+    Acted, Call, Fut, LogSink, Logs, Observation, Provider, ProviderError, ProviderErrorKind,
+    Verification,
+};
 
 /// World time at which the tests begin.
 pub(super) const START_MS: u64 = 1_700_000_000_000;

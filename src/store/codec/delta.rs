@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::format::{DecodeError, FORMAT, at, check_format, from_json, is_default, ms, to_json};
 use super::run::{ErrorBody, HoldBody, RunBody, state, state_name};
 use super::step::StepBody;
-use super::{DecodeError, FORMAT, at, check_format, from_json, is_default, ms, to_json};
 use crate::ids::{Revision, RunId};
 use crate::model::{Header, Progress, RunDelta};
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, Text, from_json, is_default, known, to_json};
+use super::format::{DecodeError, Text, from_json, is_default, known, to_json};
 use crate::model::{Actor, ActorKind, Entry, EntryKind};
 
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, FORMAT, Text, check_format, from_json, is_default, known, to_json};
+use super::format::{
+    DecodeError, FORMAT, Text, check_format, from_json, is_default, known, to_json,
+};
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::lifecycle::machine::Phase;

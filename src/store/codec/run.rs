@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::entry::ActorBody;
-use super::machine::{machine_id, run_id};
-use super::step::StepBody;
-use super::{
+use super::format::{
     DecodeError, FORMAT, Text, at, check_format, from_json, is_default, known, ms, to_json,
 };
+use super::machine::{machine_id, run_id};
+use super::step::StepBody;
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::lifecycle::run::{Ending, State};

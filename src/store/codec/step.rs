@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, Text, at, is_default, known, ms};
+use super::format::{DecodeError, Text, at, is_default, known, ms};
 use crate::clock::Timestamp;
 use crate::ids::{OperationId, RunId};
 use crate::lifecycle::step::{Basis, State};

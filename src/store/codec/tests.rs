@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::ids::{OperationId, Revision};
 use crate::lifecycle;
 use crate::model::{Actor, Condition, ConditionKind, Entry, EntryKind, Run, RunDelta};

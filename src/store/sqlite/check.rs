@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::commit::Counters;
+use super::counters::Counters;
 use super::error::{failed, revision_of};
 use super::open::{DATABASE_FILE, OpenError, connect_reader, refuse_foreign, sqlite, sync_dir};
 use super::read::{self, fold, for_each, machine_row, number, run_row, text};

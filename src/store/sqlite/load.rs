@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::commit::Counters;
+use super::counters::Counters;
 use super::error::{int, uint};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Revision, RunId};

@@ -7,16 +7,19 @@
 mod check;
 mod commit;
 mod copier;
+mod counters;
 mod encoded;
 mod error;
 mod heads;
 mod list;
 mod load;
 mod open;
+mod options;
 mod read;
 mod readers;
 mod room;
 mod schema;
+mod shared;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -36,81 +39,24 @@ use tokio::sync::{oneshot, watch};
 
 pub use check::{Report, backup, check};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
+pub use options::{Fault, FaultHook, SqliteOptions};
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
 use self::copier::Copier;
 use self::encoded::Encoded;
 use self::error::{failed, gone};
 use self::readers::Lane;
+use self::shared::Shared;
 use self::stats::Counting;
 use self::writer::{Job, Work, Writer};
 use super::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, OwnsAll, Page,
     Query, RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::SystemClock;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
-
-/// A failure that a test can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// There is no room.
-    Full,
-    /// The flush fails, and what was to be flushed is lost.
-    SyncLost,
-    /// The flush fails, and what was to be flushed is durable all the same.
-    SyncKept,
-}
-
-/// Asked before every COMMIT whether it should fail.
-pub type FaultHook = Arc<dyn Fn() -> Option<Fault> + Send + Sync>;
-
-/// How to open a store. The default is what a server wants.
-#[derive(Clone, Default)]
-pub struct SqliteOptions {
-    /// Do not flush at every transaction: a power cut loses acknowledged commits. Only to show that tests notice.
-    pub unsafe_no_flush_for_tests: bool,
-    /// Most pages (4 KiB each) of the database; `None` for as many as the disk holds.
-    pub pages_max: Option<u32>,
-    /// Failures to inject.
-    pub fault: Option<FaultHook>,
-    /// What gives commits their time; `None` for the clock of the system.
-    pub clock: Option<Arc<dyn Clock>>,
-}
-
-impl std::fmt::Debug for SqliteOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteOptions")
-            .field("unsafe_no_flush_for_tests", &self.unsafe_no_flush_for_tests)
-            .field("pages_max", &self.pages_max)
-            .field("fault", &self.fault.is_some())
-            .field("clock", &self.clock)
-            .finish()
-    }
-}
-
-/// What the threads of a store share.
-struct Shared {
-    listeners: Mutex<Vec<Arc<dyn Listener>>>,
-    stats: Counting,
-    availability: watch::Sender<Availability>,
-    fault: Option<FaultHook>,
-    clock: Arc<dyn Clock>,
-    /// The data directory.
-    dir: PathBuf,
-}
-
-impl Shared {
-    fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    fn fault(&self) -> Option<Fault> {
-        self.fault.as_ref().and_then(|fault| fault())
-    }
-}
 
 /// [`Store`] in a data directory. Dropping it finishes the commits that were begun, and releases the directory.
 pub struct SqliteStore {

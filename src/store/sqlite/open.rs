@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::SqliteOptions;
 use super::error::uint;
 use super::load::Loaded;
+use super::options::SqliteOptions;
 use super::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
 
 /// Name of the database in the data directory.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::commit::Counters;
+use super::counters::Counters;
 use super::error::{failed, int, ms, revision_of, uint};
 use super::read::{for_each, number};
 use crate::clock::Timestamp;

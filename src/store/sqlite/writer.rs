@@ -13,13 +13,16 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
-use super::commit::{Counters, Stopped, apply};
+use super::commit::{Stopped, apply};
 use super::copier::{Copier, copy};
+use super::counters::Counters;
 use super::encoded::Encoded;
 use super::error::failed;
 use super::heads::Rows;
 use super::load::{Loaded, load_slots, save_outcomes};
-use super::{Fault, Shared, room, trim};
+use super::options::Fault;
+use super::shared::Shared;
+use super::{room, trim};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Revision};
 use crate::store::availability::{Notice, Outage};
