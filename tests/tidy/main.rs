@@ -297,7 +297,6 @@ const LINES_MAX: usize = 450;
 const LONG: &[(&str, usize, &str)] = &[
     ("src/cli/output/data.rs", 500, "the JSON form of every object, side by side"),
     ("src/cli/tests/server.rs", 850, "a server that answers every RPC for the tests of the CLI"),
-    ("src/lifecycle/step.rs", 800, "states, events, effects and the machine, read together"),
 ];
 
 #[test]

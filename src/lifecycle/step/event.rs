@@ -1,0 +1,174 @@
+//! What can happen to a step, under which rules, and what the engine has to do about it.
+
+use crate::clock::Timestamp;
+use crate::lifecycle::backoff::Backoff;
+
+/// What to do when the outcome of an attempt is unknown (plan, `on_unknown`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnUnknown {
+    /// Act again with the same operation id.
+    Retry,
+    /// Look, and decide by what is seen.
+    Verify,
+    /// Hold the run for an operator.
+    Hold,
+}
+
+/// Class of a failure: what the caller can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorClass {
+    /// Nothing took effect, and trying again may help.
+    Transient,
+    /// Nothing took effect, and trying again will not help.
+    Permanent,
+    /// A person has to look.
+    NeedsHuman,
+    /// It may or may not have taken effect.
+    OutcomeUnknown,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 4] =
+        [Self::Transient, Self::Permanent, Self::NeedsHuman, Self::OutcomeUnknown];
+
+    /// Name in TOML and in the history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::NeedsHuman => "needs-human",
+            Self::OutcomeUnknown => "outcome-unknown",
+        }
+    }
+}
+
+/// What the machine was seen to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Seen {
+    /// It is so.
+    Done,
+    /// It is not so, and nothing is under way.
+    NotDone,
+    /// The operation is under way; ask again at `until`.
+    InProgress {
+        /// When to ask again.
+        until: Timestamp,
+    },
+    /// It cannot be told.
+    Unknowable,
+}
+
+/// What an operator found out about a step whose outcome was unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resolution {
+    /// It was done.
+    Done,
+    /// It was not done: make a new attempt.
+    Retry,
+    /// It does not matter.
+    Skip,
+}
+
+/// What can happen to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// Its turn has come.
+    Start,
+    /// Its turn has come, and its guard says no.
+    GuardedOut,
+    /// The observation was answered.
+    Observed(Seen),
+    /// The action is reported done.
+    Acted,
+    /// The provider took the action and is still going.
+    Accepted {
+        /// When to ask.
+        until: Timestamp,
+    },
+    /// The verification was answered: it is so, and stays so.
+    Verified,
+    /// The verification was answered: it is not so.
+    NotVerified,
+    /// The call in flight failed.
+    CallFailed(ErrorClass),
+    /// The time that the state waits for has come.
+    Woken,
+    /// The attempt took longer than its timeout.
+    TimedOut,
+    /// The server was restarted while this state was stored.
+    Recovered,
+    /// An operator skips the step.
+    Skip,
+    /// The run is being canceled.
+    Cancel,
+    /// The run is aborted: whatever is in flight is left alone.
+    Detach,
+    /// An operator says what the unknown outcome was.
+    Resolve(Resolution),
+}
+
+/// What the engine must do after the new state is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// A new attempt is open: give it an operation id and a deadline.
+    Open {
+        /// Attempt.
+        attempt: u32,
+    },
+    /// The open attempt goes on under a new deadline.
+    Extend,
+    /// The outcome of the open attempt has become unknown; it goes on by the declared rule under a new deadline.
+    Unknown,
+    /// The attempt was cut off by the end of the server and did nothing: it does not count towards the most attempts.
+    Forgive,
+    /// Ask the machine whether it is so.
+    Observe,
+    /// Send the action.
+    Act,
+    /// Check that it is so and stays so.
+    Verify,
+    /// Wake the step at this time.
+    WakeAt(Timestamp),
+    /// Tell the provider to stop the operation.
+    Stop,
+    /// Hold the run: the outcome is unknown.
+    Hold,
+}
+
+/// Rules of a step that do not change while it runs (from the plan).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Most attempts, at least 1.
+    pub attempts_max: u32,
+    /// Whether a transient failure opens a new attempt.
+    pub retry_transient: bool,
+    /// Whether a permanent failure opens a new attempt.
+    pub retry_permanent: bool,
+    /// Whether a failure that needs a person opens a new attempt.
+    pub retry_needs_human: bool,
+    /// Delay between attempts.
+    pub backoff: Backoff,
+    /// What to do when the outcome is unknown.
+    pub on_unknown: OnUnknown,
+    /// Whether the action must come to its end once it has been sent: such a step settles before a cancel takes effect.
+    pub must_settle: bool,
+}
+
+/// Facts that come in with an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Time of the event.
+    pub now: Timestamp,
+    /// 64 random bits, for the jitter of a backoff.
+    pub random: u64,
+    /// The run is to end at the next safe point: no new attempt is opened.
+    pub stopping: bool,
+    /// Times this attempt's outcome has been unknown before.
+    pub unknowns: u32,
+    /// Attempts of this step that were forgiven.
+    pub forgiven: u32,
+    /// Earliest time at which the provider wants to be tried again, of a call that failed.
+    pub retry_at: Option<Timestamp>,
+}
