@@ -208,10 +208,12 @@ impl Ui {
     /// Resolves when a command that repaints the screen has to leave it: at Ctrl-C, or when the process is asked to end.
     pub(crate) fn left(&self) -> impl Future<Output = ()> + Send + 'static {
         let interrupted = self.interrupted();
+        // Where something stands for Ctrl-C it stands for the other signals too, and there may be nothing to listen with.
+        let listens = self.io.interrupt.is_none();
         async move {
             tokio::select! {
                 () = interrupted => {}
-                () = ended_by_signal() => {}
+                () = ended_by_signal(), if listens => {}
             }
         }
     }

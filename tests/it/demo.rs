@@ -44,6 +44,16 @@ async fn the_fleet_of_the_demo_serves_in_the_end() {
     assert!(end.contains("NEEDS A PERSON 0\n"), "{end}");
 }
 
+/// On a terminal the rack is watched on the live screen.
+#[tokio::test]
+async fn the_fleet_of_the_demo_is_watched_on_a_terminal() {
+    let mut demo = Terminal::start("127.0.0.1:1", 80, &[], "demo --fleet 1");
+    demo.until("RUNS IN PROGRESS 1").await;
+    let screen = demo.ended().await;
+    assert!(screen.contains("effective  IN_SERVICE 1\n"), "{screen}");
+    assert!(!screen.contains("--- exit"), "{screen}");
+}
+
 /// On a terminal it takes its time, and Ctrl-C ends it.
 #[tokio::test]
 async fn the_demo_on_a_terminal_ends_at_ctrl_c() {

@@ -296,10 +296,12 @@ async fn a_machine_in_service_is_not_sent_away_by_a_slip() {
 #[tokio::test]
 async fn questions_say_what_would_be_refused() {
     let script = "machine=machine-1 step=repave do=slow:1h; machine=machine-2 step=repave do=slow:1h; \
-                  machine=machine-3 do=fail-permanent";
+                  machine=machine-3 do=fail-permanent; machine=machine-5 step=repave do=fail-permanent";
     let (_server, address) = server(script).await;
     let mut shown = String::new();
     piped(&address, "import 4").await;
+    piped(&address, "machine register machine-5").await;
+    piped(&address, "repave machine-5").await;
     for machine in ["machine-1", "machine-2"] {
         piped(&address, &format!("repave {machine} --detach")).await;
         let mut watch = Terminal::start(&address, 120, &[], &format!("watch {machine}"));
@@ -319,6 +321,7 @@ async fn questions_say_what_would_be_refused() {
         "cancel machine-1 machine-4",
         "abort machine-1 machine-4 --reason x",
         "retry machine-3 machine-4",
+        "retry machine-3 machine-5",
         "repave -l role=worker",
         "machine set-phase -l role=worker RMA",
         "machine clear-intervention -l role=worker --reason x",

@@ -1,6 +1,6 @@
 //! Operators' verbs on runs: `cancel`, `abort`, `pause`, `resume`, `retry`, `skip`, `resolve`
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -288,6 +288,16 @@ fn question(verb: &str, runs: &[pb::Run], refused: Option<(usize, String)>) -> Q
     }
 }
 
+/// What is destroyed again when runs are repeated.
+fn repeated(runs: &[pb::Run]) -> Option<String> {
+    let steps = runs.iter().flat_map(|run| &run.steps).filter(|step| {
+        step.risk() == pb::Risk::DataDestroying && step.state() != pb::StepState::Succeeded
+    });
+    let names: BTreeSet<&str> = steps.map(|step| step.name.as_str()).collect();
+    let names = names.into_iter().map(sanitized).collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| format!("They repeat what destroys data: {names}."))
+}
+
 /// Runs by their machines, or by their own ids where a machine has several of them.
 fn work<'a>(runs: &[pb::Run], flags: &'a BulkFlags) -> (HashMap<String, String>, Work<'a>) {
     let mut ids = HashMap::new();
@@ -342,7 +352,8 @@ pub(crate) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
     }
     let runs = targets::retriable_runs(&client, &args.runs, &args.selection).await?;
     let whys = refusals::count(runs.iter().map(refusals::of_retry));
-    question("Retry", &runs, whys).settle(session, args.bulk.yes)?;
+    let question = Question { loss: repeated(&runs), ..question("Retry", &runs, whys) };
+    question.settle(session, args.bulk.yes)?;
     let (ids, work) = work(&runs, &args.bulk);
     let (clock, detach) = (session.ui.clock(), args.detach);
     let (exit, _) = bulk::each(session, work, |client: Client, target: String, news: News| {

@@ -64,10 +64,15 @@ impl Lexer {
         let rest = self.chars.get(place..).unwrap_or_default();
         let Some(first) = rest.first() else { return "the end".to_owned() };
         let shown = |c: char| is_field(c) || matches!(c, ':' | '*' | '+' | '@');
-        let word: String = if is_field(*first) {
-            rest.iter().copied().take_while(|c| shown(*c)).take(FOUND_CHARS_MAX).collect()
-        } else {
-            first.to_string()
+        let quoted = || -> String {
+            rest.iter().skip(1).take_while(|c| *c != first).take(FOUND_CHARS_MAX).collect()
+        };
+        let word: String = match *first {
+            c if is_field(c) => {
+                rest.iter().copied().take_while(|c| shown(*c)).take(FOUND_CHARS_MAX).collect()
+            }
+            '"' | '\'' if !quoted().is_empty() => quoted(),
+            c => c.to_string(),
         };
         format!("{word:?}")
     }

@@ -20,7 +20,7 @@ pub(super) async fn on_stage(
     script: String,
     act: impl AsyncFnOnce(&mut Session) -> Result<Exit, Error> + Send + 'static,
 ) -> Result<Exit, Error> {
-    let interrupted = session.ui.interrupted();
+    let left = session.ui.left();
     let (wake, woken) = std::sync::mpsc::channel();
     let pace = if session.ui.io().stdout_is_terminal { Pace::Real(woken) } else { Pace::None };
     let stop = CancellationToken::new();
@@ -46,7 +46,7 @@ pub(super) async fn on_stage(
     });
     let played = tokio::select! {
         played = &mut played => played,
-        () = interrupted => {
+        () = left => {
             stop.cancel();
             // It wakes what waits for real time to pass; nothing waits at the end.
             let _ = wake.send(());
