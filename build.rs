@@ -4,6 +4,14 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+#[path = "src/text.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the build needs only a part of what the crate offers"
+)]
+mod text;
+
 #[path = "src/plan"]
 #[allow(
     dead_code,

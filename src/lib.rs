@@ -10,10 +10,12 @@
 #[cfg(test)]
 mod testing;
 
+pub mod address;
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod executor;
+pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;
@@ -24,3 +26,4 @@ pub mod plan;
 pub mod provider;
 pub mod server;
 pub mod store;
+pub mod text;

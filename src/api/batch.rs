@@ -41,7 +41,7 @@ pub(super) async fn register_machines(
     let mut good = Vec::new();
     for given in given {
         let mut checks = Checks::default();
-        let new = new_machine(&mut checks, Some(given));
+        let new = new_machine(engine, &mut checks, Some(given));
         match checks.done(new) {
             Ok(new) => {
                 good.push(new);

@@ -16,6 +16,7 @@ use crate::executor::{Engine, EngineError};
 use crate::ids::Revision;
 use crate::model::Actor;
 use crate::model::filter::{Filter, Subject};
+use crate::text::is_hidden;
 
 /// Metadata in which a client declares who asks. Not verified.
 pub const ACTOR_METADATA: &str = "bmdemo-actor";
@@ -97,18 +98,11 @@ where
 fn actor(metadata: &MetadataMap) -> Actor {
     let declared = metadata.get(ACTOR_METADATA).map(|value| value.as_encoded_bytes());
     let text = String::from_utf8_lossy(declared.unwrap_or_default());
-    let printable = |c: &char| !c.is_control() && !is_invisible(*c);
+    // What replaces bytes that are not UTF-8 says nothing either.
+    let printable = |c: &char| !is_hidden(*c) && *c != char::REPLACEMENT_CHARACTER;
     let name: String = text.chars().filter(printable).take(ACTOR_CHARS_MAX).collect();
     let name = name.trim();
     Actor::operator(if name.is_empty() { "anonymous" } else { name })
-}
-
-/// Characters that change how others are shown: they could make one name look like another.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fffd}'
-    )
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -122,7 +122,7 @@ impl Machines {
     ) -> Result<pb::Machine, ApiError> {
         let mut checks = Checks::default();
         checks.request_id(&request.request_id);
-        let new = new_machine(&mut checks, request.machine.as_ref());
+        let new = new_machine(&self.engine, &mut checks, request.machine.as_ref());
         let new = checks.done(new)?;
         let origin = caller.origin(&mut request, "", None);
         Ok(machine(self.engine.register_machine(&origin, new).await?.as_ref()))

@@ -1,12 +1,14 @@
 //! What a client may say of a machine that it registers.
 
 use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
+use crate::executor::Engine;
 use crate::executor::request::NewMachine;
 use crate::model::MachineSpec;
 use crate::pb;
 
 /// Checks a machine to register: what the server keeps must be absent.
 pub(super) fn new_machine(
+    engine: &Engine,
     checks: &mut Checks,
     machine: Option<&pb::Machine>,
 ) -> Option<NewMachine> {
@@ -31,10 +33,10 @@ pub(super) fn new_machine(
         checks.refuse("machine.spec", "must be given");
         return None;
     };
-    checks.name("machine.spec.provider", &spec.provider);
+    checks.provider("machine.spec.provider", &spec.provider, engine.providers().keys());
+    checks.ssh_endpoint("machine.spec.ssh_endpoint", &spec.ssh_endpoint);
+    checks.bmc_endpoint("machine.spec.bmc_endpoint", &spec.bmc_endpoint);
     for (field, text) in [
-        ("machine.spec.ssh_endpoint", &spec.ssh_endpoint),
-        ("machine.spec.bmc_endpoint", &spec.bmc_endpoint),
         ("machine.spec.target_cluster", &spec.target_cluster),
         ("machine.spec.serial", &spec.serial),
     ] {

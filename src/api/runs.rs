@@ -14,9 +14,10 @@ use crate::executor::feed::{LogQuery, follow_logs};
 use crate::executor::request::{Origin, Verb};
 use crate::ids::RunId;
 use crate::lifecycle::step::Resolution;
-use crate::model::filter;
+use crate::model::{Run, filter};
 use crate::pb;
 use crate::pb::run_service_server::RunService;
+use crate::plan::suggest::nearest;
 use crate::store::{Store, Subject};
 
 /// The service.
@@ -290,8 +291,11 @@ impl Runs {
         let id = checks.run_id("run_id", &request.run_id);
         checks.line("step", &request.step, NAME_CHARS_MAX);
         let id = checks.done(id)?;
-        // An unknown run is an answer of its own, not a stream that fails.
-        self.engine.run(id).await?;
+        // An unknown run is an answer of its own, not a stream that fails; so is what it can never print.
+        let run = self.engine.run(id).await?;
+        let mut checks = Checks::default();
+        printable(&mut checks, &run, &request);
+        checks.done(Some(()))?;
         let query = LogQuery {
             from: request.offset,
             tail: (request.tail > 0).then_some(request.tail),
@@ -323,5 +327,29 @@ impl Runs {
         )
         .await?;
         Ok(pb::ListRunHistoryResponse { entries, next_page_token })
+    }
+}
+
+/// Refuses logs of a step that the run does not have, and an offset beyond what a run that has ended has printed.
+fn printable(checks: &mut Checks, run: &Run, request: &pb::StreamRunLogsRequest) {
+    let steps: Vec<&str> = run.steps.iter().map(|step| step.name.as_str()).collect();
+    // A run that goes on may yet come to undo one.
+    let undone = request.step.strip_prefix("undo ").filter(|_| run.state.is_active());
+    let known =
+        steps.contains(&request.step.as_str()) || undone.is_some_and(|step| steps.contains(&step));
+    if !request.step.is_empty() && !known {
+        let meant = match nearest(&request.step, steps.iter().copied()) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("its steps are {}", steps.join(", ")),
+        };
+        checks.refuse("step", format!("the run has no step {:?}: {meant}", request.step));
+    }
+    // Whoever has read everything goes on at the end, which is no mistake.
+    if !run.state.is_active() && request.offset > run.log_chunks {
+        let chunks = run.log_chunks;
+        checks.refuse(
+            "offset",
+            format!("must be at most {chunks}: the run has ended and printed no more chunks"),
+        );
     }
 }

@@ -84,10 +84,12 @@ fn apply(checks: &mut Checks, changes: &mut MachineChanges, machine: &pb::Machin
             changes.labels = Some(machine.labels.clone());
         }
         "spec.ssh_endpoint" => {
-            changes.ssh_endpoint = line("machine.spec.ssh_endpoint", &spec.ssh_endpoint);
+            checks.ssh_endpoint("machine.spec.ssh_endpoint", &spec.ssh_endpoint);
+            changes.ssh_endpoint = Some(spec.ssh_endpoint.clone());
         }
         "spec.bmc_endpoint" => {
-            changes.bmc_endpoint = line("machine.spec.bmc_endpoint", &spec.bmc_endpoint);
+            checks.bmc_endpoint("machine.spec.bmc_endpoint", &spec.bmc_endpoint);
+            changes.bmc_endpoint = Some(spec.bmc_endpoint.clone());
         }
         "spec.target_cluster" => {
             changes.target_cluster = line("machine.spec.target_cluster", &spec.target_cluster);

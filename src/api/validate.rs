@@ -1,5 +1,7 @@
 //! Checks on what clients send: every wrong field is named, with how to mend it.
 
+mod network;
+
 use std::collections::BTreeMap;
 
 use super::mask::{Masked, ReadMask};
@@ -7,6 +9,10 @@ use super::status::ApiError;
 use crate::executor::error::{EngineError, FieldViolation};
 use crate::ids::{MachineId, Revision, RunId};
 use crate::store::Order;
+use crate::plan::suggest::nearest;
+use crate::text::hidden_in;
+
+use self::network::{wrong_bmc, wrong_mac, wrong_ssh};
 
 /// Longest text of a field of a spec, in characters.
 pub const SPEC_TEXT_CHARS_MAX: usize = 256;
@@ -78,9 +84,20 @@ impl Checks {
     pub(crate) fn line(&mut self, field: &str, text: &str, chars_max: usize) {
         if text.chars().count() > chars_max {
             self.refuse(field, format!("must be at most {chars_max} characters long"));
-        } else if text.chars().any(char::is_control) {
-            self.refuse(field, "must not contain control characters");
+        } else if let Some(hidden) = hidden_in(text) {
+            self.refuse(
+                field,
+                format!(
+                    "must not contain the character U+{:04X}, which cannot be seen: leave it out",
+                    u32::from(hidden)
+                ),
+            );
         }
+    }
+
+    /// How much was refused so far.
+    fn refused(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn reason(&mut self, text: &str) {
@@ -106,6 +123,26 @@ impl Checks {
         } else {
             self.line(field, text, NAME_CHARS_MAX);
         }
+    }
+
+    /// A provider of this server.
+    pub(crate) fn provider<'a>(
+        &mut self,
+        field: &str,
+        text: &str,
+        known: impl Iterator<Item = &'a String>,
+    ) {
+        let refused = self.refused();
+        self.name(field, text);
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        if self.refused() > refused || known.contains(&text) {
+            return;
+        }
+        let meant = match nearest(text, known.iter().copied()) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("it has {}", known.join(", ")),
+        };
+        self.refuse(field, format!("this server has no provider {text:?}: {meant}"));
     }
 
     pub(crate) fn labels(&mut self, field: &str, labels: &BTreeMap<String, String>) {
@@ -135,18 +172,35 @@ impl Checks {
         let mut normal = Vec::with_capacity(macs.len());
         for (place, mac) in macs.iter().enumerate() {
             let lower = mac.to_ascii_lowercase();
-            if !is_mac(&lower) {
-                self.refuse(
-                    format!("{field}[{place}]"),
-                    "must be six bytes in hexadecimal with colons, such as 02:00:00:00:00:01",
-                );
-            } else if normal.contains(&lower) {
-                self.refuse(format!("{field}[{place}]"), format!("{lower} is given twice"));
-            } else {
-                normal.push(lower);
+            let wrong = wrong_mac(&lower).map(str::to_owned);
+            let twice = || normal.contains(&lower).then(|| format!("{lower} is given twice"));
+            match wrong.or_else(twice) {
+                Some(wrong) => self.refuse(format!("{field}[{place}]"), wrong),
+                None => normal.push(lower),
             }
         }
         normal
+    }
+
+    /// The URL of a baseboard management controller; empty if there is none.
+    pub(crate) fn bmc_endpoint(&mut self, field: &str, text: &str) {
+        self.endpoint(field, text, wrong_bmc);
+    }
+
+    /// Where remote commands go; empty if there is none.
+    pub(crate) fn ssh_endpoint(&mut self, field: &str, text: &str) {
+        self.endpoint(field, text, wrong_ssh);
+    }
+
+    fn endpoint(&mut self, field: &str, text: &str, wrong: fn(&str) -> Option<String>) {
+        let refused = self.refused();
+        self.line(field, text, SPEC_TEXT_CHARS_MAX);
+        if !text.is_empty()
+            && self.refused() == refused
+            && let Some(wrong) = wrong(text)
+        {
+            self.refuse(field, wrong);
+        }
     }
 
     pub(crate) fn parameters(&mut self, parameters: &BTreeMap<String, String>) {
@@ -160,6 +214,11 @@ impl Checks {
             if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
                 let max = NAME_CHARS_MAX;
                 self.refuse("parameters", format!("names must have 1 to {max} characters"));
+            } else if hidden_in(name).is_some() {
+                self.refuse(
+                    "parameters",
+                    format!("the name {name:?} has a character that cannot be seen: leave it out"),
+                );
             } else if value.len() > PARAMETER_BYTES_MAX {
                 self.refuse(field, format!("must be at most {PARAMETER_BYTES_MAX} bytes long"));
             }
@@ -278,16 +337,8 @@ fn names<E: Named>() -> String {
     E::names().join(", ")
 }
 
-fn is_mac(text: &str) -> bool {
-    let mut bytes = 0;
-    let well_formed = text.split(':').all(|byte| {
-        bytes += 1;
-        byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit())
-    });
-    well_formed && bytes == 6
-}
-
-fn wrong_label_key(key: &str) -> Option<String> {
+/// Why a text cannot be the key of a label.
+pub(crate) fn wrong_label_key(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),

@@ -1,14 +1,22 @@
 //! The server.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A run makes some thousands of small allocations, most of them freed by another thread: with the system's allocator a
 /// quarter of a loaded server's processor time went into it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let code = bmdemo::server::cli_main(std::env::args_os().collect()).await;
+/// How long to wait at the end for a read that a file system holds up; nothing is owed to it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::from(70),
+    };
+    let code = runtime.block_on(bmdemo::server::cli_main(std::env::args_os().collect()));
+    runtime.shutdown_timeout(GOODBYE);
     ExitCode::from(code)
 }

@@ -20,6 +20,7 @@ use crate::pb::run_service_client::RunServiceClient;
 use crate::pb::server_service_client::ServerServiceClient;
 
 use super::error::{Error, is_connection_loss};
+use super::server_address::ServerAddress;
 
 /// Most tries of one call.
 const TRIES_MAX: u32 = 4;
@@ -51,24 +52,6 @@ pub(crate) struct Target {
     pub(crate) timeout: Duration,
 }
 
-/// Turns what users type into a URL. `localhost` becomes 127.0.0.1, where our servers listen: many resolvers try
-/// ::1 first, and the error would then name an address that nobody asked for.
-pub(crate) fn url_of(server: &str) -> String {
-    let (scheme, rest) = server.split_once("://").unwrap_or(("http", server));
-    let rest = rest.trim_end_matches('/');
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port))
-            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            (host, port)
-        }
-        _ => (rest, "50051"),
-    };
-    let host =
-        if host.is_empty() || host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
-    format!("{scheme}://{host}:{port}")
-}
-
 /// Whether what users type says a port: `host:port`, `[v6]:port`.
 fn names_port(server: &str) -> bool {
     let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
@@ -94,31 +77,23 @@ impl Client {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, Error> {
-        let address = url_of(&target.server);
-        let endpoint = Endpoint::from_shared(address.clone())
-            .map_err(|_| {
-                Error::usage(
-                    format!("{:?} is not the address of a server", target.server),
-                    "give host:port, for example --server localhost:50051",
-                )
-            })?
-            .connect_timeout(CONNECT_LIMIT)
-            .tcp_nodelay(true)
-            .keep_alive_while_idle(true)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10));
+        let server = ServerAddress::parse(&target.server)?;
+        let mut endpoints = Vec::new();
+        for url in &server.urls {
+            endpoints.push(endpoint(url)?);
+        }
         let give_up_at = clock.monotonic() + WAIT_FOR_SERVER;
         let mut backoff = BACKOFF_FIRST;
-        let channel = loop {
-            match endpoint.connect().await {
-                Ok(channel) => break channel,
+        let (address, channel) = loop {
+            match connect_to_first(&endpoints).await {
+                Ok((place, channel)) => break (server.urls[place].clone(), channel),
                 Err(_) if target.wait && clock.monotonic() < give_up_at => {
                     clock.sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
                 Err(source) => {
                     let port_assumed = !names_port(&target.server);
-                    return Err(Error::Unreachable { address, source, port_assumed });
+                    return Err(Error::Unreachable { address: server.shown, source, port_assumed });
                 }
             }
         };
@@ -185,6 +160,33 @@ impl Client {
         let quarters = 750 + u32::try_from(self.random.next_u64() % 501).unwrap_or(0);
         wait * quarters / 1000
     }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|error| Error::Answer(format!("{url} is no URL: {error}")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_LIMIT)
+        .tcp_nodelay(true)
+        .keep_alive_while_idle(true)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10)))
+}
+
+/// Connects to the first endpoint that listens, and gives its place too; the error is that of the first one.
+async fn connect_to_first(
+    endpoints: &[Endpoint],
+) -> Result<(usize, Channel), tonic::transport::Error> {
+    let refused = match endpoints[0].connect().await {
+        Ok(channel) => return Ok((0, channel)),
+        Err(error) => error,
+    };
+    for (place, endpoint) in endpoints.iter().enumerate().skip(1) {
+        if let Ok(channel) = endpoint.connect().await {
+            return Ok((place, channel));
+        }
+    }
+    Err(refused)
 }
 
 /// Text that may travel as metadata: visible ASCII; anything else is left out.
@@ -326,20 +328,6 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_become_urls() {
-        for (typed, url) in [
-            ("localhost:50051", "http://127.0.0.1:50051"),
-            ("localhost", "http://127.0.0.1:50051"),
-            (":7000", "http://127.0.0.1:7000"),
-            ("10.0.0.7:50051", "http://10.0.0.7:50051"),
-            ("http://host.example:1/", "http://host.example:1"),
-            ("[::1]:50051", "http://[::1]:50051"),
-        ] {
-            assert_eq!(url_of(typed), url, "{typed}");
-        }
-    }
 
     #[test]
     fn a_port_is_named_or_assumed() {

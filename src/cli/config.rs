@@ -1,12 +1,18 @@
 //! Contexts: named servers in a file of the user's.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::ui::Io;
+use crate::files;
+
+/// Largest file of contexts, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +56,7 @@ impl Config {
     /// Reads the file; an absent one is empty.
     pub(crate) fn load(io: &Io) -> Result<Self, Error> {
         let Some(path) = path(io) else { return Ok(Self::default()) };
-        let text = match std::fs::read_to_string(&path) {
+        let text = match files::read_text(&path, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
@@ -70,8 +76,11 @@ impl Config {
         };
         let text = toml::to_string(self).map_err(|error| failed("cannot write", &path, error))?;
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+            // To replace a link would take the file from where its owner keeps it.
+            files::refuse_others(&path)?;
             let fresh = path.with_extension("toml.new");
-            std::fs::write(&fresh, text)?;
+            files::open_own(OpenOptions::new().write(true).create(true).truncate(true), &fresh)?
+                .write_all(text.as_bytes())?;
             std::fs::rename(&fresh, &path)
         });
         written.map_err(|error| failed("cannot write", &path, error))

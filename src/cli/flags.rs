@@ -1,8 +1,12 @@
 //! Options that many commands have, and how their values are read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+
+use super::error::Error;
+use crate::text::escaped;
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -172,9 +176,46 @@ pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The pairs of a repeatable option by their keys. A key that is given twice is refused: one of the two values would be
+/// dropped without a word.
+///
+/// # Errors
+/// Usage.
+pub(crate) fn by_key(
+    option: &str,
+    pairs: &[(String, String)],
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut found = BTreeMap::new();
+    for (key, value) in pairs {
+        if let Some(before) = found.insert(key.clone(), value.clone()) {
+            return Err(twice(option, key, &before, value));
+        }
+    }
+    Ok(found)
+}
+
+/// The error for a key with two values.
+pub(crate) fn twice(option: &str, key: &str, first: &str, second: &str) -> Error {
+    let key = escaped(key);
+    Error::usage(
+        format!("{option}{key} is given twice: \"{}\" and \"{}\"", escaped(first), escaped(second)),
+        "give it once",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_has_one_value() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let good = by_key("--set ", &[pair("b", "1"), pair("a", "2")]).unwrap();
+        assert_eq!(good.into_iter().collect::<Vec<_>>(), [pair("a", "2"), pair("b", "1")]);
+        let error = by_key("--set ", &[pair("wipe", "quick"), pair("wipe", "quick")]).unwrap_err();
+        assert_eq!(error.to_string(), "--set wipe is given twice: \"quick\" and \"quick\"");
+        assert_eq!(error.code(), 2);
+    }
 
     #[test]
     fn lengths_of_time() {

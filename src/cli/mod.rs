@@ -14,6 +14,7 @@ mod output;
 mod query;
 mod resolve;
 mod screen;
+mod server_address;
 mod session;
 mod tree;
 mod ui;

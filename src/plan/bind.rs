@@ -9,6 +9,7 @@ use super::nodes::shown;
 use super::schema::{Param, Plan};
 use super::suggest::nearest;
 use super::value::Value;
+use crate::text::hidden_in;
 
 /// Why a run's parameters are refused; one for each parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,8 +131,11 @@ fn value(param: &Param, given: Option<&String>) -> Result<Value, ParamError> {
     };
     let bad = |wanted: String| ParamError::BadValue { name: name(), wanted, given: shown(text) };
     let value = match param.kind {
-        ValueKind::String if text.len() > LINE_BYTES_MAX || text.chars().any(char::is_control) => {
+        ValueKind::String if text.len() > LINE_BYTES_MAX || text.contains(['\n', '\r']) => {
             return Err(bad(format!("one line of at most {LINE_BYTES_MAX} bytes")));
+        }
+        ValueKind::String if hidden_in(text).is_some() => {
+            return Err(bad("text without control or invisible characters".to_owned()));
         }
         ValueKind::String => Value::Str(text.clone().into()),
         ValueKind::Integer => {

@@ -5,6 +5,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::limits::NAME_BYTES_MAX;
 use super::suggest::nearest;
+use crate::text::is_hidden;
 
 /// A value with its place.
 pub(super) type Node<'a, 'i> = &'a Spanned<DeValue<'i>>;
@@ -38,7 +39,7 @@ pub(super) fn shown(text: &str) -> String {
     let mut shown: String = text
         .chars()
         .take(CHARS_MAX)
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .flat_map(|c| if is_hidden(c) { c.escape_default().collect() } else { vec![c] })
         .collect();
     if text.chars().nth(CHARS_MAX).is_some() {
         shown.push('…');

@@ -12,6 +12,7 @@ use super::limits::{DURATION_MS_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use super::names::{Condition, Phase, ValueKind};
 use super::nodes::{Node, did_you_mean, found, is_name, shown};
 use super::value::Value;
+use crate::text::is_hidden;
 
 /// A value that was read, and where.
 #[derive(Clone, Debug)]
@@ -174,14 +175,19 @@ impl Reader {
             );
             return None;
         }
-        if text.chars().any(|c| c.is_control() && !(lines && c == '\n')) {
-            let message = format!("{place} contains a control character");
-            let help = if lines {
+        if let Some(hidden) = text.chars().find(|c| is_hidden(*c) && !(lines && *c == '\n')) {
+            let what =
+                if hidden.is_control() { "a control character" } else { "a hidden character" };
+            let message = format!("{place} contains {what}");
+            let help = if !hidden.is_control() {
+                "leave it out: it changes what readers see"
+            } else if lines {
                 "only line breaks are allowed"
             } else {
                 "write it in one line, without tabs"
             };
-            self.report("plan::control-character", message, node.span(), "", help);
+            let label = format!("U+{:04X}", u32::from(hidden));
+            self.report("plan::control-character", message, node.span(), label, help);
             return None;
         }
         Some(Cow::Owned(text))

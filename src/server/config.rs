@@ -1,6 +1,7 @@
 //! What the server is told by flags and by its configuration file. Flags win.
 
 mod args;
+mod bounds;
 mod choice;
 mod file;
 #[cfg(test)]
@@ -14,18 +15,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) use self::args::{Args, Command};
+use self::bounds::{HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
 pub(super) use self::choice::{FakeWorld, Format, Level};
 use self::file::File;
 use super::gate::Caps;
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
+use crate::files;
 
 /// Port of the seed.
 const PORT: u16 = 50_051;
 /// Longest configuration file or failure script, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Request ids are promised to be kept at least this long.
 const REQUESTS_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The providers that a server has.
+pub(super) const PROVIDERS: [&str; 1] = ["fake"];
 
 /// Why a configuration is refused. The texts are for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -228,57 +235,67 @@ impl Config {
         if let Some(address) = public
             && !self.insecure_no_auth
         {
-            return refuse(format!(
+            return Err(ConfigError::Setting(format!(
                 "refusing to listen on {}: calls there are neither encrypted nor authenticated, so anyone who reaches \
                  the address can wipe every machine; listen on 127.0.0.1, or take the risk with --insecure-no-auth",
                 address.ip()
-            ));
+            )));
         }
-        for (key, value) in [
-            ("server.connections_max", self.caps.connections_max),
-            ("server.connections_per_peer_max", self.caps.connections_per_peer_max),
-            ("limits.runs_max", self.limits.runs_max),
-        ] {
-            if value == 0 {
-                return refuse(format!(
-                    "{key} is 0: nothing would ever be served; give at least 1"
-                ));
-            }
+        self.check_names().and_then(|()| self.check_numbers()).map_err(ConfigError::Setting)
+    }
+
+    fn check_names(&self) -> Result<(), String> {
+        for name in self.limits.runs_max_by_provider.keys() {
+            bounds::provider("limits.runs_max_by_provider", name, &PROVIDERS)?;
         }
-        let zero =
-            |key: &str| format!("{key} is 0: no run of it would ever start; give at least 1");
-        for (family, limits) in [
-            ("runs_max_by_provider", &self.limits.runs_max_by_provider),
-            ("runs_max_by_label", &self.limits.runs_max_by_label),
-        ] {
-            if let Some((name, _)) = limits.iter().find(|(_, most)| **most == 0) {
-                return refuse(zero(&format!("limits.{family}.{name}")));
-            }
+        for name in self.probes.keys() {
+            bounds::provider("probes", name, &PROVIDERS)?;
         }
+        let mut labels = self.limits.runs_max_by_label.keys();
+        labels.try_for_each(|label| bounds::label("limits.runs_max_by_label", label))
+    }
+
+    fn check_numbers(&self) -> Result<(), String> {
+        let Self { limits, caps, retention, .. } = self;
+        let [none, no_run] = ["nothing would ever be served", "no run of it would ever start"];
+        let held = "every run would be held at its first destructive step";
+        let [no_log, no_probe] =
+            ["nothing that a step prints would be kept", "nothing would be probed"];
+        let per_peer = caps.connections_per_peer_max as u64;
+        number("server.connections_max", caps.connections_max as u64, MANY, none)?;
+        number("server.connections_per_peer_max", per_peer, MANY, none)?;
+        number("limits.runs_max", limits.runs_max as u64, MANY, none)?;
+        for (name, most) in &limits.runs_max_by_provider {
+            number(&format!("limits.runs_max_by_provider.{name}"), *most as u64, MANY, no_run)?;
+        }
+        for (name, most) in &limits.runs_max_by_label {
+            number(&format!("limits.runs_max_by_label.{name}"), *most as u64, MANY, no_run)?;
+        }
+        number("loop_breaker.destructive_max", limits.destructive_max as u64, MANY, held)?;
+        number("limits.step_log_bytes_max", limits.step_log_bytes_max, LOG_BYTES_MAX, no_log)?;
+        let forgotten = "no run that has ended would be kept";
+        number("retention.ended_runs_max", retention.ended_runs_max, MANY * 1000, forgotten)?;
         for (provider, policy) in &self.probes {
-            if policy.concurrent_max == 0 || policy.timeout_ms == 0 || policy.interval_ms < 1_000 {
-                return refuse(format!(
-                    "probes.{provider}: interval must be at least 1s, timeout and concurrent_max more than 0"
-                ));
-            }
+            let key = |name: &str| format!("probes.{provider}.{name}");
+            number(&key("concurrent_max"), policy.concurrent_max as u64, MANY, no_probe)?;
+            span(&key("interval"), Duration::from_millis(policy.interval_ms), SECOND, YEARS)?;
+            span(&key("timeout"), Duration::from_millis(policy.timeout_ms), SECOND / 1000, HOUR)?;
         }
-        if self.retention.requests < REQUESTS_MIN {
-            return refuse(
+        let window = Duration::from_millis(limits.destructive_window_ms);
+        span("loop_breaker.window", window, SECOND, YEARS)?;
+        span("retention.ended_runs", retention.ended_runs, SECOND, YEARS)?;
+        span("retention.interval", retention.interval, SECOND, YEARS)?;
+        span("server.shutdown_grace", self.shutdown_grace, Duration::ZERO, HOUR)?;
+        if let Some(age) = self.keep.age_max {
+            span("server.connection_age_max", age, SECOND, YEARS)?;
+        }
+        if retention.requests < REQUESTS_MIN {
+            return Err(
                 "retention.requests is below 1d: request ids are promised to be kept a day".into(),
-            );
-        }
-        let second = Duration::from_secs(1);
-        if self.retention.interval < second || self.keep.age_max.is_some_and(|age| age < second) {
-            return refuse(
-                "retention.interval and server.connection_age_max must be at least 1s".into(),
             );
         }
         Ok(())
     }
-}
-
-fn refuse(message: String) -> Result<(), ConfigError> {
-    Err(ConfigError::Setting(message))
 }
 
 /// Where data is kept: what a flag says, then the file, then the platform's state directory.
@@ -379,12 +396,7 @@ fn probe_policy(file: &file::Probe) -> ProbePolicy {
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > FILE_BYTES_MAX {
-        let message = format!("the file has {size} bytes, at most {FILE_BYTES_MAX} are read");
-        return Err(unreadable(std::io::Error::other(message)));
-    }
-    std::fs::read_to_string(path).map_err(unreadable)
+    files::read_text(path, FILE_BYTES_MAX).map_err(unreadable)
 }
 
 fn read_file(path: &Path) -> Result<File, ConfigError> {
@@ -401,7 +413,7 @@ fn parse_file(path: &Path, text: &str) -> Result<File, ConfigError> {
             path: path.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            message: error.message().to_owned(),
+            message: bounds::in_words(error.message()),
         }
     })
 }

@@ -22,14 +22,15 @@ use std::ffi::OsString;
 use std::io::Write as _;
 
 use clap::Parser as _;
+use tokio::task::JoinHandle;
 
 pub use self::wiring::serve_stream;
 
-use self::config::{Args, Command, Config};
+use self::config::{Args, Command, Config, ConfigError};
 use self::error::StartError;
 use self::shutdown::Signals;
 use self::telemetry::Telemetry;
-use self::wiring::Server;
+use self::wiring::{Server, Settings};
 
 /// Runs the server as its command line says, and returns the exit code. `args` begin with the name of the program.
 ///
@@ -79,15 +80,17 @@ async fn run(args: &Args) -> Result<(), StartError> {
         }
     };
     announce(&server);
+    let mut loading = Loading::default();
     loop {
         tokio::select! {
             error = server.broken() => return Err(error),
+            loaded = loading.done() => server.reload(loaded),
             signal = signals.next() => match signal {
                 Some(signal) => {
                     tracing::info!(signal, "shutting down; a second signal ends at once");
                     break;
                 }
-                None => server.reload(Config::load(args)),
+                None => loading.begin(args),
             },
         }
     }
@@ -97,6 +100,38 @@ async fn run(args: &Args) -> Result<(), StartError> {
             tracing::warn!(signal, "ending at once; runs are recovered at the next start");
             std::process::exit(code);
         }
+    }
+}
+
+/// Reads configuration and plans again, beside the loop that hears signals: a file system may be slow, or away.
+#[derive(Default)]
+struct Loading {
+    running: Option<JoinHandle<Result<Settings, ConfigError>>>,
+    /// What to read once more, because it was asked for while it was being read.
+    again: Option<Args>,
+}
+
+impl Loading {
+    fn begin(&mut self, args: &Args) {
+        if self.running.is_some() {
+            self.again = Some(args.clone());
+            return;
+        }
+        let args = args.clone();
+        self.running = Some(tokio::task::spawn_blocking(move || Settings::load(&args)));
+    }
+
+    /// Resolves when something has been read; never, if nothing is being read.
+    async fn done(&mut self) -> Result<Settings, ConfigError> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let loaded = running.await;
+        self.running = None;
+        if let Some(args) = self.again.take() {
+            self.begin(&args);
+        }
+        loaded.unwrap_or_else(|error| {
+            Err(ConfigError::Setting(format!("reading the configuration failed: {error}")))
+        })
     }
 }
 

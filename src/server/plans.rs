@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::config::ConfigError;
+use crate::files;
+use crate::plan::limits::{FILE_BYTES_MAX, FILES_MAX};
 use crate::plan::registry::BUILT_IN;
 use crate::plan::{Plan, Registry, SourceFile, compile, render};
 
@@ -22,7 +24,7 @@ pub(super) fn load(dir: Option<&Path>) -> Result<Registry, ConfigError> {
 fn compile_dir(dir: &Path) -> Result<Vec<Plan>, ConfigError> {
     let files: Vec<(String, Vec<u8>)> = list(dir)?
         .into_iter()
-        .map(|path| match std::fs::read(&path) {
+        .map(|path| match files::read(&path, FILE_BYTES_MAX as u64) {
             Ok(bytes) => Ok((path.display().to_string(), bytes)),
             Err(source) => Err(ConfigError::Unreadable { path, source }),
         })
@@ -41,8 +43,14 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+        if !hidden
+            && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
+        {
             files.push(path);
+        }
+        if files.len() > FILES_MAX {
+            let message = format!("it has more than {FILES_MAX} plans");
+            return Err(unreadable(std::io::Error::other(message)));
         }
     }
     files.sort();
@@ -79,6 +87,39 @@ mod tests {
         assert_eq!(plans.iter().len(), BUILT_IN.len() + 1);
         assert!(plans.get("plan/reboot-twice").is_some());
         assert!(plans.get("plan/reboot").unwrap().plan.display_name.starts_with("Our "));
+    }
+
+    #[test]
+    fn an_extension_is_one_in_any_case() {
+        let dir = dir_of(&[("A.TOML", "not a plan")]);
+        assert!(load(Some(dir.path())).is_err(), "a plan that would not be read is no plan");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        for (place, what) in
+            ["a named pipe", "a directory", "bytes", "symbolic"].into_iter().enumerate()
+        {
+            let dir = dir_of(&[]);
+            let path = dir.path().join("a.toml");
+            match place {
+                0 => rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    &path,
+                    rustix::fs::FileType::Fifo,
+                    rustix::fs::Mode::RUSR,
+                    0,
+                )
+                .unwrap(),
+                1 => std::fs::create_dir(&path).unwrap(),
+                2 => std::fs::File::create(&path).unwrap().set_len(200 << 20).unwrap(),
+                _ => std::os::unix::fs::symlink(&path, &path).unwrap(),
+            }
+            let error = load(Some(dir.path())).unwrap_err();
+            assert!(error.to_string().starts_with("cannot read "), "{error}");
+            let ConfigError::Unreadable { source, .. } = error else { panic!("{error}") };
+            assert!(source.to_string().contains(what), "{source}");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(super) async fn open(
     let options = SqliteOptions { clock: Some(clock.clone()), ..SqliteOptions::default() };
     tracing::info!(data_dir = %dir.display(), "data directory");
     // Opening reads and checks files, long ones for long: signals are to be heard meanwhile.
-    blocking(move || {
+    blocking("opening the data directory failed", move || {
         // The store first: its lock keeps other servers out of the whole directory.
         let sqlite = Arc::new(SqliteStore::open(&dir, options)?);
         let world = match fake_world {
@@ -62,13 +62,13 @@ pub(super) async fn open(
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+/// Does what may wait for a disk on a thread of its own; `failed` says what it is if it panics.
+pub(super) async fn blocking<T: Send + 'static>(
+    failed: &'static str,
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| StartError::Internal {
-        what: "opening the data directory failed",
-        source: error.into(),
-    })?
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StartError::Internal { what: failed, source: error.into() })?
 }
 
 /// The data directory of a command that needs one.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::config::{Config, ConfigError, Keep, Retention};
+use super::config::{Args, Config, ConfigError, Keep, Retention};
 use super::edge::Edge;
 use super::error::StartError;
 use super::gate::Gate;
@@ -19,11 +19,29 @@ use super::metrics::{self, Metrics, Sources};
 use super::{accept, connection, maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
+use crate::plan::Registry;
 use crate::provider::Provider;
 use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 
 /// Time that connections get to finish after the engine has stopped.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a server is told, with the plans that it names.
+pub(super) struct Settings {
+    config: Config,
+    plans: Registry,
+}
+
+impl Settings {
+    /// Reads the configuration file and the plans. Blocks the calling thread.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what cannot be read or is refused.
+    pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
+        let config = Config::load(args)?;
+        Ok(Self { plans: plans::load(config.plans_dir.as_deref())?, config })
+    }
+}
 
 /// A server that is running.
 pub(super) struct Server {
@@ -44,7 +62,11 @@ impl Server {
     /// [`StartError`] for whatever does not work; nothing is left running.
     pub(super) async fn start(config: Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let plans = plans::load(config.plans_dir.as_deref())?;
+        let plans_dir = config.plans_dir.clone();
+        let plans = storage::blocking("reading the plans failed", move || {
+            Ok(plans::load(plans_dir.as_deref())?)
+        })
+        .await?;
         let (timing, script) = fake_behaviour(&config)?;
         let listener = accept::bind(config.listen)
             .await
@@ -143,14 +165,14 @@ impl Server {
         self.address
     }
 
-    /// Takes over what can change while running: plans, retention, and how many runs may be in progress. What is wrong changes nothing and is logged.
-    pub(super) fn reload(&mut self, loaded: Result<Config, ConfigError>) {
-        let loaded =
-            loaded.and_then(|config| Ok((plans::load(config.plans_dir.as_deref())?, config)));
-        let (plans, config) = match loaded {
+    /// Takes over what can change while running: plans, retention, and how many runs may be in progress. What is wrong
+    /// changes nothing and is logged.
+    pub(super) fn reload(&mut self, loaded: Result<Settings, ConfigError>) {
+        let Settings { config, plans } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
-                tracing::error!("configuration and plans stay as they were: {error}");
+                let why = with_causes(&error);
+                tracing::error!("configuration and plans stay as they were: {why}");
                 return;
             }
         };
@@ -213,6 +235,17 @@ where
     Ok(())
 }
 
+/// An error with everything below it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn random(seed: Option<u64>) -> Arc<dyn Random> {
     match seed {
         Some(seed) => Arc::new(SeededRandom::new(seed)),
@@ -264,7 +297,7 @@ mod tests {
         let engine = Engine::start(EngineConfig {
             store: Arc::new(MemoryStore::new(clock.clone())),
             providers: vec![Arc::new(fake)],
-            plans: crate::plan::Registry::built_in(),
+            plans: Registry::built_in(),
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(1)),
             limits: crate::executor::Limits::default(),

@@ -37,6 +37,7 @@ SCRIPT = "; ".join([
 # Reasons that no client can bring about from outside, and what holds them instead.
 NOT_PROVOKED = {
     "CAPABILITY_MISSING": "the fake provider has every capability; src/executor/tests/ covers it",
+    "PROVIDER_MISSING": "needs a provider that a server had once; src/executor/tests/ covers it",
     "REVISION_CONFLICT": "needs two writes in the same instant; the suite of src/store/suite/ covers it",
     "STORE_FULL": "needs a full disk: a limit on the size of files is another error; src/store/sqlite/ covers it",
     "LEASE_LOST": "needs a second server on one data directory, which its lock refuses; src/store/suite/ covers it",
@@ -287,7 +288,9 @@ class Conformance:
             update_mask={"paths": ["status.phase"]},
         )
         self.register("plain", labels={"rack": "r3"})
-        self.register("elsewhere", provider="redfish")
+        found = self.fails("FIELD_INVALID", lambda: self.register("elsewhere", provider="redfish"))
+        violation = found["BadRequest"].field_violations[0]
+        self.check("an unknown provider is refused at registration", "it has fake" in violation.description, found)
         found = self.fails("FIELD_INVALID", lambda: self.register("No Id", labels={"": "x"}))
         fields = [violation.field for violation in found["BadRequest"].field_violations]
         self.check("every wrong field is named", len(fields) == 2 and fields[0] == "machine.machine_id", fields)
@@ -319,7 +322,6 @@ class Conformance:
         self.ended(self.start("spoiled", "rma"), "FAILED")
         self.fails("DISKS_UNTRUSTED", lambda: phase("spoiled", "READY"))
         self.fails("CONDITION_NOT_MET", lambda: self.start("plain", "reachable-only"))
-        self.fails("PROVIDER_MISSING", lambda: self.start("elsewhere", "reboot"))
         self.fails("NOT_RETIRED", lambda: api.DeleteMachine(machine_id="plain"))
         old = api.GetMachine(machine_id="plain").etag
         machine = {"machine_id": "plain", "labels": {"row": "9"}}

@@ -1,5 +1,6 @@
 """Requests that are messages and make no sense: whatever they hold, the server answers by its documented reasons."""
 
+import os
 import random
 
 import grpc
@@ -7,6 +8,10 @@ from google.protobuf import descriptor, message_factory
 
 from harness import DOMAIN, PATIENCE_S, details
 
+# The requests of these seeds are sent at every run, so that no change is refused by chance. Those behind the first have
+# failed once: an error with many long violations was larger than clients take. BMDEMO_NONSENSE_SEEDS names others,
+# `random` draws one.
+SEEDS = [1, 2546331682]
 # Requests of each method.
 REQUESTS = 40
 # A stream, or a wait, that goes on for so long is a good answer.
@@ -75,11 +80,25 @@ def ask(api, name, body):
     return None
 
 
+def seeds():
+    """The seeds of this run."""
+    named = os.environ.get("BMDEMO_NONSENSE_SEEDS", "").replace(",", " ").split()
+    return [random.SystemRandom().randrange(2**32) if seed == "random" else int(seed) for seed in named] or SEEDS
+
+
 def section(conformance):
+    for seed in seeds():
+        print(f"      seed {seed}")
+        ask_all(conformance, random.Random(seed), seed)
+    alive = conformance.api.channel.unary_unary(conformance.api.path("ListPlans"))(b"", timeout=PATIENCE_S)
+    conformance.check("and the server goes on", len(alive) > 0)
+    panics = [line for line in conformance.server.log if "panicked" in line]
+    conformance.check("without a panic", not panics, panics[:2])
+
+
+def ask_all(conformance, chance, seed):
+    """Asks every method nonsense, drawn from `chance`."""
     api = conformance.api
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"      seed {seed}")
-    chance = random.Random(seed)
     for name, method in api.methods.items():
         odd, reasons = [], {}
         waits = 0
@@ -104,9 +123,5 @@ def section(conformance):
                 reasons[told.reason] = reasons.get(told.reason, 0) + 1
             else:
                 odd.append((error.code(), error.details(), body[:200].hex()))
-        conformance.check(f"{name} answers nonsense by its reasons", not odd, odd[:2])
+        conformance.check(f"{name} answers the nonsense of seed {seed} by its reasons", not odd, odd[:2])
         print(f"      {reasons}")
-    alive = api.channel.unary_unary(api.path("ListPlans"))(b"", timeout=PATIENCE_S)
-    conformance.check("and the server goes on", len(alive) > 0)
-    panics = [line for line in conformance.server.log if "panicked" in line]
-    conformance.check("without a panic", not panics, panics[:2])

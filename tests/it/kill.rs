@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use bmdemo::clock::{Clock as _, OsRandom, Random as _, SplitMix64, SystemClock};
+use bmdemo::clock::{Clock as _, SplitMix64, SystemClock};
 
 use crate::load::Load;
-use crate::support::{Server, repeats};
+use crate::support::{Server, repeats, seed};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_and_nothing_is_repeated() {
@@ -24,7 +24,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_repeated() {
         "--data-dir",
         data.to_str().unwrap(),
     ];
-    let seed = OsRandom.next_u64();
+    let seed = seed(0);
     eprintln!("seed {seed}");
     let mut random = SplitMix64::new(seed);
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmdemo::clock::{Clock as _, OsRandom, Random as _, SplitMix64, SystemClock};
+use bmdemo::clock::{Clock as _, SplitMix64, SystemClock};
 use bmdemo::pb;
 use bmdemo::pb::machine_service_client::MachineServiceClient;
 use bmdemo::pb::run_service_client::RunServiceClient;
@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 use self::checker::{Event, refute};
 use self::machine::{MachineModel, Operation, PHASES, Refused};
 use crate::runs::register;
-use crate::support::{Server, repeats, within};
+use crate::support::{Server, repeats, seed, within};
 
 const MACHINES: usize = 2;
 const CLIENTS: usize = 6;
@@ -31,8 +31,8 @@ const KILLS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_to_a_machine_are_linearizable_through_restarts() {
-    for _ in 0..repeats("BMDEMO_HISTORIES", 3, 30) {
-        let seed = OsRandom.next_u64();
+    for round in 0..repeats("BMDEMO_HISTORIES", 3, 30) {
+        let seed = seed(round as u64);
         let histories = histories(seed).await;
         for (machine, history) in histories.iter().enumerate() {
             assert!(history.len() > REQUESTS_OF_A_CLIENT, "only {} requests", history.len());

@@ -11,6 +11,7 @@ mod configuration;
 mod copies;
 mod demo;
 mod disk;
+mod files;
 mod fleet;
 mod health;
 mod kill;

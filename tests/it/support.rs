@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use bmdemo::clock::{Clock as _, SystemClock};
+use bmdemo::clock::{Clock as _, OsRandom, Random as _, SystemClock};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
@@ -150,6 +150,20 @@ pub(crate) fn repeats(variable: &str, short: usize, full: usize) -> usize {
     }
     let is_full = std::env::var("BMDEMO_PROOF").is_ok_and(|proof| proof == "full");
     if is_full { full } else { short }
+}
+
+/// The seed of a test that draws: another one at every run by hand, and with `BMDEMO_TEST_SEED=n` as it says. `round`
+/// tells repetitions apart.
+pub(crate) fn seed(round: u64) -> u64 {
+    match std::env::var("BMDEMO_TEST_SEED") {
+        Ok(text) => {
+            let seed: u64 = text
+                .parse()
+                .unwrap_or_else(|_| panic!("BMDEMO_TEST_SEED={text:?} is not a number"));
+            seed.wrapping_add(round)
+        }
+        Err(_) => OsRandom.next_u64() >> 16,
+    }
 }
 
 /// Says something past the test harness, which keeps to itself what tests that pass print.

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use bmdemo::clock::{Clock as _, OsRandom, Random as _, SplitMix64, SystemClock};
+use bmdemo::clock::{Clock as _, SplitMix64, SystemClock};
 use bmdemo::pb;
 use bmdemo::pb::machine_service_client::MachineServiceClient;
 use bmdemo::pb::run_service_client::RunServiceClient;
@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 
 use crate::copies::{Copy, Kept, by_id, list};
 use crate::fleet::Fleet;
-use crate::support::{repeats, within};
+use crate::support::{repeats, seed, within};
 
 const MACHINE_FILTERS: [&str; 6] = [
     "",
@@ -220,7 +220,7 @@ impl Drop for Seed {
 fn seeds(count: usize) -> Vec<u64> {
     match std::env::var("BMDEMO_WATCHING_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..count).map(|_| OsRandom.next_u64() >> 16).collect(),
+        Err(_) => (0..count).map(|round| seed(round as u64)).collect(),
     }
 }
 

@@ -84,20 +84,40 @@ fn no_findings(what: &str, found: &[String]) {
 /// `plan` names none: build.rs compiles it too. The CLI talks to servers over the API: it knows the generated code and
 /// the plans, and only `cli/local.rs` starts a server.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("text", &[]),
+    ("address", &[]),
+    ("files", &[]),
     ("clock", &[]),
     ("ids", &["clock"]),
     ("lifecycle", &["clock"]),
-    ("plan", &[]),
+    ("plan", &["text"]),
     ("model", &["clock", "ids", "lifecycle", "plan"]),
-    ("store", &["clock", "ids", "lifecycle", "plan", "model"]),
-    ("provider", &["clock", "ids", "lifecycle", "plan", "model"]),
+    ("store", &["files", "clock", "ids", "lifecycle", "plan", "model"]),
+    ("provider", &["files", "clock", "ids", "lifecycle", "plan", "model"]),
     ("executor", &["clock", "ids", "lifecycle", "model", "plan", "store", "provider"]),
     ("pb", &[]),
-    ("api", &["clock", "ids", "lifecycle", "model", "plan", "store", "executor", "pb"]),
+    (
+        "api",
+        &[
+            "text",
+            "address",
+            "clock",
+            "ids",
+            "lifecycle",
+            "model",
+            "plan",
+            "store",
+            "executor",
+            "pb",
+        ],
+    ),
     ("fuzzing", &["ids", "store", "api"]),
     (
         "server",
         &[
+            "text",
+            "address",
+            "files",
             "clock",
             "ids",
             "lifecycle",
@@ -110,7 +130,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "api",
         ],
     ),
-    ("cli", &["clock", "pb", "plan"]),
+    ("cli", &["text", "address", "files", "clock", "pb", "plan"]),
     ("bin", &["server", "cli"]),
 ];
 

@@ -163,14 +163,56 @@ fn refusals_keep_their_names() {
 }
 
 #[test]
-fn a_status_stays_small_enough_for_headers() {
-    let violation = |n| FieldViolation::new(format!("labels.{n}"), "x".repeat(10_000));
-    let error = EngineError::Invalid((0..1000).map(violation).collect());
-    let status = Status::from(ApiError::from(error));
-    assert!(status.message().len() < 2_000);
-    assert!(status.details().len() < 16_000, "{}", status.details().len());
+fn a_status_stays_small_enough_for_trailers() {
+    let violation = |n, text: &str| FieldViolation::new(format!("labels.{n}"), text.repeat(10_000));
+    for text in ["x", "ä", "💥", "\u{202e}", "\"", "%"] {
+        let wrong: Vec<_> = (0..1000).map(|n| violation(n, text)).collect();
+        let refused = |refusal| EngineError::Refused {
+            refusal,
+            subject: text.repeat(9_000),
+            message: text.repeat(10_000),
+            hint: text.repeat(10_000),
+        };
+        let plan =
+            ApiError::PlanNotFound { id: text.repeat(70_000), suggestion: Some(text.repeat(500)) };
+        let errors = [
+            ApiError::from(EngineError::Invalid(wrong)),
+            ApiError::Blocked(Refusal::ALL.map(refused).to_vec()),
+            ApiError::MessageMalformed(text.repeat(70_000)),
+            ApiError::MethodUnknown(text.repeat(70_000)),
+            plan,
+        ];
+        for error in errors {
+            let status = Status::from(error);
+            let bytes: usize = status
+                .clone()
+                .into_http::<tonic::body::Body>()
+                .headers()
+                .iter()
+                // As HTTP/2 counts them (RFC 9113, section 6.5.2).
+                .map(|(name, value)| name.as_str().len() + value.len() + 32)
+                .sum();
+            assert!(bytes < 8 * 1024 - 256, "{bytes} bytes of {text}: {}", status.message());
+            assert!(!status.message().is_empty());
+            assert!(!status.message().contains('\u{202e}'));
+        }
+    }
+    let status = Status::from(ApiError::from(EngineError::Invalid(
+        (0..1000).map(|n| violation(n, "x")).collect(),
+    )));
     let details = status.get_error_details();
     assert_eq!(details.bad_request().unwrap().field_violations.len(), VIOLATIONS_MAX);
+}
+
+#[test]
+fn what_cannot_be_seen_is_escaped_in_every_part_of_an_error() {
+    let error = EngineError::invalid("labels.\u{202e}x", "given \u{200b}twice");
+    let status = Status::from(ApiError::from(error));
+    let details = status.get_error_details();
+    let violation = &details.bad_request().unwrap().field_violations[0];
+    assert_eq!(violation.field, "labels.\\u{202e}x");
+    assert_eq!(violation.description, "given \\u{200b}twice");
+    assert_eq!(status.message(), "labels.\\u{202e}x: given \\u{200b}twice");
 }
 
 /// `docs/errors.md` has a section for every reason, in the order of the enum, and no other.

@@ -22,7 +22,7 @@ async fn a_batch_registers_in_order_and_names_what_is_wrong() {
     let mut api = with_machines(3).await;
     let good = |id: &str| registration(id).machine.unwrap();
     let mut other = good("m-2");
-    other.spec.as_mut().unwrap().provider = "redfish".to_owned();
+    other.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:ff".to_owned());
     let bad = pb::Machine { machine_id: "M".to_owned(), ..Default::default() };
     let machines = vec![good("m-5"), bad, other, good("m-4"), good("m-1")];
     let request = pb::BatchRegisterMachinesRequest { machines };

@@ -28,13 +28,93 @@ fn label_keys_are_those_of_kubernetes() {
         refused(|checks| checks.labels("labels", &map(&[("a", &value), ("b", "x\u{7}")]))),
         [
             "labels.a: must be at most 256 characters long",
-            "labels.b: must not contain control characters"
+            "labels.b: must not contain the character U+0007, which cannot be seen: leave it out"
         ]
     );
     let many: BTreeMap<_, _> = (0..65).map(|n| (format!("l{n}"), String::new())).collect();
     assert_eq!(
         refused(|checks| checks.labels("labels", &many)),
         ["labels: must be at most 64, not 65"]
+    );
+}
+
+#[test]
+fn what_cannot_be_seen_is_in_no_label_name_or_parameter() {
+    for hidden in ["\u{202e}", "\u{200b}", "\u{2066}", "\u{ad}", "\u{feff}", "\u{7f}"] {
+        let text = format!("r{hidden}1");
+        assert_eq!(refused(|checks| checks.labels("labels", &map(&[("rack", &text)]))).len(), 1);
+        assert_eq!(refused(|checks| checks.labels("labels", &map(&[(&text, "")]))).len(), 1);
+        assert_eq!(refused(|checks| checks.name("plan_id", &text)).len(), 1);
+        assert_eq!(refused(|checks| checks.line("serial", &text, 10)).len(), 1);
+        assert_eq!(refused(|checks| checks.parameters(&map(&[(&text, "")]))).len(), 1);
+    }
+    // A reason may have them; it is shown with them escaped.
+    assert_eq!(refused(|checks| checks.reason("a\u{200d}b")).len(), 0);
+    assert_eq!(refused(|checks| checks.labels("labels", &map(&[("rack", "räck ✓")]))).len(), 0);
+}
+
+#[test]
+fn endpoints_are_judged_by_their_field() {
+    let mut table = String::new();
+    let bmc = |text: &str| refused(|checks| checks.bmc_endpoint("bmc_endpoint", text));
+    let ssh = |text: &str| refused(|checks| checks.ssh_endpoint("ssh_endpoint", text));
+    for good in [
+        "",
+        "https://10.0.0.8",
+        "http://bmc-8.example.com:8443/redfish/v1/",
+        "HTTPS://[2001:db8::8]:443",
+        "https://127.0.0.1:8000",
+    ] {
+        assert_eq!(bmc(good), Vec::<String>::new(), "{good}");
+    }
+    for good in ["", "node-8", "10.0.0.8:22", "[2001:db8::8]:22"] {
+        assert_eq!(ssh(good), Vec::<String>::new(), "{good}");
+    }
+    let long = format!("https://a/{}", "x".repeat(300));
+    for bad in [
+        "10.0.0.8",
+        "file:///etc/passwd",
+        "gopher://a",
+        "javascript:alert(1)",
+        "https://",
+        "https:///x",
+        "https://root:pw@a",
+        "https://a#b",
+        "https://a?b=c",
+        "https://a:0",
+        "https://a:99999",
+        "https://a/x y",
+        "https://-o",
+        "https://0.0.0.0",
+        "https://169.254.169.254/latest",
+        "https://[::ffff:169.254.169.254]",
+        "https://a/\u{202e}",
+        &long,
+    ] {
+        let [wrong] = &bmc(bad)[..] else { panic!("{bad}") };
+        table += &format!("{bad:?}\n    {wrong}\n");
+    }
+    for bad in
+        ["-oProxyCommand=x", "a:99999", "root@a", "ssh://a", "a b", "::1", "a/b", "255.255.255.255"]
+    {
+        let [wrong] = &ssh(bad)[..] else { panic!("{bad}") };
+        table += &format!("{bad:?}\n    {wrong}\n");
+    }
+    crate::assert_golden!("endpoints_refused", table);
+}
+
+#[test]
+fn providers_are_those_of_the_server() {
+    let known = ["fake".to_owned(), "redfish".to_owned()];
+    let provider = |text: &str| refused(|checks| checks.provider("provider", text, known.iter()));
+    assert_eq!(provider("fake"), Vec::<String>::new());
+    assert_eq!(
+        [provider("redfihs"), provider("ipmi"), provider("")].concat(),
+        [
+            "provider: this server has no provider \"redfihs\": did you mean redfish?",
+            "provider: this server has no provider \"ipmi\": it has fake, redfish",
+            "provider: must not be empty",
+        ]
     );
 }
 
@@ -51,6 +131,13 @@ fn mac_addresses_are_checked_and_lowered() {
     {
         assert_eq!(macs(&[bad]).1, 1, "{bad}");
     }
+    let impossible = |mac: &str| {
+        let wrong = refused(|checks| _ = checks.macs("m", &[mac.to_owned()]));
+        wrong.concat()
+    };
+    assert!(impossible("00:00:00:00:00:00").starts_with("m[0]: is all zero"));
+    assert!(impossible("FF:ff:ff:ff:ff:ff").starts_with("m[0]: is the broadcast address"));
+    assert!(impossible("01:00:5e:00:00:01").starts_with("m[0]: is a multicast address"));
     assert_eq!(macs(&["02:00:00:00:00:0A", "02:00:00:00:00:0a"]).1, 1, "twice");
     assert_eq!(macs(&[""; 33]).1, 1, "too many");
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::files;
 use crate::pb;
+use crate::plan::limits::FILE_BYTES_MAX;
 use crate::plan::{ActionSpec, Plan, SourceFile, compile, render};
 
 use super::super::error::{About, Error, Exit};
@@ -70,7 +72,7 @@ pub(crate) struct ExplainArgs {
 pub(crate) struct SchemaArgs {}
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| Error::Local {
+    files::read(path, FILE_BYTES_MAX as u64).map_err(|error| Error::Local {
         message: format!("cannot read {}", path.display()),
         hint: None,
         source: Some(error.into()),

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::super::config::{Config, Entry};
 use super::super::error::{Error, Exit};
 use super::super::output::sanitized;
+use super::super::server_address::ServerAddress;
 use super::super::session::Session;
 
 /// Commands on contexts. A flag wins over the environment, the environment over the context.
@@ -114,6 +115,8 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
             config.previous = before.or(config.previous);
         }
         ContextCommand::Set(args) => {
+            // A mistake is better met here than by every later command.
+            ServerAddress::parse(&args.address)?;
             let entry = Entry { server: args.address, actor: args.as_name };
             config.contexts.insert(args.name, entry);
         }

@@ -5,7 +5,8 @@ use clap::Args;
 use crate::pb;
 
 use super::super::error::{About, Error, Exit};
-use super::super::flags::{OutputArgs, parse_pair};
+use super::super::flags::{OutputArgs, by_key, parse_pair, twice};
+use super::super::output::sanitized;
 use super::super::session::Session;
 use super::show;
 
@@ -98,18 +99,52 @@ impl SpecArgs {
 }
 
 pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Result<Exit, Error> {
+    let labels = by_key("--label ", &args.labels)?;
     let client = session.client().await?;
     let (spec, _) = args.spec.given();
-    let machine = pb::Machine {
+    let wanted = pb::Machine {
         machine_id: args.machine.clone(),
-        labels: args.labels.iter().cloned().collect(),
+        labels,
         spec: Some(pb::MachineSpec { provider: args.provider.clone(), ..spec }),
         ..pb::Machine::default()
     };
     let request_id = client.new_request_id();
-    let request = pb::RegisterMachineRequest { machine: Some(machine), request_id };
+    let request = pb::RegisterMachineRequest { machine: Some(wanted.clone()), request_id };
     let machine = client.register_machine(request).await?;
+    let untaken = untaken(&wanted, &machine);
+    if !untaken.is_empty() {
+        session.ui.note(&format!(
+            "{} was registered before and stays as it is; not taken: {}. Change it with machine update or machine label.",
+            sanitized(&machine.machine_id),
+            untaken.join(", ")
+        ));
+    }
     show::machine(session, &machine, &args.output)
+}
+
+/// What a machine that was known before did not take of what was sent.
+pub(crate) fn untaken(sent: &pb::Machine, known: &pb::Machine) -> Vec<String> {
+    let none = pb::MachineSpec::default();
+    let (wanted, has) = (sent.spec.as_ref().unwrap_or(&none), known.spec.as_ref().unwrap_or(&none));
+    let mut untaken = Vec::new();
+    for (field, wanted, has) in [
+        ("bmc_endpoint", &wanted.bmc_endpoint, &has.bmc_endpoint),
+        ("ssh_endpoint", &wanted.ssh_endpoint, &has.ssh_endpoint),
+        ("target_cluster", &wanted.target_cluster, &has.target_cluster),
+        ("serial", &wanted.serial, &has.serial),
+    ] {
+        if !wanted.is_empty() && wanted != has {
+            untaken.push(format!("{field} {wanted:?} (it has {has:?})"));
+        }
+    }
+    for (key, value) in &sent.labels {
+        match known.labels.get(key) {
+            Some(has) if has == value => {}
+            Some(has) => untaken.push(format!("label {key}={value} (it has {key}={has})")),
+            None => untaken.push(format!("label {key}={value} (it has none)")),
+        }
+    }
+    untaken.into_iter().map(|text| sanitized(&text).into_owned()).collect()
 }
 
 pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<Exit, Error> {
@@ -146,4 +181,33 @@ async fn write(
         force: false,
     };
     client.update_machine(request).await.map_err(|error| error.about(about))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_known_machine_did_not_take_is_named() {
+        let machine = |bmc: &str, labels: &[(&str, &str)]| pb::Machine {
+            machine_id: "node-7".to_owned(),
+            labels: labels
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            spec: Some(pb::MachineSpec { bmc_endpoint: bmc.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let known = machine("https://10.0.0.1", &[("rack", "r1"), ("gpu", "yes")]);
+        assert!(untaken(&known, &known).is_empty());
+        assert!(untaken(&machine("", &[]), &known).is_empty());
+        assert_eq!(
+            untaken(&machine("https://10.0.0.2", &[("rack", "r2"), ("row", "\u{202e}")]), &known),
+            [
+                "bmc_endpoint \"https://10.0.0.2\" (it has \"https://10.0.0.1\")",
+                "label rack=r2 (it has rack=r1)",
+                "label row=\\u{202e} (it has none)",
+            ]
+        );
+    }
 }

@@ -9,7 +9,7 @@ use crate::plan::registry::BUILT_IN;
 use crate::plan::{ActionSpec, Phase, Plan};
 
 use super::super::error::{Error, Exit};
-use super::super::flags::{OutputArgs, parse_pair};
+use super::super::flags::{OutputArgs, by_key, parse_pair};
 use super::super::local::{self, MACHINES_MAX, Simulation};
 use super::super::output::{
     effective_name, hold, phase_name, sanitized, write_list, write_simulated, write_timeline,
@@ -113,7 +113,7 @@ pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Resu
         after: args.after.clone(),
         machines: args.machines,
         phase: args.phase.as_deref().map(phase_of).transpose()?,
-        parameters: args.set.iter().cloned().collect(),
+        parameters: by_key("--set ", &args.set)?,
         force: args.force,
         script,
         timing: args.timing.clone(),

@@ -11,6 +11,7 @@ use crate::pb::RunType;
 
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
+use super::super::flags::by_key;
 use super::super::output::{hold, sanitized};
 use super::super::session::Session;
 use super::super::watch::{RunWatch, Seen};
@@ -77,6 +78,7 @@ async fn any(
     ids: &[String],
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
+    by_key("--set ", &flags.set)?;
     let client = session.client().await?;
     let machines = targets::machines(&client, ids, &flags.selection).await?;
     if machines.len() > 1 && !flags.if_etag.is_empty() {

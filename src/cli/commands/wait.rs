@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::task::JoinSet;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::clock::Clock;
 use crate::pb;
@@ -36,6 +36,7 @@ const AWAY: Duration = Duration::from_millis(500);
   bmdemo-cli wait machine-3 --for condition=NeedsIntervention=false
   bmdemo-cli wait -l rack=r1 --for phase=READY --timeout 1h
   bmdemo-cli wait machine-1 --for run=done && echo free
+  bmdemo-cli wait machine-1 --for deleted
 
 Exits with 5 if the time is over.")]
 pub(crate) struct WaitArgs {
@@ -44,7 +45,7 @@ pub(crate) struct WaitArgs {
     machines: Vec<String>,
     #[command(flatten)]
     selection: Selection,
-    /// effective=STATE, phase=PHASE, condition=NAME[=true|false], or run=done
+    /// effective=STATE, phase=PHASE, condition=NAME[=true|false], run=done, or deleted
     #[arg(long = "for", value_name = "WHAT")]
     what: String,
     /// Longest wait
@@ -74,6 +75,7 @@ enum Goal {
     Phase(pb::Phase),
     Condition(pb::ConditionType, bool),
     NoRun,
+    Deleted,
 }
 
 impl Goal {
@@ -81,7 +83,7 @@ impl Goal {
         let wrong = |message: String| {
             Error::usage(
                 message,
-                "wait for effective=STATE, phase=PHASE, condition=NAME, condition=NAME=false or run=done",
+                "wait for effective=STATE, phase=PHASE, condition=NAME, condition=NAME=false, run=done or deleted",
             )
         };
         match text.split_once('=') {
@@ -109,6 +111,7 @@ impl Goal {
                 }
             }
             Some(("run", "done")) => Ok(Self::NoRun),
+            None if text.eq_ignore_ascii_case("deleted") => Ok(Self::Deleted),
             _ => Err(wrong(format!("{text:?} is nothing to wait for"))),
         }
     }
@@ -124,7 +127,24 @@ impl Goal {
                 seen.is_some_and(|condition| condition.status) == *wanted
             }
             Self::NoRun => status.active_run_id.is_empty(),
+            Self::Deleted => false,
         }
+    }
+
+    /// Whether a machine can never be there: nothing leads out of RETIRED, no run starts there and nothing is probed,
+    /// so only NeedsIntervention can change, which an operator clears.
+    fn is_out_of_reach(&self, machine: &pb::Machine) -> bool {
+        let retired =
+            machine.status.as_ref().is_some_and(|status| status.phase() == pb::Phase::Retired);
+        retired
+            && !self.is_met(machine)
+            && match self {
+                Self::Effective(_) | Self::Phase(_) => true,
+                Self::Condition(kind, wanted) => {
+                    *wanted || *kind != pb::ConditionType::NeedsIntervention
+                }
+                Self::NoRun | Self::Deleted => false,
+            }
     }
 }
 
@@ -147,8 +167,14 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
     let selected = targets::chosen(&client, &args.machines, &args.selection).await?;
     for id in &selected {
         let request = pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() };
-        let machine = client.get_machine(request).await;
-        let machine = machine.map_err(|error| error.about(About::Machine(id.clone())))?;
+        let machine = match client.get_machine(request).await {
+            Ok(machine) => machine,
+            Err(error) if goal == Goal::Deleted && was_deleted(&client, id, &error).await => {
+                met(session, id, &args.what)?;
+                continue;
+            }
+            Err(error) => return Err(error.about(About::Machine(id.clone()))),
+        };
         left.ids.insert(machine.machine_id.clone());
         left.see(session, &args.what, &goal, &machine)?;
     }
@@ -167,6 +193,11 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
                     && left.ids.contains(&machine.machine_id)
                 {
                     let id = &machine.machine_id;
+                    if goal == Goal::Deleted {
+                        left.ids.remove(id);
+                        met(session, id, &args.what)?;
+                        continue;
+                    }
                     let gone = Status::not_found(format!("machine {id} was deleted"));
                     return Err(Error::rpc(gone));
                 }
@@ -177,6 +208,26 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Says that a machine is where it was waited for.
+fn met(session: &mut Session, id: &str, what: &str) -> Result<(), Error> {
+    writeln!(session.ui.out(), "{}: {} is met", sanitized(id), sanitized(what))?;
+    session.ui.flush()?;
+    Ok(())
+}
+
+/// Whether a machine that is not there was there once, so that a mistyped id is not taken for a deleted one.
+async fn was_deleted(client: &Client, id: &str, error: &Error) -> bool {
+    if error.grpc_code() != Some(Code::NotFound) {
+        return false;
+    }
+    let request = pb::ListMachineHistoryRequest {
+        machine_id: id.to_owned(),
+        page_size: 1,
+        ..Default::default()
+    };
+    client.list_machine_history(request).await.is_ok_and(|history| !history.entries.is_empty())
 }
 
 /// Machines that are not there yet.
@@ -210,9 +261,11 @@ impl Left {
         }
         if goal.is_met(machine) {
             self.ids.remove(&machine.machine_id);
-            writeln!(session.ui.out(), "{id}: {what} is met")?;
-            session.ui.flush()?;
-            return Ok(());
+            return met(session, &machine.machine_id, what);
+        }
+        if goal.is_out_of_reach(machine) {
+            let message = format!("machine {id} is RETIRED: {what} can never be met");
+            return Err(Error::rpc(Status::failed_precondition(message)));
         }
         let status = machine.status.clone().unwrap_or_default();
         let (phase, effective) = (phase_name(status.phase), effective_name(status.effective_state));
@@ -337,6 +390,7 @@ mod tests {
             Goal::parse("condition=CONDITION_TYPE_NEEDS_INTERVENTION=false").unwrap(),
             cleared
         );
+        assert_eq!(Goal::parse("deleted").unwrap(), Goal::Deleted);
         for wrong in [
             "",
             "effective",
@@ -351,5 +405,32 @@ mod tests {
         assert!(cleared.is_met(&machine), "never observed is false");
         assert!(!Goal::Condition(Reachable, true).is_met(&machine));
         assert!(Goal::NoRun.is_met(&machine));
+    }
+
+    #[test]
+    fn nothing_leads_out_of_retired() {
+        let in_phase = |phase: pb::Phase| pb::Machine {
+            status: Some(pb::MachineStatus { phase: phase.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let (retired, ready) = (in_phase(pb::Phase::Retired), in_phase(pb::Phase::Ready));
+        for goal in [
+            "phase=READY",
+            "effective=in_service",
+            "condition=Reachable",
+            "condition=NeedsIntervention",
+        ] {
+            assert!(Goal::parse(goal).unwrap().is_out_of_reach(&retired), "{goal}");
+            assert!(!Goal::parse(goal).unwrap().is_out_of_reach(&ready), "{goal}");
+        }
+        for goal in [
+            "phase=RETIRED",
+            "run=done",
+            "deleted",
+            "condition=NeedsIntervention=false",
+            "condition=Degraded=false",
+        ] {
+            assert!(!Goal::parse(goal).unwrap().is_out_of_reach(&retired), "{goal}");
+        }
     }
 }

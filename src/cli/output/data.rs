@@ -12,8 +12,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
 use crate::pb;
+use crate::text::is_hidden;
 
-use super::text::{is_unsafe, sanitized};
+use super::text::sanitized;
 
 /// A message of the API that can be printed as data.
 pub(crate) trait Record: prost::Message {
@@ -243,7 +244,7 @@ fn write_document<T: Serialize>(out: &mut dyn Write, form: DataForm, value: &T) 
 fn escaped(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        if c != '\n' && is_unsafe(c) {
+        if c != '\n' && is_hidden(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.
                 let _ = write!(safe, "\\u{unit:04x}");
@@ -422,7 +423,7 @@ mod tests {
         let forms = [DataForm::Json, DataForm::Jsonl, DataForm::Yaml, DataForm::Name];
         let text: Vec<String> =
             forms.iter().map(|form| written(*form, &[machine(), machine()])).collect();
-        assert!(!text.iter().any(|text| text.chars().any(|c| c != '\n' && is_unsafe(c))));
+        assert!(!text.iter().any(|text| text.chars().any(|c| c != '\n' && is_hidden(c))));
         crate::assert_golden!("data_forms", text.join("---\n"));
         assert_eq!(written(DataForm::Json, &[]), "{\n  \"machines\": []\n}\n");
         assert_eq!(written(DataForm::Yaml, &[]), "machines: []\n");

@@ -1,12 +1,12 @@
 //! Text: glyphs, colours by meaning, names of enum values, and making foreign text safe for a terminal.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::pb;
+use crate::text::escaped;
 
 /// How output looks: decided once, from flags, environment and terminal.
 #[derive(Debug, Clone, Copy, Default)]
@@ -203,24 +203,7 @@ pub(crate) fn cut(look: Look, text: &str, columns: usize) -> String {
 /// Text of others made safe to print on one line: control characters, escape sequences and characters that reorder
 /// or hide text come out as `\u{..}`.
 pub(crate) fn sanitized(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_unsafe(c) {
-            // Writing to a String cannot fail.
-            let _ = match c {
-                '\n' => write!(safe, "\\n"),
-                '\t' => write!(safe, "\\t"),
-                '\r' => write!(safe, "\\r"),
-                _ => write!(safe, "\\u{{{:x}}}", u32::from(c)),
-            };
-        } else {
-            safe.push(c);
-        }
-    }
-    Cow::Owned(safe)
+    escaped(text)
 }
 
 /// As [`sanitized`], but line breaks and tabs stay: for logs and texts that are printed as a block.
@@ -238,14 +221,6 @@ pub(crate) fn multiline(text: &str) -> String {
         })
         .collect();
     lines.join("\n")
-}
-
-/// C0 and C1 controls, separators of lines and paragraphs, and whatever reorders, joins or hides text unseen.
-pub(super) fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Name of an enum value without its prefix; a value of a newer server shows as its number.

@@ -75,7 +75,7 @@ async fn doctor_and_version_work_with_and_without_a_server() {
     let alone = client("doctor --server localhost:1").run().await;
     assert_eq!(alone.code, 78);
     assert!(
-        alone.stdout.contains("cannot reach a server at http://127.0.0.1:1 (--server)"),
+        alone.stdout.contains("cannot reach a server at http://localhost:1 (--server)"),
         "{alone}"
     );
     let version = client("version --server localhost:1").run().await;

@@ -10,6 +10,7 @@ use super::journal::{self, FORMAT, JOURNAL_FILE, KEY_FILE, WorldError};
 use super::queue::Trouble;
 use super::shared::Shared;
 use super::state::{Record, State};
+use crate::files;
 
 /// Size from which the journal is written anew, if it has also grown to three times what it was then.
 ///
@@ -25,6 +26,9 @@ const BUSY_WAITERS: usize = 16;
 
 /// How long the writer waits for more callers when many come; one that is alone never waits.
 const LINGER: Duration = Duration::from_micros(500);
+
+/// Largest file of the key, in bytes: sixteen digits and a line break, with room for what an editor adds.
+const KEY_BYTES_MAX: u64 = 64;
 
 /// Operations of each machine that are kept in memory: three runs of five steps.
 const REMEMBERED_OPERATIONS: usize = 16;
@@ -57,14 +61,15 @@ impl Disk {
             let path = path.clone();
             move |source| WorldError::Io { action, path, source }
         };
-        let bytes = match std::fs::read(&path) {
+        let bytes = match files::read_own(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read")(error)),
         };
         let mut state = State::bounded(REMEMBERED_OPERATIONS);
         let extent = journal::replay(&path, &bytes, &mut state)?;
-        let file = options().create(true).append(true).open(&path).map_err(failed("open"))?;
+        let file =
+            files::open_own(options().create(true).append(true), &path).map_err(failed("open"))?;
         let torn_bytes = bytes.len() - extent.good_bytes;
         if torn_bytes > 0 {
             let lines = extent.lines;
@@ -177,7 +182,7 @@ impl Disk {
         for record in records {
             journal::encode(record, &mut bytes);
         }
-        let mut file = options().create(true).write(true).truncate(true).open(&beside)?;
+        let mut file = files::open_own(options().create(true).write(true).truncate(true), &beside)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         let file = OpenOptions::new().append(true).open(&beside)?;
@@ -303,17 +308,13 @@ pub(super) fn key(dir: &Path, fresh: u64) -> Result<u64, WorldError> {
         let path = path.clone();
         move |source| WorldError::Io { action, path, source }
     };
-    match std::fs::read_to_string(&path) {
+    match files::read_text(&path, KEY_BYTES_MAX) {
         Ok(text) => u64::from_str_radix(text.trim(), 16).map_err(|error| {
             failed("understand")(io::Error::new(io::ErrorKind::InvalidData, error))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let new = dir.join(format!("{}.new", KEY_FILE));
-            let mut file = options()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .open(&new)
+            let mut file = files::open_own(options().create(true).write(true).truncate(true), &new)
                 .map_err(failed("create"))?;
             file.write_all(format!("{fresh:016x}\n").as_bytes())
                 .and_then(|()| file.sync_all())

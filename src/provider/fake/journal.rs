@@ -144,7 +144,7 @@ pub(super) fn replay(path: &Path, bytes: &[u8], state: &mut State) -> Result<Ext
 /// [`WorldError`] if the journal cannot be read, is damaged or of a newer format.
 pub fn read_ledger(path: &Path) -> Result<Vec<LedgerEntry>, WorldError> {
     let path = if path.is_dir() { path.join(JOURNAL_FILE) } else { path.to_owned() };
-    let bytes = std::fs::read(&path).map_err(|source| WorldError::Io {
+    let bytes = crate::files::read_own(&path).map_err(|source| WorldError::Io {
         action: "read",
         path: path.clone(),
         source,

@@ -72,7 +72,7 @@ pub(crate) struct Args {
     pub(crate) config: Option<PathBuf>,
 
     /// Serve Prometheus metrics at http://ADDR:PORT/metrics
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_socket)]
     pub(crate) metrics_listen: Option<SocketAddr>,
 
     /// Export spans to the OpenTelemetry collector at URL, http://HOST:PORT, over OTLP/gRPC
@@ -111,11 +111,23 @@ Exit codes:
   75  the data directory is in use by another server
   78  the configuration is refused";
 
-fn parse_address(text: &str) -> Result<IpAddr, String> {
-    if text == "localhost" {
+/// An IP address, also in the brackets of URLs, or `localhost`.
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
+    if text.eq_ignore_ascii_case("localhost") {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    text.parse().map_err(|_| {
-        "expected an IP address such as 127.0.0.1 (the port goes to --port)".to_owned()
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let parsed = match bare {
+        Some(bare) => bare.parse().ok().filter(IpAddr::is_ipv6),
+        None => text.parse().ok(),
+    };
+    parsed.ok_or_else(|| {
+        let port = text.parse::<SocketAddr>().is_ok();
+        let port = if port { "; the port goes to --port" } else { "" };
+        format!("expected an IP address such as 127.0.0.1 or [::1]{port}")
     })
+}
+
+fn parse_socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected ADDR:PORT, such as 127.0.0.1:9464 or [::1]:9464".to_owned())
 }

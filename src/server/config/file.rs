@@ -28,6 +28,7 @@ pub(crate) struct File {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Server {
+    #[serde(deserialize_with = "address")]
     pub(crate) listen: Option<IpAddr>,
     pub(crate) port: Option<u16>,
     pub(crate) insecure_no_auth: Option<bool>,
@@ -98,6 +99,12 @@ pub(crate) struct Probe {
     pub(crate) interval: Option<Span>,
     pub(crate) timeout: Option<Span>,
     pub(crate) concurrent_max: Option<usize>,
+}
+
+/// An address as the flag takes it.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    super::args::parse_address(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// A duration as people write it: `30s`, `1h30m`, `90d`.

@@ -83,7 +83,12 @@ fn errors_in_the_file_name_their_place() {
         "[serve]\n",
         "[retention]\nended_runs = \"ninety days\"",
         "[retention]\nended_runs = \"4000d\"",
-        "[server]\nlisten = \"localhost\"",
+        "[server]\nlisten = \"here\"",
+        "[server]\nlisten = \"127.0.0.1:50051\"",
+        "[server]\nmetrics_listen = \"9464\"",
+        "[limits]\nruns_max = -1",
+        "limits = 7",
+        "[store]\ndata_dir = 7",
         "[log]\nlevel = \"loud\"",
         "# äöü\n[limits]\nruns_max = \"ä\"",
         "[limits]\nruns_max = 1\nruns_max = 2",
@@ -101,6 +106,21 @@ fn errors_in_the_file_name_their_place() {
         "[retention]\nrequests = \"1h\"",
         "[retention]\ninterval = \"5ms\"",
         "[probes.fake]\nconcurrent_max = 0",
+        "[probes.fake]\ninterval = \"1ms\"",
+        "[probes.fake]\ntimeout = \"2d\"",
+        "[probes.nope]",
+        "[probes.fkae]",
+        "[limits.runs_max_by_provider]\nfak = 1",
+        "[limits.runs_max_by_label]\n\"-rack\" = 1",
+        "[limits.runs_max_by_label]\n\"r\\u202Eack\" = 1",
+        "[limits]\nruns_max = 0",
+        "[limits]\nruns_max = 1000001",
+        "[limits]\nstep_log_bytes_max = 0",
+        "[limits]\nstep_log_bytes_max = 9007199254740993",
+        "[loop_breaker]\ndestructive_max = 0",
+        "[loop_breaker]\nwindow = \"0s\"",
+        "[retention]\nended_runs_max = 0",
+        "[server]\nshutdown_grace = \"2d\"",
     ] {
         let error = load(&["--ephemeral"], text).unwrap_err();
         table += &format!("{text:?}\n    {error}\n");
@@ -110,8 +130,14 @@ fn errors_in_the_file_name_their_place() {
 
 #[test]
 fn only_loopback_is_served_without_consent() {
-    for loopback in ["127.0.0.1", "127.0.0.2", "::1", "localhost"] {
-        load(&["--ephemeral", "--listen", loopback], "").unwrap();
+    for loopback in ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"] {
+        let flag = load(&["--ephemeral", "--listen", loopback], "").unwrap();
+        let file = load(&["--ephemeral"], &format!("[server]\nlisten = \"{loopback}\"")).unwrap();
+        assert_eq!(flag, file);
+    }
+    for bad in ["[127.0.0.1]", "[::1]:50051", "127.0.0.1:50051", "", "[::1"] {
+        let flags = ["bmdemo-server", "--listen", bad];
+        assert!(Args::try_parse_from(flags).is_err(), "{bad}");
     }
     for public in ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1"] {
         let refused = load(&["--ephemeral", "--listen", public], "").unwrap_err();
@@ -138,6 +164,8 @@ fn a_script_can_come_from_a_file() {
     let flag = format!("@{}", file.path().display());
     let config = load(&["--ephemeral", "--fake-script", &flag], "").unwrap();
     assert_eq!(config.fake_script, "machine=* step=repave do=fail");
+    let device = load(&["--ephemeral", "--fake-script", "@/dev/zero"], "").unwrap_err();
+    assert_eq!(device.to_string(), "cannot read /dev/zero");
     let missing = load(&["--ephemeral", "--fake-script", "@/nowhere/script"], "").unwrap_err();
     assert_eq!(missing.to_string(), "cannot read /nowhere/script");
 }

@@ -12,6 +12,8 @@ use super::error::uint;
 use super::load::Loaded;
 use super::options::SqliteOptions;
 use super::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
+use crate::clock::Timestamp;
+use crate::files;
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "bmdemo.db";
@@ -149,7 +151,7 @@ fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(io("open", &path))?;
+    let mut file = files::open_own(&mut options, &path).map_err(io("open", &path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: dir.to_owned() }),
@@ -165,8 +167,15 @@ fn check_file(dir: &Path, path: &Path, set_up: bool) -> Result<FileState, OpenEr
     let corrupt = |message: &str| {
         Err(OpenError::Corrupt { path: path.to_owned(), message: message.to_owned() })
     };
+    // SQLite opens these by their names.
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let name = PathBuf::from(name);
+        files::refuse_others(&name).map_err(io("open", &name))?;
+    }
     let mut head = Vec::new();
-    match File::open(path) {
+    match files::open_own(OpenOptions::new().read(true), path) {
         Ok(file) => {
             file.take(MAGIC.len() as u64).read_to_end(&mut head).map_err(io("read", path))?;
         }

@@ -1,0 +1,137 @@
+//! Where a server is, as users type it: `host`, `host:port`, `[v6]:port`, `http://host:port`.
+
+use crate::address::{Authority, Host};
+use crate::text::escaped;
+
+use super::error::Error;
+
+/// Port of a server if none is given.
+const PORT: u16 = 50_051;
+
+/// A server's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerAddress {
+    /// URLs to try, in this order: `localhost` stands for two addresses.
+    pub(crate) urls: Vec<String>,
+    /// The URL to show to people.
+    pub(crate) shown: String,
+}
+
+impl ServerAddress {
+    /// Reads what a user typed.
+    ///
+    /// # Errors
+    /// Usage, naming what is wrong with it.
+    pub(crate) fn parse(typed: &str) -> Result<Self, Error> {
+        let refused = |why: &str| {
+            Error::usage(
+                format!("\"{}\" is not the address of a server: it {why}", escaped(typed)),
+                "give host:port, for example --server localhost:50051",
+            )
+        };
+        if typed.trim().is_empty() {
+            return Err(refused("is empty"));
+        }
+        let rest = match typed.split_once("://") {
+            None => typed,
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+                rest.strip_suffix('/').unwrap_or(rest)
+            }
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                return Err(Error::usage(
+                    format!(
+                        "\"{}\" asks for an encrypted connection, and this version has no TLS",
+                        escaped(typed)
+                    ),
+                    "over a network that you trust, give http://HOST:PORT; else go through a tunnel, such as \
+                     ssh -L 50051:localhost:50051 HOST",
+                ));
+            }
+            Some((scheme, _)) => {
+                return Err(refused(&format!(
+                    "has the scheme {:?}: only http is known",
+                    escaped(scheme)
+                )));
+            }
+        };
+        // A port alone means this machine.
+        let is_port = rest.strip_prefix(':').is_some_and(|port| !port.contains(':'));
+        let rest = if is_port { format!("localhost{rest}") } else { rest.to_owned() };
+        let Authority { host, port } =
+            Authority::parse(&rest).map_err(|error| refused(&escaped(&error.to_string())))?;
+        if let Some(address) = host.impossible() {
+            return Err(refused(&format!("names {address}, which is the address of no host")));
+        }
+        let port = port.unwrap_or(PORT);
+        let shown = format!("http://{host}:{port}");
+        let urls = match host {
+            // Servers listen on 127.0.0.1 if they are not asked for another address.
+            Host::Name(name) if name == "localhost" => {
+                vec![format!("http://127.0.0.1:{port}"), format!("http://[::1]:{port}")]
+            }
+            Host::Name(_) | Host::Ip(_) => vec![shown.clone()],
+        };
+        Ok(Self { urls, shown })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_become_urls() {
+        let both = |port: u16| {
+            [format!("http://127.0.0.1:{port}"), format!("http://[::1]:{port}")].to_vec()
+        };
+        for (typed, urls) in [
+            ("localhost:50051", both(50_051)),
+            ("LOCALHOST", both(50_051)),
+            (":7000", both(7000)),
+            ("10.0.0.7:50051", vec!["http://10.0.0.7:50051".to_owned()]),
+            ("http://host.example:1/", vec!["http://host.example:1".to_owned()]),
+            ("http://host.example", vec!["http://host.example:50051".to_owned()]),
+            ("[::1]:50051", vec!["http://[::1]:50051".to_owned()]),
+            ("[::1]", vec!["http://[::1]:50051".to_owned()]),
+        ] {
+            assert_eq!(ServerAddress::parse(typed).unwrap().urls, urls, "{typed}");
+        }
+        assert_eq!(ServerAddress::parse("localhost").unwrap().shown, "http://localhost:50051");
+    }
+
+    #[test]
+    fn what_is_no_address_is_a_usage_error() {
+        let mut table = String::new();
+        for typed in [
+            "",
+            " ",
+            "https://10.0.0.7:50051",
+            "HTTPS://a",
+            "ftp://a",
+            "unix:///tmp/x",
+            "unix:/tmp/x",
+            "a:0",
+            "a:65536",
+            "a:99999",
+            "a:",
+            ":",
+            "http://",
+            "http://a/b",
+            "a/b",
+            "::1",
+            "root@a",
+            "a b",
+            "0.0.0.0:50051",
+            "-x",
+            "a:1:2",
+            "a#x",
+            "a\u{202e}:1",
+        ] {
+            let error = ServerAddress::parse(typed).unwrap_err();
+            assert_eq!(error.code(), 2, "{typed}");
+            let Error::Usage { message, hint } = error else { panic!("{typed}") };
+            table += &format!("{message}\n    {hint}\n");
+        }
+        crate::assert_golden!("server_addresses_refused", table);
+    }
+}

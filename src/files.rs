@@ -1,0 +1,223 @@
+//! Reads and makes the files that people name: regular ones, of a bounded size, without waiting for anybody.
+//!
+//! A name may lead to a pipe that nobody writes to, a device without an end, or a directory. Opening does not wait for
+//! a writer, what was opened is looked at before it is read, and no more is read than is taken.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+
+#[cfg(unix)]
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+
+/// Reads a regular file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// Those of the operating system, and one that says what the file is if it is not regular or too large.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    options.custom_flags(flags(rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY));
+    let file = match options.open(path) {
+        Ok(file) => file,
+        // A socket cannot be opened; say what it is.
+        Err(error) => {
+            return Err(std::fs::metadata(path)
+                .ok()
+                .and_then(|found| irregular(&found))
+                .unwrap_or(error));
+        }
+    };
+    let metadata = file.metadata()?;
+    if let Some(refused) = irregular(&metadata) {
+        return Err(refused);
+    }
+    bounded(&file, metadata.len(), bytes_max)
+}
+
+/// As [`read`], for text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    text(read(path, bytes_max)?)
+}
+
+/// Reads a file of our own, of any size: a regular one, and never through a symbolic link.
+///
+/// # Errors
+/// Those of the operating system, and one that says what is there instead of a regular file.
+pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_own(OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn bounded(source: impl Read, len: u64, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let too_large = |found: String| {
+        let message = format!("it has {found} bytes, at most {bytes_max} are read");
+        io::Error::new(io::ErrorKind::FileTooLarge, message)
+    };
+    if len > bytes_max {
+        return Err(too_large(len.to_string()));
+    }
+    let mut bytes = Vec::new();
+    // It may have grown since, or be one of those that do not say how long they are.
+    source.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(too_large("more".to_owned()));
+    }
+    Ok(bytes)
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: see byte {at}"))
+    })
+}
+
+/// The error of a file that is not a regular one.
+fn irregular(metadata: &std::fs::Metadata) -> Option<io::Error> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return None;
+    }
+    #[cfg(unix)]
+    let special = if kind.is_fifo() {
+        Some("a named pipe")
+    } else if kind.is_char_device() || kind.is_block_device() {
+        Some("a device")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else {
+        None
+    };
+    #[cfg(not(unix))]
+    let special: Option<&str> = None;
+    let (is, error) = match special {
+        Some(special) => (special, io::ErrorKind::InvalidInput),
+        None if kind.is_dir() => ("a directory", io::ErrorKind::IsADirectory),
+        None => ("something else", io::ErrorKind::InvalidInput),
+    };
+    Some(io::Error::new(error, format!("it is {is}, not a regular file")))
+}
+
+/// Makes opening fail where the last part of the path is a symbolic link: for files that a program writes where others
+/// might have put a link to a file that they want to see overwritten. Nor does opening wait for the other end of a pipe.
+pub fn never_follow(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    options.custom_flags(flags(rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK));
+    options
+}
+
+/// Opens as the options say, never through a symbolic link, and nothing but a regular file.
+///
+/// # Errors
+/// Those of the operating system, and one that says what is there instead of a regular file.
+pub fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = never_follow(options).open(path).map_err(|error| refuse_link(path, error))?;
+    match irregular(&file.metadata()?) {
+        Some(refused) => Err(refused),
+        None => Ok(file),
+    }
+}
+
+/// Refuses a path whose last part is a symbolic link, or something that is not a regular file; one where nothing is will do.
+///
+/// # Errors
+/// One that says what is there.
+pub fn refuse_others(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_symlink() => Err(link()),
+        Ok(found) => irregular(&found).map_or(Ok(()), Err),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn refuse_link(path: &Path, error: io::Error) -> io::Error {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_symlink() => link(),
+        Ok(_) | Err(_) => error,
+    }
+}
+
+fn link() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link, which is not followed here")
+}
+
+#[cfg(unix)]
+fn flags(flags: rustix::fs::OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or(0)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn message(path: &Path) -> String {
+        read_text(path, 10).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("good"), "0123456789").unwrap();
+        symlink(at("good"), at("link")).unwrap();
+        assert_eq!(read_text(&at("good"), 10).unwrap(), "0123456789");
+        assert_eq!(read_text(&at("link"), 10).unwrap(), "0123456789");
+
+        std::fs::write(at("large"), "0123456789a").unwrap();
+        assert_eq!(message(&at("large")), "it has 11 bytes, at most 10 are read");
+        let hole = File::create(at("hole")).unwrap();
+        hole.set_len(200 << 20).unwrap();
+        assert_eq!(message(&at("hole")), "it has 209715200 bytes, at most 10 are read");
+        std::fs::write(at("binary"), [b'a', 0xff]).unwrap();
+        assert_eq!(message(&at("binary")), "it is not UTF-8 text: see byte 1");
+        assert_eq!(message(dir.path()), "it is a directory, not a regular file");
+        assert_eq!(message(Path::new("/dev/zero")), "it is a device, not a regular file");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert_eq!(message(&at("pipe")), "it is a named pipe, not a regular file");
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        assert_eq!(message(&at("socket")), "it is a socket, not a regular file");
+        symlink(at("loop"), at("loop")).unwrap();
+        assert!(read(&at("loop"), 10).is_err());
+        assert_eq!(read(&at("nothing"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Says that it is empty, and is not.
+        assert!(message(Path::new("/proc/self/status")).contains("more bytes"));
+    }
+
+    #[test]
+    fn what_is_written_is_never_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("victim"), "mine").unwrap();
+        symlink(at("victim"), at("lock")).unwrap();
+        symlink(at("nowhere"), at("dangling")).unwrap();
+        for name in ["lock", "dangling"] {
+            let error =
+                open_own(OpenOptions::new().write(true).create(true).truncate(true), &at(name))
+                    .unwrap_err();
+            assert_eq!(error.to_string(), "it is a symbolic link, which is not followed here");
+            assert!(refuse_others(&at(name)).is_err());
+        }
+        assert_eq!(std::fs::read(at("victim")).unwrap(), b"mine");
+        assert!(!at("nowhere").exists());
+        open_own(OpenOptions::new().write(true).create(true).truncate(true), &at("own")).unwrap();
+        refuse_others(&at("own")).unwrap();
+        refuse_others(&at("absent")).unwrap();
+        assert!(refuse_others(dir.path()).is_err());
+    }
+}

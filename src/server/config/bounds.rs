@@ -1,0 +1,124 @@
+//! What a setting may be: names that there are, and numbers that make sense.
+
+use std::time::Duration;
+
+use crate::api::validate::wrong_label_key;
+use crate::plan::suggest::nearest;
+use crate::text::escaped;
+
+/// Most connections, runs or probes at a time that one server could ever serve.
+pub(super) const MANY: u64 = 1_000_000;
+/// Most log bytes of one step that can be sensible to keep.
+pub(super) const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// A second.
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// An hour.
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Ten years: longer than anything waits.
+pub(super) const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Refuses the name of a provider that a server does not have.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn provider(family: &str, name: &str, known: &[&str]) -> Result<(), String> {
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let meant = match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => format!("there is {}", known.join(", ")),
+    };
+    Err(format!("{family}.{} names no provider of this server: {meant}", escaped(name)))
+}
+
+/// Refuses what can be no label.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn label(family: &str, name: &str) -> Result<(), String> {
+    match wrong_label_key(name) {
+        Some(wrong) => Err(format!("{family}.{} can be no label: {wrong}", escaped(name))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses zero, with what it would mean, and what is beyond all sense.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn number(key: &str, value: u64, most: u64, if_zero: &str) -> Result<(), String> {
+    let key = escaped(key);
+    if value == 0 {
+        return Err(format!("{key} is 0: {if_zero}; give at least 1"));
+    }
+    if value > most {
+        return Err(format!("{key} is {value}: give 1 to {most}"));
+    }
+    Ok(())
+}
+
+/// Refuses a length of time that is too short or beyond all sense.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn span(
+    key: &str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), String> {
+    if value < least || value > most {
+        let (key, least, most) = (escaped(key), words(least), words(most));
+        return Err(format!("{key} must be {least} to {most}"));
+    }
+    Ok(())
+}
+
+/// A length of time as the file writes it, in its largest whole unit.
+fn words(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match () {
+        () if span < SECOND && !span.is_zero() => format!("{}ms", span.as_millis()),
+        () if seconds >= 86_400 && seconds.is_multiple_of(86_400) => {
+            format!("{}d", seconds / 86_400)
+        }
+        () if seconds >= 3_600 && seconds.is_multiple_of(3_600) => format!("{}h", seconds / 3_600),
+        () => format!("{seconds}s"),
+    }
+}
+
+/// What the reader of the file says, without the names of Rust's types, and with what was probably meant.
+pub(super) fn in_words(message: &str) -> String {
+    let mut text = message.to_owned();
+    for (kind, words) in [
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected struct Server", "expected a table"),
+        ("expected socket address", "expected an address and a port, such as \"127.0.0.1:9464\""),
+        ("invalid socket address syntax", "expected an address and a port, such as 127.0.0.1:9464"),
+        ("expected path string", "expected a path in quotes"),
+        ("expected a map", "expected a table"),
+    ] {
+        text = text.replace(kind, words);
+    }
+    if let Some(at) = text.find("expected struct ") {
+        let end = text[at + 16..]
+            .find(|c: char| !c.is_alphanumeric())
+            .map_or(text.len(), |end| at + 16 + end);
+        text.replace_range(at..end, "expected a table");
+    }
+    for unknown in ["unknown field `", "unknown variant `"] {
+        let Some((name, rest)) = text.strip_prefix(unknown).and_then(|rest| rest.split_once('`'))
+        else {
+            continue;
+        };
+        let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        if let Some(meant) = nearest(name, known.iter().copied()) {
+            return format!("{text}; did you mean `{meant}`?");
+        }
+    }
+    text
+}
