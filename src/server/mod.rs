@@ -9,6 +9,7 @@ mod gate;
 mod health;
 mod maintenance;
 mod metrics;
+mod notices;
 mod plans;
 mod reflection;
 mod shutdown;

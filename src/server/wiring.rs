@@ -16,6 +16,7 @@ use super::error::StartError;
 use super::gate::Gate;
 use super::health::Readiness;
 use super::metrics::{self, Metrics, Sources};
+use super::notices::{log_overdue, notices};
 use super::{accept, connection, maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
@@ -109,6 +110,8 @@ impl Server {
 
         let fake: Arc<dyn Provider> =
             Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
+        let (notices, noticed) = notices();
+        opened.store.listen(Arc::new(notices));
         let (provider, store) = match &metrics {
             Some(metrics) => metrics.around(fake, opened.store, &clock),
             None => (fake, opened.store),
@@ -126,6 +129,12 @@ impl Server {
         .map_err(StartError::Recovery)?;
         engine.start_probes(config.probes.clone()).await.map_err(StartError::Store)?;
 
+        engine.spawn(noticed.log());
+        engine.spawn(log_overdue(engine.clone()));
+        if let Some(metrics) = metrics.clone() {
+            let store = engine.store().clone();
+            engine.spawn(async move { metrics.read_once(&*store).await });
+        }
         if let Some(sqlite) = opened.sqlite.clone() {
             let readiness = readiness.clone();
             engine.spawn(async move {

@@ -21,9 +21,13 @@ const LATENCY_MS_MAX: u128 = 500;
 /// Check the connection, the server with its clock, store and limits, versions, and what is stuck.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bmdemo-cli doctor\n  bmdemo-cli doctor --server 10.0.0.7:50051"
+    after_help = "Examples:\n  bmdemo-cli doctor\n  bmdemo-cli doctor --server 10.0.0.7:50051 --exit-code"
 )]
-pub(crate) struct DoctorArgs {}
+pub(crate) struct DoctorArgs {
+    /// Exit with 1 if a check is not good
+    #[arg(long)]
+    exit_code: bool,
+}
 
 /// Print the version of this program, and of the server if it can be reached.
 #[derive(Debug, Args)]
@@ -51,7 +55,17 @@ enum Verdict {
     Bad,
 }
 
-fn say(session: &mut Session, verdict: &Verdict, what: &str, text: &str) -> Result<(), Error> {
+/// Whether every check so far is good.
+type Good = bool;
+
+fn say(
+    session: &mut Session,
+    good: &mut Good,
+    verdict: &Verdict,
+    what: &str,
+    text: &str,
+) -> Result<(), Error> {
+    *good &= matches!(verdict, Verdict::Good);
     let look = session.ui.look;
     let (glyph, meaning) = match verdict {
         Verdict::Good => (look.good(), Meaning::Good),
@@ -62,13 +76,14 @@ fn say(session: &mut Session, verdict: &Verdict, what: &str, text: &str) -> Resu
     Ok(())
 }
 
-pub(crate) async fn doctor(session: &mut Session, _args: &DoctorArgs) -> Result<Exit, Error> {
+pub(crate) async fn doctor(session: &mut Session, args: &DoctorArgs) -> Result<Exit, Error> {
     let from = session.server_from;
-    say(session, &Verdict::Good, "client", env!("CARGO_PKG_VERSION"))?;
+    let good = &mut true;
+    say(session, good, &Verdict::Good, "client", env!("CARGO_PKG_VERSION"))?;
     let client = match session.client().await {
         Ok(client) => client,
         Err(error) => {
-            say(session, &Verdict::Bad, "connection", &format!("{error} ({from})"))?;
+            say(session, good, &Verdict::Bad, "connection", &format!("{error} ({from})"))?;
             return Err(error);
         }
     };
@@ -80,17 +95,17 @@ pub(crate) async fn doctor(session: &mut Session, _args: &DoctorArgs) -> Result<
     let address = client.address.clone();
     let text =
         format!("{address} ({from}), all machines listed in {:.0} ms", took.as_secs_f64() * 1000.0);
-    say(session, &verdict, "connection", &text)?;
+    say(session, good, &verdict, "connection", &text)?;
 
     let (verdict, text) = match client.health().await {
         Ok(ServingStatus::Serving) => (Verdict::Good, "serving".to_owned()),
         Ok(status) => (Verdict::Bad, status.as_str_name().to_lowercase()),
         Err(error) => (Verdict::Look, format!("cannot be asked: {error}")),
     };
-    say(session, &verdict, "health", &text)?;
-    versions_and_clock(session, &client).await?;
+    say(session, good, &verdict, "health", &text)?;
+    versions_and_clock(session, good, &client).await?;
     let plans = client.all_plans().await?;
-    say(session, &Verdict::Good, "plans", &plans.len().to_string())?;
+    say(session, good, &Verdict::Good, "plans", &plans.len().to_string())?;
 
     let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
     let now_ms = session.ui.now_ms();
@@ -109,25 +124,29 @@ pub(crate) async fn doctor(session: &mut Session, _args: &DoctorArgs) -> Result<
         active.len()
     );
     let verdict = if troubled > 0 { Verdict::Look } else { Verdict::Good };
-    say(session, &verdict, "fleet", &text)?;
+    say(session, good, &verdict, "fleet", &text)?;
     if troubled > 0 {
         session.ui.note("Next: bmdemo-cli issues");
     }
-    Ok(Exit::Ok)
+    Ok(if args.exit_code && !*good { Exit::Refused } else { Exit::Ok })
 }
 
 /// What the server tells of itself.
-async fn versions_and_clock(session: &mut Session, client: &Client) -> Result<(), Error> {
+async fn versions_and_clock(
+    session: &mut Session,
+    good: &mut Good,
+    client: &Client,
+) -> Result<(), Error> {
     let told = client.server_facts().await?;
     match told.version {
         Some(version) if version == env!("CARGO_PKG_VERSION") => {
-            say(session, &Verdict::Good, "server", &version)?
+            say(session, good, &Verdict::Good, "server", &version)?
         }
         Some(version) => {
             let text = format!("{version}, while this client is {}", env!("CARGO_PKG_VERSION"));
-            say(session, &Verdict::Look, "server", &text)?;
+            say(session, good, &Verdict::Look, "server", &text)?;
         }
-        None => say(session, &Verdict::Look, "server", "does not tell its version")?,
+        None => say(session, good, &Verdict::Look, "server", "does not tell its version")?,
     }
     if let Some(at_ms) = told.clock_ms {
         let skew = i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX) - at_ms;
@@ -137,22 +156,26 @@ async fn versions_and_clock(session: &mut Session, client: &Client) -> Result<()
             skew if skew > 0 => format!("{} ahead of the server's", elapsed_text(skew)),
             skew => format!("{} behind the server's", elapsed_text(-skew)),
         };
-        say(session, &verdict, "clock", &text)?;
+        say(session, good, &verdict, "clock", &text)?;
     }
     if let Some(info) = &told.info {
-        store_and_limits(session, info)?;
+        store_and_limits(session, good, info)?;
     }
     Ok(())
 }
 
-fn store_and_limits(session: &mut Session, info: &pb::ServerInfo) -> Result<(), Error> {
+fn store_and_limits(
+    session: &mut Session,
+    good: &mut Good,
+    info: &pb::ServerInfo,
+) -> Result<(), Error> {
     let verdict = if info.store == "memory" { Verdict::Look } else { Verdict::Good };
     let lasts = if info.store == "memory" { ", nothing survives a restart" } else { "" };
     let text = format!(
         "{}{lasts}; revision {}, watches resume from {}",
         info.store, info.revision, info.oldest_revision
     );
-    say(session, &verdict, "store", &text)?;
+    say(session, good, &verdict, "store", &text)?;
     let verdict = if info.runs_waiting > 0 { Verdict::Look } else { Verdict::Good };
     let mut text = format!(
         "{} of at most {} runs in progress, {} waiting",
@@ -164,7 +187,7 @@ fn store_and_limits(session: &mut Session, info: &pb::ServerInfo) -> Result<(), 
     for (what, most) in by_provider.chain(by_label) {
         text.push_str(&format!("; at most {most} for {what}"));
     }
-    say(session, &verdict, "limits", &text)
+    say(session, good, &verdict, "limits", &text)
 }
 
 pub(crate) async fn version(session: &mut Session, _args: &VersionArgs) -> Result<Exit, Error> {

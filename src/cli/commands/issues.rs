@@ -18,12 +18,17 @@ const TROUBLED: &str = "conditions.NeedsIntervention = true OR conditions.Degrad
 
 /// List what needs a look: machines in trouble, runs that are held, wait or are overdue; why, and what to do next.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli issues\n  bmdemo-cli issues -l rack=r1 -o name")]
+#[command(
+    after_help = "Examples:\n  bmdemo-cli issues\n  bmdemo-cli issues -l rack=r1 -o name\n  bmdemo-cli issues --exit-code"
+)]
 pub(crate) struct IssuesArgs {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     output: OutputArgs,
+    /// Exit with 1 if something needs a look
+    #[arg(long)]
+    exit_code: bool,
 }
 
 pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<Exit, Error> {
@@ -54,13 +59,14 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         }
         issues.extend(found);
     }
+    let exit = if args.exit_code && !issues.is_empty() { Exit::Refused } else { Exit::Ok };
     if args.output.output.is_data() || !args.output.columns.is_empty() {
-        return show::machines(session, &troubled, &args.output);
+        return show::machines(session, &troubled, &args.output).map(|shown| shown.or(exit));
     }
     let look = session.ui.look;
     if issues.is_empty() {
         session.ui.note("Nothing needs a look.");
     }
     write_issues(session.ui.out(), look, &issues)?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::provider::Provider;
 use crate::store::Store;
 
+use super::interventions::Interventions;
 use super::providers::{Metered, ProviderCalls};
 use super::runs::Runs;
 use super::seconds::{Seconds, commit_seconds};
@@ -31,6 +32,7 @@ struct CallLabels {
 pub(in crate::server) struct Metrics {
     registry: Registry,
     runs: Arc<Runs>,
+    interventions: Arc<Interventions>,
     gauges: Gauges,
     calls: Family<CallLabels, Counter>,
     providers: Arc<ProviderCalls>,
@@ -54,8 +56,9 @@ impl Metrics {
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build", "The version that is running", build);
         let runs = Arc::new(Runs::new(&mut registry));
-        let gauges = Gauges::new(&mut registry);
-        Self { registry, runs, gauges, calls, providers, store_commits }
+        let interventions = Arc::new(Interventions::default());
+        let gauges = Gauges::new(&mut registry, interventions.clone());
+        Self { registry, runs, interventions, gauges, calls, providers, store_commits }
     }
 
     /// Measures what goes through a provider and a store: returns the two to be used in their place.
@@ -66,9 +69,17 @@ impl Metrics {
         clock: &Arc<dyn Clock>,
     ) -> (Arc<dyn Provider>, Arc<dyn Store>) {
         store.listen(self.runs.clone());
+        store.listen(self.interventions.clone());
         let provider = Metered::new(provider, self.providers.clone(), clock.clone());
         let store = MeteredStore::new(store, self.store_commits.clone(), clock.clone());
         (Arc::new(provider), Arc::new(store))
+    }
+
+    /// Reads what only the store knows, once.
+    pub(in crate::server) async fn read_once(&self, store: &dyn Store) {
+        if let Err(error) = self.interventions.read(store).await {
+            tracing::warn!(%error, "metrics: machines that need intervention could not be read");
+        }
     }
 
     /// Counts one call of a client. Methods that there are not are one: their names are the client's.

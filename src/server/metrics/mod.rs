@@ -4,6 +4,7 @@
 //! somebody asks. Labels are bounded: plans, steps, providers and our own methods, never ids.
 
 pub(super) mod http;
+mod interventions;
 mod measured;
 mod providers;
 mod runs;

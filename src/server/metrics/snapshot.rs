@@ -22,6 +22,7 @@ use crate::server::gate::Gate;
 use crate::store::Query;
 use crate::store::sqlite::SqliteStore;
 
+use super::interventions::Interventions;
 use super::store::Disk;
 
 /// Figures that take reading the store are read again after this time.
@@ -74,6 +75,8 @@ pub(super) struct Gauges {
     oldest: Family<StateLabels, Gauge>,
     waiting: Family<ReasonLabels, Gauge>,
     overdue: Family<StepLabels, Gauge>,
+    needing_intervention: Family<ReasonLabels, Gauge>,
+    interventions: Arc<Interventions>,
     unseen: Gauge,
     disk: Disk,
     /// When the store was last read for these figures, in monotonic time.
@@ -90,8 +93,8 @@ struct Active {
 }
 
 impl Gauges {
-    pub(super) fn new(registry: &mut Registry) -> Self {
-        let gauges = Self::default();
+    pub(super) fn new(registry: &mut Registry, interventions: Arc<Interventions>) -> Self {
+        let gauges = Self { interventions, ..Self::default() };
         for (name, help, gauge) in [
             ("runs_with_slot", "Runs in progress within the limits", &gauges.with_slot),
             ("runs_waiting_for_slot", "Runs that a limit keeps back", &gauges.waiting_for_slot),
@@ -120,6 +123,9 @@ impl Gauges {
         registry.register("active_runs_waiting", help, gauges.waiting.clone());
         let help = "Attempts in progress that take longer than their plan expects";
         registry.register("steps_overdue", help, gauges.overdue.clone());
+        let help = "Machines that need an operator, by reason";
+        let family = gauges.needing_intervention.clone();
+        registry.register("machines_needing_intervention", help, family);
         gauges.disk.register(registry);
         gauges
     }
@@ -135,6 +141,10 @@ impl Gauges {
         self.watchers_lagging.set(signed(engine.watch().lagging()));
         self.connections.set(signed(gate.open()));
 
+        self.needing_intervention.clear();
+        for (reason, count) in self.interventions.count() {
+            self.needing_intervention.get_or_create(&ReasonLabels { reason }).set(count);
+        }
         if let Some(sqlite) = sqlite {
             self.disk.read(sqlite);
         }
