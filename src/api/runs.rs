@@ -10,6 +10,7 @@ use super::status::{Answers, ApiError};
 use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{batch, convert, history, show, start, wait, watch};
 use crate::executor::Engine;
+use crate::executor::error::EngineError;
 use crate::executor::feed::{LogQuery, follow_logs};
 use crate::executor::request::{Origin, Verb};
 use crate::ids::RunId;
@@ -295,6 +296,18 @@ impl Runs {
         let run = self.engine.run(id).await?;
         let mut checks = Checks::default();
         printable(&mut checks, &run, &request);
+        if !run.state.is_active() && request.offset > 0 {
+            // A reader that has read everything continues at the end, which is no mistake.
+            let chunks = self.engine.store().log_head(id).await.map_err(EngineError::from)?.chunks;
+            if request.offset > chunks {
+                checks.refuse(
+                    "offset",
+                    format!(
+                        "must be at most {chunks}: the run has ended and printed no more chunks"
+                    ),
+                );
+            }
+        }
         checks.done(Some(()))?;
         let query = LogQuery {
             from: request.offset,
@@ -330,10 +343,10 @@ impl Runs {
     }
 }
 
-/// Refuses logs of a step that the run does not have, and an offset beyond what a run that has ended has printed.
+/// Refuses logs of a step that the run does not have.
 fn printable(checks: &mut Checks, run: &Run, request: &pb::StreamRunLogsRequest) {
     let steps: Vec<&str> = run.steps.iter().map(|step| step.name.as_str()).collect();
-    // A run that goes on may yet come to undo one.
+    // An active run may yet come to undo one.
     let undone = request.step.strip_prefix("undo ").filter(|_| run.state.is_active());
     let known =
         steps.contains(&request.step.as_str()) || undone.is_some_and(|step| steps.contains(&step));
@@ -343,13 +356,5 @@ fn printable(checks: &mut Checks, run: &Run, request: &pb::StreamRunLogsRequest)
             None => format!("its steps are {}", steps.join(", ")),
         };
         checks.refuse("step", format!("the run has no step {:?}: {meant}", request.step));
-    }
-    // Whoever has read everything goes on at the end, which is no mistake.
-    if !run.state.is_active() && request.offset > run.log_chunks {
-        let chunks = run.log_chunks;
-        checks.refuse(
-            "offset",
-            format!("must be at most {chunks}: the run has ended and printed no more chunks"),
-        );
     }
 }

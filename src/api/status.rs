@@ -133,6 +133,7 @@ fn reason(error: &EngineError) -> Reason {
         EngineError::Store(error) => match error {
             StoreError::Conflict { .. } => Reason::RevisionConflict,
             StoreError::ActiveRun { .. } => Reason::RunActive,
+            StoreError::MacTaken { .. } => Reason::AlreadyExists,
             StoreError::Fenced { .. } => Reason::LeaseLost,
             StoreError::RequestUsed(_) => Reason::RequestIdReused,
             StoreError::NoSlot { .. } => Reason::LimitReached,
@@ -267,6 +268,10 @@ fn store(answer: &mut Answer, error: &StoreError) {
                 "another request wrote at the same moment: read the object again, then decide"
                     .into(),
             );
+        }
+        StoreError::MacTaken { machine_id, .. } => {
+            answer.message = error.to_string();
+            answer.resource("machine", machine_id.as_str());
         }
         StoreError::ActiveRun { machine_id, run_id } => {
             answer.message = error.to_string();

@@ -96,10 +96,18 @@ impl Api {
     }
 }
 
+/// A MAC address made of an id, in upper case.
+fn mac_of(id: &str) -> String {
+    let bytes = id.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let [a, b, c, d] = bytes.to_be_bytes();
+    format!("02:00:{a:02X}:{b:02X}:{c:02X}:{d:02X}")
+}
+
 fn registration(id: &str) -> pb::RegisterMachineRequest {
     let spec = pb::MachineSpec {
         provider: "fake".to_owned(),
-        mac_addresses: vec!["02:00:00:00:00:0A".to_owned()],
+        // Of its own, and to be lowered.
+        mac_addresses: vec![mac_of(id)],
         ..pb::MachineSpec::default()
     };
     let machine =

@@ -8,8 +8,8 @@ use super::mask::{Masked, ReadMask};
 use super::status::ApiError;
 use crate::executor::error::{EngineError, FieldViolation};
 use crate::ids::{MachineId, Revision, RunId};
-use crate::store::Order;
 use crate::plan::suggest::nearest;
+use crate::store::Order;
 use crate::text::hidden_in;
 
 use self::network::{wrong_bmc, wrong_mac, wrong_ssh};

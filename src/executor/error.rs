@@ -188,6 +188,14 @@ impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Compacted { oldest } => Self::Compacted { oldest },
+            StoreError::MacTaken { mac, machine_id } => Self::AlreadyExists {
+                kind: "machine",
+                id: machine_id.to_string(),
+                difference: format!(
+                    "it has the MAC address {mac}, which belongs to one machine only: give another one, or take it \
+                     from that machine first"
+                ),
+            },
             other @ (StoreError::Conflict { .. }
             | StoreError::ActiveRun { .. }
             | StoreError::Fenced { .. }

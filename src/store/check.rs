@@ -1,5 +1,7 @@
 //! The preconditions of a batch, checked before its first write so that a refused batch leaves no trace.
 
+use std::collections::BTreeMap;
+
 use super::batch::{Batch, RequestRecord};
 use super::error::StoreError;
 use super::slots::SlotKey;
@@ -29,6 +31,8 @@ pub(super) trait View {
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError>;
     /// Epoch at which the last machine of this name was deleted.
     fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError>;
+    /// The machine that has a MAC address.
+    fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError>;
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError>;
     fn active_run(&self, machine: &MachineId) -> Result<Option<RunId>, StoreError>;
     /// Number of log chunks stored of a run: the next offset. `None` if the run is not stored.
@@ -69,6 +73,7 @@ pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<Ch
         machines: Named::default(),
         runs: Named::default(),
         owners: Owners::default(),
+        macs: BTreeMap::new(),
     };
     let ordinals = batch.writes.iter().map(|write| match &write.object {
         Object::Machine(images) => writes.machine(images),
@@ -116,6 +121,8 @@ struct Writes<'a> {
     machines: Named<'a, MachineId>,
     runs: Named<'a, RunId>,
     owners: Owners<'a>,
+    /// MAC addresses that machines take.
+    macs: BTreeMap<&'a str, &'a MachineId>,
 }
 
 /// Whether the stored revision is the one that the writer saw. A record that the batch names twice conflicts with
@@ -145,7 +152,23 @@ impl<'a> Writes<'a> {
             let (machine_id, held) = (machine.id.clone(), machine.epoch);
             return Err(StoreError::Fenced { machine_id, held, current });
         }
+        self.take_macs(images)?;
         Ok(head.map(|head| head.ordinal))
+    }
+
+    /// A MAC address belongs to one machine. What a machine has already is not looked at again: older versions took the
+    /// same one twice.
+    fn take_macs(&mut self, images: &'a Images<Machine>) -> Result<(), StoreError> {
+        let Some(machine) = &images.after else { return Ok(()) };
+        let has = images.before.as_ref().map_or(&[][..], |before| &before.spec.mac_addresses);
+        for mac in machine.spec.mac_addresses.iter().filter(|mac| !has.contains(mac)) {
+            let named = self.macs.insert(mac, &machine.id).cloned();
+            let owner = named.map_or_else(|| self.view.mac_owner(mac), |owner| Ok(Some(owner)))?;
+            if let Some(machine_id) = owner.filter(|owner| *owner != machine.id) {
+                return Err(StoreError::MacTaken { mac: mac.clone(), machine_id });
+            }
+        }
+        Ok(())
     }
 
     fn run(&mut self, images: &'a Images<Run>) -> Result<Option<u64>, StoreError> {

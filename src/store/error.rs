@@ -33,6 +33,14 @@ pub enum StoreError {
         /// The run that owns it.
         run_id: RunId,
     },
+    /// A MAC address is another machine's.
+    #[error("MAC address {mac} is that of machine {machine_id}")]
+    MacTaken {
+        /// The address.
+        mac: String,
+        /// The machine that has it.
+        machine_id: MachineId,
+    },
     /// The writer's epoch is older than the machine's: somebody else owns its work. Never retry.
     #[error("fenced: epoch {held} of machine {machine_id} is older than {current}")]
     Fenced {

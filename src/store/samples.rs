@@ -69,7 +69,7 @@ impl Sampler {
     }
 
     pub(super) fn machine(&mut self) -> Machine {
-        let spec = MachineSpec {
+        let mut spec = MachineSpec {
             provider: self.text(),
             ssh_endpoint: self.text(),
             bmc_endpoint: self.text(),
@@ -77,7 +77,12 @@ impl Sampler {
             mac_addresses: (0..self.below(3)).map(|_| self.text()).collect(),
             serial: self.text(),
         };
-        let mut machine = Machine::registered(self.machine_id(), self.map(), spec, self.time());
+        let id = self.machine_id();
+        // Each is one machine's.
+        for mac in &mut spec.mac_addresses {
+            *mac = format!("{id}/{mac}");
+        }
+        let mut machine = Machine::registered(id, self.map(), spec, self.time());
         machine.phase = self.pick(&Phase::ALL);
         for kind in ConditionKind::ALL {
             let condition = self.maybe(|sampler| Condition {

@@ -15,7 +15,10 @@ fn update(machine: pb::Machine, paths: &[&str]) -> pb::UpdateMachineRequest {
 async fn a_mask_changes_what_it_names_and_nothing_else() {
     let mut api = Api::new().await;
     let mut machine = api.register("m-1").await;
-    assert_eq!(machine.spec.as_ref().unwrap().mac_addresses, ["02:00:00:00:00:0a"]);
+    assert_eq!(
+        machine.spec.as_ref().unwrap().mac_addresses,
+        [mac_of(&machine.machine_id).to_lowercase()]
+    );
     machine.labels = [("rack", "r1"), ("example.com/row", "7"), ("tmp", "x")]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();
@@ -161,7 +164,10 @@ async fn without_a_mask_every_populated_field_is_changed() {
     };
     let mut read = api.machines.update_machine(whole(&machine)).await.unwrap().into_inner();
     assert_eq!((read.labels.len(), &*read.spec.as_ref().unwrap().serial), (1, "s-1"));
-    assert_eq!(read.spec.as_ref().unwrap().mac_addresses, ["02:00:00:00:00:0a"]);
+    assert_eq!(
+        read.spec.as_ref().unwrap().mac_addresses,
+        [mac_of(&read.machine_id).to_lowercase()]
+    );
 
     // Sent back as it was read it changes nothing, also while a run is active. An empty mask is none.
     let run = api.start("m-1", "plan/reboot").await.unwrap();
@@ -191,4 +197,52 @@ async fn without_a_mask_every_populated_field_is_changed() {
     let none = pb::Machine { machine_id: "m-1".to_owned(), ..Default::default() };
     let untouched = api.machines.update_machine(whole(&none)).await.unwrap().into_inner();
     assert_eq!(untouched, changed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mac_address_belongs_to_one_machine() {
+    let mut api = Api::new().await;
+    let first = api.register("m-1").await;
+    let mut second = registration("m-2");
+    let taken = first.spec.unwrap().mac_addresses;
+    let spec = second.machine.as_mut().unwrap().spec.as_mut().unwrap();
+    let own = std::mem::replace(&mut spec.mac_addresses, taken.clone());
+    let status = api.machines.register_machine(second.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert!(
+        status.message().contains("\"m-1\" exists already: it has the MAC address 02:"),
+        "{status}"
+    );
+    let resource = status.get_error_details().resource_info().cloned().unwrap();
+    assert_eq!(
+        (resource.resource_type.as_str(), resource.resource_name.as_str()),
+        ("machine", "m-1")
+    );
+
+    let spec = second.machine.as_mut().unwrap().spec.as_mut().unwrap();
+    spec.mac_addresses = own;
+    let mut machine = api.machines.register_machine(second).await.unwrap().into_inner();
+    machine.spec.as_mut().unwrap().mac_addresses = taken.clone();
+    let request = pb::UpdateMachineRequest {
+        machine: Some(machine),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["spec.mac_addresses".to_owned()] }),
+        ..Default::default()
+    };
+    let refused = refusal(api.machines.update_machine(request).await);
+    assert_eq!(refused, (Code::AlreadyExists, "ALREADY_EXISTS".to_owned()));
+
+    // In a batch each machine has its own result.
+    let mut third = registration("m-3").machine.unwrap();
+    third.spec.as_mut().unwrap().mac_addresses = taken;
+    let machines = vec![registration("m-4").machine.unwrap(), third];
+    let request = pb::BatchRegisterMachinesRequest { machines };
+    let results = api.machines.batch_register_machines(request).await.unwrap().into_inner().results;
+    let reasons: Vec<_> = results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            pb::machine_result::Outcome::Machine(machine) => machine.machine_id.clone(),
+            pb::machine_result::Outcome::Error(error) => error.reason.clone(),
+        })
+        .collect();
+    assert_eq!(reasons, ["m-4", "ALREADY_EXISTS"]);
 }

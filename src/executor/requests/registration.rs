@@ -93,8 +93,12 @@ impl Engine {
             };
             match self.detached_commit(batch).await {
                 Ok(machines) => results.extend(machines.into_iter().map(Ok)),
-                // Some exist or did once, or stand twice in the request: one by one then.
-                Err(StoreError::Conflict { .. } | StoreError::Fenced { .. }) => {
+                // Some exist or did once, stand twice in the request, or have a MAC of another: one by one then.
+                Err(
+                    StoreError::Conflict { .. }
+                    | StoreError::Fenced { .. }
+                    | StoreError::MacTaken { .. },
+                ) => {
                     let each = Origin { request_id: String::new(), ..origin.clone() };
                     for machine in part {
                         results.push(self.register_machine(&each, machine.clone()).await);

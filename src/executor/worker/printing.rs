@@ -93,6 +93,7 @@ impl Worker {
                             }
                         }
                         StoreError::ActiveRun { .. }
+                        | StoreError::MacTaken { .. }
                         | StoreError::RequestUsed(_)
                         | StoreError::NoSlot { .. }
                         | StoreError::Compacted { .. }

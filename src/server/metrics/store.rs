@@ -49,6 +49,7 @@ fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
         Ok(_) => "ok",
         Err(StoreError::Conflict { .. }) => "conflict",
         Err(StoreError::ActiveRun { .. }) => "active_run",
+        Err(StoreError::MacTaken { .. }) => "mac_taken",
         Err(StoreError::Fenced { .. }) => "fenced",
         Err(StoreError::RequestUsed(_)) => "request_used",
         Err(StoreError::NoSlot { .. }) => "no_slot",

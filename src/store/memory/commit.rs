@@ -59,6 +59,13 @@ impl State {
         let stored = self.machines.get(&ordinal);
         debug_assert_eq!(images.before.as_ref(), stored, "the machine before is the stored one");
         let images = stamped(images, ordinal, self.revision);
+        for mac in images.before.iter().flat_map(|machine| &machine.spec.mac_addresses) {
+            self.macs.remove(mac);
+        }
+        for machine in images.after.iter() {
+            let macs = machine.spec.mac_addresses.iter();
+            self.macs.extend(macs.map(|mac| (mac.clone(), machine.id.clone())));
+        }
         match (&images.before, &images.after) {
             (_, Some(machine)) => {
                 self.machine_ids.insert(machine.id.clone(), ordinal);

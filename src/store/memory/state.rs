@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) run_ordinal: u64,
     pub(super) machines: BTreeMap<u64, Arc<Machine>>,
     pub(super) machine_ids: BTreeMap<MachineId, u64>,
+    /// The machine that has a MAC address.
+    pub(super) macs: BTreeMap<String, MachineId>,
     /// Epochs at which machines were deleted.
     pub(super) gone: BTreeMap<MachineId, Epoch>,
     pub(super) runs: BTreeMap<u64, RunRow>,
@@ -189,6 +191,10 @@ impl View for State {
 
     fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError> {
         Ok(self.gone.get(id).copied())
+    }
+
+    fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError> {
+        Ok(self.macs.get(mac).cloned())
     }
 
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {

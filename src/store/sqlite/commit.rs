@@ -109,6 +109,7 @@ impl Writing<'_> {
                         (Some(machine), None) => self.delete(machine, encoded)?,
                         (None, None) => {}
                     }
+                    self.macs(&images, ordinal)?;
                     Machine::object(images)
                 }
                 Object::Run(images) => {
@@ -211,6 +212,32 @@ impl Writing<'_> {
     fn each_label(&self, machine: &Machine, sql: &str) -> rusqlite::Result<()> {
         for (key, value) in &machine.labels {
             self.conn.prepare_cached(sql)?.execute(params![key, value, int(machine.ordinal)])?;
+        }
+        Ok(())
+    }
+
+    /// Keeps who has which MAC address.
+    fn macs(&mut self, images: &Images<Machine>, ordinal: u64) -> rusqlite::Result<()> {
+        let of = |machine: Option<&Arc<Machine>>| {
+            machine.map_or(Vec::new(), |machine| machine.spec.mac_addresses.clone())
+        };
+        let has = |machine: Option<&Arc<Machine>>, mac: &String| {
+            machine.is_some_and(|machine| machine.spec.mac_addresses.contains(mac))
+        };
+        let (before, after) = (images.before.as_ref(), images.after.as_ref());
+        // Nearly every commit leaves them as they are.
+        if before.map(|machine| &machine.spec.mac_addresses)
+            == after.map(|machine| &machine.spec.mac_addresses)
+        {
+            return Ok(());
+        }
+        for mac in of(before).iter().filter(|mac| !has(after, mac)) {
+            let sql = "DELETE FROM machine_macs WHERE mac = ?1 AND machine = ?2";
+            self.conn.prepare_cached(sql)?.execute(params![mac, int(ordinal)])?;
+        }
+        for mac in of(after).iter().filter(|mac| !has(before, mac)) {
+            let sql = "INSERT OR REPLACE INTO machine_macs (mac, machine) VALUES (?1, ?2)";
+            self.conn.prepare_cached(sql)?.execute(params![mac, int(ordinal)])?;
         }
         Ok(())
     }

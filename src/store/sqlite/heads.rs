@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{failed, uint};
 use super::read;
-use crate::ids::{Epoch, MachineId, Revision, RunId};
+use crate::ids::{Epoch, IdError, MachineId, Revision, RunId};
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::taken::Slots;
 use crate::store::{RequestRecord, StoreError};
@@ -66,6 +66,19 @@ impl View for Stored<'_> {
         let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
         let epoch = query.query_row([id.as_str()], |row| row.get(0)).optional();
         Ok(epoch.map_err(failed)?.map(|epoch| Epoch(uint(epoch))))
+    }
+
+    fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError> {
+        let sql = "SELECT m.id FROM machine_macs a JOIN machines m ON m.ordinal = a.machine
+            WHERE a.mac = ?1";
+        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
+        let id = query.query_row([mac], |row| row.get::<_, String>(0)).optional();
+        let Some(id) = id.map_err(failed)? else { return Ok(None) };
+        let unreadable = |error: IdError| {
+            let message = error.to_string();
+            StoreError::Corrupt { kind: "machine", id: id.clone(), message }
+        };
+        MachineId::parse(&id).map(Some).map_err(unreadable)
     }
 
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {

@@ -12,7 +12,6 @@ use super::error::uint;
 use super::load::Loaded;
 use super::options::SqliteOptions;
 use super::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
-use crate::clock::Timestamp;
 use crate::files;
 
 /// Name of the database in the data directory.

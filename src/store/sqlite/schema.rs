@@ -13,13 +13,14 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [Migration; 6] = [
+pub(super) const MIGRATIONS: [Migration; 7] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
     Migration { sql: V4, fill: None },
     Migration { sql: V5, fill: Some(fill_sort_keys) },
     Migration { sql: V6, fill: None },
+    Migration { sql: V7, fill: None },
 ];
 
 /// One step from a version of the schema to the next.
@@ -250,3 +251,15 @@ fn fill_sort_keys(conn: &Connection) -> rusqlite::Result<()> {
         }
     }
 }
+
+/// Which machine has a MAC address. Older versions took the same one for several machines: the first keeps it.
+const V7: &str = "
+CREATE TABLE machine_macs (
+    mac TEXT PRIMARY KEY,
+    machine INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO machine_macs (mac, machine)
+    SELECT mac.value, machines.ordinal
+    FROM machines, json_each(CASE WHEN json_valid(body) THEN body ELSE '{}' END, '$.macs') AS mac
+    ORDER BY machines.ordinal;
+";

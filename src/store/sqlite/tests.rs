@@ -89,8 +89,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     edit(dir.path(), "PRAGMA user_version = 99; DROP VIEW history;");
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 6, .. }), "{refused}");
-    assert!(refused.to_string().contains("schema version 99, newer than 6"), "{refused}");
+    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 7, .. }), "{refused}");
+    assert!(refused.to_string().contains("schema version 99, newer than 7"), "{refused}");
     assert_eq!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap(), before);
 }
 
@@ -126,7 +126,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
             PRIMARY KEY (run, chunk)) WITHOUT ROWID;
         INSERT INTO old SELECT run, chunk, at, step, attempt, stream, truncated, text FROM logs;
         DROP TABLE slots; ALTER TABLE meta DROP COLUMN outcomes; ALTER TABLE changes DROP COLUMN prior;
-        DROP TABLE logs; DROP TABLE gone; ALTER TABLE old RENAME TO logs;
+        DROP TABLE logs; DROP TABLE gone; DROP TABLE machine_macs; ALTER TABLE old RENAME TO logs;
         CREATE TABLE old (scope TEXT NOT NULL, request_id TEXT NOT NULL, body_digest TEXT NOT NULL,
             object_id TEXT NOT NULL, at INTEGER NOT NULL, revision INTEGER NOT NULL,
             PRIMARY KEY (scope, request_id)) WITHOUT ROWID;
@@ -148,6 +148,11 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     let again = Batch { request: Some(asked), ..Batch::default() };
     let refused = store.commit(again).await;
     assert!(matches!(refused, Err(StoreError::RequestUsed { .. })), "{refused:?}");
+    let mut copy = samples::machine(77);
+    copy.spec = samples::machine(1).spec;
+    let copy = Batch { writes: vec![Write::new(None, copy, Vec::new())], ..Batch::default() };
+    let refused = store.commit(copy).await;
+    assert!(matches!(refused, Err(StoreError::MacTaken { .. })), "{refused:?}");
 }
 
 #[test]

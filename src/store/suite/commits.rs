@@ -322,3 +322,39 @@ pub(super) async fn a_polled_commit_goes_on_when_its_writer_leaves(fresh: Fresh)
     assert_eq!((machine.ordinal, machine.revision), (2, Revision(2)));
     assert_eq!(all_machines(store).await.len(), 2);
 }
+
+pub(super) async fn a_mac_address_belongs_to_one_machine(fresh: Fresh) {
+    let mut store = fresh.store;
+    let with = |machine: &Machine, macs: &[&str]| {
+        let mut machine = machine.clone();
+        machine.spec.mac_addresses = macs.iter().map(|mac| (*mac).to_owned()).collect();
+        machine
+    };
+    let taken = |refused: Result<_, StoreError>| match refused {
+        Err(StoreError::MacTaken { mac, machine_id }) => format!("{mac} of {machine_id}"),
+        other => panic!("{:?}", other.map(|_: Arc<Committed>| ())),
+    };
+    let [one, two] = [1, 2].map(samples::machine);
+    let both = batch([
+        machine_write(None, &with(&one, &["a", "b"])),
+        machine_write(None, &with(&two, &["c", "b"])),
+    ]);
+    assert_eq!(taken(store.commit(both).await), "b of machine-1");
+    let one = put_machine(&*store, None, &with(&one, &["a", "b"])).await;
+    let two = put_machine(&*store, None, &with(&two, &["c"])).await;
+    if let Some(reopen) = &fresh.reopen {
+        store = reopen(store);
+    }
+    let grown = batch([machine_write(Some(&two), &with(&two, &["c", "a"]))]);
+    assert_eq!(taken(store.commit(grown).await), "a of machine-1");
+    // What a machine gives up, or leaves behind when it is deleted, is free.
+    let one = put_machine(&*store, Some(&one), &with(&one, &["b"])).await;
+    let two = put_machine(&*store, Some(&two), &with(&two, &["a", "c"])).await;
+    let third = with(&samples::machine(3), &["b"]);
+    let refused = store.commit(batch([machine_write(None, &third)])).await;
+    assert_eq!(taken(refused), "b of machine-1");
+    store.commit(batch([deletion(&one)])).await.unwrap();
+    put_machine(&*store, None, &third).await;
+    // Other changes of a machine leave it what it has.
+    put_machine(&*store, Some(&two), &Machine { epoch: two.epoch.next(), ..(*two).clone() }).await;
+}

@@ -169,6 +169,7 @@ fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
         Ok(_) => "committed",
         Err(StoreError::Conflict { .. }) => "conflict",
         Err(StoreError::ActiveRun { .. }) => "active run",
+        Err(StoreError::MacTaken { .. }) => "mac taken",
         Err(StoreError::Fenced { .. }) => "fenced",
         Err(StoreError::RequestUsed(_)) => "request used",
         Err(StoreError::NoSlot { .. }) => "no slot",
@@ -185,6 +186,7 @@ macro_rules! with_cases {
     ($then:ident $($arguments:tt)*) => {
         $then! { [$($arguments)*]
             commits::a_request_id_is_used_once,
+            commits::a_mac_address_belongs_to_one_machine,
             commits::one_run_is_active_under_racing_starts,
             commits::no_update_is_lost_under_contention,
             commits::a_refused_batch_leaves_no_trace,
