@@ -160,7 +160,10 @@ mod tests {
     use super::*;
 
     fn message(path: &Path) -> String {
-        read_text(path, 10).unwrap_err().to_string()
+        match read_text(path, 10) {
+            Err(error) => error.to_string(),
+            Ok(text) => panic!("{} was read: {text}", path.display()),
+        }
     }
 
     #[test]

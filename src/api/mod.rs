@@ -38,17 +38,28 @@ use crate::pb::server_service_server::ServerServiceServer;
 
 pub use caller::{ACTOR_METADATA, Deadline};
 pub use limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
+pub use server::{DataFacts, Facts, Host};
 
 /// The services, for a server to add its own to.
 #[must_use]
 pub fn routes(engine: Engine) -> Routes {
+    services(engine, None)
+}
+
+/// The services of a server that knows something of itself.
+#[must_use]
+pub fn routes_on(engine: Engine, host: Host) -> Routes {
+    services(engine, Some(host))
+}
+
+fn services(engine: Engine, host: Option<Host>) -> Routes {
     let machines = MachineServiceServer::new(machines::Machines::new(engine.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
     let plans = PlanServiceServer::new(plans::Plans::new(engine.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
-    let server = ServerServiceServer::new(server::Server::new(engine.clone()))
+    let server = ServerServiceServer::new(server::Server::new(engine.clone(), host))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
     let runs = RunServiceServer::new(runs::Runs::new(engine))

@@ -1,17 +1,48 @@
 //! `ServerService`.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::caller::handle;
 use super::convert::timestamp;
 use super::status::ApiError;
+use crate::clock::Timestamp;
 use crate::executor::Engine;
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
 
+/// What a server knows of itself that its engine does not.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Where machines and runs are kept, if not in memory.
+    pub data: Option<DataFacts>,
+    /// When configuration and plans were last read again, and why they were refused.
+    pub last_reload: Option<(Timestamp, Option<String>)>,
+}
+
+/// Of a data directory.
+#[derive(Debug, Clone, Default)]
+pub struct DataFacts {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Bytes that its files take.
+    pub bytes: u64,
+    /// Bytes that are free for the server on its file system.
+    pub bytes_free: u64,
+    /// When the last backup was finished, if one is known.
+    pub last_backup_at: Option<Timestamp>,
+}
+
+/// Finds out what a server knows of itself. May wait for a disk: it is asked on a thread for that.
+pub type Host = Arc<dyn Fn() -> Facts + Send + Sync>;
+
 /// The service.
 pub(super) struct Server {
     engine: Engine,
+    /// In virtual time there is none: waiting for a thread would let time pass.
+    host: Option<Host>,
 }
 
 #[tonic::async_trait]
@@ -25,8 +56,8 @@ impl ServerService for Server {
 }
 
 impl Server {
-    pub(super) fn new(engine: Engine) -> Self {
-        Self { engine }
+    pub(super) fn new(engine: Engine, host: Option<Host>) -> Self {
+        Self { engine, host }
     }
 
     async fn info(&self) -> Result<pb::ServerInfo, ApiError> {
@@ -37,7 +68,21 @@ impl Server {
         let counted = |limits: std::collections::BTreeMap<String, usize>| {
             limits.into_iter().map(|(name, most)| (name, most as u64)).collect()
         };
+        // What cannot be found out is left out.
+        let Facts { data, last_reload } = match self.host.clone() {
+            Some(host) => tokio::task::spawn_blocking(move || host()).await.unwrap_or_default(),
+            None => Facts::default(),
+        };
+        let data = data.unwrap_or_default();
         Ok(pb::ServerInfo {
+            data_dir: data.dir.to_string_lossy().into_owned(),
+            data_bytes: data.bytes,
+            data_bytes_free: data.bytes_free,
+            last_backup_at: data.last_backup_at.map(timestamp),
+            last_reload: last_reload.map(|(at, error)| pb::Reload {
+                at: Some(timestamp(at)),
+                error: error.unwrap_or_default(),
+            }),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: Some(timestamp(engine.clock().now())),
             store: engine.store().kind().to_owned(),

@@ -195,7 +195,7 @@ pub(crate) fn by_key(
 }
 
 /// The error for a key with two values.
-pub(crate) fn twice(option: &str, key: &str, first: &str, second: &str) -> Error {
+fn twice(option: &str, key: &str, first: &str, second: &str) -> Error {
     let key = escaped(key);
     Error::usage(
         format!("{option}{key} is given twice: \"{}\" and \"{}\"", escaped(first), escaped(second)),

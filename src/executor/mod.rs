@@ -16,6 +16,7 @@ pub mod planted;
 mod ports;
 pub mod request;
 mod requests;
+pub mod restored;
 mod scheduler;
 mod tasks;
 pub mod waiting;

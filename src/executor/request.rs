@@ -156,6 +156,8 @@ pub enum WaitReason {
     OutcomeUnknown,
     /// Too many destructive steps in a short time.
     LoopBreaker,
+    /// The store was restored from a backup: an operator has to look first.
+    Restored,
     /// The server is recovering the run after a restart.
     Recovery,
 }

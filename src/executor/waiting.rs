@@ -35,6 +35,7 @@ pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
                 HoldReason::Paused => WaitReason::Paused,
                 HoldReason::OutcomeUnknown => WaitReason::OutcomeUnknown,
                 HoldReason::LoopBreaker => WaitReason::LoopBreaker,
+                HoldReason::Restored => WaitReason::Restored,
             };
             Some(plain(reason, hold.message.clone(), hold.since))
         }

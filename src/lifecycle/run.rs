@@ -146,6 +146,8 @@ pub enum Event {
     SafePoint,
     /// The engine holds it: an unknown outcome, or the loop breaker.
     Hold,
+    /// Its store is restored from a backup: what has happened since is not known.
+    Restore,
     /// An operator asks to pause.
     Pause,
     /// An operator asks to go on.
@@ -160,12 +162,13 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Admit,
         Self::StepsDone,
         Self::StepFailed,
         Self::SafePoint,
         Self::Hold,
+        Self::Restore,
         Self::Pause,
         Self::Resume,
         Self::Cancel,
@@ -181,6 +184,29 @@ pub struct Facts {
     pub has_compensations: bool,
     /// The run is held because the outcome of a step is unknown; only resolving the step releases it.
     pub outcome_unknown: bool,
+    /// The run was ending when it was held.
+    pub suspended: Option<Suspended>,
+}
+
+/// What a run returns to that was ending when it was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspended {
+    /// It was being canceled.
+    Canceling,
+    /// It was being unwound.
+    Unwinding {
+        /// How it will end.
+        ending: Ending,
+    },
+}
+
+impl Suspended {
+    const fn state(self) -> State {
+        match self {
+            Self::Canceling => State::Canceling,
+            Self::Unwinding { ending } => State::Unwinding { ending },
+        }
+    }
 }
 
 /// Facts in, refusal out.
@@ -239,8 +265,10 @@ impl RunMachine {
     }
 
     #[state(superstate = "queued")]
-    fn resuming(event: &Event) -> Outcome<State> {
+    fn resuming(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
+            // It is ending already.
+            Event::Cancel if context.facts.suspended.is_some() => Handled,
             Event::Cancel => Transition(State::Canceling),
             Event::Resume => Handled,
             _ => Super,
@@ -249,9 +277,11 @@ impl RunMachine {
 
     /// Waiting for a slot.
     #[superstate(superstate = "active")]
-    fn queued(event: &Event) -> Outcome<State> {
+    fn queued(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
-            Event::Admit => Transition(State::Running),
+            Event::Admit => {
+                Transition(context.facts.suspended.map_or(State::Running, Suspended::state))
+            }
             Event::Pause => Transition(State::Held),
             _ => Super,
         }
@@ -301,6 +331,8 @@ impl RunMachine {
                 Handled
             }
             Event::Resume => Transition(State::Resuming),
+            // It is ending already.
+            Event::Cancel if context.facts.suspended.is_some() => Handled,
             Event::Cancel => Transition(State::Canceling),
             Event::Pause => Handled,
             _ => Super,
@@ -336,6 +368,7 @@ impl RunMachine {
     fn active(event: &Event) -> Outcome<State> {
         match event {
             Event::Abort => Transition(State::Failed),
+            Event::Restore => Transition(State::Held),
             _ => Super,
         }
     }

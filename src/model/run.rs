@@ -121,11 +121,14 @@ pub enum HoldReason {
     OutcomeUnknown,
     /// Too many destructive steps on the machine in a short time.
     LoopBreaker,
+    /// The store was restored from a backup: what the machine has gone through since is not known.
+    Restored,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Paused, Self::OutcomeUnknown, Self::LoopBreaker];
+    pub const ALL: [Self; 4] =
+        [Self::Paused, Self::OutcomeUnknown, Self::LoopBreaker, Self::Restored];
 
     /// Name in the API.
     #[must_use]
@@ -134,6 +137,7 @@ impl HoldReason {
             Self::Paused => "PAUSED",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::LoopBreaker => "LOOP_BREAKER",
+            Self::Restored => "RESTORED",
         }
     }
 

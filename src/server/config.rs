@@ -285,7 +285,7 @@ impl Config {
         span("loop_breaker.window", window, SECOND, YEARS)?;
         span("retention.ended_runs", retention.ended_runs, SECOND, YEARS)?;
         span("retention.interval", retention.interval, SECOND, YEARS)?;
-        span("server.shutdown_grace", self.shutdown_grace, Duration::ZERO, HOUR)?;
+        span("server.shutdown_grace", self.shutdown_grace, Duration::ZERO, HOUR * 24)?;
         if let Some(age) = self.keep.age_max {
             span("server.connection_age_max", age, SECOND, YEARS)?;
         }

@@ -52,6 +52,12 @@ pub(super) enum StartError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// There is no backup to restore.
+    #[error("there is no backup {}", .path.display())]
+    NoBackup {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// The check of a database found problems.
     #[error("{} has {problems} problems", .path.display())]
     Damaged {
@@ -82,14 +88,13 @@ impl StartError {
         match self {
             Self::Config(_) => EX_CONFIG,
             Self::Listen { .. } => EX_UNAVAILABLE,
-            Self::NoDatabase { .. } => EX_NOINPUT,
+            Self::NoDatabase { .. } | Self::NoBackup { .. } => EX_NOINPUT,
             Self::Database(OpenError::InUse { .. }) => EX_TEMPFAIL,
             Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
                 EX_DATAERR
             }
-            Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
-                EX_CANTCREAT
-            }
+            Self::Database(OpenError::Io { .. } | OpenError::Used { .. })
+            | Self::World(WorldError::Io { .. }) => EX_CANTCREAT,
             Self::Database(
                 OpenError::NotOurs { .. } | OpenError::Corrupt { .. } | OpenError::Sqlite { .. },
             )
@@ -116,6 +121,9 @@ impl StartError {
             Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
                 Some("give another place with --data-dir DIR, or keep nothing with --ephemeral".into())
             }
+            Self::Database(OpenError::Used { .. }) => {
+                Some("give a new directory with --data-dir DIR; nothing is overwritten".into())
+            }
             Self::NoDatabase { .. } => {
                 Some("a server makes it when it first starts; --data-dir DIR says where to look".into())
             }
@@ -128,6 +136,7 @@ impl StartError {
             Self::Config(_)
             | Self::Listen { .. }
             | Self::Database(_)
+            | Self::NoBackup { .. }
             | Self::World(_)
             | Self::Internal { .. } => None,
         }

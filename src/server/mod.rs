@@ -7,11 +7,13 @@ mod edge;
 mod error;
 mod gate;
 mod health;
+mod host;
 mod maintenance;
 mod metrics;
 mod notices;
 mod plans;
 mod reflection;
+mod restore;
 mod shutdown;
 pub mod simulate;
 pub mod stage;
@@ -49,12 +51,16 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
     let mut stdout = std::io::stdout();
     let result = match &args.command {
         None => Box::pin(run(&args)).await,
-        Some(command) => {
-            Config::load(&args).map_err(StartError::from).and_then(|config| match command {
+        Some(command) => match Config::load(&args) {
+            Err(error) => Err(error.into()),
+            Ok(config) => match command {
                 Command::Backup { file } => storage::back_up(&config, file, &mut stdout),
-                Command::Check => storage::check(&config, &mut stdout),
-            })
-        }
+                Command::Restore { backup } => {
+                    Box::pin(restore::restore(&config, backup, &mut stdout)).await
+                }
+                Command::Check { accept } => storage::check(&config, accept, &mut stdout),
+            },
+        },
     };
     match result {
         Ok(()) => 0,

@@ -367,7 +367,10 @@ impl Api {
 /// Whether only an operator could let the run go on.
 fn is_held_for_good(run: &pb::Run) -> bool {
     run.waiting.as_ref().is_some_and(|waiting| {
-        matches!(waiting.reason(), pb::WaitReason::OutcomeUnknown | pb::WaitReason::LoopBreaker)
+        matches!(
+            waiting.reason(),
+            pb::WaitReason::OutcomeUnknown | pb::WaitReason::LoopBreaker | pb::WaitReason::Restored
+        )
     })
 }
 

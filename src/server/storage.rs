@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::config::{Config, ConfigError, FakeWorld, Storage};
 use super::error::StartError;
-use crate::clock::{Clock, Random};
+use super::host;
+use crate::clock::{Clock, Random, SystemClock};
 use crate::provider::fake::World;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -72,7 +73,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// The data directory of a command that needs one.
-fn data_dir(config: &Config) -> Result<&Path, StartError> {
+pub(super) fn data_dir(config: &Config) -> Result<&Path, StartError> {
     match &config.storage {
         Storage::Dir(dir) => Ok(dir),
         Storage::Ephemeral => Err(ConfigError::Setting(
@@ -92,27 +93,37 @@ pub(super) fn back_up(config: &Config, to: &Path, out: &mut dyn Write) -> Result
         return Err(StartError::NoDatabase { path: from });
     }
     sqlite::backup(&from, to)?;
+    if let Err(error) = host::backed_up(data_dir(config)?, SystemClock::new().now()) {
+        tracing::debug!(%error, "when the backup was finished could not be noted");
+    }
     said(writeln!(out, "copied {} to {}", from.display(), to.display()));
     Ok(())
 }
 
-/// Checks the database and writes what it found.
+/// Checks the database and writes what it found. What was edited on purpose is accepted first.
 ///
 /// # Errors
 /// [`StartError`] if there is no database, it cannot be opened, or something in it is wrong.
-pub(super) fn check(config: &Config, out: &mut dyn Write) -> Result<(), StartError> {
-    let path = data_dir(config)?.join(DATABASE_FILE);
+pub(super) fn check(
+    config: &Config,
+    accept: &[String],
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
+    let dir = data_dir(config)?;
+    let path = dir.join(DATABASE_FILE);
     if !path.exists() {
         return Err(StartError::NoDatabase { path });
     }
+    if !accept.is_empty() {
+        let accepted = sqlite::accept(dir, accept)?;
+        for name in accept {
+            let what = if accepted.contains(name) { "accepted" } else { "nothing to accept" };
+            said(writeln!(out, "{name}: {what}"));
+        }
+    }
     let report = sqlite::check(&path)?;
-    for problem in &report.problems {
-        said(writeln!(out, "{problem}"));
-    }
+    report_problems(&report, &path, out)?;
     let sqlite::Report { revision, machines, runs, changes, .. } = report;
-    if !report.problems.is_empty() {
-        return Err(StartError::Damaged { path, problems: report.problems.len() });
-    }
     said(writeln!(
         out,
         "{}: ok (revision {revision}, {machines} machines, {runs} runs, {changes} changes)",
@@ -121,7 +132,25 @@ pub(super) fn check(config: &Config, out: &mut dyn Write) -> Result<(), StartErr
     Ok(())
 }
 
-/// Nobody listens to the output any more: the exit code says what matters.
-fn said(written: std::io::Result<()>) {
+/// Writes what is wrong with the database at `path`.
+///
+/// # Errors
+/// [`StartError::Damaged`] if something is.
+pub(super) fn report_problems(
+    report: &sqlite::Report,
+    path: &Path,
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
+    for problem in &report.problems {
+        said(writeln!(out, "{problem}"));
+    }
+    if report.is_ok() {
+        return Ok(());
+    }
+    Err(StartError::Damaged { path: path.to_owned(), problems: report.problems.len() })
+}
+
+/// If the output is closed, the exit code says what matters.
+pub(super) fn said(written: std::io::Result<()>) {
     drop(written);
 }

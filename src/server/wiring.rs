@@ -15,6 +15,7 @@ use super::edge::Edge;
 use super::error::StartError;
 use super::gate::Gate;
 use super::health::Readiness;
+use super::host::Host;
 use super::metrics::{self, Metrics, Sources};
 use super::notices::{log_overdue, notices};
 use super::{accept, connection, maintenance, plans, reflection, storage};
@@ -49,6 +50,7 @@ pub(super) struct Server {
     config: Config,
     address: SocketAddr,
     engine: Engine,
+    host: Arc<Host>,
     readiness: Readiness,
     retention: watch::Sender<Retention>,
     stop: CancellationToken,
@@ -160,13 +162,18 @@ impl Server {
         if !config.listen.ip().to_canonical().is_loopback() {
             engine.spawn(maintenance::warn_of_exposure(clock, address));
         }
-        if ready.set(crate::api::routes(engine.clone()).prepare()).is_err() {
+        let host = Arc::new(Host::new(&config.storage));
+        let facts: crate::api::Host = {
+            let host = host.clone();
+            Arc::new(move || host.facts())
+        };
+        if ready.set(crate::api::routes_on(engine.clone(), facts).prepare()).is_err() {
             tracing::debug!("the services were set before");
         }
         readiness.set(true);
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
         guard.disarm();
-        Ok(Self { config, address, engine, readiness, retention, stop, serving })
+        Ok(Self { config, address, engine, host, readiness, retention, stop, serving })
     }
 
     /// Where it listens.
@@ -182,6 +189,7 @@ impl Server {
             Err(error) => {
                 let why = with_causes(&error);
                 tracing::error!("configuration and plans stay as they were: {why}");
+                self.host.reloaded(self.engine.clock().now(), Some(why));
                 return;
             }
         };
@@ -192,6 +200,7 @@ impl Server {
         self.config.plans_dir.clone_from(&config.plans_dir);
         self.config.retention = config.retention;
         self.config.limits.set_runs(&config.limits);
+        self.host.reloaded(self.engine.clock().now(), None);
         tracing::info!(plans = count, "read configuration and plans again");
         if self.config != config {
             tracing::warn!("other settings have changed too: they take effect at the next start");

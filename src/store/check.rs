@@ -29,7 +29,8 @@ pub(super) struct RunHead {
 pub(super) trait View {
     fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError>;
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError>;
-    /// Epoch at which the last machine of this name was deleted.
+    /// Epoch from which a machine of this name that is registered has to continue: that at which the last one was deleted,
+    /// or the floor of a restored store.
     fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError>;
     /// The machine that has a MAC address.
     fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError>;

@@ -24,6 +24,7 @@ mod otlp;
 mod paging;
 mod power;
 mod reflection;
+mod restore;
 mod runs;
 mod service_config;
 mod shutdown;

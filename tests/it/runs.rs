@@ -4,6 +4,7 @@ use bmdemo::pb;
 use bmdemo::pb::machine_service_client::MachineServiceClient;
 use bmdemo::pb::plan_service_client::PlanServiceClient;
 use bmdemo::pb::run_service_client::RunServiceClient;
+use bmdemo::pb::server_service_client::ServerServiceClient;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -22,6 +23,13 @@ pub(crate) async fn register(channel: &Channel, count: usize) {
         let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
         client.register_machine(request).await.unwrap();
     }
+}
+
+/// What a server says of itself.
+pub(crate) async fn info(channel: &Channel) -> pb::ServerInfo {
+    let request = pb::GetServerInfoRequest::default();
+    let mut client = ServerServiceClient::new(channel.clone());
+    client.get_server_info(request).await.unwrap().into_inner()
 }
 
 /// Starts a repave.
@@ -85,7 +93,9 @@ async fn a_server_that_ends_lets_steps_settle_and_tells_its_watchers() {
 async fn plans_read_again_are_served() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::ephemeral(&["--plans-dir", dir.path().to_str().unwrap()]).await;
-    let mut client = PlanServiceClient::new(server.channel().await);
+    let channel = server.channel().await;
+    let mut client = PlanServiceClient::new(channel.clone());
+    assert_eq!(info(&channel).await.last_reload, None);
     let request = pb::GetPlanRequest { plan_id: "plan/own".to_owned() };
     let unknown = client.get_plan(request.clone()).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
@@ -93,4 +103,11 @@ async fn plans_read_again_are_served() {
     server.signal("HUP").await;
     server.logged("plans=6").await;
     assert_eq!(client.get_plan(request).await.unwrap().into_inner().plan_id, "plan/own");
+    assert_eq!(info(&channel).await.last_reload.unwrap().error, "");
+
+    std::fs::write(dir.path().join("own.toml"), "id = 7").unwrap();
+    server.signal("HUP").await;
+    server.logged("configuration and plans stay as they were").await;
+    let refused = info(&channel).await.last_reload.unwrap();
+    assert!(refused.at.is_some() && refused.error.contains("own.toml"), "{refused:?}");
 }

@@ -7,7 +7,7 @@ use bmdemo::pb::machine_service_client::MachineServiceClient;
 use bmdemo::pb::run_service_client::RunServiceClient;
 use tempfile::TempDir;
 
-use crate::runs::{register, repave, watched};
+use crate::runs::{info, register, repave, watched};
 use crate::support::{Server, run_to_end, text, within};
 
 struct DataDir(TempDir);
@@ -117,6 +117,10 @@ async fn backup_and_check_work_beside_a_running_server() {
 
     let (code, _, error) = dir.command(&["backup", to]).await;
     assert_eq!(code, Some(73), "{error}");
+    let info = info(&server.channel().await).await;
+    assert_eq!(info.data_dir, dir.flag());
+    assert!(info.data_bytes > 4096 && info.data_bytes_free > 0, "{info:?}");
+    assert!(info.last_backup_at.is_some(), "{info:?}");
     drop(server);
 
     // The copy is a database that a server can use.

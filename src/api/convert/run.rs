@@ -198,6 +198,7 @@ fn wait_reason(reason: WaitReason) -> pb::WaitReason {
         WaitReason::Paused => pb::WaitReason::Paused,
         WaitReason::OutcomeUnknown => pb::WaitReason::OutcomeUnknown,
         WaitReason::LoopBreaker => pb::WaitReason::LoopBreaker,
+        WaitReason::Restored => pb::WaitReason::Restored,
         WaitReason::Recovery => pb::WaitReason::Recovery,
     }
 }

@@ -10,7 +10,7 @@ use crate::pb;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, elapsed_text, issues_of, sanitized};
+use super::super::output::{Meaning, elapsed_text, instant, issues_of, sanitized};
 use super::super::session::Session;
 
 /// Clocks may differ by so much before it is worth a word.
@@ -47,6 +47,9 @@ pub(crate) struct ManArgs {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
+
+/// Less room than this for the server's files is worth a word.
+const BYTES_FREE_MIN: u64 = 1 << 30;
 
 /// How a check came out.
 enum Verdict {
@@ -160,6 +163,7 @@ async fn versions_and_clock(
     }
     if let Some(info) = &told.info {
         store_and_limits(session, good, info)?;
+        data_and_reload(session, good, info)?;
     }
     Ok(())
 }
@@ -188,6 +192,59 @@ fn store_and_limits(
         text.push_str(&format!("; at most {most} for {what}"));
     }
     say(session, good, &verdict, "limits", &text)
+}
+
+fn data_and_reload(
+    session: &mut Session,
+    good: &mut Good,
+    info: &pb::ServerInfo,
+) -> Result<(), Error> {
+    let now_ms = i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX);
+    let ago = |at: Option<&prost_types::Timestamp>| {
+        instant(at).map(|at_ms| format!("{} ago", elapsed_text((now_ms - at_ms).max(0))))
+    };
+    if !info.data_dir.is_empty() {
+        let little = info.data_bytes_free < BYTES_FREE_MIN;
+        let verdict = if little { Verdict::Look } else { Verdict::Good };
+        let backup = match ago(info.last_backup_at.as_ref()) {
+            Some(ago) => format!("last backup {ago}"),
+            None => "no backup known".to_owned(),
+        };
+        let text = format!(
+            "{}: {}, {} free; {backup}",
+            info.data_dir,
+            bytes_text(info.data_bytes),
+            bytes_text(info.data_bytes_free)
+        );
+        say(session, good, &verdict, "data", &text)?;
+    }
+    let Some(reload) = &info.last_reload else { return Ok(()) };
+    let ago = ago(reload.at.as_ref()).unwrap_or_default();
+    match reload.error.lines().next() {
+        None => {
+            let text = format!("configuration and plans were read again {ago}");
+            say(session, good, &Verdict::Good, "reload", &text)
+        }
+        Some(why) => {
+            let text = format!("refused {ago}, what was in force before still is: {why}");
+            say(session, good, &Verdict::Bad, "reload", &text)
+        }
+    }
+}
+
+/// A number of bytes for people.
+fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 pub(crate) async fn version(session: &mut Session, _args: &VersionArgs) -> Result<Exit, Error> {
@@ -234,4 +291,28 @@ pub(crate) fn man(
     std::fs::create_dir_all(dir).map_err(failed)?;
     clap_mangen::generate_to(command, dir).map_err(failed)?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_text;
+
+    #[test]
+    fn bytes_are_shown_in_units() {
+        let texts =
+            [0, 1023, 1024, 1536, 10 << 20, (1 << 40) - 1, 5 << 40, u64::MAX].map(bytes_text);
+        assert_eq!(
+            texts,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "1.5 KiB",
+                "10.0 MiB",
+                "1023.9 GiB",
+                "5.0 TiB",
+                "16777215.9 TiB"
+            ]
+        );
+    }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::pb;
 
 use super::super::error::{About, Error, Exit};
-use super::super::flags::{OutputArgs, by_key, parse_pair, twice};
+use super::super::flags::{OutputArgs, by_key, parse_pair};
 use super::super::output::sanitized;
 use super::super::session::Session;
 use super::show;

@@ -80,6 +80,7 @@ pub(crate) fn hold(run: &pb::Run) -> Option<&pb::Waiting> {
                 pb::WaitReason::Paused
                     | pb::WaitReason::OutcomeUnknown
                     | pb::WaitReason::LoopBreaker
+                    | pb::WaitReason::Restored
             )
     })
 }

@@ -69,6 +69,8 @@ async fn doctor_and_version_work_with_and_without_a_server() {
     for line in [
         "memory, nothing survives a restart; revision 7, watches resume from 2",
         "0 of at most 500 runs in progress, 0 waiting; at most 20 for each rack",
+        "/var/lib/bmdemo: 3.0 MiB, 5.0 GiB free; no backup known",
+        "what was in force before still is: plans/maint.toml:3:1: unknown key\n",
     ] {
         assert!(healthy.stdout.contains(line), "{line}: {healthy}");
     }

@@ -814,6 +814,13 @@ impl pb::server_service_server::ServerService for Server {
             oldest_revision: 2,
             runs_max: 500,
             runs_max_by_label: [("rack".to_owned(), 20)].into(),
+            data_dir: "/var/lib/bmdemo".to_owned(),
+            data_bytes: 3 << 20,
+            data_bytes_free: 5 << 30,
+            last_reload: Some(pb::Reload {
+                error: "plans/maint.toml:3:1: unknown key\nhelp: look".to_owned(),
+                ..pb::Reload::default()
+            }),
             ..pb::ServerInfo::default()
         }))
     }

@@ -30,10 +30,25 @@ impl Draft {
             Entry::new(EntryKind::RunResumed, Actor::engine()).message("run resumed")
         };
         self.note(entry);
-        if self.in_progress().is_some() {
-            self.rearm(facts);
-        } else {
-            self.advance(facts);
+        match self.in_progress() {
+            // Held by a restore, not at a safe point.
+            Some(place) if self.run.steps[place].state.is_open() => {
+                self.recover_held(place, facts);
+            }
+            Some(_) => self.rearm(facts),
+            None => {}
+        }
+        match self.run.state {
+            run::State::Canceling => self.safe_point(facts),
+            run::State::Unwinding { .. } => self.unwind(facts),
+            run::State::Pending
+            | run::State::Running
+            | run::State::Pausing
+            | run::State::Held
+            | run::State::Resuming
+            | run::State::Succeeded
+            | run::State::Failed
+            | run::State::Canceled => self.advance(facts),
         }
         Admission::Admitted
     }

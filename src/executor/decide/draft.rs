@@ -126,6 +126,7 @@ impl Draft {
         let facts = run::Facts {
             has_compensations: self.compensations(facts.plan).next().is_some(),
             outcome_unknown: self.outcome_unknown(),
+            suspended: self.suspended(),
         };
         self.run.state = run::apply(self.run.state, event, facts)?;
         Ok(())
@@ -136,6 +137,17 @@ impl Draft {
             .hold
             .as_ref()
             .is_some_and(|hold| hold.reason == crate::model::HoldReason::OutcomeUnknown)
+    }
+
+    /// What the run returns to if it was ending when it was held. Only a restore holds such a run, and what it was doing
+    /// is in its record: a run that is being unwound has steps that undo others.
+    fn suspended(&self) -> Option<run::Suspended> {
+        let canceled = self.run.cancel_requested_at.is_some();
+        if self.run.steps.iter().any(|step| step.compensates.is_some()) {
+            let ending = if canceled { run::Ending::Canceled } else { run::Ending::Failed };
+            return Some(run::Suspended::Unwinding { ending });
+        }
+        canceled.then_some(run::Suspended::Canceling)
     }
 
     pub(super) fn note(&mut self, entry: Entry) {

@@ -31,6 +31,13 @@ impl Draft {
         }
     }
 
+    /// Recovers the open step of a run that a restore has held. Its time begins now.
+    pub(super) fn recover_held(&mut self, place: usize, facts: Facts<'_>) {
+        let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
+        self.run.steps[place].deadline_at = Some(facts.now.plus_ms(timeout_ms));
+        self.recover_step(facts);
+    }
+
     fn recover_step(&mut self, facts: Facts<'_>) {
         let Some(place) = self.in_progress() else { return };
         self.bound_waits(place, facts);

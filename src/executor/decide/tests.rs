@@ -5,6 +5,7 @@ mod flow;
 mod holds;
 mod records;
 mod recovery;
+mod restored;
 mod retry;
 mod unwinding;
 

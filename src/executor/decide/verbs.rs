@@ -73,13 +73,21 @@ impl Draft {
         self.run.cancel_requested_at = Some(facts.now);
         self.run.hold = None;
         self.run.queued_at = None;
+        let left_open = matches!(before, run::State::Held | run::State::Resuming)
+            .then(|| self.in_progress())
+            .flatten()
+            .filter(|place| self.run.steps[*place].state.is_open());
         let entry = Entry::new(EntryKind::RunCancelRequested, actor.clone()).reason(reason);
         self.note(entry.message(format!("cancel requested by {}", actor.name)));
         if self.run.state == run::State::Canceled {
             self.cancel_pending(facts);
-        } else {
-            self.safe_point(facts);
+            return Ok(());
         }
+        if let Some(place) = left_open {
+            // Held by a restore: nothing is in flight that could still answer.
+            self.recover_held(place, facts);
+        }
+        self.safe_point(facts);
         Ok(())
     }
 

@@ -24,7 +24,8 @@ fn nothing_changes_what_has_settled() {
     }
     for state in run_states().into_iter().filter(|state| !state.is_active()) {
         for event in run_events() {
-            let facts = run::Facts { has_compensations: true, outcome_unknown: true };
+            let suspended = Some(run::Suspended::Canceling);
+            let facts = run::Facts { has_compensations: true, outcome_unknown: true, suspended };
             if let Ok(next) = run::apply(state, event, facts) {
                 assert_eq!(next, state, "{event:?}");
             }
@@ -44,9 +45,11 @@ fn the_declared_lists_are_complete() {
 #[test]
 fn runs_can_be_ended_and_never_go_back() {
     for state in run_states() {
-        for facts in
-            [false, true].map(|has| run::Facts { has_compensations: has, outcome_unknown: has })
-        {
+        for facts in [false, true].map(|has| run::Facts {
+            has_compensations: has,
+            outcome_unknown: has,
+            suspended: has.then_some(run::Suspended::Unwinding { ending: run::Ending::Canceled }),
+        }) {
             for event in run_events() {
                 let Ok(next) = run::apply(state, event, facts) else { continue };
                 assert!(next.phase() >= state.phase() || !state.is_active(), "{state:?} {event:?}");

@@ -64,6 +64,7 @@ samples!(run_events, run_event_name: run::Event {
     run::Event::StepFailed => "step failed" [run::Event::StepFailed],
     run::Event::SafePoint => "safe point" [run::Event::SafePoint],
     run::Event::Hold => "hold" [run::Event::Hold],
+    run::Event::Restore => "restore" [run::Event::Restore],
     run::Event::Pause => "pause" [run::Event::Pause],
     run::Event::Resume => "resume" [run::Event::Resume],
     run::Event::Cancel => "cancel" [run::Event::Cancel],

@@ -55,10 +55,21 @@ fn run_answer(state: run::State, event: run::Event, facts: run::Facts) -> String
 }
 
 /// The facts that a run's guards look at, besides none.
-pub(super) const RUN_FACTS: [(&str, run::Facts); 2] = [
-    ("compensations", run::Facts { has_compensations: true, outcome_unknown: false }),
-    ("outcome unknown", run::Facts { has_compensations: false, outcome_unknown: true }),
+pub(super) const RUN_FACTS: [(&str, run::Facts); 4] = [
+    ("compensations", run::Facts { has_compensations: true, ..NO_FACTS }),
+    ("outcome unknown", run::Facts { outcome_unknown: true, ..NO_FACTS }),
+    ("was canceling", run::Facts { suspended: Some(run::Suspended::Canceling), ..NO_FACTS }),
+    (
+        "was unwinding",
+        run::Facts {
+            suspended: Some(run::Suspended::Unwinding { ending: run::Ending::Failed }),
+            ..NO_FACTS
+        },
+    ),
 ];
+
+const NO_FACTS: run::Facts =
+    run::Facts { has_compensations: false, outcome_unknown: false, suspended: None };
 
 #[test]
 fn run_table() {

@@ -94,8 +94,19 @@ pub(crate) enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Make the database of an unused data directory out of a backup. Runs that were active in it are held until an
+    /// operator resumes or aborts them
+    Restore {
+        /// The copy that `backup` has made
+        #[arg(value_name = "BACKUP")]
+        backup: PathBuf,
+    },
     /// Check the database: its pages, every record, and what must agree between records
-    Check,
+    Check {
+        /// Accept what you have edited by hand, under the name that `check` gives it; the server must be stopped
+        #[arg(long, value_name = "NAME")]
+        accept: Vec<String>,
+    },
 }
 
 const EXIT_CODES: &str = "\
@@ -103,10 +114,10 @@ Exit codes:
    0  ended as asked
    2  usage
   65  the database was written by a newer version
-  66  there is no database to back up or check
+  66  there is no database to back up or check, or no backup to restore
   69  cannot listen
   70  a bug of ours
-  73  cannot create a file or directory
+  73  cannot create a file or directory, or it has been used
   74  the database is damaged or cannot be read
   75  the data directory is in use by another server
   78  the configuration is refused";

@@ -255,6 +255,7 @@ fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::Paused => "paused",
         WaitReason::OutcomeUnknown => "outcome_unknown",
         WaitReason::LoopBreaker => "loop_breaker",
+        WaitReason::Restored => "restored",
         WaitReason::Recovery => "recovery",
     }
 }

@@ -29,6 +29,9 @@ pub(crate) enum DecodeError {
     /// A field has a value that it cannot have.
     #[error("{0}")]
     Invalid(String),
+    /// It is not what was written.
+    #[error("its checksum does not match: it is not what was written")]
+    Checksum,
     /// Written by a newer version.
     #[error("format {0} is newer than this version reads ({FORMAT})")]
     Format(u32),

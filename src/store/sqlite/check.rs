@@ -7,12 +7,18 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
+use super::commit::step_name;
 use super::counters::Counters;
-use super::error::{failed, revision_of};
-use super::open::{DATABASE_FILE, OpenError, connect_reader, refuse_foreign, sqlite, sync_dir};
+use super::error::{failed, ms, revision_of};
+use super::open::{
+    DATABASE_FILE, OpenError, connect, connect_reader, migrated, refuse_foreign, sqlite, sync_dir,
+    take_lock,
+};
 use super::read::{self, fold, for_each, machine_row, number, run_row, text};
+use super::seal::SEALS;
 use crate::ids::Revision;
 use crate::store::StoreError;
+use crate::store::codec::state_name;
 
 /// Most problems that a report lists.
 const PROBLEMS_MAX: usize = 100;
@@ -71,15 +77,62 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
     let path = if path.is_dir() { path.join(DATABASE_FILE) } else { path.to_owned() };
     let conn = connect_reader(&path).map_err(|error| sqlite(&path, error))?;
     refuse_foreign(&conn, &path)?;
-    let transaction = conn.unchecked_transaction().map_err(|error| sqlite(&path, error))?;
     let mut report = Report::default();
+    if !migrated(&conn).map_err(|error| sqlite(&path, error))? {
+        report.problem(
+            "its schema is older than this version: start a server on it once, or restore it",
+        );
+        return Ok(report);
+    }
+    let transaction = conn.unchecked_transaction().map_err(|error| sqlite(&path, error))?;
     let result = check_file(&transaction, &mut report);
     report.note(result);
+    for seal in &SEALS {
+        let broken = seal.broken(&transaction, |row| {
+            report.problem(format!(
+                "{}: its checksum does not match: it is not what was written",
+                row.name
+            ));
+        });
+        report.note(broken.map_err(failed));
+    }
     match Counters::load(&transaction) {
         Ok(counters) => check_records(&transaction, counters, &mut report),
         Err(error) => report.note(Err(failed(error))),
     }
     Ok(report)
+}
+
+/// Accepts rows of the database in the data directory `dir` that were edited on purpose: those whose checksum does not
+/// match, of the names that [`check`] gives them. Returns the names of those that it has accepted. No server may be using
+/// the directory.
+///
+/// # Errors
+/// [`OpenError`]; nothing was changed then.
+pub fn accept(dir: &Path, names: &[String]) -> Result<Vec<String>, OpenError> {
+    let path = dir.join(DATABASE_FILE);
+    let _lock = take_lock(dir)?;
+    let failed = |error| sqlite(&path, error);
+    let conn = connect(&path).map_err(failed)?;
+    refuse_foreign(&conn, &path)?;
+    let mut accepted: Vec<String> = Vec::new();
+    // One of an older version gets its checksums, whatever its rows hold, when a server first opens it.
+    if !migrated(&conn).map_err(failed)? {
+        return Ok(accepted);
+    }
+    let transaction = conn.unchecked_transaction().map_err(failed)?;
+    for seal in &SEALS {
+        let mut rows = Vec::new();
+        seal.broken(&transaction, |row| rows.push(row)).map_err(failed)?;
+        for row in rows.into_iter().filter(|row| names.contains(&row.name)) {
+            seal.mend(&transaction, &row).map_err(failed)?;
+            if !accepted.contains(&row.name) {
+                accepted.push(row.name);
+            }
+        }
+    }
+    transaction.commit().map_err(failed)?;
+    Ok(accepted)
 }
 
 fn check_file(conn: &Connection, report: &mut Report) -> Result<(), StoreError> {
@@ -107,7 +160,8 @@ fn check_machines(
     counters: Counters,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let sql = "SELECT ordinal, revision, body, id, phase, active_run, epoch, provider, sort_key FROM machines
+    let sql = "SELECT ordinal, revision, body, sum, id, phase, active_run, epoch, provider, sort_key, created_at,
+            updated_at FROM machines
         ORDER BY ordinal";
     let mut labels = 0;
     for_each(conn, sql, [], |row| {
@@ -120,13 +174,15 @@ fn check_machines(
             }
         };
         let id = &machine.id;
-        let active_run = row.get::<_, Option<String>>(5).map_err(failed)?;
-        let same = text(row, 3)? == id.as_str()
-            && text(row, 4)? == machine.phase.as_str()
+        let active_run = row.get::<_, Option<String>>(6).map_err(failed)?;
+        let same = text(row, 4)? == id.as_str()
+            && text(row, 5)? == machine.phase.as_str()
             && active_run == machine.active_run.map(|run| run.to_string())
-            && number(row, 6)? == machine.epoch.0
-            && text(row, 7)? == machine.spec.provider
-            && text(row, 8)? == id.natural_key();
+            && number(row, 7)? == machine.epoch.0
+            && text(row, 8)? == machine.spec.provider
+            && text(row, 9)? == id.natural_key()
+            && number(row, 10)? == machine.created_at.0
+            && number(row, 11)? == machine.updated_at.0;
         if !same {
             report.problem(format!("machine {id}: its columns and its record differ"));
         }
@@ -137,6 +193,11 @@ fn check_machines(
         for (key, value) in &machine.labels {
             if !read::has_label(conn, key, value, machine.ordinal)? {
                 report.problem(format!("machine {id}: its label {key} is not in the index"));
+            }
+        }
+        for mac in &machine.spec.mac_addresses {
+            if !read::has_mac(conn, mac)? {
+                report.problem(format!("machine {id}: its MAC address {mac} is not in the index"));
             }
         }
         let owner = read::active_run(conn, id)?;
@@ -156,6 +217,16 @@ fn check_machines(
                 .problem(format!("{} labels in the index belong to no machine", indexed - labels));
         }
         Ok(true)
+    })?;
+    let sql = "SELECT mac FROM machine_macs LEFT JOIN machines ON ordinal = machine
+        WHERE body IS NULL
+            OR mac NOT IN (SELECT value FROM json_each(iif(json_valid(body), body, '{}'), '$.macs'))";
+    for_each(conn, sql, [], |row| {
+        report.problem(format!(
+            "MAC address {}: the index gives it to a machine without it",
+            text(row, 0)?
+        ));
+        Ok(true)
     })
 }
 
@@ -164,8 +235,9 @@ fn check_runs(
     counters: Counters,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let sql =
-        "SELECT ordinal, revision, body, id, machine_id, active, phase FROM runs ORDER BY ordinal";
+    let sql = "SELECT ordinal, revision, body, sum, id, machine_id, active, phase, plan, type, digest, state, step,
+            created_at, started_at, ended_at FROM runs
+        ORDER BY ordinal";
     for_each(conn, sql, [], |row| {
         report.runs += 1;
         let run = match run_row(row) {
@@ -176,11 +248,21 @@ fn check_runs(
             }
         };
         let id = run.id;
-        let active: bool = row.get(5).map_err(failed)?;
-        let same = text(row, 3)? == id.to_string()
-            && text(row, 4)? == run.machine_id.as_str()
+        let active: bool = row.get(6).map_err(failed)?;
+        let instant = |column| row.get::<_, Option<i64>>(column).map_err(failed);
+        let same = text(row, 4)? == id.to_string()
+            && text(row, 5)? == run.machine_id.as_str()
             && active == run.state.is_active()
-            && text(row, 6)? == run.phase().as_str();
+            && text(row, 7)? == run.phase().as_str()
+            && text(row, 8)? == run.spec.plan_id
+            && text(row, 9)? == run.spec.run_type.as_str()
+            && text(row, 10)? == run.spec.plan_digest
+            && text(row, 11)? == state_name(run.state)
+            && text(row, 12)? == step_name(&run)
+            && number(row, 13)? == run.created_at.0
+            && instant(14)? == run.started_at.map(ms)
+            // One without an end of its own has that of its last commit.
+            && (instant(15)? == run.finished_at.map(ms) || !active && run.finished_at.is_none());
         if !same {
             report.problem(format!("run {id}: its columns and its record differ"));
         }

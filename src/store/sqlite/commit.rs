@@ -4,25 +4,19 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::append::{Applied, ChangeRow, Writing};
 use super::counters::Counters;
 use super::encoded::{Encoded, EncodedWrite};
-use super::error::{int, ms, place, uint};
+use super::error::{int, ms, uint};
 use super::heads::{Rows, RunRow, Stored};
 use super::load::save_slots;
+use super::seal;
 use crate::clock::Timestamp;
-use crate::ids::{MachineId, Revision, RunId};
-use crate::model::{Change, Images, LogChunk, Machine, Object, Record, Run};
+use crate::ids::{Revision, RunId};
+use crate::model::{Change, Images, Machine, Object, Record, Run};
 use crate::store::check::{Checked, MachineHead, RunHead, check};
 use crate::store::codec::{encode_machine, state_name};
-use crate::store::{Batch, Committed, RequestRecord, SlotKey, StoreError};
-
-/// What a batch did.
-#[derive(Debug)]
-pub(super) struct Applied {
-    pub(super) committed: Committed,
-    /// Rows written: a transaction without any needs no flush.
-    pub(super) rows: u64,
-}
+use crate::store::{Batch, Committed, SlotKey, StoreError};
 
 /// Why a batch was not written.
 #[derive(Debug)]
@@ -49,7 +43,9 @@ pub(super) fn apply(
     encoded: &Encoded,
 ) -> Result<Applied, Stopped> {
     let revision = Revision(counters.revision.0 + 1);
-    let checked = check(&Stored { conn, rows }, &batch, revision).map_err(Stopped::Refused)?;
+    let checked =
+        check(&Stored { conn, rows, epoch_floor: counters.epoch_floor }, &batch, revision)
+            .map_err(Stopped::Refused)?;
     counters.revision = revision;
     let changes = Vec::with_capacity(batch.writes.len());
     let committed = Committed { revision, at, changes, logs: Vec::new() };
@@ -60,33 +56,6 @@ pub(super) fn apply(
     writing.objects(counters, batch, ordinals, encoded)?;
     writing.slots(slots)?;
     Ok(writing.applied)
-}
-
-struct Writing<'a> {
-    conn: &'a Connection,
-    rows: &'a mut Rows,
-    revision: Revision,
-    at: Timestamp,
-    /// Changes up to here may have been trimmed.
-    compacted: Revision,
-    /// Entries numbered so far.
-    entries: u32,
-    applied: Applied,
-}
-
-/// What is common to the row of every change.
-struct ChangeRow<'a> {
-    machine_id: &'a MachineId,
-    /// Ordinal of the machine that changed.
-    machine: Option<u64>,
-    /// Ordinal of the run that changed.
-    run: Option<u64>,
-    before: Revision,
-    kind: &'static str,
-    entries: &'a str,
-    body: &'a str,
-    /// The machine before, where no change that is kept says how it was.
-    prior: Option<String>,
 }
 
 impl Writing<'_> {
@@ -128,8 +97,9 @@ impl Writing<'_> {
             self.applied.rows += 1;
         }
         if let Some(plan) = &batch.plan {
-            let sql = "INSERT OR IGNORE INTO plans VALUES (?1, ?2)";
-            self.conn.prepare_cached(sql)?.execute([&plan.digest, &plan.text])?;
+            let sql = "INSERT OR IGNORE INTO plans (digest, text, sum) VALUES (?1, ?2, ?3)";
+            let sum = seal::of(&[seal::text(&plan.digest), seal::text(&plan.text)]);
+            self.conn.prepare_cached(sql)?.execute(params![plan.digest, plan.text, sum])?;
         }
         if let Some(request) = &batch.request {
             self.request(request)?;
@@ -149,6 +119,7 @@ impl Writing<'_> {
         let prior = before.filter(|before| before.revision <= self.compacted).map(encode_machine);
         let body = &encoded.body;
         let active_run = machine.active_run.map(|run| run.to_string());
+        let sum = seal_record(machine.ordinal, self.revision, body);
         let values = params![
             int(machine.ordinal),
             active_run,
@@ -157,6 +128,7 @@ impl Writing<'_> {
             ms(machine.created_at),
             ms(machine.updated_at),
             body,
+            sum,
             machine.phase.as_str(),
             machine.spec.provider,
             machine.id.as_str(),
@@ -165,15 +137,15 @@ impl Writing<'_> {
         if let Some(before) = before {
             // An index is touched only if its column is named.
             let (columns, named) = if before.spec.provider != machine.spec.provider {
-                (", phase = ?8, provider = ?9", 9)
+                (", phase = ?9, provider = ?10", 10)
             } else if before.phase != machine.phase {
-                (", phase = ?8", 8)
+                (", phase = ?9", 9)
             } else {
-                ("", 7)
+                ("", 8)
             };
             let sql = format!(
                 "UPDATE machines SET active_run = ?2, epoch = ?3, revision = ?4, created_at = ?5,
-                updated_at = ?6, body = ?7{columns} WHERE ordinal = ?1"
+                updated_at = ?6, body = ?7, sum = ?8{columns} WHERE ordinal = ?1"
             );
             self.conn.prepare_cached(&sql)?.execute(&values[..named])?;
             if before.labels != machine.labels {
@@ -182,7 +154,7 @@ impl Writing<'_> {
             }
         } else {
             let sql = "INSERT INTO machines (ordinal, active_run, epoch, revision, created_at, updated_at, body,
-                phase, provider, id, sort_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                sum, phase, provider, id, sort_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
             self.conn.prepare_cached(sql)?.execute(values)?;
             self.add_labels(machine)?;
         }
@@ -247,8 +219,9 @@ impl Writing<'_> {
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
         self.conn.prepare_cached(sql)?.execute([int(machine.ordinal)])?;
         self.rows.machines.remove(&machine.id);
-        let sql = "INSERT OR REPLACE INTO gone (id, epoch) VALUES (?1, ?2)";
-        let values = params![machine.id.as_str(), int(machine.epoch.0)];
+        let sql = "INSERT OR REPLACE INTO gone (id, epoch, sum) VALUES (?1, ?2, ?3)";
+        let (id, epoch) = (machine.id.as_str(), int(machine.epoch.0));
+        let values = params![id, epoch, seal::of(&[seal::text(id), seal::number(Some(epoch))])];
         self.conn.prepare_cached(sql)?.execute(values)?;
         self.applied.rows += 1;
         self.change(&ChangeRow {
@@ -267,14 +240,14 @@ impl Writing<'_> {
         let body = &encoded.body;
         let active = run.state.is_active();
         let ended_at = (!active).then(|| ms(run.finished_at.unwrap_or(self.at)));
-        let step = run.current_step.and_then(|place| run.steps.get(place));
-        let step = step.map_or("", |step| step.name.as_str());
+        let step = step_name(run);
         let (ordinal, phase) = (int(run.ordinal), run.phase().as_str());
         let (state, started_at) = (state_name(run.state), run.started_at.map(ms));
+        let sum = seal_record(run.ordinal, self.revision, body);
         if before == Revision(0) {
             let sql = "INSERT INTO runs (ordinal, state, step, started_at, revision, body, phase, active, ended_at,
-                id, machine_id, plan, type, digest, created_at)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+                id, machine_id, plan, type, digest, created_at, sum)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
             self.conn.prepare_cached(sql)?.execute(params![
                 ordinal,
                 state,
@@ -291,13 +264,14 @@ impl Writing<'_> {
                 run.spec.run_type.as_str(),
                 run.spec.plan_digest,
                 ms(run.created_at),
+                sum,
             ])?;
         } else {
             let sql =
-                "UPDATE runs SET state = ?2, step = ?3, started_at = ?4, revision = ?5, body = ?6
+                "UPDATE runs SET state = ?2, step = ?3, started_at = ?4, revision = ?5, body = ?6, sum = ?7
                 WHERE ordinal = ?1";
             let revision = int(self.revision.0);
-            let values = params![ordinal, state, step, started_at, revision, body];
+            let values = params![ordinal, state, step, started_at, revision, body, sum];
             self.conn.prepare_cached(sql)?.execute(values)?;
             let unmoved =
                 active && self.rows.runs.get(&run.id).is_some_and(|row| row.phase == phase);
@@ -342,63 +316,6 @@ impl Writing<'_> {
             self.rows.runs.insert(run.id, row);
         }
     }
-
-    fn change(&mut self, row: &ChangeRow<'_>) -> rusqlite::Result<()> {
-        let part = u32::try_from(self.applied.committed.changes.len()).unwrap_or(u32::MAX);
-        let sql = "INSERT INTO changes (place, at, machine_id, machine, run, before, kind, first_entry, entries, body,
-            prior) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-        self.conn.prepare_cached(sql)?.execute(params![
-            place(self.revision, part),
-            ms(self.at),
-            row.machine_id.as_str(),
-            row.machine.map(int),
-            row.run.map(int),
-            int(row.before.0),
-            row.kind,
-            self.entries,
-            row.entries,
-            row.body,
-            row.prior,
-        ])?;
-        self.applied.rows += 1;
-        Ok(())
-    }
-
-    fn request(&mut self, request: &RequestRecord) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO requests (scope, request_id, body_digest, object_id, at, revision)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.conn.prepare_cached(sql)?.execute(params![
-            request.scope,
-            request.request_id,
-            request.body_digest,
-            request.object_id,
-            ms(request.at),
-            int(self.revision.0),
-        ])?;
-        self.applied.rows += 1;
-        Ok(())
-    }
-
-    fn log(&mut self, chunk: Arc<LogChunk>) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO logs (run, chunk, at, step, attempt, stream, truncated, text)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        self.conn.prepare_cached(sql)?.execute(params![
-            int(self.ordinal_of(chunk.run_id)?),
-            int(chunk.offset),
-            ms(chunk.at),
-            chunk.step,
-            chunk.attempt,
-            chunk.stream.as_str(),
-            chunk.truncated,
-            chunk.text,
-        ])?;
-        if let Some(row) = self.rows.runs.get_mut(&chunk.run_id) {
-            row.chunks = Some(chunk.offset + 1);
-        }
-        self.applied.committed.logs.push(chunk);
-        self.applied.rows += 1;
-        Ok(())
-    }
 }
 
 impl Writing<'_> {
@@ -412,7 +329,7 @@ impl Writing<'_> {
     }
 
     /// The ordinal of a run that this batch may have written.
-    fn ordinal_of(&self, id: RunId) -> rusqlite::Result<u64> {
+    pub(super) fn ordinal_of(&self, id: RunId) -> rusqlite::Result<u64> {
         if let Some(row) = self.rows.runs.get(&id) {
             return Ok(row.head.ordinal);
         }
@@ -423,6 +340,17 @@ impl Writing<'_> {
         let mut query = self.conn.prepare_cached("SELECT ordinal FROM runs WHERE id = ?1")?;
         query.query_row([id.to_string()], |row| row.get(0)).map(uint)
     }
+}
+
+/// Name of the step in progress, or of the one that failed; empty if there is none.
+pub(super) fn step_name(run: &Run) -> &str {
+    run.current_step.and_then(|place| run.steps.get(place)).map_or("", |step| step.name.as_str())
+}
+
+/// The checksum of the row of a machine or a run.
+fn seal_record(ordinal: u64, revision: Revision, body: &str) -> i64 {
+    let number = |number| seal::number(Some(int(number)));
+    seal::of(&[number(ordinal), number(revision.0), seal::text(body)])
 }
 
 /// The images as they are stored.

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::error::{failed, uint};
+use super::error::{corrupt, failed, uint};
 use super::read;
+use super::seal;
 use crate::ids::{Epoch, IdError, MachineId, Revision, RunId};
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::taken::Slots;
@@ -38,6 +39,8 @@ pub(super) struct Rows {
 pub(super) struct Stored<'a> {
     pub(super) conn: &'a Connection,
     pub(super) rows: &'a Rows,
+    /// No machine is registered below it.
+    pub(super) epoch_floor: Epoch,
 }
 
 impl View for Stored<'_> {
@@ -62,10 +65,16 @@ impl View for Stored<'_> {
     }
 
     fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError> {
-        let sql = "SELECT epoch FROM gone WHERE id = ?1";
+        // After a restore, a provider may know machines whose deletion this store has not seen.
+        let floor = self.epoch_floor;
+        let sql = "SELECT id, epoch, sum FROM gone WHERE id = ?1";
         let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
-        let epoch = query.query_row([id.as_str()], |row| row.get(0)).optional();
-        Ok(epoch.map_err(failed)?.map(|epoch| Epoch(uint(epoch))))
+        let mut rows = query.query([id.as_str()]).map_err(failed)?;
+        let Some(row) = rows.next().map_err(failed)? else {
+            return Ok((floor > Epoch(0)).then_some(floor));
+        };
+        seal::verify(row, 0..2, 2, corrupt("epoch of deleted machine", id))?;
+        Ok(Some(floor.max(Epoch(uint(row.get(1).map_err(failed)?)))))
     }
 
     fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError> {

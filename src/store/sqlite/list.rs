@@ -186,8 +186,9 @@ impl<'a> Statement<'a> {
             Order::Id if self.sorted => format!("+t.{}", self.id),
             Order::Id => format!("t.{}", self.id),
         };
-        let mut sql =
-            format!("{prefix}SELECT t.ordinal, t.revision, t.body FROM {from} WHERE {wanted}");
+        let mut sql = format!(
+            "{prefix}SELECT t.ordinal, t.revision, t.body, t.sum FROM {from} WHERE {wanted}"
+        );
         let mut values = self.condition.as_ref().map(Condition::values).unwrap_or_default();
         let after: Option<Box<dyn ToSql>> = match (&query.after, query.order) {
             (Some(Position::Ordinal(ordinal)), Order::Created) => Some(Box::new(int(*ordinal))),

@@ -1,14 +1,19 @@
 //! What the writer knows of the store without asking it: loaded when it is opened.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::counters::Counters;
 use super::error::{int, uint};
+use super::seal::{self, sealed};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Revision, RunId};
 use crate::store::outcomes::Outcomes;
 use crate::store::slots::SlotKey;
 use crate::store::taken::Slots;
+
+/// `format` of the table `meta`, which has never changed: the version of the schema says everything.
+const FORMAT: i64 = 1;
 
 /// What is loaded.
 pub(super) struct Loaded {
@@ -41,12 +46,13 @@ fn last_at(conn: &Connection) -> rusqlite::Result<Timestamp> {
 /// The slots that runs hold.
 pub(super) fn load_slots(conn: &Connection) -> rusqlite::Result<Slots> {
     let mut slots = Slots::default();
-    let mut query = conn.prepare_cached("SELECT id, keys FROM slots")?;
+    let mut query = conn.prepare_cached("SELECT run, id, keys, sum FROM slots")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
-        let id: String = row.get(0)?;
-        let keys: String = row.get(1)?;
-        let kind = rusqlite::types::Type::Text;
+        sealed(row, 0..3, 3)?;
+        let id: String = row.get(1)?;
+        let keys: String = row.get(2)?;
+        let kind = Type::Text;
         let id = RunId::parse(&id)
             .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, kind, Box::new(error)))?;
         slots.put(id, keys.lines().map(SlotKey::new).collect());
@@ -56,7 +62,11 @@ pub(super) fn load_slots(conn: &Connection) -> rusqlite::Result<Slots> {
 
 /// What came of the batches of the last transaction, of which alone an earlier process may not know it.
 fn load_outcomes(conn: &Connection, head: Revision) -> rusqlite::Result<Outcomes> {
-    let stored: Vec<u8> = conn.query_row("SELECT outcomes FROM meta", [], |row| row.get(0))?;
+    let stored: Vec<u8> =
+        conn.query_row("SELECT format, outcomes, outcomes_sum FROM meta", [], |row| {
+            sealed(row, 0..2, 2)?;
+            row.get(1)
+        })?;
     let mut numbers = stored
         .chunks_exact(8)
         .map(|bytes| bytes.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte)));
@@ -80,7 +90,9 @@ pub(super) fn save_outcomes(
     let numbers = named.iter().flat_map(|(id, revision)| [id.0, revision.0]);
     let stored: Vec<u8> =
         std::iter::once(since.0).chain(numbers).flat_map(u64::to_be_bytes).collect();
-    conn.prepare_cached("UPDATE meta SET outcomes = ?1")?.execute([stored])?;
+    let sum = seal::of(&[ValueRef::Integer(FORMAT), ValueRef::Blob(&stored)]);
+    let sql = "UPDATE meta SET outcomes = ?1, outcomes_sum = ?2";
+    conn.prepare_cached(sql)?.execute(params![stored, sum])?;
     Ok(())
 }
 
@@ -97,8 +109,10 @@ pub(super) fn save_slots(
         return Ok(());
     }
     let keys: Vec<_> = keys.iter().map(SlotKey::as_str).collect();
-    let sql = "INSERT OR REPLACE INTO slots (run, id, keys) VALUES (?1, ?2, ?3)";
-    let values = rusqlite::params![run_ordinal, run.to_string(), keys.join("\n")];
+    let (id, keys) = (run.to_string(), keys.join("\n"));
+    let sum = seal::of(&[seal::number(Some(run_ordinal)), seal::text(&id), seal::text(&keys)]);
+    let sql = "INSERT OR REPLACE INTO slots (run, id, keys, sum) VALUES (?1, ?2, ?3, ?4)";
+    let values = params![run_ordinal, id, keys, sum];
     conn.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! threads read. Whoever wants to look at the file can use the `sqlite3` tool: the views `machine_list`, `run_list` and
 //! `history` are made for that.
 
+mod append;
 mod check;
 mod commit;
 mod copier;
@@ -17,8 +18,10 @@ mod open;
 mod options;
 mod read;
 mod readers;
+mod restore;
 mod room;
 mod schema;
+mod seal;
 mod shared;
 mod stats;
 #[cfg(test)]
@@ -37,9 +40,10 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use check::{Report, backup, check};
+pub use check::{Report, accept, backup, check};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use options::{Fault, FaultHook, SqliteOptions};
+pub use restore::Restoring;
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
 use self::copier::Copier;
@@ -54,7 +58,7 @@ use super::{
     Query, RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
 };
 use crate::clock::SystemClock;
-use crate::ids::{BatchId, MachineId, Revision, RunId};
+use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
 
@@ -136,6 +140,12 @@ impl SqliteStore {
     /// begun is removed.
     pub fn backup(&self, to: &Path) -> Result<(), OpenError> {
         backup(&self.path, to)
+    }
+
+    /// Lets no machine be registered below an epoch, which is `least` or one far beyond all that the store knows,
+    /// whichever is greater. For a store that lags behind what providers have seen.
+    pub fn raise_epochs(&self, least: Epoch) -> Fut<'_, Epoch> {
+        self.call(move |writer| writer.raise_epochs(least))
     }
 
     fn send(&self, work: Work) -> Result<(), StoreError> {

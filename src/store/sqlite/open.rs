@@ -38,6 +38,12 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// A backup was to be restored where there is a database, or was one.
+    #[error("data directory {} has been used; a backup is restored into one that has not", .dir.display())]
+    Used {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A later version has written it.
     #[error(
         "{} has schema version {found}, newer than {known}, the newest that this version knows; use a newer bmdemo",
@@ -115,7 +121,7 @@ pub(super) fn open(dir: &Path, options: &SqliteOptions) -> Result<Opened, OpenEr
     Ok(Opened { lock, conn, loaded, path })
 }
 
-fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> OpenError {
+pub(super) fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { action, path: path.clone(), source }
 }
@@ -125,11 +131,15 @@ pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
             OpenError::Corrupt { path: path.to_owned(), message: source.to_string() }
         }
+        _ if matches!(source, rusqlite::Error::FromSqlConversionFailure(..)) => {
+            let message = format!("its counters cannot be read: {source}");
+            OpenError::Corrupt { path: path.to_owned(), message }
+        }
         _ => OpenError::Sqlite { path: path.to_owned(), source },
     }
 }
 
-fn make_dir(dir: &Path) -> Result<(), OpenError> {
+pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -146,7 +156,7 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Locks the directory, and says whether its database has been set up.
-fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
+pub(super) fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -203,7 +213,7 @@ enum FileState {
     Existing,
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     // Until the file is known to be ours, closing it must leave it as it is.
@@ -292,6 +302,11 @@ fn check_content(conn: &Connection, path: &Path) -> Result<(), OpenError> {
         "ok" => Ok(()),
         problem => corrupt(problem.to_owned()),
     }
+}
+
+/// Whether the schema is that of this program.
+pub(super) fn migrated(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map(|v| v == VERSION)
 }
 
 fn migrate(conn: &Connection) -> rusqlite::Result<()> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::{corrupt, failed, int, place, place_after, revision_of, uint};
+use super::seal;
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::{
@@ -61,15 +62,17 @@ fn first<T>(
     Ok(found)
 }
 
-/// A machine from the columns ordinal, revision, body.
+/// A machine from the columns ordinal, revision, body, sum.
 pub(super) fn machine_row(row: &Row<'_>) -> Result<Machine, StoreError> {
     let (ordinal, revision) = (number(row, 0)?, Revision(number(row, 1)?));
+    seal::verify(row, 0..3, 3, corrupt("machine", ordinal))?;
     decode_machine(text(row, 2)?, ordinal, revision).map_err(corrupt("machine", ordinal))
 }
 
-/// A run from the columns ordinal, revision, body.
+/// A run from the columns ordinal, revision, body, sum.
 pub(super) fn run_row(row: &Row<'_>) -> Result<Run, StoreError> {
     let (ordinal, revision) = (number(row, 0)?, Revision(number(row, 1)?));
+    seal::verify(row, 0..3, 3, corrupt("run", ordinal))?;
     decode_run(text(row, 2)?, ordinal, revision).map_err(corrupt("run", ordinal))
 }
 
@@ -77,7 +80,7 @@ pub(super) fn machine(
     conn: &Connection,
     id: &MachineId,
 ) -> Result<Option<Arc<Machine>>, StoreError> {
-    let sql = "SELECT ordinal, revision, body FROM machines WHERE id = ?1";
+    let sql = "SELECT ordinal, revision, body, sum FROM machines WHERE id = ?1";
     Ok(first(conn, sql, [id.as_str()], machine_row)?.map(Arc::new))
 }
 
@@ -86,13 +89,14 @@ pub(super) fn machine_at(
     id: &MachineId,
     at: Revision,
 ) -> Result<Option<Arc<Machine>>, StoreError> {
-    let sql = "SELECT kind, place, machine, body FROM changes
+    let sql = "SELECT kind, place, machine, body, body_sum FROM changes
         WHERE machine_id = ?1 AND run IS NULL AND place <= ?2 ORDER BY place DESC LIMIT 1";
     let image = |row: &Row<'_>| {
         if text(row, 0)? == "deleted" {
             return Ok(None);
         }
         let revision = revision_of(row.get(1).map_err(failed)?);
+        seal::verify(row, 3..4, 4, corrupt("machine", id))?;
         let machine = decode_machine(text(row, 3)?, number(row, 2)?, revision);
         machine.map(|machine| Some(Arc::new(machine))).map_err(corrupt("machine", id))
     };
@@ -104,7 +108,7 @@ pub(super) fn machine_at(
 }
 
 pub(super) fn run(conn: &Connection, id: RunId) -> Result<Option<Arc<Run>>, StoreError> {
-    let sql = "SELECT ordinal, revision, body FROM runs WHERE id = ?1";
+    let sql = "SELECT ordinal, revision, body, sum FROM runs WHERE id = ?1";
     Ok(first(conn, sql, [id.to_string()], run_row)?.map(Arc::new))
 }
 
@@ -140,10 +144,12 @@ fn changed(
 
 /// The run after its last change that is not after `to`.
 pub(super) fn fold(conn: &Connection, ordinal: u64, to: i64) -> Result<Option<Run>, StoreError> {
-    let sql = "SELECT place, body FROM changes WHERE run = ?1 AND place <= ?2 ORDER BY place";
+    let sql =
+        "SELECT place, body, body_sum FROM changes WHERE run = ?1 AND place <= ?2 ORDER BY place";
     let mut run = None;
     for_each(conn, sql, params![int(ordinal), to], |row| {
         let revision = revision_of(row.get(0).map_err(failed)?);
+        seal::verify(row, 1..2, 2, corrupt("change of run", ordinal))?;
         run = Some(changed(text(row, 1)?, run.take(), ordinal, revision)?);
         Ok(true)
     })?;
@@ -169,14 +175,23 @@ pub(super) fn has_label(
     Ok(first(conn, sql, params![key, value, int(machine)], |_| Ok(()))?.is_some())
 }
 
+/// Whether the index has this MAC address.
+pub(super) fn has_mac(conn: &Connection, mac: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM machine_macs WHERE mac = ?1";
+    Ok(first(conn, sql, [mac], |_| Ok(()))?.is_some())
+}
+
 fn run_id(text: &str) -> Result<RunId, StoreError> {
     let bad = |error: crate::ids::IdError| DecodeError::Invalid(error.to_string());
     RunId::parse(text).map_err(bad).map_err(corrupt("run", text))
 }
 
 pub(super) fn plan(conn: &Connection, digest: &str) -> Result<Option<Arc<str>>, StoreError> {
-    let sql = "SELECT text FROM plans WHERE digest = ?1";
-    first(conn, sql, [digest], |row| Ok(text(row, 0)?.into()))
+    let sql = "SELECT digest, text, sum FROM plans WHERE digest = ?1";
+    first(conn, sql, [digest], |row| {
+        seal::verify(row, 0..2, 2, corrupt("plan", digest))?;
+        Ok(text(row, 1)?.into())
+    })
 }
 
 pub(super) fn request(
@@ -184,16 +199,17 @@ pub(super) fn request(
     scope: &str,
     request_id: &str,
 ) -> Result<Option<RequestRecord>, StoreError> {
-    let sql = "SELECT body_digest, object_id, at, revision FROM requests
+    let sql = "SELECT scope, request_id, body_digest, object_id, at, revision, sum FROM requests
         WHERE scope = ?1 AND request_id = ?2";
     first(conn, sql, [scope, request_id], |row| {
+        seal::verify(row, 0..6, 6, corrupt("request", request_id))?;
         Ok(RequestRecord {
             scope: scope.to_owned(),
             request_id: request_id.to_owned(),
-            body_digest: text(row, 0)?.to_owned(),
-            object_id: text(row, 1)?.to_owned(),
-            at: Timestamp(number(row, 2)?),
-            revision: Revision(number(row, 3)?),
+            body_digest: text(row, 2)?.to_owned(),
+            object_id: text(row, 3)?.to_owned(),
+            at: Timestamp(number(row, 4)?),
+            revision: Revision(number(row, 5)?),
         })
     })
 }
@@ -212,12 +228,13 @@ pub(super) fn history(
     }
     let each = |row: &Row<'_>| {
         let revision = revision_of(row.get(0).map_err(failed)?);
+        seal::verify(row, 0..10, 10, corrupt("change of revision", revision))?;
         let machine_id = machine_id(text(row, 2)?)?;
-        let run = row.get::<_, Option<String>>(3).map_err(failed)?;
+        let run = row.get::<_, Option<String>>(11).map_err(failed)?;
         let run_id = run.as_deref().map(run_id).transpose()?;
         let at = Timestamp(number(row, 1)?);
-        let first_entry: u32 = row.get(4).map_err(failed)?;
-        for (index, entry) in (first_entry..).zip(entries(text(row, 5)?, revision)?) {
+        let first_entry: u32 = row.get(7).map_err(failed)?;
+        for (index, entry) in (first_entry..).zip(entries(text(row, 8)?, revision)?) {
             if after.is_none_or(|after| (revision, index) > after) && rows.len() < limit {
                 let machine_id = machine_id.clone();
                 rows.push(HistoryRow { revision, index, at, machine_id, run_id, entry });
@@ -228,7 +245,8 @@ pub(super) fn history(
     match subject {
         Subject::Machine(id) => {
             let sql =
-                "SELECT c.place, c.at, c.machine_id, r.id, c.first_entry, c.entries FROM changes c
+                "SELECT c.place, c.at, c.machine_id, c.machine, c.run, c.before, c.kind, c.first_entry, c.entries,
+                    c.body_sum, c.sum, r.id FROM changes c
                 LEFT JOIN runs r ON r.ordinal = c.run
                 WHERE c.place IN (
                     SELECT place FROM changes WHERE machine_id = ?1 AND run IS NULL AND place >= ?2
@@ -240,7 +258,8 @@ pub(super) fn history(
             for_each(conn, sql, params![id.as_str(), from, revision], each)?;
         }
         Subject::Run(id) => {
-            let sql = "SELECT c.place, c.at, c.machine_id, r.id, c.first_entry, c.entries FROM runs r
+            let sql = "SELECT c.place, c.at, c.machine_id, c.machine, c.run, c.before, c.kind, c.first_entry, c.entries,
+                    c.body_sum, c.sum, r.id FROM runs r
                 JOIN changes c ON c.run = r.ordinal WHERE r.id = ?1 AND c.place >= ?2 ORDER BY c.place";
             for_each(conn, sql, params![id.to_string(), from], each)?;
         }
@@ -281,8 +300,8 @@ pub(super) fn changes(
     }
     let mut reader = ChangeReader { conn, machines: BTreeMap::new(), runs: BTreeMap::new() };
     let mut changes: Vec<Change> = Vec::new();
-    let sql = "SELECT place, at, kind, coalesce(machine, run), before, entries, body, machine_id,
-            prior FROM changes
+    let sql = "SELECT place, at, machine_id, machine, run, before, kind, first_entry, entries, body_sum, sum,
+            body, prior, prior_sum FROM changes
         WHERE place > ?1 ORDER BY place";
     for_each(conn, sql, [place_after(after)], |row| {
         let revision = revision_of(row.get(0).map_err(failed)?);
@@ -305,23 +324,29 @@ struct ChangeReader<'a> {
 }
 
 impl ChangeReader<'_> {
-    /// The change in a row of the columns place, at, kind, ordinal, before, entries, body, machine_id, prior.
+    /// The change in a row of the columns place, at, machine_id, machine, run, before, kind, first_entry, entries,
+    /// body_sum, sum, body, prior, prior_sum.
     fn change(&mut self, row: &Row<'_>) -> Result<Change, StoreError> {
         let place: i64 = row.get(0).map_err(failed)?;
         let revision = revision_of(place);
-        let (at, ordinal) = (Timestamp(number(row, 1)?), number(row, 3)?);
-        let before = Revision(number(row, 4)?);
-        let machine = |revision| image(text(row, 6)?, ordinal, revision);
+        seal::verify(row, 0..10, 10, corrupt("change of revision", revision))?;
+        seal::verify(row, 11..12, 9, corrupt("change of revision", revision))?;
+        let at = Timestamp(number(row, 1)?);
+        let ordinal = row.get::<_, Option<i64>>(3).map_err(failed)?;
+        let ordinal = ordinal.map_or_else(|| number(row, 4), |machine| Ok(uint(machine)))?;
+        let before = Revision(number(row, 5)?);
+        let machine = |revision| image(text(row, 11)?, ordinal, revision);
         let mut before_is_gone = false;
-        let object = match text(row, 2)? {
+        let object = match text(row, 6)? {
             "machine" => {
                 let after = machine(revision)?;
                 let mut known = self.machines.insert(ordinal, after.clone());
                 if known.is_none() && before > Revision(0) {
-                    let prior = row.get::<_, Option<String>>(8).map_err(failed)?;
+                    seal::verify(row, 12..13, 13, corrupt("change of revision", revision))?;
+                    let prior = row.get::<_, Option<String>>(12).map_err(failed)?;
                     known = match prior {
                         Some(prior) => Some(image(&prior, ordinal, before)?),
-                        None => self.machine_after(text(row, 7)?, before)?,
+                        None => self.machine_after(text(row, 2)?, before)?,
                     };
                 }
                 before_is_gone = before > Revision(0) && known.is_none();
@@ -338,7 +363,7 @@ impl ChangeReader<'_> {
                     }
                     known => known,
                 };
-                let after = changed(text(row, 6)?, known.as_deref().cloned(), ordinal, revision)?;
+                let after = changed(text(row, 11)?, known.as_deref().cloned(), ordinal, revision)?;
                 let after = Arc::new(after);
                 self.runs.insert(ordinal, after.clone());
                 Run::object(Images { before: known, after: Some(after) })
@@ -348,7 +373,7 @@ impl ChangeReader<'_> {
                 return Err(corrupt("change of revision", revision)(error));
             }
         };
-        let entries = entries(text(row, 5)?, revision)?.into();
+        let entries = entries(text(row, 8)?, revision)?.into();
         Ok(Change { revision, at, object, before_is_gone, entries })
     }
 
@@ -358,10 +383,13 @@ impl ChangeReader<'_> {
         id: &str,
         revision: Revision,
     ) -> Result<Option<Arc<Machine>>, StoreError> {
-        let sql = "SELECT machine, body FROM changes
+        let sql = "SELECT machine, body, body_sum FROM changes
             WHERE machine_id = ?1 AND run IS NULL AND place BETWEEN ?2 AND ?3 AND kind = 'machine'";
         let places = params![id, place(revision, 0), place_after(revision)];
-        first(self.conn, sql, places, |row| image(text(row, 1)?, number(row, 0)?, revision))
+        first(self.conn, sql, places, |row| {
+            seal::verify(row, 1..2, 2, corrupt("change of revision", revision))?;
+            image(text(row, 1)?, number(row, 0)?, revision)
+        })
     }
 }
 
@@ -377,24 +405,25 @@ pub(super) fn logs(
     from: u64,
     limit: usize,
 ) -> Result<Vec<Arc<LogChunk>>, StoreError> {
-    let sql = "SELECT chunk, at, step, attempt, stream, truncated, text FROM logs
+    let sql = "SELECT run, chunk, at, step, attempt, stream, truncated, text, sum FROM logs
         WHERE run = (SELECT ordinal FROM runs WHERE id = ?1) AND chunk >= ?2 ORDER BY chunk LIMIT ?3";
     let mut chunks = Vec::new();
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     for_each(conn, sql, params![run.to_string(), int(from), limit], |row| {
-        let stream = text(row, 4)?;
+        seal::verify(row, 0..8, 8, corrupt("log of run", run))?;
+        let stream = text(row, 5)?;
         let unknown = || DecodeError::Unknown { what: "log stream", name: stream.to_owned() };
         chunks.push(Arc::new(LogChunk {
             run_id: run,
-            offset: number(row, 0)?,
-            at: Timestamp(number(row, 1)?),
-            step: text(row, 2)?.to_owned(),
-            attempt: row.get(3).map_err(failed)?,
+            offset: number(row, 1)?,
+            at: Timestamp(number(row, 2)?),
+            step: text(row, 3)?.to_owned(),
+            attempt: row.get(4).map_err(failed)?,
             stream: LogStream::parse(stream)
                 .ok_or_else(unknown)
                 .map_err(corrupt("log of run", run))?,
-            text: text(row, 6)?.to_owned(),
-            truncated: row.get(5).map_err(failed)?,
+            text: text(row, 7)?.to_owned(),
+            truncated: row.get(6).map_err(failed)?,
         }));
         Ok(true)
     })?;

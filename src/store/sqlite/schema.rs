@@ -4,6 +4,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::seal::SEALS;
 use crate::ids::natural_key;
 
 /// Version of the schema that this program writes; in the file as `PRAGMA user_version`.
@@ -13,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [Migration; 7] = [
+pub(super) const MIGRATIONS: [Migration; 9] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -21,6 +22,8 @@ pub(super) const MIGRATIONS: [Migration; 7] = [
     Migration { sql: V5, fill: Some(fill_sort_keys) },
     Migration { sql: V6, fill: None },
     Migration { sql: V7, fill: None },
+    Migration { sql: V8, fill: None },
+    Migration { sql: V9, fill: Some(fill_sums) },
 ];
 
 /// One step from a version of the schema to the next.
@@ -263,3 +266,26 @@ INSERT OR IGNORE INTO machine_macs (mac, machine)
     FROM machines, json_each(CASE WHEN json_valid(body) THEN body ELSE '{}' END, '$.macs') AS mac
     ORDER BY machines.ordinal;
 ";
+
+/// The epoch below which no machine is registered: a restored store does not know those that were used since its backup.
+const V8: &str = "ALTER TABLE meta ADD COLUMN epoch_floor INTEGER NOT NULL DEFAULT 0;";
+
+/// Checksums of rows, see `seal`. Those of what is stored already are computed here: what was damaged before is not noticed.
+const V9: &str = "
+ALTER TABLE machines ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE changes ADD COLUMN body_sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE changes ADD COLUMN prior_sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE changes ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE logs ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE requests ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE slots ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gone ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE meta ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE meta ADD COLUMN outcomes_sum INTEGER NOT NULL DEFAULT 0;
+";
+
+fn fill_sums(conn: &Connection) -> rusqlite::Result<()> {
+    SEALS.iter().try_for_each(|seal| seal.fill(conn))
+}

@@ -52,7 +52,8 @@ fn trim_machine_changes(
     })?;
     for place in old {
         // The next change of the machine is to say how it was before.
-        let sql = "UPDATE changes SET prior = old.body FROM (SELECT machine_id, body FROM changes WHERE place = ?1) AS old
+        let sql = "UPDATE changes SET prior = old.body, prior_sum = old.body_sum
+            FROM (SELECT machine_id, body, body_sum FROM changes WHERE place = ?1) AS old
             WHERE kind = 'machine' AND place = (SELECT place FROM changes
                 WHERE changes.machine_id = old.machine_id AND run IS NULL AND place > ?1 ORDER BY place LIMIT 1)
             AND before = ?2";

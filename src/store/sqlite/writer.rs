@@ -276,7 +276,7 @@ impl Writer {
     }
 
     /// Runs `write` in a transaction; it says how many rows it wrote. Nothing is flushed if it wrote none.
-    fn transaction(
+    pub(super) fn transaction(
         &mut self,
         write: impl FnOnce(&Connection, &mut Counters) -> Result<u64, StoreError>,
     ) -> Result<u64, StoreError> {

@@ -1,0 +1,334 @@
+//! Checksums of stored rows: a bit that changes where it lies, in whatever column, is noticed when the row is read and by
+//! `check`.
+//!
+//! CRC-32C over the values of the columns, each with its type and length, so that no change of 32 bits in a row or less
+//! passes. What only serves to find rows (indexes, and columns that repeat what a record says) has no checksum:
+//! `check` compares it with the records.
+
+use std::ops::Range;
+
+use rusqlite::types::{Type, Value, ValueRef};
+use rusqlite::{Connection, Row, params};
+
+use super::error::failed;
+use crate::store::StoreError;
+use crate::store::codec::DecodeError;
+
+/// Rows read at a time by what goes through a whole table.
+const PAGE: usize = 1_000;
+
+/// Which columns of a table a checksum covers.
+#[derive(Debug)]
+pub(super) struct Seal {
+    pub(super) table: &'static str,
+    /// Column of the checksum.
+    pub(super) sum: &'static str,
+    /// Column by which rows are named for people.
+    name: &'static str,
+    /// Primary key.
+    key: &'static str,
+    columns: &'static str,
+}
+
+/// Every checksum, in the order in which they are computed: one may cover another.
+pub(super) const SEALS: [Seal; 12] = [
+    Seal {
+        table: "machines",
+        sum: "sum",
+        name: "id",
+        key: "ordinal",
+        columns: "ordinal, revision, body",
+    },
+    Seal {
+        table: "runs",
+        sum: "sum",
+        name: "id",
+        key: "ordinal",
+        columns: "ordinal, revision, body",
+    },
+    Seal { table: "changes", sum: "body_sum", name: "place", key: "place", columns: "body" },
+    Seal { table: "changes", sum: "prior_sum", name: "place", key: "place", columns: "prior" },
+    Seal {
+        table: "changes",
+        sum: "sum",
+        name: "place",
+        key: "place",
+        columns: "place, at, machine_id, machine, run, before, kind, first_entry, entries, body_sum",
+    },
+    Seal {
+        table: "logs",
+        sum: "sum",
+        name: "place",
+        key: "place",
+        columns: "run, chunk, at, step, attempt, stream, truncated, text",
+    },
+    Seal {
+        table: "requests",
+        sum: "sum",
+        name: "place",
+        key: "place",
+        columns: "scope, request_id, body_digest, object_id, at, revision",
+    },
+    Seal { table: "plans", sum: "sum", name: "digest", key: "digest", columns: "digest, text" },
+    Seal { table: "slots", sum: "sum", name: "run", key: "run", columns: "run, id, keys" },
+    Seal { table: "gone", sum: "sum", name: "id", key: "id", columns: "id, epoch" },
+    Seal {
+        table: "meta",
+        sum: "sum",
+        name: "id",
+        key: "id",
+        columns: "id, revision, compacted, machine_ordinal, run_ordinal, epoch_floor",
+    },
+    Seal { table: "meta", sum: "outcomes_sum", name: "id", key: "id", columns: "format, outcomes" },
+];
+
+/// A row whose checksum does not match.
+#[derive(Debug, Clone)]
+pub(super) struct Broken {
+    /// For people, and for accepting it: `machines/machine-1`.
+    pub(super) name: String,
+    key: Value,
+    /// What the checksum would be.
+    right: i64,
+}
+
+impl Seal {
+    /// Gives every row its checksum.
+    pub(super) fn fill(&self, conn: &Connection) -> rusqlite::Result<()> {
+        self.each_page(conn, |rows| rows.iter().try_for_each(|row| self.mend(conn, row)))
+    }
+
+    /// The rows whose checksum does not match.
+    pub(super) fn broken(
+        &self,
+        conn: &Connection,
+        mut each: impl FnMut(Broken),
+    ) -> rusqlite::Result<()> {
+        self.each_page(conn, |rows| {
+            rows.into_iter().for_each(&mut each);
+            Ok(())
+        })
+    }
+
+    /// Accepts a row as it is.
+    pub(super) fn mend(&self, conn: &Connection, row: &Broken) -> rusqlite::Result<()> {
+        let Self { table, sum, key, .. } = self;
+        let sql = format!("UPDATE {table} SET {sum} = ?2 WHERE {key} = ?1");
+        conn.prepare_cached(&sql)?.execute(params![row.key, row.right]).map(|_| ())
+    }
+
+    /// Goes through the table a page at a time, and gives the broken rows of each page when it has been read.
+    fn each_page(
+        &self,
+        conn: &Connection,
+        mut each: impl FnMut(Vec<Broken>) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let Self { table, sum, name, key, columns } = self;
+        let mut after: Option<Value> = None;
+        loop {
+            let from = after.as_ref().map_or("", |_| "WHERE KEY > ?1").replace("KEY", key);
+            let sql = format!(
+                "SELECT {key}, {name}, {sum}, {columns} FROM {table} {from} ORDER BY {key} LIMIT {PAGE}"
+            );
+            let mut query = conn.prepare(&sql)?;
+            let covered = 3..query.column_count();
+            let mut rows = match &after {
+                Some(after) => query.query([after])?,
+                None => query.query([])?,
+            };
+            let (mut broken, mut read) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                read += 1;
+                let (key, right) = (row.get::<_, Value>(0)?, of_row(row, covered.clone())?);
+                if row.get_ref(2)? != ValueRef::Integer(right) {
+                    let name = format!("{table}/{}", plain(row.get_ref(1)?));
+                    broken.push(Broken { name, key: key.clone(), right });
+                }
+                after = Some(key);
+            }
+            drop(rows);
+            each(broken)?;
+            if read < PAGE {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn plain(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).escape_debug().to_string(),
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => "?".to_owned(),
+    }
+}
+
+/// Whether the columns of a row that `sum` covers are as they were written.
+///
+/// # Errors
+/// Those of SQLite.
+pub(super) fn holds(row: &Row<'_>, covered: Range<usize>, sum: usize) -> rusqlite::Result<bool> {
+    let right = of_row(row, covered)?;
+    Ok(row.get_ref(sum)? == ValueRef::Integer(right))
+}
+
+/// Refuses a row that is not what was written. Nothing can begin from it, so that it counts as an error of SQLite's.
+pub(super) fn sealed(row: &Row<'_>, covered: Range<usize>, sum: usize) -> rusqlite::Result<()> {
+    if holds(row, covered, sum)? {
+        return Ok(());
+    }
+    let error = DecodeError::Checksum;
+    Err(rusqlite::Error::FromSqlConversionFailure(sum, Type::Integer, Box::new(error)))
+}
+
+/// As [`holds`], as an error of the record in the row.
+pub(super) fn verify(
+    row: &Row<'_>,
+    covered: Range<usize>,
+    sum: usize,
+    corrupt: impl FnOnce(DecodeError) -> StoreError,
+) -> Result<(), StoreError> {
+    if holds(row, covered, sum).map_err(failed)? {
+        Ok(())
+    } else {
+        Err(corrupt(DecodeError::Checksum))
+    }
+}
+
+fn of_row(row: &Row<'_>, covered: Range<usize>) -> rusqlite::Result<i64> {
+    let mut sum = Sum::default();
+    for column in covered {
+        sum.add(row.get_ref(column)?);
+    }
+    Ok(sum.0.into())
+}
+
+/// The checksum of values in the order of the columns.
+pub(super) fn of(values: &[ValueRef<'_>]) -> i64 {
+    let mut sum = Sum::default();
+    values.iter().for_each(|value| sum.add(*value));
+    sum.0.into()
+}
+
+/// Text, for [`of`].
+pub(super) fn text(text: &str) -> ValueRef<'_> {
+    ValueRef::Text(text.as_bytes())
+}
+
+/// A number, or NULL for none.
+pub(super) fn number(number: Option<i64>) -> ValueRef<'static> {
+    number.map_or(ValueRef::Null, ValueRef::Integer)
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum(u32);
+
+impl Sum {
+    fn add(&mut self, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Null => self.bytes(&[0]),
+            ValueRef::Integer(number) => {
+                self.bytes(&[1]);
+                self.bytes(&number.to_le_bytes());
+            }
+            ValueRef::Real(number) => {
+                self.bytes(&[2]);
+                self.bytes(&number.to_le_bytes());
+            }
+            ValueRef::Text(text) => self.long(3, text),
+            ValueRef::Blob(bytes) => self.long(4, bytes),
+        }
+    }
+
+    fn long(&mut self, kind: u8, bytes: &[u8]) {
+        self.bytes(&[kind]);
+        self.bytes(&(bytes.len() as u64).to_le_bytes());
+        self.bytes(bytes);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0 = crc32c(self.0, bytes);
+    }
+}
+
+/// The reflected polynomial of Castagnoli.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// What eight bytes at a time do to a checksum: `TABLES[n][b]` for the byte `b` with `n` bytes after it.
+static TABLES: [[u32; 256]; 8] = tables();
+
+const fn tables() -> [[u32; 256]; 8] {
+    let mut tables = [[0; 256]; 8];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut sum = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            sum = if sum & 1 == 1 { (sum >> 1) ^ POLYNOMIAL } else { sum >> 1 };
+            bit += 1;
+        }
+        tables[0][byte] = sum;
+        byte += 1;
+    }
+    let mut after = 1;
+    while after < 8 {
+        let mut byte = 0;
+        while byte < 256 {
+            let before = tables[after - 1][byte];
+            tables[after][byte] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
+            byte += 1;
+        }
+        after += 1;
+    }
+    tables
+}
+
+/// CRC-32C of `bytes` after what has come before.
+fn crc32c(before: u32, bytes: &[u8]) -> u32 {
+    let mut sum = !before;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
+        let word = u64::from_le_bytes(*chunk) ^ u64::from(sum);
+        sum = 0;
+        for (place, byte) in word.to_le_bytes().into_iter().enumerate() {
+            sum ^= TABLES[7 - place][usize::from(byte)];
+        }
+    }
+    for byte in rest {
+        sum = (sum >> 8) ^ TABLES[0][((sum ^ u32::from(*byte)) & 0xff) as usize];
+    }
+    !sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The check value of the algorithm, and what RFC 3720 gives in appendix B.4.
+    #[test]
+    fn the_checksum_is_the_known_one() {
+        assert_eq!(crc32c(0, b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c(0, &[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(0, &[0xff; 32]), 0x62a8_ab43);
+        let all: Vec<u8> = (0..=255).cycle().take(1_000).collect();
+        for cut in 0..all.len() {
+            assert_eq!(crc32c(crc32c(0, &all[..cut]), &all[cut..]), crc32c(0, &all));
+        }
+    }
+
+    #[test]
+    fn values_that_differ_have_checksums_that_differ() {
+        let values = [
+            vec![ValueRef::Null],
+            vec![ValueRef::Null, ValueRef::Null],
+            vec![ValueRef::Integer(0)],
+            vec![text("")],
+            vec![text("a"), text("b")],
+            vec![text("ab"), text("")],
+            vec![ValueRef::Blob(b"ab"), text("")],
+        ];
+        for (place, one) in values.iter().enumerate() {
+            assert!(!values[..place].iter().any(|other| of(other) == of(one)), "{one:?}");
+        }
+    }
+}
