@@ -99,7 +99,9 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             Some(format!("bmdemo-cli run describe {}", run.run_id)),
         );
     }
-    for step in run.steps.iter().filter(|step| step.overdue) {
+    // A run that is held waits for an operator, and not for its step.
+    let is_held = hold(run).is_some();
+    for step in run.steps.iter().filter(|step| step.overdue && !is_held) {
         let why = format!("{} takes longer than expected", step.name);
         let next = format!("bmdemo-cli run describe {}", run.run_id);
         push("step overdue".to_owned(), since(step.started_at.as_ref()), why, Some(next));
