@@ -122,9 +122,11 @@ pub(crate) async fn doctor(session: &mut Session, args: &DoctorArgs) -> Result<E
         })
         .count();
     let text = format!(
-        "{} machines, {} active runs, {troubled} in need of a look",
+        "{} machine{}, {} active run{}, {troubled} in need of a look",
         machines.len(),
-        active.len()
+        plural(machines.len()),
+        active.len(),
+        plural(active.len())
     );
     let verdict = if troubled > 0 { Verdict::Look } else { Verdict::Good };
     say(session, good, &verdict, "fleet", &text)?;
@@ -132,6 +134,10 @@ pub(crate) async fn doctor(session: &mut Session, args: &DoctorArgs) -> Result<E
         session.ui.note("Next: bmdemo-cli issues");
     }
     Ok(if args.exit_code && !*good { Exit::Refused } else { Exit::Ok })
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// What the server tells of itself.

@@ -94,8 +94,9 @@ fn waits_for_a_slot(run: &pb::Run) -> bool {
     run.waiting.as_ref().is_some_and(|waiting| waiting.reason() == pb::WaitReason::Capacity)
 }
 
+/// A run that is held waits for an operator, and not for its step.
 fn is_overdue(run: &pb::Run) -> bool {
-    run.steps.iter().any(|step| step.overdue)
+    hold(run).is_none() && run.steps.iter().any(|step| step.overdue)
 }
 
 /// The lines of the screen: at most `rows`, each at most as long as the look allows.
