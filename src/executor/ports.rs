@@ -10,7 +10,7 @@ use super::planted::Planted;
 use super::request::Origin;
 use super::tasks::Tasks;
 use crate::clock::{Clock, Random, SplitMix64, Timestamp};
-use crate::ids::RunId;
+use crate::ids::{BatchId, RunId};
 use crate::model::Run;
 use crate::plan::Registry;
 use crate::provider::Provider;
@@ -43,6 +43,8 @@ pub(super) struct Ports {
     pub(super) random: Arc<dyn Random>,
     /// Seeded from `random`: every decision draws from it, and asking the operating system takes a system call.
     jitter: Mutex<SplitMix64>,
+    /// Names of batches.
+    batches: Mutex<SplitMix64>,
     pub(super) limits: Limits,
     pub(super) planted: Option<Planted>,
     pub(super) tasks: Arc<Tasks>,
@@ -50,6 +52,7 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn new(config: EngineConfig) -> Self {
+        let mut seeds = SplitMix64::new(config.random.next_u64());
         Self {
             plans: Plans::new(config.plans, config.store.clone(), config.planted),
             store: config.store,
@@ -59,7 +62,8 @@ impl Ports {
                 .map(|provider| (provider.name().to_owned(), provider))
                 .collect(),
             clock: config.clock,
-            jitter: Mutex::new(SplitMix64::new(config.random.next_u64())),
+            batches: Mutex::new(SplitMix64::new(seeds.next_u64())),
+            jitter: Mutex::new(seeds),
             random: config.random,
             limits: config.limits,
             planted: config.planted,
@@ -102,6 +106,12 @@ impl Ports {
     /// 64 random bits for the jitter of a backoff.
     pub(super) fn jitter(&self) -> u64 {
         self.jitter.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+
+    /// A name for a batch that can be asked about.
+    pub(super) fn next_batch(&self) -> BatchId {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        BatchId(batches.next_u64().max(1))
     }
 
     pub(super) fn next_run_id(&self, now: Timestamp) -> RunId {

@@ -81,7 +81,8 @@ impl Slots {
             }
             after.put(run, keys.iter().map(|(key, _)| key.clone()).collect());
         }
-        Ok(after.held.into_iter().collect())
+        let stored = |run: &RunId| self.held.get(run).map_or(&[][..], Vec::as_slice);
+        Ok(after.held.into_iter().filter(|(run, keys)| stored(run) != keys.as_slice()).collect())
     }
 }
 

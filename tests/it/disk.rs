@@ -92,8 +92,8 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let ballast = disk.path().join("ballast");
     fill(&ballast);
     let room = register_until_full(&channel).await;
-    // Said once, for the runs in flight too, which are kept waiting.
-    server.logged("the store is full").await;
+    // The log says so once, however many runs in flight have met the full disk too and wait for room.
+    server.logged("the store is full: nothing is written until there is room").await;
 
     // Whatever is refused now leaves no trace, and all that was acknowledged can be read.
     assert_full(&register_as(&channel, "refused").await.unwrap_err());
@@ -109,6 +109,10 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let list = pb::ListRunsRequest { page_size: 1000, ..Default::default() };
     let listed = RunServiceClient::new(channel.clone()).list_runs(list.clone()).await.unwrap();
     assert_eq!(listed.into_inner().runs.len(), RUNNING);
+
+    let log = server.logged("the store is full").await;
+    let lines = log.lines().filter(|line| line.contains("the store ")).count();
+    assert_eq!(lines, 1, "{log}");
 
     // With room again it goes on by itself, and so does every run.
     std::fs::remove_file(&ballast).unwrap();

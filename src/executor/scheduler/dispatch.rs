@@ -15,7 +15,7 @@ use crate::executor::worker::{Message, Rest, Scheduling, Worker};
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run;
 use crate::model::{Machine, Run};
-use crate::store::{Committed, Listener};
+use crate::store::{Committed, Listener, SlotKey};
 
 /// Most workers made at once for runs that are due.
 const WOKEN_MAX: usize = 256;
@@ -287,6 +287,10 @@ impl Scheduling for Scheduler {
     fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision) {
         let served = self.slots().request(run, machine, revision);
         self.admit(served);
+    }
+
+    fn slot_keys(&self, run: RunId, machine: &Machine, had_one: bool) -> Vec<(SlotKey, u64)> {
+        self.slots().stored_keys(run, machine, had_one)
     }
 
     fn has_slot(&self, run: RunId) -> bool {

@@ -17,7 +17,7 @@ use crate::executor::worker::Rest;
 use crate::ids::MachineId;
 use crate::lifecycle::run::State;
 use crate::model::Run;
-use crate::store::{Fut, Page, Position, Query};
+use crate::store::{Fut, Lease, Page, Position, Query, SHARDS, Shard};
 
 /// Most runs read at once.
 const PAGE: usize = 500;
@@ -31,11 +31,22 @@ const SWEEP_MS: u64 = 60_000;
 /// Delay before a read that failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 250;
 
+/// The shards of machines whose work is this server's.
+struct Owned(Vec<Lease>);
+
+impl Owned {
+    fn holds(&self, machine: &MachineId) -> bool {
+        let shard = Shard::of(machine);
+        self.0.iter().any(|lease| lease.shard == shard)
+    }
+}
+
 impl Scheduler {
     /// Recovers every active run, then looks for lost ones for ever.
     pub(in crate::executor) async fn recover(self) {
         let began = self.ports().clock.monotonic();
-        let machines = self.list_active().await;
+        let owned = self.claim().await;
+        let machines = self.list_active(&owned).await;
         self.recovery().send_replace(Recovery::Recovering);
         self.open_slots();
         let permits = Arc::new(Semaphore::new(RECOVERING_MAX));
@@ -52,8 +63,24 @@ impl Scheduler {
         }
         drop(machines);
         if self.ports().planted != Some(Planted::LostWorker) {
-            self.sweep().await;
+            self.sweep(owned).await;
         }
+    }
+
+    /// Takes the shards of machines whose work no other server has.
+    async fn claim(&self) -> Owned {
+        let all = usize::from(SHARDS);
+        Owned(self.read(|| self.ports().store.ownership().claim(all)).await)
+    }
+
+    /// Keeps those that are still this server's, and takes what others have given back.
+    async fn renew(&self, owned: Owned) -> Owned {
+        let ownership = self.ports().store.ownership();
+        let mut leases = self.read(|| ownership.renew(&owned.0)).await;
+        if leases.len() < usize::from(SHARDS) {
+            leases.extend(self.claim().await.0);
+        }
+        Owned(leases)
     }
 
     /// Resolves when every run that was active before the start has been recovered.
@@ -84,12 +111,12 @@ impl Scheduler {
 
     /// Lists the active runs: those that had a slot have it again, those that waited for one are in the queue. Gives
     /// their machines, those with work in progress first.
-    async fn list_active(&self) -> Vec<MachineId> {
+    async fn list_active(&self, owned: &Owned) -> Vec<MachineId> {
         let (mut working, mut idle, mut queued) = (Vec::new(), Vec::new(), Vec::new());
         let mut after = None;
         loop {
             let page = self.active_runs(after).await;
-            for run in &page.items {
+            for run in page.items.iter().filter(|run| owned.holds(&run.machine_id)) {
                 let is_queued = matches!(run.state, State::Pending | State::Resuming);
                 if run.state.has_slot() || is_queued {
                     let set = self.key_set(run).await;
@@ -130,16 +157,17 @@ impl Scheduler {
     }
 
     /// Now and then: is there an active run without a worker and without an entry? There should be none.
-    async fn sweep(&self) {
+    async fn sweep(&self, mut owned: Owned) {
         loop {
             self.ports().clock.sleep(Duration::from_millis(SWEEP_MS)).await;
             if self.ports().tasks.is_draining() {
                 return;
             }
+            owned = self.renew(owned).await;
             let mut after = None;
             loop {
                 let page = self.active_runs(after).await;
-                for run in &page.items {
+                for run in page.items.iter().filter(|run| owned.holds(&run.machine_id)) {
                     self.find(run).await;
                 }
                 after = page.next;

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::executor::limits::Limits;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::Machine;
+use crate::store::SlotKey;
 
 /// Something that is limited.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +20,17 @@ enum Key {
     Global,
     Provider(String),
     Label(String, String),
+}
+
+impl Key {
+    /// Name in the store.
+    fn stored(&self) -> SlotKey {
+        match self {
+            Self::Global => SlotKey::new("runs"),
+            Self::Provider(name) => SlotKey::new(&format!("provider/{name}")),
+            Self::Label(name, value) => SlotKey::new(&format!("label/{name}={value}")),
+        }
+    }
 }
 
 /// What a run counts against; runs that wait for the same things share one.
@@ -250,6 +262,23 @@ impl Slots {
             self.enqueue(run, machine.id.clone(), set, Order::live(revision));
         }
         self.serve()
+    }
+
+    /// What a run that gets a slot takes in the store, and how many of each may be taken.
+    pub(super) fn stored_keys(
+        &mut self,
+        run: RunId,
+        machine: &Machine,
+        had_one: bool,
+    ) -> Vec<(SlotKey, u64)> {
+        let granted = self.granted.get(&run).copied();
+        let is_bounded = granted.is_some() && !had_one;
+        let set = granted.unwrap_or_else(|| self.of(machine));
+        let max = |key| match is_bounded {
+            true => u64::try_from(self.limit(key)).unwrap_or(u64::MAX),
+            false => u64::MAX,
+        };
+        self.keys(set).iter().map(|key| (key.stored(), max(key))).collect()
     }
 
     /// Whether the run has a slot now.

@@ -1,6 +1,6 @@
 //! Limits on what runs at the same time.
 
-use super::harness::Harness;
+use super::harness::{Harness, new_run, origin};
 use crate::executor::Limits;
 use crate::executor::request::{HeldBack, Verb, WaitReason};
 use crate::executor::waiting::waiting;
@@ -85,6 +85,68 @@ async fn a_held_run_gives_its_slot_back_and_waits_for_another() {
     let first = harness.finished(first).await;
     assert_eq!((first.phase(), second.phase()), (run::Phase::Succeeded, run::Phase::Succeeded));
     assert!(first.finished_at > second.finished_at);
+}
+
+/// Two servers on one store: neither knows what the other has granted, and the commit refuses what is too much.
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_exact_in_the_store() {
+    let mut harness = harness(Limits { runs_max: 1, ..Limits::default() }).await;
+    let other = harness.engine.clone();
+    harness.restart().await;
+    let first = other.start_run(&origin(), new_run(1, "plan/reboot")).await.unwrap().id;
+    let second = harness.start(2, "plan/reboot").await.unwrap();
+    assert_eq!(second.state, run::State::Pending);
+    let third = harness.start(3, "plan/reboot").await.unwrap().id;
+    harness.pass(1_000).await;
+    assert_eq!(phases(&harness, &[first, second.id, third]).await, "RPP");
+    assert_eq!(slots(&harness).await, [("runs".to_owned(), 1)]);
+    harness.operate(third, Verb::Cancel).await.unwrap();
+    let first = harness.finished(first).await;
+    let second = harness.finished(second.id).await;
+    assert_eq!(second.phase(), run::Phase::Succeeded);
+    assert!(second.started_at > first.finished_at, "{second:#?}");
+    assert_eq!(slots(&harness).await, []);
+}
+
+async fn slots(harness: &Harness) -> Vec<(String, u64)> {
+    let slots = harness.store.slots().await.unwrap();
+    slots.into_iter().map(|(key, taken)| (key.to_string(), taken)).collect()
+}
+
+/// What is taken in the store follows every run: held, released, canceled, recovered, ended.
+#[tokio::test(start_paused = true)]
+async fn the_store_counts_what_the_scheduler_counts() {
+    let limits = Limits {
+        runs_max_by_provider: [("fake".to_owned(), 3)].into(),
+        runs_max_by_label: [("rack".to_owned(), 2)].into(),
+        ..Limits::default()
+    };
+    let mut harness = harness(limits).await;
+    let taken = |runs: u64, odd: u64, even: u64| {
+        let racks = [("label/rack=even", even), ("label/rack=odd", odd)];
+        let all = racks.into_iter().chain([("provider/fake", runs), ("runs", runs)]);
+        let taken = all.filter(|(_, taken)| *taken > 0);
+        taken.map(|(key, taken)| (key.to_owned(), taken)).collect::<Vec<_>>()
+    };
+    let mut runs = Vec::new();
+    for machine in 1..=4 {
+        runs.push(harness.start(machine, "plan/net-reconfig").await.unwrap().id);
+    }
+    assert_eq!(slots(&harness).await, taken(3, 2, 1));
+    harness.operate(runs[0], Verb::Pause).await.unwrap();
+    harness.until(runs[0], |run| run.state == run::State::Held).await;
+    harness.until(runs[3], |run| run.phase() == run::Phase::Running).await;
+    assert_eq!(slots(&harness).await, taken(3, 1, 2));
+    harness.crash().await;
+    assert_eq!(slots(&harness).await, taken(3, 1, 2));
+    // A held run that is canceled is not made to wait: it counts beyond the limit.
+    harness.operate(runs[0], Verb::Cancel).await.unwrap();
+    harness.finished(runs[0]).await;
+    assert_eq!(slots(&harness).await, taken(3, 1, 2));
+    for run in runs {
+        harness.finished(run).await;
+    }
+    assert_eq!(slots(&harness).await, []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,18 +1,23 @@
 //! Decide, commit: what was decided is durable before anything follows from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::logs::chunks;
 use super::rest::{is_waiting, waits_as};
 use super::state::{Decision, InDoubt, Worker};
+use super::timers::Timer;
 use crate::executor::decide::{Draft, Facts};
 use crate::executor::planted::Planted;
 use crate::lifecycle::run;
 use crate::model::{EntryKind, Machine, Run};
-use crate::store::{Batch, PinnedPlan, RequestRecord, StoreError, Write};
+use crate::store::{Batch, PinnedPlan, RequestRecord, SlotMove, StoreError, Write};
+
+/// Delay before a slot that the store has refused is asked for again, in milliseconds.
+const SLOT_RETRY_MS: u64 = 250;
 
 /// What a commit carries besides the decision.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Extra {
     pub(super) request: Option<RequestRecord>,
     pub(super) plan: Option<PinnedPlan>,
@@ -40,6 +45,7 @@ impl Worker {
                         return;
                     }
                 }
+                Err(StoreError::NoSlot { .. }) => return self.ask_for_slot_again(),
                 Err(error) => self.wait_for_store(&error).await,
             }
         }
@@ -85,6 +91,7 @@ impl Worker {
             return Ok(());
         }
         let log_head = self.log_head_if_printed().await?;
+        let asked = self.name_batch();
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
             return Ok(());
         };
@@ -101,7 +108,10 @@ impl Worker {
             None => (Vec::new(), Vec::new(), None),
         };
         let epoch = machine_after.epoch;
-        let in_doubt = InDoubt { run: run.clone(), epoch, effects: draft.effects, moment, lines };
+        let effects = draft.effects;
+        let in_doubt = InDoubt { batch: asked, run: run.clone(), epoch, effects, moment, lines };
+        let slots = self.slot_moves(&run);
+        let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return Ok(()) };
         if is_queued(run.state) && active.stored.revision.0 > 0 && !is_queued(active.stored.state) {
             self.scheduler.announce(run.id, machine);
         }
@@ -113,8 +123,10 @@ impl Worker {
         let before = (active.stored.revision.0 > 0).then(|| active.stored.clone());
         writes.push(Write::new(before, run, draft.run_entries));
         let batch = Batch {
+            id: asked.id,
             holds: vec![(self.id.clone(), held)],
             writes,
+            slots,
             plan: extra.plan,
             request: extra.request,
             logs: log_chunks,
@@ -140,6 +152,34 @@ impl Worker {
                 logs.put_back(in_doubt.lines);
                 Err(error)
             }
+        }
+    }
+
+    /// What a commit that leaves the run like this does to its slots. A run that has ended gives back its own.
+    fn slot_moves(&self, run: &Run) -> Vec<SlotMove> {
+        let (Some(active), Some(machine)) = (&self.active, &self.machine) else {
+            return Vec::new();
+        };
+        let had_one = active.stored.revision.0 > 0 && active.stored.state.has_slot();
+        // A claim says once more what the run holds: a store of before slots were stored does not know it.
+        let is_claim = had_one && !active.fenced && active.call.is_none();
+        match (had_one, run.state.has_slot()) {
+            (true, true) if !is_claim => Vec::new(),
+            (_, true) => {
+                let keys = self.scheduler.slot_keys(run.id, machine, had_one);
+                vec![SlotMove::Take { run: run.id, keys }]
+            }
+            (true, false) if run.state.is_active() => vec![SlotMove::Give { run: run.id }],
+            (_, false) => Vec::new(),
+        }
+    }
+
+    /// All slots that the run would take are taken in the store, whatever the scheduler thinks: it keeps its turn, and
+    /// asks again a little later.
+    pub(super) fn ask_for_slot_again(&mut self) {
+        let due = self.ports.clock.monotonic() + Duration::from_millis(SLOT_RETRY_MS);
+        if let Some(active) = &mut self.active {
+            active.timers.arm(Timer::TakeSlot, due);
         }
     }
 

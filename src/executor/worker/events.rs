@@ -100,6 +100,11 @@ impl Worker {
                     }
                 }
                 Timer::FlushLogs => self.flush_logs().await,
+                Timer::TakeSlot => {
+                    if let Some(run_id) = self.active.as_ref().map(|active| active.run.id) {
+                        self.admitted(run_id).await;
+                    }
+                }
             }
         }
     }

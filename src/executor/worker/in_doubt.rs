@@ -1,23 +1,37 @@
-//! Commits whose outcome is unknown: what is stored decides, not a guess.
+//! Commits whose outcome is unknown: the store is asked for it, and what is stored decides, not a guess.
 
 use super::state::Worker;
-use crate::ids::RunId;
-use crate::model::{Machine, Run};
-use crate::store::{Batch, StoreError};
-use std::sync::Arc;
+use crate::ids::{BatchId, Revision};
+use crate::model::Run;
+use crate::store::Outcome;
+
+/// A batch as the store can be asked about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Its name.
+    pub(super) id: BatchId,
+    /// A revision that it would have come after.
+    pub(super) since: Revision,
+}
 
 impl Worker {
     /// Finds out about the commit in doubt, if there is one. If it happened its effects are performed and the answer is
     /// `true`; if it did not, everything is as before it. A machine that somebody else owns by now is left alone.
     pub(super) async fn settle_in_doubt(&mut self) -> bool {
         let Some(in_doubt) = self.in_doubt.take() else { return false };
+        let outcome = self.outcome_of(in_doubt.batch).await;
         let (machine, run) = loop {
-            match self.durable_records(in_doubt.run.id).await {
+            match self.records(in_doubt.run.id).await {
                 Ok(found) => break found,
                 Err(error) => self.wait_for_store(&error).await,
             }
         };
         let held = self.machine.as_ref().map(|machine| machine.epoch);
+        let is_durable = |run: &Run| match outcome {
+            Outcome::Committed(revision) => run.revision == revision,
+            Outcome::NotCommitted => false,
+            Outcome::Forgotten => in_doubt.is_stored_as(run),
+        };
         match (machine, run) {
             (Some(machine), Some(run)) if run.revision == in_doubt.run.revision => {
                 if held != Some(machine.epoch) {
@@ -31,9 +45,7 @@ impl Worker {
                 }
                 false
             }
-            (Some(machine), Some(run))
-                if machine.epoch == in_doubt.epoch && in_doubt.is_stored_as(&run) =>
-            {
+            (Some(machine), Some(run)) if machine.epoch == in_doubt.epoch && is_durable(&run) => {
                 self.committed(Some(machine), Some(run));
                 self.perform(&in_doubt.effects, in_doubt.moment);
                 self.finish_if_ended();
@@ -51,14 +63,20 @@ impl Worker {
         }
     }
 
-    /// The records as they are durable: a store that takes a write has settled every earlier one.
-    async fn durable_records(
-        &self,
-        run: RunId,
-    ) -> Result<(Option<Arc<Machine>>, Option<Arc<Run>>), StoreError> {
-        self.ports.commit(Batch::default()).await?;
-        let machine = self.ports.store.machine(&self.id).await?;
-        let run = self.ports.store.run(run).await?;
-        Ok((machine, run))
+    /// What came of a batch, as soon as the store says so. From then on its outcome stays what it is.
+    pub(super) async fn outcome_of(&mut self, batch: Asked) -> Outcome {
+        loop {
+            match self.ports.store.outcome(batch.id, batch.since).await {
+                Ok(outcome) => return outcome,
+                Err(error) => self.wait_for_store(&error).await,
+            }
+        }
+    }
+
+    /// A name for a batch that is decided on the records of now.
+    pub(super) fn name_batch(&self) -> Asked {
+        let machine = self.machine.as_ref().map(|machine| machine.revision);
+        let run = self.active.as_ref().map(|active| active.stored.revision);
+        Asked { id: self.ports.next_batch(), since: machine.max(run).unwrap_or_default() }
     }
 }

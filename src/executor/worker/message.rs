@@ -13,6 +13,7 @@ use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Machine, Run};
 use crate::provider::Health;
+use crate::store::SlotKey;
 
 /// Where an answer goes.
 pub(in crate::executor) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
@@ -112,6 +113,9 @@ pub(in crate::executor) trait Scheduling: Send + Sync {
     /// Asks for a slot for a run that waits for one by its record of this revision: [`Message::Admitted`] follows, now
     /// or later.
     fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision);
+    /// The slots that a run takes with the commit by which it has one, and how many of each may be taken: as many as the
+    /// limits allow, or any number if the run `had_one` before or did not have to wait for it.
+    fn slot_keys(&self, run: RunId, machine: &Machine, had_one: bool) -> Vec<(SlotKey, u64)>;
     /// Whether the run has a slot now.
     fn has_slot(&self, run: RunId) -> bool;
     /// Gives a run its slot whatever the limits say.

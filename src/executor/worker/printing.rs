@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use super::in_doubt::Asked;
 use super::logs::chunks;
 use super::state::Worker;
 use super::timers::Timer;
 use crate::executor::limits::LOG_FLUSH_MS;
 use crate::ids::RunId;
-use crate::store::{Batch, LogHead, StoreError};
+use crate::store::{Batch, LogHead, Outcome, StoreError};
 
 impl Worker {
     /// Lines have been printed: give them a moment to travel with a commit that happens anyway.
@@ -73,12 +74,13 @@ impl Worker {
                 return;
             }
             let holds = vec![(self.id.clone(), machine.epoch)];
-            let batch = Batch { holds, logs, ..Batch::default() };
+            let asked = self.name_batch();
+            let batch = Batch { id: asked.id, holds, logs, ..Batch::default() };
             match self.await_store(self.ports.clone().commit_owned(batch)).await {
                 Ok(_) => return self.set_log_head(Some(&head)),
                 Err(StoreError::Unknown(_)) => {
                     self.set_log_head(None);
-                    if self.chunks_are_stored(run_id, head.chunks).await {
+                    if self.chunks_are_stored(asked, run_id, head.chunks).await {
                         return;
                     }
                     buffer.put_back(lines);
@@ -108,15 +110,14 @@ impl Worker {
     }
 
     /// Whether a commit in doubt has stored the log of a run up to this many chunks: only this worker writes it.
-    async fn chunks_are_stored(&mut self, run_id: RunId, chunks: u64) -> bool {
+    async fn chunks_are_stored(&mut self, batch: Asked, run_id: RunId, chunks: u64) -> bool {
+        match self.outcome_of(batch).await {
+            Outcome::Committed(_) => return true,
+            Outcome::NotCommitted => return false,
+            Outcome::Forgotten => {}
+        }
         loop {
-            // A store that takes a write has settled every earlier one.
-            let settled = self.ports.commit(Batch::default()).await;
-            let found = match settled {
-                Ok(_) => self.ports.store.log_head(run_id).await,
-                Err(error) => Err(error),
-            };
-            match found {
+            match self.ports.store.log_head(run_id).await {
                 Ok(head) => return head.chunks >= chunks,
                 Err(error) => self.wait_for_store(&error).await,
             }

@@ -36,7 +36,7 @@ pub(super) fn waits_as(stored: &Run, run: &Run) -> bool {
 impl Active {
     /// The run as it waits, unless something of it is in flight or about to be due.
     fn parked(&mut self, now: Duration) -> Option<Parked> {
-        if self.call.is_some() || !self.logs.is_empty() {
+        if self.call.is_some() || !self.logs.is_empty() || self.timers.slot_is_awaited() {
             return None;
         }
         let mut steps = self.run.steps.iter();

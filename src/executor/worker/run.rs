@@ -8,7 +8,7 @@ use super::state::Worker;
 use crate::executor::error::EngineError;
 use crate::executor::planted::Planted;
 use crate::ids::MachineId;
-use crate::store::StoreError;
+use crate::store::{Availability, StoreError};
 
 /// Delay before a commit of the engine is tried again, in milliseconds.
 const STORE_RETRY_MS: u64 = 250;
@@ -126,11 +126,22 @@ impl Worker {
 
     /// Waits for a store that is away, refusing commands meanwhile and keeping everything else for later.
     pub(super) async fn wait_for_store(&mut self, error: &StoreError) {
-        // A store that is full says so itself, once for all that wait for room.
-        if !matches!(error, StoreError::Full(_)) {
+        let availability = self.ports.store.availability();
+        // A store that takes no writes says so itself, once for all that wait for it.
+        if !matches!(error, StoreError::Full(_)) && availability.borrow().takes_writes() {
             tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
         }
-        let nap = self.ports.clock.sleep(Duration::from_millis(STORE_RETRY_MS));
+        let clock = self.ports.clock.clone();
+        let waits_for_room = matches!(error, StoreError::Full(_));
+        // What is known after each nap decides, not who is woken first: so that a simulation replays.
+        let nap = async move {
+            loop {
+                clock.sleep(Duration::from_millis(STORE_RETRY_MS)).await;
+                if !waits_for_room || !matches!(*availability.borrow(), Availability::Full { .. }) {
+                    return;
+                }
+            }
+        };
         let deadline = self.until(self.call_deadline());
         tokio::pin!(nap, deadline);
         loop {

@@ -136,15 +136,16 @@ impl Worker {
         });
         let has_slot = self.scheduler.take_slot(id, &machine);
         let epoch_per_run = self.ports.planted == Some(Planted::EpochPerRun);
-        let decided = self.decide(|draft, facts| {
-            draft.accept(origin, epoch_per_run);
-            if has_slot {
-                draft.admit(facts);
-            }
-        });
-        let Some(decision) = decided else {
-            return Err(EngineError::Internal("a run without records".to_owned()));
+        let decide = |worker: &Self, has_slot| {
+            let decided = worker.decide(|draft, facts| {
+                draft.accept(origin, epoch_per_run);
+                if has_slot {
+                    draft.admit(facts);
+                }
+            });
+            decided.ok_or_else(|| EngineError::Internal("a run without records".to_owned()))
         };
+        let decision = decide(self, has_slot)?;
         let extra = Extra {
             request: request(origin, scope, &id.to_string(), now),
             plan: Some(PinnedPlan {
@@ -155,12 +156,20 @@ impl Worker {
         if let Some(reply) = self.early_reply.take() {
             drop(reply.send(Ok(Arc::new(decision.draft.run.clone()))));
         }
-        if let Err(error) = self.carry_out(decision, extra).await {
+        let mut committed = self.carry_out(decision, extra.clone()).await;
+        let is_late = matches!(committed, Err(StoreError::NoSlot { .. }));
+        if is_late {
+            committed = self.carry_out(decide(self, false)?, extra).await;
+        }
+        if let Err(error) = committed {
             if self.in_doubt.is_none() {
                 self.active = None;
                 self.scheduler.release_slot(id);
             }
             return Err(error.into());
+        }
+        if is_late {
+            self.ask_for_slot_again();
         }
         self.ports.plans.remember(&registered);
         self.last_run(id).await

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::call::CallInFlight;
+use super::in_doubt::Asked;
 use super::logs::{Line, LogBuffer};
 use super::message::{Message, Reply, Scheduling};
 use super::spans::Spans;
@@ -37,6 +38,8 @@ pub(super) struct Decision {
 
 /// A decision whose commit may or may not have happened.
 pub(super) struct InDoubt {
+    /// The batch.
+    pub(super) batch: Asked,
     /// The run as it was to be written, with the revision that the writer saw.
     pub(super) run: Run,
     /// The machine's epoch after the commit.

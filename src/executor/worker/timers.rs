@@ -13,6 +13,8 @@ pub(super) enum Timer {
     Deadline { step: usize, at: Timestamp },
     /// Log lines have waited long enough for a commit that happens anyway.
     FlushLogs,
+    /// The store may have a slot for the run now.
+    TakeSlot,
 }
 
 impl Timer {
@@ -21,7 +23,7 @@ impl Timer {
         match (self, other) {
             (Self::Wake { step: a }, Self::Wake { step: b })
             | (Self::Deadline { step: a, .. }, Self::Deadline { step: b, .. }) => a == b,
-            (Self::FlushLogs, Self::FlushLogs) => true,
+            (Self::FlushLogs, Self::FlushLogs) | (Self::TakeSlot, Self::TakeSlot) => true,
             _ => false,
         }
     }
@@ -41,6 +43,11 @@ impl Timers {
     /// Whether log lines are already waiting for a flush.
     pub(super) fn flush_is_armed(&self) -> bool {
         self.0.iter().any(|(_, timer)| *timer == Timer::FlushLogs)
+    }
+
+    /// Whether the run asks for its slot again.
+    pub(super) fn slot_is_awaited(&self) -> bool {
+        self.0.iter().any(|(_, timer)| *timer == Timer::TakeSlot)
     }
 
     /// The earliest instant, on the monotonic clock.
