@@ -43,6 +43,8 @@ pub(super) struct Listed<T> {
     pub(super) next_page_token: String,
     /// How many match on all pages, if asked for.
     pub(super) total_size: Option<u64>,
+    /// How many records were left out since they cannot be read.
+    pub(super) unreadable_count: u64,
     order: Order,
     list: List,
 }
@@ -115,11 +117,12 @@ pub(super) async fn list<T>(
         true => Some(count(store, filter.clone()).await?),
         false => None,
     };
-    let mut pages = 1;
+    let (mut pages, mut unreadable_count) = (1, 0);
     loop {
         let filter = filter.clone();
         let query = Query { filter, order, after, limit, descending, active_only };
         let page = read(store, query).await?;
+        unreadable_count += u64::try_from(page.unreadable.len()).unwrap_or(u64::MAX);
         if page.items.is_empty() && page.next.is_some() && pages < STORE_PAGES_MAX {
             after = page.next;
             pages += 1;
@@ -130,6 +133,6 @@ pub(super) async fn list<T>(
             Position::Id(id) => Place::Id(id),
         });
         let next_page_token = next.map(|next| list.token_of(&next)).unwrap_or_default();
-        return Ok(Listed { page, next_page_token, total_size, order, list });
+        return Ok(Listed { page, next_page_token, total_size, unreadable_count, order, list });
     }
 }

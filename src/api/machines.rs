@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller::{Caller, handle};
 use super::codec::Encoded;
-use super::convert::machine::machine;
+use super::convert::machine::{machine, observed};
 use super::lists::{self, ListRequest};
 use super::register::new_machine;
 use super::status::{Answers, ApiError};
@@ -134,6 +134,9 @@ impl Machines {
         let mask = checks.read_mask::<pb::Machine>(request.read_mask.as_ref());
         let id = checks.done(id)?;
         let mut shown = machine(self.engine.machine(&id).await?.as_ref());
+        if let Some(status) = &mut shown.status {
+            status.observed = self.engine.store().observed(&id).await?.as_ref().map(observed);
+        }
         mask.apply(&mut shown);
         Ok(shown)
     }
@@ -170,6 +173,7 @@ impl Machines {
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,
+            unreadable_count: listed.unreadable_count,
         })
     }
 

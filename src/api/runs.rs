@@ -260,6 +260,7 @@ impl Runs {
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,
+            unreadable_count: listed.unreadable_count,
         })
     }
 

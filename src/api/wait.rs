@@ -53,7 +53,7 @@ fn newer(latest: Arc<Run>, item: WatchItem<Run>) -> Arc<Run> {
     match item {
         WatchItem::Snapshot(run, _) => run,
         WatchItem::Change { event, .. } | WatchItem::Removed { event, .. } => event.record.clone(),
-        WatchItem::Synced(_) | WatchItem::Bookmark(_) => latest,
+        WatchItem::Synced(_) | WatchItem::LeftOut(_) | WatchItem::Bookmark(_) => latest,
     }
 }
 

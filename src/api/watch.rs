@@ -92,6 +92,8 @@ trait Shown: Send + Sync + Sized + 'static {
     fn snapshot(engine: &Engine, record: &Self) -> impl Future<Output = Self::Message> + Send;
     /// An event without what is each watch's own: its kind and where to resume.
     fn event(engine: &Engine, event: &Event<Self>) -> impl Future<Output = Self::Message> + Send;
+    /// A message that says how many records are left out since they cannot be read.
+    fn left_out(unreadable_count: u64) -> Self::Message;
     /// A message with nothing but its kind and where to resume.
     fn bare(kind: Kind, resume: Revision) -> Self::Message;
     /// Says that a message is of now, and of this kind.
@@ -122,6 +124,10 @@ macro_rules! shown {
                         .collect(),
                     ..Self::snapshot(engine, &event.record).await
                 }
+            }
+
+            fn left_out(unreadable_count: u64) -> pb::$message {
+                pb::$message { unreadable_count, ..Default::default() }
             }
 
             fn bare(kind: Kind, resume: Revision) -> pb::$message {
@@ -180,7 +186,7 @@ async fn watch<T: Shown>(
         (revision, _) => Start::Resume(Revision(revision)),
     };
     let items = T::open(engine, filter.clone(), start);
-    let watch = Watch { engine: engine.clone(), items, filter, options };
+    let watch = Watch { engine: engine.clone(), items, filter, options, unreadable_count: 0 };
     let messages = unfold(watch, |mut watch| async move {
         let message = watch.next().await?;
         Some((message.map_err(|error| ApiError::from(error).into()), watch))
@@ -193,6 +199,8 @@ struct Watch<T> {
     items: Items<T>,
     filter: Filter,
     options: Options,
+    /// How many records the list before the next SYNCED has left out.
+    unreadable_count: u64,
 }
 
 impl<T: Shown> Watch<T> {
@@ -205,8 +213,13 @@ impl<T: Shown> Watch<T> {
                     // No revision: a client that stops here has not seen all of the present state.
                     self.now(Kind::Snapshot, Revision(0), message)
                 }
+                Ok(WatchItem::LeftOut(count)) => {
+                    self.unreadable_count += count;
+                    continue;
+                }
                 Ok(WatchItem::Synced(revision)) => {
-                    self.now(Kind::Synced, revision, T::Message::default())
+                    let message = T::left_out(std::mem::take(&mut self.unreadable_count));
+                    self.now(Kind::Synced, revision, message)
                 }
                 Ok(WatchItem::Bookmark(revision)) => {
                     self.now(Kind::Bookmark, revision, T::Message::default())
@@ -219,6 +232,7 @@ impl<T: Shown> Watch<T> {
                 }
                 Err(EngineError::Compacted { .. }) if self.options.allow_reset => {
                     self.items = T::open(&self.engine, self.filter.clone(), Start::Snapshot);
+                    self.unreadable_count = 0;
                     self.now(Kind::Reset, Revision(0), T::Message::default())
                 }
                 Err(error) => return Some(Err(error)),

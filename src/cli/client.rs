@@ -3,6 +3,7 @@
 mod pages;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tonic::metadata::AsciiMetadataValue;
@@ -68,6 +69,8 @@ pub(crate) struct Client {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// Records that lists have left out.
+    unreadable: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -98,7 +101,15 @@ impl Client {
             }
         };
         let actor = target.actor.as_deref().and_then(metadata_text);
-        Ok(Self { channel, address, actor, timeout: target.timeout, clock, random })
+        Ok(Self {
+            channel,
+            address,
+            actor,
+            timeout: target.timeout,
+            clock,
+            random,
+            unreadable: Arc::default(),
+        })
     }
 
     /// A client of a server that is connected already. `address` is only shown.
@@ -111,7 +122,8 @@ impl Client {
     ) -> Self {
         let actor = target.actor.as_deref().and_then(metadata_text);
         let address = address.to_owned();
-        Self { channel, address, actor, timeout: target.timeout, clock, random }
+        let unreadable = Arc::default();
+        Self { channel, address, actor, timeout: target.timeout, clock, random, unreadable }
     }
 
     /// A fresh idempotency key: a random UUID.

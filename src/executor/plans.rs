@@ -9,7 +9,7 @@ use super::planted::Planted;
 use super::request::NewRun;
 use crate::model::Run;
 use crate::plan::{OnUnknown, Plan, Registered, Registry};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Most plans kept in memory beside those of the registry: copies that older runs pinned.
 const PINNED_PLANS_MAX: usize = 256;
@@ -56,15 +56,14 @@ impl Plans {
         if let Some(found) = self.registry().iter().find(|r| r.digest() == run.spec.plan_digest) {
             return Ok(self.with_planted(found.clone()));
         }
-        let text = self.store.plan(&run.spec.plan_digest).await?.ok_or_else(|| {
-            EngineError::Internal(format!("the pinned plan of run {} is gone", run.id))
-        })?;
-        let plan = Plan::from_canonical(&text).map_err(|error| {
-            EngineError::Internal(format!(
-                "the pinned plan of run {} cannot be read: {error}",
-                run.id
-            ))
-        })?;
+        let corrupt = |message: String| StoreError::Corrupt {
+            kind: "plan",
+            id: run.spec.plan_digest.clone(),
+            message: format!("{message}; run {} has pinned it", run.id),
+        };
+        let text = self.store.plan(&run.spec.plan_digest).await?;
+        let text = text.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+        let plan = Plan::from_canonical(&text).map_err(|error| corrupt(error.to_string()))?;
         let registered = self.with_planted(Arc::new(Registered::pinned(plan, &text)));
         self.remember(&registered);
         Ok(registered)

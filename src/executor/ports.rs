@@ -52,7 +52,7 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn new(config: EngineConfig) -> Self {
-        let mut seeds = SplitMix64::new(config.random.next_u64());
+        let seed = config.random.next_u64();
         Self {
             plans: Plans::new(config.plans, config.store.clone(), config.planted),
             store: config.store,
@@ -62,8 +62,9 @@ impl Ports {
                 .map(|provider| (provider.name().to_owned(), provider))
                 .collect(),
             clock: config.clock,
-            batches: Mutex::new(SplitMix64::new(seeds.next_u64())),
-            jitter: Mutex::new(seeds),
+            jitter: Mutex::new(SplitMix64::new(seed)),
+            // Another sequence of the same seed.
+            batches: Mutex::new(SplitMix64::new(!seed)),
             random: config.random,
             limits: config.limits,
             planted: config.planted,

@@ -24,6 +24,21 @@ pub struct Origin {
     pub deadline: Option<std::time::Duration>,
 }
 
+impl Origin {
+    /// The engine itself.
+    #[must_use]
+    pub fn engine() -> Self {
+        Self {
+            request_id: String::new(),
+            body_digest: String::new(),
+            actor: Actor::engine(),
+            reason: String::new(),
+            expected: None,
+            deadline: None,
+        }
+    }
+}
+
 /// A machine to register.
 #[derive(Debug, Clone)]
 pub struct NewMachine {
@@ -158,6 +173,8 @@ pub enum WaitReason {
     LoopBreaker,
     /// The store was restored from a backup: an operator has to look first.
     Restored,
+    /// The engine failed at it again and again: a bug of ours.
+    EngineFault,
     /// The server is recovering the run after a restart.
     Recovery,
 }

@@ -36,6 +36,7 @@ pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
                 HoldReason::OutcomeUnknown => WaitReason::OutcomeUnknown,
                 HoldReason::LoopBreaker => WaitReason::LoopBreaker,
                 HoldReason::Restored => WaitReason::Restored,
+                HoldReason::EngineFault => WaitReason::EngineFault,
             };
             Some(plain(reason, hold.message.clone(), hold.since))
         }

@@ -39,6 +39,10 @@ pub const REASON_RUN_CANCELED: &str = "RUN_CANCELED";
 pub const REASON_OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 /// Reason of NeedsIntervention after an abort. Blocks a new run.
 pub const REASON_ABORTED: &str = "ABORTED";
+/// The engine failed at the machine's run again and again: a bug of ours.
+pub const REASON_ENGINE_FAULT: &str = "ENGINE_FAULT";
+/// The machine's active run, or the plan that it pinned, cannot be read from the store.
+pub const REASON_RECORD_UNREADABLE: &str = "RECORD_UNREADABLE";
 
 /// A data-destroying step that began and did not succeed: what is on the machine's disks cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +140,8 @@ impl Machine {
     pub fn blocked_by(&self) -> Option<&Condition> {
         self.conditions.get(ConditionKind::NeedsIntervention).filter(|condition| {
             condition.status
-                && [REASON_OUTCOME_UNKNOWN, REASON_ABORTED].contains(&condition.reason.as_str())
+                && [REASON_OUTCOME_UNKNOWN, REASON_ABORTED, REASON_RECORD_UNREADABLE]
+                    .contains(&condition.reason.as_str())
         })
     }
 }

@@ -123,12 +123,14 @@ pub enum HoldReason {
     LoopBreaker,
     /// The store was restored from a backup: what the machine has gone through since is not known.
     Restored,
+    /// The engine failed at it again and again: a bug of ours.
+    EngineFault,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 4] =
-        [Self::Paused, Self::OutcomeUnknown, Self::LoopBreaker, Self::Restored];
+    pub const ALL: [Self; 5] =
+        [Self::Paused, Self::OutcomeUnknown, Self::LoopBreaker, Self::Restored, Self::EngineFault];
 
     /// Name in the API.
     #[must_use]
@@ -138,6 +140,7 @@ impl HoldReason {
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::LoopBreaker => "LOOP_BREAKER",
             Self::Restored => "RESTORED",
+            Self::EngineFault => "ENGINE_FAULT",
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, OperationId};
-use crate::model::{LogStream, Machine, MachineSpec};
+use crate::model::{LogStream, Machine, MachineFacts, MachineSpec};
 use crate::plan::Values;
 
 pub use capabilities::Capabilities;
@@ -129,6 +129,8 @@ pub struct Health {
     pub degraded: bool,
     /// What was seen, for people.
     pub message: String,
+    /// What else was seen; nothing, if the machine does not answer.
+    pub facts: MachineFacts,
 }
 
 /// Takes what an operation prints.

@@ -7,8 +7,10 @@ use super::config::ConfigError;
 use crate::executor::EngineError;
 use crate::provider::fake::WorldError;
 use crate::store::StoreError;
-use crate::store::sqlite::OpenError;
+use crate::store::sqlite::{OpenError, RepairError};
 
+/// A command asks for what cannot be done.
+const EX_USAGE: u8 = 64;
 /// The database was written by a newer version.
 const EX_DATAERR: u8 = 65;
 /// There is no database.
@@ -66,6 +68,14 @@ pub(super) enum StartError {
         /// How many were found.
         problems: usize,
     },
+    /// The database was not repaired.
+    #[error("{} is not repaired", .path.display())]
+    NotRepaired {
+        /// The database.
+        path: PathBuf,
+        /// Why not.
+        source: RepairError,
+    },
     /// Runs could not be taken up.
     #[error("cannot recover the runs")]
     Recovery(#[source] EngineError),
@@ -89,6 +99,8 @@ impl StartError {
             Self::Config(_) => EX_CONFIG,
             Self::Listen { .. } => EX_UNAVAILABLE,
             Self::NoDatabase { .. } | Self::NoBackup { .. } => EX_NOINPUT,
+            Self::NotRepaired { source: RepairError::Refused { .. }, .. } => EX_USAGE,
+            Self::NotRepaired { .. } => EX_IOERR,
             Self::Database(OpenError::InUse { .. }) => EX_TEMPFAIL,
             Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
                 EX_DATAERR
@@ -131,13 +143,14 @@ impl StartError {
                 Some("bmdemo-server check says what is wrong with the database".into())
             }
             Self::Damaged { .. } => {
-                Some("stop the server and put a backup in its place; nothing is repaired by dropping records".into())
+                Some("stop the server; `bmdemo-server repair` mends what the history leads to, and drops only what is named; or put a backup in its place".into())
             }
             Self::Config(_)
             | Self::Listen { .. }
             | Self::Database(_)
             | Self::NoBackup { .. }
             | Self::World(_)
+            | Self::NotRepaired { .. }
             | Self::Internal { .. } => None,
         }
     }

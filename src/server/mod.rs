@@ -59,6 +59,9 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
                     Box::pin(restore::restore(&config, backup, &mut stdout)).await
                 }
                 Command::Check { accept } => storage::check(&config, accept, &mut stdout),
+                Command::Repair { drop_run, drop_machine } => {
+                    storage::repair(&config, drop_run, drop_machine, &mut stdout)
+                }
             },
         },
     };

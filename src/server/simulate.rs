@@ -369,7 +369,10 @@ fn is_held_for_good(run: &pb::Run) -> bool {
     run.waiting.as_ref().is_some_and(|waiting| {
         matches!(
             waiting.reason(),
-            pb::WaitReason::OutcomeUnknown | pb::WaitReason::LoopBreaker | pb::WaitReason::Restored
+            pb::WaitReason::OutcomeUnknown
+                | pb::WaitReason::LoopBreaker
+                | pb::WaitReason::Restored
+                | pb::WaitReason::EngineFault
         )
     })
 }

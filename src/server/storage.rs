@@ -8,10 +8,13 @@ use super::config::{Config, ConfigError, FakeWorld, Storage};
 use super::error::StartError;
 use super::host;
 use crate::clock::{Clock, Random, SystemClock};
+use crate::ids::{MachineId, RunId};
 use crate::provider::fake::World;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::store::sqlite::{self, DATABASE_FILE, SqliteOptions, SqliteStore};
+use crate::store::sqlite::{
+    self, DATABASE_FILE, Dropped, RepairError, Repaired, SqliteOptions, SqliteStore,
+};
 
 /// Operations that a world in memory remembers of each machine; the engine asks for the last one or two.
 const OPERATIONS_MAX: usize = 16;
@@ -129,6 +132,45 @@ pub(super) fn check(
         "{}: ok (revision {revision}, {machines} machines, {runs} runs, {changes} changes)",
         path.display()
     ));
+    Ok(())
+}
+
+/// Mends what cannot be read, drops what is named, and writes what it did.
+///
+/// # Errors
+/// [`StartError`] if there is no database, a server is using it, something is not dropped, or something still cannot be
+/// read.
+pub(super) fn repair(
+    config: &Config,
+    runs: &[RunId],
+    machines: &[MachineId],
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
+    let dir = data_dir(config)?;
+    let path = dir.join(DATABASE_FILE);
+    if !path.exists() {
+        return Err(StartError::NoDatabase { path });
+    }
+    let runs = runs.iter().copied().map(Dropped::Run);
+    let dropped: Vec<_> = runs.chain(machines.iter().cloned().map(Dropped::Machine)).collect();
+    let Repaired { mended, dropped, unreadable } =
+        sqlite::repair(dir, &dropped, SystemClock::new().now()).map_err(|error| match error {
+            RepairError::Open(error) => error.into(),
+            source @ (RepairError::Refused { .. } | RepairError::Store(_)) => {
+                StartError::NotRepaired { path: path.clone(), source }
+            }
+        })?;
+    let done = [("mended", &mended), ("dropped", &dropped), ("left", &unreadable)];
+    for (what, records) in done {
+        for record in records {
+            said(writeln!(out, "{what}: {record}"));
+        }
+    }
+    if !unreadable.is_empty() {
+        return Err(StartError::Damaged { path, problems: unreadable.len() });
+    }
+    let (mended, dropped) = (mended.len(), dropped.len());
+    said(writeln!(out, "{}: {mended} mended, {dropped} dropped", path.display()));
     Ok(())
 }
 

@@ -129,7 +129,7 @@ impl Server {
         })
         .await
         .map_err(StartError::Recovery)?;
-        engine.start_probes(config.probes.clone()).await.map_err(StartError::Store)?;
+        engine.start_probes(config.probes.clone());
 
         engine.spawn(noticed.log());
         engine.spawn(log_overdue(engine.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::slots::SlotMove;
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
-use crate::model::{Change, Entry, Images, LogChunk, Machine, Object, Record, Run};
+use crate::model::{Change, Entry, Images, LogChunk, Machine, Object, Observed, Record, Run};
 
 /// What a request id was used for; kept at least a day and as long as its object is active.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub struct Batch {
     pub request: Option<RequestRecord>,
     /// Log chunks to append.
     pub logs: Vec<LogChunk>,
+    /// Facts seen of machines, in the place of those seen before; those of a machine that is gone are dropped.
+    pub observed: Vec<(MachineId, Observed)>,
 }
 
 impl Batch {

@@ -88,3 +88,20 @@ pub enum StoreError {
         message: String,
     },
 }
+
+impl StoreError {
+    /// Whether what failed can succeed when it is tried again as it is.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Full(_) | Self::Unknown(_) | Self::Unavailable(_) | Self::NoSlot { .. } => true,
+            Self::Conflict { .. }
+            | Self::MacTaken { .. }
+            | Self::ActiveRun { .. }
+            | Self::Fenced { .. }
+            | Self::RequestUsed(_)
+            | Self::Compacted { .. }
+            | Self::Corrupt { .. } => false,
+        }
+    }
+}

@@ -33,7 +33,7 @@ pub use self::slots::{SlotKey, SlotMove};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 
 /// Most rows that a page of a list examines for a filter that no index serves.
 pub const SCAN_ROWS_MAX: usize = 10_000;
@@ -101,6 +101,27 @@ pub struct Page<T> {
     pub next: Option<Position>,
     /// Revision at which the page was read.
     pub as_of: Revision,
+    /// Records that belong here, or may, and cannot be read: they are left out.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A stored record that cannot be read. It is never dropped or guessed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// "machine" or "run".
+    pub kind: &'static str,
+    /// Its id.
+    pub id: String,
+    /// The machine that it is or belongs to.
+    pub machine_id: Option<MachineId>,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: None, as_of: Revision(0), unreadable: Vec::new() }
+    }
 }
 
 /// Whose history to read.
@@ -171,6 +192,8 @@ pub trait Store: Send + Sync + 'static {
     fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>>;
     /// One machine.
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>>;
+    /// What was seen of a machine last, if anything was. It has no revision and no history.
+    fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>>;
     /// One machine as it was after the commit `at`; `None` if it did not exist or its history is gone.
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>>;
     /// One run.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Order, Page, Position, Query, SCAN_ROWS_MAX};
+use super::{Order, Page, Position, Query, SCAN_ROWS_MAX, Unreadable};
 use crate::ids::Revision;
 
 /// A page that is being filled with rows in the order of the query.
@@ -14,6 +14,7 @@ pub(super) struct Filling<T> {
     order: Order,
     last: Option<Position>,
     more: bool,
+    unreadable: Vec<Unreadable>,
 }
 
 impl<T> Filling<T> {
@@ -21,7 +22,15 @@ impl<T> Filling<T> {
     pub(super) fn new(query: &Query) -> Self {
         let limit = query.limit.max(1);
         let order = query.order;
-        Self { items: Vec::new(), limit, examined: 0, order, last: None, more: false }
+        Self {
+            items: Vec::new(),
+            limit,
+            examined: 0,
+            order,
+            last: None,
+            more: false,
+            unreadable: Vec::new(),
+        }
     }
 
     /// Whether the next row is beyond the page. To be asked before looking at a row that exists.
@@ -40,8 +49,19 @@ impl<T> Filling<T> {
         self.items.extend(item);
     }
 
+    /// Takes a row into account that cannot be read.
+    pub(super) fn leave_out(&mut self, ordinal: u64, unreadable: Unreadable) {
+        self.push(ordinal, &unreadable.id, None);
+        self.unreadable.push(unreadable);
+    }
+
     /// The page.
     pub(super) fn finish(self, as_of: Revision) -> Page<T> {
-        Page { items: self.items, next: self.last.filter(|_| self.more), as_of }
+        Page {
+            items: self.items,
+            next: self.last.filter(|_| self.more),
+            as_of,
+            unreadable: self.unreadable,
+        }
     }
 }

@@ -32,4 +32,5 @@ mod storage;
 mod support;
 mod terminal;
 mod transcripts;
+mod unreadable;
 mod watching;

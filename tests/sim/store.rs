@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
-use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Run};
+use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -100,6 +100,10 @@ impl Store for SimStore {
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
         Box::pin(self.read(self.inner.machine(id)))
+    }
+
+    fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
+        Box::pin(self.read(self.inner.observed(id)))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -123,6 +123,7 @@ fn plain<T>(item: WatchItem<T>, name: impl Fn(&T) -> Object) -> Item {
         WatchItem::Change { event, resume } | WatchItem::Removed { event, resume } => {
             Item::Change { revision: event.revision, resume, object: name(&event.record) }
         }
+        WatchItem::LeftOut(count) => panic!("{count} records cannot be read"),
         WatchItem::Bookmark(revision) => Item::Bookmark(revision),
         WatchItem::Snapshot(..) | WatchItem::Synced(_) => Item::Other,
     }

@@ -3,7 +3,7 @@
 use super::{etag, timestamp};
 use crate::lifecycle::effective::{EffectiveState, Rule};
 use crate::lifecycle::machine::Phase;
-use crate::model::{ConditionKind, Machine};
+use crate::model::{ConditionKind, Machine, Observed, Power};
 use crate::pb;
 
 /// The message of a machine.
@@ -42,11 +42,29 @@ pub(in crate::api) fn machine(machine: &Machine) -> pb::Machine {
                 step: disks.step.clone(),
                 at: Some(timestamp(disks.at)),
             }),
+            observed: None,
         }),
         created_at: Some(timestamp(machine.created_at)),
         updated_at: Some(timestamp(machine.updated_at)),
         etag: etag(machine.revision),
         revision: machine.revision.0,
+    }
+}
+
+/// The message of what was seen of a machine.
+pub(in crate::api) fn observed(observed: &Observed) -> pb::ObservedFacts {
+    let Observed { facts, since } = observed;
+    let power = match facts.power {
+        Power::Unknown => pb::PowerState::Unspecified,
+        Power::On => pb::PowerState::On,
+        Power::Off => pb::PowerState::Off,
+    };
+    pb::ObservedFacts {
+        power: power.into(),
+        firmware: facts.firmware.clone(),
+        serial: facts.serial.clone(),
+        health: facts.health.clone(),
+        since: Some(timestamp(*since)),
     }
 }
 

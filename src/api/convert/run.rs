@@ -199,6 +199,7 @@ fn wait_reason(reason: WaitReason) -> pb::WaitReason {
         WaitReason::OutcomeUnknown => pb::WaitReason::OutcomeUnknown,
         WaitReason::LoopBreaker => pb::WaitReason::LoopBreaker,
         WaitReason::Restored => pb::WaitReason::Restored,
+        WaitReason::EngineFault => pb::WaitReason::EngineFault,
         WaitReason::Recovery => pb::WaitReason::Recovery,
     }
 }

@@ -1,6 +1,7 @@
 //! Lists that are gathered page by page, and records that are looked for.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use tonic::{Code, Status};
 
@@ -14,6 +15,15 @@ use super::{Client, PAGE_SIZE};
 const NAMED_MAX: usize = 24;
 
 impl Client {
+    fn left_out(&self, unreadable: u64) {
+        self.unreadable.fetch_add(unreadable, Ordering::Relaxed);
+    }
+
+    /// How many records lists have left out since they cannot be read, since this was asked last.
+    pub(crate) fn take_unreadable(&self) -> u64 {
+        self.unreadable.swap(0, Ordering::Relaxed)
+    }
+
     /// Every machine that matches, page after page, up to `limit`.
     pub(crate) async fn all_machines(
         &self,
@@ -40,6 +50,7 @@ impl Client {
                 ..pb::ListMachinesRequest::default()
             };
             let page = self.list_machines(request).await?;
+            self.left_out(page.unreadable_count);
             Ok((page.machines, page.next_page_token))
         })
         .await
@@ -76,6 +87,7 @@ impl Client {
                 ..pb::ListRunsRequest::default()
             };
             let page = self.list_runs(request).await?;
+            self.left_out(page.unreadable_count);
             Ok((page.runs, page.next_page_token))
         })
         .await

@@ -38,11 +38,14 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         if selected.is_empty() { filter.to_owned() } else { format!("({selected}) AND ({filter})") }
     };
     let mut machines = client.all_machines(&within(TROUBLED), usize::MAX).await?;
+    let unreadable_machines = client.take_unreadable();
     let busy = client.all_machines(&within("NOT active_run_id = \"\""), usize::MAX).await?;
     let known: HashSet<String> =
         machines.iter().map(|machine| machine.machine_id.clone()).collect();
     machines.extend(busy.into_iter().filter(|machine| !known.contains(&machine.machine_id)));
+    client.take_unreadable();
     let active = client.all_runs("phase = PENDING OR phase = RUNNING", usize::MAX).await?;
+    let unreadable_runs = client.take_unreadable();
     let mut active: HashMap<String, pb::Run> =
         active.into_iter().map(|run| (run.machine_id.clone(), run)).collect();
     let now_ms = session.ui.now_ms();
@@ -63,8 +66,14 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
     if args.output.output.is_data() || !args.output.columns.is_empty() {
         return show::machines(session, &troubled, &args.output).map(|shown| shown.or(exit));
     }
+    if unreadable_machines + unreadable_runs > 0 {
+        session.ui.note(&format!(
+            "Stored records that cannot be read: {unreadable_machines} machines, {unreadable_runs} active runs. \
+             Next: bmdemo-server check names them, bmdemo-server repair mends them."
+        ));
+    }
     let look = session.ui.look;
-    if issues.is_empty() {
+    if issues.is_empty() && unreadable_machines + unreadable_runs == 0 {
         session.ui.note("Nothing needs a look.");
     }
     write_issues(session.ui.out(), look, &issues)?;

@@ -81,6 +81,7 @@ pub(crate) fn hold(run: &pb::Run) -> Option<&pb::Waiting> {
                     | pb::WaitReason::OutcomeUnknown
                     | pb::WaitReason::LoopBreaker
                     | pb::WaitReason::Restored
+                    | pb::WaitReason::EngineFault
             )
     })
 }

@@ -7,6 +7,7 @@ mod accept;
 mod advance;
 mod draft;
 mod ending;
+mod fault;
 mod learn;
 mod recovery;
 pub(super) mod step;

@@ -133,6 +133,7 @@ impl Draft {
             self.machine_mut().destructive_at.clear();
             self.machine_changed = true;
         }
+        self.try_again(actor, facts);
         self.released(facts);
         let entry = Entry::new(EntryKind::RunResumed, actor.clone()).reason(reason);
         self.note(entry.message(format!("resumed by {}", actor.name)));

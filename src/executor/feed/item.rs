@@ -23,6 +23,9 @@ pub enum WatchItem<T> {
     Snapshot(Arc<T>, Revision),
     /// What was sent so far is the state at this revision: every snapshot has been sent.
     Synced(Revision),
+    /// So many stored records belong to what was sent so far, or may, and cannot be read: they are left out. Comes before
+    /// `Synced`, if there are any.
+    LeftOut(u64),
     /// A matching record was written.
     Change {
         /// The change.

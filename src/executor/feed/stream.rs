@@ -199,6 +199,10 @@ impl<T: Grouped> Live<T> {
         }
         let next = page.next.as_ref().and_then(Position::ordinal);
         self.floors.push((next.unwrap_or(u64::MAX), page.as_of));
+        if !page.unreadable.is_empty() {
+            let count = u64::try_from(page.unreadable.len()).unwrap_or(u64::MAX);
+            self.pending.push_back(WatchItem::LeftOut(count));
+        }
         for record in page.items {
             if record.ordinal() > self.newest_old {
                 self.young.insert(record.id().clone(), record.ordinal());

@@ -138,6 +138,7 @@ fn tell<T>(item: &WatchItem<T>, name: impl Fn(&T) -> String) -> String {
         WatchItem::Removed { event, resume } => {
             format!("removed {} @{} resume {resume}", name(&event.record), event.revision)
         }
+        WatchItem::LeftOut(count) => format!("left out {count}"),
         WatchItem::Bookmark(revision) => format!("bookmark @{revision}"),
     }
 }

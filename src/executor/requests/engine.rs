@@ -21,7 +21,7 @@ use crate::ids::{MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Registry};
 use crate::provider::{Provider, Target};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// The engine. Cloning gives another handle to the same one.
 ///
@@ -286,14 +286,8 @@ impl Engine {
     }
 
     /// Starts probing the machines of the providers that have a policy, until the engine ends.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the machines cannot be listed.
-    pub async fn start_probes(
-        &self,
-        policies: BTreeMap<String, ProbePolicy>,
-    ) -> Result<(), StoreError> {
-        probes::start(&self.ports, &self.scheduler, policies).await
+    pub fn start_probes(&self, policies: BTreeMap<String, ProbePolicy>) {
+        probes::start(&self.ports, &self.scheduler, policies);
     }
 
     async fn ask<T>(

@@ -137,7 +137,11 @@ impl Scheduler {
     pub(super) fn recover_now(&self, machine: &MachineId, permit: Option<OwnedSemaphorePermit>) {
         let mut seats = self.seats();
         if seats.is_unrecovered(machine) == Some(true) {
-            self.employ(&mut seats, machine, Rest::Unrecovered(permit));
+            let rest = match seats.take(machine) {
+                Rest::Unrecovered(_) => Rest::Unrecovered(permit),
+                rest @ (Rest::Nothing | Rest::Parked(_) | Rest::Faulty | Rest::Lost(_)) => rest,
+            };
+            self.employ(&mut seats, machine, rest);
         }
     }
 
@@ -267,7 +271,7 @@ impl Scheduling for Scheduler {
     }
 
     fn revive(&self, machine: &MachineId) {
-        self.seats().leave(machine, Rest::Unrecovered(None));
+        self.seats().panicked(machine);
         let scheduler = self.clone();
         let machine = machine.clone();
         self.0.ports.tasks.spawn(async move {

@@ -4,22 +4,30 @@
 //! time; how many are asked at once is bounded for each provider, so that a dead machine, or a dead provider, delays
 //! no other. FACTORY_READY and RETIRED machines are never asked (design section 3), and neither is a machine with an
 //! active run: its steps know better.
+//!
+//! A machine that waits for its turn is an instant in a list, and nothing else: no task, no timer, no record. What
+//! confirms what is known of it ends here, without a worker.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
 use super::dispatch::Scheduler;
-use crate::clock::Random;
+use crate::clock::SplitMix64;
 use crate::executor::ports::Ports;
-use crate::executor::worker::Message;
+use crate::executor::worker::{Caught, Message};
 use crate::ids::MachineId;
 use crate::lifecycle::machine::Phase;
-use crate::model::{Change, Machine};
-use crate::provider::{Health, Provider, Target};
-use crate::store::{Committed, Listener, Query, StoreError};
+use crate::model::{ConditionKind, Machine, MachineFacts, Observed};
+use crate::provider::{Health, Target};
+use crate::store::{Batch, Committed, Listener, Query};
+
+/// Machines read at once when the list is made.
+const PAGE: usize = 500;
 
 /// How probes of one provider are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,177 +46,287 @@ impl Default for ProbePolicy {
     }
 }
 
-/// Who is to be probed: kept up to date by the feed of commits, never by scanning again.
-#[derive(Debug, Default)]
-struct Roster(Mutex<BTreeMap<MachineId, Arc<Machine>>>);
-
-impl Roster {
-    fn update(&self, machine: &Arc<Machine>, policies: &BTreeMap<String, ProbePolicy>) {
-        let mut machines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let probed = policies.contains_key(&machine.spec.provider)
-            && !matches!(machine.phase, Phase::FactoryReady | Phase::Retired);
-        if probed {
-            machines.insert(machine.id.clone(), machine.clone());
-        } else {
-            machines.remove(&machine.id);
-        }
-    }
-
-    fn get(&self, id: &MachineId) -> Option<Arc<Machine>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
-    }
-
-    fn ids(&self) -> BTreeSet<MachineId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-    }
+/// When each machine is probed next. Instants are on the monotonic clock.
+struct Turns {
+    due: BTreeSet<(Duration, MachineId)>,
+    /// `None` while the machine is being probed, or waits for others of its provider.
+    next: HashMap<MachineId, Option<Duration>>,
+    /// Digests of the facts that were seen last and are stored.
+    seen: HashMap<MachineId, u64>,
+    jitter: SplitMix64,
+    /// Probes under way, by provider, and machines whose turn has come meanwhile.
+    running: BTreeMap<String, usize>,
+    backlog: BTreeMap<String, VecDeque<MachineId>>,
 }
 
-struct RosterFeed {
-    roster: Arc<Roster>,
+struct Probes {
+    ports: Arc<Ports>,
+    scheduler: Scheduler,
     policies: BTreeMap<String, ProbePolicy>,
-    changed: tokio::sync::watch::Sender<u64>,
+    turns: Mutex<Turns>,
+    /// Something is due earlier than anything was before.
+    sooner: Notify,
 }
 
-impl Listener for RosterFeed {
+/// Keeps the list up to date by the feed of commits, never by scanning again.
+struct ProbeFeed(Arc<Probes>);
+
+impl Listener for ProbeFeed {
     fn committed(&self, committed: &Arc<Committed>) {
-        let mut touched = false;
-        for images in committed.changes.iter().filter_map(Change::images::<Machine>) {
-            touched = true;
+        for images in committed.changes.iter().filter_map(|change| change.images::<Machine>()) {
             match (&images.before, &images.after) {
-                (_, Some(machine)) => self.roster.update(machine, &self.policies),
-                (Some(machine), None) => {
-                    let mut gone = Machine::clone(machine);
-                    gone.phase = Phase::Retired;
-                    self.roster.update(&Arc::new(gone), &self.policies);
-                }
+                (_, Some(machine)) => self.0.update(machine),
+                (Some(gone), None) => self.0.lock().remove(&gone.id),
                 (None, None) => {}
             }
         }
-        if touched {
-            self.changed.send_replace(committed.revision.0);
-        }
     }
 }
 
-/// Starts probing the machines of the providers that have a policy. Ends with the engine.
-///
-/// # Errors
-/// [`StoreError`] if the machines cannot be listed.
-pub(in crate::executor) async fn start(
+/// Probes the machines of the providers that have a policy, until the engine ends.
+pub(in crate::executor) fn start(
     ports: &Arc<Ports>,
     scheduler: &Scheduler,
     policies: BTreeMap<String, ProbePolicy>,
-) -> Result<(), StoreError> {
+) {
     if policies.is_empty() {
-        return Ok(());
+        return;
     }
-    let roster = Arc::new(Roster::default());
-    let (changed, mut changes) = tokio::sync::watch::channel(0);
-    let feed = RosterFeed { roster: roster.clone(), policies: policies.clone(), changed };
-    ports.store.listen(Arc::new(feed));
-    let mut after = None;
-    loop {
-        let page = ports.store.machines(Query { after, limit: 500, ..Query::default() }).await?;
-        for machine in &page.items {
-            roster.update(machine, &policies);
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
+    let turns = Turns {
+        due: BTreeSet::new(),
+        next: HashMap::new(),
+        seen: HashMap::new(),
+        jitter: SplitMix64::new(ports.random.next_u64()),
+        running: BTreeMap::new(),
+        backlog: BTreeMap::new(),
+    };
+    let probes = Arc::new(Probes {
+        ports: ports.clone(),
+        scheduler: scheduler.clone(),
+        policies,
+        turns: Mutex::new(turns),
+        sooner: Notify::new(),
+    });
+    ports.store.listen(Arc::new(ProbeFeed(probes.clone())));
+    ports.tasks.spawn(async move {
+        probes.list().await;
+        probes.keep_time().await;
+    });
+}
+
+impl Turns {
+    fn remove(&mut self, machine: &MachineId) {
+        self.seen.remove(machine);
+        if let Some(Some(due_at)) = self.next.remove(machine) {
+            self.due.remove(&(due_at, machine.clone()));
         }
     }
-    let permits: BTreeMap<String, Arc<Semaphore>> = policies
-        .iter()
-        .map(|(name, policy)| (name.clone(), Arc::new(Semaphore::new(policy.concurrent_max))))
-        .collect();
-    let (ports, scheduler) = (ports.clone(), scheduler.clone());
-    ports.tasks.clone().spawn(async move {
-        let probed: Arc<Mutex<BTreeSet<MachineId>>> = Arc::default();
+
+    /// `true` if the machine is due earlier than anything was before.
+    fn schedule(&mut self, machine: &MachineId, due_at: Duration) -> bool {
+        let sooner = self.due.first().is_none_or(|(first, _)| due_at < *first);
+        self.due.insert((due_at, machine.clone()));
+        self.next.insert(machine.clone(), Some(due_at));
+        sooner
+    }
+}
+
+impl Probes {
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn policy(&self, machine: &Machine) -> Option<&ProbePolicy> {
+        let is_asked = !matches!(machine.phase, Phase::FactoryReady | Phase::Retired);
+        self.policies.get(&machine.spec.provider).filter(|_| is_asked)
+    }
+
+    /// A machine is as it is now.
+    fn update(&self, machine: &Machine) {
+        let mut turns = self.lock();
+        let Some(policy) = self.policy(machine) else { return turns.remove(&machine.id) };
+        if turns.next.contains_key(&machine.id) {
+            return;
+        }
+        // The first probes of a fleet are spread over one interval.
+        let wait_ms = turns.jitter.next_u64() % policy.interval_ms.max(1);
+        let due_at = self.ports.clock.monotonic() + Duration::from_millis(wait_ms);
+        if turns.schedule(&machine.id, due_at) {
+            self.sooner.notify_one();
+        }
+    }
+
+    async fn list(&self) {
+        let mut after = None;
         loop {
-            let missing: Vec<_> = {
-                let running = probed.lock().unwrap_or_else(PoisonError::into_inner);
-                roster.ids().into_iter().filter(|id| !running.contains(id)).collect()
-            };
-            for id in missing {
-                let Some(machine) = roster.get(&id) else { continue };
-                let Some((policy, permit)) = policies
-                    .get(&machine.spec.provider)
-                    .zip(permits.get(&machine.spec.provider).cloned())
-                else {
-                    continue;
-                };
-                let Some(provider) = ports.providers.get(&machine.spec.provider).cloned() else {
-                    continue;
-                };
-                probed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
-                let task = Probe {
-                    ports: ports.clone(),
-                    scheduler: scheduler.clone(),
-                    roster: roster.clone(),
-                    id: id.clone(),
-                    policy: *policy,
-                    permit,
-                    provider,
-                };
-                let done = probed.clone();
-                ports.tasks.spawn(async move {
-                    task.run().await;
-                    done.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-                });
+            let query = || Query { after: after.clone(), limit: PAGE, ..Query::default() };
+            let page = self.scheduler.read(|| self.ports.store.machines(query())).await;
+            for machine in &page.items {
+                self.update(machine);
             }
-            if changes.changed().await.is_err() {
+            after = page.next;
+            if after.is_none() {
                 return;
             }
         }
-    });
-    Ok(())
-}
+    }
 
-/// Probes one machine for as long as it is on the roster.
-struct Probe {
-    ports: Arc<Ports>,
-    scheduler: Scheduler,
-    roster: Arc<Roster>,
-    id: MachineId,
-    policy: ProbePolicy,
-    permit: Arc<Semaphore>,
-    provider: Arc<dyn Provider>,
-}
-
-impl Probe {
-    async fn run(self) {
-        // Spread the first probes of a fleet over one interval.
-        let first = self.ports.random.next_u64() % self.policy.interval_ms.max(1);
-        self.ports.clock.sleep(Duration::from_millis(first)).await;
+    async fn keep_time(self: Arc<Self>) {
         loop {
-            let Some(machine) = self.roster.get(&self.id) else { return };
-            if machine.active_run.is_none() {
-                let Ok(_permit) = self.permit.acquire().await else { return };
-                let health = self.ask(&machine).await;
-                self.scheduler.send(&self.id, Message::Probed { health });
+            let sooner = self.sooner.notified();
+            tokio::pin!(sooner);
+            sooner.as_mut().enable();
+            let now = self.ports.clock.monotonic();
+            let due = {
+                let mut turns = self.lock();
+                match turns.due.first() {
+                    Some((due_at, _)) if *due_at > now => Err(Some(*due_at)),
+                    Some(_) | None => match turns.due.pop_first() {
+                        Some((_, machine)) => Ok(machine),
+                        None => Err(None),
+                    },
+                }
+            };
+            match due {
+                Ok(machine) => self.clone().begin(machine).await,
+                Err(None) => sooner.await,
+                Err(Some(due_at)) => {
+                    let nap = self.ports.clock.sleep(due_at.saturating_sub(now));
+                    tokio::select! {
+                        biased;
+                        () = sooner => {}
+                        () = nap => {}
+                    }
+                }
             }
-            self.ports.clock.sleep(self.pause(&*self.ports.random)).await;
         }
     }
 
-    async fn ask(&self, machine: &Machine) -> Health {
+    /// A machine's turn has come.
+    async fn begin(self: Arc<Self>, id: MachineId) {
+        let machine = self.scheduler.read(|| self.ports.store.machine(&id)).await;
+        let mut turns = self.lock();
+        let Some((policy, machine)) =
+            machine.as_ref().and_then(|machine| Some((self.policy(machine)?, machine)))
+        else {
+            return turns.remove(&id);
+        };
+        if !turns.next.contains_key(&id) {
+            return;
+        }
+        turns.next.insert(id.clone(), None);
+        let provider = machine.spec.provider.clone();
+        let running = turns.running.entry(provider.clone()).or_default();
+        if *running >= policy.concurrent_max {
+            turns.backlog.entry(provider).or_default().push_back(id);
+            return;
+        }
+        *running += 1;
+        drop(turns);
+        let (probes, policy) = (self.clone(), *policy);
+        let first = machine.clone();
+        self.ports.tasks.spawn(async move {
+            probes.probe(&first, policy).await;
+            let mut ended = id;
+            while let Some(id) = probes.ended(&ended, &provider, policy) {
+                // It has waited: it may be another by now.
+                let machine = probes.scheduler.read(|| probes.ports.store.machine(&id)).await;
+                if let Some(machine) = machine.filter(|one| probes.policy(one).is_some()) {
+                    probes.probe(&machine, policy).await;
+                }
+                ended = id;
+            }
+        });
+    }
+
+    /// A probe has ended: the machine's next one is planned, and the provider's next machine has its turn.
+    fn ended(&self, id: &MachineId, provider: &str, policy: ProbePolicy) -> Option<MachineId> {
+        let mut turns = self.lock();
+        if turns.next.get(id) == Some(&None) {
+            let spread_ms = policy.interval_ms / 5;
+            let jitter_ms = turns.jitter.next_u64() % (spread_ms + 1);
+            let pause_ms = policy.interval_ms - spread_ms / 2 + jitter_ms;
+            let due_at = self.ports.clock.monotonic() + Duration::from_millis(pause_ms);
+            if turns.schedule(id, due_at) {
+                self.sooner.notify_one();
+            }
+        }
+        let next = turns.backlog.get_mut(provider).and_then(VecDeque::pop_front);
+        if next.is_none()
+            && let Some(running) = turns.running.get_mut(provider)
+        {
+            *running -= 1;
+        }
+        next
+    }
+
+    /// Keeps facts that differ from those seen last; those that confirm them cost no write.
+    async fn note(&self, machine: &MachineId, facts: &MachineFacts) {
+        let digest = digest(facts);
+        if self.lock().seen.get(machine) == Some(&digest) {
+            return;
+        }
+        let observed = Observed { facts: facts.clone(), since: self.ports.clock.now() };
+        let stored = match self.ports.store.observed(machine).await {
+            Ok(known) if known.as_ref().is_some_and(|known| known.facts == *facts) => Ok(()),
+            Ok(_) => {
+                let observed = vec![(machine.clone(), observed)];
+                let batch = Batch { observed, ..Batch::default() };
+                self.ports.commit(batch).await.map(|_| ())
+            }
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(()) => {
+                let mut turns = self.lock();
+                if turns.next.contains_key(machine) {
+                    turns.seen.insert(machine.clone(), digest);
+                }
+            }
+            // The next probe sees them again.
+            Err(error) => tracing::debug!(%machine, %error, "facts were not stored"),
+        }
+    }
+
+    async fn probe(&self, machine: &Machine, policy: ProbePolicy) {
+        if machine.active_run.is_some() {
+            return;
+        }
+        let Some(provider) = self.ports.provider(&machine.spec.provider) else { return };
         let target = Target::from(machine);
-        let too_late = self.ports.clock.sleep(Duration::from_millis(self.policy.timeout_ms));
-        let unreachable = |message: String| Health { reachable: false, degraded: false, message };
-        tokio::select! {
+        let too_late = self.ports.clock.sleep(Duration::from_millis(policy.timeout_ms));
+        let unreachable = |message: String| {
+            let facts = MachineFacts::default();
+            Health { reachable: false, degraded: false, message, facts }
+        };
+        let health = tokio::select! {
             biased;
-            answer = self.provider.probe(&target) => {
-                answer.unwrap_or_else(|error| unreachable(error.to_string()))
-            }
-            () = too_late => {
-                unreachable(format!("no answer within {} ms", self.policy.timeout_ms))
-            }
+            answer = Caught(pin!(provider.probe(&target))) => match answer {
+                Ok(Ok(health)) => health,
+                Ok(Err(error)) => unreachable(error.to_string()),
+                // Its place among the probes of the provider must not be lost with it.
+                Err(said) => unreachable(format!("the provider panicked: {said}")),
+            },
+            () = too_late => unreachable(format!("no answer within {} ms", policy.timeout_ms)),
+        };
+        if health.reachable {
+            self.note(&machine.id, &health.facts).await;
+        }
+        if !confirms(&health, machine) {
+            self.scheduler.send(&machine.id, Message::Probed { health });
         }
     }
+}
 
-    fn pause(&self, random: &dyn Random) -> Duration {
-        let spread = self.policy.interval_ms / 5;
-        let jitter = random.next_u64() % (spread + 1);
-        Duration::from_millis(self.policy.interval_ms - spread / 2 + jitter)
-    }
+fn digest(facts: &MachineFacts) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    facts.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether an answer says what is known already.
+fn confirms(health: &Health, machine: &Machine) -> bool {
+    let known = |kind| machine.conditions.get(kind).map(|condition| condition.status);
+    known(ConditionKind::Reachable) == Some(health.reachable)
+        && known(ConditionKind::Degraded).unwrap_or(false) == health.degraded
 }

@@ -17,7 +17,7 @@ use crate::executor::worker::Rest;
 use crate::ids::MachineId;
 use crate::lifecycle::run::State;
 use crate::model::Run;
-use crate::store::{Fut, Lease, Page, Position, Query, SHARDS, Shard};
+use crate::store::{Fut, Lease, Page, Position, Query, SHARDS, Shard, StoreError};
 
 /// Most runs read at once.
 const PAGE: usize = 500;
@@ -90,11 +90,15 @@ impl Scheduler {
         drop(recovery.wait_for(|recovery| *recovery == Recovery::Done).await);
     }
 
-    /// Reads from the store until it answers.
-    pub(super) async fn read<'a, T>(&'a self, read: impl Fn() -> Fut<'a, T>) -> T {
+    /// Reads from the store until it answers; nothing, if what is asked for cannot be read.
+    pub(super) async fn read<'a, T: Default>(&'a self, read: impl Fn() -> Fut<'a, T>) -> T {
         loop {
             match read().await {
                 Ok(answer) => return answer,
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, "it is left out");
+                    return T::default();
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the store could not be read; trying again");
                     self.ports().clock.sleep(Duration::from_millis(RETRY_MS)).await;
@@ -129,6 +133,20 @@ impl Scheduler {
                 if self.seats().expect(&run.machine_id) {
                     let list = if run.state.has_slot() { &mut working } else { &mut idle };
                     list.push(run.machine_id.clone());
+                }
+            }
+            for left_out in &page.unreadable {
+                tracing::error!(
+                    kind = left_out.kind,
+                    id = left_out.id,
+                    why = left_out.message,
+                    "a stored record cannot be read; its machine is blocked"
+                );
+                if let Some(machine) = &left_out.machine_id
+                    && owned.holds(machine)
+                    && self.seats().expect(machine)
+                {
+                    idle.push(machine.clone());
                 }
             }
             after = page.next;

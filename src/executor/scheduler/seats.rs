@@ -1,11 +1,11 @@
 //! Who is at work on which machine, and what waits for its time. A run that waits is one entry here, and nothing else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::executor::worker::{Message, Parked, Rest};
+use crate::executor::worker::{FAULTS_MAX, Message, Parked, Rest};
 use crate::ids::{MachineId, RunId};
 
 /// Where a worker is reached.
@@ -18,6 +18,8 @@ enum Seat {
     Parked(Parked),
     /// A run that was active before the start.
     Unrecovered,
+    /// A run at which workers have panicked too often.
+    Faulty,
     Lost(RunId),
 }
 
@@ -26,6 +28,8 @@ enum Seat {
 pub(super) struct Seats {
     machines: HashMap<MachineId, Seat>,
     due: BTreeSet<(Duration, MachineId)>,
+    /// How often workers have panicked at a machine since its last one left with nothing to do.
+    panics: BTreeMap<MachineId, u32>,
 }
 
 impl Seats {
@@ -38,7 +42,7 @@ impl Seats {
     pub(super) fn worker(&self, machine: &MachineId) -> Option<&Mailbox> {
         match self.machines.get(machine) {
             Some(Seat::Working(mailbox)) => Some(mailbox),
-            Some(Seat::Parked(_) | Seat::Unrecovered | Seat::Lost(_)) | None => None,
+            Some(Seat::Parked(_) | Seat::Unrecovered | Seat::Faulty | Seat::Lost(_)) | None => None,
         }
     }
 
@@ -46,7 +50,7 @@ impl Seats {
     pub(super) fn workers(&self) -> Vec<Mailbox> {
         let working = |seat: &Seat| match seat {
             Seat::Working(mailbox) => Some(mailbox.clone()),
-            Seat::Parked(_) | Seat::Unrecovered | Seat::Lost(_) => None,
+            Seat::Parked(_) | Seat::Unrecovered | Seat::Faulty | Seat::Lost(_) => None,
         };
         self.machines.values().filter_map(working).collect()
     }
@@ -54,6 +58,19 @@ impl Seats {
     /// A worker begins.
     pub(super) fn occupy(&mut self, machine: &MachineId, mailbox: Mailbox) {
         self.machines.insert(machine.clone(), Seat::Working(mailbox));
+    }
+
+    /// A worker has panicked: what the next one begins with.
+    pub(super) fn panicked(&mut self, machine: &MachineId) {
+        let panics = self.panics.entry(machine.clone()).or_default();
+        *panics += 1;
+        let seat = if *panics >= FAULTS_MAX {
+            self.panics.remove(machine);
+            Seat::Faulty
+        } else {
+            Seat::Unrecovered
+        };
+        self.machines.insert(machine.clone(), seat);
     }
 
     /// A machine has an active run. `false` if that is known already.
@@ -67,7 +84,7 @@ impl Seats {
 
     /// Whether the machine's active run is still to be recovered; `None` if nothing is known of the machine.
     pub(super) fn is_unrecovered(&self, machine: &MachineId) -> Option<bool> {
-        self.machines.get(machine).map(|seat| matches!(seat, Seat::Unrecovered))
+        self.machines.get(machine).map(|seat| matches!(seat, Seat::Unrecovered | Seat::Faulty))
     }
 
     /// Takes out what a machine was left with.
@@ -80,6 +97,7 @@ impl Seats {
                 Rest::Parked(parked)
             }
             Some(Seat::Unrecovered) => Rest::Unrecovered(None),
+            Some(Seat::Faulty) => Rest::Faulty,
             Some(Seat::Lost(run_id)) => Rest::Lost(run_id),
             Some(Seat::Working(_)) | None => Rest::Nothing,
         }
@@ -90,6 +108,11 @@ impl Seats {
         match rest {
             Rest::Nothing => {
                 self.machines.remove(machine);
+                self.panics.remove(machine);
+                false
+            }
+            Rest::Faulty => {
+                self.machines.insert(machine.clone(), Seat::Faulty);
                 false
             }
             Rest::Unrecovered(_) => {

@@ -6,7 +6,7 @@ use super::harness::{Harness, machine_id};
 use crate::executor::probes::ProbePolicy;
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
-use crate::model::{ConditionKind, EntryKind};
+use crate::model::{ConditionKind, EntryKind, Power};
 use crate::store::Subject;
 
 const MINUTE_MS: u64 = 60_000;
@@ -16,7 +16,7 @@ async fn probed(script: &str) -> Harness {
     harness.register(2).await;
     harness.set_phase(1, Phase::Ready).await.unwrap();
     let policies: BTreeMap<_, _> = [("fake".to_owned(), ProbePolicy::default())].into();
-    harness.engine.start_probes(policies).await.unwrap();
+    harness.engine.start_probes(policies);
     harness
 }
 
@@ -77,4 +77,22 @@ async fn who_is_probed_follows_phase_and_run() {
     harness.pass(10 * MINUTE_MS).await;
     assert_eq!(harness.machine(2).await.revision, before, "RETIRED machines are never asked");
     assert_eq!(reachable(&harness, 1).await, Some(true));
+}
+
+/// What a probe sees besides lies beside the machine's record: it moves no etag, and what confirms it is not written.
+#[tokio::test(start_paused = true)]
+async fn facts_are_kept_beside_the_machine() {
+    let harness = probed("").await;
+    harness.pass(3 * MINUTE_MS).await;
+    let seen = harness.store.observed(&machine_id(1)).await.unwrap().unwrap();
+    assert_eq!((seen.facts.power, seen.facts.serial.as_str()), (Power::On, "FAKE-machine-1"));
+    assert_eq!(harness.store.observed(&machine_id(2)).await.unwrap(), None, "it is not asked");
+    let revisions = harness.store.revisions().await.unwrap();
+    harness.pass(30 * MINUTE_MS).await;
+    assert_eq!(harness.store.revisions().await.unwrap(), revisions);
+    // The conditions, which are the machine's, stand at the commit that made it reachable.
+    let machine = harness.machine(1).await;
+    let rows = harness.store.history(Subject::Machine(machine_id(1)), None, 1_000).await.unwrap();
+    assert_eq!(rows.last().unwrap().revision, machine.revision);
+    assert_eq!(rows.last().unwrap().entry.kind, EntryKind::ConditionChanged);
 }

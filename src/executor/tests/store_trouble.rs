@@ -11,10 +11,12 @@ use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::filter::Filter;
-use crate::model::{Change, Entry, EntryKind, HistoryRow, LogChunk, Machine, Run};
+use crate::model::{
+    Change, Entry, EntryKind, HistoryRow, HoldReason, LogChunk, Machine, Observed, Run,
+};
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
-    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed, Unreadable,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,10 @@ enum Trouble {
     Conflict,
     /// Somebody else is said to own the machine's work.
     Fenced,
+    /// Something that trying again does not help against.
+    Corrupt,
+    /// A bug of ours.
+    Panic,
 }
 
 impl Trouble {
@@ -50,6 +56,11 @@ impl Trouble {
                 expected: Revision(1),
                 stored: Revision(2),
             },
+            Self::Corrupt | Self::Panic => StoreError::Corrupt {
+                kind: "run",
+                id: "a run".to_owned(),
+                message: "a test".to_owned(),
+            },
             Self::Fenced => {
                 StoreError::Fenced { machine_id: machine_id(1), held: Epoch(1), current: Epoch(2) }
             }
@@ -64,11 +75,15 @@ enum Fails {
     /// One commit, after so many that do not.
     Once(Trouble, u32),
     Always(Trouble),
+    /// So many commits in a row.
+    Times(Trouble, u32),
 }
 
 struct Troubled {
     inner: Arc<dyn Store>,
     fails: Mutex<Fails>,
+    /// A run whose record cannot be read.
+    unreadable: Mutex<Option<RunId>>,
 }
 
 impl Troubled {
@@ -84,6 +99,8 @@ impl Troubled {
             Fails::Once(trouble, 0) => (Some(trouble), Fails::Never),
             Fails::Once(trouble, more) => (None, Fails::Once(trouble, more - 1)),
             Fails::Always(trouble) => (Some(trouble), Fails::Always(trouble)),
+            Fails::Times(_, 0) => (None, Fails::Never),
+            Fails::Times(trouble, more) => (Some(trouble), Fails::Times(trouble, more - 1)),
         };
         *fails = left;
         trouble
@@ -102,6 +119,7 @@ impl Store for Troubled {
             if trouble == Trouble::Kept {
                 self.inner.commit(batch).await?;
             }
+            assert_ne!(trouble, Trouble::Panic, "a bug that a test has planted");
             Err(trouble.error())
         })
     }
@@ -126,11 +144,18 @@ impl Store for Troubled {
         self.inner.machine(id)
     }
 
+    fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
+        self.inner.observed(id)
+    }
+
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
         self.inner.machine_at(id, at)
     }
 
     fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
+        if *self.unreadable.lock().unwrap() == Some(id) {
+            return Box::pin(async { Err(Trouble::Corrupt.error()) });
+        }
         self.inner.run(id)
     }
 
@@ -143,7 +168,20 @@ impl Store for Troubled {
     }
 
     fn runs(&self, query: Query) -> Fut<'_, Page<Run>> {
-        self.inner.runs(query)
+        Box::pin(async move {
+            let mut page = self.inner.runs(query).await?;
+            let hidden = *self.unreadable.lock().unwrap();
+            if let Some(place) = page.items.iter().position(|run| Some(run.id) == hidden) {
+                let run = page.items.remove(place);
+                page.unreadable.push(Unreadable {
+                    kind: "run",
+                    id: run.id.to_string(),
+                    machine_id: Some(run.machine_id.clone()),
+                    message: "a test".to_owned(),
+                });
+            }
+            Ok(page)
+        })
     }
 
     fn count_machines(&self, filter: Filter) -> Fut<'_, u64> {
@@ -208,8 +246,11 @@ impl Store for Troubled {
 async fn troubled() -> (Harness, Arc<Troubled>) {
     let mut harness = Harness::new("").await;
     harness.register(1).await;
-    let store =
-        Arc::new(Troubled { inner: harness.store.clone(), fails: Mutex::new(Fails::Never) });
+    let store = Arc::new(Troubled {
+        inner: harness.store.clone(),
+        fails: Mutex::new(Fails::Never),
+        unreadable: Mutex::default(),
+    });
     harness.engine.kill();
     harness.store = store.clone();
     harness.restart().await;
@@ -344,4 +385,59 @@ async fn a_store_that_is_away_for_an_hour_costs_nothing_but_the_hour() {
         assert_eq!(run.phase(), run::Phase::Succeeded, "{trouble:?}: {run:#?}");
         harness.nothing_was_repeated();
     }
+}
+
+/// What trying again cannot help against, and what panics, is tried a few times; then an operator has to look.
+#[tokio::test(start_paused = true)]
+async fn a_run_at_which_the_engine_fails_again_and_again_is_held() {
+    for trouble in [Trouble::Corrupt, Trouble::Panic] {
+        let (harness, store) = troubled().await;
+        harness.register(2).await;
+        let id = harness.start(1, "plan/repave-join").await.unwrap().id;
+        harness.polling(id, 1).await;
+        store.set(Fails::Times(trouble, 3));
+        let held = harness.until(id, |run| run.state == run::State::Held).await;
+        assert_eq!(held.hold.as_ref().unwrap().reason, HoldReason::EngineFault, "{trouble:?}");
+        let needed = harness.intervention().await.unwrap();
+        assert_eq!((needed.status, needed.reason.as_str()), (true, "ENGINE_FAULT"), "{trouble:?}");
+        let other = harness.start(2, "plan/repave-join").await.unwrap().id;
+        assert_eq!(harness.finished(other).await.phase(), run::Phase::Succeeded);
+        harness.operate(id, Verb::Resume).await.unwrap();
+        assert!(!harness.intervention().await.unwrap().status, "{trouble:?}");
+        let run = harness.finished(id).await;
+        assert_eq!(run.phase(), run::Phase::Succeeded, "{trouble:?}: {run:#?}");
+        harness.nothing_was_repeated();
+    }
+}
+
+/// One record that cannot be read blocks its machine and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_be_read_blocks_its_machine_alone() {
+    let (mut harness, store) = troubled().await;
+    harness.register(2).await;
+    let id = harness.start(1, "plan/repave-join").await.unwrap().id;
+    let other = harness.start(2, "plan/repave-join").await.unwrap().id;
+    harness.pass(100).await;
+    harness.engine.kill();
+    *store.unreadable.lock().unwrap() = Some(id);
+    harness.restart().await;
+    assert_eq!(harness.finished(other).await.phase(), run::Phase::Succeeded);
+    let needed = harness.intervention().await.unwrap();
+    assert_eq!((needed.status, needed.reason.as_str()), (true, "RECORD_UNREADABLE"));
+    assert!(needed.message.contains(&id.to_string()), "{needed:?}");
+    assert_eq!(harness.machine(1).await.blocked_by(), Some(&needed));
+    for answer in [harness.engine.run(id).await, harness.operate(id, Verb::Abort).await] {
+        assert!(
+            matches!(answer, Err(EngineError::Store(StoreError::Corrupt { .. }))),
+            "{answer:?}"
+        );
+    }
+    // It is marked once, and goes on where it can be read again.
+    let revision = harness.machine(1).await.revision;
+    harness.crash().await;
+    assert_eq!(harness.machine(1).await.revision, revision);
+    *store.unreadable.lock().unwrap() = None;
+    harness.crash().await;
+    assert_eq!(harness.finished(id).await.phase(), run::Phase::Succeeded);
+    assert!(!harness.intervention().await.unwrap().status, "nothing is left to look at");
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// A future whose panic is its answer. What it was working on is dropped with it and never looked at again.
-pub(super) struct Caught<'a, F>(pub(super) Pin<&'a mut F>);
+pub(in crate::executor) struct Caught<'a, F>(pub(in crate::executor) Pin<&'a mut F>);
 
 impl<F: Future> Future for Caught<'_, F> {
     /// `Err` with what the panic said.

@@ -7,6 +7,9 @@ use crate::ids::Revision;
 /// How often a command is decided again after somebody else wrote first.
 pub(super) const CONFLICTS_MAX: usize = 5;
 
+/// How often the engine tries what has failed by a bug before it gives a run up.
+pub(in crate::executor) const FAULTS_MAX: u32 = 3;
+
 pub(super) fn check_etag(
     kind: &'static str,
     id: &str,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checks::FAULTS_MAX;
 use super::logs::chunks;
 use super::rest::{is_waiting, waits_as};
 use super::state::{Decision, InDoubt, Worker};
@@ -30,6 +31,7 @@ const fn is_queued(state: run::State) -> bool {
 impl Worker {
     /// Decides about the active run and carries the decision out, until the store has taken it.
     pub(super) async fn drive(&mut self, decide: impl Fn(&mut Draft, Facts<'_>)) {
+        let mut faults = 0;
         loop {
             let Some(decision) = self.decide(&decide) else { return };
             match self.carry_out(decision, Extra::default()).await {
@@ -46,7 +48,14 @@ impl Worker {
                     }
                 }
                 Err(StoreError::NoSlot { .. }) => return self.ask_for_slot_again(),
-                Err(error) => self.wait_for_store(&error).await,
+                Err(error) if error.may_pass() => self.wait_for_store(&error).await,
+                Err(error) => {
+                    faults += 1;
+                    if faults >= FAULTS_MAX {
+                        return Box::pin(self.give_up(&error.to_string())).await;
+                    }
+                    self.wait_for_store(&error).await;
+                }
             }
         }
     }

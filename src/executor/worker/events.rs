@@ -54,7 +54,8 @@ impl Worker {
         let stored = loop {
             match self.ports.store.machine(&self.id).await {
                 Ok(stored) => break stored,
-                Err(error) => self.wait_for_store(&error).await,
+                Err(error) if error.may_pass() => self.wait_for_store(&error).await,
+                Err(error) => return Box::pin(self.quarantine(run_id, &error.into())).await,
             }
         };
         match stored {

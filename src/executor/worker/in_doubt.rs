@@ -1,18 +1,8 @@
 //! Commits whose outcome is unknown: the store is asked for it, and what is stored decides, not a guess.
 
-use super::state::Worker;
-use crate::ids::{BatchId, Revision};
+use super::state::{Asked, Worker};
 use crate::model::Run;
 use crate::store::Outcome;
-
-/// A batch as the store can be asked about it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    /// Its name.
-    pub(super) id: BatchId,
-    /// A revision that it would have come after.
-    pub(super) since: Revision,
-}
 
 impl Worker {
     /// Finds out about the commit in doubt, if there is one. If it happened its effects are performed and the answer is
@@ -23,7 +13,11 @@ impl Worker {
         let (machine, run) = loop {
             match self.records(in_doubt.run.id).await {
                 Ok(found) => break found,
-                Err(error) => self.wait_for_store(&error).await,
+                Err(error) if error.may_pass() => self.wait_for_store(&error).await,
+                Err(error) => {
+                    Box::pin(self.quarantine(in_doubt.run.id, &error.into())).await;
+                    return false;
+                }
             }
         };
         let held = self.machine.as_ref().map(|machine| machine.epoch);

@@ -146,7 +146,7 @@ impl Worker {
     }
 
     /// Changes the machine's record by itself, again if somebody else wrote first.
-    async fn write_machine(
+    pub(super) async fn write_machine(
         &mut self,
         origin: &Origin,
         scope: &str,

@@ -89,6 +89,8 @@ pub(in crate::executor) enum Rest {
     /// An active run that no worker drives: after a restart, a panic, or an error of ours. With a permit where many are
     /// recovered at the same time.
     Unrecovered(Option<OwnedSemaphorePermit>),
+    /// An active run at which workers have panicked so often that it is to be given up.
+    Faulty,
     /// An active run that another engine drives: this one touches nothing.
     Lost(RunId),
 }

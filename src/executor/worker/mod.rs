@@ -13,6 +13,7 @@ mod commit;
 mod delete;
 mod effects;
 mod events;
+mod fault;
 mod in_doubt;
 mod logs;
 mod machine;
@@ -27,5 +28,7 @@ mod start;
 mod state;
 mod timers;
 
+pub(super) use caught::Caught;
+pub(super) use checks::FAULTS_MAX;
 pub(super) use message::{Message, Parked, Reply, Rest, Scheduling};
 pub(super) use state::Worker;

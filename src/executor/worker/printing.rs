@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use super::in_doubt::Asked;
 use super::logs::chunks;
-use super::state::Worker;
+use super::state::{Asked, Worker};
 use super::timers::Timer;
 use crate::executor::limits::LOG_FLUSH_MS;
 use crate::ids::RunId;

@@ -48,6 +48,10 @@ impl Worker {
                     self.forget();
                     return false;
                 }
+                Err(error) if !error.may_pass() => {
+                    Box::pin(self.quarantine(run_id, &error.into())).await;
+                    return false;
+                }
                 Err(error) => self.wait_for_store(&error).await,
             }
         }
@@ -59,7 +63,8 @@ impl Worker {
         let (machine, run) = loop {
             match self.records(run_id).await {
                 Ok(found) => break found,
-                Err(error) => self.wait_for_store(&error).await,
+                Err(error) if error.may_pass() => self.wait_for_store(&error).await,
+                Err(error) => return self.quarantine(run_id, &error.into()).await,
             }
         };
         let (Some(machine), Some(run)) = (machine, run) else {
@@ -75,11 +80,13 @@ impl Worker {
         }
         self.machine = Some(machine);
         while let Err(error) = self.activate(run.clone(), parked.spans.is_none()).await {
-            let EngineError::Store(error) = error else {
-                tracing::error!(machine = %self.id, run = %run_id, %error, "a run cannot be driven");
-                return self.relinquish(run_id);
+            let EngineError::Store(passing) = &error else {
+                return self.quarantine(run_id, &error).await;
             };
-            self.wait_for_store(&error).await;
+            if !passing.may_pass() {
+                return self.quarantine(run_id, &error).await;
+            }
+            self.wait_for_store(passing).await;
         }
         let Some(active) = &mut self.active else { return };
         active.fenced = parked.fenced;
@@ -109,7 +116,9 @@ impl Worker {
         loop {
             match self.load_machine().await {
                 Ok(_) => break,
-                Err(EngineError::Store(error)) => self.wait_for_store(&error).await,
+                Err(EngineError::Store(error)) if error.may_pass() => {
+                    self.wait_for_store(&error).await;
+                }
                 Err(error) => {
                     tracing::debug!(machine = %self.id, %error, "nothing to recover");
                     break;
@@ -121,16 +130,38 @@ impl Worker {
         }
     }
 
+    /// Gives up the machine's run, at which workers have panicked: it is recovered without anything that follows.
+    pub(super) async fn hold_faulty(&mut self) {
+        let found = loop {
+            let found = async {
+                let machine = self.load_machine().await?;
+                let Some(run_id) = machine.active_run else { return Ok(None) };
+                let run = self.ports.run(run_id).await?;
+                self.activate(run, true).await.map(|()| Some(run_id))
+            };
+            match found.await {
+                Ok(found) => break found,
+                Err(EngineError::Store(error)) if error.may_pass() => {
+                    self.wait_for_store(&error).await;
+                }
+                Err(error) => {
+                    tracing::error!(machine = %self.id, %error, "a run cannot be held");
+                    break None;
+                }
+            }
+        };
+        if found.is_some() {
+            self.give_up("a worker panicked").await;
+        }
+    }
+
     /// Recovers a run that no worker drives, as long as it takes.
     pub(super) async fn adopt(&mut self, run_id: RunId) {
         match self.recover(run_id).await {
             Ok(()) if self.active.is_some() => {}
             Ok(()) => self.forget(),
-            Err(EngineError::Store(error)) => self.wait_for_store(&error).await,
-            Err(error) => {
-                tracing::error!(machine = %self.id, run = %run_id, %error, "a run cannot be recovered");
-                self.relinquish(run_id);
-            }
+            Err(EngineError::Store(error)) if error.may_pass() => self.wait_for_store(&error).await,
+            Err(error) => self.quarantine(run_id, &error).await,
         }
     }
 
@@ -182,6 +213,7 @@ impl Worker {
         self.drive(|draft, facts| {
             draft.machine_mut().epoch = draft.machine.epoch.next();
             draft.machine_changed = true;
+            draft.readable_again(facts);
             draft.recover(facts);
             if lose_timers {
                 draft.effects.retain(|effect| {

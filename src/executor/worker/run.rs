@@ -22,6 +22,7 @@ impl Worker {
             Rest::Nothing => {}
             Rest::Lost(run_id) => self.lost = Some(run_id),
             Rest::Parked(parked) => Box::pin(self.resume(parked)).await,
+            Rest::Faulty => Box::pin(self.hold_faulty()).await,
             Rest::Unrecovered(permit) => {
                 Box::pin(self.find_abandoned()).await;
                 drop(permit);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::call::CallInFlight;
-use super::in_doubt::Asked;
 use super::logs::{Line, LogBuffer};
 use super::message::{Message, Reply, Scheduling};
 use super::spans::Spans;
@@ -16,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::executor::decide::{Draft, Effect, Facts};
 use crate::executor::error::EngineError;
 use crate::executor::ports::Ports;
-use crate::ids::{Epoch, MachineId, RunId};
+use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Value};
 use crate::provider::Provider;
@@ -34,6 +33,15 @@ pub(super) struct Moment {
 pub(super) struct Decision {
     pub(super) draft: Draft,
     pub(super) moment: Moment,
+}
+
+/// A batch as the store can be asked about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Its name.
+    pub(super) id: BatchId,
+    /// A revision that it would have come after.
+    pub(super) since: Revision,
 }
 
 /// A decision whose commit may or may not have happened.

@@ -12,7 +12,7 @@ use super::simulator::FakeProvider;
 use super::state::{Machine, Record};
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
-use crate::model::LogStream;
+use crate::model::{LogStream, MachineFacts, Power};
 use crate::plan::Values;
 use crate::provider::{
     Acted, Call, ErrorCode, Health, Observation, ProviderErrorKind, Target, Verification,
@@ -268,7 +268,8 @@ impl FakeProvider {
         let fault = self.fault(core, id, None, CallKind::Probe);
         if fault == Some(Fault::Unreachable) {
             let message = format!("{id} does not answer");
-            return Self::done(Health { reachable: false, degraded: false, message });
+            let facts = MachineFacts::default();
+            return Self::done(Health { reachable: false, degraded: false, message, facts });
         }
         if let Some(decided) = failed(core, fault, id, "probe") {
             return decided;
@@ -285,7 +286,14 @@ impl FakeProvider {
             None if degraded => (true, format!("{id} answers, with a failed fan")),
             None => (true, format!("{id} answers")),
         };
-        Self::done(Health { reachable, degraded: reachable && degraded, message })
+        let serial = &target.spec.serial;
+        let facts = MachineFacts {
+            power: if machine.hardware.powered { Power::On } else { Power::Off },
+            firmware: "fake 1".to_owned(),
+            serial: if serial.is_empty() { format!("FAKE-{id}") } else { serial.clone() },
+            health: if degraded { "a fan has failed" } else { "all parts work" }.to_owned(),
+        };
+        Self::done(Health { reachable, degraded: reachable && degraded, message, facts })
     }
 
     fn done<T>(answer: T) -> Decided<T> {

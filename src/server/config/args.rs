@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::ids::{MachineId, RunId};
+
 use super::choice::{FakeWorld, Format, Level};
 
 /// Serves the bare-metal lifecycle API.
@@ -107,14 +109,28 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         accept: Vec<String>,
     },
+    /// Mend records that cannot be read from their history, while no server uses the database
+    ///
+    /// What the history does not lead to stays as it is, and is named. Make a copy first: `bmdemo-server backup FILE`.
+    Repair {
+        /// Drop a run that cannot be read or mended, or whose plan cannot be read; its machine stays blocked until
+        /// NeedsIntervention is cleared
+        #[arg(long, value_name = "RUN", value_parser = RunId::parse)]
+        drop_run: Vec<RunId>,
+
+        /// Drop a machine that cannot be read or mended and has no active run; it can be registered anew
+        #[arg(long, value_name = "MACHINE", value_parser = MachineId::parse)]
+        drop_machine: Vec<MachineId>,
+    },
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
    0  ended as asked
    2  usage
+  64  what is to be dropped is not there, or can be read
   65  the database was written by a newer version
-  66  there is no database to back up or check, or no backup to restore
+  66  there is no database to back up, check or repair, or no backup to restore
   69  cannot listen
   70  a bug of ours
   73  cannot create a file or directory, or it has been used

@@ -19,8 +19,8 @@ use crate::lifecycle::run::State;
 use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
 use crate::server::gate::Gate;
-use crate::store::Query;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Query, StoreError, Unreadable};
 
 use super::interventions::Interventions;
 use super::store::Disk;
@@ -61,6 +61,13 @@ struct StepLabels {
     step: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecordLabels {
+    kind: &'static str,
+    id: String,
+    machine: String,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     with_slot: Gauge,
@@ -78,6 +85,7 @@ pub(super) struct Gauges {
     needing_intervention: Family<ReasonLabels, Gauge>,
     interventions: Arc<Interventions>,
     unseen: Gauge,
+    unreadable: Family<RecordLabels, Gauge>,
     disk: Disk,
     /// When the store was last read for these figures, in monotonic time.
     read_at: Mutex<Option<Duration>>,
@@ -90,6 +98,7 @@ struct Active {
     waiting: BTreeMap<&'static str, i64>,
     overdue: BTreeMap<(String, String), i64>,
     unseen: bool,
+    unreadable: Vec<RecordLabels>,
 }
 
 impl Gauges {
@@ -126,6 +135,9 @@ impl Gauges {
         let help = "Machines that need an operator, by reason";
         let family = gauges.needing_intervention.clone();
         registry.register("machines_needing_intervention", help, family);
+        let help =
+            "1 for each active run whose record, or whose plan, is stored and cannot be read";
+        registry.register("unreadable_records", help, gauges.unreadable.clone());
         gauges.disk.register(registry);
         gauges
     }
@@ -171,6 +183,10 @@ impl Gauges {
         }
         let active = active(engine).await?;
         self.unseen.set(i64::from(active.unseen));
+        self.unreadable.clear();
+        for labels in active.unreadable {
+            self.unreadable.get_or_create(&labels).set(1);
+        }
         self.active.clear();
         self.oldest.clear();
         for (state, (count, age)) in active.by_state {
@@ -201,6 +217,11 @@ async fn active(engine: &Engine) -> Result<Active, EngineError> {
         for run in &page.items {
             active.add(engine, run, now).await?;
         }
+        for Unreadable { kind, id, machine_id, .. } in page.unreadable {
+            let machine = machine_id.map_or_else(String::new, |id| id.to_string());
+            active.unreadable.push(RecordLabels { kind, id, machine });
+            seen += 1;
+        }
         seen += page.items.len();
         after = page.next;
         if after.is_none() || seen >= ACTIVE_RUNS_MAX {
@@ -224,7 +245,16 @@ impl Active {
         let Some(attempt_at) = record.attempt_at.filter(|_| !record.state.is_settled()) else {
             return Ok(());
         };
-        let plan = engine.pinned_plan(run).await?;
+        let plan = match engine.pinned_plan(run).await {
+            Ok(plan) => plan,
+            // It blocks its machine, and no figure.
+            Err(EngineError::Store(StoreError::Corrupt { kind, id, .. })) => {
+                let machine = run.machine_id.to_string();
+                self.unreadable.push(RecordLabels { kind, id, machine });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let overdue =
             plan.step(&record.name).is_some_and(|step| attempt_at.plus_ms(step.expected_ms) < now);
         if overdue {
@@ -256,6 +286,7 @@ fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::OutcomeUnknown => "outcome_unknown",
         WaitReason::LoopBreaker => "loop_breaker",
         WaitReason::Restored => "restored",
+        WaitReason::EngineFault => "engine_fault",
         WaitReason::Recovery => "recovery",
     }
 }

@@ -47,6 +47,11 @@ impl State {
             self.requests_by_age.insert((request.at, scope.clone(), id.clone()));
             self.requests.entry(scope).or_default().insert(id, request);
         }
+        for (machine, observed) in batch.observed {
+            if self.machine_ids.contains_key(&machine) {
+                self.observed.insert(machine, observed);
+            }
+        }
         let logs: Vec<_> = batch.logs.into_iter().map(Arc::new).collect();
         for chunk in &logs {
             self.logs.entry(chunk.run_id).or_default().push(chunk.clone());
@@ -75,6 +80,7 @@ impl State {
                 self.machines.remove(&ordinal);
                 self.machine_ids.remove(&machine.id);
                 self.gone.insert(machine.id.clone(), machine.epoch);
+                self.observed.remove(&machine.id);
             }
             (None, None) => {}
         }

@@ -22,7 +22,7 @@ use super::{
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 
 /// [`Store`] that keeps everything in memory.
 pub struct MemoryStore {
@@ -92,6 +92,10 @@ impl Store for MemoryStore {
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
         Box::pin(async move { Ok(self.state().machine(id)) })
+    }
+
+    fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
+        Box::pin(async move { Ok(self.state().observed.get(id).cloned()) })
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -9,7 +9,7 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::commit::step_name;
 use super::counters::Counters;
-use super::error::{failed, ms, revision_of};
+use super::error::{failed, ms, named, revision_of};
 use super::open::{
     DATABASE_FILE, OpenError, connect, connect_reader, migrated, refuse_foreign, sqlite, sync_dir,
     take_lock,
@@ -59,7 +59,7 @@ impl Report {
     }
 }
 
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", describe(source)),
         None => error.to_string(),
@@ -166,7 +166,7 @@ fn check_machines(
     let mut labels = 0;
     for_each(conn, sql, [], |row| {
         report.machines += 1;
-        let machine = match machine_row(row) {
+        let machine = match machine_row(row).map_err(named(text(row, 4)?)) {
             Ok(machine) => machine,
             Err(error) => {
                 report.problem(describe(&error));
@@ -240,10 +240,11 @@ fn check_runs(
         ORDER BY ordinal";
     for_each(conn, sql, [], |row| {
         report.runs += 1;
-        let run = match run_row(row) {
+        let run = match run_row(row).map_err(named(text(row, 4)?)) {
             Ok(run) => run,
             Err(error) => {
-                report.problem(describe(&error));
+                let machine = text(row, 5)?;
+                report.problem(format!("{} (of machine {machine})", describe(&error)));
                 return Ok(true);
             }
         };

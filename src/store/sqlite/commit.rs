@@ -10,7 +10,7 @@ use super::encoded::{Encoded, EncodedWrite};
 use super::error::{int, ms, uint};
 use super::heads::{Rows, RunRow, Stored};
 use super::load::save_slots;
-use super::seal;
+use super::{observed, seal};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::model::{Change, Images, Machine, Object, Record, Run};
@@ -103,6 +103,9 @@ impl Writing<'_> {
         }
         if let Some(request) = &batch.request {
             self.request(request)?;
+        }
+        for (machine, seen) in &batch.observed {
+            observed::save(self.conn, machine, seen)?;
         }
         for chunk in batch.logs {
             self.log(Arc::new(chunk))?;
@@ -219,6 +222,8 @@ impl Writing<'_> {
         let sql = "DELETE FROM machines WHERE ordinal = ?1";
         self.conn.prepare_cached(sql)?.execute([int(machine.ordinal)])?;
         self.rows.machines.remove(&machine.id);
+        let sql = "DELETE FROM observed WHERE machine_id = ?1";
+        self.conn.prepare_cached(sql)?.execute([machine.id.as_str()])?;
         let sql = "INSERT OR REPLACE INTO gone (id, epoch, sum) VALUES (?1, ?2, ?3)";
         let (id, epoch) = (machine.id.as_str(), int(machine.epoch.0));
         let values = params![id, epoch, seal::of(&[seal::text(id), seal::number(Some(epoch))])];
@@ -348,7 +353,7 @@ pub(super) fn step_name(run: &Run) -> &str {
 }
 
 /// The checksum of the row of a machine or a run.
-fn seal_record(ordinal: u64, revision: Revision, body: &str) -> i64 {
+pub(super) fn seal_record(ordinal: u64, revision: Revision, body: &str) -> i64 {
     let number = |number| seal::number(Some(int(number)));
     seal::of(&[number(ordinal), number(revision.0), seal::text(body)])
 }

@@ -39,6 +39,25 @@ pub(super) fn corrupt(kind: &'static str, id: impl ToString) -> impl Fn(DecodeEr
     move |error| StoreError::Corrupt { kind, id: id.clone(), message: error.to_string() }
 }
 
+/// Names a record that cannot be read by its id instead of its row.
+pub(super) fn named<T: ToString>(id: T) -> impl FnOnce(StoreError) -> StoreError {
+    move |error| match error {
+        StoreError::Corrupt { kind, message, .. } => {
+            StoreError::Corrupt { kind, id: id.to_string(), message }
+        }
+        other @ (StoreError::Conflict { .. }
+        | StoreError::MacTaken { .. }
+        | StoreError::ActiveRun { .. }
+        | StoreError::Fenced { .. }
+        | StoreError::RequestUsed(_)
+        | StoreError::NoSlot { .. }
+        | StoreError::Compacted { .. }
+        | StoreError::Full(_)
+        | StoreError::Unknown(_)
+        | StoreError::Unavailable(_)) => other,
+    }
+}
+
 /// SQLite's integers are signed; ours stay far below the sign bit, except timestamps made up by a client.
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

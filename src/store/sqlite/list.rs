@@ -6,11 +6,11 @@ use rusqlite::{Connection, ToSql};
 
 use super::error::{failed, int, uint};
 use super::read::{self, for_each, machine_row, run_row};
-use crate::ids::natural_key;
+use crate::ids::{MachineId, natural_key};
 use crate::model::filter::Filter;
 use crate::model::{Machine, Run};
 use crate::store::page::Filling;
-use crate::store::{Order, Page, Position, Query, SCAN_ROWS_MAX, StoreError};
+use crate::store::{Order, Page, Position, Query, SCAN_ROWS_MAX, StoreError, Unreadable};
 
 /// Rows of an index that are counted at first to find the condition that the fewest rows meet.
 const FEW_ROWS: usize = 100;
@@ -224,7 +224,15 @@ pub(super) fn machines(conn: &Connection, query: &Query) -> Result<Page<Machine>
         if page.is_full() {
             return Ok(false);
         }
-        let machine = machine_row(row)?;
+        let machine = match machine_row(row) {
+            Err(StoreError::Corrupt { kind: "machine" | "column", message, .. }) => {
+                let ordinal = read::number(row, 0)?;
+                let sql = "SELECT id, id FROM machines WHERE ordinal = ?1";
+                page.leave_out(ordinal, unreadable(conn, sql, "machine", ordinal, message)?);
+                return Ok(true);
+            }
+            machine => machine?,
+        };
         let wanted = query.filter.matches_machine(&machine);
         page.push(machine.ordinal, &machine.id.clone(), wanted.then(|| Arc::new(machine)));
         Ok(true)
@@ -238,7 +246,15 @@ pub(super) fn runs(conn: &Connection, query: &Query) -> Result<Page<Run>, StoreE
         if page.is_full() {
             return Ok(false);
         }
-        let run = run_row(row)?;
+        let run = match run_row(row) {
+            Err(StoreError::Corrupt { kind: "run" | "column", message, .. }) => {
+                let ordinal = read::number(row, 0)?;
+                let sql = "SELECT id, machine_id FROM runs WHERE ordinal = ?1";
+                page.leave_out(ordinal, unreadable(conn, sql, "run", ordinal, message)?);
+                return Ok(true);
+            }
+            run => run?,
+        };
         let wanted =
             query.filter.matches_run(&run) && (!query.active_only || run.state.is_active());
         let (ordinal, id) = (run.ordinal, run.id);
@@ -246,6 +262,22 @@ pub(super) fn runs(conn: &Connection, query: &Query) -> Result<Page<Run>, StoreE
         Ok(true)
     })?;
     Ok(page.finish(read::revisions(conn)?.0))
+}
+
+/// Names a record that cannot be read by its columns.
+fn unreadable(
+    conn: &Connection,
+    sql: &str,
+    kind: &'static str,
+    ordinal: u64,
+    message: String,
+) -> Result<Unreadable, StoreError> {
+    let named = conn.prepare_cached(sql).and_then(|mut query| {
+        let ordinal = i64::try_from(ordinal).unwrap_or(i64::MAX);
+        query.query_row([ordinal], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+    });
+    let (id, machine_id) = named.map_err(failed)?;
+    Ok(Unreadable { kind, id, machine_id: MachineId::parse(&machine_id).ok(), message })
 }
 
 fn count_all(conn: &Connection, sql: &str) -> Result<u64, StoreError> {
@@ -261,7 +293,11 @@ pub(super) fn count_machines(conn: &Connection, filter: Filter) -> Result<u64, S
     let query = Query { filter, ..Query::default() };
     let mut count = 0;
     Statement::machines(conn, &query)?.each(conn, &query, |row| {
-        count += u64::from(query.filter.matches_machine(&machine_row(row)?));
+        match machine_row(row) {
+            Ok(machine) => count += u64::from(query.filter.matches_machine(&machine)),
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
         Ok(true)
     })?;
     Ok(count)
@@ -274,7 +310,11 @@ pub(super) fn count_runs(conn: &Connection, filter: Filter) -> Result<u64, Store
     let query = Query { filter, ..Query::default() };
     let mut count = 0;
     Statement::runs(conn, &query)?.each(conn, &query, |row| {
-        count += u64::from(query.filter.matches_run(&run_row(row)?));
+        match run_row(row) {
+            Ok(run) => count += u64::from(query.filter.matches_run(&run)),
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
         Ok(true)
     })?;
     Ok(count)

@@ -14,10 +14,12 @@ mod error;
 mod heads;
 mod list;
 mod load;
+mod observed;
 mod open;
 mod options;
 mod read;
 mod readers;
+mod repair;
 mod restore;
 mod room;
 mod schema;
@@ -43,6 +45,7 @@ use tokio::sync::{oneshot, watch};
 pub use check::{Report, accept, backup, check};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use options::{Fault, FaultHook, SqliteOptions};
+pub use repair::{Dropped, RepairError, Repaired, repair};
 pub use restore::Restoring;
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
@@ -60,7 +63,7 @@ use super::{
 use crate::clock::SystemClock;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Machine, Run};
+use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 
 /// [`Store`] in a data directory. Dropping it finishes the commits that were begun, and releases the directory.
 pub struct SqliteStore {
@@ -265,6 +268,11 @@ impl Store for SqliteStore {
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
         let id = id.clone();
         self.point(move |conn| read::machine(conn, &id))
+    }
+
+    fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
+        let id = id.clone();
+        self.point(move |conn| observed::load(conn, &id))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::error::{corrupt, failed, int, place, place_after, revision_of, uint};
+use super::error::{corrupt, failed, int, named, place, place_after, revision_of, uint};
 use super::seal;
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
@@ -48,7 +48,7 @@ pub(super) fn for_each(
 }
 
 /// The first row of a query.
-fn first<T>(
+pub(super) fn first<T>(
     conn: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -81,7 +81,7 @@ pub(super) fn machine(
     id: &MachineId,
 ) -> Result<Option<Arc<Machine>>, StoreError> {
     let sql = "SELECT ordinal, revision, body, sum FROM machines WHERE id = ?1";
-    Ok(first(conn, sql, [id.as_str()], machine_row)?.map(Arc::new))
+    Ok(first(conn, sql, [id.as_str()], machine_row).map_err(named(id))?.map(Arc::new))
 }
 
 pub(super) fn machine_at(
@@ -109,7 +109,7 @@ pub(super) fn machine_at(
 
 pub(super) fn run(conn: &Connection, id: RunId) -> Result<Option<Arc<Run>>, StoreError> {
     let sql = "SELECT ordinal, revision, body, sum FROM runs WHERE id = ?1";
-    Ok(first(conn, sql, [id.to_string()], run_row)?.map(Arc::new))
+    Ok(first(conn, sql, [id.to_string()], run_row).map_err(named(id))?.map(Arc::new))
 }
 
 fn run_ordinal(conn: &Connection, id: RunId) -> Result<Option<u64>, StoreError> {

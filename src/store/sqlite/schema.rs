@@ -14,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
-pub(super) const MIGRATIONS: [Migration; 9] = [
+pub(super) const MIGRATIONS: [Migration; 10] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -24,6 +24,7 @@ pub(super) const MIGRATIONS: [Migration; 9] = [
     Migration { sql: V7, fill: None },
     Migration { sql: V8, fill: None },
     Migration { sql: V9, fill: Some(fill_sums) },
+    Migration { sql: V10, fill: None },
 ];
 
 /// One step from a version of the schema to the next.
@@ -32,6 +33,19 @@ pub(super) struct Migration {
     /// What SQL cannot compute; afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
+
+/// What probes have seen of machines, beside their records. It has no checksum: it decides nothing, and the next probe that
+/// sees something else replaces it.
+const V10: &str = "
+CREATE TABLE observed (
+    machine_id TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    power TEXT NOT NULL,
+    firmware TEXT NOT NULL,
+    serial TEXT NOT NULL,
+    health TEXT NOT NULL
+) WITHOUT ROWID;
+";
 
 /// What runs hold of what is limited, each key on a line. What came of the batches of the last transaction: the revision
 /// before it, then the id and the revision of each, as numbers of 8 bytes. In the change of a machine, the machine

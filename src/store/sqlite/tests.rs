@@ -96,8 +96,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     edit(dir.path(), "PRAGMA user_version = 99; DROP VIEW history;");
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 9, .. }), "{refused}");
-    assert!(refused.to_string().contains("schema version 99, newer than 9"), "{refused}");
+    assert!(matches!(refused, OpenError::TooNew { found: 99, known: 10, .. }), "{refused}");
+    assert!(refused.to_string().contains("schema version 99, newer than 10"), "{refused}");
     assert_eq!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap(), before);
 }
 
@@ -153,9 +153,15 @@ async fn an_unreadable_record_is_an_error_and_stays() {
     edit(dir.path(), r#"UPDATE runs SET body = replace(body, '"st":"running"', '"st":"dancing"')"#);
     let store = open(dir.path()).unwrap();
     let read = store.run(samples::run_id(1)).await.unwrap_err();
-    let StoreError::Corrupt { kind: "run", message, .. } = read else { panic!("{read:?}") };
+    let StoreError::Corrupt { kind: "run", id, message } = read else { panic!("{read:?}") };
     assert_eq!(message, r#"unknown state of a run "dancing""#);
-    assert!(store.runs(Query { limit: 9, ..Query::default() }).await.is_err());
+    assert_eq!(id, samples::run_id(1).to_string());
+    // Lists leave it out, and say which.
+    let page = store.runs(Query { limit: 9, ..Query::default() }).await.unwrap();
+    assert!(page.items.is_empty(), "{page:?}");
+    let [left_out] = page.unreadable.as_slice() else { panic!("{page:?}") };
+    assert_eq!((left_out.kind, &left_out.id, &left_out.message), ("run", &id, &message));
+    assert_eq!(left_out.machine_id.as_ref().map(MachineId::as_str), Some("machine-1"));
     let report = check(dir.path()).unwrap();
     assert!(report.problems.iter().any(|problem| problem.contains("dancing")), "{report:?}");
     assert_eq!(report.runs, 1);

@@ -225,6 +225,7 @@ macro_rules! with_cases {
             seams::slots_are_exact_under_racing_runs,
             seams::the_outcome_of_a_batch_can_be_asked_for,
             seams::many_machines_are_held_in_one_batch,
+            seams::facts_lie_beside_the_machine,
             seams::the_time_of_commits_never_goes_back,
             seams::a_store_of_one_server_is_its_own,
             model::random_operations_agree_with_the_model,

@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::ids::{BatchId, Epoch};
+use crate::model::{MachineFacts, Observed, Power};
 use crate::store::{Availability, Lease, Outcome, Owner, SHARDS, Shard, SlotKey, SlotMove};
 
 fn take(run: &Run, keys: &[(&str, u64)]) -> SlotMove {
@@ -178,4 +179,32 @@ pub(super) async fn a_store_of_one_server_is_its_own(fresh: Fresh) {
     assert_eq!(ownership.renew(&leases).await.unwrap(), leases);
     ownership.release(&leases).await.unwrap();
     assert_eq!(ownership.owner_of(&machine.id).await.unwrap(), Owner::Us);
+}
+
+pub(super) async fn facts_lie_beside_the_machine(fresh: Fresh) {
+    let mut store = fresh.store;
+    let machine = register(&*store, 1).await;
+    let unknown = MachineId::parse("machine-99").unwrap();
+    assert_eq!(store.observed(&machine.id).await.unwrap(), None);
+    let seen = |firmware: &str, power| Observed {
+        facts: MachineFacts { power, firmware: firmware.to_owned(), ..MachineFacts::default() },
+        since: Timestamp(7),
+    };
+    let before = store.revisions().await.unwrap().0;
+    for (firmware, power) in [("1.0", Power::On), ("1.1", Power::Off)] {
+        let observed =
+            [&machine.id, &unknown].map(|id| (id.clone(), seen(firmware, power))).to_vec();
+        store.commit(Batch { observed, ..Batch::default() }).await.unwrap();
+        assert_eq!(store.observed(&machine.id).await.unwrap(), Some(seen(firmware, power)));
+    }
+    assert_eq!(store.observed(&unknown).await.unwrap(), None);
+    assert_eq!(store.machine(&machine.id).await.unwrap().as_ref(), Some(&machine));
+    assert!(store.changes(before, 10).await.unwrap().is_empty(), "watches hear nothing of it");
+    if let Some(reopen) = &fresh.reopen {
+        store = reopen(store);
+    }
+    assert_eq!(store.observed(&machine.id).await.unwrap(), Some(seen("1.1", Power::Off)));
+    // The next machine of the name is another one.
+    store.commit(Batch::of(Write::deletion(machine.clone(), Vec::new()))).await.unwrap();
+    assert_eq!(store.observed(&machine.id).await.unwrap(), None);
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Object};
+use crate::model::{Change, HistoryRow, LogChunk, Object, Observed};
 use crate::store::{
     Availability, Fut, Listener, LogHead, Outcome, Ownership, Page, Position, Retention, SlotKey,
     Subject, Trimmed,
@@ -123,6 +123,10 @@ impl Store for Wrong {
 
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>> {
         self.inner.machine(id)
+    }
+
+    fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
+        self.inner.observed(id)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

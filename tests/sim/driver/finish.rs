@@ -66,7 +66,10 @@ impl Driver {
         let Some((who, engine)) = &self.current else { return };
         let Some(hold) = &run.hold else { return };
         let verb = match hold.reason {
-            HoldReason::Paused | HoldReason::LoopBreaker | HoldReason::Restored => Verb::Resume,
+            HoldReason::Paused
+            | HoldReason::LoopBreaker
+            | HoldReason::Restored
+            | HoldReason::EngineFault => Verb::Resume,
             HoldReason::OutcomeUnknown => {
                 let unknown =
                     run.steps.iter().find(|step| matches!(step.state, State::Unknown { .. }));

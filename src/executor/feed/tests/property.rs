@@ -74,6 +74,7 @@ impl Client {
                 self.moved(event.revision, resume, &event.record)?;
                 self.copy.remove(&event.record.id);
             }
+            WatchItem::LeftOut(count) => panic!("{count} records cannot be read"),
             WatchItem::Bookmark(revision) => self.resume = revision,
         }
         Ok(())

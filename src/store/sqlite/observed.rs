@@ -1,0 +1,47 @@
+//! What probes have seen of machines.
+
+use rusqlite::{Connection, params};
+
+use super::error::{corrupt, ms};
+use super::read::{first, number, text};
+use crate::clock::Timestamp;
+use crate::ids::MachineId;
+use crate::model::{MachineFacts, Observed, Power};
+use crate::store::StoreError;
+use crate::store::codec::DecodeError;
+
+/// Keeps what was seen of a machine, unless it is gone.
+pub(super) fn save(
+    conn: &Connection,
+    machine: &MachineId,
+    observed: &Observed,
+) -> rusqlite::Result<()> {
+    let Observed { facts, since } = observed;
+    let sql = "INSERT OR REPLACE INTO observed (machine_id, since, power, firmware, serial, health)
+        SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM machines WHERE id = ?1)";
+    conn.prepare_cached(sql)?.execute(params![
+        machine.as_str(),
+        ms(*since),
+        facts.power.as_str(),
+        facts.firmware,
+        facts.serial,
+        facts.health
+    ])?;
+    Ok(())
+}
+
+/// What was seen of a machine last.
+pub(super) fn load(conn: &Connection, id: &MachineId) -> Result<Option<Observed>, StoreError> {
+    let sql = "SELECT since, power, firmware, serial, health FROM observed WHERE machine_id = ?1";
+    first(conn, sql, [id.as_str()], |row| {
+        let power = text(row, 1)?;
+        let power = Power::parse(power).ok_or_else(|| {
+            let error = DecodeError::Unknown { what: "state of power", name: power.to_owned() };
+            corrupt("facts of machine", id)(error)
+        })?;
+        let own = |column| text(row, column).map(ToOwned::to_owned);
+        let (firmware, serial, health) = (own(2)?, own(3)?, own(4)?);
+        let facts = MachineFacts { power, firmware, serial, health };
+        Ok(Observed { facts, since: Timestamp(number(row, 0)?) })
+    })
+}
