@@ -23,6 +23,8 @@ mod plan {
     pub(crate) mod action;
     mod check;
     mod check_action;
+    mod check_guard;
+    mod check_own;
     mod check_param;
     mod check_policy;
     mod check_step;
@@ -36,6 +38,7 @@ mod plan {
     pub(crate) mod schema;
     pub(crate) mod suggest;
     mod syntax;
+    pub(crate) mod template;
     pub(crate) mod value;
 }
 
@@ -99,7 +102,9 @@ fn list<T>(items: &[T], emit: impl Fn(&T) -> String) -> String {
 /// Rust source of each type, as an expression that can stand in a static.
 mod emit {
     use super::list;
-    use super::plan::schema::{Action, Arg, Compensation, Guard, Param, Plan, Retry, Step, Traits};
+    use super::plan::schema::{
+        Action, Arg, Compensation, Guard, Output, Param, Plan, Retry, Step, Traits,
+    };
     use super::plan::value::Value;
 
     fn text(text: &str) -> String {
@@ -136,6 +141,7 @@ mod emit {
         match arg {
             Arg::Literal(literal) => format!("Arg::Literal({})", value(literal)),
             Arg::Param(name) => format!("Arg::Param({})", text(name)),
+            Arg::Text(parts) => format!("Arg::Text({})", text(parts)),
         }
     }
 
@@ -151,11 +157,12 @@ mod emit {
 
     fn compensation(undo: &Compensation) -> String {
         format!(
-            "Compensation {{ action: {}, timeout_ms: {}, expected_ms: {}, sets: {} }}",
+            "Compensation {{ action: {}, timeout_ms: {}, expected_ms: {}, sets: {}, retry: {} }}",
             action(&undo.action),
             undo.timeout_ms,
             undo.expected_ms,
             conditions(&undo.sets),
+            option(undo.retry.as_ref(), retry),
         )
     }
 
@@ -182,24 +189,34 @@ mod emit {
 
     fn guard(guard: &Guard) -> String {
         format!(
-            "Guard {{ params: {}, conditions: {}, phases: {} }}",
+            "Guard {{ params: {}, conditions: {}, phases: {}, labels: {}, providers: {}, outputs: {} }}",
             cow(&guard.params, |(name, wanted)| format!("({}, {})", text(name), value(wanted))),
             conditions(&guard.conditions),
             cow(&guard.phases, variant("Phase")),
+            cow(&guard.labels, |(key, wanted)| format!("({}, {})", text(key), text(wanted))),
+            cow(&guard.providers, |name| text(name)),
+            cow(&guard.outputs, output),
         )
+    }
+
+    fn output(output: &Output) -> String {
+        let Output { step, name, value: wanted } = output;
+        format!("Output {{ step: {}, name: {}, value: {} }}", text(step), text(name), value(wanted))
     }
 
     fn step(step: &Step) -> String {
         format!(
-            "Step {{ name: {}, action: {}, timeout_ms: {}, expected_ms: {}, retry: {}, on_unknown: OnUnknown::{:?}, when: {}, \
-             needs: {}, compensation: {}, sets: {} }}",
+            "Step {{ name: {}, role: Role::{:?}, action: {}, timeout_ms: {}, expected_ms: {}, retry: {}, \
+             on_unknown: OnUnknown::{:?}, when: {}, until: {}, needs: {}, compensation: {}, sets: {} }}",
             text(&step.name),
+            step.role,
             action(&step.action),
             step.timeout_ms,
             step.expected_ms,
             retry(&step.retry),
             step.on_unknown,
             option(step.when.as_ref(), guard),
+            option(step.until.as_ref(), guard),
             cow(&step.needs, |name| text(name)),
             option(step.compensation.as_ref(), compensation),
             conditions(&step.sets),
@@ -209,7 +226,7 @@ mod emit {
     pub(crate) fn plan(plan: &Plan) -> String {
         format!(
             "Plan {{ id: {}, display_name: {}, description: {}, default_for: {}, destructive: {}, allowed_phases: {}, \
-             refused_effective: {}, refused_hint: {}, required_conditions: {}, params: {}, steps: {}, \
+             refused_effective: {}, refused_hint: {}, required_conditions: {}, params: {}, time_limit_ms: {:?}, steps: {}, \
              result: PlanResult {{ phase: {}, conditions: {} }} }}",
             text(&plan.id),
             text(&plan.display_name),
@@ -221,6 +238,7 @@ mod emit {
             option(plan.refused_hint.as_ref(), |hint| text(hint)),
             conditions(&plan.required_conditions),
             cow(&plan.params, param),
+            plan.time_limit_ms,
             cow(&plan.steps, step),
             option(plan.result.phase.as_ref(), variant("Phase")),
             conditions(&plan.result.conditions),

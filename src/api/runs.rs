@@ -173,12 +173,27 @@ impl RunService for Runs {
 }
 
 fn resolve(checks: &mut Checks, message: &pb::ResolveStepRequest) -> Option<Verb> {
-    checks.name("step", &message.step);
-    let resolution = match checks.given("resolution", message.resolution)? {
+    let given = checks.given("resolution", message.resolution);
+    let answer = match given {
+        Some(pb::StepResolution::Approve) => Some(true),
+        Some(pb::StepResolution::Reject) => Some(false),
+        Some(_) | None => None,
+    };
+    // A run has at most one step that asks.
+    if answer.is_none() || !message.step.is_empty() {
+        checks.name("step", &message.step);
+    }
+    if let Some(yes) = answer {
+        return Some(Verb::Answer { step: message.step.clone(), yes });
+    }
+    let resolution = match given? {
         pb::StepResolution::Done => Some(Resolution::Done),
         pb::StepResolution::Retry => Some(Resolution::Retry),
         pb::StepResolution::Skip => Some(Resolution::Skip),
-        pb::StepResolution::Abort | pb::StepResolution::Unspecified => None,
+        pb::StepResolution::Abort
+        | pb::StepResolution::Approve
+        | pb::StepResolution::Reject
+        | pb::StepResolution::Unspecified => None,
     };
     Some(Verb::Resolve { step: message.step.clone(), resolution })
 }

@@ -7,11 +7,12 @@ use super::convert::run::run_type_given;
 use super::status::ApiError;
 use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{plans, show};
+use crate::executor::Engine;
+use crate::executor::decide::Surroundings;
 use crate::executor::error::EngineError;
 use crate::executor::request::{NewRun, Origin};
-use crate::executor::{Engine, names};
 use crate::ids::MachineId;
-use crate::model::{Machine, RunType};
+use crate::model::{Machine, RunType, Steps};
 use crate::pb;
 use crate::plan::Plan;
 
@@ -107,14 +108,13 @@ pub(super) async fn dry_run(
 fn skip(shown: &mut pb::Run, plan: &Plan, machine: &Machine) {
     let given = shown.parameters.clone().into_iter().collect();
     let Ok(params) = plan.bind(&given) else { return };
+    let around = Surroundings { machine, params: &params, steps: &Steps::default() };
     for step in plan.steps.iter() {
         let Some(guard) = &step.when else { continue };
         let wrong =
             guard.params.iter().find(|(name, value)| params.get(name.as_ref()) != Some(value));
-        let holds = guard.holds(&params, names::plan_phase(machine.phase), |kind| {
-            machine.conditions.is_true(names::condition(kind))
-        });
-        if holds {
+        // What steps are going to give is not known yet.
+        if guard.holds(&around) || (!guard.outputs.is_empty() && wrong.is_none()) {
             continue;
         }
         let why = match wrong {

@@ -6,8 +6,8 @@ use crate::pb::RunType;
 
 use super::commands::demo::{Carry, Typed};
 use super::commands::{
-    complete, context, control, demo, doctor, history, import, issues, logs, machine, plan, run,
-    start, top, wait, watch,
+    approve, complete, context, control, demo, doctor, history, import, issues, logs, machine,
+    plan, run, start, top, wait, watch,
 };
 use super::error::{Error, Exit};
 use super::session::Session;
@@ -37,6 +37,7 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
         Command::Retry(args) => control::retry(session, &args).await,
         Command::Skip(args) => control::skip(session, &args).await,
         Command::Resolve(args) => control::resolve(session, &args).await,
+        Command::Approve(args) => approve::approve(session, &args).await,
         Command::Wait(args) => wait::machines(session, &args).await,
         Command::History(args) => history::fleet(session, &args).await,
         Command::Top(args) => top::top(session, &args).await,

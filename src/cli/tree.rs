@@ -4,8 +4,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::commands::{
-    complete, context, control, demo, doctor, history, import, issues, logs, machine, plan, run,
-    start, top, wait, watch,
+    approve, complete, context, control, demo, doctor, history, import, issues, logs, machine,
+    plan, run, start, top, wait, watch,
 };
 use super::flags::Global;
 
@@ -106,6 +106,8 @@ pub(crate) enum Command {
     Skip(control::SkipArgs),
     /// Say what became of a step whose outcome is unknown; short for: run resolve
     Resolve(control::ResolveArgs),
+    /// Say yes or no to a step that asks for an approval; short for: run approve
+    Approve(approve::ApproveArgs),
     /// Wait until machines are in a state
     Wait(wait::WaitArgs),
     /// Show the fleet live: counts, rates, runs in progress, what needs a person

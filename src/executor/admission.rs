@@ -11,7 +11,7 @@ use crate::ids::{Revision, RunId};
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
-use crate::plan::{Plan, Registered, Registry, Value};
+use crate::plan::{Plan, Registered, Registry, Role, Value};
 use crate::provider::Capabilities;
 
 /// The plan that a request means.
@@ -234,7 +234,8 @@ fn first_repeated(before: &Run, plan: &Plan) -> Option<usize> {
             .get(place)
             .is_some_and(|step| matches!(step.state, State::Succeeded | State::Skipped))
     };
-    let mut first = (0..plan.steps.len()).find(|&place| !done(place))?;
+    let main = |place: &usize| plan.steps[*place].role == Role::Main;
+    let mut first = (0..plan.steps.len()).filter(main).find(|&place| !done(place))?;
     loop {
         let earliest = plan.steps[first..]
             .iter()

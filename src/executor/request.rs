@@ -108,6 +108,13 @@ pub enum Verb {
         /// Step.
         step: String,
     },
+    /// Answer a step that asks for an approval.
+    Answer {
+        /// Step; empty for the one that asks.
+        step: String,
+        /// Whether the run may continue.
+        yes: bool,
+    },
     /// Say what an unknown outcome was.
     Resolve {
         /// Step.
@@ -127,7 +134,7 @@ impl Verb {
             Self::Pause => "PauseRun",
             Self::Resume => "ResumeRun",
             Self::Skip { .. } => "SkipStep",
-            Self::Resolve { .. } => "ResolveStep",
+            Self::Resolve { .. } | Self::Answer { .. } => "ResolveStep",
         }
     }
 }
@@ -175,6 +182,10 @@ pub enum WaitReason {
     Restored,
     /// The engine failed at it again and again: a bug of ours.
     EngineFault,
+    /// A step asks an operator for an approval.
+    Approval,
+    /// A step waits for its time, or for what its plan says.
+    Step,
     /// The server is recovering the run after a restart.
     Recovery,
 }

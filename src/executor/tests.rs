@@ -5,6 +5,7 @@ mod crashes;
 mod deadlines;
 mod failures;
 mod harness;
+mod language;
 mod logs;
 mod panics;
 mod probes;

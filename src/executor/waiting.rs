@@ -37,13 +37,17 @@ pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
                 HoldReason::LoopBreaker => WaitReason::LoopBreaker,
                 HoldReason::Restored => WaitReason::Restored,
                 HoldReason::EngineFault => WaitReason::EngineFault,
+                HoldReason::Approval => WaitReason::Approval,
             };
-            Some(plain(reason, hold.message.clone(), hold.since))
+            let asks = run.steps.iter().filter(|_| run.asks()).find_map(|step| step.deadline_at);
+            Some(Waiting { next_wake_at: asks, ..plain(reason, hold.message.clone(), hold.since) })
         }
         run::State::Running
         | run::State::Pausing
         | run::State::Canceling
-        | run::State::Unwinding { .. } => in_step(run),
+        | run::State::Stopping
+        | run::State::Unwinding { .. }
+        | run::State::Closing { .. } => in_step(run),
         run::State::Succeeded | run::State::Failed | run::State::Canceled => None,
     }
 }
@@ -66,6 +70,10 @@ fn in_step(run: &Run) -> Option<Waiting> {
             format!("the outcome of {} cannot be looked up yet: {}", step.name, step.message),
             Some(until),
         ),
+        // No provider has been asked for anything.
+        State::Polling { until, .. } if step.unsent => {
+            (WaitReason::Step, format!("step {} waits", step.name), Some(until))
+        }
         State::Polling { until, .. } => {
             (WaitReason::Provider, format!("the provider works on {}", step.name), Some(until))
         }

@@ -7,131 +7,17 @@
     reason = "an event that a state does not name goes up to its superstate; the table snapshot shows every pair"
 )]
 
+mod facts;
+mod phase;
+mod state;
+
 use statig::blocking::*;
 
+use self::facts::ended;
+pub use self::facts::{Facts, Suspended};
+pub use self::phase::Phase;
+pub use self::state::{Ending, State};
 use super::hsm::{self, Verdict};
-
-/// Public phase of a run (seed, proto).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    /// Accepted, waiting for its turn.
-    Pending,
-    /// In progress.
-    Running,
-    /// Every step succeeded or was skipped.
-    Succeeded,
-    /// A step failed, or the run was aborted.
-    Failed,
-    /// Ended by a cancel.
-    Canceled,
-}
-
-impl Phase {
-    /// Every phase.
-    pub const ALL: [Self; 5] =
-        [Self::Pending, Self::Running, Self::Succeeded, Self::Failed, Self::Canceled];
-
-    /// Name in tables and filters.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Running => "RUNNING",
-            Self::Succeeded => "SUCCEEDED",
-            Self::Failed => "FAILED",
-            Self::Canceled => "CANCELED",
-        }
-    }
-}
-
-impl std::fmt::Display for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// How a run that is being unwound will end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Ending {
-    /// A step failed.
-    Failed,
-    /// A cancel was requested.
-    Canceled,
-}
-
-/// State of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// Accepted, waiting for a slot within the limits.
-    Pending,
-    /// Steps are carried out.
-    Running,
-    /// To be held when the attempt in flight has settled.
-    Pausing,
-    /// Nothing starts until it is released. Still owns its machine; gives its slot back.
-    Held,
-    /// Released, waiting for a slot again.
-    Resuming,
-    /// To be ended when the attempt in flight has settled.
-    Canceling,
-    /// Compensations are carried out.
-    Unwinding {
-        /// How it will end.
-        ending: Ending,
-    },
-    /// Terminal.
-    Succeeded,
-    /// Terminal.
-    Failed,
-    /// Terminal.
-    Canceled,
-}
-
-impl State {
-    /// Every state.
-    pub const ALL: [Self; 11] = [
-        Self::Pending,
-        Self::Running,
-        Self::Pausing,
-        Self::Held,
-        Self::Resuming,
-        Self::Canceling,
-        Self::Unwinding { ending: Ending::Failed },
-        Self::Unwinding { ending: Ending::Canceled },
-        Self::Succeeded,
-        Self::Failed,
-        Self::Canceled,
-    ];
-
-    /// The public phase that this state refines.
-    #[must_use]
-    pub const fn phase(self) -> Phase {
-        match self {
-            Self::Pending => Phase::Pending,
-            Self::Running
-            | Self::Pausing
-            | Self::Held
-            | Self::Resuming
-            | Self::Canceling
-            | Self::Unwinding { .. } => Phase::Running,
-            Self::Succeeded => Phase::Succeeded,
-            Self::Failed => Phase::Failed,
-            Self::Canceled => Phase::Canceled,
-        }
-    }
-
-    /// Whether the run owns its machine.
-    #[must_use]
-    pub const fn is_active(self) -> bool {
-        matches!(self.phase(), Phase::Pending | Phase::Running)
-    }
-
-    /// Whether the run takes part in the limits on concurrency.
-    #[must_use]
-    pub const fn has_slot(self) -> bool {
-        matches!(self, Self::Running | Self::Pausing | Self::Canceling | Self::Unwinding { .. })
-    }
-}
 
 /// What can happen to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,13 +42,17 @@ pub enum Event {
     Cancel,
     /// An operator ends it now.
     Abort,
-    /// Every compensation has settled.
+    /// Every step for a failure, and every compensation, has settled.
     Unwound,
+    /// Every step that comes last has settled.
+    Closed,
+    /// The time limit of the run has passed.
+    TimeUp,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Admit,
         Self::StepsDone,
         Self::StepFailed,
@@ -174,39 +64,9 @@ impl Event {
         Self::Cancel,
         Self::Abort,
         Self::Unwound,
+        Self::Closed,
+        Self::TimeUp,
     ];
-}
-
-/// Facts that the guards look at.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Facts {
-    /// Some step that took effect declares a compensation.
-    pub has_compensations: bool,
-    /// The run is held because the outcome of a step is unknown; only resolving the step releases it.
-    pub outcome_unknown: bool,
-    /// The run was ending when it was held.
-    pub suspended: Option<Suspended>,
-}
-
-/// What a run returns to that was ending when it was held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suspended {
-    /// It was being canceled.
-    Canceling,
-    /// It was being unwound.
-    Unwinding {
-        /// How it will end.
-        ending: Ending,
-    },
-}
-
-impl Suspended {
-    const fn state(self) -> State {
-        match self {
-            Self::Canceling => State::Canceling,
-            Self::Unwinding { ending } => State::Unwinding { ending },
-        }
-    }
 }
 
 /// Facts in, refusal out.
@@ -310,11 +170,9 @@ impl RunMachine {
     #[superstate(superstate = "active")]
     fn live(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
-            Event::StepsDone => Transition(State::Succeeded),
-            Event::StepFailed if context.facts.has_compensations => {
-                Transition(State::Unwinding { ending: Ending::Failed })
-            }
-            Event::StepFailed => Transition(State::Failed),
+            Event::StepsDone => Transition(context.facts.unwound(Ending::Succeeded)),
+            Event::StepFailed => Transition(context.facts.failed()),
+            Event::TimeUp => Transition(State::Stopping),
             Event::Hold => Transition(State::Held),
             Event::Cancel => Transition(State::Canceling),
             _ => Super,
@@ -330,9 +188,16 @@ impl RunMachine {
                 );
                 Handled
             }
+            Event::Resume if context.facts.asks => {
+                context.denied =
+                    Some("a step asks for an approval: answer it with yes or no instead");
+                Handled
+            }
             Event::Resume => Transition(State::Resuming),
             // It is ending already.
             Event::Cancel if context.facts.suspended.is_some() => Handled,
+            // The answer was no.
+            Event::StepFailed if context.facts.asks => Transition(context.facts.failed()),
             Event::Cancel => Transition(State::Canceling),
             Event::Pause => Handled,
             _ => Super,
@@ -343,23 +208,41 @@ impl RunMachine {
     fn canceling(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
             // The last step beat the cancel.
-            Event::StepsDone => Transition(State::Succeeded),
-            Event::SafePoint | Event::StepFailed if context.facts.has_compensations => {
-                Transition(State::Unwinding { ending: Ending::Canceled })
-            }
-            Event::SafePoint | Event::StepFailed => Transition(State::Canceled),
+            Event::StepsDone => Transition(context.facts.unwound(Ending::Succeeded)),
+            Event::SafePoint | Event::StepFailed => Transition(context.facts.canceled()),
+            Event::Cancel => Handled,
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "active")]
+    fn stopping(context: &mut Context, event: &Event) -> Outcome<State> {
+        match event {
+            // The last step beat the limit.
+            Event::StepsDone => Transition(context.facts.unwound(Ending::Succeeded)),
+            Event::SafePoint | Event::StepFailed => Transition(context.facts.failed()),
+            // It is ending already.
+            Event::Cancel | Event::TimeUp => Handled,
+            _ => Super,
+        }
+    }
+
+    #[state(superstate = "active", local_storage("ending: Ending"))]
+    fn unwinding(ending: &Ending, context: &mut Context, event: &Event) -> Outcome<State> {
+        match event {
+            Event::Unwound => Transition(context.facts.unwound(*ending)),
+            // It is ending already.
             Event::Cancel => Handled,
             _ => Super,
         }
     }
 
     #[state(superstate = "active", local_storage("ending: Ending"))]
-    fn unwinding(ending: &Ending, event: &Event) -> Outcome<State> {
-        match (event, ending) {
-            (Event::Unwound, Ending::Failed) => Transition(State::Failed),
-            (Event::Unwound, Ending::Canceled) => Transition(State::Canceled),
+    fn closing(ending: &Ending, event: &Event) -> Outcome<State> {
+        match event {
+            Event::Closed => Transition(ended(*ending)),
             // It is ending already.
-            (Event::Cancel, _) => Handled,
+            Event::Cancel => Handled,
             _ => Super,
         }
     }

@@ -16,7 +16,9 @@ mod state;
 
 use statig::blocking::*;
 
-pub use self::event::{Effect, ErrorClass, Event, Facts, OnUnknown, Resolution, Rules, Seen};
+pub use self::event::{
+    Effect, ErrorClass, Event, Facts, OnUnknown, Rejected, Resolution, Rules, Seen,
+};
 pub use self::state::{Basis, Phase, State};
 use super::hsm::{self, Verdict};
 use crate::clock::Timestamp;
@@ -37,22 +39,6 @@ pub struct Context {
     facts: Facts,
     effects: Vec<Effect>,
     denied: Option<&'static str>,
-}
-
-/// The event makes no sense in this state, or a guard said no; nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    /// No state up to the root takes the event.
-    #[error("a step that is {state:?} does not accept {event:?}")]
-    Illegal {
-        /// State of the step.
-        state: State,
-        /// What happened.
-        event: Event,
-    },
-    /// A guard said no.
-    #[error("{0}")]
-    Denied(&'static str),
 }
 
 /// Applies `event` to `state`: the state after it, and what the engine must do once that state is durable.
@@ -110,6 +96,12 @@ impl StepMachine {
             // What is reported done is verified, whoever reports it.
             (Event::Observed(Seen::Done), Basis::Poll | Basis::Unknown { .. }) => {
                 context.verify(*attempt, 0)
+            }
+            // Whatever has led here: once the run is ending, nothing is sent.
+            (Event::Observed(Seen::NotDone | Seen::Unknowable), Basis::Fresh)
+                if context.facts.stopping =>
+            {
+                Transition(State::Canceled)
             }
             (Event::Observed(Seen::NotDone | Seen::Unknowable), Basis::Fresh) => {
                 context.effects.push(Effect::Act);
@@ -280,6 +272,8 @@ impl StepMachine {
     #[superstate(superstate = "running")]
     fn in_flight(&mut self, context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
+            Event::Cancel if self.0.is_own => Transition(State::Canceled),
+            Event::Skip if self.0.is_own => Transition(State::Skipped),
             // What must come to its end settles first (design section 3).
             Event::Cancel if self.0.must_settle => Handled,
             Event::Cancel => {

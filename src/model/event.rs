@@ -57,8 +57,12 @@ entry_kinds! {
     RunResumed = "run.resumed",
     /// A cancel was requested.
     RunCancelRequested = "run.cancel-requested",
-    /// Compensations are carried out.
+    /// Steps for a failure and compensations are carried out.
     RunUnwinding = "run.unwinding",
+    /// The steps that come last are carried out.
+    RunClosing = "run.closing",
+    /// The time limit of the run has passed.
+    RunTimeUp = "run.time-up",
     /// The server took the run up again after a restart, under a new epoch.
     RunRecovered = "run.recovered",
     /// A run ended well.
@@ -77,6 +81,8 @@ entry_kinds! {
     StepAccepted = "step.accepted",
     /// The outcome of an attempt became unknown.
     StepOutcomeUnknown = "step.outcome-unknown",
+    /// An operator answered a step that asks for an approval.
+    StepAnswered = "step.answered",
     /// An operator resolved an unknown outcome.
     StepResolved = "step.resolved",
     /// A step succeeded.

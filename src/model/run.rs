@@ -56,7 +56,7 @@ impl RunType {
 pub enum RunErrorCode {
     /// A step gave up.
     StepFailed,
-    /// A step gave up because its attempts took too long.
+    /// A step gave up because its attempts took too long, or the time limit of the run has passed.
     TimedOut,
     /// Nobody knows whether an action took effect.
     OutcomeUnknown,
@@ -125,12 +125,20 @@ pub enum HoldReason {
     Restored,
     /// The engine failed at it again and again: a bug of ours.
     EngineFault,
+    /// A step asks an operator for an approval.
+    Approval,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Paused, Self::OutcomeUnknown, Self::LoopBreaker, Self::Restored, Self::EngineFault];
+    pub const ALL: [Self; 6] = [
+        Self::Paused,
+        Self::OutcomeUnknown,
+        Self::LoopBreaker,
+        Self::Restored,
+        Self::EngineFault,
+        Self::Approval,
+    ];
 
     /// Name in the API.
     #[must_use]
@@ -141,6 +149,7 @@ impl HoldReason {
             Self::LoopBreaker => "LOOP_BREAKER",
             Self::Restored => "RESTORED",
             Self::EngineFault => "ENGINE_FAULT",
+            Self::Approval => "APPROVAL",
         }
     }
 
@@ -200,7 +209,7 @@ pub struct Run {
     pub created_at: Timestamp,
     /// State.
     pub state: run::State,
-    /// Steps of the plan in order, then compensations.
+    /// Steps of the plan in its order, those for a failure and for the end included, then compensations.
     pub steps: Steps,
     /// Place of the step in progress, or of the one that failed.
     pub current_step: Option<usize>,
@@ -227,6 +236,12 @@ impl Run {
     #[must_use]
     pub fn phase(&self) -> run::Phase {
         self.state.phase()
+    }
+
+    /// Whether a step asks an operator for an approval.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::Approval)
     }
 
     /// Steps of the plan, without compensations.

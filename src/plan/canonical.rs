@@ -1,6 +1,7 @@
 //! The canonical text of a plan: JSON of which a run pins a copy, and over which the digest is taken.
 //!
-//! Every field is written, defaults included, in one order and without blanks. Format 2 holds all that an engine must know of a step to
+//! Every field is written, defaults included, in one order and without blanks; what the language has got since format 2 only where a
+//! plan says it, so that plans that do not keep their text. Format 2 holds all that an engine must know of a step to
 //! decide about it, so that no later table of actions changes what a pinned plan means. Format 1 left that to the table of the build;
 //! it is read for ever, with that table as it was ([`format_1`]). A copy is never written again: its text and its digest stay.
 

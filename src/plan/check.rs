@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
+use super::check_own;
 use super::check_param::Params;
 use super::check_step;
 use super::diagnostic::Diagnostic;
@@ -25,7 +26,10 @@ const PLAN_KEYS: &[&str] = &[
     "refused_hint",
     "required_conditions",
     "params",
+    "time_limit",
     "steps",
+    "on_failure",
+    "finally",
     "result",
 ];
 
@@ -70,6 +74,7 @@ pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
     let required_conditions = value_of(table, "required_conditions")
         .map(|node| reader.conditions(node, "`required_conditions`"));
     let mut params = Params::read(reader, table);
+    let time_limit_ms = check_own::time_limit(reader, table);
     let steps = check_step::steps(reader, table, &start, &mut params);
     params.report_unused(reader);
     let destructive = destructive(reader, table, &steps);
@@ -89,6 +94,7 @@ pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
         refused_hint: refused_hint.flatten(),
         required_conditions: Cow::Owned(required_conditions.flatten().unwrap_or_default()),
         params: Cow::Owned(params.into_values()),
+        time_limit_ms,
         steps: Cow::Owned(steps.into_iter().map(|read| read.value).collect()),
         result,
     });

@@ -7,9 +7,13 @@ use toml::de::DeTable;
 
 use super::action::{ActionSpec, ArgSpec};
 use super::check_param::{Params, fits, in_one_of};
+use super::check_policy::{expected, retry};
+use super::limits::{TEXT_PARAMS_MAX, TIMEOUT_MS_MAX};
+use super::names::ValueKind;
 use super::nodes::{Node, did_you_mean, shown, value_of};
 use super::read::Reader;
 use super::schema::{Action, Arg, Compensation, Traits};
+use super::template::{Piece, pieces};
 use super::value::Value;
 
 /// Reads `action` and `args` of a step or a compensation; `start` is where a missing key is reported.
@@ -44,6 +48,12 @@ fn refer_all(reader: &mut Reader, table: &DeTable<'_>, params: &mut Params) {
         return;
     };
     for node in args.values() {
+        let text = node.get_ref().as_str().unwrap_or_default();
+        for piece in pieces(text).unwrap_or_default() {
+            if let Piece::Param(name) = piece {
+                params.refer(reader, name, node.span());
+            }
+        }
         let name = node.get_ref().as_table().and_then(|table| value_of(table, "param"));
         if let Some((node, name)) = name.and_then(|node| Some((node, node.get_ref().as_str()?))) {
             params.refer(reader, name, node.span());
@@ -152,10 +162,65 @@ fn argument(
         );
         return None;
     }
+    if arg.kind == ValueKind::String
+        && let Some(text) = value.as_str().filter(|text| text.contains(['{', '}']))
+    {
+        return self::text(reader, text, arg, node, &place, params);
+    }
     let one_of: Vec<Value> =
         arg.one_of.iter().map(|&text| Value::Str(Cow::Borrowed(text))).collect();
     in_one_of(reader, &value, &one_of, node.span(), &place);
     Some(Arg::Literal(value))
+}
+
+/// A text with parameters in it. One that only has doubled braces is the text that they stand for.
+fn text(
+    reader: &mut Reader,
+    text: &str,
+    arg: &ArgSpec,
+    node: Node<'_, '_>,
+    place: &str,
+    params: &mut Params,
+) -> Option<Arg> {
+    let Ok(pieces) = pieces(text) else {
+        let help = "write the name of a parameter between braces: \"firmware {version}\"; a brace that stands for itself is doubled: {{";
+        let message = format!("{place} has a brace that stands alone");
+        reader.report("plan::bad-text", message, node.span(), "not a pair of braces", help);
+        return None;
+    };
+    let names: Vec<&str> = pieces
+        .iter()
+        .filter_map(|piece| if let Piece::Param(name) = piece { Some(*name) } else { None })
+        .collect();
+    if names.is_empty() {
+        let literal: String = pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Literal(text) | Piece::Param(text) => *text,
+            })
+            .collect();
+        return Some(Arg::Literal(Value::Str(literal.into())));
+    }
+    if !arg.one_of.is_empty() {
+        let help =
+            format!("give the whole value as a parameter: {{ param = \"{}\" }}", shown(names[0]));
+        let message = format!("{place} takes only certain texts, which cannot be put together");
+        reader.report("plan::bad-text", message, node.span(), "made of parameters", help);
+        return None;
+    }
+    if names.len() > TEXT_PARAMS_MAX {
+        let message = format!("{place} names {} parameters", names.len());
+        let help = format!("a text names at most {TEXT_PARAMS_MAX}");
+        reader.report("plan::too-many", message, node.span(), "", help);
+        return None;
+    }
+    let mut known = true;
+    for name in names {
+        let before = reader.diagnostics.len();
+        params.refer(reader, name, node.span());
+        known &= reader.diagnostics.len() == before;
+    }
+    known.then(|| Arg::Text(Cow::Owned(text.to_owned())))
 }
 
 /// Reads `compensation = { action = "...", args = { ... }, sets = { ... } }`.
@@ -167,18 +232,21 @@ pub(super) fn compensation(
 ) -> Option<Compensation> {
     let place = format!("`compensation` of {place}");
     let table = reader.table(node, &place, "{ action = \"clear-netboot\" }")?;
-    reader.unknown_keys(table, &place, &["action", "args", "sets"]);
+    reader.unknown_keys(table, &place, &["action", "args", "timeout", "expected", "retry", "sets"]);
     let sets =
         value_of(table, "sets").map(|node| reader.conditions(node, &format!("`sets` of {place}")));
     let action = action(reader, table, &place, &node.span(), params)?;
     let spec = ActionSpec::find(&action.name)?;
     // A compensation says no `on_unknown`, which is what makes either class of risk bearable; and consuming the result of another
     // step makes no sense after a failure.
-    if spec.risk.is_destructive() || spec.consumes.is_some() {
+    let is_own = action.is_own();
+    if spec.risk.is_destructive() || spec.consumes.is_some() || is_own {
         let at = value_of(table, "action").map_or(node.span(), |node| node.span());
         let message = format!("`{}` cannot be a compensation", spec.name);
         let label = if spec.risk.is_destructive() {
             spec.risk.as_str()
+        } else if is_own {
+            "undoes nothing"
         } else {
             "uses the result of a step"
         };
@@ -191,10 +259,21 @@ pub(super) fn compensation(
         );
         return None;
     }
+    let timeout_ms = value_of(table, "timeout").map_or(Some(spec.timeout_ms), |node| {
+        reader.duration_within(node, &format!("`timeout` of {place}"), 1, TIMEOUT_MS_MAX)
+    });
+    let expected_ms = match (value_of(table, "expected"), value_of(table, "timeout")) {
+        (None, None) => Some(spec.expected_ms),
+        (Some(_), _) | (None, Some(_)) => {
+            expected(reader, table, &place, timeout_ms, spec.expected_ms)
+        }
+    };
+    let own_retry = value_of(table, "retry").map(|_| retry(reader, table, &place));
     Some(Compensation {
         action,
-        timeout_ms: spec.timeout_ms,
-        expected_ms: spec.expected_ms,
+        timeout_ms: timeout_ms?,
+        expected_ms: expected_ms?,
         sets: Cow::Owned(sets.flatten().unwrap_or_default()),
+        retry: own_retry.flatten(),
     })
 }

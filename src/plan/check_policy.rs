@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::action::ActionSpec;
 use super::diagnostic::Diagnostic;
-use super::limits::{ATTEMPTS_MAX, BACKOFF_MS_MAX};
+use super::limits::{ATTEMPTS_MAX, BACKOFF_MS_MAX, TIMEOUT_MS_MAX};
 use super::names::{ErrorClass, OnUnknown};
 use super::nodes::value_of;
 use super::read::Reader;
@@ -77,6 +77,21 @@ pub(super) fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Opt
         retry.backoff_max_ms = max_ms.unwrap_or(BACKOFF_MS_MAX);
     }
     (reader.diagnostics.len() == before).then_some(retry)
+}
+
+/// The action's usual duration, but never so long that an ordinary attempt looks close to its timeout.
+pub(super) fn expected(
+    reader: &mut Reader,
+    table: &DeTable<'_>,
+    place: &str,
+    timeout_ms: Option<u64>,
+    hint_ms: u64,
+) -> Option<u64> {
+    let Some(node) = value_of(table, "expected") else {
+        return timeout_ms.map(|timeout_ms| hint_ms.min(timeout_ms / 2).max(1));
+    };
+    let place = format!("`expected` of {place}");
+    reader.duration_within(node, &place, 1, timeout_ms.unwrap_or(TIMEOUT_MS_MAX))
 }
 
 /// Reads `on_unknown` and holds it against what the action bears; `action_at` is where the action is named.

@@ -8,13 +8,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::action::ActionSpec;
 use super::check_action::{action, compensation};
-use super::check_param::{Params, in_one_of};
-use super::check_policy::{on_unknown, retry};
+use super::check_guard::guard;
+use super::check_own;
+use super::check_param::Params;
+use super::check_policy::{expected, on_unknown, retry};
 use super::diagnostic::Diagnostic;
 use super::limits::{STEPS_MAX, TIMEOUT_MS_MAX};
+use super::names::Role;
 use super::nodes::{Node, get, shown, value_of};
 use super::read::{Read, Reader};
-use super::schema::{Guard, Step};
+use super::schema::Step;
 
 const STEP_KEYS: &[&str] = &[
     "name",
@@ -25,18 +28,20 @@ const STEP_KEYS: &[&str] = &[
     "retry",
     "on_unknown",
     "when",
+    "until",
     "needs",
     "compensation",
     "sets",
 ];
 
-/// What the steps of a plan have to know of each other: name, where it stands, and the action.
+/// What the steps of a plan have to know of each other: name, where it stands, the action, and the list that it stands in.
 struct Outline<'a> {
     name: Option<(&'a str, Range<usize>)>,
     spec: Option<&'static ActionSpec>,
+    role: Role,
 }
 
-/// Reads `[[steps]]`. Steps with a mistake are left out; spans are those of the actions.
+/// Reads `[[steps]]`, `[[on_failure]]` and `[[finally]]`. Steps with a mistake are left out; spans are those of the actions.
 pub(super) fn steps(
     reader: &mut Reader,
     plan: &DeTable<'_>,
@@ -64,22 +69,29 @@ pub(super) fn steps(
             EXAMPLE,
         );
     }
-    if items.len() > STEPS_MAX {
-        let message = format!("{} steps are too many", items.len());
+    let mut all: Vec<(&Spanned<DeValue<'_>>, Role)> =
+        items.iter().map(|item| (item, Role::Main)).collect();
+    for role in [Role::OnFailure, Role::Finally] {
+        let Some(node) = value_of(plan, role.as_str()) else { continue };
+        let place = format!("`{role}`");
+        let items = reader.array(node, &place, &format!("`[[{role}]]`")).unwrap_or_default();
+        all.extend(items.iter().map(|item| (item, role)));
+    }
+    if all.len() > STEPS_MAX {
+        let message = format!("{} steps are too many", all.len());
         let help = format!("a plan has at most {STEPS_MAX} steps; split it");
         reader.report("plan::too-many", message, node.span(), "", help);
         return Vec::new();
     }
-    let outlines: Vec<Outline<'_>> = items.iter().map(outline).collect();
+    let outlines: Vec<Outline<'_>> = all.iter().map(|(item, role)| outline(item, *role)).collect();
     duplicates(reader, &outlines);
-    items
-        .iter()
+    all.iter()
         .enumerate()
-        .filter_map(|(index, item)| step(reader, item, index, &outlines, params))
+        .filter_map(|(index, (item, _))| step(reader, item, index, &outlines, params))
         .collect()
 }
 
-fn outline<'a>(item: &'a Spanned<DeValue<'_>>) -> Outline<'a> {
+fn outline<'a>(item: &'a Spanned<DeValue<'_>>, role: Role) -> Outline<'a> {
     let text = |key| {
         let node = value_of(item.get_ref().as_table()?, key)?;
         Some((node.get_ref().as_str()?, node.span()))
@@ -87,6 +99,7 @@ fn outline<'a>(item: &'a Spanned<DeValue<'_>>) -> Outline<'a> {
     Outline {
         name: text("name"),
         spec: text("action").and_then(|(text, _)| ActionSpec::find(text)),
+        role,
     }
 }
 
@@ -135,17 +148,31 @@ fn step(
     };
     let action_at = value_of(table, "action").map_or(start.clone(), |node| node.span());
     let action = action(reader, table, &place, &start, params);
-    let spec = outlines[index].spec;
+    let Outline { spec, role, .. } = outlines[index];
+    check_own::role(reader, table, &place, role, spec, &action_at);
+    check_own::keys(reader, table, &place, spec);
+    let until = value_of(table, "until").map(|node| check_own::until(reader, node, &place, spec));
+    let waits_ms = check_own::waits(reader, table, &place, action.as_ref(), &action_at);
     // Where the action is unknown its defaults are too; any will do, as the step is dropped.
-    let (hint_timeout_ms, hint_expected_ms) =
-        spec.map_or((TIMEOUT_MS_MAX, 1), |spec| (spec.timeout_ms, spec.expected_ms));
-    let timeout_ms = value_of(table, "timeout").map_or(Some(hint_timeout_ms), |node| {
-        reader.duration_within(node, &format!("`timeout` of {place}"), 1, TIMEOUT_MS_MAX)
+    let (hint_timeout_ms, hint_expected_ms) = waits_ms.unwrap_or_else(|| {
+        spec.map_or((TIMEOUT_MS_MAX, 1), |spec| (spec.timeout_ms, spec.expected_ms))
     });
-    let expected_ms = expected(reader, table, &place, timeout_ms, hint_expected_ms);
-    let retry = retry(reader, table, &place);
+    let longest_ms = check_own::timeout_ms_max(spec);
+    let timeout_ms = value_of(table, "timeout").map_or(Some(hint_timeout_ms), |node| {
+        reader.duration_within(node, &format!("`timeout` of {place}"), 1, longest_ms)
+    });
+    let expected_ms = match waits_ms {
+        Some((_, expected_ms)) => Some(expected_ms),
+        None => expected(reader, table, &place, timeout_ms, hint_expected_ms),
+    };
+    let retry = match check_own::retry(spec) {
+        Some(once) => Some(once),
+        None => retry(reader, table, &place),
+    };
     let on_unknown = on_unknown(reader, table, &place, spec, &action_at);
-    let when = value_of(table, "when").map(|node| guard(reader, node, &place, params));
+    let earlier = outlines[..index].iter().filter_map(|outline| outline.name.as_ref());
+    let earlier: Vec<&str> = earlier.map(|(name, _)| *name).collect();
+    let when = value_of(table, "when").map(|node| guard(reader, node, &place, params, &earlier));
     let needs = needs(reader, table, &place, index, outlines, &action_at);
     let compensation =
         value_of(table, "compensation").map(|node| compensation(reader, node, &place, params));
@@ -153,76 +180,19 @@ fn step(
         value_of(table, "sets").map(|node| reader.conditions(node, &format!("`sets` of {place}")));
     let step = Step {
         name: name?,
+        role,
         action: action?,
         timeout_ms: timeout_ms?,
         expected_ms: expected_ms?,
         retry: retry?,
         on_unknown: on_unknown?,
         when: when.flatten(),
+        until: until.flatten(),
         needs: Cow::Owned(needs),
         compensation: compensation.flatten(),
         sets: Cow::Owned(sets.flatten().unwrap_or_default()),
     };
     Some(Read { value: step, span: action_at })
-}
-
-/// The action's usual duration, but never so long that an ordinary attempt looks close to its timeout.
-fn expected(
-    reader: &mut Reader,
-    table: &DeTable<'_>,
-    place: &str,
-    timeout_ms: Option<u64>,
-    hint_ms: u64,
-) -> Option<u64> {
-    let Some(node) = value_of(table, "expected") else {
-        return timeout_ms.map(|timeout_ms| hint_ms.min(timeout_ms / 2).max(1));
-    };
-    let place = format!("`expected` of {place}");
-    reader.duration_within(node, &place, 1, timeout_ms.unwrap_or(TIMEOUT_MS_MAX))
-}
-
-fn guard(
-    reader: &mut Reader,
-    node: Node<'_, '_>,
-    place: &str,
-    params: &mut Params,
-) -> Option<Guard> {
-    let place = format!("`when` of {place}");
-    let example = "{ param = { wipe = true }, condition = { InCustomerCluster = true }, phase = [\"READY\"] }";
-    let table = reader.table(node, &place, example)?;
-    reader.unknown_keys(table, &place, &["param", "condition", "phase"]);
-    let mut wanted = Vec::new();
-    if let Some(node) = value_of(table, "param")
-        && let Some(table) = reader.table(node, &format!("`param` in {place}"), "{ wipe = true }")
-    {
-        for (key, node) in table {
-            let name = key.get_ref().as_ref();
-            let Some((param, _)) = params.refer(reader, name, key.span()) else { continue };
-            let place = format!("parameter `{}` in {place}", param.name);
-            let Some(value) = reader.value(node, &place, param.kind) else { continue };
-            in_one_of(reader, &value, &param.one_of, node.span(), &place);
-            wanted.push((Cow::Owned(name.to_owned()), value));
-        }
-    }
-    let conditions = value_of(table, "condition")
-        .and_then(|node| reader.conditions(node, &format!("`condition` in {place}")));
-    let phases = value_of(table, "phase")
-        .and_then(|node| reader.phases(node, &format!("`phase` in {place}")));
-    let says_nothing = ["param", "condition", "phase"].iter().all(|key| {
-        value_of(table, key).is_none_or(|node| {
-            node.get_ref().as_table().is_some_and(|table| table.is_empty())
-                || node.get_ref().as_array().is_some_and(|array| array.is_empty())
-        })
-    });
-    if says_nothing {
-        let help = format!("write it like {example}, or leave `when` out");
-        reader.report("plan::empty-list", format!("{place} says nothing"), node.span(), "", help);
-    }
-    Some(Guard {
-        params: Cow::Owned(wanted),
-        conditions: Cow::Owned(conditions.unwrap_or_default()),
-        phases: Cow::Owned(phases.unwrap_or_default()),
-    })
 }
 
 /// Reads `needs`, in the order of the plan, and checks that what the action consumes is among it.

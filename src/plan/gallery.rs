@@ -47,6 +47,9 @@ broken![
     "30-too-much-text",
     "31-too-many-steps",
     "32-syntax-in-a-list",
+    "33-texts",
+    "34-engine-steps",
+    "35-roles",
     "40-duplicate-id-a",
     "40-duplicate-id-b",
     "41-two-defaults-a",
@@ -234,6 +237,10 @@ mod soup {
             "allowed_phases",
             "\"READY\"",
             "on_unknown",
+            "on_failure",
+            "until",
+            "\"{a}\"",
+            "\"wait\"",
             " ",
         ];
         prop_oneof![

@@ -9,6 +9,8 @@ pub mod bind;
 pub mod canonical;
 mod check;
 mod check_action;
+mod check_guard;
+mod check_own;
 mod check_param;
 mod check_policy;
 mod check_step;
@@ -23,6 +25,7 @@ pub mod registry;
 pub mod schema;
 pub mod suggest;
 mod syntax;
+pub mod template;
 pub mod value;
 
 pub use action::{ActionSpec, ArgSpec};
@@ -30,11 +33,14 @@ pub use bind::ParamError;
 pub use canonical::CanonicalError;
 pub use diagnostic::{Diagnostic, Label, SourceFile, render};
 pub use names::{
-    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, RunType, ValueKind,
+    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, Role, RunType,
+    ValueKind,
 };
 pub use parse::compile;
 pub use registry::{Registered, Registry, RegistryError};
-pub use schema::{Action, Arg, Compensation, Guard, Param, Plan, PlanResult, Retry, Step, Traits};
+pub use schema::{
+    Action, Arg, Around, Compensation, Guard, Output, Param, Plan, PlanResult, Retry, Step, Traits,
+};
 pub use value::{Value, Values};
 
 #[cfg(test)]

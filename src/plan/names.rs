@@ -160,6 +160,20 @@ names! {
         Probe = "probe",
         /// Move workloads away.
         Drain = "drain",
+        /// Nothing: the engine carries it out itself, and no provider is asked.
+        Engine = "engine",
+    }
+}
+
+names! {
+    /// When a step of a plan has its turn.
+    Role {
+        /// In its place among the steps of the plan.
+        Main = "steps",
+        /// After a step has failed, before anything is undone.
+        OnFailure = "on_failure",
+        /// Last, whatever the end.
+        Finally = "finally",
     }
 }
 

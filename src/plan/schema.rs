@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::names::{
-    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, RunType, ValueKind,
+    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, Role, RunType,
+    ValueKind,
 };
+use super::template;
 use super::value::Value;
 
 /// A plan: an ordered recipe that a run carries out on one machine.
@@ -34,7 +36,10 @@ pub struct Plan {
     pub required_conditions: Cow<'static, [(Condition, bool)]>,
     /// Parameters, sorted by name.
     pub params: Cow<'static, [Param]>,
-    /// Steps in the order they are carried out; never empty.
+    /// Longest time of a whole run in milliseconds, counted from its first step; `None`: as long as its steps take.
+    pub time_limit_ms: Option<u64>,
+    /// Steps in the order they are carried out, at least one of them [`Role::Main`]; those come first, then those for a failure, then
+    /// those that are carried out last.
     pub steps: Cow<'static, [Step]>,
     /// What success changes on the machine.
     pub result: PlanResult,
@@ -51,9 +56,19 @@ impl Plan {
         self.id.strip_prefix("plan/").unwrap_or(&self.id)
     }
 
+    /// The action of the step at `place`, if the engine carries it out itself. A compensation never is one.
+    pub fn own(&self, place: usize) -> Option<&Action> {
+        self.steps.get(place).map(|step| &step.action).filter(|action| action.is_own())
+    }
+
     /// The step of this name.
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.name == name)
+    }
+
+    /// Whether it has a step of this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.steps.iter().any(|step| step.role == role)
     }
 
     /// What a provider must offer for each step, compensations included.
@@ -62,6 +77,7 @@ impl Plan {
             std::iter::once(&step.action)
                 .chain(step.compensation.as_ref().map(|undo| &undo.action))
                 .map(move |action| (step, action.traits.capability))
+                .filter(|(_, capability)| *capability != Capability::Engine)
         })
     }
 
@@ -103,6 +119,8 @@ impl Param {
 pub struct Step {
     /// Name, unique in the plan.
     pub name: Cow<'static, str>,
+    /// When it has its turn.
+    pub role: Role,
     /// What the provider is asked to do.
     pub action: Action,
     /// Longest time one attempt may take, in milliseconds; 1 to 24 hours.
@@ -115,6 +133,8 @@ pub struct Step {
     pub on_unknown: OnUnknown,
     /// The step is skipped where this does not hold.
     pub when: Option<Guard>,
+    /// What a step that waits waits for, at most for its timeout; it says nothing of parameters and outputs.
+    pub until: Option<Guard>,
     /// Earlier steps, in plan order, that a retried run repeats before this one.
     pub needs: Cow<'static, [Cow<'static, str>]>,
     /// Undoes the step when the run fails or is canceled after the step has started.
@@ -156,6 +176,23 @@ impl Traits {
     }
 }
 
+impl Action {
+    /// Whether the engine carries it out itself: nothing of it is ever at the provider.
+    pub fn is_own(&self) -> bool {
+        self.traits.capability == Capability::Engine
+    }
+
+    /// Whether it asks an operator for an approval.
+    pub fn asks(&self) -> bool {
+        self.is_own() && self.name == APPROVE
+    }
+}
+
+/// Name of the action that asks an operator.
+pub const APPROVE: &str = "approve";
+/// Name of the action that waits.
+pub const WAIT: &str = "wait";
+
 /// Value of an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arg {
@@ -163,6 +200,8 @@ pub enum Arg {
     Literal(Value),
     /// Taken from the parameter of this name.
     Param(Cow<'static, str>),
+    /// Text with the values of parameters in it: `firmware {version}`. A brace that stands for itself is doubled.
+    Text(Cow<'static, str>),
 }
 
 impl Action {
@@ -176,6 +215,7 @@ impl Action {
                 let value = match arg {
                     Arg::Literal(value) => value.clone(),
                     Arg::Param(param) => params.get(param.as_ref())?.clone(),
+                    Arg::Text(text) => Value::Str(template::fill(text, params).into()),
                 };
                 Some((name.to_string(), value))
             })
@@ -195,6 +235,8 @@ pub struct Compensation {
     /// Conditions known once it has succeeded, sorted by condition. What the step itself has set goes back to what it was before,
     /// unless it is named here.
     pub sets: Cow<'static, [(Condition, bool)]>,
+    /// When and how a failed attempt is repeated; `None`: as one of the step itself.
+    pub retry: Option<Retry>,
 }
 
 /// Retry policy of a step.
@@ -218,7 +260,7 @@ impl Retry {
 }
 
 /// Guard of a step; everything in it must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     /// Parameters and the value each must have, sorted by name.
     pub params: Cow<'static, [(Cow<'static, str>, Value)]>,
@@ -226,19 +268,54 @@ pub struct Guard {
     pub conditions: Cow<'static, [(Condition, bool)]>,
     /// Phases of which the machine must be in one; empty means any.
     pub phases: Cow<'static, [Phase]>,
+    /// Labels of the machine and the value each must have, sorted by key. A label that is not there counts as empty.
+    pub labels: Cow<'static, [(Cow<'static, str>, Cow<'static, str>)]>,
+    /// Providers of which the machine must have one, sorted; empty means any.
+    pub providers: Cow<'static, [Cow<'static, str>]>,
+    /// What earlier steps must have given, sorted by step and name.
+    pub outputs: Cow<'static, [Output]>,
+}
+
+/// What an earlier step must have given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Output {
+    /// The step.
+    pub step: Cow<'static, str>,
+    /// Name of the output.
+    pub name: Cow<'static, str>,
+    /// The value that it must have, compared as text: an output may have another type than a plan can write.
+    pub value: Value,
+}
+
+/// What a guard looks at.
+pub trait Around {
+    /// The value of a parameter of the run.
+    fn param(&self, name: &str) -> Option<&Value>;
+    /// Whether a condition of the machine is true.
+    fn condition(&self, condition: Condition) -> bool;
+    /// Phase of the machine.
+    fn phase(&self) -> Phase;
+    /// A label of the machine.
+    fn label(&self, key: &str) -> Option<&str>;
+    /// Provider of the machine.
+    fn provider(&self) -> &str;
+    /// What a step of the run has given.
+    fn output(&self, step: &str, name: &str) -> Option<&Value>;
 }
 
 impl Guard {
-    /// Whether the step runs, given the run's bound parameters and the machine as it is when the step's turn comes.
-    pub fn holds(
-        &self,
-        params: &BTreeMap<String, Value>,
-        phase: Phase,
-        condition: impl Fn(Condition) -> bool,
-    ) -> bool {
-        self.params.iter().all(|(name, wanted)| params.get(name.as_ref()) == Some(wanted))
-            && self.conditions.iter().all(|&(name, wanted)| condition(name) == wanted)
-            && (self.phases.is_empty() || self.phases.contains(&phase))
+    /// Whether it holds now.
+    pub fn holds(&self, around: &dyn Around) -> bool {
+        self.params.iter().all(|(name, wanted)| around.param(name) == Some(wanted))
+            && self.conditions.iter().all(|&(name, wanted)| around.condition(name) == wanted)
+            && (self.phases.is_empty() || self.phases.contains(&around.phase()))
+            && self.labels.iter().all(|(key, wanted)| around.label(key).unwrap_or("") == wanted)
+            && (self.providers.is_empty()
+                || self.providers.iter().any(|name| name == around.provider()))
+            && self.outputs.iter().all(|wanted| {
+                let given = around.output(&wanted.step, &wanted.name);
+                given.is_some_and(|given| given.to_string() == wanted.value.to_string())
+            })
     }
 }
 

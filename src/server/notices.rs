@@ -73,6 +73,8 @@ fn trouble(kind: EntryKind) -> Option<&'static str> {
         | EntryKind::RunResumed
         | EntryKind::RunCancelRequested
         | EntryKind::RunUnwinding
+        | EntryKind::RunClosing
+        | EntryKind::RunTimeUp
         | EntryKind::RunRecovered
         | EntryKind::StepStarted
         | EntryKind::StepOutcomeUnknown
@@ -83,6 +85,7 @@ fn trouble(kind: EntryKind) -> Option<&'static str> {
         | EntryKind::StepRetrying
         | EntryKind::StepAccepted
         | EntryKind::StepResolved
+        | EntryKind::StepAnswered
         | EntryKind::MachineRegistered
         | EntryKind::MachineUpdated
         | EntryKind::PhaseChanged

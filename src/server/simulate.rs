@@ -48,6 +48,8 @@ pub struct Simulation {
     pub machines: usize,
     /// Phase of the machines before anything is run; the first that the first plan allows if absent.
     pub phase: Option<Phase>,
+    /// Labels of the machines.
+    pub labels: BTreeMap<String, String>,
     /// Parameters of the plan as text.
     pub parameters: BTreeMap<String, String>,
     /// Override the plan's refusal by effective state.
@@ -56,6 +58,8 @@ pub struct Simulation {
     pub script: String,
     /// How long actions take, as `--fake-timing` says it; as long as the plan expects if absent.
     pub timing: Option<String>,
+    /// What steps that ask for an approval are answered: yes, no, or nothing until their time is up.
+    pub approve: Option<bool>,
     /// What ids, jitter and chance are drawn from.
     pub seed: u64,
 }
@@ -133,7 +137,7 @@ async fn play(
         let engine = bench.engine(Script::default()).await?;
         let api = Api::new(&engine);
         for plan in &simulation.after {
-            let runs = api.run_all(&bench.machines, |machine_id| pb::StartRunRequest {
+            let runs = api.run_all(&bench.machines, Some(true), |machine_id| pb::StartRunRequest {
                 machine_id,
                 plan_id: plan.clone(),
                 ..pb::StartRunRequest::default()
@@ -147,7 +151,8 @@ async fn play(
     let plan = pb::GetPlanRequest { plan_id: simulation.plan_id.clone() };
     let plan = PlanServiceClient::new(api.routes.clone()).get_plan(plan).await?.into_inner();
     let before = api.machines(&bench.machines).await?;
-    let played = api.run_all(&bench.machines, |machine_id| pb::StartRunRequest {
+    let approve = simulation.approve;
+    let played = api.run_all(&bench.machines, approve, |machine_id| pb::StartRunRequest {
         machine_id,
         plan_id: simulation.plan_id.clone(),
         parameters: simulation.parameters.clone(),
@@ -206,7 +211,7 @@ impl Bench {
             let id =
                 MachineId::parse(id).map_err(|error| SimulateError::Runtime(error.to_string()))?;
             let spec = MachineSpec { provider: NAME.to_owned(), ..MachineSpec::default() };
-            let mut machine = Machine::registered(id, BTreeMap::new(), spec, START);
+            let mut machine = Machine::registered(id, simulation.labels.clone(), spec, START);
             if let Some(phase) = phase {
                 machine.phase = names::phase(phase);
             }
@@ -296,7 +301,8 @@ fn durations(plan: &Plan) -> String {
     let mut rules = String::new();
     // A rule names a step or an action: steps that are named like an action come last, so that they take no other's.
     let is_action = |name: &str| ActionSpec::find(name).is_some();
-    let (late, early): (Vec<_>, Vec<_>) = plan.steps.iter().partition(|step| is_action(&step.name));
+    let steps = plan.steps.iter().filter(|step| !step.action.is_own());
+    let (late, early): (Vec<_>, Vec<_>) = steps.partition(|step| is_action(&step.name));
     for step in early.into_iter().chain(late) {
         // Writing to a String cannot fail.
         let _ = writeln!(rules, "step={} do=slow:{}ms", step.name, step.expected_ms);
@@ -332,6 +338,7 @@ impl Api {
     async fn run_all(
         &self,
         machines: &[String],
+        approve: Option<bool>,
         request: impl Fn(String) -> pb::StartRunRequest,
     ) -> Result<(Vec<pb::RunEvent>, Vec<pb::Run>), SimulateError> {
         let mut client = RunServiceClient::new(self.routes.clone());
@@ -354,6 +361,19 @@ impl Api {
                 return Err(SimulateError::Runtime("the watch ended early".to_owned()));
             };
             let Some(run) = event.snapshot.clone() else { continue };
+            if let Some(yes) = approve
+                && waits_for(&run, pb::WaitReason::Approval)
+            {
+                let resolution =
+                    if yes { pb::StepResolution::Approve } else { pb::StepResolution::Reject };
+                let answer = pb::ResolveStepRequest {
+                    run_id: run.run_id.clone(),
+                    resolution: resolution.into(),
+                    reason: "simulated".to_owned(),
+                    ..Default::default()
+                };
+                client.resolve_step(answer).await?;
+            }
             if run.finished_at.is_some() || is_held_for_good(&run) {
                 ended.insert(run.run_id.clone(), run);
             }
@@ -366,15 +386,18 @@ impl Api {
 
 /// Whether only an operator could let the run go on.
 fn is_held_for_good(run: &pb::Run) -> bool {
-    run.waiting.as_ref().is_some_and(|waiting| {
-        matches!(
-            waiting.reason(),
-            pb::WaitReason::OutcomeUnknown
-                | pb::WaitReason::LoopBreaker
-                | pb::WaitReason::Restored
-                | pb::WaitReason::EngineFault
-        )
-    })
+    [
+        pb::WaitReason::OutcomeUnknown,
+        pb::WaitReason::LoopBreaker,
+        pb::WaitReason::Restored,
+        pb::WaitReason::EngineFault,
+    ]
+    .into_iter()
+    .any(|reason| waits_for(run, reason))
+}
+
+fn waits_for(run: &pb::Run, reason: pb::WaitReason) -> bool {
+    run.waiting.as_ref().is_some_and(|waiting| waiting.reason() == reason)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bmdemo::ids::{Epoch, MachineId, Revision, RunId};
 use bmdemo::lifecycle::run::{Phase, State};
 use bmdemo::model::{Change, EntryKind, Machine, Run, StepRecord};
-use bmdemo::plan::{OnUnknown, Registry};
+use bmdemo::plan::OnUnknown;
+
+use crate::plans::registry;
 
 use crate::gate::Incarnation;
 use crate::oracle::Look;
@@ -108,7 +110,7 @@ impl Book {
     /// What the plan, as it was written, says of an unknown outcome of an operation.
     pub(crate) fn rule(&self, operation: &str) -> Option<OnUnknown> {
         let (run, record) = self.step_of(operation)?;
-        let registry = Registry::built_in();
+        let registry = registry();
         let plan = &registry.get(&run.spec.plan_id)?.plan;
         match record.compensates {
             None => plan.step(&record.name).map(|step| step.on_unknown),

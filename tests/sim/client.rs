@@ -203,8 +203,10 @@ impl Clients {
         else {
             return;
         };
-        // A run that is being undone because it failed is going to end as FAILED.
-        let fails = run.state == State::Unwinding { ending: Ending::Failed };
+        // A run that is being undone because it failed, or closed, is going to end as it was going to.
+        let fails = run.state == State::Stopping
+            || run.state == State::Unwinding { ending: Ending::Failed }
+            || matches!(run.state, State::Closing { ending: Ending::Failed | Ending::Succeeded });
         if run.state.is_active() && !fails {
             let book = &mut oracle.book;
             let sent: BTreeSet<_> = book

@@ -12,7 +12,8 @@ use bmdemo::store::{Batch, Store as _, Subject};
 
 use crate::book::{in_operation, parts};
 use crate::client::{Ask, Request};
-use crate::driver::{Driver, PLANS, in_virtual_time, machine, request};
+use crate::driver::{Driver, in_virtual_time, machine, request};
+use crate::plans::PLANS;
 use crate::profile::Profile;
 use crate::runner::THREADS;
 use crate::sim::{CallKind, Fuse, Point};

@@ -9,7 +9,6 @@ use bmdemo::clock::{SeededRandom, SplitMix64};
 use bmdemo::executor::planted::Planted;
 use bmdemo::executor::{Engine, EngineConfig};
 use bmdemo::ids::MachineId;
-use bmdemo::plan::Registry;
 use bmdemo::provider::fake::{Chaos, FakeOptions, FakeProvider, World};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{Query, Store as _};
@@ -19,15 +18,12 @@ use crate::gate::{Incarnation, Life};
 use crate::invariants;
 use crate::oracle::{Feed, Violation};
 use crate::panics;
+use crate::plans::registry;
 use crate::profile::Profile;
 use crate::provider::SimProvider;
 use crate::sim::{Outage, Point, Sim};
 use crate::store::SimStore;
 use crate::watcher::{Scope, Serving, Sleeper, Watcher};
-
-/// The plans that are run.
-pub(crate) const PLANS: [&str; 5] =
-    ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
 
 /// Far longer than a simulation takes: thirty days.
 const PATIENCE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
@@ -137,7 +133,7 @@ impl Driver {
         EngineConfig {
             store: Arc::new(store),
             providers: vec![Arc::new(provider)],
-            plans: Registry::built_in(),
+            plans: registry(),
             clock: self.sim.clock.clone(),
             random: Arc::new(SeededRandom::new(self.seed ^ (u64::from(who) << 32))),
             limits: self.sim.profile.limits.clone(),

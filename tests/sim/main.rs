@@ -20,6 +20,7 @@ mod gate;
 mod invariants;
 mod oracle;
 mod panics;
+mod plans;
 mod planted;
 mod profile;
 mod provider;
@@ -77,6 +78,16 @@ fn seeds() {
         );
     }
     assert!(!is_full() || summary.seeds >= 2_000, "only {} seeds", summary.seeds);
+}
+
+/// Waits, approvals, time limits, and what is done after a failure and at the end.
+#[test]
+fn seeds_of_the_language() {
+    let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
+    for seed in 1..=count {
+        let report = run_one(seed, Profile::language(seed), None);
+        assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
+    }
 }
 
 /// The seed of `BMDEMO_SIM_SEED`, with its whole trace.

@@ -158,6 +158,9 @@ impl Oracle {
                 judged!(promise_08_terminal_is_immutable(book, change)),
                 judged!(promise_10_claims_raise_the_epoch(book, change, changes)),
                 judged!(promise_10_fenced_executor_cannot_write(book, by, change)),
+                judged!(promise_21_nothing_goes_on_without_a_yes(book, change)),
+                judged!(promise_21_what_comes_last_is_done_once(book, change)),
+                judged!(promise_21_the_time_limit_holds(book, change)),
             ];
             for (invariant, verdict) in verdicts {
                 self.judge(invariant, verdict);

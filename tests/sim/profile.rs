@@ -4,6 +4,8 @@ use bmdemo::clock::SplitMix64;
 use bmdemo::executor::Limits;
 use bmdemo::provider::fake::{Chaos, Timing};
 
+use crate::plans::{LANGUAGE_PLANS, PLANS};
+
 /// What a seed does. Chances are in thousandths, times in milliseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
@@ -33,6 +35,8 @@ pub(crate) struct Profile {
     pub(crate) chaos: Chaos,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    /// The plans that are run.
+    pub(crate) plans: &'static [&'static str],
 }
 
 impl Profile {
@@ -86,6 +90,7 @@ impl Profile {
                 destructive_max: 3,
                 ..Limits::default()
             },
+            plans: &PLANS,
         }
     }
 
@@ -110,6 +115,19 @@ impl Profile {
             chaos: Chaos::default(),
             timing: Timing::Default,
             limits: Limits::default(),
+            plans: &PLANS,
+        }
+    }
+
+    /// Runs that wait, ask, are limited in time, and have something to do after their end.
+    pub(crate) fn language(seed: u64) -> Self {
+        Self {
+            machines: 3,
+            // Instants of the wall clock are compared.
+            jump_permille: 0,
+            timing: Timing::Default,
+            plans: &LANGUAGE_PLANS,
+            ..Self::varied(seed)
         }
     }
 
@@ -148,6 +166,7 @@ impl Profile {
             chaos: Chaos::default(),
             timing,
             limits: Limits::default(),
+            plans: &PLANS,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::run::{risk, run_type};
 use crate::executor::names;
 use crate::pb;
 use crate::plan::{
-    Action, Arg, Condition, EffectiveState, Guard, OnUnknown, Param, Registered, Step,
+    Action, Arg, Condition, EffectiveState, Guard, OnUnknown, Output, Param, Registered, Step,
 };
 
 /// The message of a plan.
@@ -35,6 +35,7 @@ pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
         refused_hint: plan.refused_hint.as_deref().unwrap_or_default().to_owned(),
         required_conditions: conditions(&plan.required_conditions),
         result_conditions: conditions(&plan.result.conditions),
+        time_limit: plan.time_limit_ms.map(duration),
     }
 }
 
@@ -60,13 +61,23 @@ fn conditions(given: &[(Condition, bool)]) -> Vec<pb::PlanCondition> {
 
 fn arguments(action: &Action) -> Vec<pb::PlanArgument> {
     let each = action.args.iter().map(|(name, arg)| {
-        let (value, parameter) = match arg {
-            Arg::Literal(value) => (value.to_string(), String::new()),
-            Arg::Param(parameter) => (String::new(), parameter.to_string()),
-        };
-        pb::PlanArgument { name: name.to_string(), value, parameter }
+        let mut argument = pb::PlanArgument { name: name.to_string(), ..Default::default() };
+        match arg {
+            Arg::Literal(value) => argument.value = value.to_string(),
+            Arg::Param(parameter) => argument.parameter = parameter.to_string(),
+            Arg::Text(text) => argument.text = text.to_string(),
+        }
+        argument
     });
     each.collect()
+}
+
+fn output(output: &Output) -> pb::PlanOutput {
+    pb::PlanOutput {
+        step: output.step.to_string(),
+        name: output.name.to_string(),
+        value: output.value.to_string(),
+    }
 }
 
 fn guard(guard: &Guard) -> pb::PlanGuard {
@@ -75,6 +86,13 @@ fn guard(guard: &Guard) -> pb::PlanGuard {
         parameters: parameters.collect(),
         conditions: conditions(&guard.conditions),
         phases: guard.phases.iter().map(|allowed| phase(names::phase(*allowed)).into()).collect(),
+        labels: guard
+            .labels
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
+        providers: guard.providers.iter().map(ToString::to_string).collect(),
+        outputs: guard.outputs.iter().map(output).collect(),
     }
 }
 
@@ -106,6 +124,12 @@ pub(in crate::api) fn step(step: &Step) -> pb::PlanStep {
         compensation_arguments: undo.map(|undo| arguments(&undo.action)).unwrap_or_default(),
         compensation_timeout: undo.map(|undo| duration(undo.timeout_ms)),
         compensation_sets: undo.map(|undo| conditions(&undo.sets)).unwrap_or_default(),
+        role: step.role.as_str().to_owned(),
+        until: step.until.as_ref().map(guard),
+        compensation_max_attempts: undo.map_or(0, |undo| {
+            let attempts = undo.retry.as_ref().unwrap_or(&step.retry).max_attempts;
+            i32::try_from(attempts).unwrap_or(i32::MAX)
+        }),
     }
 }
 

@@ -121,7 +121,7 @@ fn step(run: &Run, place: usize, plan: Option<&Plan>, now: Timestamp) -> pb::Ste
         finished_at: record.finished_at.map(timestamp),
         message: record.message.clone(),
         max_attempts: number(declared.attempts_max(record)),
-        activity: activity(record.state).into(),
+        activity: activity(record.state, declared.action).into(),
         deadline_at: record.deadline_at.filter(|_| running).map(timestamp),
         next_wake_at: wakes_at(record.state).map(timestamp),
         expected_duration: expected_ms.map(duration),
@@ -140,8 +140,10 @@ fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn activity(state: State) -> pb::StepActivity {
+fn activity(state: State, action: Option<&Action>) -> pb::StepActivity {
     match state {
+        State::Polling { .. } if action.is_some_and(Action::asks) => pb::StepActivity::Asking,
+        State::Polling { .. } if action.is_some_and(Action::is_own) => pb::StepActivity::Waiting,
         State::Observing { .. } => pb::StepActivity::Observing,
         State::Acting { .. } => pb::StepActivity::Acting,
         State::Polling { .. } => pb::StepActivity::Polling,
@@ -201,6 +203,8 @@ fn wait_reason(reason: WaitReason) -> pb::WaitReason {
         WaitReason::Restored => pb::WaitReason::Restored,
         WaitReason::EngineFault => pb::WaitReason::EngineFault,
         WaitReason::Recovery => pb::WaitReason::Recovery,
+        WaitReason::Approval => pb::WaitReason::Approval,
+        WaitReason::Step => pb::WaitReason::Step,
     }
 }
 

@@ -173,7 +173,7 @@ fn enums_are_refused_by_name() {
     assert_eq!(
         refused(|checks| _ = checks.given::<StepResolution>("resolution", 0)),
         ["resolution: must be given: one of STEP_RESOLUTION_DONE, STEP_RESOLUTION_RETRY, \
-          STEP_RESOLUTION_SKIP, STEP_RESOLUTION_ABORT"]
+          STEP_RESOLUTION_SKIP, STEP_RESOLUTION_ABORT, STEP_RESOLUTION_APPROVE, STEP_RESOLUTION_REJECT"]
     );
     let mut checks = Checks::default();
     assert_eq!(checks.optional::<RunType>("type", 0), Some(None));

@@ -1,6 +1,7 @@
 //! One file a command: its arguments (whose doc comments are the help) and the function that carries it out.
 
 pub(crate) mod apply;
+pub(crate) mod approve;
 pub(crate) mod author;
 pub(crate) mod bulk;
 pub(crate) mod complete;

@@ -10,7 +10,7 @@ use super::super::order::Paging;
 use super::super::output::write_run;
 use super::super::query::{RunSelection, Span, joined, quoted};
 use super::super::session::Session;
-use super::{control, history, live, logs, show, start, targets, wait, watch};
+use super::{approve, control, history, live, logs, show, start, targets, wait, watch};
 
 /// Commands on runs.
 #[derive(Debug, Subcommand)]
@@ -45,6 +45,8 @@ pub(crate) enum RunCommand {
     Skip(control::SkipArgs),
     /// Say what became of a step whose outcome is unknown
     Resolve(control::ResolveArgs),
+    /// Say yes or no to a step that asks for an approval
+    Approve(approve::ApproveArgs),
     /// Print what happened in a run
     History(history::RunArgs),
     /// Wait until runs have ended
@@ -115,6 +117,7 @@ pub(crate) async fn run(session: &mut Session, command: RunCommand) -> Result<Ex
         RunCommand::Retry(args) => control::retry(session, &args).await,
         RunCommand::Skip(args) => control::skip(session, &args).await,
         RunCommand::Resolve(args) => control::resolve(session, &args).await,
+        RunCommand::Approve(args) => approve::approve(session, &args).await,
         RunCommand::History(args) => history::run(session, &args).await,
         RunCommand::Wait(args) => wait::runs(session, &args).await,
     }

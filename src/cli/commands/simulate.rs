@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::pb;
 use crate::plan::registry::BUILT_IN;
@@ -57,6 +57,9 @@ pub(crate) struct SimulateArgs {
     /// Parameter of the plan; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
     set: Vec<(String, String)>,
+    /// Label of the machines; repeatable
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    labels: Vec<(String, String)>,
     /// Phase of the machines at the beginning [default: the first that the plan allows]
     #[arg(long, value_name = "PHASE")]
     phase: Option<String>,
@@ -69,11 +72,25 @@ pub(crate) struct SimulateArgs {
     /// How long actions take: default, slow, zero or a factor, as --fake-timing [default: as the plan expects]
     #[arg(long, value_name = "TIMING")]
     timing: Option<String>,
+    /// What steps that ask for an approval are answered; wait lets their time pass, which counts as a no
+    #[arg(long, value_name = "ANSWER", default_value = "yes", value_enum)]
+    approve: Answer,
     /// Print only how it ended
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// What a step that asks is answered.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Answer {
+    /// The run continues
+    Yes,
+    /// The step fails
+    No,
+    /// Nothing is answered
+    Wait,
 }
 
 fn machines(text: &str) -> Result<usize, String> {
@@ -113,10 +130,16 @@ pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Resu
         after: args.after.clone(),
         machines: args.machines,
         phase: args.phase.as_deref().map(phase_of).transpose()?,
+        labels: by_key("--label ", &args.labels)?,
         parameters: by_key("--set ", &args.set)?,
         force: args.force,
         script,
         timing: args.timing.clone(),
+        approve: match args.approve {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
+            Answer::Wait => None,
+        },
         seed: args.seed,
     };
     let simulated = local::simulate(simulation).await?;

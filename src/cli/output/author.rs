@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use crate::pb;
-use crate::plan::{ActionSpec, ArgSpec, Plan, Risk, Value, duration};
+use crate::plan::schema::WAIT;
+use crate::plan::{ActionSpec, ArgSpec, Plan, Risk, Role, Value, duration};
 
 use super::table::write_plain;
 use super::text::{Look, Meaning, padded, sanitized};
@@ -16,6 +17,7 @@ struct Node {
     destructive: bool,
     needs: Vec<String>,
     compensation: Option<String>,
+    role: Role,
 }
 
 /// A plan to be drawn, from wherever it came.
@@ -34,6 +36,7 @@ impl Drawing {
             destructive: step.action.traits.risk.is_destructive(),
             needs: step.needs.iter().map(ToString::to_string).collect(),
             compensation: step.compensation.as_ref().map(|undo| undo.action.name.to_string()),
+            role: step.role,
         });
         Self { id: plan.id.to_string(), steps: steps.collect() }
     }
@@ -47,8 +50,17 @@ impl Drawing {
             needs: step.needs.iter().map(|name| sanitized(name).into_owned()).collect(),
             compensation: Some(sanitized(&step.compensation).into_owned())
                 .filter(|action| !action.is_empty()),
+            role: Role::parse(&step.role).unwrap_or(Role::Main),
         });
         Self { id: sanitized(&plan.plan_id).into_owned(), steps: steps.collect() }
+    }
+
+    fn last_main(&self) -> Option<usize> {
+        self.steps.iter().rposition(|step| step.role == Role::Main)
+    }
+
+    fn first(&self, role: Role) -> Option<usize> {
+        self.steps.iter().position(|step| step.role == role)
     }
 
     fn index(&self, name: &str) -> Option<usize> {
@@ -73,7 +85,18 @@ impl Drawing {
             writeln!(out, "    s{at}[\"{}\"]{class}", Self::label(step, "<br/>"))?;
         }
         for at in 1..self.steps.len() {
-            writeln!(out, "    s{} --> s{at}", at - 1)?;
+            let (from, to) = (self.steps[at - 1].role, self.steps[at].role);
+            if from == to {
+                writeln!(out, "    s{} --> s{at}", at - 1)?;
+            }
+        }
+        if let Some(last) = self.last_main() {
+            if let Some(at) = self.first(Role::OnFailure) {
+                writeln!(out, "    s{last} -. on failure .-> s{at}")?;
+            }
+            if let Some(at) = self.first(Role::Finally) {
+                writeln!(out, "    s{last} -. finally .-> s{at}")?;
+            }
         }
         for (at, step) in self.steps.iter().enumerate() {
             for from in step.needs.iter().filter_map(|need| self.index(need)) {
@@ -106,7 +129,17 @@ impl Drawing {
             writeln!(out, "    s{at} [label=\"{}\"{color}];", Self::label(step, "\\n"))?;
         }
         for at in 1..self.steps.len() {
-            writeln!(out, "    s{} -> s{at};", at - 1)?;
+            if self.steps[at - 1].role == self.steps[at].role {
+                writeln!(out, "    s{} -> s{at};", at - 1)?;
+            }
+        }
+        if let Some(last) = self.last_main() {
+            if let Some(at) = self.first(Role::OnFailure) {
+                writeln!(out, "    s{last} -> s{at} [style=dotted, label=\"on failure\"];")?;
+            }
+            if let Some(at) = self.first(Role::Finally) {
+                writeln!(out, "    s{last} -> s{at} [style=dotted, label=\"finally\"];")?;
+            }
         }
         for (at, step) in self.steps.iter().enumerate() {
             for from in step.needs.iter().filter_map(|need| self.index(need)) {
@@ -206,6 +239,10 @@ fn sample_step(spec: &ActionSpec) -> String {
     let name = spec.name;
     let mut text = format!("[[steps]]\nname = \"{name}\"\naction = \"{name}\"\n");
     let value = |arg: &ArgSpec| arg.default.as_ref().map_or_else(|| "\"…\"".to_owned(), value_text);
+    if spec.name == WAIT {
+        return text
+            + "args = { for = \"10m\" }\n# or: until = { condition = { Reachable = true } }\n";
+    }
     if !spec.args.is_empty() {
         let args: Vec<String> =
             spec.args.iter().map(|arg| format!("{} = {}", arg.name, value(arg))).collect();

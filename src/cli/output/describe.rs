@@ -151,7 +151,12 @@ fn after_failed_retry(run: &pb::Run) -> String {
 /// The command that releases a held run.
 pub(crate) fn next_for_hold(run: &pb::Run) -> Option<String> {
     let waiting = hold(run)?;
-    Some(if waiting.reason() == pb::WaitReason::OutcomeUnknown {
+    Some(if waiting.reason() == pb::WaitReason::Approval {
+        format!(
+            "bmdemo-cli approve {} {} --yes|--no --reason \"why\"",
+            run.run_id, run.current_step
+        )
+    } else if waiting.reason() == pb::WaitReason::OutcomeUnknown {
         format!(
             "bmdemo-cli resolve {} {} done|retry|skip|abort --reason \"what you found\"",
             run.run_id, run.current_step

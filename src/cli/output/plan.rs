@@ -67,6 +67,9 @@ pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io
         sheet.field("Sets phase", &phase_name(plan.result_phase))?;
     }
     sheet.field("Sets", &conditions_words(&plan.result_conditions))?;
+    if plan.time_limit.is_some() {
+        sheet.field("Time limit", &duration_text(plan.time_limit.as_ref()))?;
+    }
     sheet.field("Digest", &plan.digest)?;
     if !plan.parameters.is_empty() {
         sheet.heading("Parameters")?;
@@ -91,7 +94,16 @@ pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io
         }
     }
     sheet.heading("Steps")?;
+    let mut role = "steps";
     for (index, step) in plan.steps.iter().enumerate() {
+        if step.role != role && !step.role.is_empty() {
+            role = &step.role;
+            sheet.heading(match role {
+                "on_failure" => "After a failure, before anything is undone",
+                "finally" => "Last, whatever the end",
+                _ => "Steps",
+            })?;
+        }
         writeln!(sheet.out, "{}", step_line(look, index, step))?;
         let mut rules = vec![
             format!("timeout {}", duration_text(step.timeout.as_ref())),
@@ -133,6 +145,9 @@ fn step_rules(step: &pb::PlanStep) -> Vec<String> {
     if let Some(guard) = &step.when {
         rules.push(format!("only when {}", guard_words(guard)));
     }
+    if let Some(until) = &step.until {
+        rules.push(format!("waits until {}", guard_words(until)));
+    }
     if !step.sets.is_empty() {
         rules.push(format!("sets {}", conditions_words(&step.sets)));
     }
@@ -143,8 +158,9 @@ fn step_rules(step: &pb::PlanStep) -> Vec<String> {
         }
         if step.compensation_timeout.is_some() {
             text.push_str(&format!(
-                "; timeout {}",
-                duration_text(step.compensation_timeout.as_ref())
+                "; timeout {}, attempts {}",
+                duration_text(step.compensation_timeout.as_ref()),
+                step.compensation_max_attempts
             ));
         }
         if !step.compensation_sets.is_empty() {
@@ -158,7 +174,9 @@ fn step_rules(step: &pb::PlanStep) -> Vec<String> {
 /// `image = {image}, wipe-method = quick`: a name in braces is a parameter.
 fn arguments_words(arguments: &[pb::PlanArgument]) -> String {
     let each = arguments.iter().map(|argument| {
-        if argument.parameter.is_empty() {
+        if !argument.text.is_empty() {
+            format!("{} = {}", sanitized(&argument.name), sanitized(&argument.text))
+        } else if argument.parameter.is_empty() {
             format!("{} = {}", sanitized(&argument.name), sanitized(&argument.value))
         } else {
             format!("{} = {{{}}}", sanitized(&argument.name), sanitized(&argument.parameter))
@@ -190,5 +208,19 @@ fn guard_words(guard: &pb::PlanGuard) -> String {
         let phases: Vec<String> = guard.phases.iter().map(|phase| phase_name(*phase)).collect();
         parts.push(format!("the phase is {}", phases.join(" or ")));
     }
+    parts.extend(guard.labels.iter().map(|(key, value)| {
+        if value.is_empty() {
+            format!("no label {}", sanitized(key))
+        } else {
+            format!("label {}={}", sanitized(key), sanitized(value))
+        }
+    }));
+    if !guard.providers.is_empty() {
+        parts.push(format!("the provider is {}", sanitized(&guard.providers.join(" or "))));
+    }
+    parts.extend(guard.outputs.iter().map(|output| {
+        let (step, name) = (sanitized(&output.step), sanitized(&output.name));
+        format!("{step} has given {name} = {}", sanitized(&output.value))
+    }));
     parts.join(" and ")
 }

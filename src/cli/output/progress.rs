@@ -82,6 +82,7 @@ pub(crate) fn hold(run: &pb::Run) -> Option<&pb::Waiting> {
                     | pb::WaitReason::LoopBreaker
                     | pb::WaitReason::Restored
                     | pb::WaitReason::EngineFault
+                    | pb::WaitReason::Approval
             )
     })
 }

@@ -75,6 +75,19 @@ pub(super) fn schema() -> Json {
                     }
                 }
             },
+            "time_limit": described(time.clone(), "Longest time of a whole run, counted from its first step, at most 30d. Then it fails at the next safe point."),
+            "on_failure": {
+                "description": "What is done after a step has failed, before anything is undone. One that fails does not stop the others.",
+                "type": "array",
+                "maxItems": limits::STEPS_MAX,
+                "items": { "$ref": "#/properties/steps/items" }
+            },
+            "finally": {
+                "description": "What is done last, however the run ends, except by abort. How it ends changes nothing.",
+                "type": "array",
+                "maxItems": limits::STEPS_MAX,
+                "items": { "$ref": "#/properties/steps/items" }
+            },
             "steps": {
                 "description": "What is done, in order.",
                 "type": "array",
@@ -127,29 +140,10 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
         "properties": {
             "name": described(name.clone(), "Name, unique in the plan."),
             "action": described(json!({ "enum": actions.clone() }), "What it does: see the actions below, or plan explain."),
-            "args": described(json!({ "type": "object" }), "Arguments of the action: each a value, or { param = \"NAME\" } for the value of a parameter."),
-            "timeout": described(time.clone(), "Longest time of one attempt, at most 24h; the action's own if absent."),
+            "args": described(json!({ "type": "object" }), "Arguments of the action: each a value, or { param = \"NAME\" } for the value of a parameter. A text may have values of parameters in it: \"firmware {version}\"."),
+            "timeout": described(time.clone(), "Longest time of one attempt, at most 24h (30d for wait and approve); the action's own if absent."),
             "expected": described(time.clone(), "Usual time of one attempt, after which it is marked overdue; the action's own, or half of a shorter timeout, if absent."),
-            "retry": {
-                "description": "When and how often a failed attempt is repeated.",
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "max_attempts": described(
-                        json!({ "type": "integer", "minimum": 1, "maximum": limits::ATTEMPTS_MAX }),
-                        "Attempts in all, the first included; 3 if absent."
-                    ),
-                    "on": described(
-                        json!({ "type": "array", "items": { "enum": names(ErrorClass::ALL, ErrorClass::as_str) } }),
-                        "Classes of failure worth another attempt; transient if absent."
-                    ),
-                    "backoff": described(
-                        time.clone(),
-                        "Pause after the first failure; it doubles with each further one. 1s if absent."
-                    ),
-                    "backoff_max": described(time.clone(), "Longest pause, at most 1h; 30s if absent.")
-                }
-            },
+            "retry": retry_schema(time, "When and how often a failed attempt is repeated."),
             "on_unknown": described(
                 json!({ "enum": names(OnUnknown::ALL, OnUnknown::as_str) }),
                 "What happens when it is not known whether the action took effect; a step with a disruptive or data-destroying action must say. If absent, retry for idempotent actions and verify for others."
@@ -160,14 +154,41 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
                 "additionalProperties": false,
                 "properties": {
                     "param": described(
-                        json!({ "type": "object", "additionalProperties": scalar }),
+                        json!({ "type": "object", "additionalProperties": scalar.clone() }),
                         "Parameters and the value each must have."
                     ),
                     "condition": described(
                         conditions.clone(),
                         "Conditions and what each must be when the step's turn comes; one that was never observed is false."
                     ),
-                    "phase": described(phases.clone(), "Phases of which the machine must be in one.")
+                    "phase": described(phases.clone(), "Phases of which the machine must be in one."),
+                    "label": described(
+                        json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+                        "Labels of the machine and the value each must have; one that is not there is empty."
+                    ),
+                    "provider": described(
+                        json!({ "type": "array", "items": { "type": "string" } }),
+                        "Providers of which the machine must have one."
+                    ),
+                    "output": described(
+                        json!({ "type": "object", "additionalProperties": { "type": "object", "additionalProperties": scalar } }),
+                        "What earlier steps must have given: { STEP = { NAME = VALUE } }."
+                    )
+                }
+            },
+            "until": {
+                "description": "What a step with the action wait waits for, at most for its timeout: all of this.",
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "condition": described(
+                        conditions.clone(),
+                        "Conditions and what each must be; one that was never observed is false."
+                    ),
+                    "label": described(
+                        json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+                        "Labels of the machine and the value each must have; one that is not there is empty."
+                    )
                 }
             },
             "needs": described(json!({ "type": "array", "items": name.clone() }), "Earlier steps that a retried run repeats before this one. An action that consumes what another one gives must name it."),
@@ -179,10 +200,36 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
                 "properties": {
                     "action": described(json!({ "enum": actions }), "What it does."),
                     "args": described(json!({ "type": "object" }), "Arguments of the action."),
+                    "timeout": described(time.clone(), "Longest time of one attempt, at most 24h; the action's own if absent."),
+                    "expected": described(time.clone(), "Usual time of one attempt; the action's own, or half of a shorter timeout, if absent."),
+                    "retry": retry_schema(time, "When and how often a failed attempt is repeated; as one of the step itself if absent."),
                     "sets": described(conditions.clone(), "Conditions of the machine that are known once the compensation has succeeded. What the step itself has set goes back to what it was before, unless it is named here.")
                 }
             },
             "sets": described(conditions.clone(), "Conditions of the machine that are known once the step has succeeded.")
+        }
+    })
+}
+
+fn retry_schema(time: &Json, text: &str) -> Json {
+    json!({
+        "description": text,
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "max_attempts": described(
+                json!({ "type": "integer", "minimum": 1, "maximum": limits::ATTEMPTS_MAX }),
+                "Attempts in all, the first included; 3 if absent."
+            ),
+            "on": described(
+                json!({ "type": "array", "items": { "enum": names(ErrorClass::ALL, ErrorClass::as_str) } }),
+                "Classes of failure worth another attempt; transient if absent."
+            ),
+            "backoff": described(
+                time.clone(),
+                "Pause after the first failure; it doubles with each further one. 1s if absent."
+            ),
+            "backoff_max": described(time.clone(), "Longest pause, at most 1h; 30s if absent.")
         }
     })
 }
@@ -213,237 +260,4 @@ fn args_schema(spec: &ActionSpec) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Enough of JSON schema for ours: checks the keys and the closed sets of names.
-    fn violations(schema: &Json, value: &toml::Value, at: &str, found: &mut Vec<String>) {
-        if let Some(names) = schema["enum"].as_array()
-            && !names.iter().any(|name| name.as_str() == value.as_str())
-        {
-            found.push(format!("{at}: {value} is not one of the names"));
-        }
-        match value {
-            toml::Value::Table(table) => {
-                for required in schema["required"].as_array().into_iter().flatten() {
-                    if !table.contains_key(required.as_str().unwrap()) {
-                        found.push(format!("{at}: {required} is missing"));
-                    }
-                }
-                for (key, value) in table {
-                    let place = format!("{at}.{key}");
-                    match (&schema["properties"][key], &schema["additionalProperties"]) {
-                        (Json::Null, Json::Bool(false)) => {
-                            found.push(format!("{place}: unknown key"))
-                        }
-                        (Json::Null, other) => violations(other, value, &place, found),
-                        (known, _) => violations(known, value, &place, found),
-                    }
-                }
-                for rule in schema["allOf"].as_array().into_iter().flatten() {
-                    let action = &rule["if"]["properties"]["action"]["const"];
-                    if table.get("action").and_then(toml::Value::as_str) == action.as_str() {
-                        violations(&rule["then"], value, at, found);
-                    }
-                }
-            }
-            toml::Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    violations(&schema["items"], item, &format!("{at}[{index}]"), found);
-                }
-            }
-            toml::Value::String(_)
-            | toml::Value::Integer(_)
-            | toml::Value::Float(_)
-            | toml::Value::Boolean(_)
-            | toml::Value::Datetime(_) => {}
-        }
-    }
-
-    #[test]
-    fn the_schema_agrees_with_the_validator() {
-        let schema = schema();
-        let check = |text: &str| {
-            let mut found = Vec::new();
-            violations(&schema, &toml::from_str(text).unwrap(), "plan", &mut found);
-            found
-        };
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/plans");
-        for file in std::fs::read_dir(dir).unwrap() {
-            let path = file.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                assert_eq!(
-                    check(&std::fs::read_to_string(&path).unwrap()),
-                    Vec::<String>::new(),
-                    "{path:?}"
-                );
-            }
-        }
-        assert_eq!(check(&super::super::author::template("x")), Vec::<String>::new());
-        let broken = "id = \"plan/x\"\nallowed_phases = [\"READY\"]\ncolor = 1\n[[steps]]\nname = \"w\"\naction = \"wipe\"\nargs = { speed = 1 }";
-        assert_eq!(
-            check(broken),
-            [
-                "plan.color: unknown key",
-                "plan.steps[0]: \"on_unknown\" is missing",
-                "plan.steps[0].args.speed: unknown key"
-            ]
-        );
-        crate::assert_golden!("plan_schema", schema_json().unwrap());
-    }
-
-    #[test]
-    fn the_defaults_in_words_are_those_of_the_validator() {
-        let text = "id = \"plan/x\"\nallowed_phases = [\"READY\"]\n[[steps]]\nname = \"v\"\naction = \"verify\"";
-        let files = [crate::plan::SourceFile { name: "x.toml", bytes: text.as_bytes() }];
-        let retry = &crate::plan::compile(&files).unwrap()[0].steps[0].retry;
-        assert_eq!(
-            (retry.max_attempts, retry.backoff_ms, retry.backoff_max_ms),
-            (3, 1_000, 30_000)
-        );
-        assert_eq!(retry.on.as_ref(), [ErrorClass::Transient]);
-    }
-
-    /// What a value may be, in words.
-    fn type_of(schema: &Json) -> String {
-        let names = |list: &Json| {
-            let names = list.as_array().into_iter().flatten().filter_map(Json::as_str);
-            names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        };
-        if schema["enum"].is_array() {
-            return names(&schema["enum"]);
-        }
-        match (schema["type"].as_str(), schema["pattern"].as_str()) {
-            (Some("string"), Some(pattern)) if pattern.contains("ms") => "duration".to_owned(),
-            (Some("string"), Some(_)) => "name".to_owned(),
-            (Some("string"), None) => "text".to_owned(),
-            (Some("array"), _) if schema["items"]["type"] == "object" => "tables".to_owned(),
-            (Some("array"), _) => format!("list of {}", type_of(&schema["items"])),
-            (Some("object"), _) if schema["propertyNames"]["enum"].is_array() => {
-                format!("table of {} to `true` or `false`", names(&schema["propertyNames"]["enum"]))
-            }
-            (Some("object"), _) => "table".to_owned(),
-            (Some("boolean"), _) => "`true` or `false`".to_owned(),
-            (Some(other), _) => other.to_owned(),
-            (None, _) => "text, integer or `true` or `false`".to_owned(),
-        }
-    }
-
-    fn keys_table(schema: &Json) -> String {
-        let mut text = String::from("| Key | Value | Meaning |\n| --- | --- | --- |\n");
-        for (key, value) in schema["properties"].as_object().unwrap() {
-            let meaning = value["description"].as_str().unwrap_or_else(|| panic!("{key}"));
-            let required = schema["required"].as_array().into_iter().flatten();
-            let must = if required.into_iter().any(|name| name == key.as_str()) {
-                " **Required.**"
-            } else {
-                ""
-            };
-            text += &format!("| `{key}` | {} | {meaning}{must} |\n", type_of(value));
-        }
-        text
-    }
-
-    fn actions_table() -> String {
-        let time = crate::plan::duration::format;
-        let mut text = String::new();
-        for spec in ActionSpec::all() {
-            let yes = |is: bool, what: &str| if is { format!(", {what}") } else { String::new() };
-            text += &format!(
-                "### `{}`\n\n{}\n\nNeeds the capability `{}`{}{}{}{}. Timeout {}, expected {}.\n\n",
-                spec.name,
-                spec.description,
-                spec.capability,
-                yes(spec.risk.is_destructive(), &format!("is **{}**", spec.risk)),
-                yes(spec.idempotent, "is idempotent"),
-                yes(spec.risk.is_destructive() && spec.interruptible, "a cancel stops it"),
-                spec.consumes.map_or_else(String::new, |kind| format!(
-                    ", consumes what an earlier step with `{kind}` gives, which it must name in `needs`"
-                )),
-                time(spec.timeout_ms),
-                time(spec.expected_ms),
-            );
-            if spec.args.is_empty() {
-                continue;
-            }
-            text += "| Argument | Value | Default | Meaning |\n| --- | --- | --- | --- |\n";
-            for arg in spec.args {
-                let kind = if arg.one_of.is_empty() {
-                    arg.kind.to_string()
-                } else {
-                    let names = arg.one_of.iter().map(|name| format!("`{name}`"));
-                    names.collect::<Vec<_>>().join(", ")
-                };
-                let default = match &arg.default {
-                    Some(value) if value.to_string().is_empty() => "empty".to_owned(),
-                    Some(value) => format!("`{value}`"),
-                    None => "required".to_owned(),
-                };
-                text += &format!("| `{}` | {kind} | {default} | {} |\n", arg.name, arg.description);
-            }
-            text += "\n";
-        }
-        text.trim_end().to_owned() + "\n"
-    }
-
-    fn limits_table() -> String {
-        let mut text = String::from("| What | Most |\n| --- | --- |\n");
-        for (what, most) in [
-            ("size of a file", format!("{} KiB", limits::FILE_BYTES_MAX / 1024)),
-            ("steps of a plan", limits::STEPS_MAX.to_string()),
-            ("parameters of a plan", limits::PARAMS_MAX.to_string()),
-            ("values of a `one_of`", limits::ONE_OF_MAX.to_string()),
-            ("length of a name", format!("{} bytes", limits::NAME_BYTES_MAX)),
-            ("length of a line of text", format!("{} bytes", limits::LINE_BYTES_MAX)),
-            (
-                "length of `description` and `refused_hint`",
-                format!("{} bytes", limits::TEXT_BYTES_MAX),
-            ),
-            ("attempts of a step", limits::ATTEMPTS_MAX.to_string()),
-            ("time of an attempt", crate::plan::duration::format(limits::TIMEOUT_MS_MAX)),
-            ("pause between attempts", crate::plan::duration::format(limits::BACKOFF_MS_MAX)),
-            ("other durations", crate::plan::duration::format(limits::DURATION_MS_MAX)),
-        ] {
-            text += &format!("| {what} | {most} |\n");
-        }
-        text
-    }
-
-    /// `docs/plans.md` with its tables made anew: they stand between `<!-- table: NAME -->` and `<!-- end -->`.
-    fn with_tables(text: &str) -> String {
-        let schema = schema();
-        let plan = &schema["properties"];
-        let step = &plan["steps"]["items"];
-        let tables = [
-            ("plan", keys_table(&schema)),
-            ("params", keys_table(&plan["params"]["additionalProperties"])),
-            ("step", keys_table(step)),
-            ("retry", keys_table(&step["properties"]["retry"])),
-            ("when", keys_table(&step["properties"]["when"])),
-            ("compensation", keys_table(&step["properties"]["compensation"])),
-            ("result", keys_table(&plan["result"])),
-            ("actions", actions_table()),
-            ("limits", limits_table()),
-        ];
-        let mut text = text.to_owned();
-        for (name, table) in tables {
-            let open = format!("<!-- table: {name} -->\n");
-            let begin = text.find(&open).unwrap_or_else(|| panic!("no table {name}")) + open.len();
-            let end = begin + text[begin..].find("<!-- end -->").unwrap();
-            text.replace_range(begin..end, &format!("\n{table}\n"));
-        }
-        text
-    }
-
-    #[test]
-    fn the_guide_has_every_key_and_every_action() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plans.md");
-        let written = std::fs::read_to_string(path).unwrap();
-        let wanted = with_tables(&written);
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, &wanted).unwrap();
-        }
-        let stale = "docs/plans.md is stale: run UPDATE_DOCS=1 cargo test --lib the_guide_has";
-        assert!(std::fs::read_to_string(path).unwrap() == wanted, "{stale}");
-    }
-}
+mod tests;

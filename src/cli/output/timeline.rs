@@ -105,7 +105,7 @@ fn what(
         "run.created" | "run.started" | "run.succeeded" | "run.failed" | "run.canceled"
         | "step.accepted" => return None,
         "run.held" => (look.held(), Meaning::Attention, sanitized(&entry.message).into_owned()),
-        "run.unwinding" => {
+        "run.unwinding" | "run.time-up" => {
             (look.again(), Meaning::Attention, sanitized(&entry.message).into_owned())
         }
         _ if entry.message.is_empty() => return None,

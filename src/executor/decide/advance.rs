@@ -2,10 +2,10 @@
 
 use super::draft::{Draft, Facts};
 use super::step::StepInput;
-use crate::executor::names;
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Event, State};
 use crate::model::{Actor, Entry, EntryKind, HoldReason};
+use crate::plan::Role;
 
 /// Whether the scheduler's slot starts a new run or lets a held one go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,9 @@ impl Draft {
             Entry::new(EntryKind::RunResumed, Actor::engine()).message("run resumed")
         };
         self.note(entry);
+        if self.run.state == run::State::Running && !self.watch_time(facts) {
+            return Admission::Admitted;
+        }
         match self.in_progress() {
             // Held by a restore, not at a safe point.
             Some(place) if self.run.steps[place].state.is_open() => {
@@ -39,8 +42,9 @@ impl Draft {
             None => {}
         }
         match self.run.state {
-            run::State::Canceling => self.safe_point(facts),
+            run::State::Canceling | run::State::Stopping => self.safe_point(facts),
             run::State::Unwinding { .. } => self.unwind(facts),
+            run::State::Closing { .. } => self.finish(facts),
             run::State::Pending
             | run::State::Running
             | run::State::Pausing
@@ -67,14 +71,9 @@ impl Draft {
         if self.run.state != run::State::Running || self.in_progress().is_some() {
             return;
         }
-        let next = self
-            .run
-            .steps
-            .iter()
-            .position(|step| step.state == State::Waiting && step.compensates.is_none());
-        let Some(place) = next else {
+        let Some(place) = self.waiting(Role::Main, facts) else {
             if self.run_event(run::Event::StepsDone, facts).is_ok() {
-                self.succeed(facts);
+                self.end_or_unwind(facts);
             }
             return;
         };
@@ -91,13 +90,11 @@ impl Draft {
         self.step(&StepInput::bare(place, Event::Start), facts);
     }
 
-    fn guard_agrees(&self, place: usize, facts: Facts<'_>) -> bool {
+    pub(super) fn guard_agrees(&self, place: usize, facts: Facts<'_>) -> bool {
         let Some(guard) = facts.plan.steps.get(place).and_then(|step| step.when.as_ref()) else {
             return true;
         };
-        guard.holds(facts.params, names::plan_phase(self.machine.phase), |kind| {
-            self.machine.conditions.is_true(names::condition(kind))
-        })
+        guard.holds(&self.surroundings(facts))
     }
 
     /// Whether a new attempt of a step may be opened now; trips the loop breaker if there were too many.
@@ -105,8 +102,12 @@ impl Draft {
         if facts.draining {
             return false;
         }
-        let unwinding = matches!(self.run.state, run::State::Unwinding { .. });
+        let unwinding = self.run.state.is_ending();
         if self.run.state != run::State::Running && !unwinding {
+            return false;
+        }
+        if !unwinding && self.is_time_up(facts) {
+            self.time_up(facts);
             return false;
         }
         let Some((most, window_ms)) = facts.loop_breaker else { return true };
@@ -134,9 +135,7 @@ impl Draft {
     pub(super) fn safe_point(&mut self, facts: Facts<'_>) {
         match self.run.state {
             run::State::Pausing => {
-                let in_flight =
-                    self.in_progress().is_some_and(|place| self.run.steps[place].state.is_open());
-                if in_flight {
+                if self.is_in_flight(facts) {
                     return;
                 }
                 if self.run_event(run::Event::SafePoint, facts).is_ok() {
@@ -144,7 +143,7 @@ impl Draft {
                     self.held(HoldReason::Paused, message, Actor::engine(), facts);
                 }
             }
-            run::State::Canceling => {
+            run::State::Canceling | run::State::Stopping => {
                 if let Some(place) = self.in_progress() {
                     // It settles at once, or it is destructive and in flight; settling comes back here.
                     self.step(&StepInput::bare(place, Event::Cancel), facts);
@@ -159,10 +158,18 @@ impl Draft {
             | run::State::Held
             | run::State::Resuming
             | run::State::Unwinding { .. }
+            | run::State::Closing { .. }
             | run::State::Succeeded
             | run::State::Failed
             | run::State::Canceled => {}
         }
+    }
+
+    /// Whether a step has something in flight, so that a pause has to wait. A step of the engine itself never has.
+    pub(super) fn is_in_flight(&self, facts: Facts<'_>) -> bool {
+        self.in_progress().is_some_and(|place| {
+            self.run.steps[place].state.is_open() && facts.plan.own(place).is_none()
+        })
     }
 
     /// What follows after a step has settled.
@@ -171,26 +178,30 @@ impl Draft {
             self.unwind(facts);
             return;
         }
+        if matches!(self.run.state, run::State::Closing { .. }) {
+            self.finish(facts);
+            return;
+        }
         if self.run.steps[place].state == State::Failed {
-            self.run.current_step = Some(place);
-            self.run.error = Some(self.step_error(place, input));
+            // That the time was up says more than how the step ended that it was up for.
+            if self.run.state != run::State::Stopping {
+                self.run.current_step = Some(place);
+                self.run.error = Some(self.step_error(place, input));
+            }
             if self.run_event(run::Event::StepFailed, facts).is_ok() {
+                self.run.hold = None;
                 self.end_or_unwind(facts);
             }
             return;
         }
-        let more = self.run.steps.iter().any(|step| !step.state.is_settled());
-        if !more
-            && matches!(self.run.state, run::State::Pausing | run::State::Canceling)
-            && self
-                .run
-                .steps
-                .iter()
-                .all(|step| matches!(step.state, State::Succeeded | State::Skipped))
-        {
-            // The last step beat the pause or the cancel.
+        let done = (0..facts.plan.steps.len())
+            .filter(|&place| facts.plan.steps[place].role == Role::Main)
+            .all(|place| matches!(self.run.steps[place].state, State::Succeeded | State::Skipped));
+        if done && (self.run.state == run::State::Pausing || self.run.state.is_stopping()) {
+            // The last step beat the pause, the cancel or the limit.
             if self.run_event(run::Event::StepsDone, facts).is_ok() {
-                self.succeed(facts);
+                self.run.error = None;
+                self.end_or_unwind(facts);
             }
             return;
         }

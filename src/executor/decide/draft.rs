@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::around::Surroundings;
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
 use crate::lifecycle::run;
+use crate::lifecycle::step::State;
 use crate::model::machine::Condition;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Machine, Run};
-use crate::plan::{Plan, Value};
+use crate::plan::{Plan, Role, Value};
 
 /// What a decision may look at besides the records.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +68,11 @@ pub enum Effect {
         /// When.
         at: Timestamp,
     },
+    /// The time of the whole run is up at this time.
+    TimeLimit {
+        /// When.
+        at: Timestamp,
+    },
     /// Raise the fence at the provider without acting: a former owner's calls must not come through.
     RaiseFence {
         /// New epoch.
@@ -88,6 +95,21 @@ pub struct Draft {
     pub machine_entries: Vec<Entry>,
     /// What to do once this is durable.
     pub effects: Vec<Effect>,
+    /// What a step that the engine carries out itself is asked, to be answered in the same decision.
+    pub(super) asked: Option<Asked>,
+    /// What an operator has answered to a step that asks.
+    pub(super) verdict: Option<bool>,
+}
+
+/// A call of a step that no provider carries out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Whether it is so.
+    Observe,
+    /// To begin.
+    Act,
+    /// Whether it is so, and stays so.
+    Verify,
 }
 
 impl Draft {
@@ -101,12 +123,19 @@ impl Draft {
             run_entries: Vec::new(),
             machine_entries: Vec::new(),
             effects: Vec::new(),
+            asked: None,
+            verdict: None,
         }
     }
 
     /// The machine, to be changed.
     pub fn machine_mut(&mut self) -> &mut Machine {
         Arc::make_mut(&mut self.machine)
+    }
+
+    /// What guards look at.
+    pub(super) fn surroundings<'a>(&'a self, facts: Facts<'a>) -> Surroundings<'a> {
+        Surroundings { machine: &self.machine, params: facts.params, steps: &self.run.steps }
     }
 
     /// Whether the decision must be committed before its effects are performed.
@@ -125,8 +154,11 @@ impl Draft {
     ) -> Result<(), run::Rejected> {
         let facts = run::Facts {
             has_compensations: self.compensations(facts.plan).next().is_some(),
+            has_on_failure: facts.plan.has(Role::OnFailure),
+            has_finally: facts.plan.has(Role::Finally),
             outcome_unknown: self.outcome_unknown(),
-            suspended: self.suspended(),
+            suspended: self.suspended(facts.plan),
+            asks: self.run.asks(),
         };
         self.run.state = run::apply(self.run.state, event, facts)?;
         Ok(())
@@ -141,11 +173,30 @@ impl Draft {
 
     /// What the run returns to if it was ending when it was held. Only a restore holds such a run, and what it was doing
     /// is in its record: a run that is being unwound has steps that undo others.
-    fn suspended(&self) -> Option<run::Suspended> {
+    fn suspended(&self, plan: &Plan) -> Option<run::Suspended> {
         let canceled = self.run.cancel_requested_at.is_some();
-        if self.run.steps.iter().any(|step| step.compensates.is_some()) {
+        let of = |role| {
+            let steps = plan.steps.iter().zip(self.run.steps.iter());
+            steps.filter(move |(step, _)| step.role == role).map(|(_, record)| record)
+        };
+        // An operator may skip a step long before its turn comes.
+        let begun = |role| of(role).any(|record| record.attempt > 0);
+        if begun(Role::Finally) {
+            let done = of(Role::Main)
+                .all(|record| matches!(record.state, State::Succeeded | State::Skipped));
+            let ending = match (&self.run.error, done) {
+                (Some(_), _) => run::Ending::Failed,
+                (None, true) => run::Ending::Succeeded,
+                (None, false) => run::Ending::Canceled,
+            };
+            return Some(run::Suspended::Closing { ending });
+        }
+        if begun(Role::OnFailure) || self.run.steps.iter().any(|step| step.compensates.is_some()) {
             let ending = if canceled { run::Ending::Canceled } else { run::Ending::Failed };
             return Some(run::Suspended::Unwinding { ending });
+        }
+        if self.run.error.is_some() {
+            return Some(run::Suspended::Stopping);
         }
         canceled.then_some(run::Suspended::Canceling)
     }

@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, Effect, Facts};
 use super::learn::was_sent;
-use super::step::{StepInput, action};
+use super::step::StepInput;
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
 use crate::lifecycle::step::{self, ErrorClass, Event, State};
@@ -32,13 +32,27 @@ impl Draft {
                     self.run.steps.push(record);
                 }
                 let why = match ending {
-                    Ending::Failed => "a step failed",
                     Ending::Canceled => "a cancel was requested",
+                    Ending::Failed | Ending::Succeeded => "a step failed",
+                };
+                let why = match &self.run.error {
+                    Some(error)
+                        if error.code == RunErrorCode::TimedOut && ending == Ending::Failed =>
+                    {
+                        "its time was up"
+                    }
+                    Some(_) | None => why,
                 };
                 let entry = Entry::new(EntryKind::RunUnwinding, Actor::engine());
                 self.note(entry.message(format!("undoing what was done: {why}")));
                 self.unwind(facts);
             }
+            run::State::Closing { .. } => {
+                let entry = Entry::new(EntryKind::RunClosing, Actor::engine());
+                self.note(entry.message("carrying out the steps that come last"));
+                self.finish(facts);
+            }
+            run::State::Succeeded => self.succeed(facts),
             run::State::Failed => self.fail(facts),
             run::State::Canceled => self.cancel(facts),
             run::State::Pending
@@ -47,39 +61,18 @@ impl Draft {
             | run::State::Held
             | run::State::Resuming
             | run::State::Canceling
-            | run::State::Succeeded => {}
-        }
-    }
-
-    /// Starts the next compensation, or ends the run. A compensation that fails does not stop the others.
-    pub(super) fn unwind(&mut self, facts: Facts<'_>) {
-        if self.run.steps.iter().any(|step| {
-            step.compensates.is_some() && step.state != State::Waiting && !step.state.is_settled()
-        }) {
-            return;
-        }
-        let next = self
-            .run
-            .steps
-            .iter()
-            .position(|step| step.compensates.is_some() && step.state == State::Waiting);
-        if let Some(place) = next {
-            if !facts.draining && action(facts.plan, &self.run.steps[place], place).is_some() {
-                self.step(&StepInput::bare(place, Event::Start), facts);
-            }
-            return;
-        }
-        let failed = self.run.error.as_ref().map(|error| error.step.clone());
-        self.run.current_step =
-            failed.and_then(|name| self.run.steps.iter().position(|step| step.name == name));
-        if self.run_event(run::Event::Unwound, facts).is_ok() {
-            self.end_or_unwind(facts);
+            | run::State::Stopping => {}
         }
     }
 
     /// Every step succeeded or was skipped: sets what the plan declares as its result.
-    pub(super) fn succeed(&mut self, facts: Facts<'_>) {
+    fn succeed(&mut self, facts: Facts<'_>) {
         self.run.current_step = None;
+        for place in 0..self.run.steps.len() {
+            if self.run.steps[place].state == State::Waiting {
+                self.close(place, Event::GuardedOut, "not needed: the run did not fail", facts);
+            }
+        }
         let result = &facts.plan.result;
         for &(kind, status) in result.conditions.iter() {
             let message = format!("{} succeeded", self.run.spec.plan_id);

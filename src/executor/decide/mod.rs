@@ -5,11 +5,15 @@
 
 mod accept;
 mod advance;
+mod around;
 mod draft;
 mod ending;
 mod fault;
+mod follow;
 mod learn;
+mod own;
 mod recovery;
+mod roles;
 pub(super) mod step;
 mod verbs;
 
@@ -17,6 +21,7 @@ mod verbs;
 mod tests;
 
 pub use advance::Admission;
+pub use around::Surroundings;
 pub use draft::{Draft, Effect, Facts};
 pub(super) use step::action;
 pub use step::{Answer, StepInput};

@@ -5,6 +5,7 @@ use super::step::{StepInput, timeout_ms};
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Basis, Event, RETRY_AT_MS_MAX, State};
 use crate::model::{Actor, Entry, EntryKind};
+use crate::plan::Action;
 
 impl Draft {
     /// Takes the run up again after a restart, under the epoch that the actor has just claimed.
@@ -13,20 +14,31 @@ impl Draft {
         let message = format!("recovered after a restart under epoch {}", self.machine.epoch);
         self.note(entry.message(message));
         match self.run.state {
+            // The time that an operator has to answer runs on.
+            run::State::Held if self.run.asks() => self.rearm(facts),
             run::State::Pending
             | run::State::Held
             | run::State::Resuming
             | run::State::Succeeded
             | run::State::Failed
             | run::State::Canceled => {}
-            run::State::Running | run::State::Pausing | run::State::Canceling => {
+            run::State::Running
+            | run::State::Pausing
+            | run::State::Canceling
+            | run::State::Stopping => {
                 self.recover_step(facts);
-                self.safe_point(facts);
-                self.advance(facts);
+                if self.watch_time(facts) {
+                    self.safe_point(facts);
+                    self.advance(facts);
+                }
             }
             run::State::Unwinding { .. } => {
                 self.recover_step(facts);
                 self.unwind(facts);
+            }
+            run::State::Closing { .. } => {
+                self.recover_step(facts);
+                self.finish(facts);
             }
         }
     }
@@ -36,6 +48,12 @@ impl Draft {
         let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
         self.run.steps[place].deadline_at = Some(facts.now.plus_ms(timeout_ms));
         self.recover_step(facts);
+        // What it asked is asked again.
+        if let State::Polling { until, .. } = self.run.steps[place].state
+            && facts.plan.own(place).is_some_and(Action::asks)
+        {
+            self.own_begun(place, until, facts);
+        }
     }
 
     fn recover_step(&mut self, facts: Facts<'_>) {

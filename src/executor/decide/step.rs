@@ -1,15 +1,16 @@
-//! What happens to a step, and what follows for its run.
+//! What happens to a step.
 
-use super::draft::{Draft, Effect, Facts};
+use super::draft::{Asked, Draft, Effect, Facts};
 use crate::clock::Timestamp;
 use crate::executor::names;
 use crate::ids::OperationId;
 use crate::lifecycle::backoff::Backoff;
-use crate::lifecycle::run;
-use crate::lifecycle::step::{self, ErrorClass, Event, Rules, Seen, State};
-use crate::model::machine::REASON_OUTCOME_UNKNOWN;
-use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason, StepRecord};
+use crate::lifecycle::step::{self, ErrorClass, Event, Rules, State};
+use crate::model::{Actor, Entry, EntryKind, StepRecord};
 use crate::plan::{Action, Plan, Values};
+
+/// What is said of an attempt that does not count.
+const CUT_OFF: &str = "cut off by the end of the server and not done; it does not count";
 
 /// What comes back from the provider, besides the event it means for the step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,8 +51,14 @@ impl StepInput {
 /// Rules of one step of a run: of the plan's step, or of the action that compensates it.
 pub(super) fn rules(plan: &Plan, record: &StepRecord, place: usize) -> Option<Rules> {
     let step = plan.steps.get(record.compensates.unwrap_or(place))?;
+    let retry = match record.compensates {
+        None => &step.retry,
+        Some(_) => {
+            step.compensation.as_ref().and_then(|undo| undo.retry.as_ref()).unwrap_or(&step.retry)
+        }
+    };
     let retried =
-        |class| names::plan_error_class(class).is_some_and(|class| step.retry.on.contains(&class));
+        |class| names::plan_error_class(class).is_some_and(|class| retry.on.contains(&class));
     let traits = action(plan, record, place)?.traits;
     let on_unknown = match record.compensates {
         None => names::on_unknown(step.on_unknown),
@@ -59,13 +66,14 @@ pub(super) fn rules(plan: &Plan, record: &StepRecord, place: usize) -> Option<Ru
         Some(_) => step::OnUnknown::Verify,
     };
     Some(Rules {
-        attempts_max: step.retry.max_attempts,
+        attempts_max: retry.max_attempts,
         retry_transient: retried(ErrorClass::Transient),
         retry_permanent: retried(ErrorClass::Permanent),
         retry_needs_human: retried(ErrorClass::NeedsHuman),
-        backoff: Backoff { first_ms: step.retry.backoff_ms, ms_max: step.retry.backoff_max_ms },
+        backoff: Backoff { first_ms: retry.backoff_ms, ms_max: retry.backoff_max_ms },
         on_unknown,
         must_settle: traits.must_settle(),
+        is_own: record.compensates.is_none() && plan.own(place).is_some(),
     })
 }
 
@@ -113,7 +121,11 @@ impl Draft {
         {
             return;
         }
-        let stopping = matches!(self.run.state, run::State::Canceling);
+        let is_own = facts.plan.own(place).is_some();
+        let timed_out = input.event == Event::TimedOut;
+        // The time of a step of the engine is up: it is looked at once more, and nothing is in doubt.
+        let event = if is_own && timed_out { Event::Woken } else { input.event };
+        let stopping = self.run.state.is_stopping();
         let step_facts = step::Facts {
             now: facts.now,
             random: facts.random,
@@ -122,24 +134,36 @@ impl Draft {
             forgiven: self.run.steps[place].forgiven,
             retry_at: input.answer.retry_at,
         };
-        let Ok((after, effects)) = step::apply(rules, before, input.event, step_facts) else {
+        let Ok((after, effects)) = step::apply(rules, before, event, step_facts) else {
             return;
         };
         self.run.steps[place].state = after;
         // What leads through these states may have been sent. After a restart the stored one may lag behind.
-        if matches!(
-            after,
-            State::Acting { .. }
-                | State::Polling { .. }
-                | State::Verifying { .. }
-                | State::Unknown { .. }
-                | State::Observing { basis: step::Basis::Poll | step::Basis::Unknown { .. }, .. }
-        ) {
+        if !is_own
+            && matches!(
+                after,
+                State::Acting { .. }
+                    | State::Polling { .. }
+                    | State::Verifying { .. }
+                    | State::Unknown { .. }
+                    | State::Observing {
+                        basis: step::Basis::Poll | step::Basis::Unknown { .. },
+                        ..
+                    }
+            )
+        {
             self.run.steps[place].unsent = false;
         }
         self.record(place, before, input, facts);
         self.translate(place, &effects, facts);
         self.follow(place, before, input, facts);
+        if let Some(asked) = self.asked.take() {
+            let mut answer = self.own_answer(place, asked, timed_out, facts);
+            if answer.answer.message.is_empty() {
+                answer.answer.message.clone_from(&input.answer.message);
+            }
+            self.step(&answer, facts);
+        }
     }
 
     /// A call of a step could not be sent. Where the attempt has been sent before, that says nothing about it: it is no
@@ -201,8 +225,12 @@ impl Draft {
 
     /// Turns the step machine's effects into the engine's.
     fn translate(&mut self, place: usize, effects: &[step::Effect], facts: Facts<'_>) {
+        let is_own = facts.plan.own(place).is_some();
         for effect in effects {
             match *effect {
+                step::Effect::Observe if is_own => self.asked = Some(Asked::Observe),
+                step::Effect::Act if is_own => self.asked = Some(Asked::Act),
+                step::Effect::Verify if is_own => self.asked = Some(Asked::Verify),
                 step::Effect::Open { attempt } => self.open(place, attempt, facts),
                 step::Effect::Extend => self.extend(place, facts),
                 step::Effect::Unknown => {
@@ -232,7 +260,9 @@ impl Draft {
     fn open(&mut self, place: usize, attempt: u32, facts: Facts<'_>) {
         let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
         let run_id = self.run.id;
-        let deadline_at = facts.now.plus_ms(timeout_ms);
+        // A step that waits for a time ends with it.
+        let deadline_at =
+            self.waits_ms(place, facts).is_none().then(|| facts.now.plus_ms(timeout_ms));
         let record = &mut self.run.steps[place];
         record.unsent |= record.attempt == 0;
         record.attempt = attempt;
@@ -241,7 +271,7 @@ impl Draft {
         record.handle = None;
         record.started_at = record.started_at.or(Some(facts.now));
         record.attempt_at = Some(facts.now);
-        record.deadline_at = Some(deadline_at);
+        record.deadline_at = deadline_at;
         self.run.current_step = Some(place);
         if facts.loop_breaker.is_some() && self.must_settle(facts.plan, place) {
             self.machine_mut().destructive_at.push(facts.now);
@@ -255,7 +285,9 @@ impl Draft {
         };
         let entry = self.step_entry(EntryKind::StepStarted, place).message(message);
         self.note(entry);
-        self.effects.push(Effect::Deadline { step: place, at: deadline_at });
+        if let Some(at) = deadline_at {
+            self.effects.push(Effect::Deadline { step: place, at });
+        }
     }
 
     fn extend(&mut self, place: usize, facts: Facts<'_>) {
@@ -266,175 +298,5 @@ impl Draft {
 
     pub(super) fn step_entry(&self, kind: EntryKind, place: usize) -> Entry {
         Entry::new(kind, Actor::engine()).step(&self.run.steps[place].name)
-    }
-
-    /// What the step's new state means for the run.
-    fn follow(&mut self, place: usize, before: State, input: &StepInput, facts: Facts<'_>) {
-        let after = self.run.steps[place].state;
-        if before == after {
-            return;
-        }
-        match after {
-            State::Polling { .. } => {
-                if !matches!(before, State::Observing { basis: step::Basis::Poll, .. }) {
-                    let message =
-                        format!("step {}: the provider works on it", self.run.steps[place].name);
-                    let entry = self.step_entry(EntryKind::StepAccepted, place).message(message);
-                    self.note(entry);
-                }
-            }
-            State::BackingOff { until, basis: step::Basis::Fresh, .. } => {
-                self.retrying(place, until, input);
-                self.safe_point(facts);
-            }
-            State::Unknown { .. } => self.hold_unknown(place, facts),
-            State::Succeeded | State::Skipped | State::Failed | State::Canceled => {
-                self.settled(place, before, input, facts);
-            }
-            State::Waiting
-            | State::Observing { .. }
-            | State::Acting { .. }
-            | State::Verifying { .. }
-            | State::BackingOff { .. } => {}
-        }
-    }
-
-    fn retrying(&mut self, place: usize, until: Timestamp, input: &StepInput) {
-        let record = &mut self.run.steps[place];
-        if record.message.is_empty() || input.event == Event::TimedOut {
-            record.message = why(input.event).to_owned();
-        }
-        record.deadline_at = None;
-        let message = format!(
-            "step {} attempt {} failed: {}; next attempt at {until}",
-            record.name, record.attempt, record.message
-        );
-        let entry = self
-            .step_entry(EntryKind::StepRetrying, place)
-            .reason(class_name(input.event))
-            .message(message);
-        self.note(entry);
-        self.effects.push(Effect::Forget);
-    }
-
-    /// Nobody can say what happened: only an operator can release the run, and the machine says so.
-    fn hold_unknown(&mut self, place: usize, facts: Facts<'_>) {
-        let name = self.run.steps[place].name.clone();
-        let message = format!(
-            "outcome of step {name} is unknown (operation {}); resolve it as done, retry, skip or abort",
-            self.run.steps[place].operation.as_ref().map_or("none", OperationId::as_str),
-        );
-        let entry = self
-            .step_entry(EntryKind::StepOutcomeUnknown, place)
-            .reason(REASON_OUTCOME_UNKNOWN)
-            .message(format!("outcome of {name} is unknown"));
-        self.note(entry);
-        self.run.steps[place].deadline_at = None;
-        self.effects.push(Effect::Forget);
-        let condition = self.observed(facts.now, true, REASON_OUTCOME_UNKNOWN, message.clone());
-        self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
-        if self.run_event(run::Event::Hold, facts).is_ok() {
-            self.held(HoldReason::OutcomeUnknown, message, Actor::engine(), facts);
-        } else {
-            // A run that is ending cannot be held: the step ends with it, the machine stays blocked.
-            self.step(&StepInput::bare(place, Event::Cancel), facts);
-        }
-    }
-
-    pub(super) fn held(
-        &mut self,
-        reason: HoldReason,
-        message: String,
-        actor: Actor,
-        facts: Facts<'_>,
-    ) {
-        let entry = Entry::new(EntryKind::RunHeld, actor).reason(reason.as_str());
-        self.note(entry.message(format!("run held: {message}")));
-        self.run.hold = Some(Hold { reason, message, since: facts.now });
-    }
-
-    fn settled(&mut self, place: usize, before: State, input: &StepInput, facts: Facts<'_>) {
-        let record = &mut self.run.steps[place];
-        let name = record.name.clone();
-        let (kind, message) = match record.state {
-            State::Succeeded => {
-                // What earlier attempts said is over; what the success said is kept already.
-                if input.answer.message.is_empty() {
-                    record.message.clear();
-                }
-                (EntryKind::StepSucceeded, format!("step {name} succeeded"))
-            }
-            State::Skipped => (EntryKind::StepSkipped, format!("step {name} skipped")),
-            State::Canceled => (EntryKind::StepCanceled, format!("step {name} canceled")),
-            State::Failed
-            | State::Waiting
-            | State::Observing { .. }
-            | State::Acting { .. }
-            | State::Polling { .. }
-            | State::Verifying { .. }
-            | State::BackingOff { .. }
-            | State::Unknown { .. } => {
-                if record.message.is_empty() || input.event == Event::TimedOut {
-                    record.message = why(input.event).to_owned();
-                }
-                (EntryKind::StepFailed, format!("step {name} failed: {}", record.message))
-            }
-        };
-        // What an operator skipped was noted in the operator's name.
-        if input.event != Event::Skip {
-            let entry =
-                self.step_entry(kind, place).reason(class_name(input.event)).message(message);
-            self.note(entry);
-        }
-        // The call in flight, if there is one, belongs to another step while this one waits for its turn.
-        if before != State::Waiting {
-            self.effects.push(Effect::Forget);
-        }
-        if self.run.steps[place].state == State::Succeeded {
-            match self.run.steps[place].compensates {
-                None => self.learn(place, facts),
-                Some(undone) => self.take_back(undone, facts),
-            }
-        }
-        self.go_on_after(place, input, facts);
-    }
-}
-
-/// What is said of an attempt that does not count.
-const CUT_OFF: &str = "cut off by the end of the server and not done; it does not count";
-
-fn class_name(event: Event) -> &'static str {
-    match event {
-        Event::CallFailed(class) => match class {
-            ErrorClass::Transient => "TRANSIENT",
-            ErrorClass::Permanent => "PERMANENT",
-            ErrorClass::NeedsHuman => "NEEDS_HUMAN",
-            ErrorClass::OutcomeUnknown => "OUTCOME_UNKNOWN",
-        },
-        Event::TimedOut => "TIMED_OUT",
-        Event::NotVerified => "NOT_VERIFIED",
-        Event::Observed(_) => "OBSERVED",
-        Event::GuardedOut => "GUARD",
-        Event::Resolve(_) | Event::Skip => "OPERATOR",
-        Event::Start
-        | Event::Acted
-        | Event::Accepted { .. }
-        | Event::Verified
-        | Event::Woken
-        | Event::Recovered
-        | Event::Cancel
-        | Event::Detach => "",
-    }
-}
-
-fn why(event: Event) -> &'static str {
-    if event == Event::TimedOut {
-        "timed out"
-    } else if event == Event::NotVerified {
-        "reported done, but it is not so"
-    } else if event == Event::Observed(Seen::NotDone) {
-        "the provider no longer knows of the operation"
-    } else {
-        "failed"
     }
 }

@@ -3,6 +3,7 @@
 mod draft;
 mod flow;
 mod holds;
+mod language;
 mod records;
 mod recovery;
 mod restored;

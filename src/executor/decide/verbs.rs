@@ -32,6 +32,7 @@ impl Draft {
             Verb::Pause => self.request_pause(actor, reason, facts),
             Verb::Resume => self.request_resume(actor, reason, facts),
             Verb::Skip { step } => self.skip(step, actor, reason, facts),
+            Verb::Answer { step, yes } => self.answer(step, *yes, actor, reason, facts),
             Verb::Resolve { step, resolution } => {
                 self.resolve(step, *resolution, actor, reason, facts)
             }
@@ -110,8 +111,7 @@ impl Draft {
         }
         let entry = Entry::new(EntryKind::RunPauseRequested, actor.clone()).reason(reason);
         self.note(entry.message(format!("pause requested by {}", actor.name)));
-        let open = self.in_progress().is_some_and(|place| self.run.steps[place].state.is_open());
-        if !open {
+        if !self.is_in_flight(facts) {
             self.safe_point(facts);
         }
         Ok(())
@@ -170,6 +170,12 @@ impl Draft {
     ) -> Result<(), EngineError> {
         let place = self.place(step)?;
         let before = self.run.steps[place].state;
+        if self.run.asks() && self.in_progress() == Some(place) {
+            let message = format!(
+                "step {step} cannot be skipped: it asks for an approval, answer it with yes or no"
+            );
+            return Err(self.refused(Refusal::StepState, message));
+        }
         let Some(rules) = super::step::rules(facts.plan, &self.run.steps[place], place) else {
             return Err(EngineError::Internal("step is not in the pinned plan".to_owned()));
         };
@@ -197,6 +203,45 @@ impl Draft {
         let mut input = StepInput::bare(place, Event::Skip);
         input.answer.message = format!("skipped by {}: {reason}", actor.name);
         self.audited(EntryKind::StepSkipped, step, actor, reason, "skipped");
+        self.step(&input, facts);
+        Ok(())
+    }
+
+    /// Answers the step that asks for an approval; an empty name is the one that does.
+    fn answer(
+        &mut self,
+        step: &str,
+        yes: bool,
+        actor: &Actor,
+        reason: &str,
+        facts: Facts<'_>,
+    ) -> Result<(), EngineError> {
+        let named = if step.is_empty() { None } else { Some(self.place(step)?) };
+        let asking = self.in_progress().filter(|_| self.run.asks());
+        let Some(place) = asking.filter(|place| named.is_none_or(|named| named == *place)) else {
+            let message = match named {
+                Some(place) => format!(
+                    "step {step} cannot be answered: it asks nothing, it is {}",
+                    self.run.steps[place].state.phase().as_str()
+                ),
+                None => format!("run {} cannot be answered: no step of it asks", self.run.id),
+            };
+            return Err(self.refused(Refusal::StepState, message));
+        };
+        let name = self.run.steps[place].name.clone();
+        let word = if yes { "approved" } else { "refused" };
+        if yes {
+            // The operator has answered the question that held the run.
+            if let Some(hold) = &mut self.run.hold {
+                hold.reason = HoldReason::Paused;
+            }
+            self.take(run::Event::Resume, "resumed", facts)?;
+            self.released(facts);
+        }
+        self.audited(EntryKind::StepAnswered, &name, actor, reason, word);
+        self.verdict = Some(yes);
+        let mut input = StepInput::bare(place, Event::Woken);
+        input.answer.message = format!("{word} by {}: {reason}", actor.name);
         self.step(&input, facts);
         Ok(())
     }
@@ -267,7 +312,9 @@ fn describe(state: run::State) -> &'static str {
         run::State::Held => "held",
         run::State::Resuming => "released and waiting for a slot",
         run::State::Canceling => "being canceled",
+        run::State::Stopping => "being ended, since its time is up",
         run::State::Unwinding { .. } => "being unwound",
+        run::State::Closing { .. } => "carrying out its last steps",
         run::State::Succeeded => "SUCCEEDED",
         run::State::Failed => "FAILED",
         run::State::Canceled => "CANCELED",

@@ -86,8 +86,10 @@ async fn released_at(scheduler: &Scheduler, run: RunId) -> Revision {
     loop {
         let rows = scheduler.read(|| store.history(Subject::Run(run), after, ENTRIES)).await;
         for row in &rows {
-            let releases =
-                matches!(row.entry.kind, EntryKind::RunResumed | EntryKind::StepResolved);
+            let releases = matches!(
+                row.entry.kind,
+                EntryKind::RunResumed | EntryKind::StepResolved | EntryKind::StepAnswered
+            );
             if releases && row.entry.actor.kind == ActorKind::Operator {
                 released_at = row.revision;
             }

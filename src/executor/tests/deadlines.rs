@@ -43,6 +43,7 @@ impl Ask {
             Verb::Resume,
             Verb::Skip { step: "repave".to_owned() },
             Verb::Resolve { step: "repave".to_owned(), resolution: Some(Resolution::Done) },
+            Verb::Answer { step: String::new(), yes: true },
         ];
         let others = [
             Self::Register,
@@ -81,6 +82,7 @@ impl Ask {
                 harness.until(run, |run| run.state == run::State::Held).await;
                 (harness, run)
             }
+            Self::Operate(Verb::Answer { .. }) => super::language::asking().await,
             Self::Operate(Verb::Resolve { .. }) => {
                 let (harness, run) = Harness::running(UNKNOWABLE, "plan/repave-join").await;
                 harness.until(run, |run| run.state == run::State::Held).await;

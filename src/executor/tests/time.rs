@@ -48,3 +48,16 @@ async fn a_jump_of_the_wall_clock_while_the_server_is_down_stops_nothing() {
         finishes_soon(&harness, id, "a jump between attempts").await;
     }
 }
+
+/// A step that waits for longer than the deadline of the one before it, which is over, is not ended by that.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_that_of_its_step() {
+    let script = "step=drain do=slow:1m; step=wipe do=slow:3h";
+    let (harness, id) = Harness::running(script, "plan/rma").await;
+    let run = harness.finished(id).await;
+    assert_eq!(run.phase(), run::Phase::Succeeded);
+    let wipe = &run.steps[1];
+    assert_eq!((wipe.attempt, wipe.unknowns), (1, 0));
+    let took_ms = wipe.finished_at.unwrap().since(wipe.attempt_at.unwrap()).as_millis();
+    assert!(took_ms >= 3 * 60 * 60 * 1_000, "{took_ms}");
+}

@@ -232,7 +232,10 @@ impl Worker {
                 self.scheduler.release_slot(active.run.id);
             }
             // A held run that is ended is not made to wait, and counts while it lasts.
-            run::State::Canceling | run::State::Unwinding { .. } => {
+            run::State::Canceling
+            | run::State::Stopping
+            | run::State::Unwinding { .. }
+            | run::State::Closing { .. } => {
                 self.scheduler.restore_slot(active.run.id, machine);
             }
             run::State::Running | run::State::Pausing => {}

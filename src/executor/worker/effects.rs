@@ -30,6 +30,7 @@ impl Worker {
                 Effect::Forget => self.forget_call(),
                 Effect::Wake { step, at } => self.arm(Timer::Wake { step }, at, moment),
                 Effect::Deadline { step, at } => self.arm(Timer::Deadline { step, at }, at, moment),
+                Effect::TimeLimit { at } => self.arm(Timer::TimeLimit, at, moment),
                 Effect::RaiseFence { epoch } => self.raise_fence(epoch),
             }
         }

@@ -100,6 +100,7 @@ impl Worker {
                         self.drive(|draft, facts| draft.step(&input, facts)).await;
                     }
                 }
+                Timer::TimeLimit => self.drive(|draft, facts| draft.time_up(facts)).await,
                 Timer::FlushLogs => self.flush_logs().await,
                 Timer::TakeSlot => {
                     if let Some(run_id) = self.active.as_ref().map(|active| active.run.id) {

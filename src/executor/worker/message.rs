@@ -65,6 +65,8 @@ pub(in crate::executor) struct Parked {
     pub(in crate::executor) wake_at: Option<Duration>,
     /// When its attempt times out.
     pub(in crate::executor) deadline_at: Option<Duration>,
+    /// When the time of the whole run is up.
+    pub(in crate::executor) limit_at: Option<Duration>,
     /// Its spans, if anything listens to them.
     pub(in crate::executor) spans: Option<Box<Spans>>,
 }
@@ -72,10 +74,7 @@ pub(in crate::executor) struct Parked {
 impl Parked {
     /// When a worker has to look at it, on the monotonic clock.
     pub(in crate::executor) fn due_at(&self) -> Option<Duration> {
-        match (self.wake_at, self.deadline_at) {
-            (Some(wake_at), Some(deadline_at)) => Some(wake_at.min(deadline_at)),
-            (one, other) => one.or(other),
-        }
+        [self.wake_at, self.deadline_at, self.limit_at].into_iter().flatten().min()
     }
 }
 

@@ -102,7 +102,9 @@ impl Worker {
             Verb::Cancel => run::Event::Cancel,
             Verb::Abort => run::Event::Abort,
             Verb::Pause => run::Event::Pause,
-            Verb::Resume | Verb::Skip { .. } | Verb::Resolve { .. } => run::Event::Resume,
+            Verb::Resume | Verb::Skip { .. } | Verb::Resolve { .. } | Verb::Answer { .. } => {
+                run::Event::Resume
+            }
         };
         match run::apply(run.state, event, run::Facts::default()) {
             Ok(_) => Ok(run),

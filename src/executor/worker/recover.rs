@@ -93,6 +93,9 @@ impl Worker {
         if let Some(spans) = parked.spans {
             active.spans = *spans;
         }
+        if let Some(due) = parked.limit_at {
+            active.timers.arm(Timer::TimeLimit, due);
+        }
         let mut steps = run.steps.iter();
         let place = steps.position(|step| step.state != State::Waiting && !step.state.is_settled());
         let Some(step) = place else { return };

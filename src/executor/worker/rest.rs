@@ -42,8 +42,10 @@ impl Active {
         let mut steps = self.run.steps.iter();
         let place = steps.position(|step| step.state != State::Waiting && !step.state.is_settled());
         let (mut wake_at, mut deadline_at) = (None, None);
-        // What a held run, or one that waits for a slot, has in progress goes on when it has its slot again.
-        if self.run.state.has_slot()
+        let has_slot = self.run.state.has_slot();
+        // What a held run, or one that waits for a slot, has in progress continues when it has its slot again. One that is held for
+        // an answer gets no answer when its time is up.
+        if (has_slot || self.run.asks())
             && let Some(place) = place
         {
             if !is_waiting(&self.run, place) {
@@ -60,6 +62,7 @@ impl Active {
             fenced: self.fenced,
             wake_at,
             deadline_at,
+            limit_at: self.timers.limit_at().filter(|_| has_slot),
             spans: None,
         };
         let soon = now + Duration::from_millis(LINGER_MS);

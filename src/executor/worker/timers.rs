@@ -11,6 +11,8 @@ pub(super) enum Timer {
     Wake { step: usize },
     /// A step's attempt times out then.
     Deadline { step: usize, at: Timestamp },
+    /// The time of the whole run is up then.
+    TimeLimit,
     /// Log lines have waited long enough for a commit that happens anyway.
     FlushLogs,
     /// The store may have a slot for the run now.
@@ -18,14 +20,17 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    /// Whether a new timer takes the place of this one.
+    /// Whether a new timer takes the place of this one. One step is in progress at a time: what was armed for a step before it is
+    /// over, and must not be taken for its own when its worker leaves.
     fn is_replaced_by(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Wake { step: a }, Self::Wake { step: b })
-            | (Self::Deadline { step: a, .. }, Self::Deadline { step: b, .. }) => a == b,
-            (Self::FlushLogs, Self::FlushLogs) | (Self::TakeSlot, Self::TakeSlot) => true,
-            _ => false,
-        }
+        matches!(
+            (self, other),
+            (Self::Wake { .. }, Self::Wake { .. })
+                | (Self::Deadline { .. }, Self::Deadline { .. })
+                | (Self::TimeLimit, Self::TimeLimit)
+                | (Self::FlushLogs, Self::FlushLogs)
+                | (Self::TakeSlot, Self::TakeSlot)
+        )
     }
 }
 
@@ -63,6 +68,11 @@ impl Timers {
     /// When its attempt times out.
     pub(super) fn deadline_at(&self) -> Option<Duration> {
         self.due_of(|timer| matches!(timer, Timer::Deadline { .. }))
+    }
+
+    /// When the time of the whole run is up.
+    pub(super) fn limit_at(&self) -> Option<Duration> {
+        self.due_of(|timer| *timer == Timer::TimeLimit)
     }
 
     fn due_of(&self, wanted: impl Fn(&Timer) -> bool) -> Option<Duration> {

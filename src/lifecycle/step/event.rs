@@ -1,5 +1,6 @@
 //! What can happen to a step, under which rules, and what the engine has to do about it.
 
+use super::state::State;
 use crate::clock::Timestamp;
 use crate::lifecycle::backoff::Backoff;
 
@@ -154,6 +155,8 @@ pub struct Rules {
     pub on_unknown: OnUnknown,
     /// Whether the action must come to its end once it has been sent: such a step settles before a cancel takes effect.
     pub must_settle: bool,
+    /// Whether the engine carries the action out itself: nothing of it is ever in flight.
+    pub is_own: bool,
 }
 
 /// Facts that come in with an event.
@@ -171,4 +174,20 @@ pub struct Facts {
     pub forgiven: u32,
     /// Earliest time at which the provider wants to be tried again, of a call that failed.
     pub retry_at: Option<Timestamp>,
+}
+
+/// The event makes no sense in this state, or a guard said no; nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// No state up to the root takes the event.
+    #[error("a step that is {state:?} does not accept {event:?}")]
+    Illegal {
+        /// State of the step.
+        state: State,
+        /// What happened.
+        event: Event,
+    },
+    /// A guard said no.
+    #[error("{0}")]
+    Denied(&'static str),
 }

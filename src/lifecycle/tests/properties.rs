@@ -24,8 +24,14 @@ fn nothing_changes_what_has_settled() {
     }
     for state in run_states().into_iter().filter(|state| !state.is_active()) {
         for event in run_events() {
-            let suspended = Some(run::Suspended::Canceling);
-            let facts = run::Facts { has_compensations: true, outcome_unknown: true, suspended };
+            let facts = run::Facts {
+                has_compensations: true,
+                has_on_failure: true,
+                has_finally: true,
+                outcome_unknown: true,
+                asks: true,
+                suspended: Some(run::Suspended::Canceling),
+            };
             if let Ok(next) = run::apply(state, event, facts) {
                 assert_eq!(next, state, "{event:?}");
             }
@@ -47,7 +53,10 @@ fn runs_can_be_ended_and_never_go_back() {
     for state in run_states() {
         for facts in [false, true].map(|has| run::Facts {
             has_compensations: has,
+            has_on_failure: has,
+            has_finally: has,
             outcome_unknown: has,
+            asks: has,
             suspended: has.then_some(run::Suspended::Unwinding { ending: run::Ending::Canceled }),
         }) {
             for event in run_events() {
@@ -73,6 +82,22 @@ fn benign(state: State) -> Event {
         State::Verifying { .. } => Event::Verified,
         State::Unknown { .. } => Event::Resolve(Resolution::Done),
         State::Succeeded | State::Failed | State::Skipped | State::Canceled => Event::Detach,
+    }
+}
+
+/// Once the run is ending, nothing is sent, and least of all sent again: whatever the plan says of unknown outcomes.
+#[test]
+fn nothing_is_done_once_the_run_is_ending() {
+    for state in step_states() {
+        for event in step_events() {
+            for setting in settings() {
+                let facts = Facts { stopping: true, ..setting.facts };
+                let Ok((_, effects)) = step::apply(setting.rules, state, event, facts) else {
+                    continue;
+                };
+                assert!(!effects.contains(&Effect::Act), "{state:?} {event:?} {}", setting.label);
+            }
+        }
     }
 }
 
@@ -123,13 +148,14 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 fn any_rules() -> impl Strategy<Value = Rules> {
     let rule = prop::sample::select(vec![OnUnknown::Retry, OnUnknown::Verify, OnUnknown::Hold]);
-    (1_u32..4, rule, any::<[bool; 4]>()).prop_map(|(attempts_max, on_unknown, flags)| Rules {
+    (1_u32..4, rule, any::<[bool; 5]>()).prop_map(|(attempts_max, on_unknown, flags)| Rules {
         attempts_max,
         on_unknown,
         retry_transient: flags[0],
         retry_permanent: flags[1],
         retry_needs_human: flags[2],
-        must_settle: flags[3],
+        must_settle: flags[3] && !flags[4],
+        is_own: flags[4],
         ..BASE.rules
     })
 }

@@ -49,10 +49,18 @@ samples!(run_states, run_state_name: run::State {
     run::State::Held => "held" [run::State::Held],
     run::State::Resuming => "resuming" [run::State::Resuming],
     run::State::Canceling => "canceling" [run::State::Canceling],
-    run::State::Unwinding { ending: run::Ending::Failed } => "unwinding_failed"
+    run::State::Stopping => "stopping" [run::State::Stopping],
+    // A run that has succeeded has nothing to undo.
+    run::State::Unwinding { ending: run::Ending::Failed | run::Ending::Succeeded } => "unwinding_failed"
         [run::State::Unwinding { ending: run::Ending::Failed }],
     run::State::Unwinding { ending: run::Ending::Canceled } => "unwinding_canceled"
         [run::State::Unwinding { ending: run::Ending::Canceled }],
+    run::State::Closing { ending: run::Ending::Succeeded } => "closing_succeeded"
+        [run::State::Closing { ending: run::Ending::Succeeded }],
+    run::State::Closing { ending: run::Ending::Failed } => "closing_failed"
+        [run::State::Closing { ending: run::Ending::Failed }],
+    run::State::Closing { ending: run::Ending::Canceled } => "closing_canceled"
+        [run::State::Closing { ending: run::Ending::Canceled }],
     run::State::Succeeded => "succeeded" [run::State::Succeeded],
     run::State::Failed => "failed" [run::State::Failed],
     run::State::Canceled => "canceled" [run::State::Canceled],
@@ -70,6 +78,8 @@ samples!(run_events, run_event_name: run::Event {
     run::Event::Cancel => "cancel" [run::Event::Cancel],
     run::Event::Abort => "abort" [run::Event::Abort],
     run::Event::Unwound => "unwound" [run::Event::Unwound],
+    run::Event::Closed => "closed" [run::Event::Closed],
+    run::Event::TimeUp => "time up" [run::Event::TimeUp],
 });
 
 /// The last look that is made at an unknown outcome.
@@ -227,6 +237,7 @@ pub(super) const BASE: Setting = Setting {
         backoff: Backoff { first_ms: 1_000, ms_max: 8_000 },
         on_unknown: OnUnknown::Verify,
         must_settle: false,
+        is_own: false,
     },
     facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0, forgiven: 0, retry_at: None },
 };
@@ -242,9 +253,15 @@ pub(super) fn settings() -> Vec<Setting> {
         rules("last attempt", Rules { attempts_max: 1, ..base }),
         facts("stopping", stopping),
         rules("destructive", Rules { must_settle: true, ..base }),
+        rules("of the engine", Rules { is_own: true, ..base }),
         rules("on_unknown=retry", retry),
         rules("on_unknown=hold", Rules { on_unknown: OnUnknown::Hold, ..base }),
         Setting { label: "on_unknown=retry, stopping", rules: retry, facts: stopping },
+        Setting {
+            label: "destructive, on_unknown=retry, stopping",
+            rules: Rules { must_settle: true, ..retry },
+            facts: stopping,
+        },
         facts("forgiven too often", Facts { forgiven: FORGIVEN_MAX, ..BASE.facts }),
         facts("unknown too often", Facts { unknowns: UNKNOWN_CHECKS_MAX, ..BASE.facts }),
         rules(

@@ -55,9 +55,13 @@ fn run_answer(state: run::State, event: run::Event, facts: run::Facts) -> String
 }
 
 /// The facts that a run's guards look at, besides none.
-pub(super) const RUN_FACTS: [(&str, run::Facts); 4] = [
+pub(super) const RUN_FACTS: [(&str, run::Facts); 10] = [
     ("compensations", run::Facts { has_compensations: true, ..NO_FACTS }),
+    ("on_failure", run::Facts { has_on_failure: true, ..NO_FACTS }),
+    ("finally", run::Facts { has_finally: true, ..NO_FACTS }),
+    ("undone, finally", run::Facts { has_compensations: true, has_finally: true, ..NO_FACTS }),
     ("outcome unknown", run::Facts { outcome_unknown: true, ..NO_FACTS }),
+    ("asks", run::Facts { asks: true, ..NO_FACTS }),
     ("was canceling", run::Facts { suspended: Some(run::Suspended::Canceling), ..NO_FACTS }),
     (
         "was unwinding",
@@ -66,10 +70,23 @@ pub(super) const RUN_FACTS: [(&str, run::Facts); 4] = [
             ..NO_FACTS
         },
     ),
+    ("was stopping", run::Facts { suspended: Some(run::Suspended::Stopping), ..NO_FACTS }),
+    (
+        "was closing",
+        run::Facts {
+            suspended: Some(run::Suspended::Closing { ending: run::Ending::Succeeded }),
+            ..NO_FACTS
+        },
+    ),
 ];
-
-const NO_FACTS: run::Facts =
-    run::Facts { has_compensations: false, outcome_unknown: false, suspended: None };
+const NO_FACTS: run::Facts = run::Facts {
+    has_compensations: false,
+    has_on_failure: false,
+    has_finally: false,
+    outcome_unknown: false,
+    asks: false,
+    suspended: None,
+};
 
 #[test]
 fn run_table() {

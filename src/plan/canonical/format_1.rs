@@ -70,6 +70,12 @@ impl Format for Form {
     fn compensation(text: ActionText) -> Result<Compensation, CanonicalError> {
         let &(.., timeout_ms, expected_ms) = row(&text.kind)?;
         let sets = Cow::Borrowed(&[] as &[_]);
-        Ok(Compensation { action: Self::action(text)?, timeout_ms, expected_ms, sets })
+        Ok(Compensation {
+            action: Self::action(text)?,
+            timeout_ms,
+            expected_ms,
+            sets,
+            retry: Option::None,
+        })
     }
 }

@@ -129,7 +129,11 @@ fn named<T: Clone + std::fmt::Debug + 'static>(
 }
 
 fn some_action() -> impl Strategy<Value = Action> {
-    let arg = prop_oneof![some_value().prop_map(Arg::Literal), text().prop_map(Arg::Param)];
+    let arg = prop_oneof![
+        some_value().prop_map(Arg::Literal),
+        text().prop_map(Arg::Param),
+        text().prop_map(Arg::Text),
+    ];
     let traits = (one(Capability::ALL), one(Risk::ALL), any::<bool>(), any::<bool>()).prop_map(
         |(capability, risk, idempotent, interruptible)| Traits {
             capability,
@@ -142,30 +146,50 @@ fn some_action() -> impl Strategy<Value = Action> {
 }
 
 fn some_compensation() -> impl Strategy<Value = Compensation> {
-    (some_action(), any::<u64>(), any::<u64>(), some_conditions()).prop_map(
-        |(action, timeout_ms, expected_ms, sets)| Compensation {
+    let retry = prop::option::of(some_retry());
+    (some_action(), any::<u64>(), any::<u64>(), some_conditions(), retry).prop_map(
+        |(action, timeout_ms, expected_ms, sets, retry)| Compensation {
             action,
             timeout_ms,
             expected_ms,
             sets,
+            retry,
         },
     )
 }
 
-fn some_step() -> impl Strategy<Value = Step> {
-    let guard = (named(some_value()), some_conditions(), some(Phase::ALL))
-        .prop_map(|(params, conditions, phases)| Guard { params, conditions, phases });
-    let retry = (any::<u32>(), some(ErrorClass::ALL), any::<u64>(), any::<u64>()).prop_map(
+fn some_retry() -> impl Strategy<Value = Retry> {
+    (any::<u32>(), some(ErrorClass::ALL), any::<u64>(), any::<u64>()).prop_map(
         |(max_attempts, on, backoff_ms, backoff_max_ms)| Retry {
             max_attempts,
             on,
             backoff_ms,
             backoff_max_ms,
         },
-    );
+    )
+}
+
+fn some_guard() -> impl Strategy<Value = Guard> {
+    let outputs =
+        prop::collection::btree_map((text(), text()), some_value(), 0..3).prop_map(|map| {
+            map.into_iter().map(|((step, name), value)| Output { step, name, value }).collect()
+        });
+    let providers = prop::collection::vec(text(), 0..3).prop_map(Cow::Owned);
+    (named(some_value()), some_conditions(), some(Phase::ALL), named(text()), providers, outputs)
+        .prop_map(|(params, conditions, phases, labels, providers, outputs)| Guard {
+            params,
+            conditions,
+            phases,
+            labels,
+            providers,
+            outputs,
+        })
+}
+
+fn some_step() -> impl Strategy<Value = Step> {
     (
-        (text(), some_action(), any::<u64>(), any::<u64>(), retry, one(OnUnknown::ALL)),
-        prop::option::of(guard),
+        (text(), some_action(), any::<u64>(), any::<u64>(), some_retry(), one(OnUnknown::ALL)),
+        (prop::option::of(some_guard()), prop::option::of(some_guard()), one(Role::ALL)),
         prop::collection::vec(text(), 0..3),
         prop::option::of(some_compensation()),
         some_conditions(),
@@ -173,18 +197,20 @@ fn some_step() -> impl Strategy<Value = Step> {
         .prop_map(
             |(
                 (name, action, timeout_ms, expected_ms, retry, on_unknown),
-                when,
+                (when, until, role),
                 needs,
                 compensation,
                 sets,
             )| Step {
                 name,
+                role,
                 action,
                 timeout_ms,
                 expected_ms,
                 retry,
                 on_unknown,
                 when,
+                until,
                 needs: Cow::Owned(needs),
                 compensation,
                 sets,
@@ -216,11 +242,11 @@ fn some_plan() -> impl Strategy<Value = Plan> {
     (
         (text(), text(), text(), prop::option::of(one(RunType::ALL)), any::<bool>()),
         (some(Phase::ALL), some(EffectiveState::ALL), prop::option::of(text()), some_conditions()),
-        params,
+        (params, prop::option::of(any::<u64>())),
         prop::collection::vec(some_step(), 0..4),
         (prop::option::of(one(Phase::ALL)), some_conditions()),
     )
-        .prop_map(|(head, start, params, steps, (phase, conditions))| {
+        .prop_map(|(head, start, (params, time_limit_ms), steps, (phase, conditions))| {
             let (id, display_name, description, default_for, destructive) = head;
             let (allowed_phases, refused_effective, refused_hint, required_conditions) = start;
             Plan {
@@ -234,6 +260,7 @@ fn some_plan() -> impl Strategy<Value = Plan> {
                 refused_hint,
                 required_conditions,
                 params,
+                time_limit_ms,
                 steps: Cow::Owned(steps),
                 result: PlanResult { phase, conditions },
             }

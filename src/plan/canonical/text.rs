@@ -1,6 +1,8 @@
 //! The texts of plans. The structs here are the format and nothing else: changing one of them changes digests, so it needs a new
 //! [`FORMAT`].
 
+mod write;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -9,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CanonicalError;
 use crate::plan::names::{
-    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, RunType, ValueKind,
+    Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, Role, RunType,
+    ValueKind,
 };
 use crate::plan::schema::{
-    Action, Arg, Compensation, Guard, Param, Plan, PlanResult, Retry, Step, Traits,
+    Action, Arg, Compensation, Guard, Output, Param, Plan, PlanResult, Retry, Step, Traits,
 };
 use crate::plan::value::Value;
 
@@ -33,6 +36,8 @@ pub(super) struct PlanText<F: Format = Form> {
     refused_hint: Option<String>,
     required_conditions: BTreeMap<String, bool>,
     params: BTreeMap<String, ParamText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time_limit_ms: Option<u64>,
     steps: Vec<StepText<F>>,
     result: ResultText,
 }
@@ -50,12 +55,16 @@ struct ParamText {
 #[serde(deny_unknown_fields, bound = "")]
 struct StepText<F: Format> {
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
     action: F::Action,
     timeout_ms: u64,
     expected_ms: u64,
     retry: RetryText,
     on_unknown: String,
     when: Option<GuardText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<GuardText>,
     needs: Vec<String>,
     compensation: Option<F::Compensation>,
     sets: BTreeMap<String, bool>,
@@ -101,6 +110,7 @@ impl Format for Form {
             timeout_ms: text.timeout_ms,
             expected_ms: text.expected_ms,
             sets: conditions(text.sets)?,
+            retry: text.retry.map(retry).transpose()?,
         })
     }
 }
@@ -123,6 +133,8 @@ pub(super) struct CompensationText {
     timeout_ms: u64,
     expected_ms: u64,
     sets: BTreeMap<String, bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<RetryText>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,6 +142,7 @@ pub(super) struct CompensationText {
 pub(super) enum ArgText {
     Literal(ValueText),
     Param(String),
+    Text(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,6 +169,12 @@ struct GuardText {
     params: BTreeMap<String, ValueText>,
     conditions: BTreeMap<String, bool>,
     phases: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    providers: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    outputs: BTreeMap<String, BTreeMap<String, ValueText>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,121 +182,6 @@ struct GuardText {
 struct ResultText {
     phase: Option<String>,
     conditions: BTreeMap<String, bool>,
-}
-
-fn texts<T: Copy>(values: &[T], as_str: impl Fn(T) -> &'static str) -> Vec<String> {
-    values.iter().map(|&value| as_str(value).to_owned()).collect()
-}
-
-fn condition_texts(conditions: &[(Condition, bool)]) -> BTreeMap<String, bool> {
-    conditions.iter().map(|&(condition, status)| (condition.as_str().to_owned(), status)).collect()
-}
-
-impl From<&Plan> for PlanText {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            format: FORMAT,
-            id: plan.id.to_string(),
-            display_name: plan.display_name.to_string(),
-            description: plan.description.to_string(),
-            default_for: plan.default_for.map(|run_type| run_type.as_str().to_owned()),
-            destructive: plan.destructive,
-            allowed_phases: texts(&plan.allowed_phases, Phase::as_str),
-            refused_effective: texts(&plan.refused_effective, EffectiveState::as_str),
-            refused_hint: plan.refused_hint.as_ref().map(ToString::to_string),
-            required_conditions: condition_texts(&plan.required_conditions),
-            params: plan
-                .params
-                .iter()
-                .map(|param| (param.name.to_string(), param.into()))
-                .collect(),
-            steps: plan.steps.iter().map(StepText::from).collect(),
-            result: ResultText {
-                phase: plan.result.phase.map(|phase| phase.as_str().to_owned()),
-                conditions: condition_texts(&plan.result.conditions),
-            },
-        }
-    }
-}
-
-impl From<&Param> for ParamText {
-    fn from(param: &Param) -> Self {
-        Self {
-            kind: param.kind.as_str().to_owned(),
-            default: param.default.as_ref().map(ValueText::from),
-            one_of: param.one_of.iter().map(ValueText::from).collect(),
-            description: param.description.to_string(),
-        }
-    }
-}
-
-impl From<&Step> for StepText<Form> {
-    fn from(step: &Step) -> Self {
-        Self {
-            name: step.name.to_string(),
-            action: (&step.action).into(),
-            timeout_ms: step.timeout_ms,
-            expected_ms: step.expected_ms,
-            retry: RetryText {
-                max_attempts: step.retry.max_attempts,
-                on: texts(&step.retry.on, ErrorClass::as_str),
-                backoff_ms: step.retry.backoff_ms,
-                backoff_max_ms: step.retry.backoff_max_ms,
-            },
-            on_unknown: step.on_unknown.as_str().to_owned(),
-            when: step.when.as_ref().map(|guard| GuardText {
-                params: guard
-                    .params
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), value.into()))
-                    .collect(),
-                conditions: condition_texts(&guard.conditions),
-                phases: texts(&guard.phases, Phase::as_str),
-            }),
-            needs: step.needs.iter().map(ToString::to_string).collect(),
-            compensation: step.compensation.as_ref().map(CompensationText::from),
-            sets: condition_texts(&step.sets),
-        }
-    }
-}
-
-impl From<&Action> for ActionText {
-    fn from(action: &Action) -> Self {
-        let arg = |arg: &Arg| match arg {
-            Arg::Literal(value) => ArgText::Literal(value.into()),
-            Arg::Param(name) => ArgText::Param(name.to_string()),
-        };
-        Self {
-            name: action.name.to_string(),
-            args: action.args.iter().map(|(name, given)| (name.to_string(), arg(given))).collect(),
-            capability: action.traits.capability.as_str().to_owned(),
-            risk: action.traits.risk.as_str().to_owned(),
-            idempotent: action.traits.idempotent,
-            interruptible: action.traits.interruptible,
-        }
-    }
-}
-
-impl From<&Compensation> for CompensationText {
-    fn from(undo: &Compensation) -> Self {
-        Self {
-            action: (&undo.action).into(),
-            timeout_ms: undo.timeout_ms,
-            expected_ms: undo.expected_ms,
-            sets: condition_texts(&undo.sets),
-        }
-    }
-}
-
-impl From<&Value> for ValueText {
-    fn from(value: &Value) -> Self {
-        match value {
-            Value::Str(text) => Self::String(text.to_string()),
-            Value::Int(number) => Self::Integer(*number),
-            Value::Bool(truth) => Self::Boolean(*truth),
-            Value::DurationMs(ms) => Self::DurationMs(*ms),
-        }
-    }
 }
 
 pub(super) fn parsed<T>(
@@ -336,6 +240,7 @@ impl<F: Format> TryFrom<PlanText<F>> for Plan {
             refused_hint: text.refused_hint.map(Cow::Owned),
             required_conditions: conditions(text.required_conditions)?,
             params: Cow::Owned(params),
+            time_limit_ms: text.time_limit_ms,
             steps: Cow::Owned(steps),
             result: PlanResult {
                 phase: text
@@ -362,20 +267,26 @@ fn param((name, text): (String, ParamText)) -> Result<Param, CanonicalError> {
 fn step<F: Format>(text: StepText<F>) -> Result<Step, CanonicalError> {
     Ok(Step {
         name: text.name.into(),
+        role: text.role.map_or(Ok(Role::Main), |name| parsed("role", name, Role::parse))?,
         action: F::action(text.action)?,
         timeout_ms: text.timeout_ms,
         expected_ms: text.expected_ms,
-        retry: Retry {
-            max_attempts: text.retry.max_attempts,
-            on: all_parsed("error class", text.retry.on, ErrorClass::parse)?,
-            backoff_ms: text.retry.backoff_ms,
-            backoff_max_ms: text.retry.backoff_max_ms,
-        },
+        retry: retry(text.retry)?,
         on_unknown: parsed("on_unknown", text.on_unknown, OnUnknown::parse)?,
         when: text.when.map(guard).transpose()?,
+        until: text.until.map(guard).transpose()?,
         needs: Cow::Owned(text.needs.into_iter().map(Cow::Owned).collect()),
         compensation: text.compensation.map(F::compensation).transpose()?,
         sets: conditions(text.sets)?,
+    })
+}
+
+fn retry(text: RetryText) -> Result<Retry, CanonicalError> {
+    Ok(Retry {
+        max_attempts: text.max_attempts,
+        on: all_parsed("error class", text.on, ErrorClass::parse)?,
+        backoff_ms: text.backoff_ms,
+        backoff_max_ms: text.backoff_max_ms,
     })
 }
 
@@ -389,6 +300,19 @@ fn guard(text: GuardText) -> Result<Guard, CanonicalError> {
         ),
         conditions: conditions(text.conditions)?,
         phases: all_parsed("phase", text.phases, Phase::parse)?,
+        labels: text.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        providers: text.providers.into_iter().map(Cow::Owned).collect(),
+        outputs: text
+            .outputs
+            .into_iter()
+            .flat_map(|(step, wanted)| {
+                wanted.into_iter().map(move |(name, wanted)| Output {
+                    step: step.clone().into(),
+                    name: name.into(),
+                    value: value(wanted),
+                })
+            })
+            .collect(),
     })
 }
 
@@ -397,6 +321,7 @@ pub(super) fn args(texts: BTreeMap<String, ArgText>) -> Cow<'static, [(Cow<'stat
     let arg = |arg| match arg {
         ArgText::Literal(literal) => Arg::Literal(value(literal)),
         ArgText::Param(name) => Arg::Param(name.into()),
+        ArgText::Text(text) => Arg::Text(text.into()),
     };
     Cow::Owned(texts.into_iter().map(|(name, given)| (Cow::Owned(name), arg(given))).collect())
 }

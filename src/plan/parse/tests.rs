@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::plan::{Condition, ErrorClass, OnUnknown, Phase, RunType, Value, render};
+use crate::plan::{Around, Condition, ErrorClass, OnUnknown, Phase, Role, RunType, Value, render};
 
 /// Uses every key that a plan can have.
 const EVERYTHING: &str = r#"
@@ -16,6 +16,7 @@ allowed_phases = ["MAINTENANCE", "READY"]
 refused_effective = ["IN_SERVICE", "PROVISIONING"]
 refused_hint = "Not now."
 required_conditions = { Reachable = true, Degraded = false }
+time_limit = "8h"
 
 [params.wipe]
 kind = "boolean"
@@ -42,7 +43,7 @@ timeout = "2h"
 expected = "20m"
 retry = { max_attempts = 4, on = ["permanent", "transient"], backoff = "2s", backoff_max = "1m" }
 on_unknown = "hold"
-when = { param = { wipe = true, level = 16 }, condition = { InCustomerCluster = false }, phase = ["READY", "MAINTENANCE"] }
+when = { param = { wipe = true, level = 16 }, condition = { InCustomerCluster = false }, phase = ["READY", "MAINTENANCE"], label = { rack = "r1", spare = "" }, provider = ["redfish", "fake"] }
 
 [[steps]]
 name = "repave"
@@ -50,7 +51,7 @@ action = "repave"
 args = { image = { param = "image" } }
 on_unknown = "retry"
 needs = ["wipe"]
-compensation = { action = "notify", args = { channel = "operators" } }
+compensation = { action = "notify", args = { channel = "operators", message = "{image} of {{level}} {level}" }, timeout = "30s", retry = { max_attempts = 5 } }
 
 [[steps]]
 name = "mint"
@@ -68,6 +69,33 @@ action = "verify"
 args = { settle = { param = "settle" } }
 timeout = "10s"
 retry = { max_attempts = 1, backoff = "2m" }
+
+[[steps]]
+name = "soak"
+action = "wait"
+args = { for = { param = "settle" } }
+when = { output = { mint = { handle = "h-1", level = 3, fresh = true } } }
+
+[[steps]]
+name = "tested"
+action = "wait"
+until = { condition = { Reachable = true }, label = { burn-in = "passed" } }
+timeout = "7d"
+
+[[steps]]
+name = "ask"
+action = "approve"
+args = { message = "Put {image} into service?" }
+timeout = "3d"
+
+[[on_failure]]
+name = "tell"
+action = "notify"
+
+[[finally]]
+name = "bye"
+action = "undrain"
+sets = { InCustomerCluster = true }
 
 [result]
 phase = "READY"
@@ -133,11 +161,81 @@ fn guards_hold_when_all_of_it_does() {
         ])
     };
     let (yes, no) = (plan.bind(&given("true")).unwrap(), plan.bind(&given("false")).unwrap());
-    let in_cluster = |condition| condition == Condition::InCustomerCluster;
-    assert!(guard.holds(&yes, Phase::Ready, |_| false));
-    assert!(!guard.holds(&no, Phase::Ready, |_| false));
-    assert!(!guard.holds(&yes, Phase::Rma, |_| false));
-    assert!(!guard.holds(&yes, Phase::Ready, in_cluster));
+    let in_cluster: fn(Condition) -> bool = |condition| condition == Condition::InCustomerCluster;
+    let around = Seen {
+        params: &yes,
+        phase: Phase::Ready,
+        condition: |_| false,
+        labels: BTreeMap::from([("rack", "r1")]),
+        provider: "fake",
+        outputs: BTreeMap::new(),
+    };
+    assert!(guard.holds(&around));
+    assert!(!guard.holds(&Seen { params: &no, ..around.clone() }));
+    assert!(!guard.holds(&Seen { phase: Phase::Rma, ..around.clone() }));
+    assert!(!guard.holds(&Seen { condition: in_cluster, ..around.clone() }));
+    assert!(!guard.holds(&Seen { provider: "other", ..around.clone() }));
+    for labels in
+        [BTreeMap::from([("rack", "r2")]), BTreeMap::from([("rack", "r1"), ("spare", "1")])]
+    {
+        assert!(!guard.holds(&Seen { labels, ..around.clone() }));
+    }
+    let guard = plan.step("soak").unwrap().when.as_ref().unwrap();
+    assert!(!guard.holds(&around), "nothing is given");
+    let mut outputs = BTreeMap::from([
+        (("mint", "handle"), Value::Str("h-1".into())),
+        (("mint", "level"), Value::Int(3)),
+        (("mint", "fresh"), Value::Bool(true)),
+    ]);
+    assert!(guard.holds(&Seen { outputs: outputs.clone(), ..around.clone() }));
+    outputs.insert(("mint", "level"), Value::Int(4));
+    assert!(!guard.holds(&Seen { outputs, ..around }));
+}
+
+#[derive(Clone)]
+struct Seen<'a> {
+    params: &'a BTreeMap<String, Value>,
+    phase: Phase,
+    condition: fn(Condition) -> bool,
+    labels: BTreeMap<&'a str, &'a str>,
+    provider: &'a str,
+    outputs: BTreeMap<(&'a str, &'a str), Value>,
+}
+
+impl Around for Seen<'_> {
+    fn param(&self, name: &str) -> Option<&Value> {
+        self.params.get(name)
+    }
+
+    fn condition(&self, condition: Condition) -> bool {
+        (self.condition)(condition)
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).copied()
+    }
+
+    fn provider(&self) -> &str {
+        self.provider
+    }
+
+    fn output(&self, step: &str, name: &str) -> Option<&Value> {
+        let mut given = self.outputs.iter();
+        given.find(|(of, _)| of.0 == step && of.1 == name).map(|(_, value)| value)
+    }
+}
+
+#[test]
+fn steps_have_their_roles_in_order() {
+    let plan = compiled(EVERYTHING);
+    let roles: Vec<Role> = plan.steps.iter().map(|step| step.role).collect();
+    assert!(roles.is_sorted());
+    assert_eq!(roles[8..], [Role::OnFailure, Role::Finally]);
+    assert_eq!(plan.time_limit_ms, Some(8 * 60 * 60 * 1_000));
 }
 
 #[test]
@@ -159,6 +257,11 @@ fn arguments_resolve_to_values() {
     assert_eq!(texts("check"), ["settle=1m30s"]);
     let undo = plan.step("repave").unwrap().compensation.as_ref().unwrap();
     assert_eq!(undo.action.resolve(&params)["channel"], Value::Str("operators".into()));
+    assert_eq!(
+        undo.action.resolve(&params)["message"],
+        Value::Str("debian-13 of {level} 16".into())
+    );
+    assert_eq!(texts("ask"), ["message=Put debian-13 into service?"]);
 }
 
 #[test]
@@ -176,7 +279,9 @@ fn capabilities_include_those_of_compensations() {
             "repave notify",
             "mint cluster-join",
             "join cluster-join",
-            "check probe"
+            "check probe",
+            "tell notify",
+            "bye drain"
         ]
     );
 }

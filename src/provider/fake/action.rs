@@ -20,10 +20,11 @@ pub(super) enum Action {
     ApplyNetConfig,
     RestoreNetConfig,
     VerifyConnectivity,
+    VerifyUp,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::SetNetboot,
         Self::ClearNetboot,
         Self::Repave,
@@ -38,6 +39,7 @@ impl Action {
         Self::ApplyNetConfig,
         Self::RestoreNetConfig,
         Self::VerifyConnectivity,
+        Self::VerifyUp,
     ];
 
     pub(super) fn parse(name: &str) -> Option<Self> {
@@ -60,6 +62,7 @@ impl Action {
             Self::ApplyNetConfig => "apply-net-config",
             Self::RestoreNetConfig => "restore-net-config",
             Self::VerifyConnectivity => "verify-connectivity",
+            Self::VerifyUp => "verify-up",
         }
     }
 
@@ -71,7 +74,10 @@ impl Action {
             Self::Join => 600,
             Self::Drain | Self::ApplyNetConfig => 500,
             Self::Verify => 400,
-            Self::SetNetboot | Self::RestoreNetConfig | Self::VerifyConnectivity => 300,
+            Self::SetNetboot
+            | Self::RestoreNetConfig
+            | Self::VerifyConnectivity
+            | Self::VerifyUp => 300,
             Self::ClearNetboot | Self::MintJoin | Self::Undrain | Self::Notify => 200,
         }
     }

@@ -111,6 +111,7 @@ impl Effect {
             Action::ApplyNetConfig => Self::ApplyNet { profile: text("profile", "default") },
             Action::RestoreNetConfig => Self::RestoreNet,
             Action::VerifyConnectivity => Self::CheckNet { peer: text("target", "gateway") },
+            Action::VerifyUp => Self::CheckNet { peer: "the machine".to_owned() },
         })
     }
 

@@ -141,9 +141,12 @@ impl Runs {
             | EntryKind::RunResumed
             | EntryKind::RunCancelRequested
             | EntryKind::RunUnwinding
+            | EntryKind::RunClosing
+            | EntryKind::RunTimeUp
             | EntryKind::RunRecovered
             | EntryKind::StepRetrying
             | EntryKind::StepAccepted
+            | EntryKind::StepAnswered
             | EntryKind::StepResolved => {}
         }
     }

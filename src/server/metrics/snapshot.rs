@@ -272,7 +272,9 @@ fn state_name(state: State) -> &'static str {
         State::Held => "held",
         State::Resuming => "resuming",
         State::Canceling => "canceling",
+        State::Stopping => "stopping",
         State::Unwinding { .. } => "unwinding",
+        State::Closing { .. } => "closing",
         State::Succeeded | State::Failed | State::Canceled => "ended",
     }
 }
@@ -288,6 +290,8 @@ fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::Restored => "restored",
         WaitReason::EngineFault => "engine_fault",
         WaitReason::Recovery => "recovery",
+        WaitReason::Approval => "approval",
+        WaitReason::Step => "step",
     }
 }
 

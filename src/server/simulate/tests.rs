@@ -1,12 +1,15 @@
 use super::*;
+use crate::plan::{SourceFile, compile, render};
 
 fn repave(script: &str) -> Simulation {
     Simulation {
+        approve: Some(true),
         plans: Vec::new(),
         plan_id: "repave-join".to_owned(),
         after: Vec::new(),
         machines: 1,
         phase: None,
+        labels: BTreeMap::new(),
         parameters: BTreeMap::new(),
         force: false,
         script: script.to_owned(),
@@ -87,4 +90,95 @@ fn mistakes_are_named() {
     assert!(text(plan).contains("did you mean repave-join?"));
     let timing = Simulation { timing: Some("fast".to_owned()), ..repave("") };
     assert!(text(timing).contains("expected default, slow, zero"));
+}
+
+/// The plans of examples/plans.
+fn examples() -> Vec<Plan> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/plans");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let compiled = paths.iter().map(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        let files = [SourceFile { name: &path.display().to_string(), bytes: &bytes }];
+        match compile(&files) {
+            Ok(mut plans) => plans.remove(0),
+            Err(diagnostics) => panic!("{}", render(&files, &diagnostics, false)),
+        }
+    });
+    compiled.collect()
+}
+
+/// A machine that serves, whose work is done, and a value for whatever must be given.
+fn example(plan: &Plan, script: &str) -> Simulation {
+    let required = plan.params.iter().filter(|param| param.required());
+    Simulation {
+        plans: vec![plan.clone()],
+        plan_id: plan.id.to_string(),
+        after: vec!["repave-join".to_owned()],
+        labels: BTreeMap::from([("work".to_owned(), "done".to_owned())]),
+        parameters: required.map(|param| (param.name.to_string(), "given".to_owned())).collect(),
+        force: true,
+        ..repave(script)
+    }
+}
+
+/// How a simulation ended, in a line: the run, the steps that did anything, whether the machine counts as serving.
+fn ending(simulation: &Simulation) -> String {
+    let simulated = simulate(simulation).unwrap();
+    let run = &simulated.runs[0];
+    let steps = run.steps.iter().filter(|step| step.attempt > 0).map(|step| {
+        let mark = match step.state() {
+            pb::StepState::Succeeded => "",
+            pb::StepState::Failed => "!",
+            pb::StepState::Canceled => "~",
+            pb::StepState::Unspecified
+            | pb::StepState::Waiting
+            | pb::StepState::Running
+            | pb::StepState::Skipped => "?",
+        };
+        format!("{}{mark}", step.name)
+    });
+    let status = simulated.after[0].status.clone().unwrap();
+    let serves = status.conditions.iter().any(|condition| {
+        condition.r#type() == pb::ConditionType::InCustomerCluster && condition.status
+    });
+    let phase = run.phase().as_str_name().trim_start_matches("RUN_PHASE_");
+    let serves = if serves { "serves" } else { "does not serve" };
+    format!("{phase}, {serves}: {}", steps.collect::<Vec<_>>().join(", "))
+}
+
+#[test]
+fn the_examples_do_what_they_say_whatever_fails() {
+    let mut table = String::from("`!` failed, `~` canceled, `?` held for an operator.\n");
+    for plan in examples() {
+        let mut line = |what: &str, simulation: &Simulation| {
+            let _ = writeln!(table, "{what:<28} {}", ending(simulation));
+        };
+        line(&format!("\n{}", plan.name()), &example(&plan, ""));
+        for step in plan.steps.iter() {
+            if step.action.asks() {
+                let asked = example(&plan, "");
+                let no = Simulation { approve: Some(false), ..asked.clone() };
+                line(&format!("  {}: no", step.name), &no);
+                line(
+                    &format!("  {}: no answer", step.name),
+                    &Simulation { approve: None, ..asked },
+                );
+            }
+            if step.until.is_some() {
+                let never = Simulation { labels: BTreeMap::new(), ..example(&plan, "") };
+                line(&format!("  {}: never", step.name), &never);
+            }
+            if step.action.is_own() {
+                continue;
+            }
+            for fault in ["fail-permanent", "fail-after", "hang"] {
+                let script = format!("step={} do={fault}", step.name);
+                line(&format!("  {}: {fault}", step.name), &example(&plan, &script));
+            }
+        }
+        table.push('\n');
+    }
+    crate::assert_golden!("example_plans", table);
 }

@@ -70,6 +70,7 @@ impl Driver {
             | HoldReason::LoopBreaker
             | HoldReason::Restored
             | HoldReason::EngineFault => Verb::Resume,
+            HoldReason::Approval => Verb::Answer { step: String::new(), yes: true },
             HoldReason::OutcomeUnknown => {
                 let unknown =
                     run.steps.iter().find(|step| matches!(step.state, State::Unknown { .. }));

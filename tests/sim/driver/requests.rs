@@ -6,8 +6,9 @@ use bmdemo::ids::RunId;
 use bmdemo::lifecycle::machine::Phase;
 use bmdemo::lifecycle::step::Resolution;
 
-use super::{Driver, PLANS, machine, request};
+use super::{Driver, machine, request};
 use crate::client::{Ask, Request};
+use crate::plans::LANGUAGE_ID;
 
 impl Driver {
     /// A client asks something.
@@ -47,13 +48,18 @@ impl Driver {
             let choice = if self.rng.chance(4, 5) { active } else { all };
             (!choice.is_empty()).then(|| choice[pick(&mut self.rng, choice.len())])
         };
+        let plans = self.sim.profile.plans;
         let start = |rng: &mut SplitMix64| Ask::Start {
             machine: machine.clone(),
-            plan: PLANS[pick(rng, PLANS.len())],
+            plan: plans[pick(rng, plans.len())],
             force: rng.chance(1, 2),
         };
         let Some(run) = run else { return start(&mut self.rng) };
         let operate = |verb| Ask::Operate { run, verb };
+        if plans.contains(&LANGUAGE_ID) && self.rng.chance(1, 3) {
+            let yes = self.rng.chance(3, 4);
+            return operate(Verb::Answer { step: String::new(), yes });
+        }
         match self.rng.below(20) {
             0..=6 => start(&mut self.rng),
             7 | 8 => operate(Verb::Cancel),

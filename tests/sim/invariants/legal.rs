@@ -64,11 +64,15 @@ fn run_reaches(from: run::State, to: run::State) -> bool {
             // No store is restored here.
             let events = run::Event::ALL.into_iter();
             for event in events.filter(|event| *event != run::Event::Restore) {
-                for (has_compensations, outcome_unknown) in
-                    [(false, false), (true, false), (false, true), (true, true)]
-                {
-                    let facts =
-                        run::Facts { has_compensations, outcome_unknown, ..run::Facts::default() };
+                for bits in 0..16_u8 {
+                    let facts = run::Facts {
+                        has_compensations: bits & 1 != 0,
+                        has_on_failure: false,
+                        has_finally: bits & 2 != 0,
+                        outcome_unknown: bits & 4 != 0,
+                        asks: bits & 8 != 0,
+                        suspended: None,
+                    };
                     next.extend(run::apply(*state, event, facts));
                 }
             }
@@ -162,15 +166,18 @@ fn enumerate() -> Graph {
     let mut met = BTreeSet::from([State::Waiting]);
     let rules =
         [OnUnknown::Retry, OnUnknown::Verify, OnUnknown::Hold].into_iter().flat_map(|on_unknown| {
-            [false, true].into_iter().map(move |must_settle| Rules {
-                attempts_max: 2,
-                retry_transient: true,
-                retry_permanent: false,
-                retry_needs_human: false,
-                backoff: Backoff { first_ms: 1, ms_max: 1 },
-                on_unknown,
-                must_settle,
-            })
+            [(false, false), (true, false), (false, true)].into_iter().map(
+                move |(must_settle, is_own)| Rules {
+                    attempts_max: 2,
+                    retry_transient: true,
+                    retry_permanent: false,
+                    retry_needs_human: false,
+                    backoff: Backoff { first_ms: 1, ms_max: 1 },
+                    on_unknown,
+                    must_settle,
+                    is_own,
+                },
+            )
         });
     let rules: Vec<_> = rules.collect();
     while let Some(state) = open.pop() {

@@ -17,6 +17,7 @@ mod promise_11;
 mod promise_12;
 mod promise_13;
 mod promise_16;
+mod promise_21;
 
 pub(crate) use effective_state::effective_state_follows_its_rules;
 pub(crate) use legal::legal_transitions;
@@ -45,6 +46,10 @@ pub(crate) use promise_11::{
 pub(crate) use promise_12::promise_12_a_slow_watcher_catches_up;
 pub(crate) use promise_13::promise_13_a_full_disk_acknowledges_nothing;
 pub(crate) use promise_16::promise_16_first_come_first_served;
+pub(crate) use promise_21::{
+    promise_21_nothing_goes_on_without_a_yes, promise_21_the_time_limit_holds,
+    promise_21_what_comes_last_is_done_once,
+};
 
 /// `Err` says what is wrong.
 pub(crate) type Verdict = Result<(), String>;

@@ -1,9 +1,11 @@
 use bmdemo::ids::RunId;
 use bmdemo::lifecycle::run::State;
+use bmdemo::plan::Role;
 use bmdemo::provider::fake::LedgerEntry;
 
 use super::{Verdict, ensure};
 use crate::book::{Book, parts};
+use crate::plans::role;
 
 /// Once a cancel is acknowledged no step begins whose action had not been sent by then. What undoes steps may; and so
 /// may what a former owner of the machine sends until the fence of the present one is up, since nobody can tell it:
@@ -17,7 +19,9 @@ pub(crate) fn promise_11_no_new_step_after_a_cancel(book: &Book, entry: &LedgerE
     }
     let Ok(run) = RunId::parse(&run) else { return Ok(()) };
     let Some(sent) = book.canceled.get(&run) else { return Ok(()) };
-    let undoes = book.step_of(operation).is_some_and(|(_, record)| record.compensates.is_some());
+    let undoes = book.step_of(operation).is_some_and(|(run, record)| {
+        record.compensates.is_some() || role(&run.spec.plan_id, &record.name) != Role::Main
+    });
     ensure(undoes || sent.contains(&step), || {
         format!("{operation} began, and a cancel of its run had been acknowledged")
     })
@@ -38,7 +42,9 @@ pub(crate) fn promise_11_a_cancel_is_never_lost(book: &Book) -> Verdict {
             | State::Held
             | State::Resuming
             | State::Canceling
-            | State::Unwinding { .. } => false,
+            | State::Stopping
+            | State::Unwinding { .. }
+            | State::Closing { .. } => false,
         };
         ensure(beaten, || format!("run {id} was to be canceled, and is {:?}", run.state))?;
     }

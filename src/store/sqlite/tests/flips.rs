@@ -111,7 +111,7 @@ fn rows(bytes: &[u8], root: usize, found: &mut Vec<std::ops::Range<usize>>) {
 /// In every table every row, some of its bits: as many of each table.
 #[tokio::test]
 async fn a_flipped_bit_is_noticed() {
-    let flips_of_each = if std::env::var_os("BMDEMO_PROOF").is_some() { 1_000 } else { 60 };
+    let flips_of_each = if std::env::var_os("BMDEMO_PROOF").is_some() { 20_000 } else { 60 };
     let dir = tempfile::tempdir().unwrap();
     let path = filled(dir.path()).await;
     let bytes = std::fs::read(&path).unwrap();

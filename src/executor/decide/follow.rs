@@ -1,0 +1,196 @@
+//! What follows for a run from the new state of a step.
+
+use super::draft::{Draft, Effect, Facts};
+use super::step::StepInput;
+use crate::clock::Timestamp;
+use crate::ids::OperationId;
+use crate::lifecycle::run;
+use crate::lifecycle::step::{self, ErrorClass, Event, Seen, State};
+use crate::model::machine::REASON_OUTCOME_UNKNOWN;
+use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason};
+use crate::plan::Role;
+
+impl Draft {
+    /// What the step's new state means for the run.
+    pub(super) fn follow(
+        &mut self,
+        place: usize,
+        before: State,
+        input: &StepInput,
+        facts: Facts<'_>,
+    ) {
+        let after = self.run.steps[place].state;
+        if before == after {
+            return;
+        }
+        match after {
+            State::Polling { until, .. } => {
+                if !matches!(before, State::Observing { basis: step::Basis::Poll, .. }) {
+                    let message = if facts.plan.own(place).is_some() {
+                        self.own_begun(place, until, facts)
+                    } else {
+                        format!("step {}: the provider works on it", self.run.steps[place].name)
+                    };
+                    let entry = self.step_entry(EntryKind::StepAccepted, place).message(message);
+                    self.note(entry);
+                }
+            }
+            State::BackingOff { until, basis: step::Basis::Fresh, .. } => {
+                self.retrying(place, until, input);
+                self.safe_point(facts);
+            }
+            State::Unknown { .. } => self.hold_unknown(place, facts),
+            State::Succeeded | State::Skipped | State::Failed | State::Canceled => {
+                self.settled(place, before, input, facts);
+            }
+            State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Verifying { .. }
+            | State::BackingOff { .. } => {}
+        }
+    }
+
+    fn retrying(&mut self, place: usize, until: Timestamp, input: &StepInput) {
+        let record = &mut self.run.steps[place];
+        if record.message.is_empty() || input.event == Event::TimedOut {
+            record.message = why(input.event).to_owned();
+        }
+        record.deadline_at = None;
+        let message = format!(
+            "step {} attempt {} failed: {}; next attempt at {until}",
+            record.name, record.attempt, record.message
+        );
+        let entry = self
+            .step_entry(EntryKind::StepRetrying, place)
+            .reason(class_name(input.event))
+            .message(message);
+        self.note(entry);
+        self.effects.push(Effect::Forget);
+    }
+
+    /// Nobody can say what happened: only an operator can release the run, and the machine says so.
+    fn hold_unknown(&mut self, place: usize, facts: Facts<'_>) {
+        let name = self.run.steps[place].name.clone();
+        let message = format!(
+            "outcome of step {name} is unknown (operation {}); resolve it as done, retry, skip or abort",
+            self.run.steps[place].operation.as_ref().map_or("none", OperationId::as_str),
+        );
+        let entry = self
+            .step_entry(EntryKind::StepOutcomeUnknown, place)
+            .reason(REASON_OUTCOME_UNKNOWN)
+            .message(format!("outcome of {name} is unknown"));
+        self.note(entry);
+        self.run.steps[place].deadline_at = None;
+        self.effects.push(Effect::Forget);
+        if self.role(place, facts).is_some_and(|role| role != Role::Main) {
+            // How a step that follows the end of a run ends changes nothing but its own record.
+            let mut input = StepInput::bare(place, Event::Cancel);
+            "it is not known whether it took effect".clone_into(&mut input.answer.message);
+            self.step(&input, facts);
+            return;
+        }
+        let condition = self.observed(facts.now, true, REASON_OUTCOME_UNKNOWN, message.clone());
+        self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
+        if self.run_event(run::Event::Hold, facts).is_ok() {
+            self.held(HoldReason::OutcomeUnknown, message, Actor::engine(), facts);
+        } else {
+            // A run that is ending cannot be held: the step ends with it, the machine stays blocked.
+            self.step(&StepInput::bare(place, Event::Cancel), facts);
+        }
+    }
+
+    pub(super) fn held(
+        &mut self,
+        reason: HoldReason,
+        message: String,
+        actor: Actor,
+        facts: Facts<'_>,
+    ) {
+        let entry = Entry::new(EntryKind::RunHeld, actor).reason(reason.as_str());
+        self.note(entry.message(format!("run held: {message}")));
+        self.run.hold = Some(Hold { reason, message, since: facts.now });
+    }
+
+    fn settled(&mut self, place: usize, before: State, input: &StepInput, facts: Facts<'_>) {
+        let record = &mut self.run.steps[place];
+        let name = record.name.clone();
+        let (kind, message) = match record.state {
+            State::Succeeded => {
+                // What earlier attempts said is over; what the success said is kept already.
+                if input.answer.message.is_empty() {
+                    record.message.clear();
+                }
+                (EntryKind::StepSucceeded, format!("step {name} succeeded"))
+            }
+            State::Skipped => (EntryKind::StepSkipped, format!("step {name} skipped")),
+            State::Canceled => (EntryKind::StepCanceled, format!("step {name} canceled")),
+            State::Failed
+            | State::Waiting
+            | State::Observing { .. }
+            | State::Acting { .. }
+            | State::Polling { .. }
+            | State::Verifying { .. }
+            | State::BackingOff { .. }
+            | State::Unknown { .. } => {
+                if record.message.is_empty() || input.event == Event::TimedOut {
+                    record.message = why(input.event).to_owned();
+                }
+                (EntryKind::StepFailed, format!("step {name} failed: {}", record.message))
+            }
+        };
+        // What an operator skipped was noted in the operator's name.
+        if input.event != Event::Skip {
+            let entry =
+                self.step_entry(kind, place).reason(class_name(input.event)).message(message);
+            self.note(entry);
+        }
+        // The call in flight, if there is one, belongs to another step while this one waits for its turn.
+        if before != State::Waiting {
+            self.effects.push(Effect::Forget);
+        }
+        if self.run.steps[place].state == State::Succeeded {
+            match self.run.steps[place].compensates {
+                None => self.learn(place, facts),
+                Some(undone) => self.take_back(undone, facts),
+            }
+        }
+        self.go_on_after(place, input, facts);
+    }
+}
+
+fn class_name(event: Event) -> &'static str {
+    match event {
+        Event::CallFailed(class) => match class {
+            ErrorClass::Transient => "TRANSIENT",
+            ErrorClass::Permanent => "PERMANENT",
+            ErrorClass::NeedsHuman => "NEEDS_HUMAN",
+            ErrorClass::OutcomeUnknown => "OUTCOME_UNKNOWN",
+        },
+        Event::TimedOut => "TIMED_OUT",
+        Event::NotVerified => "NOT_VERIFIED",
+        Event::Observed(_) => "OBSERVED",
+        Event::GuardedOut => "GUARD",
+        Event::Resolve(_) | Event::Skip => "OPERATOR",
+        Event::Start
+        | Event::Acted
+        | Event::Accepted { .. }
+        | Event::Verified
+        | Event::Woken
+        | Event::Recovered
+        | Event::Cancel
+        | Event::Detach => "",
+    }
+}
+
+fn why(event: Event) -> &'static str {
+    if event == Event::TimedOut {
+        "timed out"
+    } else if event == Event::NotVerified {
+        "reported done, but it is not so"
+    } else if event == Event::Observed(Seen::NotDone) {
+        "the provider no longer knows of the operation"
+    } else {
+        "failed"
+    }
+}

@@ -1,0 +1,125 @@
+//! What is carried out after the steps of a plan: those for a failure, compensations, those that come last; and the time limit.
+
+use super::draft::{Draft, Effect, Facts};
+use super::step::{StepInput, action};
+use crate::clock::Timestamp;
+use crate::lifecycle::run::{self, Ending};
+use crate::lifecycle::step::{Event, State};
+use crate::model::{Actor, Entry, EntryKind, RunError, RunErrorCode};
+use crate::plan::{Role, duration};
+
+impl Draft {
+    /// Role of the step at `place`; `None` for a compensation.
+    pub(super) fn role(&self, place: usize, facts: Facts<'_>) -> Option<Role> {
+        facts.plan.steps.get(place).map(|step| step.role)
+    }
+
+    /// The first step of a role whose turn has not come.
+    pub(super) fn waiting(&self, role: Role, facts: Facts<'_>) -> Option<usize> {
+        (0..facts.plan.steps.len()).find(|&place| {
+            facts.plan.steps[place].role == role
+                && self.run.steps.get(place).is_some_and(|step| step.state == State::Waiting)
+        })
+    }
+
+    /// Starts the next step for a failure, then the next compensation, or ends the run. One that fails does not stop
+    /// the others.
+    pub(super) fn unwind(&mut self, facts: Facts<'_>) {
+        let run::State::Unwinding { ending } = self.run.state else { return };
+        if self.in_progress().is_some() {
+            return;
+        }
+        if ending == Ending::Failed
+            && let Some(place) = self.waiting(Role::OnFailure, facts)
+        {
+            return self.begin(place, facts);
+        }
+        let next = self
+            .run
+            .steps
+            .iter()
+            .position(|step| step.compensates.is_some() && step.state == State::Waiting);
+        if let Some(place) = next {
+            if !facts.draining && action(facts.plan, &self.run.steps[place], place).is_some() {
+                self.step(&StepInput::bare(place, Event::Start), facts);
+            }
+            return;
+        }
+        self.point_at_failure();
+        if self.run_event(run::Event::Unwound, facts).is_ok() {
+            self.end_or_unwind(facts);
+        }
+    }
+
+    /// Starts the next of the steps that come last, or ends the run.
+    pub(super) fn finish(&mut self, facts: Facts<'_>) {
+        if !matches!(self.run.state, run::State::Closing { .. }) || self.in_progress().is_some() {
+            return;
+        }
+        if let Some(place) = self.waiting(Role::Finally, facts) {
+            return self.begin(place, facts);
+        }
+        self.point_at_failure();
+        if self.run_event(run::Event::Closed, facts).is_ok() {
+            self.end_or_unwind(facts);
+        }
+    }
+
+    /// Starts a step of a run that is ending, unless its guard says no. Settling comes back for the next one.
+    fn begin(&mut self, place: usize, facts: Facts<'_>) {
+        if !self.guard_agrees(place, facts) {
+            let mut input = StepInput::bare(place, Event::GuardedOut);
+            "its guard does not hold".clone_into(&mut input.answer.message);
+            self.step(&input, facts);
+        } else if !facts.draining {
+            self.step(&StepInput::bare(place, Event::Start), facts);
+        }
+    }
+
+    /// The run points at what failed again, whatever was carried out since.
+    fn point_at_failure(&mut self) {
+        let failed = self.run.error.as_ref().map(|error| error.step.clone());
+        self.run.current_step =
+            failed.and_then(|name| self.run.steps.iter().position(|step| step.name == name));
+    }
+
+    /// When the time of the run is up, if its plan limits it and it has started.
+    fn time_limit(&self, facts: Facts<'_>) -> Option<Timestamp> {
+        let limit_ms = facts.plan.time_limit_ms?;
+        // The wall clock may have been set back since: the limit is never further away than it is long.
+        Some(self.run.started_at?.plus_ms(limit_ms).min(facts.now.plus_ms(limit_ms)))
+    }
+
+    /// Whether the time of the run has passed, whether or not the timer has said so yet.
+    pub(super) fn is_time_up(&self, facts: Facts<'_>) -> bool {
+        self.time_limit(facts).is_some_and(|at| at <= facts.now)
+    }
+
+    /// Watches the time of a run that continues, or ends it if its time is up already. `false` if it does not continue.
+    pub(super) fn watch_time(&mut self, facts: Facts<'_>) -> bool {
+        let Some(at) = self.time_limit(facts) else { return true };
+        if at > facts.now {
+            self.effects.push(Effect::TimeLimit { at });
+            return true;
+        }
+        self.time_up(facts);
+        matches!(self.run.state, run::State::Running | run::State::Pausing)
+    }
+
+    /// The time of the run is up: it fails at the next safe point. What is ending already, or does not continue now, is left alone.
+    pub fn time_up(&mut self, facts: Facts<'_>) {
+        let step = self.in_progress().or_else(|| self.waiting(Role::Main, facts));
+        if self.run_event(run::Event::TimeUp, facts).is_err() {
+            return;
+        }
+        let limit = duration::format(facts.plan.time_limit_ms.unwrap_or_default());
+        let message = format!("the run did not end within its time limit of {limit}");
+        let name = step.map_or_else(String::new, |place| self.run.steps[place].name.clone());
+        let entry = Entry::new(EntryKind::RunTimeUp, Actor::engine()).reason("TIME_LIMIT");
+        self.note(entry.message(&message));
+        self.run.error =
+            Some(RunError { code: RunErrorCode::TimedOut, message, retryable: true, step: name });
+        self.run.current_step = step;
+        self.safe_point(facts);
+    }
+}

@@ -1,0 +1,85 @@
+//! The plans that are run.
+
+use bmdemo::plan::registry::BUILT_IN;
+use bmdemo::plan::{Registry, Role, SourceFile, compile};
+
+/// The built-in ones.
+pub(crate) const PLANS: [&str; 5] =
+    ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
+
+/// The one that uses what the language has beyond steps, and one that comes in between.
+pub(crate) const LANGUAGE_PLANS: [&str; 3] = [LANGUAGE_ID, LANGUAGE_ID, "plan/reboot"];
+
+pub(crate) const LANGUAGE_ID: &str = "plan/language";
+
+/// Longest time of a run of it, in milliseconds.
+pub(crate) const TIME_LIMIT_MS: u64 = 10 * 60 * 1_000;
+
+const LANGUAGE: &str = r#"
+id = "plan/language"
+allowed_phases = ["FACTORY_READY", "READY", "IN_SERVICE", "MAINTENANCE"]
+time_limit = "10m"
+
+[[steps]]
+name = "drain"
+action = "drain"
+timeout = "5m"
+on_unknown = "verify"
+sets = { InCustomerCluster = false }
+compensation = { action = "undrain", timeout = "1m", retry = { max_attempts = 2 } }
+
+[[steps]]
+name = "soak"
+action = "wait"
+args = { for = "2s" }
+
+[[steps]]
+name = "ask"
+action = "approve"
+args = { message = "Restart it?" }
+timeout = "1m"
+
+[[steps]]
+name = "reboot"
+action = "reboot"
+timeout = "5m"
+on_unknown = "verify"
+
+[[steps]]
+name = "labeled"
+action = "wait"
+until = { label = { rack = "1" } }
+timeout = "2m"
+when = { label = { rack = "2" } }
+
+[[steps]]
+name = "undrain"
+action = "undrain"
+
+[[on_failure]]
+name = "tell"
+action = "notify"
+
+[[finally]]
+name = "record"
+action = "notify"
+
+[[finally]]
+name = "settle"
+action = "wait"
+args = { for = "1s" }
+"#;
+
+/// All of them.
+pub(crate) fn registry() -> Registry {
+    let file = SourceFile { name: "language.toml", bytes: LANGUAGE.as_bytes() };
+    let own = compile(&[file]).expect("a plan");
+    Registry::from_plans(BUILT_IN.iter().cloned().chain(own).collect()).expect("a registry")
+}
+
+/// Role of a step of a plan.
+pub(crate) fn role(plan: &str, step: &str) -> Role {
+    let registry = registry();
+    let found = registry.get(plan).and_then(|found| found.plan.step(step).map(|step| step.role));
+    found.unwrap_or(Role::Main)
+}
