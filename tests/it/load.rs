@@ -49,6 +49,32 @@ impl Load {
         self.publish.send_replace(Some(server.channel().await));
     }
 
+    /// There is a new server, and it has recovered the runs that it found; one time in four it has hardly begun to.
+    ///
+    /// A step that is interrupted more than five times before anything is seen of it is held for an operator, so that
+    /// servers must not be killed in a row before they have come that far.
+    pub(crate) async fn go_on_with_recovered(&self, server: &Server, random: &mut SplitMix64) {
+        self.go_on_with(server).await;
+        if random.below(4) == 0 {
+            return;
+        }
+        let mut client = RunServiceClient::new(server.channel().await);
+        let filter = "phase = PENDING OR phase = RUNNING".to_owned();
+        let request = pb::ListRunsRequest { page_size: 1000, filter, ..Default::default() };
+        let clock = SystemClock::new();
+        let recovered = async {
+            loop {
+                let runs = client.list_runs(request.clone()).await.unwrap().into_inner().runs;
+                let waits = |run: &pb::Run| run.waiting.as_ref().map(pb::Waiting::reason);
+                if !runs.iter().any(|run| waits(run) == Some(pb::WaitReason::Recovery)) {
+                    return;
+                }
+                clock.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within("the server recovers", recovered).await;
+    }
+
     /// How many requests were acknowledged so far.
     pub(crate) fn acknowledged(&self) -> usize {
         self.record.lock().unwrap().values().filter(|(_, run)| run.is_some()).count()
