@@ -341,6 +341,8 @@ async fn a_week_at_80_and_at_140_columns() {
     let (_server, address) = server(script).await;
     piped(&address, "import 3 --label rack=r1").await;
     piped(&address, "repave -l rack=r1 --yes --max-parallel 1 --max-failures 3").await;
+    let ages = regex::Regex::new(r" +\[t\]s").unwrap();
+    let indents = regex::Regex::new("(?m)^ {16,}").unwrap();
     let colours = regex::Regex::new("\u{1b}\\[[0-9;?]*[a-zA-Z]").unwrap();
     for columns in [80, 140] {
         let mut shown = String::new();
@@ -374,7 +376,10 @@ async fn a_week_at_80_and_at_140_columns() {
                 assert!(fits || words > 40, "{line} at {columns}: {row}");
             }
         }
-        assert_transcript!(format!("terminal_week_{columns}"), shown);
+        // How far a row is moved to the right depends on how long ago things were.
+        let shown = ages.replace_all(&shown, " [t]s");
+        let shown = indents.replace_all(&shown, "                ");
+        assert_transcript!(format!("terminal_week_{columns}"), shown.as_ref());
     }
 }
 
