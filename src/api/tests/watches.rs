@@ -92,6 +92,14 @@ async fn forgotten_history_is_an_error_or_a_reset() {
         let run = api.start("m-1", "reboot").await.unwrap();
         api.finished(&run.run_id).await;
     }
+    // What a watch has read is kept for others that lag: not longer than the store keeps it.
+    let mut before = api
+        .runs
+        .watch_runs(pb::WatchRunsRequest { resume_from: 1, ..watch("") })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(before.message().await.unwrap().unwrap().r#type(), pb::RunEventType::Change);
     let everything = crate::store::Retention {
         ended_before: START.plus_ms(u64::MAX / 2),
         ended_runs_max: 0,

@@ -44,6 +44,10 @@ impl<T> Default for Backlog<T> {
 
 impl<T: Watched> Backlog<T> {
     /// A page that holds the commits after `position`, if there are any.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] if the store has forgotten some of them, whether or not a page still holds them: what
+    /// is forgotten is not shown.
     pub(super) async fn page(
         &self,
         store: &dyn Store,
@@ -51,6 +55,11 @@ impl<T: Watched> Backlog<T> {
         changes_max: usize,
     ) -> Result<Arc<Page<T>>, StoreError> {
         let mut pages = self.pages.lock().await;
+        let (_, oldest) = store.revisions().await?;
+        pages.retain(|page| page.last > oldest);
+        if position < oldest {
+            return Err(StoreError::Compacted { oldest });
+        }
         let found = pages.iter().find(|page| page.after <= position && position < page.last);
         if let Some(page) = found {
             return Ok(page.clone());
