@@ -130,6 +130,11 @@ impl StartError {
             Self::Database(OpenError::InUse { .. }) => {
                 Some("stop the other server, or give another directory with --data-dir DIR".into())
             }
+            Self::Database(OpenError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Some("give the name of a new file; nothing is overwritten".into())
+            }
             Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
                 Some("give another place with --data-dir DIR, or keep nothing with --ephemeral".into())
             }

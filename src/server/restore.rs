@@ -45,9 +45,10 @@ pub(super) async fn restore(
     restoring.finish()?;
     said(writeln!(
         out,
-        "{} is {what}: {machines} machines, epochs from {floor}, {} active runs held",
+        "{} is {what}: {}, epochs from {floor}, {} held",
         dir.display(),
-        held.len()
+        counted(machines, "machine"),
+        counted(held.len(), "active run")
     ));
     for run in held.iter().take(NAMED_MAX) {
         let (id, plan, machine) = (run.id, &run.spec.plan_id, &run.machine_id);
@@ -63,6 +64,11 @@ pub(super) async fn restore(
         ));
     }
     Ok(())
+}
+
+/// A number with its noun.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn open(restoring: &Restoring, backup: &Path) -> Result<SqliteStore, StartError> {

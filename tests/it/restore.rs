@@ -107,7 +107,7 @@ async fn a_restored_run_is_held_and_then_finds_what_the_provider_has_done_since(
     keep_the_provider(&places);
     let (code, printed, error) = command(&places.second, &["restore", backup]).await;
     assert_eq!(code, Some(0), "{error}");
-    assert!(printed.contains("1 machines, epochs from ") && printed.contains("1 active runs held"));
+    assert!(printed.contains("1 machine, epochs from ") && printed.contains("1 active run held"));
     assert!(printed.contains(&started.run_id) && printed.contains("resume or abort"), "{printed}");
     let (code, printed, error) = command(&places.second, &["check"]).await;
     assert_eq!(code, Some(0), "{printed}{error}");
