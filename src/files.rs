@@ -1,6 +1,6 @@
-//! Reads and makes the files that people name: regular ones, of a bounded size, without waiting for anybody.
+//! Reads and makes the files that people name: regular ones, of a bounded size, without waiting for another process.
 //!
-//! A name may lead to a pipe that nobody writes to, a device without an end, or a directory. Opening does not wait for
+//! A name may lead to a pipe without a writer, a device without an end, or a directory. Opening does not wait for
 //! a writer, what was opened is looked at before it is read, and no more is read than is taken.
 
 use std::fs::{File, OpenOptions};

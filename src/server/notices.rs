@@ -11,7 +11,7 @@ use crate::executor::waiting::is_overdue;
 use crate::executor::{Engine, EngineError};
 use crate::ids::{MachineId, RunId};
 use crate::model::{Change, ConditionKind, EntryKind, Machine, Run};
-use crate::store::{Committed, Listener, Query};
+use crate::store::{Committed, Listener, Query, StoreError};
 use crate::text::escaped;
 
 /// Time between two looks for attempts that take too long.
@@ -27,7 +27,7 @@ enum Notice {
     Machine(Arc<Machine>),
 }
 
-/// Hears of commits and passes on what belongs into the log, so that no commit waits for whoever reads it.
+/// Hears of commits and passes on what belongs into the log, so that no commit waits for the log.
 pub(super) struct Notices(UnboundedSender<Notice>);
 
 /// What has been passed on and not been logged yet.
@@ -41,18 +41,18 @@ pub(super) fn notices() -> (Notices, Noticed) {
 
 impl Listener for Notices {
     fn committed(&self, committed: &Arc<Committed>) {
-        let mut told: Vec<&MachineId> = Vec::new();
+        let mut named: Vec<&MachineId> = Vec::new();
         let runs = committed.changes.iter().filter_map(|change| Some((change, change.after()?)));
         for (change, run) in runs {
             let run: &Arc<Run> = run;
             for what in change.entries.iter().filter_map(|entry| trouble(entry.kind)) {
-                told.push(&run.machine_id);
+                named.push(&run.machine_id);
                 // The log has ended with the server: there is nothing left to say it to.
                 drop(self.0.send(Notice::Run { run: run.clone(), what }));
             }
         }
         for machine in committed.changes.iter().filter_map(newly_in_need) {
-            if !told.contains(&&machine.id) {
+            if !named.contains(&&machine.id) {
                 drop(self.0.send(Notice::Machine(machine.clone())));
             }
         }
@@ -190,7 +190,12 @@ async fn overdue(engine: &Engine) -> Result<HashSet<Attempt>, EngineError> {
                 continue;
             }
             let Some(step) = run.steps.get(place) else { continue };
-            let plan = engine.pinned_plan(run).await?;
+            let plan = match engine.pinned_plan(run).await {
+                Ok(plan) => plan,
+                // It blocks its machine, and no line about another run.
+                Err(EngineError::Store(StoreError::Corrupt { .. })) => continue,
+                Err(error) => return Err(error),
+            };
             let expected = plan.step(&step.name).map(|step| step.expected_ms);
             if expected.is_some_and(|expected_ms| is_overdue(run, place, expected_ms, now)) {
                 found.insert(Attempt {

@@ -28,7 +28,7 @@ use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 /// Time that connections get to finish after the engine has stopped.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// What a server is told, with the plans that it names.
+/// What flags and the configuration file say, with the plans that they name.
 pub(super) struct Settings {
     config: Config,
     plans: Registry,

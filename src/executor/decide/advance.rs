@@ -34,7 +34,7 @@ impl Draft {
             return Admission::Admitted;
         }
         match self.in_progress() {
-            // Held by a restore, not at a safe point.
+            // Held by a restore, not at a safe point; or a step of the engine, which a pause does not wait for.
             Some(place) if self.run.steps[place].state.is_open() => {
                 self.recover_held(place, facts);
             }

@@ -1,4 +1,4 @@
-//! What becomes of a run that the engine cannot go on with: it waits for an operator, and its machine says so.
+//! What becomes of a run that the engine cannot continue: it waits for an operator, and its machine says so.
 
 use super::draft::{Draft, Effect, Facts};
 use crate::lifecycle::run;
@@ -29,7 +29,7 @@ impl Draft {
         }
     }
 
-    /// An operator lets a run go on that the engine had given up.
+    /// An operator resumes a run that the engine had given up.
     pub(super) fn try_again(&mut self, actor: &Actor, facts: Facts<'_>) {
         let needed = self.machine.conditions.get(ConditionKind::NeedsIntervention);
         if needed.is_some_and(|c| c.status && c.reason == REASON_ENGINE_FAULT) {

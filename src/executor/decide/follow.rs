@@ -69,7 +69,7 @@ impl Draft {
         self.effects.push(Effect::Forget);
     }
 
-    /// Nobody can say what happened: only an operator can release the run, and the machine says so.
+    /// It cannot be found out what happened: only an operator can release the run, and the machine says so.
     fn hold_unknown(&mut self, place: usize, facts: Facts<'_>) {
         let name = self.run.steps[place].name.clone();
         let message = format!(

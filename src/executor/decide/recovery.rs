@@ -43,7 +43,8 @@ impl Draft {
         }
     }
 
-    /// Recovers the open step of a run that a restore has held. Its time begins now.
+    /// Recovers the open step of a run that was held while it was open: by a restore, or since the engine carries the step
+    /// out itself. Its time begins now.
     pub(super) fn recover_held(&mut self, place: usize, facts: Facts<'_>) {
         let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
         self.run.steps[place].deadline_at = Some(facts.now.plus_ms(timeout_ms));

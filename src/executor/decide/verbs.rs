@@ -85,7 +85,7 @@ impl Draft {
             return Ok(());
         }
         if let Some(place) = left_open {
-            // Held by a restore: nothing is in flight that could still answer.
+            // Held by a restore, or a step of the engine: nothing is in flight that could still answer.
             self.recover_held(place, facts);
         }
         self.safe_point(facts);
@@ -145,6 +145,16 @@ impl Draft {
         if self.run.state == run::State::Resuming {
             self.run.queued_at = Some(facts.now);
         }
+    }
+
+    /// The operator has answered the question that held the run: it waits for a slot again.
+    fn answered(&mut self, facts: Facts<'_>) -> Result<(), EngineError> {
+        if let Some(hold) = &mut self.run.hold {
+            hold.reason = HoldReason::Paused;
+        }
+        self.take(run::Event::Resume, "resumed", facts)?;
+        self.released(facts);
+        Ok(())
     }
 
     fn place(&self, step: &str) -> Result<usize, EngineError> {
@@ -231,12 +241,7 @@ impl Draft {
         let name = self.run.steps[place].name.clone();
         let word = if yes { "approved" } else { "refused" };
         if yes {
-            // The operator has answered the question that held the run.
-            if let Some(hold) = &mut self.run.hold {
-                hold.reason = HoldReason::Paused;
-            }
-            self.take(run::Event::Resume, "resumed", facts)?;
-            self.released(facts);
+            self.answered(facts)?;
         }
         self.audited(EntryKind::StepAnswered, &name, actor, reason, word);
         self.verdict = Some(yes);
@@ -269,12 +274,7 @@ impl Draft {
             self.abort(actor, reason, facts);
             return Ok(());
         };
-        // The operator has answered the question that held the run.
-        if let Some(hold) = &mut self.run.hold {
-            hold.reason = HoldReason::Paused;
-        }
-        self.take(run::Event::Resume, "resumed", facts)?;
-        self.released(facts);
+        self.answered(facts)?;
         let word = match resolution {
             Resolution::Done => "done",
             Resolution::Retry => "not done, to be retried",

@@ -432,7 +432,7 @@ async fn a_run_that_cannot_be_read_blocks_its_machine_alone() {
             "{answer:?}"
         );
     }
-    // It is marked once, and goes on where it can be read again.
+    // It is marked once, and continues where it can be read again.
     let revision = harness.machine(1).await.revision;
     harness.crash().await;
     assert_eq!(harness.machine(1).await.revision, revision);

@@ -34,19 +34,9 @@ impl Worker {
         let mut faults = 0;
         loop {
             let Some(decision) = self.decide(&decide) else { return };
-            match self.carry_out(decision, Extra::default()).await {
-                Ok(()) => return,
-                Err(StoreError::Unknown(_)) => {
-                    if self.settle_in_doubt().await {
-                        return;
-                    }
-                }
-                Err(StoreError::Fenced { current, .. }) => return self.step_down(current),
-                Err(StoreError::Conflict { .. }) => {
-                    if !self.reload().await {
-                        return;
-                    }
-                }
+            match self.conclude(decision).await {
+                Ok(true) => return,
+                Ok(false) => {}
                 Err(StoreError::NoSlot { .. }) => return self.ask_for_slot_again(),
                 Err(error) if error.may_pass() => self.wait_for_store(&error).await,
                 Err(error) => {
@@ -57,6 +47,24 @@ impl Worker {
                     self.wait_for_store(&error).await;
                 }
             }
+        }
+    }
+
+    /// Carries a decision out, and sees to what stands in its way where there is one thing to do about it. Whether nothing
+    /// is left to do; if not, it is to be decided again.
+    ///
+    /// # Errors
+    /// What else the store says: the caller knows whether to try again.
+    pub(super) async fn conclude(&mut self, decision: Decision) -> Result<bool, StoreError> {
+        match self.carry_out(decision, Extra::default()).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Unknown(_)) => Ok(self.settle_in_doubt().await),
+            Err(StoreError::Fenced { current, .. }) => {
+                self.step_down(current);
+                Ok(true)
+            }
+            Err(StoreError::Conflict { .. }) => Ok(!self.reload().await),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,8 +1,7 @@
 //! Runs that cannot be driven: what they stand on cannot be read, or the engine fails at them. They wait for an operator,
-//! their machine says so, and everything else goes on.
+//! their machine says so, and everything else continues.
 
 use super::checks::FAULTS_MAX;
-use super::commit::Extra;
 use super::state::Worker;
 use crate::executor::decide::Draft;
 use crate::executor::error::EngineError;
@@ -10,7 +9,6 @@ use crate::executor::request::Origin;
 use crate::ids::RunId;
 use crate::model::machine::{Condition, REASON_RECORD_UNREADABLE};
 use crate::model::{Actor, ConditionKind, Entry, EntryKind};
-use crate::store::StoreError;
 
 impl Worker {
     /// Blocks the machine of an active run that cannot be read, or whose plan cannot.
@@ -64,19 +62,9 @@ impl Worker {
             else {
                 return;
             };
-            match self.carry_out(decision, Extra::default()).await {
-                Ok(()) => return,
-                Err(StoreError::Unknown(_)) => {
-                    if self.settle_in_doubt().await {
-                        return;
-                    }
-                }
-                Err(StoreError::Fenced { current, .. }) => return self.step_down(current),
-                Err(StoreError::Conflict { .. }) => {
-                    if !self.reload().await {
-                        return;
-                    }
-                }
+            match self.conclude(decision).await {
+                Ok(true) => return,
+                Ok(false) => {}
                 Err(error) if error.may_pass() => self.wait_for_store(&error).await,
                 Err(error) => {
                     tracing::error!(machine = %self.id, run = %run_id, %error, "the run could not be held");

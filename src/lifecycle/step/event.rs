@@ -57,7 +57,7 @@ pub enum Seen {
         /// When to ask again.
         until: Timestamp,
     },
-    /// It cannot be told.
+    /// It cannot be found out.
     Unknowable,
 }
 
@@ -118,9 +118,9 @@ pub enum Effect {
         /// Attempt.
         attempt: u32,
     },
-    /// The open attempt goes on under a new deadline.
+    /// The open attempt continues under a new deadline.
     Extend,
-    /// The outcome of the open attempt has become unknown; it goes on by the declared rule under a new deadline.
+    /// The outcome of the open attempt has become unknown; it continues by the declared rule under a new deadline.
     Unknown,
     /// The attempt was cut off by the end of the server and did nothing: it does not count towards the most attempts.
     Forgive,

@@ -95,7 +95,7 @@ pub enum State {
     BackingOff {
         /// Attempt that failed.
         attempt: u32,
-        /// When to go on.
+        /// When to continue.
         until: Timestamp,
         /// What to do then.
         basis: Basis,

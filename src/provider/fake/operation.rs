@@ -67,7 +67,7 @@ impl Failure {
 pub(super) enum Ending {
     /// As planned.
     AsPlanned,
-    /// It was told to stop before it took effect.
+    /// It was stopped before it took effect.
     Stopped,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Operation {
     pub(super) order: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<(u64, Ending)>,
-    /// Number of the record that last changed it, to tell whether that is durable.
+    /// Number of the record that last changed it, to find out whether that is durable.
     #[serde(skip)]
     pub(super) recorded: u64,
 }

@@ -73,7 +73,7 @@ impl Anchor {
     }
 }
 
-/// The lock on the world; when it goes, the writer is told of what there is to write.
+/// The lock on the world; when it goes, the writer is woken if there is something to write.
 pub(super) struct Guard<'a> {
     pub(super) core: MutexGuard<'a, Core>,
     pub(super) shared: &'a Shared,

@@ -10,7 +10,7 @@ use crate::store::{Committed, Listener, Query, Store, StoreError};
 
 const PAGE: usize = 500;
 
-/// The machines, with the revision at which each was seen. While the store is being read those that need nobody are
+/// The machines, with the revision at which each was seen. While the store is being read those that need no operator are
 /// kept too, so that what is read late does not undo what was heard meanwhile.
 #[derive(Debug, Default)]
 struct Known {

@@ -270,8 +270,16 @@ fn check_runs(
         if run.revision > counters.revision || run.ordinal > counters.run_ordinal {
             report.problem(format!("run {id}: newer than the store"));
         }
-        if active && read::machine(conn, &run.machine_id)?.is_none() {
-            report.problem(format!("run {id}: active on {}, which is gone", run.machine_id));
+        if active {
+            match read::machine(conn, &run.machine_id) {
+                // One that cannot be read has been named, and the other runs are still to be looked at.
+                Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {}
+                Ok(None) => {
+                    let machine = &run.machine_id;
+                    report.problem(format!("run {id}: active on {machine}, which is gone"));
+                }
+                Err(error) => return Err(error),
+            }
         }
         match fold(conn, run.ordinal, i64::MAX) {
             Ok(Some(folded)) if folded == run => {}

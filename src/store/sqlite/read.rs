@@ -64,15 +64,18 @@ pub(super) fn first<T>(
 
 /// A machine from the columns ordinal, revision, body, sum.
 pub(super) fn machine_row(row: &Row<'_>) -> Result<Machine, StoreError> {
-    let (ordinal, revision) = (number(row, 0)?, Revision(number(row, 1)?));
+    let ordinal = number(row, 0)?;
+    // First: a value of another type is damage of this record, not a failure of the store.
     seal::verify(row, 0..3, 3, corrupt("machine", ordinal))?;
+    let revision = Revision(number(row, 1)?);
     decode_machine(text(row, 2)?, ordinal, revision).map_err(corrupt("machine", ordinal))
 }
 
 /// A run from the columns ordinal, revision, body, sum.
 pub(super) fn run_row(row: &Row<'_>) -> Result<Run, StoreError> {
-    let (ordinal, revision) = (number(row, 0)?, Revision(number(row, 1)?));
+    let ordinal = number(row, 0)?;
     seal::verify(row, 0..3, 3, corrupt("run", ordinal))?;
+    let revision = Revision(number(row, 1)?);
     decode_run(text(row, 2)?, ordinal, revision).map_err(corrupt("run", ordinal))
 }
 

@@ -30,7 +30,7 @@ use crate::store::{Batch, StoreError, Write};
 pub enum Dropped {
     /// A run. Its machine has no active run then, and stays blocked until an operator has looked at it.
     Run(RunId),
-    /// A machine without an active run. It can be registered anew.
+    /// A machine without an active run. It can be registered again.
     Machine(MachineId),
 }
 
@@ -145,13 +145,14 @@ impl Repairing<'_> {
         for_each(self.conn, sql, [], |row| {
             if let Err(error) = run_row(row).map_err(named(text(row, 4)?)) {
                 let (id, machine) = (text(row, 4)?.to_owned(), text(row, 5)?.to_owned());
-                broken.push((number(row, 0)?, number(row, 1)?, id, machine, error));
+                // A revision that is no number is part of the damage.
+                broken.push((number(row, 0)?, number(row, 1).ok(), id, machine, error));
             }
             Ok(true)
         })?;
         for (ordinal, revision, id, machine, error) in broken {
             let folded = fold(self.conn, ordinal, i64::MAX).ok().flatten();
-            let Some(run) = folded.filter(|run| run.revision.0 == revision) else {
+            let Some(run) = folded.filter(|run| Some(run.revision.0) == revision) else {
                 self.repaired
                     .unreadable
                     .push(format!("{} (of machine {machine})", describe(&error)));
@@ -181,12 +182,14 @@ impl Repairing<'_> {
     fn drop_run(&mut self, id: RunId) -> Result<(), RepairError> {
         let what = Dropped::Run(id);
         let refused = |why: String| RepairError::Refused { what: what.clone(), why };
+        let newest = self.loaded.counters.revision.0;
         let mut found = None;
         let sql = "SELECT ordinal, revision, body, sum, machine_id, digest FROM runs WHERE id = ?1";
         for_each(self.conn, sql, [id.to_string()], |row| {
             let (machine, digest) = (text(row, 4)?.to_owned(), text(row, 5)?.to_owned());
             let is_readable = run_row(row).is_ok() && self.plan_is_readable(&digest)?;
-            found = Some((number(row, 0)?, number(row, 1)?, machine, digest, is_readable));
+            let revision = number(row, 1).unwrap_or(newest);
+            found = Some((number(row, 0)?, revision, machine, digest, is_readable));
             Ok(false)
         })?;
         let Some((ordinal, revision, machine, digest, is_readable)) = found else {
@@ -270,11 +273,13 @@ impl Repairing<'_> {
     fn drop_machine(&mut self, id: &MachineId) -> Result<(), RepairError> {
         let refused =
             |why: String| RepairError::Refused { what: Dropped::Machine(id.clone()), why };
+        let newest = self.loaded.counters.revision.0;
         let mut found = None;
         let sql = "SELECT ordinal, revision, body, sum, epoch FROM machines WHERE id = ?1";
         for_each(self.conn, sql, [id.as_str()], |row| {
             let is_readable = machine_row(row).is_ok();
-            found = Some((number(row, 0)?, number(row, 1)?, number(row, 4)?, is_readable));
+            let revision = number(row, 1).unwrap_or(newest);
+            found = Some((number(row, 0)?, revision, number(row, 4)?, is_readable));
             Ok(false)
         })?;
         let Some((ordinal, revision, epoch, is_readable)) = found else {

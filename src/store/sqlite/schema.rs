@@ -285,6 +285,7 @@ INSERT OR IGNORE INTO machine_macs (mac, machine)
 const V8: &str = "ALTER TABLE meta ADD COLUMN epoch_floor INTEGER NOT NULL DEFAULT 0;";
 
 /// Checksums of rows, see `seal`. Those of what is stored already are computed here: what was damaged before is not noticed.
+/// This step fills all of `SEALS`: to add one, keep this step to those of today, and fill the new one later.
 const V9: &str = "
 ALTER TABLE machines ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;

@@ -2,8 +2,8 @@
 //! `check`.
 //!
 //! CRC-32C over the values of the columns, each with its type and length, so that no change of 32 bits in a row or less
-//! passes. What only serves to find rows (indexes, and columns that repeat what a record says) has no checksum:
-//! `check` compares it with the records.
+//! passes. Indexes, and columns that repeat what a record says, have no checksum: `check` compares them with the records.
+//! Nor has what probes saw (`observed`).
 
 use std::ops::Range;
 

@@ -55,7 +55,7 @@ pub(super) fn parse_duration_ms(text: &str) -> Option<u64> {
 pub(super) fn matches(glob: &str, text: &str) -> bool {
     let (glob, text) = (glob.as_bytes(), text.as_bytes());
     let (mut g, mut t) = (0, 0);
-    // Where to go on if the text after the last star does not match: the star takes one character more.
+    // Where to continue if the text after the last star does not match: the star takes one character more.
     let mut retry = None;
     while t < text.len() {
         match glob.get(g) {

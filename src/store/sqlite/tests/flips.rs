@@ -178,6 +178,30 @@ async fn what_was_not_written_so_is_not_read() {
     refused(register(&store, 2).await);
 }
 
+/// A value of another type is damage of its record alone: it is not taken for a store that is away, and can be dropped.
+#[tokio::test]
+async fn a_revision_that_is_no_number_keeps_nothing_else_from_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await;
+    let conn = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    let sql = "UPDATE machines SET revision = 'x'; UPDATE runs SET revision = 'x';";
+    conn.execute_batch(sql).unwrap();
+    drop(conn);
+    let store = open(dir.path()).unwrap();
+    register(&store, 3).await.unwrap();
+    let all = Query { limit: 9, active_only: true, ..Query::default() };
+    let machines = store.machines(all.clone()).await.unwrap();
+    assert_eq!((machines.items.len(), machines.unreadable.len()), (1, 1));
+    let runs = store.runs(all).await.unwrap();
+    assert_eq!((runs.items.len(), runs.unreadable.len()), (0, 1));
+    drop(store);
+    let (machine, run) = (samples::machine(1).id, samples::run_id(1));
+    let dropped = [Dropped::Run(run), Dropped::Machine(machine)];
+    let repaired = repair(dir.path(), &dropped, Timestamp(9)).unwrap();
+    assert_eq!((repaired.dropped.len(), repaired.unreadable), (2, Vec::new()));
+    assert_eq!(check(dir.path()).unwrap().problems, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn an_edit_on_purpose_is_accepted_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
