@@ -167,10 +167,21 @@ fn argument(
     {
         return self::text(reader, text, arg, node, &place, params);
     }
+    Some(literal(reader, value, arg, node, &place))
+}
+
+/// A value as it stands, which must be one of those that the argument takes.
+fn literal(
+    reader: &mut Reader,
+    value: Value,
+    arg: &ArgSpec,
+    node: Node<'_, '_>,
+    place: &str,
+) -> Arg {
     let one_of: Vec<Value> =
         arg.one_of.iter().map(|&text| Value::Str(Cow::Borrowed(text))).collect();
-    in_one_of(reader, &value, &one_of, node.span(), &place);
-    Some(Arg::Literal(value))
+    in_one_of(reader, &value, &one_of, node.span(), place);
+    Arg::Literal(value)
 }
 
 /// A text with parameters in it. One that only has doubled braces is the text that they stand for.
@@ -193,13 +204,13 @@ fn text(
         .filter_map(|piece| if let Piece::Param(name) = piece { Some(*name) } else { None })
         .collect();
     if names.is_empty() {
-        let literal: String = pieces
+        let plain: String = pieces
             .iter()
             .map(|piece| match piece {
                 Piece::Literal(text) | Piece::Param(text) => *text,
             })
             .collect();
-        return Some(Arg::Literal(Value::Str(literal.into())));
+        return Some(literal(reader, Value::Str(plain.into()), arg, node, place));
     }
     if !arg.one_of.is_empty() {
         let help =

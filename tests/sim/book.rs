@@ -8,10 +8,9 @@ use bmdemo::lifecycle::run::{Phase, State};
 use bmdemo::model::{Change, EntryKind, Machine, Run, StepRecord};
 use bmdemo::plan::OnUnknown;
 
-use crate::plans::registry;
-
 use crate::gate::Incarnation;
 use crate::oracle::Look;
+use crate::plans::known;
 
 /// An epoch that somebody took.
 #[derive(Debug, Clone, Copy)]
@@ -110,8 +109,7 @@ impl Book {
     /// What the plan, as it was written, says of an unknown outcome of an operation.
     pub(crate) fn rule(&self, operation: &str) -> Option<OnUnknown> {
         let (run, record) = self.step_of(operation)?;
-        let registry = registry();
-        let plan = &registry.get(&run.spec.plan_id)?.plan;
+        let plan = &known().get(&run.spec.plan_id)?.plan;
         match record.compensates {
             None => plan.step(&record.name).map(|step| step.on_unknown),
             Some(undone) => {

@@ -81,7 +81,8 @@ pub(crate) struct Driver {
     incarnations: Incarnation,
     current: Option<(Incarnation, Engine)>,
     zombie: Option<(Incarnation, Engine)>,
-    /// A stopped incarnation was continued after the present one had started: what it accepted nobody has taken up.
+    /// A stopped incarnation was continued and has acted beside the present one: no live server drives the runs that it
+    /// has accepted or claimed.
     orphans: bool,
     serving: Arc<Serving>,
     past: Vec<Request>,
@@ -188,10 +189,12 @@ impl Driver {
 
     pub(crate) async fn restart(&mut self) {
         self.crash();
+        // One that was continued acts beside the next one as well, and may take runs away from it.
+        let zombie = self.zombie.as_ref().map(|(who, _)| self.sim.gates.life(*who));
         let down_ms = self.rng.below(self.sim.profile.down_ms);
         self.sim.sleep_ms(down_ms).await;
         self.boot().await;
-        self.orphans = false;
+        self.orphans = zombie == Some(Life::Open);
     }
 
     /// Stops the present incarnation, without its knowing, and starts its successor.

@@ -1,5 +1,7 @@
 //! The plans that are run.
 
+use std::sync::OnceLock;
+
 use bmdemo::plan::registry::BUILT_IN;
 use bmdemo::plan::{Registry, Role, SourceFile, compile};
 
@@ -77,9 +79,14 @@ pub(crate) fn registry() -> Registry {
     Registry::from_plans(BUILT_IN.iter().cloned().chain(own).collect()).expect("a registry")
 }
 
+/// All of them, compiled once: for invariants, which look at them again and again.
+pub(crate) fn known() -> &'static Registry {
+    static KNOWN: OnceLock<Registry> = OnceLock::new();
+    KNOWN.get_or_init(registry)
+}
+
 /// Role of a step of a plan.
 pub(crate) fn role(plan: &str, step: &str) -> Role {
-    let registry = registry();
-    let found = registry.get(plan).and_then(|found| found.plan.step(step).map(|step| step.role));
+    let found = known().get(plan).and_then(|found| found.plan.step(step).map(|step| step.role));
     found.unwrap_or(Role::Main)
 }

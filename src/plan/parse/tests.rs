@@ -143,6 +143,15 @@ fn defaults_are_sane() {
 }
 
 #[test]
+fn doubled_braces_do_not_lead_past_the_values_that_are_taken() {
+    let text = "id = \"plan/small\"\nallowed_phases = [\"READY\"]\n[[steps]]\nname = \"a\"\naction = \"set-netboot\"\nargs = { target = \"pxe}}\" }\n";
+    let files = [SourceFile { name: "x.toml", bytes: text.as_bytes() }];
+    let diagnostics = compile(&files).unwrap_err();
+    let codes: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
+    assert_eq!(codes, ["plan::not-one-of"]);
+}
+
+#[test]
 fn expected_never_outgrows_the_timeout() {
     let check = compiled(EVERYTHING);
     let check = check.step("check").unwrap();
