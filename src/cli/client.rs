@@ -53,12 +53,6 @@ pub(crate) struct Target {
     pub(crate) timeout: Duration,
 }
 
-/// Whether what users type says a port: `host:port`, `[v6]:port`.
-fn names_port(server: &str) -> bool {
-    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
-    rest.rsplit_once(']').map_or(rest, |(_, after)| after).contains(':')
-}
-
 /// A connected client; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -89,27 +83,18 @@ impl Client {
         let mut backoff = BACKOFF_FIRST;
         let (address, channel) = loop {
             match connect_to_first(&endpoints).await {
-                Ok((place, channel)) => break (server.urls[place].clone(), channel),
+                Ok((place, channel)) => break (&server.urls[place], channel),
                 Err(_) if target.wait && clock.monotonic() < give_up_at => {
                     clock.sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
                 Err(source) => {
-                    let port_assumed = !names_port(&target.server);
-                    return Err(Error::Unreachable { address: server.shown, source, port_assumed });
+                    let (address, port_assumed) = (server.shown.clone(), server.port_assumed);
+                    return Err(Error::Unreachable { address, source, port_assumed });
                 }
             }
         };
-        let actor = target.actor.as_deref().and_then(metadata_text);
-        Ok(Self {
-            channel,
-            address,
-            actor,
-            timeout: target.timeout,
-            clock,
-            random,
-            unreadable: Arc::default(),
-        })
+        Ok(Self::over(channel, address, target, clock, random))
     }
 
     /// A client of a server that is connected already. `address` is only shown.
@@ -340,16 +325,6 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_port_is_named_or_assumed() {
-        for typed in ["a:1", ":1", "[::1]:1", "http://a:1", "http://[::1]:1/"] {
-            assert!(names_port(typed), "{typed}");
-        }
-        for typed in ["a", "[::1]", "http://a", "http://[::1]/"] {
-            assert!(!names_port(typed), "{typed}");
-        }
-    }
 
     #[test]
     fn an_actor_cannot_smuggle_bytes_into_the_metadata() {

@@ -4,6 +4,8 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use crate::pb;
+
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -34,6 +36,18 @@ impl Exit {
             Self::RunCanceled => 4,
             Self::TimedOut => 5,
             Self::Interrupted => 130,
+        }
+    }
+
+    /// Of a run that has ended; one that has not is held.
+    pub(crate) fn of_run(run: &pb::Run) -> Self {
+        match run.phase() {
+            pb::RunPhase::Succeeded => Self::Ok,
+            pb::RunPhase::Canceled => Self::RunCanceled,
+            pb::RunPhase::Failed
+            | pb::RunPhase::Unspecified
+            | pb::RunPhase::Pending
+            | pb::RunPhase::Running => Self::RunFailed,
         }
     }
 

@@ -1,11 +1,11 @@
 //! Options that many commands have, and how their values are read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use super::error::Error;
+use super::output::Template;
 use crate::text::escaped;
 
 /// Options of every command.
@@ -64,7 +64,7 @@ pub(crate) enum Format {
     /// Comma-separated values under a heading
     Csv,
     /// What a template makes of the JSON
-    JsonPath(Arc<str>),
+    JsonPath(Template),
 }
 
 /// Forms of output by their names, with what they are.
@@ -99,7 +99,12 @@ fn parse_format(text: &str) -> Result<Format, String> {
         "name" => Format::Name,
         "csv" => Format::Csv,
         _ => match text.split_once('=') {
-            Some(("jsonpath", template)) => Format::JsonPath(template.into()),
+            Some(("jsonpath", text)) => {
+                let template = Template::parse(text);
+                Format::JsonPath(template.map_err(|error| {
+                    format!("{error}; for example jsonpath={{.machines[*].machineId}}")
+                })?)
+            }
             _ => {
                 let names: Vec<&str> = FORMS.iter().map(|(name, _)| *name).collect();
                 return Err(format!("the forms are {}", names.join(", ")));
@@ -229,10 +234,14 @@ mod tests {
     #[test]
     fn every_form_is_read() {
         for (name, _) in FORMS {
-            assert!(parse_format(name).is_ok(), "{name}");
+            let text = if name == "jsonpath=" { "jsonpath=.a" } else { name };
+            assert!(parse_format(text).is_ok(), "{name}");
         }
-        assert_eq!(parse_format("jsonpath={.a=b}"), Ok(Format::JsonPath("{.a=b}".into())));
-        assert!(parse_format("xml").is_err());
+        let template = Template::parse("{.a=b}").unwrap();
+        assert_eq!(parse_format("jsonpath={.a=b}"), Ok(Format::JsonPath(template)));
+        for wrong in ["xml", "jsonpath=", "jsonpath={.a"] {
+            assert!(parse_format(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -26,9 +26,9 @@ const SIZE_DEFAULT: (usize, usize) = (80, 24);
 pub(crate) enum Key {
     /// A character.
     Char(char),
-    /// Up, or k.
+    /// The arrow up.
     Up,
-    /// Down, or j.
+    /// The arrow down.
     Down,
     /// Enter.
     Enter,
@@ -131,12 +131,10 @@ fn clipped(line: &str, columns: usize) -> String {
     kept
 }
 
-/// The keys pressed from now on.
+/// The keys pressed from now on; none where no terminal is there to press them on.
 pub(crate) fn keys(ui: &mut Ui) -> UnboundedReceiver<Key> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     if !ui.io().stdin_is_terminal {
-        // It stays silent, but open: an end of the keys is no key.
-        std::mem::forget(sender);
         return receiver;
     }
     let mut input = ui.take_input();

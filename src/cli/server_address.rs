@@ -15,6 +15,8 @@ pub(crate) struct ServerAddress {
     pub(crate) urls: Vec<String>,
     /// The URL to show to people.
     pub(crate) shown: String,
+    /// Whether no port was given, so that the usual one is taken.
+    pub(crate) port_assumed: bool,
 }
 
 impl ServerAddress {
@@ -62,6 +64,7 @@ impl ServerAddress {
         if let Some(address) = host.impossible() {
             return Err(refused(&format!("names {address}, which is the address of no host")));
         }
+        let port_assumed = port.is_none();
         let port = port.unwrap_or(PORT);
         let shown = format!("http://{host}:{port}");
         let urls = match host {
@@ -71,7 +74,7 @@ impl ServerAddress {
             }
             Host::Name(_) | Host::Ip(_) => vec![shown.clone()],
         };
-        Ok(Self { urls, shown })
+        Ok(Self { urls, shown, port_assumed })
     }
 }
 
@@ -97,6 +100,16 @@ mod tests {
             assert_eq!(ServerAddress::parse(typed).unwrap().urls, urls, "{typed}");
         }
         assert_eq!(ServerAddress::parse("localhost").unwrap().shown, "http://localhost:50051");
+    }
+
+    #[test]
+    fn a_port_is_named_or_assumed() {
+        for typed in ["a:1", ":1", "[::1]:1", "http://a:1", "http://[::1]:1/"] {
+            assert!(!ServerAddress::parse(typed).unwrap().port_assumed, "{typed}");
+        }
+        for typed in ["a", "[::1]", "http://a", "http://[::1]/"] {
+            assert!(ServerAddress::parse(typed).unwrap().port_assumed, "{typed}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(crate) struct ApproveArgs {
 }
 
 pub(crate) async fn approve(session: &mut Session, args: &ApproveArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Run>(&args.output)?;
     let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();

@@ -82,7 +82,7 @@ impl Question {
         if count > NAMED_MAX {
             text.push_str(&format!("  and {} more\n", count - NAMED_MAX));
         }
-        if let Some((count, why)) = self.refused.as_ref().filter(|(count, _)| *count > 0) {
+        if let Some((count, why)) = &self.refused {
             text.push_str(&format!(
                 "{count} would be refused, the first because: {}\n",
                 sanitized(why)

@@ -229,6 +229,7 @@ impl<'a> Order<'a> {
     }
 
     async fn carry_out(self, session: &mut Session, verb: Verb) -> Result<Exit, Error> {
+        show::check_columns::<pb::Run>(self.output)?;
         let client = session.client().await?;
         if let ([name], true) = (self.runs, self.selection.is_empty()) {
             let run_id = client.find_run(name).await?.run_id;
@@ -369,6 +370,7 @@ pub(crate) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
 }
 
 pub(crate) async fn skip(session: &mut Session, args: &SkipArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Run>(&args.output)?;
     let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();
@@ -386,6 +388,7 @@ pub(crate) async fn skip(session: &mut Session, args: &SkipArgs) -> Result<Exit,
 }
 
 pub(crate) async fn resolve(session: &mut Session, args: &ResolveArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Run>(&args.output)?;
     let client = session.client().await?;
     let run_id = client.find_run(&args.run).await?.run_id;
     let request_id = client.new_request_id();

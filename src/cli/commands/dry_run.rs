@@ -15,6 +15,7 @@ use super::super::error::{Error, Exit};
 use super::super::output::{Meaning, effective_name, phase_name, sanitized, step_line, wrapped};
 use super::super::session::Session;
 use super::recipe::{StartFlags, What, request};
+use super::refusals;
 
 /// Most machines of one request.
 const BATCH_MAX: usize = 1000;
@@ -100,21 +101,20 @@ pub(crate) async fn show(
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
 }
 
-/// How many machines a run would be refused on, and why the first of them.
+/// How many machines a run would be refused on, and why on the first of them.
 pub(super) async fn refused(
     client: &Client,
     what: &What,
     plan: &pb::Plan,
     machines: &[pb::Machine],
     flags: &StartFlags,
-) -> Result<(usize, String), Error> {
+) -> Result<Option<(usize, String)>, Error> {
     let verdicts = verdicts(client, what, plan, machines, flags).await?;
-    let refusals: Vec<&pb::ItemError> = machines
-        .iter()
-        .filter_map(|machine| verdicts.get(&machine.machine_id)?.as_ref().err())
-        .collect();
-    let why = refusals.first().map(|error| error.message.clone()).unwrap_or_default();
-    Ok((refusals.len(), why))
+    let why = |machine: &pb::Machine| {
+        let refusal = verdicts.get(&machine.machine_id)?.as_ref().err()?;
+        Some(refusal.message.clone())
+    };
+    Ok(refusals::count(machines.iter().map(why)))
 }
 
 /// Machines of one request: the answer shows every step for each, and must not grow too large for the server.

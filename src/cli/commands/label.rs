@@ -116,6 +116,7 @@ async fn change(
     labels: &Labels,
     how: &How,
 ) -> Result<Exit, Error> {
+    show::check_columns::<pb::Machine>(&how.output)?;
     let client = session.client().await?;
     let machines = targets::machines(&client, ids, &how.selection).await?;
     if let ([machine], true) = (machines.as_slice(), how.selection.is_empty()) {

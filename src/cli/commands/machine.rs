@@ -212,6 +212,7 @@ async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Er
 }
 
 async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Machine>(&args.output)?;
     let Some((phase, ids)) = args.words.split_last() else {
         return Err(Error::usage("no phase was named", "for example: MAINTENANCE"));
     };
@@ -276,6 +277,7 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
 }
 
 async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Machine>(&args.output)?;
     let client = session.client().await?;
     let machines = targets::machines(&client, &args.machines, &args.selection).await?;
     let request = |client: &Client, machine_id: String| pb::ClearInterventionRequest {

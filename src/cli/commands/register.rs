@@ -100,6 +100,7 @@ impl SpecArgs {
 
 pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Result<Exit, Error> {
     let labels = by_key("--label ", &args.labels)?;
+    show::check_columns::<pb::Machine>(&args.output)?;
     let client = session.client().await?;
     let (spec, _) = args.spec.given();
     let wanted = pb::Machine {
@@ -148,6 +149,7 @@ pub(crate) fn untaken(sent: &pb::Machine, known: &pb::Machine) -> Vec<String> {
 }
 
 pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<Exit, Error> {
+    show::check_columns::<pb::Machine>(&args.output)?;
     let (spec, paths) = args.spec.given();
     if paths.is_empty() {
         return Err(Error::usage(

@@ -5,7 +5,7 @@ use crate::pb;
 use super::super::error::{Error, Exit};
 use super::super::flags::{Format, OutputArgs};
 use super::super::output::{
-    Columned, DataForm, Record, Template, json_of, json_of_list, unknown_column, write_chosen,
+    Columned, DataForm, Record, json_of, json_of_list, unknown_column, write_chosen,
     write_csv_header, write_csv_rows, write_list, write_machines, write_one, write_plans,
     write_runs,
 };
@@ -24,12 +24,7 @@ impl Format {
     }
 }
 
-fn template(text: &str) -> Result<Template, Error> {
-    Template::parse(text)
-        .map_err(|error| Error::usage(error, "for example: -o jsonpath='{.machines[*].machineId}'"))
-}
-
-/// Refuses columns that do not exist.
+/// Refuses columns that do not exist: before anything is done, where something is.
 pub(crate) fn check_columns<T: Columned>(args: &OutputArgs) -> Result<(), Error> {
     let labels = if T::LABELS { ", labels.KEY" } else { "" };
     match unknown_column::<T>(&args.columns) {
@@ -57,42 +52,26 @@ pub(crate) fn listed<T: Record>(
     records: &[T],
     args: &OutputArgs,
 ) -> Result<bool, Error> {
-    match &args.output {
-        Format::JsonPath(text) => {
-            let text = template(text)?.fill(&json_of_list(records)?);
-            session.ui.out().write_all(text.as_bytes())?;
-        }
-        Format::Table
-        | Format::Wide
-        | Format::Json
-        | Format::Jsonl
-        | Format::Yaml
-        | Format::Name
-        | Format::Csv => match args.output.data() {
-            Some(form) => write_list(session.ui.out(), form, records)?,
-            None => return Ok(false),
-        },
+    if let Format::JsonPath(template) = &args.output {
+        let text = template.fill(&json_of_list(records)?);
+        session.ui.out().write_all(text.as_bytes())?;
+    } else if let Some(form) = args.output.data() {
+        write_list(session.ui.out(), form, records)?;
+    } else {
+        return Ok(false);
     }
     Ok(true)
 }
 
 /// One record in the forms that every record has; whether it was one of them.
 fn single<T: Record>(session: &mut Session, record: &T, args: &OutputArgs) -> Result<bool, Error> {
-    match &args.output {
-        Format::JsonPath(text) => {
-            let text = template(text)?.fill(&json_of(record)?);
-            session.ui.out().write_all(text.as_bytes())?;
-        }
-        Format::Table
-        | Format::Wide
-        | Format::Json
-        | Format::Jsonl
-        | Format::Yaml
-        | Format::Name
-        | Format::Csv => match args.output.data() {
-            Some(form) => write_one(session.ui.out(), form, record)?,
-            None => return Ok(false),
-        },
+    if let Format::JsonPath(template) = &args.output {
+        let text = template.fill(&json_of(record)?);
+        session.ui.out().write_all(text.as_bytes())?;
+    } else if let Some(form) = args.output.data() {
+        write_one(session.ui.out(), form, record)?;
+    } else {
+        return Ok(false);
     }
     Ok(true)
 }

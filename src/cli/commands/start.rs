@@ -79,6 +79,7 @@ async fn any(
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
     by_key("--set ", &flags.set)?;
+    show::check_columns::<pb::Run>(&flags.output)?;
     let client = session.client().await?;
     let machines = targets::machines(&client, ids, &flags.selection).await?;
     if machines.len() > 1 && !flags.if_etag.is_empty() {
@@ -113,7 +114,7 @@ async fn many(
     let plan = plan_of(&client, what).await?;
     let mut question = Question::of_plan(&plan, machines);
     if question.is_due() && !is_answered(session, flags.bulk.yes) {
-        question.refused = Some(dry_run::refused(&client, what, &plan, machines, flags).await?);
+        question.refused = dry_run::refused(&client, what, &plan, machines, flags).await?;
     }
     question.settle(session, flags.bulk.yes)?;
     let clock = session.ui.clock();
@@ -237,14 +238,7 @@ async fn one(
         }
     };
     show::run(session, &ended, &flags.output)?;
-    Ok(match ended.phase() {
-        pb::RunPhase::Succeeded => Exit::Ok,
-        pb::RunPhase::Canceled => Exit::RunCanceled,
-        pb::RunPhase::Failed
-        | pb::RunPhase::Unspecified
-        | pb::RunPhase::Pending
-        | pb::RunPhase::Running => Exit::RunFailed,
-    })
+    Ok(Exit::of_run(&ended))
 }
 
 /// A missing machine and a missing plan give the same code: what the server names decides.

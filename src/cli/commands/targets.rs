@@ -68,17 +68,8 @@ pub(crate) async fn active_runs(
     names: &[String],
     selection: &RunSelection,
 ) -> Result<Vec<pb::Run>, Error> {
-    one_way(names, selection.is_empty(), "run")?;
-    selection.check_narrow()?;
-    let mut runs = Vec::new();
-    for name in names {
-        runs.push(client.find_run(name).await?);
-    }
-    if !selection.is_empty() {
-        let machines = labelled(client, selection).await?;
-        let filter = selection.to_filter(Some(ACTIVE));
-        runs.extend(client.runs_on(machines.as_ref(), &filter, "", usize::MAX).await?);
-    }
+    let mut runs = named(client, names, selection).await?;
+    runs.extend(selected(client, selection, ACTIVE, "").await?);
     distinct(runs, "no run in progress matches")
 }
 
@@ -91,30 +82,49 @@ pub(crate) async fn retriable_runs(
     names: &[String],
     selection: &RunSelection,
 ) -> Result<Vec<pb::Run>, Error> {
+    let mut runs = named(client, names, selection).await?;
+    let mut newest: BTreeMap<String, pb::Run> = BTreeMap::new();
+    for run in selected(client, selection, RETRIABLE, "created_at desc").await? {
+        newest.entry(run.machine_id.clone()).or_insert(run);
+    }
+    for run in newest.into_values() {
+        // What came after a failure has dealt with it.
+        let last = client.last_run(&run.machine_id).await?;
+        if last.is_some_and(|last| last.run_id == run.run_id) {
+            runs.push(run);
+        }
+    }
+    distinct(runs, "no run that failed or was canceled last on its machine matches")
+}
+
+/// The runs named, if runs are named or selected, and not both.
+async fn named(
+    client: &Client,
+    names: &[String],
+    selection: &RunSelection,
+) -> Result<Vec<pb::Run>, Error> {
     one_way(names, selection.is_empty(), "run")?;
     selection.check_narrow()?;
     let mut runs = Vec::new();
     for name in names {
         runs.push(client.find_run(name).await?);
     }
-    if !selection.is_empty() {
-        let machines = labelled(client, selection).await?;
-        let filter = selection.to_filter(Some(RETRIABLE));
-        let found =
-            client.runs_on(machines.as_ref(), &filter, "created_at desc", usize::MAX).await?;
-        let mut newest: BTreeMap<String, pb::Run> = BTreeMap::new();
-        for run in found {
-            newest.entry(run.machine_id.clone()).or_insert(run);
-        }
-        for run in newest.into_values() {
-            // What came after a failure has dealt with it.
-            let last = client.last_run(&run.machine_id).await?;
-            if last.is_some_and(|last| last.run_id == run.run_id) {
-                runs.push(run);
-            }
-        }
+    Ok(runs)
+}
+
+/// The runs selected, of those that match `also`; none where nothing is selected.
+async fn selected(
+    client: &Client,
+    selection: &RunSelection,
+    also: &str,
+    order: &str,
+) -> Result<Vec<pb::Run>, Error> {
+    if selection.is_empty() {
+        return Ok(Vec::new());
     }
-    distinct(runs, "no run that failed or was canceled last on its machine matches")
+    let machines = labelled(client, selection).await?;
+    let filter = selection.to_filter(Some(also));
+    client.runs_on(machines.as_ref(), &filter, order, usize::MAX).await
 }
 
 /// The machines that a selection of runs names by labels; `None` if it names none.

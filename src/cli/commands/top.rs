@@ -54,10 +54,9 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
     top.load().await?;
     let live = session.ui.is_live() && !args.once;
     if !live {
-        if args.until_idle {
-            top.until_idle(session).await?;
-        }
-        return top.print(session);
+        let exit = if args.until_idle { top.until_idle(session).await? } else { Exit::Ok };
+        top.print(session)?;
+        return Ok(exit);
     }
     let screen = Screen::open(&mut session.ui)?;
     let pressed = keys(&mut session.ui);
@@ -84,17 +83,26 @@ struct Top {
 impl Top {
     /// Gathers the present state.
     async fn load(&mut self) -> Result<(), Error> {
-        let mut synced = 0;
-        while synced == 0 {
-            if let Seen::Event(event) = self.machines.next().await? {
-                synced += usize::from(event.r#type() == pb::MachineEventType::Synced);
-                self.machine(*event);
+        let mut synced = false;
+        while !synced {
+            match self.machines.next().await? {
+                Seen::Event(event) => {
+                    synced = event.r#type() == pb::MachineEventType::Synced;
+                    self.machine(*event);
+                }
+                Seen::Lost => {}
+                Seen::Ended => self.machines.lose(),
             }
         }
-        while synced == 1 {
-            if let Seen::Event(event) = self.runs.next().await? {
-                synced += usize::from(event.r#type() == pb::RunEventType::Synced);
-                self.run(*event);
+        synced = false;
+        while !synced {
+            match self.runs.next().await? {
+                Seen::Event(event) => {
+                    synced = event.r#type() == pb::RunEventType::Synced;
+                    self.run(*event);
+                }
+                Seen::Lost => {}
+                Seen::Ended => self.runs.lose(),
             }
         }
         Ok(())
@@ -122,12 +130,13 @@ impl Top {
         }
     }
 
-    /// Runs that ended before the window of the rates are no longer of interest.
+    /// Runs that ended before the window of the rates are no longer of interest, unless one is looked at.
     fn forget(&mut self, now_ms: u64) {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        self.fleet.runs.retain(|_, run| {
+        let open = self.open.as_deref();
+        self.fleet.runs.retain(|id, run| {
             let ended = super::super::output::instant(run.finished_at.as_ref());
-            ended.is_none_or(|ended| now_ms - ended <= RATE_MS)
+            ended.is_none_or(|ended| now_ms - ended <= RATE_MS) || open == Some(id.as_str())
         });
     }
 
@@ -152,25 +161,26 @@ impl Top {
         Ok(())
     }
 
-    async fn until_idle(&mut self, session: &Session) -> Result<(), Error> {
+    /// Waits until no run is in progress, or for Ctrl-C.
+    async fn until_idle(&mut self, session: &Session) -> Result<Exit, Error> {
         let mut interrupted = pin!(session.ui.interrupted());
         while !self.is_idle() {
             tokio::select! {
-                () = &mut interrupted => return Ok(()),
+                () = &mut interrupted => return Ok(Exit::Interrupted),
                 next = self.next() => next?,
             }
         }
-        Ok(())
+        Ok(Exit::Ok)
     }
 
     /// Prints the present state once.
-    fn print(&mut self, session: &mut Session) -> Result<Exit, Error> {
+    fn print(&mut self, session: &mut Session) -> Result<(), Error> {
         self.view.keys = false;
         let (look, now_ms) = (session.ui.look, session.ui.now_ms());
         for line in board(look, ROWS_PRINTED, &self.fleet, &self.view, now_ms) {
             writeln!(session.ui.out(), "{}", line.trim_end())?;
         }
-        Ok(Exit::Ok)
+        Ok(())
     }
 
     /// Repaints until it is over; gives the screen back.
@@ -189,15 +199,12 @@ impl Top {
             tokio::select! {
                 biased;
                 () = &mut interrupted => return Ok((screen, Exit::Interrupted)),
-                key = pressed.recv() => match key {
-                    Some(key) => {
-                        if self.press(key) {
-                            return Ok((screen, Exit::Ok));
-                        }
-                        self.paint(session, &mut screen)?;
+                Some(key) = pressed.recv() => {
+                    if self.press(key) {
+                        return Ok((screen, Exit::Ok));
                     }
-                    None => pressed = never(),
-                },
+                    self.paint(session, &mut screen)?;
+                }
                 () = &mut painting => {
                     self.forget(session.ui.now_ms());
                     self.paint(session, &mut screen)?;
@@ -273,11 +280,4 @@ impl Top {
         }
         false
     }
-}
-
-/// Keys that never come, once the terminal has no more.
-fn never() -> UnboundedReceiver<Key> {
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    std::mem::forget(sender);
-    receiver
 }

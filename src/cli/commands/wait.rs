@@ -320,14 +320,7 @@ pub(crate) async fn runs(session: &mut Session, args: &RunWaitArgs) -> Result<Ex
             None => writeln!(session.ui.out(), "{id}: {}", run_phase_name(run.phase))?,
         }
         session.ui.flush()?;
-        exit = exit.or(match run.phase() {
-            pb::RunPhase::Succeeded => Exit::Ok,
-            pb::RunPhase::Canceled => Exit::RunCanceled,
-            pb::RunPhase::Failed
-            | pb::RunPhase::Unspecified
-            | pb::RunPhase::Pending
-            | pb::RunPhase::Running => Exit::RunFailed,
-        });
+        exit = exit.or(Exit::of_run(&run));
     }
 }
 

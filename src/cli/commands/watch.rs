@@ -9,7 +9,7 @@ use crate::pb;
 
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Meaning, Progress, elapsed_text, ended_name, instant, next_for_hold, run_ms, sanitized,
+    Meaning, Progress, elapsed_text, ended_name, instant, next_for_hold, rfc3339, run_ms, sanitized,
     step_status, write_header, write_hold, write_line, write_result,
 };
 use super::super::query::RunSelection;
@@ -45,7 +45,7 @@ pub(crate) async fn watch(session: &mut Session, args: &WatchArgs) -> Result<Exi
     }
 }
 
-/// Most runs named in the filter of a watch; with more, every run in progress is watched.
+/// Most runs named in the filter of a watch; with more, every run since the oldest of them is watched.
 const NAMED_MAX: usize = 64;
 
 /// Prints several runs as they go, each line with its machine in front.
@@ -56,7 +56,10 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
     let filter = if runs.len() <= NAMED_MAX {
         runs.iter().map(|run| format!("run_id={}", run.run_id)).collect::<Vec<_>>().join(" OR ")
     } else {
-        "finished_at > -1m OR phase = PENDING OR phase = RUNNING".to_owned()
+        // Also what has ended already: each is waited for.
+        let created = runs.iter().filter_map(|run| run.created_at.as_ref());
+        let oldest = created.min_by_key(|at| (at.seconds, at.nanos));
+        oldest.map_or_else(String::new, |at| format!("created_at >= {}", rfc3339(Some(at))))
     };
     let mut watch = RunWatch::new(client, session.ui.clock(), filter);
     let mut interrupted = pin!(session.ui.interrupted());
@@ -106,14 +109,7 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
                 let ended = look.paint(Meaning::Strong, &ended_name(&run));
                 writeln!(session.ui.out(), "{machine} {ended} {took} {}", sanitized(&run.run_id))?;
             }
-            exit = exit.or(match run.phase() {
-                pb::RunPhase::Succeeded => Exit::Ok,
-                pb::RunPhase::Canceled => Exit::RunCanceled,
-                pb::RunPhase::Failed
-                | pb::RunPhase::Unspecified
-                | pb::RunPhase::Pending
-                | pb::RunPhase::Running => Exit::RunFailed,
-            });
+            exit = exit.or(Exit::of_run(&run));
         }
         session.ui.flush()?;
     }

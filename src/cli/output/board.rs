@@ -1,6 +1,6 @@
 //! The live screen of the fleet: counts, rates, runs in progress, and what needs a person, in the size of the terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::pb;
 
@@ -121,9 +121,12 @@ pub(crate) fn board(
         })
         .collect();
     let active = fleet.active(&view.wanted);
+    // A machine has at most one.
+    let run_of: HashMap<&str, &pb::Run> =
+        active.iter().map(|run| (run.machine_id.as_str(), *run)).collect();
     let mut issues: Vec<Issue> = Vec::new();
     for machine in &machines {
-        let run = active.iter().find(|run| run.machine_id == machine.machine_id).copied();
+        let run = run_of.get(machine.machine_id.as_str()).copied();
         issues.extend(
             issues_of(machine, run, now_ms).into_iter().filter(|issue| issue.needs_person()),
         );
