@@ -6,6 +6,7 @@
 )]
 
 mod circles;
+mod supply;
 mod words;
 
 use std::collections::BTreeSet;
