@@ -9,8 +9,8 @@ use crate::pb;
 
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Meaning, Progress, elapsed_text, ended_name, instant, next_for_hold, rfc3339, run_ms, sanitized,
-    step_status, write_header, write_hold, write_line, write_result,
+    Meaning, Progress, elapsed_text, ended_name, instant, next_for_hold, rfc3339, run_ms,
+    sanitized, step_status, write_header, write_hold, write_line, write_result,
 };
 use super::super::query::RunSelection;
 use super::super::session::Session;
