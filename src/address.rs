@@ -53,7 +53,7 @@ pub enum AddressError {
     )]
     Name(String),
     /// Four numbers that are no address, or an address that no host can have.
-    #[error("names {0}, which is the address of no host")]
+    #[error("names {0}, which cannot be the address of a host")]
     NoAddress(String),
 }
 

@@ -18,7 +18,7 @@ use crate::model::filter::{Filter, Subject};
 use crate::pb;
 use crate::store::Query;
 
-/// Most machines of one request.
+/// Most machines in one request.
 const BATCH_MAX: usize = 1000;
 
 /// Runs of one batch that are being accepted at the same time: enough for the store to commit them in groups.
@@ -34,7 +34,10 @@ pub(super) async fn register_machines(
     let given = &request.machines;
     let mut checks = Checks::default();
     if given.is_empty() || given.len() > BATCH_MAX {
-        checks.refuse("machines", format!("must be 1 to {BATCH_MAX}, not {}", given.len()));
+        checks.refuse(
+            "machines",
+            format!("must have 1 to {BATCH_MAX} elements, not {}", given.len()),
+        );
     }
     checks.done(Some(()))?;
     let mut outcomes: Vec<Option<Result<pb::Machine, ApiError>>> = Vec::new();
@@ -91,7 +94,7 @@ pub(super) async fn start_runs(
             matching(engine, filter.and(caller.scope(Subject::Machine)), max).await?
         }
     };
-    // Which machines is not part of what is asked of each: a repetition may name those that are left.
+    // The list of machines is not part of the digest of each item: a repetition may name only the remaining ones.
     request.machine_ids.clear();
     request.filter.clear();
     request.max_machines = 0;
@@ -101,7 +104,7 @@ pub(super) async fn start_runs(
     Ok(pb::BatchStartRunsResponse { results: bounded(results) })
 }
 
-/// The results as one answer holds them: what was started must be told, whatever it looks like.
+/// The results that fit one answer: what was started must be reported, even without the run itself.
 fn bounded(mut results: Vec<pb::RunResult>) -> Vec<pb::RunResult> {
     if !lists::fit(&results) {
         for result in &mut results {
@@ -134,7 +137,7 @@ fn choice(
     };
     match (request.machine_ids.is_empty(), request.filter.trim().is_empty()) {
         (true, true) => {
-            checks.refuse("machine_ids", "must be given, or else a filter that is not empty");
+            checks.refuse("machine_ids", "must be given, or else a non-empty filter");
             None
         }
         (false, false) => {
@@ -151,7 +154,10 @@ fn choice(
         (false, true) => {
             let given = request.machine_ids.len();
             if given > BATCH_MAX {
-                checks.refuse("machine_ids", format!("must be at most {BATCH_MAX}, not {given}"));
+                checks.refuse(
+                    "machine_ids",
+                    format!("must have at most {BATCH_MAX} elements, not {given}"),
+                );
                 return None;
             }
             let mut machines = Vec::with_capacity(given);
@@ -169,7 +175,7 @@ fn choice(
     }
 }
 
-/// The machines that match, in the order of registration; refused if they are too many.
+/// The machines that match, in the order of registration; refused if there are too many.
 async fn matching(engine: &Engine, filter: Filter, max: usize) -> Result<Vec<MachineId>, ApiError> {
     let mut found = Vec::new();
     let mut after = None;
@@ -181,7 +187,7 @@ async fn matching(engine: &Engine, filter: Filter, max: usize) -> Result<Vec<Mac
         if found.len() > max {
             return Err(EngineError::invalid(
                 "filter",
-                format!("matches more than {max} machines: narrow it, or go in several requests"),
+                format!("matches more than {max} machines: narrow it, or send several requests"),
             )
             .into());
         }
@@ -218,7 +224,7 @@ async fn start_each(
         }
         match starting.join_next().await {
             Some(Ok((place, outcome))) => outcomes[place] = Some(outcome),
-            // A panic is one machine's result, below.
+            // A panic becomes that machine's result, below.
             Some(Err(error)) => tracing::error!(%error, "a run of a batch was not started"),
             None => break,
         }

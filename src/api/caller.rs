@@ -1,4 +1,5 @@
-//! What comes with every call: who asks and until when; with a mutation the idempotency key, and a digest of what is asked.
+//! The context of every call: who calls and the deadline; for a mutation also the idempotency key and a digest of the
+//! request.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,17 +19,18 @@ use crate::model::Actor;
 use crate::model::filter::{Filter, Subject};
 use crate::text::is_hidden;
 
-/// Metadata in which a client declares who asks. Not verified.
+/// Metadata in which a client declares who it acts for. Not verified.
 pub const ACTOR_METADATA: &str = "bmdemo-actor";
 
-/// Longest name of an actor, in characters; the rest is dropped.
+/// Longest name of an actor, in characters; the rest is cut off.
 const ACTOR_CHARS_MAX: usize = 64;
 
-/// When an answer is of no use any more, on the monotonic clock of the engine. The server puts it beside a request.
+/// When the caller stops waiting for the answer, on the monotonic clock of the engine. The server attaches it to the
+/// request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Duration);
 
-/// Who calls, and until when an answer is of use.
+/// Who calls, and how long the caller waits for the answer.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     actor: Actor,
@@ -42,13 +44,14 @@ impl Caller {
         Self { actor: actor(metadata), deadline: extensions.get().copied(), peer }
     }
 
-    /// What the caller may see: today everything. Lists, counts and watches join it to the filter of the request.
+    /// What the caller may see: today everything. Lists, counts and watches AND it with the filter of the request.
     pub(super) fn scope(&self, _subject: Subject) -> Filter {
         Filter::default()
     }
 
-    /// The origin of a mutation. The digest covers everything in the message but the request id, so it must be taken
-    /// before anything is moved out; maps are sorted, so equal requests have equal digests whoever encoded them.
+    /// The origin of a mutation. The digest covers everything in the message except the request id, so it must be
+    /// taken before anything is moved out; maps are sorted, so equal requests have equal digests in whatever order
+    /// they were encoded.
     pub(super) fn origin<M: Called>(
         &self,
         message: &mut M,
@@ -74,8 +77,8 @@ impl Caller {
     }
 }
 
-/// Handles one call: the only way from a request to its handler, so that each call has a caller and none is handled after
-/// its deadline.
+/// Handles one call: the only path from a request to its handler, so that every call has a caller and none is handled
+/// after its deadline.
 pub(super) async fn handle<M, T, H>(
     engine: &Engine,
     request: Request<M>,
@@ -94,11 +97,11 @@ where
     handler(caller, message).await.map(Response::new).map_err(Status::from)
 }
 
-/// Who asks, as declared: shown to people and kept in the history, so only what can be printed stays.
+/// The declared caller: shown to people and kept in the history, so only printable characters stay.
 fn actor(metadata: &MetadataMap) -> Actor {
     let declared = metadata.get(ACTOR_METADATA).map(|value| value.as_encoded_bytes());
     let text = String::from_utf8_lossy(declared.unwrap_or_default());
-    // What replaces bytes that are not UTF-8 says nothing either.
+    // Replacement characters for invalid UTF-8 are dropped too.
     let printable = |c: &char| !is_hidden(*c) && *c != char::REPLACEMENT_CHARACTER;
     let name: String = text.chars().filter(printable).take(ACTOR_CHARS_MAX).collect();
     let name = name.trim();

@@ -1,5 +1,5 @@
-//! The codec of the generated code: as tonic's own, but what cannot be decoded is the client's fault, not ours, and an
-//! event that many clients get is encoded once.
+//! The codec of the generated code: like tonic's own, but a message that cannot be decoded is the client's error, not
+//! an internal one, and an event for many clients is encoded once.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::status::ApiError;
 
-/// A message that is sent: either plain, or partly encoded before.
+/// A message to send: either plain, or partly encoded in advance.
 pub trait Wire {
     /// Writes it in the wire format.
     fn put(&self, buffer: &mut EncodeBuf<'_>);
@@ -23,8 +23,8 @@ impl<M: Message> Wire for M {
     }
 }
 
-/// A message in two parts, one of which was encoded for all who get it. On the wire fields may stand in any order, so
-/// that the parts only follow each other; no field may be set in both.
+/// A message in two parts, one of which was encoded once for all recipients. On the wire fields may appear in any
+/// order, so the parts are simply concatenated; no field may be set in both.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Encoded<M> {
     shared: Option<Arc<[u8]>>,
@@ -32,12 +32,12 @@ pub struct Encoded<M> {
 }
 
 impl<M: Message + Default> Encoded<M> {
-    /// A message that has the fields of `own` beside those that are `shared`.
+    /// A message with the fields of `own` and the encoded fields of `shared`.
     pub fn new(shared: Arc<[u8]>, own: M) -> Self {
         Self { shared: Some(shared), own }
     }
 
-    /// The message, as who gets it sees it.
+    /// The message as its recipient decodes it.
     ///
     /// # Errors
     /// If the shared part is not an encoded message.

@@ -1,4 +1,4 @@
-//! History: of one machine or run out of its rows, of everything out of the log that feeds the watches.
+//! History: of one machine or run from its own rows, of the fleet from the change log that feeds the watches.
 
 use super::page::List;
 use super::status::ApiError;
@@ -10,9 +10,9 @@ use crate::model::{Change, Object};
 use crate::pb;
 use crate::store::Subject;
 
-/// Changes read from the log at a time.
+/// Changes read from the change log at a time.
 const CHANGES_PER_READ: usize = 500;
-/// Reads of the log that one request makes at most.
+/// Most reads of the change log per request.
 const READS_MAX: usize = 8;
 
 /// A page of the history of one object, oldest first, and the token of the next.
@@ -38,7 +38,7 @@ pub(super) async fn of_object(
         }
         None => None,
     };
-    // One more than asked for tells whether there is another page.
+    // One more than requested tells whether there is another page.
     let mut rows = engine.store().history(subject, after, limit + 1).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);

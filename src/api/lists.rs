@@ -12,22 +12,22 @@ use crate::clock::Timestamp;
 use crate::model::filter::{self, Filter};
 use crate::store::{Fut, Order, Page, Position, Query, Store};
 
-/// Store pages that one request reads at most while none of them has a match: a filter that no index serves reads a
-/// bounded number of rows a page, and a client should rarely see an empty page that is not the last.
+/// Most store pages that one request reads while none of them has a match: a filter without an index reads a bounded
+/// number of rows per page, and a client should rarely see an empty page that is not the last.
 const STORE_PAGES_MAX: usize = 8;
 
-/// Most bytes of the objects of one page, so that an answer is never larger than clients take.
+/// Most bytes of the objects of one page, so that an answer is never larger than clients accept.
 const PAGE_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4 * 3;
 
-/// Bytes that a message takes in a list besides its own: a tag and a length.
+/// Bytes that a message takes in a list in addition to its own: a tag and a length.
 const FRAME_BYTES: usize = 8;
 
-/// Whether one answer holds all of these messages.
+/// Whether one answer can hold all of these messages.
 pub(super) fn fit<M: Message>(shown: &[M]) -> bool {
     fitting(shown) == shown.len()
 }
 
-/// How many of these messages one answer holds; at least one.
+/// How many of these messages one answer can hold; at least one.
 pub(super) fn fitting<M: Message>(shown: &[M]) -> usize {
     let mut bytes = 0;
     let fits = |message: &&M| {
@@ -41,16 +41,16 @@ pub(super) fn fitting<M: Message>(shown: &[M]) -> usize {
 pub(super) struct Listed<T> {
     pub(super) page: Page<T>,
     pub(super) next_page_token: String,
-    /// How many match on all pages, if asked for.
+    /// How many match on all pages, if requested.
     pub(super) total_size: Option<u64>,
-    /// How many records were left out since they cannot be read.
+    /// How many records were left out because they cannot be read.
     pub(super) unreadable_count: u64,
     order: Order,
     list: List,
 }
 
 impl<T> Listed<T> {
-    /// As many of the page's messages as one answer holds; the next page begins with the others.
+    /// As many of the page's messages as one answer can hold; the next page starts with the rest.
     pub(super) fn bounded<M: Message>(
         &mut self,
         mut shown: Vec<M>,
@@ -71,7 +71,7 @@ impl<T> Listed<T> {
     }
 }
 
-/// What a list request asks.
+/// What a list request asks for.
 pub(super) struct ListRequest<'a> {
     pub(super) method: &'static str,
     pub(super) subject: filter::Subject,
@@ -84,7 +84,7 @@ pub(super) struct ListRequest<'a> {
     pub(super) with_total_size: bool,
 }
 
-/// Reads a page by `read`, and counts by `count` if asked to.
+/// Reads a page with `read`, and counts with `count` if requested.
 pub(super) async fn list<T>(
     store: &dyn Store,
     now: Timestamp,
@@ -103,8 +103,8 @@ pub(super) async fn list<T>(
         (Order::Id, true) => "id desc",
     };
     let scope = request.scope;
-    // Of the filter as it was given, whose relative times are others at the next page, and of what the caller may see: a
-    // token of one caller is of no use to another who sees less.
+    // A digest of the filter as given, since its relative times move by the next page, and of what the caller may
+    // see: a token from one caller must not work for another who may see less.
     let list = List::new(request.method, &[request.filter, &scope.to_string(), order_name]);
     let filter = Filter::parse_at(request.filter, request.subject, now)?.and(scope);
     let mut after = list.place(request.page_token)?.map(|place| match place {

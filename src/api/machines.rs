@@ -238,7 +238,7 @@ impl Machines {
             &request.page_token,
         )
         .await?;
-        // Of a machine that was deleted the history is kept for a while.
+        // The history of a deleted machine is kept for a while.
         if entries.is_empty() && request.page_token.is_empty() {
             found?;
         }

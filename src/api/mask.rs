@@ -10,7 +10,7 @@ pub(crate) struct ReadMask(Option<Vec<String>>);
 pub(crate) trait Masked {
     /// Every path that a mask may name.
     const PATHS: &'static [&'static str];
-    /// Empties what is not kept.
+    /// Clears the fields that are not kept.
     fn prune(&mut self, mask: &Kept<'_>);
 }
 
@@ -18,7 +18,7 @@ pub(crate) trait Masked {
 pub(crate) struct Kept<'a>(&'a [String]);
 
 impl Kept<'_> {
-    /// Whether a field, or something in it, is kept.
+    /// Whether a field, or something inside it, is kept.
     fn touches(&self, field: &str) -> bool {
         self.0.iter().any(|path| path == field || begins(path, field))
     }
@@ -43,15 +43,14 @@ impl ReadMask {
             return Ok(Self::default());
         }
         match mask.paths.iter().find(|path| !M::PATHS.contains(&path.as_str())) {
-            Some(unknown) => Err(format!(
-                "{unknown:?} is not a field to read: name fields out of {}",
-                M::PATHS.join(", ")
-            )),
+            Some(unknown) => {
+                Err(format!("{unknown:?} is not a readable field: use {}", M::PATHS.join(", ")))
+            }
             None => Ok(Self(Some(mask.paths.clone()))),
         }
     }
 
-    /// Empties what the client does not want to see.
+    /// Clears the fields that the client does not want.
     pub(crate) fn apply<M: Masked>(&self, message: &mut M) {
         if let Some(paths) = &self.0 {
             message.prune(&Kept(paths));
@@ -184,7 +183,7 @@ mod tests {
         );
         assert_eq!(masked(&["status", "status.phase"]).status, whole.status);
         let wrong = ReadMask::parse::<pb::Machine>(Some(&mask(&["colour"]))).unwrap_err();
-        assert!(wrong.starts_with("\"colour\" is not a field to read"), "{wrong}");
+        assert!(wrong.starts_with("\"colour\" is not a readable field"), "{wrong}");
     }
 
     /// The lists above are the fields of the messages.

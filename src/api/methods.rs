@@ -1,5 +1,5 @@
-//! Every method of the API with what it touches, as the option `touches` of the proto says. build.rs makes the list: a
-//! method that says nothing does not build.
+//! Every method of the API with what it touches, as declared by the option `touches` in the proto. build.rs generates
+//! the list: a method without the option fails the build.
 
 use prost::Message;
 
@@ -16,15 +16,15 @@ pub struct Method {
     pub path: &'static str,
     /// Whether it may change anything.
     pub is_mutation: bool,
-    /// Kind of the object that it is about.
+    /// Kind of the object that it acts on.
     pub object: ObjectKind,
-    /// Path of the field of the request that names the object; empty if it is about several, or about the server.
+    /// Path of the request field that names the object; empty if it acts on several, or on the server.
     pub id_field: &'static str,
-    /// Whether it answers with a stream.
+    /// Whether the response is a stream.
     pub is_stream: bool,
 }
 
-/// The method of a path, if it is one of ours.
+/// The method with this path, if it is one of ours.
 #[must_use]
 pub fn by_path(path: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.path == path)
@@ -53,7 +53,7 @@ mod tests {
             let service = service.unwrap();
             let found = service.methods().find(|found| found.name() == method.name).unwrap();
             let takes_id = found.input().get_field_by_name("request_id").is_some();
-            // Registering is idempotent by itself.
+            // Registration is idempotent by itself.
             let wanted = method.is_mutation && method.name != "BatchRegisterMachines";
             assert_eq!(takes_id, wanted, "{method:?}");
             assert_eq!(by_path(method.path), Some(method));

@@ -1,4 +1,4 @@
-//! The gRPC services: thin handlers that check what clients send, ask the engine, and show what it says.
+//! The gRPC services: thin handlers that validate requests, call the engine, and convert its answers.
 
 mod batch;
 mod caller;
@@ -40,13 +40,13 @@ pub use caller::{ACTOR_METADATA, Deadline};
 pub use limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use server::{DataFacts, Facts, Host};
 
-/// The services, for a server to add its own to.
+/// The services, to which a server adds its own.
 #[must_use]
 pub fn routes(engine: Engine) -> Routes {
     services(engine, None)
 }
 
-/// The services of a server that knows something of itself.
+/// The services of a server that reports facts about its host.
 #[must_use]
 pub fn routes_on(engine: Engine, host: Host) -> Routes {
     services(engine, Some(host))

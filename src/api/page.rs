@@ -1,8 +1,8 @@
-//! Page tokens: where a list goes on, bound to the list that gave them.
+//! Page tokens: where a list continues, bound to the list that returned them.
 //!
-//! Opaque to clients: base64url of a version, the place, a digest of what the list is, and a checksum. The place is two
-//! numbers in the first version, an id in the second. They hold no secret and grant nothing; the checksum only
-//! distinguishes a damaged token from a good one.
+//! Opaque to clients: base64url of a version, the position, a digest of the list's parameters, and a checksum. The
+//! position is two numbers in the first version, an id in the second. Tokens hold no secret and grant nothing; the
+//! checksum only tells a damaged token from a good one.
 
 use sha2::{Digest as _, Sha256};
 
@@ -16,10 +16,10 @@ const LIST_BYTES: usize = 8;
 const CHECK_BYTES: usize = 4;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Longest token that is looked at, in bytes.
+/// Longest token that is decoded, in bytes.
 const TOKEN_BYTES_MAX: usize = 256;
 
-/// Where a list of numbered things continues: after an ordinal, or after a revision and a place in it.
+/// Position in a list of numbered items: after an ordinal, or after a revision and an index within it.
 pub(crate) type Cursor = (u64, u64);
 
 /// Where a list continues.
@@ -31,7 +31,7 @@ pub(crate) enum Place {
     Id(String),
 }
 
-/// What a list is: its method and everything that chooses or orders what it gives.
+/// Identity of a list: its method and every parameter that selects or orders its items.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct List([u8; LIST_BYTES]);
 
@@ -69,7 +69,7 @@ impl List {
         encode(&bytes)
     }
 
-    /// Where `token` says to continue in a list of numbered things; `None` at the beginning.
+    /// The position of `token` in a list of numbered items; `None` at the beginning.
     pub(crate) fn cursor(self, token: &str) -> Result<Option<Cursor>, ApiError> {
         match self.place(token)? {
             Some(Place::Numbers(first, second)) => Ok(Some((first, second))),
@@ -78,7 +78,7 @@ impl List {
         }
     }
 
-    /// Where `token` says to continue; `None` at the beginning.
+    /// The position of `token`; `None` at the beginning.
     pub(crate) fn place(self, token: &str) -> Result<Option<Place>, ApiError> {
         if token.is_empty() {
             return Ok(None);
@@ -88,7 +88,7 @@ impl List {
     }
 }
 
-/// What a token holds, if it is whole.
+/// The content of a token, if it is intact.
 fn read(token: &str) -> Option<(Place, [u8; LIST_BYTES])> {
     let bytes = decode(token)?;
     let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;

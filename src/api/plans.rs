@@ -56,7 +56,7 @@ impl Plans {
         }
         checks.done(Some(()))?;
         let plans = self.engine.plans();
-        // Plans may be loaded anew between two pages: a place in the old list means nothing in the new one.
+        // Plans may be reloaded between two pages: a position in the old list means nothing in the new one.
         let ids: Vec<_> = plans.iter().map(|registered| registered.plan.id.as_ref()).collect();
         let list = List::new("ListPlans", &ids);
         let from = match list.cursor(&request.page_token)? {
@@ -76,7 +76,7 @@ fn full_id(id: &str) -> String {
     if id.contains('/') { id.to_owned() } else { format!("plan/{id}") }
 }
 
-/// There is no such plan; says which was probably meant.
+/// There is no such plan; suggests the closest id.
 pub(super) fn not_found(plans: &Registry, id: &str) -> ApiError {
     let suggestion = plans.suggest(id).map(ToOwned::to_owned);
     ApiError::PlanNotFound { id: id.to_owned(), suggestion }

@@ -1,4 +1,5 @@
-//! `docs/api.md`, out of the descriptors and their comments: the reference cannot differ from what is served.
+//! `docs/api.md`, generated from the descriptors and their comments, so that the reference cannot differ from what is
+//! served.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,7 +37,7 @@ fn reference() -> String {
     let file = pool.get_file_by_name(FILE).unwrap();
     let comments = Comments::of(&file);
     let mut text = String::from(
-        "# Reference of the API\n\n<!-- Generated from the protos by `cargo test`; edit their comments instead. -->\n\n\
+        "# API reference\n\n<!-- Generated from the protos by `cargo test`; edit their comments instead. -->\n\n\
          Package `baremetal.v1`. Errors are explained in [errors.md](errors.md).\n",
     );
     for service in file.services() {
@@ -66,7 +67,7 @@ fn describe_service(text: &mut String, service: &ServiceDescriptor, comments: &C
     }
 }
 
-/// What a method does, and to what.
+/// What a method does, and on what.
 fn touches(method: &str) -> String {
     let method = METHODS.iter().find(|found| found.name == method).unwrap();
     let does = if method.is_mutation { "Changes" } else { "Reads" };

@@ -1,4 +1,4 @@
-//! What a client may say of a machine that it registers.
+//! Validation of a machine that a client registers.
 
 use super::validate::{Checks, SPEC_TEXT_CHARS_MAX};
 use crate::executor::Engine;
@@ -6,7 +6,7 @@ use crate::executor::request::NewMachine;
 use crate::model::MachineSpec;
 use crate::pb;
 
-/// Checks a machine to register: what the server keeps must be absent.
+/// Checks a machine to register: fields that only the server sets must be absent.
 pub(super) fn new_machine(
     engine: &Engine,
     checks: &mut Checks,
@@ -26,7 +26,7 @@ pub(super) fn new_machine(
         ("machine.revision", machine.revision != 0),
     ] {
         if given {
-            checks.refuse(field, "is the server's: leave it out");
+            checks.refuse(field, "is set by the server: leave it out");
         }
     }
     let Some(spec) = &machine.spec else {

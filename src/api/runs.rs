@@ -26,7 +26,7 @@ pub(super) struct Runs {
     engine: Engine,
 }
 
-/// A verb on a run: its request, and what to do.
+/// A control verb on a run: its request, and what to do.
 macro_rules! verb {
     ($self:ident, $request:ident, $checks:ident, $reason:ident, $verb:expr) => {
         handle(&$self.engine, $request, async |caller, mut message| {
@@ -179,7 +179,7 @@ fn resolve(checks: &mut Checks, message: &pb::ResolveStepRequest) -> Option<Verb
         Some(pb::StepResolution::Reject) => Some(false),
         Some(_) | None => None,
     };
-    // A run has at most one step that asks.
+    // A run has at most one step that waits for approval.
     if answer.is_none() || !message.step.is_empty() {
         checks.name("step", &message.step);
     }
@@ -308,12 +308,12 @@ impl Runs {
         let id = checks.run_id("run_id", &request.run_id);
         checks.line("step", &request.step, NAME_CHARS_MAX);
         let id = checks.done(id)?;
-        // An unknown run is an answer of its own, not a stream that fails; so is what it can never print.
+        // An unknown run is answered at once, not by a stream that fails; so are logs that can never exist.
         let run = self.engine.run(id).await?;
         let mut checks = Checks::default();
         printable(&mut checks, &run, &request);
         if !run.state.is_active() && request.offset > 0 {
-            // A reader that has read everything continues at the end, which is no mistake.
+            // A reader that has everything continues at the end, which is no error.
             let chunks = self.engine.store().log_head(id).await.map_err(EngineError::from)?.chunks;
             if request.offset > chunks {
                 checks.refuse(
@@ -362,7 +362,7 @@ impl Runs {
 /// Refuses logs of a step that the run does not have.
 fn printable(checks: &mut Checks, run: &Run, request: &pb::StreamRunLogsRequest) {
     let steps: Vec<&str> = run.steps.iter().map(|step| step.name.as_str()).collect();
-    // An active run may yet come to undo one.
+    // An active run may still get a compensation to undo one.
     let undone = request.step.strip_prefix("undo ").filter(|_| run.state.is_active());
     let known =
         steps.contains(&request.step.as_str()) || undone.is_some_and(|step| steps.contains(&step));

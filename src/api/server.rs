@@ -13,16 +13,16 @@ use crate::executor::Engine;
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
 
-/// What a server knows of itself that its engine does not.
+/// Facts about the server that its engine does not have.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Where machines and runs are kept, if not in memory.
+    /// Where machines and runs are stored, if not in memory.
     pub data: Option<DataFacts>,
-    /// When configuration and plans were last read again, and why they were refused.
+    /// When configuration and plans were last reloaded, and why they were refused, if they were.
     pub last_reload: Option<(Timestamp, Option<String>)>,
 }
 
-/// Of a data directory.
+/// Facts about a data directory.
 #[derive(Debug, Clone, Default)]
 pub struct DataFacts {
     /// The directory.
@@ -35,13 +35,13 @@ pub struct DataFacts {
     pub last_backup_at: Option<Timestamp>,
 }
 
-/// Finds out what a server knows of itself. May wait for a disk: it is asked on a thread for that.
+/// Collects facts about the host. May block on a disk: it is called on a blocking thread.
 pub type Host = Arc<dyn Fn() -> Facts + Send + Sync>;
 
 /// The service.
 pub(super) struct Server {
     engine: Engine,
-    /// In virtual time there is none: waiting for a thread would let time pass.
+    /// Absent in virtual time: waiting for a thread would let time advance.
     host: Option<Host>,
 }
 
@@ -68,7 +68,7 @@ impl Server {
         let counted = |limits: std::collections::BTreeMap<String, usize>| {
             limits.into_iter().map(|(name, most)| (name, most as u64)).collect()
         };
-        // What cannot be found out is left out.
+        // Facts that cannot be determined are left out.
         let Facts { data, last_reload } = match self.host.clone() {
             Some(host) => tokio::task::spawn_blocking(move || host()).await.unwrap_or_default(),
             None => Facts::default(),

@@ -1,4 +1,4 @@
-//! Runs as clients see them: the record, its pinned plan, and what the scheduler knows.
+//! Runs as clients see them: the record, its pinned plan, and the scheduler's state.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ pub(super) async fn run(engine: &Engine, run: &Run) -> pb::Run {
     convert::run::run(run, plan.as_deref(), held_back.as_ref(), engine.clock().now())
 }
 
-/// The plan of a run. A run whose plan cannot be read is shown without what only the plan knows: an operator needs
-/// to see it all the more.
+/// The plan of a run. A run whose plan cannot be read is shown without the fields that come from the plan: an
+/// operator needs to see it all the more.
 async fn pinned_plan(engine: &Engine, run: &Run) -> Option<Arc<Plan>> {
     match engine.pinned_plan(run).await {
         Ok(plan) => Some(plan),

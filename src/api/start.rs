@@ -1,4 +1,4 @@
-//! Starting runs: what one request asks, alone or in a batch, for real or as a dry run.
+//! Starting runs: what one request asks for, alone or in a batch, for real or as a dry run.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::model::{Machine, RunType, Steps};
 use crate::pb;
 use crate::plan::Plan;
 
-/// What to run, on whichever machine.
+/// What to run, independent of the machine.
 #[derive(Debug, Clone)]
 pub(super) struct Recipe {
     run_type: Option<RunType>,
@@ -50,7 +50,7 @@ pub(super) fn recipe(
     let run_type = checks.optional("type", run_type);
     if plan_id.is_empty() {
         if run_type == Some(None) {
-            checks.refuse("plan_id", "must be given, or else a type with a default plan");
+            checks.refuse("plan_id", "must be given, or else a type that has a default plan");
         }
     } else {
         checks.line("plan_id", plan_id, NAME_CHARS_MAX);
@@ -76,7 +76,7 @@ pub(super) async fn start(
     Ok(show::run(engine, &started).await)
 }
 
-/// The run as it would be accepted: without an id, since there is none.
+/// The run as it would be accepted, without an id since it does not exist.
 pub(super) async fn dry_run(
     engine: &Engine,
     origin: &Origin,
@@ -104,7 +104,7 @@ pub(super) async fn dry_run(
     Ok(pb::Run { run_id: String::new(), etag: String::new(), waiting: None, ..shown })
 }
 
-/// Marks the steps that would be skipped with these parameters on the machine as it is now.
+/// Marks the steps that would be skipped with these parameters and the machine's present state.
 fn skip(shown: &mut pb::Run, plan: &Plan, machine: &Machine) {
     let given = shown.parameters.clone().into_iter().collect();
     let Ok(params) = plan.bind(&given) else { return };
@@ -113,7 +113,7 @@ fn skip(shown: &mut pb::Run, plan: &Plan, machine: &Machine) {
         let Some(guard) = &step.when else { continue };
         let wrong =
             guard.params.iter().find(|(name, value)| params.get(name.as_ref()) != Some(value));
-        // What steps are going to give is not known yet.
+        // Outputs of steps are not known yet.
         if guard.holds(&around) || (!guard.outputs.is_empty() && wrong.is_none()) {
             continue;
         }

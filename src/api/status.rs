@@ -1,6 +1,6 @@
-//! The only place that makes a [`tonic::Status`].
+//! The only place that creates a [`tonic::Status`].
 //!
-//! Every status carries an `ErrorInfo` with a reason out of [`Reason::ALL`]; `docs/errors.md` says for each what
+//! Every status carries an `ErrorInfo` with a reason from [`Reason::ALL`]; `docs/errors.md` says for each what
 //! happened and what to do, and a test compares the two.
 
 mod answer;
@@ -23,43 +23,43 @@ pub use self::answer::DOMAIN;
 use self::answer::{Answer, VIOLATIONS_MAX};
 pub use self::reason::Reason;
 
-/// Why a request gets no answer.
+/// Why a request fails.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ApiError {
-    /// The engine says no.
+    /// Refused by the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// What a dry run found in the way: everything, the weightiest first.
+    /// What blocks a dry run: every blocker, the most important first.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Blocked(Vec<EngineError>),
-    /// There is no such plan, but perhaps another one was meant.
+    /// There is no such plan; perhaps another one was meant.
     #[error("plan {id:?} not found")]
     PlanNotFound {
-        /// What was asked for.
+        /// The requested id.
         id: String,
-        /// What was probably meant.
+        /// The closest id.
         suggestion: Option<String>,
     },
-    /// A filter cannot be read.
+    /// A filter cannot be parsed.
     #[error("filter: {0}")]
     Filter(#[from] FilterError),
     /// A page token was not made by this server, or was damaged.
-    #[error("page_token was not made by this server, or was damaged: begin again without one")]
+    #[error("page_token was not made by this server, or was damaged: start over without one")]
     PageTokenInvalid,
     /// A page token belongs to another list.
     #[error(
-        "page_token belongs to a list with another filter or order: repeat the request that gave it, or begin again \
+        "page_token belongs to a list with another filter or order: repeat the request that returned it, or start over \
          without one"
     )]
     PageTokenMismatch,
-    /// The bytes of the request are not its message.
+    /// The request cannot be decoded as its message.
     #[error("the request cannot be decoded: {0}")]
     MessageMalformed(String),
-    /// The request is larger than the server takes.
-    #[error("the request is larger than {} bytes: send less in one", REQUEST_BYTES_MAX)]
+    /// The request is larger than the server accepts.
+    #[error("the request is larger than {} bytes: send a smaller one", REQUEST_BYTES_MAX)]
     MessageTooLarge,
-    /// The request is compressed, which the server does not know how to undo.
-    #[error("{0}: send it as it is")]
+    /// The request is compressed in a way that the server does not support.
+    #[error("{0}: send it uncompressed")]
     CompressionUnsupported(String),
     /// The client's deadline passed.
     #[error(
@@ -70,8 +70,8 @@ pub enum ApiError {
     /// There is no such method.
     #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
     MethodUnknown(String),
-    /// The server has not taken up the runs of before its start yet.
-    #[error("the server is taking up its runs and not ready yet: try again soon")]
+    /// The server has not recovered its runs yet.
+    #[error("the server is recovering its runs and is not ready yet: try again soon")]
     NotReady,
 }
 
@@ -131,7 +131,7 @@ fn reason(error: &EngineError) -> Reason {
     }
 }
 
-/// What a batch says of one of its items.
+/// The error of one item of a batch.
 pub(super) fn item_error(error: ApiError) -> crate::pb::ItemError {
     let reason = error.reason();
     let status = Status::from(error);
@@ -145,7 +145,7 @@ pub(super) fn item_error(error: ApiError) -> crate::pb::ItemError {
     }
 }
 
-/// A stream of answers.
+/// A stream of responses.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl From<ApiError> for Status {
@@ -156,7 +156,7 @@ impl From<ApiError> for Status {
             ApiError::Engine(error) => engine(&mut answer, error),
             ApiError::Blocked(errors) => {
                 for error in errors.iter().take(VIOLATIONS_MAX).rev() {
-                    // The first comes last, so that its hint stays.
+                    // The first comes last, so that its hint wins.
                     engine(&mut answer, error);
                 }
             }
@@ -213,14 +213,14 @@ fn engine(answer: &mut Answer, error: &EngineError) {
         }
         EngineError::RequestIdReused { request_id } => {
             answer
-                .violation("request_id", "was used before for a different request: take a new one");
+                .violation("request_id", "was used before for a different request: use a new one");
             answer.tell("request_id", request_id.clone());
         }
         EngineError::EtagMismatch { kind, id, given, current } => {
             answer.resource(kind, id);
             answer.tell("given", given.clone());
             answer.tell("current", current.clone());
-            answer.hint("read it again, and decide again".into());
+            answer.hint("read the object again, then decide".into());
         }
         EngineError::Exhausted { limit, message } => {
             answer.details.add_quota_failure_violation(*limit, message.as_str());
@@ -229,15 +229,17 @@ fn engine(answer: &mut Answer, error: &EngineError) {
         }
         EngineError::Compacted { oldest } => {
             answer.tell("oldest", oldest.to_string());
-            answer.hint("watch again from 0: the present state first, then changes".into());
+            answer.hint(
+                "start a new watch from 0: it sends the present state first, then changes".into(),
+            );
         }
         EngineError::DeadlineExceeded => {
-            answer.hint("give the call more time, and repeat it with the same request_id".into());
+            answer.hint("repeat it with a longer deadline and the same request_id".into());
         }
         EngineError::ShuttingDown => answer.retry(Duration::from_secs(1)),
         EngineError::Store(error) => store(answer, error),
         EngineError::Internal(cause) => {
-            tracing::error!(%cause, "a request failed by a bug");
+            tracing::error!(%cause, "a bug made a request fail");
             answer.message = "internal error; the server's log has the cause".to_owned();
             answer.help("What to report");
         }
@@ -268,7 +270,7 @@ fn store(answer: &mut Answer, error: &StoreError) {
         StoreError::RequestUsed(record) => {
             answer.message = error.to_string();
             answer
-                .violation("request_id", "was used before for a different request: take a new one");
+                .violation("request_id", "was used before for a different request: use a new one");
             answer.tell("request_id", record.request_id.clone());
         }
         StoreError::NoSlot { .. } => {
@@ -280,14 +282,14 @@ fn store(answer: &mut Answer, error: &StoreError) {
             answer.tell("oldest", oldest.to_string());
         }
         StoreError::Fenced { .. } => {
-            tracing::warn!(%error, "a request met a machine that another server owns");
+            tracing::warn!(%error, "a request was for a machine that another server owns");
             answer.message = "another server has taken over the machine's work".to_owned();
             answer.retry(Duration::from_secs(1));
         }
-        // The store itself says so in the log: once, not for each request.
+        // The store logs this itself: once, not for each request.
         StoreError::Full(_) => {
-            answer.message = "the store is full: nothing was changed; reads go on".to_owned();
-            answer.help("How to make room");
+            answer.message = "the store is full: nothing was changed; reads still work".to_owned();
+            answer.help("How to free space");
         }
         StoreError::Unknown(_) => {
             log(error);
@@ -312,7 +314,7 @@ fn store(answer: &mut Answer, error: &StoreError) {
     }
 }
 
-/// Causes go to the log with everything below them, and never to clients.
+/// The causes go to the log with the whole chain, and never to clients.
 fn log(error: &StoreError) {
     let mut causes = Vec::new();
     let mut next = std::error::Error::source(error);

@@ -96,7 +96,7 @@ impl Api {
     }
 }
 
-/// A MAC address made of an id, in upper case.
+/// A MAC address derived from an id, in upper case.
 fn mac_of(id: &str) -> String {
     let bytes = id.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let [a, b, c, d] = bytes.to_be_bytes();
@@ -106,7 +106,7 @@ fn mac_of(id: &str) -> String {
 fn registration(id: &str) -> pb::RegisterMachineRequest {
     let spec = pb::MachineSpec {
         provider: "fake".to_owned(),
-        // Of its own, and to be lowered.
+        // Its own, and to be lowered.
         mac_addresses: vec![mac_of(id)],
         ..pb::MachineSpec::default()
     };

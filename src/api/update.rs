@@ -1,4 +1,4 @@
-//! What an `UpdateMachine` may change: the paths of its mask.
+//! Validation of `UpdateMachine`: the paths that its mask may name.
 
 use super::convert::machine::phase_given;
 use super::status::ApiError;
@@ -53,8 +53,8 @@ pub(super) fn update(request: &pb::UpdateMachineRequest) -> Result<Update, ApiEr
     Ok(Update { id, changes, expected })
 }
 
-/// What a request without a mask means (AIP-134): every field that is populated. A client that read the machine and sends
-/// it back populates much that only the server sets: that is left alone.
+/// The meaning of a request without a mask (AIP-134): every populated field. A client that reads a machine and sends
+/// it back populates many fields that only the server sets: those are ignored.
 fn populated(machine: &pb::Machine) -> impl Iterator<Item = &'static str> {
     let none = pb::MachineSpec::default();
     let spec = machine.spec.as_ref().unwrap_or(&none);
@@ -118,17 +118,17 @@ fn apply(checks: &mut Checks, changes: &mut MachineChanges, machine: &pb::Machin
 fn refusal(path: &str) -> String {
     match path {
         "*" => format!(
-            "* is refused, it would overwrite what you have not seen: name the fields out of {KNOWN}"
+            "* is refused because it would overwrite fields that you have not seen: name fields from {KNOWN}"
         ),
         "spec.provider" | "machine_id" => {
             format!("{path} cannot be changed: register another machine")
         }
         "status" | "created_at" | "updated_at" | "etag" | "revision" => {
-            format!("{path} is the server's; of the status only status.phase can be set")
+            format!("{path} is set by the server; in status only status.phase can be changed")
         }
         _ if path.starts_with("status.") => {
-            format!("{path} is the server's; of the status only status.phase can be set")
+            format!("{path} is set by the server; in status only status.phase can be changed")
         }
-        _ => format!("{path:?} is not a field that can be changed: name fields out of {KNOWN}"),
+        _ => format!("{path:?} is not a field that can be changed: name fields from {KNOWN}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Checks on what clients send: every wrong field is named, with how to mend it.
+//! Validation of requests: every wrong field is named, with how to fix it.
 
 mod network;
 
@@ -36,12 +36,12 @@ pub const PARAMETERS_MAX: usize = 32;
 pub const PARAMETER_BYTES_MAX: usize = 4096;
 /// Longest name of a step, a plan, a provider or a parameter, in characters.
 pub const NAME_CHARS_MAX: usize = 128;
-/// Objects of a page if the client does not say.
+/// Default number of objects per page.
 pub const PAGE_SIZE_DEFAULT: usize = 50;
-/// Most objects of a page; more are asked for in vain, not refused.
+/// Most objects per page; a larger request gets this many and is not refused.
 pub const PAGE_SIZE_MAX: usize = 1000;
 
-/// Collects what is wrong with a request.
+/// Collects the errors of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Checks(Vec<FieldViolation>);
 
@@ -50,7 +50,7 @@ impl Checks {
         self.0.push(FieldViolation::new(field, description));
     }
 
-    /// The values, if everything was right. A check gives `None` only after it has refused something.
+    /// The values, if all checks passed. A check returns `None` only after it has refused something.
     pub(crate) fn done<T>(self, values: Option<T>) -> Result<T, ApiError> {
         match values {
             Some(values) if self.0.is_empty() => Ok(values),
@@ -73,10 +73,10 @@ impl Checks {
         if text.chars().count() > REQUEST_ID_CHARS_MAX {
             self.refuse(
                 "request_id",
-                format!("must be at most {REQUEST_ID_CHARS_MAX} characters long: a UUID does"),
+                format!("must be at most {REQUEST_ID_CHARS_MAX} characters long: use a UUID"),
             );
         } else if !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-            self.refuse("request_id", "must consist of printable ASCII characters: a UUID does");
+            self.refuse("request_id", "must consist of printable ASCII characters: use a UUID");
         }
     }
 
@@ -88,14 +88,14 @@ impl Checks {
             self.refuse(
                 field,
                 format!(
-                    "must not contain the character U+{:04X}, which cannot be seen: leave it out",
+                    "must not contain the character U+{:04X}, which is invisible: leave it out",
                     u32::from(hidden)
                 ),
             );
         }
     }
 
-    /// How much was refused so far.
+    /// How many errors there are so far.
     fn refused(&self) -> usize {
         self.0.len()
     }
@@ -116,7 +116,7 @@ impl Checks {
         }
     }
 
-    /// A name that must be given: of a provider, a step, a plan.
+    /// A mandatory name: of a provider, a step, a plan.
     pub(crate) fn name(&mut self, field: &str, text: &str) {
         if text.is_empty() {
             self.refuse(field, "must not be empty");
@@ -147,7 +147,10 @@ impl Checks {
 
     pub(crate) fn labels(&mut self, field: &str, labels: &BTreeMap<String, String>) {
         if labels.len() > LABELS_MAX {
-            self.refuse(field, format!("must be at most {LABELS_MAX}, not {}", labels.len()));
+            self.refuse(
+                field,
+                format!("must have at most {LABELS_MAX} entries, not {}", labels.len()),
+            );
             return;
         }
         for (key, value) in labels {
@@ -166,7 +169,10 @@ impl Checks {
     /// MAC addresses, in lower case.
     pub(crate) fn macs(&mut self, field: &str, macs: &[String]) -> Vec<String> {
         if macs.len() > MACS_MAX {
-            self.refuse(field, format!("must be at most {MACS_MAX}, not {}", macs.len()));
+            self.refuse(
+                field,
+                format!("must have at most {MACS_MAX} elements, not {}", macs.len()),
+            );
             return Vec::new();
         }
         let mut normal = Vec::with_capacity(macs.len());
@@ -187,7 +193,7 @@ impl Checks {
         self.endpoint(field, text, wrong_bmc);
     }
 
-    /// Where remote commands go; empty if there is none.
+    /// The address for remote commands; empty if there is none.
     pub(crate) fn ssh_endpoint(&mut self, field: &str, text: &str) {
         self.endpoint(field, text, wrong_ssh);
     }
@@ -206,7 +212,10 @@ impl Checks {
     pub(crate) fn parameters(&mut self, parameters: &BTreeMap<String, String>) {
         if parameters.len() > PARAMETERS_MAX {
             let given = parameters.len();
-            self.refuse("parameters", format!("must be at most {PARAMETERS_MAX}, not {given}"));
+            self.refuse(
+                "parameters",
+                format!("must have at most {PARAMETERS_MAX} entries, not {given}"),
+            );
             return;
         }
         for (name, value) in parameters {
@@ -217,7 +226,7 @@ impl Checks {
             } else if hidden_in(name).is_some() {
                 self.refuse(
                     "parameters",
-                    format!("the name {name:?} has a character that cannot be seen: leave it out"),
+                    format!("the name {name:?} has an invisible character: leave it out"),
                 );
             } else if value.len() > PARAMETER_BYTES_MAX {
                 self.refuse(field, format!("must be at most {PARAMETER_BYTES_MAX} bytes long"));
@@ -225,7 +234,7 @@ impl Checks {
         }
     }
 
-    /// The value of an enum that must be given.
+    /// A mandatory enum value.
     pub(crate) fn given<E: Named>(&mut self, field: &str, number: i32) -> Option<E> {
         match self.optional(field, number) {
             Some(Some(value)) => Some(value),
@@ -237,7 +246,7 @@ impl Checks {
         }
     }
 
-    /// The value of an enum that may be unspecified; the outer `None` says that it was refused.
+    /// An enum value that may be unspecified; the outer `None` means that it was refused.
     #[expect(
         clippy::option_option,
         reason = "refused, not given, given: the caller tells them apart"
@@ -268,7 +277,7 @@ impl Checks {
         }
     }
 
-    /// What a list is ordered by, and whether it descends.
+    /// The order of a list, and whether it is descending.
     pub(crate) fn order(&mut self, order_by: &str) -> (Order, bool) {
         let words: Vec<_> = order_by.split_whitespace().collect();
         let (field, descending) = match words[..] {
@@ -289,7 +298,7 @@ impl Checks {
         (order, descending)
     }
 
-    /// The fields that the client wants to see.
+    /// The fields that the client wants.
     pub(crate) fn read_mask<M: Masked>(
         &mut self,
         mask: Option<&prost_types::FieldMask>,
@@ -300,7 +309,7 @@ impl Checks {
         })
     }
 
-    /// The revision that an etag stands for; `None` if none was given.
+    /// The revision in an etag; `None` if there is no etag.
     pub(crate) fn etag(&mut self, field: &str, etag: &str) -> Option<Revision> {
         if etag.is_empty() {
             return None;
@@ -316,7 +325,7 @@ impl Checks {
 
 /// A protobuf enum whose values have names.
 pub(crate) trait Named: TryFrom<i32> + Sized {
-    /// Every name but that of zero.
+    /// Every name except that of zero.
     fn names() -> Vec<&'static str>;
 }
 
@@ -337,7 +346,7 @@ fn names<E: Named>() -> String {
     E::names().join(", ")
 }
 
-/// Why a text cannot be the key of a label.
+/// What is wrong with a label key.
 pub(crate) fn wrong_label_key(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),

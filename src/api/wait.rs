@@ -15,7 +15,7 @@ use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
 use crate::pb;
 
-/// How long to wait if the client does not say.
+/// Default time to wait.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// Longest wait.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
@@ -57,7 +57,7 @@ fn newer(latest: Arc<Run>, item: WatchItem<Run>) -> Arc<Run> {
     }
 }
 
-/// A duration that is not negative. The conversion of prost-types panics at the least of all values.
+/// A non-negative duration. The conversion of prost-types panics at the smallest of all values.
 fn duration(given: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(given.seconds).ok()?;
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;

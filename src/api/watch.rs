@@ -33,7 +33,7 @@ pub(super) async fn runs(
     let filter = Filter::parse_at(&request.filter, Subject::Run, engine.clock().now())?
         .and(caller.scope(Subject::Run));
     if let Some(id) = filter.pinned("run_id") {
-        // A watch of a run that does not exist would be silent for ever.
+        // A watch of a run that does not exist would stay silent forever.
         let id = RunId::parse(id)
             .map_err(|error| EngineError::invalid("filter", format!("run_id {error}")))?;
         engine.run(id).await?;
@@ -84,19 +84,19 @@ enum Kind {
 
 /// A kind of record that clients watch.
 trait Shown: Send + Sync + Sized + 'static {
-    /// What they get.
+    /// The message that clients receive.
     type Message: Message + Default + 'static;
 
     fn open(engine: &Engine, filter: Filter, start: Start) -> Items<Self>;
-    /// The record as it is now.
+    /// The message of the record's present state.
     fn snapshot(engine: &Engine, record: &Self) -> impl Future<Output = Self::Message> + Send;
-    /// An event without what is each watch's own: its kind and where to resume.
+    /// The shared part of an event: without its kind and resume point, which differ between watches.
     fn event(engine: &Engine, event: &Event<Self>) -> impl Future<Output = Self::Message> + Send;
-    /// A message that says how many records are left out since they cannot be read.
+    /// A message that says how many records are left out because they cannot be read.
     fn left_out(unreadable_count: u64) -> Self::Message;
-    /// A message with nothing but its kind and where to resume.
+    /// A message with only its kind and resume point.
     fn bare(kind: Kind, resume: Revision) -> Self::Message;
-    /// Says that a message is of now, and of this kind.
+    /// Marks a message as current, and of this kind.
     fn now(engine: &Engine, kind: Kind, resume: Revision, message: Self::Message) -> Self::Message;
 }
 
@@ -168,7 +168,7 @@ shown!(
     |machine: &Machine| (machine.id.to_string(), String::new())
 );
 
-/// Opens a watch. What can be said now is an answer of its own, not a stream that fails.
+/// Opens a watch. Errors known now are answered at once, not by a stream that fails.
 async fn watch<T: Shown>(
     engine: &Engine,
     filter: Filter,
@@ -199,7 +199,7 @@ struct Watch<T> {
     items: Items<T>,
     filter: Filter,
     options: Options,
-    /// How many records the list before the next SYNCED has left out.
+    /// How many records the list before the next SYNCED left out.
     unreadable_count: u64,
 }
 
@@ -210,7 +210,7 @@ impl<T: Shown> Watch<T> {
                 Ok(WatchItem::Bookmark(_)) if !self.options.allow_bookmarks => continue,
                 Ok(WatchItem::Snapshot(record, _)) => {
                     let message = T::snapshot(&self.engine, &record).await;
-                    // No revision: a client that stops here has not seen all of the present state.
+                    // No revision: a client that stops here does not have all of the present state yet.
                     self.now(Kind::Snapshot, Revision(0), message)
                 }
                 Ok(WatchItem::LeftOut(count)) => {
@@ -246,7 +246,7 @@ impl<T: Shown> Watch<T> {
     }
 }
 
-/// An event, encoded once for all who watch.
+/// An event, encoded once for all watchers.
 async fn encoded<T: Shown>(
     engine: &Engine,
     kind: Kind,

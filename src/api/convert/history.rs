@@ -8,7 +8,7 @@ use crate::ids::Revision;
 use crate::model::{Actor, Entry, HistoryRow, LogChunk};
 use crate::pb;
 
-/// The message of who did something. Names are never verified: the server has no identities yet.
+/// The message of an actor. Names are never verified: the server has no identities yet.
 pub(in crate::api) fn actor(actor: &Actor) -> pb::Actor {
     let kind = actor.kind.as_str().to_owned();
     pb::Actor { kind, name: actor.name.to_string(), verified: false }
@@ -43,7 +43,7 @@ pub(in crate::api) fn entry(
     }
 }
 
-/// What a commit did, for people: the messages of its entries, or what the entries are where they have none.
+/// What a commit did, for people: the messages of its entries, or their kinds where they have no message.
 pub(in crate::api) fn summary(entries: &[Entry]) -> String {
     let words = entries.iter().map(|entry| {
         if entry.message.is_empty() {

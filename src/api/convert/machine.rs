@@ -51,7 +51,7 @@ pub(in crate::api) fn machine(machine: &Machine) -> pb::Machine {
     }
 }
 
-/// The message of what was seen of a machine.
+/// The message of what was observed of a machine.
 pub(in crate::api) fn observed(observed: &Observed) -> pb::ObservedFacts {
     let Observed { facts, since } = observed;
     let power = match facts.power {
@@ -129,7 +129,7 @@ pub(super) fn condition_type(kind: ConditionKind) -> pb::ConditionType {
 mod tests {
     use super::*;
 
-    /// TOML, tables and filters say READY, the API says PHASE_READY: the same name behind a prefix.
+    /// TOML, tables and filters say READY, the API says PHASE_READY: the same name after a prefix.
     #[test]
     fn api_names_are_the_names_behind_a_prefix() {
         for value in Phase::ALL {

@@ -1,4 +1,4 @@
-//! Records to messages. What comes the other way passes through `validate` in the handlers.
+//! Conversion of records to messages. The other direction goes through `validate` in the handlers.
 
 pub(super) mod history;
 pub(super) mod machine;
@@ -11,7 +11,7 @@ use crate::ids::Revision;
 /// Instant of a message.
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let seconds = i64::try_from(at.0 / 1000).unwrap_or(i64::MAX);
-    // Below 1000 before and below 10^9 after.
+    // Below 1000 before the multiplication, below 10^9 after it.
     let nanos = i32::try_from(at.0 % 1000 * 1_000_000).unwrap_or(0);
     prost_types::Timestamp { seconds, nanos }
 }

@@ -11,7 +11,7 @@ use crate::model::{Run, RunType, StepRecord};
 use crate::pb;
 use crate::plan::{Action, Plan, Risk, Step};
 
-/// The message of a run. Without its plan, what only the plan knows is left out.
+/// The message of a run. Without its plan, the fields that come from the plan are empty.
 pub(in crate::api) fn run(
     run: &Run,
     plan: Option<&Plan>,
@@ -70,7 +70,7 @@ fn waits_for(run: &Run, plan: Option<&Plan>, held_back: Option<&HeldBack>) -> Op
     })
 }
 
-/// What the plan says of a step of a run.
+/// What the plan declares about a step of a run.
 struct Declared<'a> {
     step: Option<&'a Step>,
     action: Option<&'a Action>,
@@ -90,7 +90,7 @@ fn declared<'a>(run: &'a Run, place: usize, plan: Option<&'a Plan>) -> Declared<
 }
 
 impl Declared<'_> {
-    /// Most attempts: those of the plan, and one more for each that was forgiven.
+    /// Most attempts: those of the plan, plus one for each interrupted attempt that is not counted.
     fn attempts_max(&self, record: &StepRecord) -> u32 {
         self.step.map_or(0, |step| step.retry.max_attempts.saturating_add(record.forgiven))
     }

@@ -1,4 +1,4 @@
-//! What a status says, made small enough for the trailers that it travels in.
+//! The content of a status, cut to fit the trailers that carry it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,17 +15,17 @@ pub const DOMAIN: &str = "baremetal.v1";
 /// Longest message and longest text inside the details, in characters.
 const TEXT_CHARS_MAX: usize = 600;
 
-/// Shortest that a text is cut to, to make room for the others, in characters.
+/// Shortest length that a text is cut to, to make room for the others, in characters.
 const TEXT_CHARS_MIN: usize = 75;
 
-/// Most bytes that message and details of a status take as trailers. Clients refuse more than 8 KiB of trailers in all,
-/// and then report RESOURCE_EXHAUSTED instead of the error; the rest is for what else travels with them.
+/// Most bytes of trailers for the message and details of a status. Clients refuse more than 8 KiB of trailers in all,
+/// and then report RESOURCE_EXHAUSTED instead of the error; the rest is left for other trailers.
 const TRAILER_BYTES_MAX: usize = 7 * 1024;
 
 /// Most violations named by one error.
 pub(super) const VIOLATIONS_MAX: usize = 16;
 
-/// What a status will say. Texts are kept whole until it is known how many there are.
+/// The content of a status. Texts stay whole until it is known how many there are.
 pub(super) struct Answer {
     pub(super) reason: Reason,
     pub(super) message: String,
@@ -72,7 +72,7 @@ impl Answer {
         self.details.add_help_link(what, url);
     }
 
-    /// The status, small enough for the trailers that it travels in: texts are cut first, then violations left out.
+    /// The status, small enough for trailers: texts are cut first, then violations are left out.
     pub(super) fn status(self) -> Status {
         let mut chars_max = TEXT_CHARS_MAX;
         let mut violations_max = VIOLATIONS_MAX;
@@ -89,7 +89,7 @@ impl Answer {
         }
     }
 
-    /// The status with at most so many violations, and no text longer than so many characters.
+    /// The status with at most `violations_max` violations, and no text longer than `chars_max` characters.
     fn cut(&self, chars_max: usize, violations_max: usize) -> Status {
         let mut details = self.details.clone();
         let bounded = |text: &str| bounded(text, chars_max);
@@ -136,7 +136,7 @@ impl Answer {
     }
 }
 
-/// Bytes that message and details take as trailers: the message with everything but plain ASCII as `%XX`, the details in
+/// Bytes of message and details as trailers: the message with everything except plain ASCII as `%XX`, the details in
 /// base64.
 fn trailer_bytes(status: &Status) -> usize {
     let plain =
@@ -145,9 +145,9 @@ fn trailer_bytes(status: &Status) -> usize {
     message + status.details().len().div_ceil(3) * 4
 }
 
-/// A text as it may be shown: without characters that cannot be seen, and of at most so many characters.
+/// A text for display: invisible characters escaped, cut to `chars_max` characters.
 fn bounded(text: &str, chars_max: usize) -> String {
-    // What is cut off need not be escaped: texts of clients can be long.
+    // The part that is cut off need not be escaped: texts from clients can be long.
     let end = text.char_indices().nth(chars_max + 1).map_or(text.len(), |(end, _)| end);
     let shown = escaped(&text[..end]);
     match shown.char_indices().nth(chars_max) {

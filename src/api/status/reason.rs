@@ -32,7 +32,7 @@ macro_rules! reasons {
 reasons! {
     /// Fields of the request are wrong.
     FieldInvalid = "FIELD_INVALID", InvalidArgument;
-    /// A filter cannot be read.
+    /// A filter cannot be parsed.
     FilterInvalid = "FILTER_INVALID", InvalidArgument;
     /// A page token was not made by this server, or was damaged.
     PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument;
@@ -40,19 +40,19 @@ reasons! {
     PageTokenMismatch = "PAGE_TOKEN_MISMATCH", InvalidArgument;
     /// A request id was used for another request.
     RequestIdReused = "REQUEST_ID_REUSED", InvalidArgument;
-    /// The bytes of the request are not its message.
+    /// The request cannot be decoded as its message.
     MessageMalformed = "MESSAGE_MALFORMED", InvalidArgument;
-    /// The request is larger than the server takes.
+    /// The request is larger than the server accepts.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
-    /// The request is compressed in a way that the server does not know.
+    /// The request is compressed in a way that the server does not support.
     CompressionUnsupported = "COMPRESSION_UNSUPPORTED", Unimplemented;
     /// There is no such object.
     NotFound = "NOT_FOUND", NotFound;
-    /// There is such an object already, and it differs.
+    /// The object exists already, and differs.
     AlreadyExists = "ALREADY_EXISTS", AlreadyExists;
     /// Another run is active on the machine.
     RunActive = "RUN_ACTIVE", FailedPrecondition;
-    /// No transition leads from the machine's phase to the one asked for.
+    /// No transition leads from the machine's phase to the requested one.
     IllegalPhase = "ILLEGAL_PHASE", FailedPrecondition;
     /// The plan does not allow the machine's phase.
     PhaseNotAllowed = "PHASE_NOT_ALLOWED", FailedPrecondition;
@@ -66,9 +66,9 @@ reasons! {
     ProviderMissing = "PROVIDER_MISSING", FailedPrecondition;
     /// The provider cannot do what a step needs.
     CapabilityMissing = "CAPABILITY_MISSING", FailedPrecondition;
-    /// The run's state does not take the verb.
+    /// The verb is not possible in the run's state.
     RunState = "RUN_STATE", FailedPrecondition;
-    /// The step's state does not take the verb.
+    /// The verb is not possible in the step's state.
     StepState = "STEP_STATE", FailedPrecondition;
     /// Only a RETIRED machine can be deleted.
     NotRetired = "NOT_RETIRED", FailedPrecondition;
@@ -76,23 +76,23 @@ reasons! {
     DisksUntrusted = "DISKS_UNTRUSTED", FailedPrecondition;
     /// The object has changed since the client read it.
     EtagMismatch = "ETAG_MISMATCH", Aborted;
-    /// Somebody else wrote at the same moment.
+    /// Another request wrote at the same moment.
     RevisionConflict = "REVISION_CONFLICT", Aborted;
     /// The history from which a watch was to resume is gone.
     RevisionCompacted = "REVISION_COMPACTED", OutOfRange;
     /// A limit of the server is reached.
     LimitReached = "LIMIT_REACHED", ResourceExhausted;
-    /// The store has no room.
+    /// The store is full.
     StoreFull = "STORE_FULL", ResourceExhausted;
     /// The store failed; nothing was written.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
-    /// The store failed; nobody knows whether the request is durable.
+    /// The store failed; whether the request is durable is unknown.
     StoreOutcomeUnknown = "STORE_OUTCOME_UNKNOWN", Unavailable;
     /// Another server has taken over the machine's work.
     LeaseLost = "LEASE_LOST", Unavailable;
     /// The server is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
-    /// The server has not taken up the runs of before its start yet.
+    /// The server has not recovered its runs yet.
     NotReady = "NOT_READY", Unavailable;
     /// A stored record cannot be read.
     StoreCorrupt = "STORE_CORRUPT", DataLoss;
@@ -100,7 +100,7 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
     /// There is no such method.
     MethodUnknown = "METHOD_UNKNOWN", Unimplemented;
-    /// A bug of ours.
+    /// A bug in the server.
     Internal = "INTERNAL", Internal;
 }
 

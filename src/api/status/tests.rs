@@ -243,7 +243,7 @@ fn the_documentation_names_the_details() {
         let promised = section.lines().find(|line| line.starts_with("Code: ")).unwrap();
         let status = Status::from(error.clone());
         let details = status.get_error_details();
-        // A conflict in the store says the same with what the store knows.
+        // A conflict in the store gives the same reason with the details that the store knows.
         if matches!(error, ApiError::Engine(EngineError::Store(_))) {
             continue;
         }

@@ -60,7 +60,7 @@ async fn a_batch_starts_a_run_on_each_and_answers_again() {
     let outcomes: Vec<_> = first.iter().map(|result| outcome_of_run(result).err()).collect();
     assert_eq!(outcomes, [None, Some("RUN_ACTIVE"), Some("NOT_FOUND"), None]);
     api.finished(&taken).await;
-    // The same again starts what was not started, and nothing twice.
+    // A repetition starts the ones that were not started, and nothing twice.
     let again = api.runs.batch_start_runs(request).await.unwrap().into_inner().results;
     assert_eq!(
         outcome_of_run(&again[0]).unwrap().run_id,
@@ -184,14 +184,14 @@ async fn only_a_retired_machine_is_deleted() {
     };
     api.machines.delete_machine(named("gone")).await.unwrap();
     assert_eq!(refusal(api.machines.delete_machine(request.clone()).await).1, "NOT_FOUND");
-    // What happened to it is known for a while, and who did it.
+    // Its history is kept for a while, with the actor.
     let history =
         pb::ListMachineHistoryRequest { machine_id: "m-1".to_owned(), ..Default::default() };
     let history = api.machines.list_machine_history(history).await.unwrap().into_inner();
     let last = history.entries.last().unwrap();
     assert_eq!((last.kind.as_str(), last.reason.as_str()), ("machine.deleted", "sold"));
     assert_eq!(last.actor.as_ref().unwrap().name, "olga");
-    // Registered anew it goes on from its last epoch, and deleting it again is another request.
+    // Registered again it continues from its last epoch, and deleting it again is another request.
     api.register("m-1").await;
     assert_eq!(epoch(&api).await, before);
     api.machines.delete_machine(named("gone")).await.unwrap();

@@ -5,7 +5,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::Routes;
 use tonic::{Request, Status};
 
-/// Sends bytes as they are and drops what comes back.
+/// Sends bytes as they are and drops the responses.
 #[derive(Default)]
 struct Raw;
 
@@ -44,12 +44,12 @@ impl Decoder for Raw {
     }
 }
 
-/// The status of a call with this message; OK once the first answer is there.
+/// The status of a call with this message; OK once the first response has come.
 pub(super) async fn call(routes: &Routes, path: &str, message: &[u8]) -> Status {
     call_by::<()>(routes, path, message, None).await
 }
 
-/// The same, with something beside the message, such as a deadline.
+/// The same, with extensions on the request, such as a deadline.
 pub(super) async fn call_by<E: Clone + Send + Sync + 'static>(
     routes: &Routes,
     path: &str,

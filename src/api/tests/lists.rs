@@ -103,7 +103,8 @@ async fn history_is_paged_from_the_oldest() {
     assert!(of_run.iter().all(|entry| entry.run_id == run.run_id));
 }
 
-/// Pages of random sizes while machines come and go: whoever was there all the time is seen exactly once, in order.
+/// Pages of random sizes while machines come and go: a machine that exists all the time is seen exactly once, in
+/// order.
 async fn paging(seed: u64) -> Result<(), TestCaseError> {
     let mut random = SplitMix64::new(seed);
     let mut api = Api::new().await;

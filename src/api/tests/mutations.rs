@@ -169,7 +169,7 @@ async fn without_a_mask_every_populated_field_is_changed() {
         [mac_of(&read.machine_id).to_lowercase()]
     );
 
-    // Sent back as it was read it changes nothing, also while a run is active. An empty mask is none.
+    // Sent back unchanged it has no effect, even while a run is active. An empty mask is the same as none.
     let run = api.start("m-1", "plan/reboot").await.unwrap();
     let get = pb::GetMachineRequest { machine_id: "m-1".to_owned(), ..Default::default() };
     read = api.machines.get_machine(get).await.unwrap().into_inner();
@@ -183,7 +183,7 @@ async fn without_a_mask_every_populated_field_is_changed() {
     read.status.as_mut().unwrap().phase = before;
     api.finished(&run.run_id).await;
 
-    // What is not populated stays, a populated map replaces the one there.
+    // Fields that are not populated stay, a populated map replaces the present one.
     let labels = [("row".to_owned(), "7".to_owned())].into();
     let part = pb::Machine { machine_id: "m-1".to_owned(), labels, ..Default::default() };
     let changed = api.machines.update_machine(whole(&part)).await.unwrap().into_inner();

@@ -30,7 +30,7 @@ async fn no_method_is_left_out() {
     }
 }
 
-/// After its deadline a call is not begun, whatever it asks; before it is.
+/// No call is handled after its deadline, whatever it asks; before the deadline it is.
 #[tokio::test(start_paused = true)]
 async fn no_method_is_handled_after_its_deadline() {
     let api = Api::new().await;

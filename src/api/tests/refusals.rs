@@ -1,4 +1,4 @@
-//! What is refused before the engine hears of it: one table, one snapshot.
+//! Requests that are refused before they reach the engine: one table, one snapshot.
 
 use super::*;
 

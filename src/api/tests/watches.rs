@@ -92,7 +92,7 @@ async fn forgotten_history_is_an_error_or_a_reset() {
         let run = api.start("m-1", "reboot").await.unwrap();
         api.finished(&run.run_id).await;
     }
-    // What a watch has read is kept for others that lag: not longer than the store keeps it.
+    // History that a watch has read is cached for others that lag, but not longer than the store keeps it.
     let mut before = api
         .runs
         .watch_runs(pb::WatchRunsRequest { resume_from: 1, ..watch("") })

@@ -1,20 +1,20 @@
-//! How a machine is reached: MAC addresses and endpoints.
+//! Network addresses of a machine: MAC addresses and endpoints.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::address::{Authority, Host};
 use crate::text::escaped;
 
-/// Where virtual machines of clouds find their credentials. No machine answers there, and a server that runs in a cloud
-/// must not be made to ask.
+/// The address where virtual machines in clouds get their credentials. No machine answers there, and a server that
+/// runs in a cloud must not be tricked into calling it.
 const CLOUD_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
-/// Why a text is not the URL of a baseboard management controller.
+/// What is wrong with the URL of a baseboard management controller.
 pub(super) fn wrong_bmc(text: &str) -> Option<String> {
     wrong_host(url_host(text))
 }
 
-/// Why a text is not where remote commands can go.
+/// What is wrong with the address for remote commands.
 pub(super) fn wrong_ssh(text: &str) -> Option<String> {
     if text.contains("://") {
         return Some("must be host or host:port, not a URL".to_owned());
@@ -33,7 +33,7 @@ fn url_host(text: &str) -> Result<Host, String> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if path.contains(['?', '#']) {
-        return Err("must end with the path: leave out what begins with '?' or '#'".to_owned());
+        return Err("must end with the path: remove everything from '?' or '#' on".to_owned());
     }
     let odd = |c: char| {
         !c.is_ascii_graphic() || matches!(c, '\\' | '"' | '<' | '>' | '`' | '{' | '}' | '|' | '^')
@@ -52,17 +52,17 @@ fn host_of(authority: &str) -> Result<Host, String> {
 fn wrong_host(host: Result<Host, String>) -> Option<String> {
     match host {
         Ok(host) if host.impossible().is_some() => {
-            Some(format!("names {host}, which is the address of no host"))
+            Some(format!("names {host}, which cannot be the address of a host"))
         }
         Ok(Host::Ip(ip)) if ip.to_canonical() == IpAddr::V4(CLOUD_METADATA) => {
-            Some(format!("names {ip}, where clouds keep credentials and no machine answers"))
+            Some(format!("names {ip}, the metadata address of clouds, where no machine answers"))
         }
         Ok(Host::Ip(_) | Host::Name(_)) => None,
         Err(wrong) => Some(wrong),
     }
 }
 
-/// Why a text, in lower case, is not the address of one network port.
+/// What is wrong with a text, in lower case, as the address of one network port.
 pub(super) fn wrong_mac(text: &str) -> Option<&'static str> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
@@ -72,13 +72,13 @@ pub(super) fn wrong_mac(text: &str) -> Option<&'static str> {
         })
         .collect();
     match bytes.as_deref() {
-        Some([0, 0, 0, 0, 0, 0]) => Some("is all zero, the address of no machine: leave it out"),
+        Some([0, 0, 0, 0, 0, 0]) => Some("is all zero, which no machine has: leave it out"),
         Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => {
-            Some("is the broadcast address, which is every machine's: leave it out")
+            Some("is the broadcast address: leave it out")
         }
         // The lowest bit of the first byte: IEEE 802, the I/G bit.
         Some([first, _, _, _, _, _]) if first & 1 == 1 => {
-            Some("is a multicast address, which is a group's: give the address of the port itself")
+            Some("is a multicast address: give the address of the port itself")
         }
         Some([_, _, _, _, _, _]) => None,
         Some(_) | None => {

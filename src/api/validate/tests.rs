@@ -28,13 +28,13 @@ fn label_keys_are_those_of_kubernetes() {
         refused(|checks| checks.labels("labels", &map(&[("a", &value), ("b", "x\u{7}")]))),
         [
             "labels.a: must be at most 256 characters long",
-            "labels.b: must not contain the character U+0007, which cannot be seen: leave it out"
+            "labels.b: must not contain the character U+0007, which is invisible: leave it out"
         ]
     );
     let many: BTreeMap<_, _> = (0..65).map(|n| (format!("l{n}"), String::new())).collect();
     assert_eq!(
         refused(|checks| checks.labels("labels", &many)),
-        ["labels: must be at most 64, not 65"]
+        ["labels: must have at most 64 entries, not 65"]
     );
 }
 
@@ -48,7 +48,7 @@ fn what_cannot_be_seen_is_in_no_label_name_or_parameter() {
         assert_eq!(refused(|checks| checks.line("serial", &text, 10)).len(), 1);
         assert_eq!(refused(|checks| checks.parameters(&map(&[(&text, "")]))).len(), 1);
     }
-    // A reason may have them; it is shown with them escaped.
+    // A reason may contain them; they are escaped when it is shown.
     assert_eq!(refused(|checks| checks.reason("a\u{200d}b")).len(), 0);
     assert_eq!(refused(|checks| checks.labels("labels", &map(&[("rack", "räck ✓")]))).len(), 0);
 }
@@ -208,6 +208,6 @@ fn parameters_are_bounded() {
     let many: BTreeMap<_, _> = (0..33).map(|n| (format!("p{n}"), String::new())).collect();
     assert_eq!(
         refused(|checks| checks.parameters(&many)),
-        ["parameters: must be at most 32, not 33"]
+        ["parameters: must have at most 32 entries, not 33"]
     );
 }
