@@ -37,10 +37,10 @@ const WAIT_FOR_SERVER: Duration = Duration::from_secs(60);
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest page that servers give.
 pub(crate) const PAGE_SIZE: i32 = 1000;
-/// Metadata key of the name of whoever acts.
+/// Metadata key for the name of the caller.
 const ACTOR_KEY: &str = "bmdemo-actor";
 
-/// Where a server is and as whom to talk to it.
+/// Where the server is, and the identity to call it with.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// host:port, or a URL.
@@ -63,7 +63,7 @@ pub(crate) struct Client {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    /// Records that lists have left out.
+    /// Records that lists have omitted because they cannot be read.
     unreadable: Arc<AtomicU64>,
 }
 
@@ -97,7 +97,7 @@ impl Client {
         Ok(Self::over(channel, address, target, clock, random))
     }
 
-    /// A client of a server that is connected already. `address` is only shown.
+    /// A client over an existing connection. `address` is for display only.
     pub(crate) fn over(
         channel: Channel,
         address: &str,
@@ -125,7 +125,7 @@ impl Client {
         request
     }
 
-    /// Calls, and calls again while the server is away: the request id in the message makes that safe.
+    /// Calls, and retries while the server is unavailable: the request id in the message makes that safe.
     async fn unary<T, R, F>(
         &self,
         message: T,
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Between 3/4 and 5/4 of a wait, so that many clients do not come back at the same instant.
+    /// Between 3/4 and 5/4 of a wait, so that many clients do not retry at the same instant.
     fn jittered(&self, wait: Duration) -> Duration {
         let quarters = 750 + u32::try_from(self.random.next_u64() % 501).unwrap_or(0);
         wait * quarters / 1000
@@ -161,7 +161,7 @@ impl Client {
 
 fn endpoint(url: &str) -> Result<Endpoint, Error> {
     let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|error| Error::Answer(format!("{url} is no URL: {error}")))?;
+        .map_err(|error| Error::Answer(format!("{url} is not a URL: {error}")))?;
     Ok(endpoint
         .connect_timeout(CONNECT_LIMIT)
         .tcp_nodelay(true)
@@ -170,7 +170,7 @@ fn endpoint(url: &str) -> Result<Endpoint, Error> {
         .keep_alive_timeout(Duration::from_secs(10)))
 }
 
-/// Connects to the first endpoint that listens, and gives its place too; the error is that of the first one.
+/// Connects to the first endpoint that listens and returns its index too; the error is that of the first endpoint.
 async fn connect_to_first(
     endpoints: &[Endpoint],
 ) -> Result<(usize, Channel), tonic::transport::Error> {
@@ -186,7 +186,7 @@ async fn connect_to_first(
     Err(refused)
 }
 
-/// Text that may travel as metadata: visible ASCII; anything else is left out.
+/// Text that can be sent as metadata: visible ASCII; other characters are dropped.
 fn metadata_text(text: &str) -> Option<AsciiMetadataValue> {
     let visible: String =
         text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(128).collect();
@@ -240,7 +240,7 @@ unary! {
         list_run_history(ListRunHistoryRequest) -> ListRunHistoryResponse;
 }
 
-/// What a server tells of itself.
+/// What a server reports about itself.
 #[derive(Debug, Default)]
 pub(crate) struct ServerFacts {
     /// Its version.
@@ -251,7 +251,7 @@ pub(crate) struct ServerFacts {
     pub(crate) info: Option<pb::ServerInfo>,
 }
 
-/// Metadata key in which servers tell their version.
+/// Metadata key in which servers report their version.
 const VERSION_KEY: &str = "bmdemo-version";
 
 impl Client {
@@ -264,7 +264,7 @@ impl Client {
         Ok(answer.status())
     }
 
-    /// What the metadata of an answer tells of the server.
+    /// What the server reports about itself, and the metadata of its answer.
     pub(crate) async fn server_facts(&self) -> Result<ServerFacts, Error> {
         let mut request = self.request(pb::GetServerInfoRequest {});
         request.set_timeout(self.timeout);
@@ -276,7 +276,7 @@ impl Client {
                     info.time.map(|time| time.seconds * 1000 + i64::from(time.nanos) / 1_000_000);
                 Ok(ServerFacts { version: Some(info.version.clone()), clock_ms, info: Some(info) })
             }
-            // An older server says its version beside every answer, and no more.
+            // An older server sends its version with every answer, and nothing else.
             Err(status) if status.code() == tonic::Code::Unimplemented => {
                 let version = status.metadata().get(VERSION_KEY);
                 let version = version.and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -316,7 +316,7 @@ impl Client {
         Ok(client.stream_run_logs(self.request(message)).await?.into_inner())
     }
 
-    /// Longest that a call may be kept open by the server on purpose.
+    /// Longest time that the server may deliberately keep a call open.
     pub(crate) fn patience(&self) -> Duration {
         (self.timeout / 2).min(Duration::from_secs(20))
     }

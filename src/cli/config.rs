@@ -1,4 +1,4 @@
-//! Contexts: named servers in a file of the user's.
+//! Contexts: named servers in the user's configuration file.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -21,7 +21,7 @@ pub(crate) struct Config {
     /// Name of the context in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) current: Option<String>,
-    /// Name of the one before, for `context use -`.
+    /// Name of the previous one, for `context use -`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous: Option<String>,
     /// Every context by its name.
@@ -53,7 +53,7 @@ pub(crate) fn path(io: &Io) -> Option<PathBuf> {
 }
 
 impl Config {
-    /// Reads the file; an absent one is empty.
+    /// Reads the file; a missing one is empty.
     pub(crate) fn load(io: &Io) -> Result<Self, Error> {
         let Some(path) = path(io) else { return Ok(Self::default()) };
         let text = match files::read_text(&path, FILE_BYTES_MAX) {
@@ -66,7 +66,7 @@ impl Config {
         toml::from_str(&text).map_err(|error| failed("there is a mistake in", &path, error))
     }
 
-    /// Writes the file; readers see the old one or the new one.
+    /// Writes the file; readers see either the old one or the new one.
     pub(crate) fn save(&self, io: &Io) -> Result<(), Error> {
         let Some(path) = path(io) else {
             return Err(Error::local(
@@ -76,7 +76,7 @@ impl Config {
         };
         let text = toml::to_string(self).map_err(|error| failed("cannot write", &path, error))?;
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-            // To replace a link would take the file from where its owner keeps it.
+            // Replacing a symbolic link would move the file away from where its owner keeps it.
             files::refuse_others(&path)?;
             let fresh = path.with_extension("toml.new");
             files::open_own(OpenOptions::new().write(true).create(true).truncate(true), &fresh)?

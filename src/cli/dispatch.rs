@@ -1,4 +1,4 @@
-//! From a command line to the function that carries it out.
+//! From a command line to the function that runs it.
 
 use clap::{CommandFactory as _, Parser as _};
 
@@ -13,7 +13,7 @@ use super::error::{Error, Exit};
 use super::session::Session;
 use super::tree::{Cli, Command};
 
-/// Carries out one command.
+/// Runs one command.
 pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error> {
     match command {
         Command::Machine(command) => machine::machine(session, command).await,
@@ -56,7 +56,7 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
     }
 }
 
-/// Carries out a command line as if it had been typed into this session.
+/// Runs a command line as if it had been typed in this session.
 fn typed<'a>(session: &'a mut Session, words: &'a [&'a str]) -> Typed<'a> {
     Box::pin(async move {
         let cli = Cli::try_parse_from(std::iter::once(&"bmdemo-cli").chain(words))

@@ -9,13 +9,13 @@ use crate::pb;
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything asked for was done.
+    /// Everything requested was done.
     Ok,
     /// What was checked is wrong; the findings are printed.
     Refused,
     /// A dry run found that StartRun would refuse.
     Blocked,
-    /// A watched run failed, or is held until somebody acts.
+    /// A watched run failed, or is held until an operator acts.
     RunFailed,
     /// A watched run was canceled.
     RunCanceled,
@@ -39,7 +39,7 @@ impl Exit {
         }
     }
 
-    /// Of a run that has ended; one that has not is held.
+    /// The exit of a run that has ended; one that has not is held.
     pub(crate) fn of_run(run: &pb::Run) -> Self {
         match run.phase() {
             pb::RunPhase::Succeeded => Self::Ok,
@@ -51,7 +51,7 @@ impl Exit {
         }
     }
 
-    /// The one that says more: of several outcomes the first that is not [`Exit::Ok`].
+    /// The more telling one: of several outcomes the first that is not [`Exit::Ok`].
     pub(crate) fn or(self, other: Self) -> Self {
         if self == Self::Ok { other } else { self }
     }
@@ -78,7 +78,7 @@ pub(crate) enum Error {
     Usage {
         /// What is wrong.
         message: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: String,
     },
     /// Something in a file or in the environment of the client is wrong.
@@ -86,7 +86,7 @@ pub(crate) enum Error {
     Local {
         /// What is wrong.
         message: String,
-        /// How to mend it, if known.
+        /// How to fix it, if known.
         hint: Option<String>,
         /// What the system said.
         #[source]
@@ -95,20 +95,20 @@ pub(crate) enum Error {
     /// Nothing listens at the address.
     #[error("cannot reach a server at {address}")]
     Unreachable {
-        /// Where a server was looked for.
+        /// The address that was tried.
         address: String,
         /// What the network said.
         #[source]
         source: tonic::transport::Error,
-        /// Whether no port was given, so that the usual one was taken.
+        /// Whether no port was given, so that the default was used.
         port_assumed: bool,
     },
-    /// The server was reached and did not come back in time.
+    /// The server was reached, then lost, and did not come back in time.
     #[error("lost the connection to the server at {address}")]
     Lost {
         /// Where the server was.
         address: String,
-        /// Command with which to go on.
+        /// Command that continues.
         resume: String,
     },
     /// The server refused.
@@ -122,7 +122,7 @@ pub(crate) enum Error {
     /// Writing to standard output or standard error failed.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
-    /// An answer of the server makes no sense to this client.
+    /// An answer of the server that this client cannot interpret.
     #[error("the server's answer cannot be understood: {0}")]
     Answer(String),
 }
@@ -178,7 +178,7 @@ impl Error {
     }
 }
 
-/// The code as it should have been: tonic reports an expired deadline of the client as a cancel.
+/// The code as it should be: tonic reports an expired deadline of the client as a cancel.
 pub(crate) fn effective_code(status: &Status) -> Code {
     let expired = std::iter::successors(std::error::Error::source(status), |error| error.source())
         .any(|error| error.is::<tonic::TimeoutExpired>());
@@ -189,9 +189,9 @@ pub(crate) fn effective_code(status: &Status) -> Code {
     }
 }
 
-/// Whether the connection broke, as opposed to an answer of the server that says no.
+/// Whether the connection broke, as opposed to a refusal by the server.
 ///
-/// A status that the server sent has no source; one that tonic made of a broken transport has.
+/// A status that the server sent has no source; one that tonic made from a broken transport has.
 pub(crate) fn is_connection_loss(status: &Status) -> bool {
     if effective_code(status) == Code::DeadlineExceeded {
         return false;

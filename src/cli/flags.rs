@@ -1,4 +1,4 @@
-//! Options that many commands have, and how their values are read.
+//! Options that many commands share, and how their values are parsed.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(crate) struct Global {
     /// Deadline of one call, for example 30s
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_ms)]
     pub(crate) request_timeout: u64,
-    /// When to colour
+    /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
     /// Print ASCII instead of ✓, → and boxes
@@ -35,7 +35,7 @@ pub(crate) struct Global {
     pub(crate) ascii: bool,
 }
 
-/// When to colour.
+/// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ColorChoice {
     /// On a terminal, unless NO_COLOR is set
@@ -61,9 +61,9 @@ pub(crate) enum Format {
     Yaml,
     /// Ids only
     Name,
-    /// Comma-separated values under a heading
+    /// Comma-separated values with a header
     Csv,
-    /// What a template makes of the JSON
+    /// The JSON rendered by a template
     JsonPath(Template),
 }
 
@@ -75,15 +75,12 @@ pub(crate) const FORMS: [(&str, &str); 8] = [
     ("jsonl", "Canonical protobuf JSON, one object a line"),
     ("yaml", "The same value as YAML"),
     ("name", "Ids only"),
-    ("csv", "Comma-separated values under a heading"),
-    (
-        "jsonpath=",
-        "What a template makes of the JSON, for example jsonpath={.machines[*].machineId}",
-    ),
+    ("csv", "Comma-separated values with a header"),
+    ("jsonpath=", "The JSON rendered by a template, for example jsonpath={.machines[*].machineId}"),
 ];
 
 impl Format {
-    /// Whether it is for programs, and not for people.
+    /// Whether the form is for programs rather than people.
     pub(crate) fn is_data(&self) -> bool {
         !matches!(self, Self::Table | Self::Wide)
     }
@@ -130,8 +127,8 @@ pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
         .map_err(|error| format!("{error}, for example 30s, 5m or 1h30m"))
 }
 
-/// An instant, or a length of time before now, as filters write it: `2026-01-31T08:00:00Z`, `-2h`. A date alone is its
-/// beginning in UTC.
+/// An instant, or a length of time before now, as filters write it: `2026-01-31T08:00:00Z`, `-2h`. A date alone means
+/// its beginning in UTC.
 pub(crate) fn parse_moment(text: &str) -> Result<String, String> {
     let ago = text.strip_prefix('-').unwrap_or(text);
     if ago_ms(ago).is_some() {
@@ -141,7 +138,7 @@ pub(crate) fn parse_moment(text: &str) -> Result<String, String> {
     match full.parse::<jiff::Timestamp>() {
         Ok(at) if at.as_millisecond() >= 0 => Ok(format!("{at:.3}")),
         Ok(_) | Err(_) => Err(format!(
-            "{text:?} is no time: give so long ago (90s, 2h, 1d12h), a date or a time like 2026-01-31T08:00:00Z"
+            "{text:?} is not a time: give an age (90s, 2h, 1d12h), a date or a time like 2026-01-31T08:00:00Z"
         )),
     }
 }
@@ -181,8 +178,8 @@ pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The pairs of a repeatable option by their keys. A key that is given twice is refused: one of the two values would be
-/// dropped without a word.
+/// The pairs of a repeatable option by their keys. A key that is given twice is refused: otherwise one of the two
+/// values would be dropped silently.
 ///
 /// # Errors
 /// Usage.

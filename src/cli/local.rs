@@ -1,4 +1,4 @@
-//! Servers of our own, in a process or in virtual time: the only part of the client that may start one.
+//! Our own servers, in a process or in virtual time: the only part of the client that may start one.
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use super::ui::within;
 pub(crate) use crate::server::simulate::{MACHINES_MAX, Simulated, Simulation};
 pub(crate) use crate::server::stage::{Pace, Stage, StageError, perform};
 
-/// What the server prints before the address once it listens.
+/// What the server prints before its address once it listens.
 const LISTENING: &str = "listening on ";
 /// Longest wait for a server to listen.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -40,17 +40,17 @@ pub(crate) async fn simulate(simulation: Simulation) -> Result<Simulated, Error>
         SimulateError::Refused(status) => Error::rpc(*status),
         SimulateError::Script(_) => Error::usage(
             error.to_string(),
-            "rules are as those of --fake-script; see: bmdemo-cli plan simulate --help",
+            "rules are those of --fake-script; see: bmdemo-cli plan simulate --help",
         ),
         SimulateError::Timing(_) => {
-            Error::usage(error.to_string(), "leave it out to take the plan's own durations")
+            Error::usage(error.to_string(), "remove --timing to use the plan's own durations")
         }
         SimulateError::Plans(_) => {
-            Error::usage(error.to_string(), "a plan in a file is named by its path, with .toml")
+            Error::usage(error.to_string(), "for a plan in a file give its path, with .toml")
         }
         SimulateError::Endless => Error::usage(
             error.to_string(),
-            "give the steps shorter timeouts or fewer attempts, or let less go wrong",
+            "give the steps shorter timeouts or fewer attempts, or let fewer of them fail",
         ),
         SimulateError::Engine(_) | SimulateError::Runtime(_) => failed(error.into()),
     })
@@ -60,14 +60,14 @@ pub(crate) async fn simulate(simulation: Simulation) -> Result<Simulated, Error>
 #[derive(Debug)]
 pub(crate) struct LocalServer {
     child: Child,
-    /// Held open: a server that prints into a closed pipe would fail.
+    /// Kept open: a server that prints into a closed pipe would fail.
     _stdout: BufReader<ChildStdout>,
     /// host:port at which it listens.
     pub(crate) address: String,
 }
 
 impl LocalServer {
-    /// Starts this executable as a server and waits until it listens. Its log is shown only if `verbose`.
+    /// Starts this executable as a server and waits until it listens. Shows its log only if `verbose`.
     pub(crate) async fn start(
         args: &[String],
         verbose: bool,
@@ -110,7 +110,7 @@ impl LocalServer {
         }
     }
 
-    /// Kills the process outright, as `kill -9` does, and waits until it is gone.
+    /// Kills the process, as `kill -9` does, and waits until it is gone.
     pub(crate) async fn kill(mut self) -> Result<(), Error> {
         self.child.kill().await.map_err(|error| Error::Local {
             message: "cannot kill the server".to_owned(),

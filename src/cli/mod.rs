@@ -68,7 +68,7 @@ pub async fn run(args: impl Iterator<Item = OsString>, mut io: Io) -> u8 {
     }
 }
 
-/// Prints what clap has to say: help and version are data, the rest is an error.
+/// Prints clap's message: help and version are data, the rest is an error.
 fn report_usage(io: &mut Io, mut error: clap::Error) -> u8 {
     let is_data = !error.use_stderr();
     let terminal = if is_data { io.stdout_is_terminal } else { io.stderr_is_terminal };
@@ -76,18 +76,18 @@ fn report_usage(io: &mut Io, mut error: clap::Error) -> u8 {
     let other = tree::other_words(&mut error);
     let text = error.render();
     let text = if color { text.ansi().to_string() } else { text.to_string() };
-    // As every other error of ours begins.
+    // Begins like every other error of ours.
     let mut text = if is_data { text } else { text.replacen("error:", "Error:", 1) };
     if let Some(other) = other {
         text.push_str(&format!("\nHint: {other}\n"));
     }
     let out = if is_data { &mut io.stdout } else { &mut io.stderr };
-    // A reader that has gone away misses nothing.
+    // The reader has gone away, so nothing is lost.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     u8::try_from(error.exit_code()).unwrap_or(2)
 }
 
-/// The arguments as they could be typed into a shell, behind the name of the program.
+/// The arguments as they could be typed into a shell, after the name of the program.
 fn shell_words(args: &[OsString]) -> String {
     let quoted = |arg: &OsString| {
         let text = arg.to_string_lossy();

@@ -9,10 +9,10 @@ use crate::pb;
 use super::error::Error;
 use super::output::{effective_name, phase_name, run_phase_name};
 
-/// How many, in which order.
+/// How many, and in which order.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Paging {
-    /// Print at most so many
+    /// Print at most this many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// Sort by a column, descending with :desc
@@ -27,7 +27,7 @@ impl Paging {
         if sorted_here { usize::MAX } else { self.limit.unwrap_or(usize::MAX) }
     }
 
-    /// The order for the server, if it knows the column; else the empty one.
+    /// The order for the server, if it supports the column; else empty.
     pub(crate) fn order_by(&self) -> &'static str {
         let sort_by = self.sort_by.as_deref().unwrap_or_default();
         let (column, order) = sort_by.split_once(':').unwrap_or((sort_by, "asc"));
@@ -40,12 +40,12 @@ impl Paging {
         }
     }
 
-    /// The order of runs for the server: the newest first, unless another was asked for.
+    /// The order of runs for the server: newest first unless another was requested.
     pub(crate) fn run_order(&self) -> &'static str {
         if self.sort_by.is_none() { "created_at desc" } else { self.order_by() }
     }
 
-    /// Sorts and cuts off machines.
+    /// Sorts and truncates machines.
     pub(crate) fn machines(&self, machines: &mut Vec<pb::Machine>) -> Result<(), Error> {
         self.apply(
             machines,
@@ -63,7 +63,7 @@ impl Paging {
         )
     }
 
-    /// Sorts and cuts off runs.
+    /// Sorts and truncates runs.
     pub(crate) fn runs(&self, runs: &mut Vec<pb::Run>) -> Result<(), Error> {
         self.apply(
             runs,
@@ -91,7 +91,7 @@ impl Paging {
                 Some((column, "desc")) => (column, true),
                 Some((_, order)) => {
                     return Err(Error::usage(
-                        format!("{order:?} is not an order"),
+                        format!("{order:?} is not a sort order"),
                         "the orders are asc and desc",
                     ));
                 }

@@ -1,4 +1,4 @@
-//! Which records a command is about: labels, filters, times.
+//! Selection of the records that a command applies to: labels, filters, times.
 
 use clap::Args;
 
@@ -30,10 +30,10 @@ pub(crate) struct RunSelection {
 /// From when to when.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Span {
-    /// Only what is newer: a time like 2026-01-31T08:00:00Z, or so long ago: 2h, 1d
+    /// Only newer ones: a time like 2026-01-31T08:00:00Z, or an age: 2h, 1d
     #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
     pub(crate) since: Option<String>,
-    /// Only what is older: a time, or so long ago
+    /// Only older ones: a time, or an age
     #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
     pub(crate) until: Option<String>,
 }
@@ -44,7 +44,7 @@ impl RunSelection {
         self.selector.is_none() && self.filter.is_none()
     }
 
-    /// Refuses an empty filter where something is done to what matches.
+    /// Refuses an empty filter in commands that change what matches.
     ///
     /// # Errors
     /// Usage, as [`Selection::check_narrow`].
@@ -52,7 +52,7 @@ impl RunSelection {
         check_narrow(self.selector.as_deref(), self.filter.as_deref(), "run_id:*")
     }
 
-    /// The filter over runs for the server, with another condition.
+    /// The filter over runs for the server, combined with another condition.
     pub(crate) fn to_filter(&self, also: Option<&str>) -> String {
         let given = self.filter.as_deref().filter(|filter| !filter.trim().is_empty());
         joined(also.into_iter().chain(given))
@@ -77,7 +77,7 @@ impl Span {
         [term(&self.since, ">="), term(&self.until, "<")].into_iter().flatten().collect()
     }
 
-    /// The bounds in milliseconds since the Unix epoch, seen from `now_ms`.
+    /// The bounds in milliseconds since the Unix epoch, relative to `now_ms`.
     pub(crate) fn bounds(&self, now_ms: u64) -> (Option<i64>, Option<i64>) {
         let at = |value: &Option<String>| value.as_deref().and_then(|text| moment_ms(text, now_ms));
         (at(&self.since), at(&self.until))
@@ -93,7 +93,7 @@ fn moment_ms(text: &str, now_ms: u64) -> Option<i64> {
     }
 }
 
-/// Conditions that must all hold. Each is in parentheses if there are several.
+/// Conditions that must all hold. Each is put in parentheses if there are several.
 pub(crate) fn joined<'a>(terms: impl IntoIterator<Item = &'a str>) -> String {
     let terms: Vec<&str> = terms.into_iter().collect();
     match terms.as_slice() {
@@ -108,11 +108,11 @@ impl Selection {
         self.selector.is_none() && self.filter.is_none()
     }
 
-    /// Refuses an empty filter where something is done to what matches: a variable of a script that is not set must not
-    /// mean the whole fleet.
+    /// Refuses an empty filter in commands that change what matches: an unset variable in a script must not select
+    /// the whole fleet.
     ///
     /// # Errors
-    /// Usage, with a filter that means all of them.
+    /// Usage, with a filter that selects all of them.
     pub(crate) fn check_narrow(&self) -> Result<(), Error> {
         check_narrow(self.selector.as_deref(), self.filter.as_deref(), "machine_id:*")
     }
@@ -138,14 +138,14 @@ impl Selection {
 fn check_narrow(selector: Option<&str>, filter: Option<&str>, all: &str) -> Result<(), Error> {
     if selector.is_none() && filter.is_some_and(|filter| filter.trim().is_empty()) {
         return Err(Error::usage(
-            "the filter is empty, which matches all there is",
-            format!("say what is meant; all of them are --filter '{all}'"),
+            "the filter is empty, which matches everything",
+            format!("give a filter; to select all, use --filter '{all}'"),
         ));
     }
     Ok(())
 }
 
-/// The terms of a selector in the language of the server's filters.
+/// The terms of a selector, translated to the server's filter language.
 fn selector_terms(selector: &str) -> Result<Vec<String>, Error> {
     let mut terms = Vec::new();
     let mut rest = selector;
@@ -204,7 +204,7 @@ fn selector_term(term: &str) -> Option<String> {
     }
 }
 
-/// The field of a label; `None` if it cannot be the key of one.
+/// The field of a label; `None` if the key is not valid for a label.
 fn label(key: &str) -> Option<String> {
     if key.is_empty()
         || key.contains(|c: char| c.is_whitespace() || matches!(c, '!' | '(' | ')' | '=' | ','))
@@ -215,7 +215,7 @@ fn label(key: &str) -> Option<String> {
     Some(if simple { format!("labels.{key}") } else { format!("labels.{}", quoted(key)) })
 }
 
-/// A text that the filter takes as it is.
+/// A quoted text for a filter.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {

@@ -1,14 +1,14 @@
-//! Ids as people type them: unique parts, and suggestions for typing mistakes.
+//! Resolution of ids as people type them: unique parts, and suggestions for typing mistakes.
 
 use super::error::Error;
 use super::output::sanitized;
 
-/// Shortest part that is taken for an id.
+/// Shortest part that is accepted for an id.
 pub(crate) const PART_MIN: usize = 4;
 /// Most candidates named in an error.
 const CANDIDATES_SHOWN_MAX: usize = 5;
 
-/// The one id that `part` is a part of; `None` if there is none.
+/// The one id that contains `part`; `None` if there is none.
 ///
 /// # Errors
 /// Usage, naming the candidates, if there are several.

@@ -1,4 +1,4 @@
-//! A terminal that is repainted in place, and the keys that are pressed meanwhile.
+//! A terminal screen that is repainted in place, and its keyboard input.
 
 use std::io::{self, BufRead, Write as _};
 
@@ -8,9 +8,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::output::width;
 use super::ui::Ui;
 
-/// To the other screen, without a cursor.
+/// Switch to the alternate screen and hide the cursor.
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
-/// Back, with a cursor.
+/// Switch back and show the cursor.
 const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
 /// To the first column of the first row.
 const HOME: &str = "\u{1b}[H";
@@ -18,10 +18,10 @@ const HOME: &str = "\u{1b}[H";
 const REST_OF_ROW: &str = "\u{1b}[K";
 /// Erases everything below.
 const REST: &str = "\u{1b}[J";
-/// Size of a terminal that does not say its own.
+/// Size assumed for a terminal that does not report its own.
 const SIZE_DEFAULT: (usize, usize) = (80, 24);
 
-/// A key, or what a few bytes of the terminal mean.
+/// A key, decoded from a few bytes of input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     /// A character.
@@ -38,16 +38,17 @@ pub(crate) enum Key {
     Backspace,
 }
 
-/// The other screen of a terminal. Leaves it when dropped.
+/// The alternate screen of a terminal. Leaves it when dropped.
 #[derive(Debug)]
 pub(crate) struct Screen {
     is_open: bool,
-    /// How the terminal was, if its keys are read.
+    /// The terminal's settings before, if its keys are read.
     before: Option<Termios>,
 }
 
 impl Screen {
-    /// Goes to the other screen. Nothing is echoed any more, and keys come without Enter; Ctrl-C stays a signal.
+    /// Switches to the alternate screen. Input is no longer echoed, and keys arrive without Enter; Ctrl-C stays a
+    /// signal.
     pub(crate) fn open(ui: &mut Ui) -> io::Result<Self> {
         let stdin = io::stdin();
         let before = tcgetattr(&stdin).ok().filter(|_| ui.io().stdin_is_terminal);
@@ -70,8 +71,8 @@ impl Screen {
         (ui.look.columns.filter(|_| real.is_none()).unwrap_or(columns), rows)
     }
 
-    /// Paints lines over what was there: as many as there are rows, each cut at the last column. A line that the terminal
-    /// folds would move everything up at each painting.
+    /// Paints lines over the previous ones: at most as many as there are rows, each cut at the last column. A line
+    /// that the terminal wraps would scroll everything up at each repaint.
     pub(crate) fn paint(&mut self, ui: &mut Ui, lines: &[String]) -> io::Result<()> {
         let (columns, rows) = Self::size(ui);
         let mut text = HOME.to_owned();
@@ -87,7 +88,7 @@ impl Screen {
         ui.flush()
     }
 
-    /// Leaves the screen; what was printed before is there again.
+    /// Leaves the screen; the earlier output is visible again.
     pub(crate) fn close(mut self, ui: &mut Ui) -> io::Result<()> {
         self.is_open = false;
         self.restore();
@@ -97,7 +98,7 @@ impl Screen {
 
     fn restore(&mut self) {
         if let Some(before) = self.before.take() {
-            // A terminal that is gone needs no care.
+            // A terminal that is gone needs no restoring.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
         }
     }
@@ -112,13 +113,13 @@ impl Drop for Screen {
     }
 }
 
-/// What of a line fits into so many columns; escape sequences take none, and all of them are kept.
+/// The part of a line that fits into so many columns; escape sequences take none, and all of them are kept.
 fn clipped(line: &str, columns: usize) -> String {
     let mut kept = String::with_capacity(line.len());
     let (mut used, mut in_escape) = (0, false);
     for c in line.chars() {
         if in_escape || c == '\u{1b}' {
-            // Only colours stand in lines: they end with a letter.
+            // Lines contain only colour sequences: they end with a letter.
             in_escape = !c.is_ascii_alphabetic();
             kept.push(c);
             continue;
@@ -131,14 +132,14 @@ fn clipped(line: &str, columns: usize) -> String {
     kept
 }
 
-/// The keys pressed from now on; none where no terminal is there to press them on.
+/// The keys pressed from now on; none without a terminal.
 pub(crate) fn keys(ui: &mut Ui) -> UnboundedReceiver<Key> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     if !ui.io().stdin_is_terminal {
         return receiver;
     }
     let mut input = ui.take_input();
-    // It waits for a key when the process ends; nothing is owed to it.
+    // The thread is still waiting for a key when the process ends; that needs no cleanup.
     std::thread::spawn(move || {
         loop {
             let bytes = match input.fill_buf() {
@@ -156,7 +157,7 @@ pub(crate) fn keys(ui: &mut Ui) -> UnboundedReceiver<Key> {
     receiver
 }
 
-/// What the bytes of one read mean; a key that is held down may come several times in one.
+/// Decodes the bytes of one read; a key that is held down may come several times in one.
 fn keys_of(bytes: &[u8]) -> Vec<Key> {
     let text = String::from_utf8_lossy(bytes);
     let mut keys = Vec::new();

@@ -1,11 +1,11 @@
-//! Where a server is, as users type it: `host`, `host:port`, `[v6]:port`, `http://host:port`.
+//! Server addresses as users type them: `host`, `host:port`, `[v6]:port`, `http://host:port`.
 
 use crate::address::{Authority, Host};
 use crate::text::escaped;
 
 use super::error::Error;
 
-/// Port of a server if none is given.
+/// Default port of a server.
 const PORT: u16 = 50_051;
 
 /// A server's address.
@@ -13,17 +13,17 @@ const PORT: u16 = 50_051;
 pub(crate) struct ServerAddress {
     /// URLs to try, in this order: `localhost` stands for two addresses.
     pub(crate) urls: Vec<String>,
-    /// The URL to show to people.
+    /// The URL to display.
     pub(crate) shown: String,
-    /// Whether no port was given, so that the usual one is taken.
+    /// Whether no port was given, so that the default is used.
     pub(crate) port_assumed: bool,
 }
 
 impl ServerAddress {
-    /// Reads what a user typed.
+    /// Parses what a user typed.
     ///
     /// # Errors
-    /// Usage, naming what is wrong with it.
+    /// Usage, saying what is wrong with it.
     pub(crate) fn parse(typed: &str) -> Result<Self, Error> {
         let refused = |why: &str| {
             Error::usage(
@@ -62,13 +62,15 @@ impl ServerAddress {
         let Authority { host, port } =
             Authority::parse(&rest).map_err(|error| refused(&escaped(&error.to_string())))?;
         if let Some(address) = host.impossible() {
-            return Err(refused(&format!("names {address}, which is the address of no host")));
+            return Err(refused(&format!(
+                "names {address}, which cannot be the address of a host"
+            )));
         }
         let port_assumed = port.is_none();
         let port = port.unwrap_or(PORT);
         let shown = format!("http://{host}:{port}");
         let urls = match host {
-            // Servers listen on 127.0.0.1 if they are not asked for another address.
+            // Servers listen on 127.0.0.1 unless configured otherwise.
             Host::Name(name) if name == "localhost" => {
                 vec![format!("http://127.0.0.1:{port}"), format!("http://[::1]:{port}")]
             }

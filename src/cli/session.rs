@@ -1,4 +1,4 @@
-//! What every command works with: the streams, and the server.
+//! What every command uses: the streams, and the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use super::output::Look;
 use super::ui::{Io, Ui};
 use super::{config, output, resolve};
 
-/// What every command works with.
+/// What every command uses.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// Streams.
     pub(crate) ui: Ui,
     /// Where the server is.
     pub(crate) target: Target,
-    /// Whether the address came from the command line, and not from the environment or the default.
+    /// Whether the address came from the command line, as opposed to the environment or the default.
     pub(crate) server_given: bool,
-    /// What decided on the address.
+    /// What the address was taken from.
     pub(crate) server_from: &'static str,
     client: Option<Client>,
     command_line: String,
@@ -56,7 +56,7 @@ impl Session {
         let (server, server_from) = if let Some(server) = &global.server {
             (server.clone(), "--server")
         } else if let Some(context) = context.filter(|_| global.context.is_some()) {
-            // What was typed on this line weighs more than what was set before.
+            // What is on this command line takes precedence over what was set before.
             (context.server.clone(), "--context")
         } else if let Some(server) = var("BMDEMO_SERVER") {
             (server, "BMDEMO_SERVER")
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    /// Lives in the time of a server in this process, and talks to it.
+    /// Uses the time of a server in this process, and talks to it.
     pub(super) fn enter(
         &mut self,
         clock: Arc<dyn Clock>,
@@ -127,7 +127,7 @@ impl Session {
         self.ui.interrupted_by(Some(CancellationToken::new()));
     }
 
-    /// Has its streams again, and its own time.
+    /// Takes back its streams and its own time.
     pub(super) fn take_back(&mut self, other: Self) {
         let own = std::mem::replace(&mut self.ui, other.ui);
         let io = own.io();
@@ -154,14 +154,14 @@ impl Session {
         error.code()
     }
 
-    /// Ids like the one that was not found.
+    /// Ids similar to the one that was not found.
     async fn suggestions(&self, error: &Error) -> Vec<String> {
         let (Error::Rpc { about, .. }, Some(Code::NotFound), Some(client)) =
             (error, error.grpc_code(), &self.client)
         else {
             return Vec::new();
         };
-        // Suggestions are a courtesy: where they cannot be had, the error stands alone.
+        // Suggestions are optional: if they cannot be fetched, only the error is printed.
         let (wanted, ids): (&str, Vec<String>) = match about {
             About::Nothing => return Vec::new(),
             About::Machine(id) => {
@@ -190,7 +190,7 @@ impl Session {
     }
 }
 
-/// Whether to colour: flag, then NO_COLOR, then CLICOLOR_FORCE, then whether a capable terminal is there.
+/// Whether to use colour: the flag, then NO_COLOR, then CLICOLOR_FORCE, then whether there is a capable terminal.
 pub(super) fn wants_color(io: &Io, choice: ColorChoice, terminal: bool) -> bool {
     match choice {
         ColorChoice::Always => true,
@@ -203,7 +203,7 @@ pub(super) fn wants_color(io: &Io, choice: ColorChoice, terminal: bool) -> bool 
     }
 }
 
-/// Whether to keep to ASCII: asked for, or a terminal whose locale is not UTF-8. A pipe always gets UTF-8.
+/// Whether to use ASCII only: if requested, or on a terminal whose locale is not UTF-8. A pipe always gets UTF-8.
 fn wants_ascii(io: &Io, asked: bool, terminal: bool) -> bool {
     let locale = io
         .var("LC_ALL")

@@ -1,4 +1,4 @@
-//! The tree of commands. Each command's arguments live beside its code.
+//! The tree of commands. Each command's arguments are defined beside its code.
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -61,10 +61,10 @@ pub(crate) struct Cli {
 /// Every command: nouns first, then the short verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Look at machines and change what is known of them
+    /// Look at machines and change them
     #[command(subcommand)]
     Machine(machine::MachineCommand),
-    /// Look at runs and steer them
+    /// Look at runs and control them
     #[command(subcommand)]
     Run(run::RunCommand),
     /// Look at plans and check new ones
@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Plans(plan::ListArgs),
     /// Watch a run until it ends; short for: run watch
     Watch(watch::WatchArgs),
-    /// Print what the steps of a run printed; short for: run logs
+    /// Print the output of the steps of a run; short for: run logs
     Logs(logs::LogsArgs),
     /// End a run at its next safe point; short for: run cancel
     Cancel(control::ReasonArgs),
@@ -102,11 +102,11 @@ pub(crate) enum Command {
     Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from where it failed, watch; short for: run retry
     Retry(control::RetryArgs),
-    /// Skip a step that has not settled; short for: run skip
+    /// Skip a step that has not ended; short for: run skip
     Skip(control::SkipArgs),
-    /// Say what became of a step whose outcome is unknown; short for: run resolve
+    /// Record what happened to a step whose outcome is unknown; short for: run resolve
     Resolve(control::ResolveArgs),
-    /// Say yes or no to a step that asks for an approval; short for: run approve
+    /// Approve or reject a step that asks for approval; short for: run approve
     Approve(approve::ApproveArgs),
     /// Wait until machines are in a state
     Wait(wait::WaitArgs),
@@ -116,7 +116,7 @@ pub(crate) enum Command {
     Issues(issues::IssuesArgs),
     /// Print what happened to all machines and runs: the audit trail
     History(history::FleetArgs),
-    /// Play a session against a fresh server of its own and print the transcript
+    /// Play a session against its own fresh server and print the transcript
     Demo(demo::DemoArgs),
     /// Check the connection, the server, versions, and what is stuck
     Doctor(doctor::DoctorArgs),
@@ -130,10 +130,10 @@ pub(crate) enum Command {
     Completions(complete::CompletionsArgs),
     /// Print the manual page
     Man(doctor::ManArgs),
-    /// Print what may stand in the place of the last word
+    /// Print the candidates for the last word
     #[command(name = "__complete", hide = true)]
     Complete {
-        /// Words after the program's name, the last one as far as it was typed
+        /// Words after the program's name, the last one as far as typed
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
@@ -146,12 +146,12 @@ pub(crate) enum Command {
     },
 }
 
-/// The tree of commands as it is parsed and explained: options of every command are explained once, at the root.
+/// The tree of commands: global options are explained once, at the root.
 pub(crate) fn command() -> clap::Command {
     fn hide(command: &mut clap::Command) {
         let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let after = format!(
-            "{after}\n\nOptions of every command, as --server and --color: bmdemo-cli --help"
+            "{after}\n\nOptions of every command, such as --server and --color: bmdemo-cli --help"
         );
         let hidden = |arg: clap::Arg| if arg.is_global_set() { arg.hide(true) } else { arg };
         *command =
@@ -164,7 +164,7 @@ pub(crate) fn command() -> clap::Command {
     root
 }
 
-/// Words that people try, and what they are here.
+/// Words that people try, and the commands for them.
 const OTHER_WORDS: [(&str, &str); 12] = [
     (
         "explain",
@@ -189,7 +189,7 @@ const OTHER_WORDS: [(&str, &str); 12] = [
     ("start", "bmdemo-cli run start"),
 ];
 
-/// What a word that is no command is called here. A likeness of letters says less, and is taken out of the error.
+/// The command for a word that is not one of ours. It replaces clap's suggestion, which goes by spelling.
 pub(crate) fn other_words(error: &mut clap::Error) -> Option<&'static str> {
     use clap::error::{ContextKind, ContextValue};
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn the_command_tree_is_consistent() {
         Cli::command().debug_assert();
-        // Options are hidden in the help of a command, and taken all the same.
+        // Global options are hidden in the help of a command, and accepted all the same.
         let parsed = command().try_get_matches_from(["bmdemo-cli", "list", "--server", "h:1"]);
         assert!(parsed.is_ok());
     }

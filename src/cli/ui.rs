@@ -1,4 +1,4 @@
-//! What a command may touch of the outside world: streams, environment, time, and the user's interrupt.
+//! A command's access to the outside world: streams, environment, time, and the user's interrupt.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal as _, Write};
@@ -17,7 +17,7 @@ pub struct Io {
     pub stdout: Box<dyn Write + Send>,
     /// Everything that is not data: errors, hints, notes, spinners.
     pub stderr: Box<dyn Write + Send>,
-    /// Answers to questions.
+    /// Input for confirmations.
     pub stdin: Box<dyn BufRead + Send>,
     /// Whether standard output is a terminal.
     pub stdout_is_terminal: bool,
@@ -75,7 +75,7 @@ impl Io {
     }
 }
 
-/// Streams with the way they look, as commands use them.
+/// The streams and their appearance, as commands use them.
 #[derive(Debug)]
 pub(crate) struct Ui {
     io: Io,
@@ -83,11 +83,11 @@ pub(crate) struct Ui {
     pub(crate) look: Look,
     /// How standard error looks.
     pub(crate) note_look: Look,
-    /// Whether a status line stands on the terminal.
+    /// Whether a status line is on the terminal.
     has_status: bool,
 }
 
-/// How often a status line moves.
+/// Time between two updates of the status line.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Back to the first column, and erase the line.
 const ERASE_LINE: &str = "\r\u{1b}[2K";
@@ -97,7 +97,7 @@ impl Ui {
         Self { io, look, note_look, has_status: false }
     }
 
-    /// Whether what goes on can be shown in place: everything goes to one terminal that knows escape sequences.
+    /// Whether progress can be shown in place: everything goes to one terminal that supports escape sequences.
     pub(crate) fn is_live(&self) -> bool {
         self.io.stdout_is_terminal
             && self.io.stderr_is_terminal
@@ -116,7 +116,7 @@ impl Ui {
         }
         self.has_status = !line.is_empty();
         let _ = self.io.stdout.flush();
-        // A status that cannot be drawn is not worth an error.
+        // Failing to draw a status is not worth an error.
         let _ = write!(self.io.stderr, "{ERASE_LINE}{line}").and_then(|()| self.io.stderr.flush());
     }
 
@@ -134,15 +134,15 @@ impl Ui {
         &mut *self.io.stderr
     }
 
-    /// Makes everything written so far visible.
+    /// Flushes everything written so far.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.io.stdout.flush()?;
         self.io.stderr.flush()
     }
 
-    /// Writes one line to standard error; a closed standard error is nobody's loss.
+    /// Writes one line to standard error; a closed standard error is ignored.
     ///
-    /// On a terminal it is broken between words.
+    /// On a terminal it is wrapped between words.
     pub(crate) fn note(&mut self, text: &str) {
         for line in text.split('\n') {
             let indent = line.len() - line.trim_start_matches(' ').len() + 2;
@@ -169,13 +169,13 @@ impl Ui {
         Self::new(io, Look::default(), Look::default())
     }
 
-    /// Takes time and randomness from elsewhere.
+    /// Uses another clock and source of randomness.
     pub(crate) fn live_in(&mut self, clock: Arc<dyn Clock>, random: Arc<dyn Random>) {
         self.io.clock = clock;
         self.io.random = random;
     }
 
-    /// What stands for Ctrl-C from now on; the signal of the operating system if absent.
+    /// Replaces Ctrl-C from now on; the signal of the operating system if absent.
     pub(crate) fn interrupted_by(&mut self, token: Option<CancellationToken>) {
         self.io.interrupt = token;
     }
@@ -205,10 +205,12 @@ impl Ui {
         Ok((count > 0).then(|| line.trim().to_owned()))
     }
 
-    /// Resolves when a command that repaints the screen has to leave it: at Ctrl-C, or when the process is asked to end.
+    /// Resolves when a command that repaints the screen must leave it: at Ctrl-C, or when the process is asked to
+    /// end.
     pub(crate) fn left(&self) -> impl Future<Output = ()> + Send + 'static {
         let interrupted = self.interrupted();
-        // Where something stands for Ctrl-C it stands for the other signals too, and there may be nothing to listen with.
+        // Where something replaces Ctrl-C it replaces the other signals too, and there may be no runtime to listen
+        // with.
         let listens = self.io.interrupt.is_none();
         async move {
             tokio::select! {
@@ -234,7 +236,7 @@ impl Ui {
     }
 }
 
-/// Resolves when the process is asked to end by a signal other than Ctrl-C, which would leave a screen as it is.
+/// Resolves when the process is asked to end by a signal other than Ctrl-C, which would leave the screen as it is.
 async fn ended_by_signal() {
     #[cfg(unix)]
     {

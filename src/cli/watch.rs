@@ -1,4 +1,4 @@
-//! Streams of events that survive the loss of their connection.
+//! Event streams that survive the loss of their connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::pb;
 use super::client::Client;
 use super::error::{Error, is_connection_loss};
 
-/// How long a watch looks for a server that went away, unless it is patient.
+/// How long a watch tries to reach a lost server, unless it is patient.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Wait between two attempts to reconnect, at first and at most.
 const RECONNECT_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -24,7 +24,7 @@ pub(crate) trait Resumable: Sized {
         filter: &str,
         resume_from: u64,
     ) -> impl Future<Output = Result<Streaming<Self>, Status>> + Send;
-    /// From where to go on after this event; `None` for a snapshot: a stream broken among those must begin again.
+    /// Where to resume after this event; `None` for a snapshot: a stream that broke among those must start over.
     fn resume_point(&self) -> Option<u64>;
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Watch<E> {
     stream: Option<Streaming<E>>,
     lost_at: Option<Duration>,
     backoff: Duration,
-    /// How long to look for a server that went away.
+    /// How long to try to reach a lost server.
     limit: Duration,
 }
 
@@ -91,28 +91,28 @@ pub(crate) type RunWatch = Watch<pb::RunEvent>;
 pub(crate) type MachineWatch = Watch<pb::MachineEvent>;
 
 impl<E: Resumable> Watch<E> {
-    /// A watch that begins with the present state.
+    /// A watch that starts with the present state.
     pub(crate) fn new(client: Client, clock: Arc<dyn Clock>, filter: String) -> Self {
         let backoff = RECONNECT_EVERY.0;
         let limit = RECONNECT_LIMIT;
         Self { client, clock, filter, resume_from: 0, stream: None, lost_at: None, backoff, limit }
     }
 
-    /// Looks for a server that went away for as long as the caller does.
+    /// Waits for a lost server as long as the caller does.
     pub(crate) fn patient(self) -> Self {
         Self { limit: Duration::MAX, ..self }
     }
 
-    /// Forgets the stream, which ended although it should not have.
+    /// Drops the stream, which ended although it should not have.
     pub(crate) fn lose(&mut self) {
         self.stream = None;
         self.lost_at.get_or_insert(self.clock.monotonic());
     }
 
-    /// The next thing seen. Dropping the future loses nothing.
+    /// The next thing seen. Cancel-safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// What the server refused, or [`Error::Lost`] once it was away for a minute.
+    /// What the server refused, or [`Error::Lost`] once it was unreachable for a minute.
     pub(crate) async fn next(&mut self) -> Result<Seen<E>, Error> {
         loop {
             let Some(stream) = &mut self.stream else {

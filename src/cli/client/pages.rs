@@ -1,4 +1,4 @@
-//! Lists that are gathered page by page, and records that are looked for.
+//! Lists fetched page by page, and lookups of single records.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use super::super::error::{About, Error};
 use super::super::{query, resolve};
 use super::{Client, PAGE_SIZE};
 
-/// Most machines named in the filter over runs; with more, the client picks.
+/// Most machines named in the filter over runs; above that, the client filters.
 const NAMED_MAX: usize = 24;
 
 impl Client {
@@ -19,7 +19,7 @@ impl Client {
         self.unreadable.fetch_add(unreadable, Ordering::Relaxed);
     }
 
-    /// How many records lists have left out since they cannot be read, since this was asked last.
+    /// How many records lists have omitted as unreadable since this was last called.
     pub(crate) fn take_unreadable(&self) -> u64 {
         self.unreadable.swap(0, Ordering::Relaxed)
     }
@@ -33,7 +33,7 @@ impl Client {
         self.ordered_machines(filter, "", limit).await
     }
 
-    /// The first `limit` machines that match, in an order of the server's.
+    /// The first `limit` machines that match, in an order that the server supports.
     pub(crate) async fn ordered_machines(
         &self,
         filter: &str,
@@ -70,7 +70,7 @@ impl Client {
         self.ordered_runs(filter, "created_at desc", limit).await
     }
 
-    /// The first `limit` runs that match, in an order of the server's.
+    /// The first `limit` runs that match, in an order that the server supports.
     pub(crate) async fn ordered_runs(
         &self,
         filter: &str,
@@ -137,7 +137,7 @@ impl Client {
         Ok(runs)
     }
 
-    /// The run with this id, the one whose id this is a part of, or the active or last run of the machine with this id.
+    /// The run with this id, or the one whose id contains it, or the active or last run of the machine with this id.
     pub(crate) async fn find_run(&self, name: &str) -> Result<pb::Run, Error> {
         let request = pb::GetRunRequest { run_id: name.into(), ..Default::default() };
         let error = match self.get_run(request).await {
@@ -148,7 +148,7 @@ impl Client {
             return Ok(run);
         }
         let about = About::Run(name.to_owned());
-        // A whole UUID is no part of another one.
+        // A whole UUID cannot be a part of another one.
         if name.len() < resolve::PART_MIN || error.grpc_code() == Some(Code::NotFound) {
             return Err(error.about(about));
         }
@@ -156,7 +156,7 @@ impl Client {
         let found = resolve::by_part("run", name, runs.iter().map(|run| run.run_id.as_str()))?;
         let run = runs.into_iter().find(|run| found.as_deref() == Some(&run.run_id));
         run.ok_or_else(|| {
-            let none = format!("no run id has \"{name}\", and no machine is called so");
+            let none = format!("no run id has \"{name}\", and no machine has that id");
             Error::rpc(Status::not_found(none)).about(about)
         })
     }
@@ -183,7 +183,7 @@ impl Client {
         }
     }
 
-    /// The machine with this id, or the one whose id begins so.
+    /// The machine with this id, or the one whose id begins with it.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
         let error = match self
             .get_machine(pb::GetMachineRequest { machine_id: id.into(), ..Default::default() })
@@ -210,8 +210,8 @@ fn is_no_such_id(error: &Error) -> bool {
     matches!(error.grpc_code(), Some(Code::NotFound | Code::InvalidArgument))
 }
 
-/// Gathers page after page until there are no more, or `limit` items. `page` takes a size and a token, and gives a page's
-/// items and the token of the next one, empty after the last.
+/// Fetches page after page until there are no more, or `limit` items. `page` takes a size and a token, and returns a
+/// page's items and the token of the next one, empty after the last.
 async fn gather<T>(
     limit: usize,
     mut page: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Error>,

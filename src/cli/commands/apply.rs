@@ -18,14 +18,14 @@ use super::confirm::Question;
 use super::refusals;
 use file::{Wanted, machines_of, read};
 
-/// Machines of one request.
+/// Machines in one request.
 const BATCH: usize = 500;
 
-/// Register the machines of a file that are new, and change those that are known as the file says.
+/// Register the new machines of a file, and change the registered ones to match it.
 ///
-/// The file is YAML or JSON: machines as `list -o yaml` prints them, one a document or many in a list `machines`. Labels
-/// and fields that the file does not name stay as they are; a label without a value (`old: null`) is removed. The status,
-/// times and etags of the file are ignored.
+/// The file is YAML or JSON: machines as `list -o yaml` prints them, one per document or several in a list
+/// `machines`. Labels and fields that the file does not name stay as they are; a label without a value (`old: null`)
+/// is removed. Status, times and etags in the file are ignored.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine apply -f rack-7.yaml --dry-run
@@ -56,7 +56,7 @@ pub(crate) struct ApplyArgs {
     bulk: BulkFlags,
 }
 
-/// What has to be done about a machine.
+/// What to do with a machine.
 #[derive(Debug)]
 enum Change {
     Register(pb::Machine),
@@ -112,12 +112,12 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
             None => (String::new(), Exit::Ok),
         };
         session.ui.note(&format!(
-            "Nothing was changed: {new} new, {differing} to change{refused}, {same} as they are."
+            "Nothing was changed: {new} new, {differing} to change{refused}, {same} unchanged."
         ));
         return Ok(exit);
     }
     if new + differing == 0 {
-        session.ui.note(&format!("Nothing to do: {same} as they are."));
+        session.ui.note(&format!("Nothing to do: {same} unchanged."));
         return Ok(Exit::Ok);
     }
     let due = changes.iter().filter(|(_, change)| !matches!(change, Change::Nothing));
@@ -203,7 +203,7 @@ async fn carry_out(
     Ok(updated.or(exit))
 }
 
-/// The machines that are there already, by their ids.
+/// The machines that are already registered, by id.
 async fn known(client: &Client, wanted: &[Wanted]) -> Result<BTreeMap<String, pb::Machine>, Error> {
     let machines = client.all_machines("", usize::MAX).await?;
     let ids: std::collections::HashSet<&str> =
@@ -215,7 +215,7 @@ async fn known(client: &Client, wanted: &[Wanted]) -> Result<BTreeMap<String, pb
         .collect())
 }
 
-/// What has to be done about a machine, and its differences in words.
+/// What to do with a machine, and its differences in words.
 fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, Vec<String>) {
     let spec = &wanted.spec;
     let Some(known) = known else {
@@ -236,7 +236,7 @@ fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, Vec<String>)
         };
         let words = match &spec.provider {
             Some(provider) => format!("spec.provider: {provider}"),
-            None => "spec.provider: fake, since the file names none".to_owned(),
+            None => "spec.provider: fake, because the file names none".to_owned(),
         };
         return (Change::Register(machine), vec![words]);
     };

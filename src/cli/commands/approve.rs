@@ -9,7 +9,7 @@ use super::super::flags::OutputArgs;
 use super::super::session::Session;
 use super::show;
 
-/// The answer to a step that asks for an approval.
+/// Answer a step that asks for approval.
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("answer").args(["yes", "no"]).required(true)),
@@ -21,7 +21,7 @@ pub(crate) struct ApproveArgs {
     /// Run: any part of its id, or its machine
     #[arg(value_name = "RUN")]
     run: String,
-    /// Step that asks [default: the one that does]
+    /// Step that asks [default: the one that is waiting]
     #[arg(value_name = "STEP")]
     step: Option<String>,
     /// Yes: the run continues

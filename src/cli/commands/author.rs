@@ -23,7 +23,7 @@ pub(crate) struct CheckArgs {
     files: Vec<PathBuf>,
 }
 
-/// Draw a plan of the server, or a plan file.
+/// Draw a plan from the server, or from a plan file.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli plan graph repave-join
@@ -32,12 +32,12 @@ pub(crate) struct GraphArgs {
     /// Plan, with or without plan/, or a .toml file
     #[arg(value_name = "PLAN")]
     plan: String,
-    /// Language of the drawing
+    /// Format of the drawing
     #[arg(short, long, value_name = "FORM", default_value = "mermaid")]
     output: GraphForm,
 }
 
-/// Language of a drawing.
+/// Format of a drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum GraphForm {
     /// For Markdown
@@ -46,7 +46,7 @@ enum GraphForm {
     Dot,
 }
 
-/// Print a commented plan to begin with. It passes `plan check` as it is.
+/// Print a commented starter plan. It passes `plan check` as it is.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli plan new firmware-update > plans/firmware-update.toml"
@@ -57,11 +57,11 @@ pub(crate) struct NewArgs {
     name: String,
 }
 
-/// Say what actions plans can be made of, or what one of them does and takes.
+/// List the actions that plans can use, or explain one: what it does and its arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli plan explain\n  bmdemo-cli plan explain wipe")]
 pub(crate) struct ExplainArgs {
-    /// Action; all of them if absent
+    /// Action; all of them if omitted
     #[arg(value_name = "ACTION")]
     action: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! One operation on many machines or runs, driven by the client: so many at a time, and no more after so many failures.
+//! One operation on many machines or runs, driven by the client: a limited number at a time, stopping after a number
+//! of failures.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -21,32 +22,32 @@ use super::super::ui::TICK;
 /// Limits of a command on many machines or runs.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BulkFlags {
-    /// With several: most at a time
+    /// With several: how many at a time
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) max_parallel: u32,
-    /// With several: start no more after so many runs failed or are held; what is refused does not count
+    /// With several: stop after this many runs failed or were held; refusals do not count
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_failures: u32,
-    /// Do not ask [env: BMDEMO_YES=1]
+    /// Do not ask for confirmation [env: BMDEMO_YES=1]
     #[arg(short, long)]
     pub(crate) yes: bool,
 }
 
-/// How one of many came out.
+/// The result for one target.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The run ended, or is held.
     Run(Box<pb::Run>),
     /// The run was started, and is not watched.
     Started(Box<pb::Run>),
-    /// It was done; this is what it is now.
+    /// It was done; this is its new state.
     Changed(String),
     /// It was refused, or could not be watched: why, and what helps.
     Refused(String),
 }
 
 impl Outcome {
-    /// What the server or the network answered instead of doing it.
+    /// The answer of the server or the network when the operation did not happen.
     pub(crate) fn refused(error: &Error) -> Self {
         let text = error.to_string();
         let mut text = if text.is_empty() { "refused".to_owned() } else { text };
@@ -57,7 +58,7 @@ impl Outcome {
     }
 }
 
-/// Where an operation says which run it has started, before it is over.
+/// Lets an operation report which run it started, before it is over.
 #[derive(Debug, Clone)]
 pub(crate) struct News {
     target: String,
@@ -74,25 +75,25 @@ impl News {
 /// The state of the whole command.
 struct Bulk {
     waiting: VecDeque<String>,
-    /// What is in progress, with the runs once they are known.
+    /// Operations in progress, with their runs once they are known.
     running: BTreeMap<String, Option<String>>,
     tally: Tally,
     id_columns: usize,
 }
 
-/// What is done, and how it is shown.
+/// What to do, and how to show it.
 pub(crate) struct Work<'a> {
-    /// What the targets are, in the plural.
+    /// Plural noun for the targets.
     pub(crate) noun: &'static str,
     /// The targets, each once.
     pub(crate) targets: Vec<String>,
     /// Limits.
     pub(crate) flags: &'a BulkFlags,
-    /// Whether nothing is printed but a bar and a summary.
+    /// Whether to print only a bar and a summary.
     pub(crate) quiet: bool,
 }
 
-/// Does it to each of the targets; returns how each came out, in the order in which they did.
+/// Performs the operation on each target; returns the results in the order in which they came.
 pub(crate) async fn each<F>(
     session: &mut Session,
     work: Work<'_>,
@@ -131,7 +132,7 @@ where
         bulk.tally.running = bulk.running.len();
         tokio::select! {
             Some((target, run_id)) = news.recv() => {
-                // News of what has come out meanwhile is no news: it must not take a place again.
+                // Ignore news about a target that has a result by now: it must not occupy a place again.
                 if let Some(run) = bulk.running.get_mut(&target) {
                     *run = Some(run_id);
                 }
@@ -178,7 +179,7 @@ impl Bulk {
         }
     }
 
-    /// Counts and prints how one came out.
+    /// Counts and prints the result for one target.
     fn settle(
         &mut self,
         session: &mut Session,

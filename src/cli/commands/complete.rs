@@ -13,7 +13,7 @@ use super::super::output::{effective_name, run_phase_name, sanitized};
 use super::super::session::Session;
 use super::super::ui::within;
 
-/// Longest that a shell is kept waiting for ids.
+/// Longest time that the shell waits for ids.
 const LIVE_LIMIT: Duration = Duration::from_millis(300);
 /// Most ids offered.
 const IDS_MAX: usize = 1000;
@@ -83,17 +83,17 @@ pub(crate) fn completions(session: &mut Session, args: &CompletionsArgs) -> Resu
     Ok(Exit::Ok)
 }
 
-/// What a word may be.
+/// What a word can be.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     /// One of these, each with what it means.
     OneOf(Vec<(String, String)>),
-    /// Something that only a look elsewhere can tell, by the name of the value.
+    /// Values that must be looked up on the server, by the name of the argument.
     Live(String),
 }
 
-/// Prints what may stand in the place of the last word, a line each: the word, a tab, what it means. Says nothing
-/// where it knows nothing: a shell that is being typed into is no place for errors.
+/// Prints the candidates for the last word, one per line: the word, a tab, what it means. Prints nothing on failure:
+/// errors would disturb the shell's command line.
 pub(crate) async fn complete(
     session: &mut Session,
     words: &[String],
@@ -187,7 +187,7 @@ fn values_of(arg: &Arg) -> Wanted {
     Wanted::OneOf(closed.iter().map(|value| (value.get_name().to_owned(), help(value))).collect())
 }
 
-/// Ids of the kind that a value is named after.
+/// Ids of the kind that an argument is named after.
 async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
     if name == "CONTEXT" {
         let contexts = Config::load(session.ui.io()).unwrap_or_default().contexts;

@@ -1,4 +1,4 @@
-//! Asking before something is done to many, or destroyed.
+//! Confirmation before a command that affects many targets or destroys data.
 
 use crate::pb;
 
@@ -11,29 +11,29 @@ const FAKE: &str = "fake";
 /// Most targets named in a question.
 const NAMED_MAX: usize = 10;
 
-/// What is about to happen to what.
+/// What is about to be done, and to which targets.
 #[derive(Debug)]
 pub(crate) struct Question {
-    /// What is going to be done, without the number: `Run plan/rma on`, `Cancel`.
+    /// The operation, without the number: `Run plan/rma on`, `Cancel`.
     pub(crate) what: String,
-    /// What the targets are, in the singular.
+    /// Singular noun for the targets.
     pub(crate) noun: &'static str,
-    /// The targets, each with what is to be known of it.
+    /// The targets, each with a short description.
     pub(crate) targets: Vec<String>,
     /// How many of them the server would refuse, and why the first of them.
     pub(crate) refused: Option<(usize, String)>,
     /// What is lost, in a sentence.
     pub(crate) loss: Option<String>,
-    /// Whether it must be asked even of one.
+    /// Whether to ask even for a single target.
     pub(crate) always: bool,
 }
 
 impl Question {
-    /// A plan on machines.
+    /// The question before running a plan on machines.
     pub(crate) fn of_plan(plan: &pb::Plan, machines: &[pb::Machine]) -> Self {
         let real = machines.iter().any(is_real);
         let mut losses = Vec::new();
-        // A server that does not know classes of risk only says that something is lost.
+        // A server that does not know risk classes only says that something is lost.
         for (risk, will, would) in [
             (pb::Risk::DataDestroying, "Data on them will be lost", "data would be lost"),
             (pb::Risk::Disruptive, "Service on them will stop", "service would stop"),
@@ -66,12 +66,12 @@ impl Question {
         }
     }
 
-    /// Whether it must be asked.
+    /// Whether to ask at all.
     pub(crate) fn is_due(&self) -> bool {
         self.targets.len() > 1 || self.always
     }
 
-    /// What is going to happen, to be read before answering.
+    /// What is about to happen, to be read before answering.
     fn text(&self) -> String {
         let count = self.targets.len();
         let plural = if count == 1 { "" } else { "s" };
@@ -94,10 +94,10 @@ impl Question {
         text
     }
 
-    /// Asks, if it must be asked and `yes` was not said already.
+    /// Asks, if a confirmation is needed and `yes` was not given.
     ///
     /// # Errors
-    /// Usage, with the command that needs no answer, if there is no terminal to ask on or the answer is no.
+    /// Usage, with the command that skips the question, if there is no terminal to ask on or the answer is no.
     pub(crate) fn settle(&self, session: &mut Session, yes: bool) -> Result<(), Error> {
         if is_answered(session, yes) || !self.is_due() {
             return Ok(());
@@ -120,7 +120,7 @@ impl Question {
     }
 }
 
-/// Whether the answer was given before the question.
+/// Whether the confirmation was given in advance.
 pub(crate) fn is_answered(session: &Session, yes: bool) -> bool {
     yes || session.ui.io().var("BMDEMO_YES").is_some_and(|value| value == "1")
 }

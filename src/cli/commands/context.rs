@@ -25,7 +25,7 @@ pub(crate) enum ContextCommand {
     List(NoArgs),
     /// Print the server that commands talk to, and why that one
     Show(NoArgs),
-    /// Use a context from now on; - is the one before
+    /// Use a context from now on; - is the previous one
     Use(UseArgs),
     /// Make or change a context
     #[command(visible_aliases = ["add", "create"])]
@@ -34,7 +34,7 @@ pub(crate) enum ContextCommand {
     Delete(DeleteArgs),
 }
 
-/// Nothing to give.
+/// No arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli context list\n  bmdemo-cli context show")]
 pub(crate) struct NoArgs {}
@@ -43,7 +43,7 @@ pub(crate) struct NoArgs {}
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli context use lab\n  bmdemo-cli context use -")]
 pub(crate) struct UseArgs {
-    /// Context, or - for the one before
+    /// Context, or - for the previous one
     #[arg(value_name = "CONTEXT", allow_hyphen_values = true)]
     name: String,
 }
@@ -100,7 +100,8 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
         ContextCommand::Use(args) => {
             let name = if args.name == "-" {
                 let before = config.previous.clone();
-                before.ok_or_else(|| Error::usage("there was no context before", "name one"))?
+                before
+                    .ok_or_else(|| Error::usage("there is no previous context", "name a context"))?
             } else {
                 args.name
             };
@@ -115,7 +116,7 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
             config.previous = before.or(config.previous);
         }
         ContextCommand::Set(args) => {
-            // A mistake is better met here than by every later command.
+            // Better to report a mistake here than in every later command.
             ServerAddress::parse(&args.address)?;
             let entry = Entry { server: args.address, actor: args.as_name };
             config.contexts.insert(args.name, entry);

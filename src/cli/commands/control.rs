@@ -1,4 +1,4 @@
-//! Operators' verbs on runs: `cancel`, `abort`, `pause`, `resume`, `retry`, `skip`, `resolve`
+//! Operators' control verbs on runs: `cancel`, `abort`, `pause`, `resume`, `retry`, `skip`, `resolve`
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::confirm::Question;
 use super::start::{drive, watch_or_detach};
 use super::{refusals, show, targets};
 
-/// Runs, and why.
+/// Runs to act on, and why.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli cancel machine-3 --reason \"wrong machine\"
@@ -39,7 +39,7 @@ pub(crate) struct ReasonArgs {
     output: OutputArgs,
 }
 
-/// Runs, and why it must be.
+/// Runs to act on, and the mandatory reason.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli abort machine-3 --reason \"smoke from the rack\"
@@ -81,7 +81,7 @@ pub(crate) struct RetryArgs {
     bulk: BulkFlags,
 }
 
-/// A step to skip.
+/// The step to skip.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli skip machine-1 notify --reason \"they know by phone\""
@@ -100,7 +100,7 @@ pub(crate) struct SkipArgs {
     output: OutputArgs,
 }
 
-/// What became of a step.
+/// What happened to a step.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli resolve machine-1 wipe done --reason \"saw the empty disk on the console\""
@@ -135,7 +135,7 @@ enum Resolution {
     Abort,
 }
 
-/// What is done to a run in progress.
+/// What to do with a run in progress.
 #[derive(Debug, Clone, Copy)]
 enum Verb {
     Cancel,
@@ -154,7 +154,7 @@ impl Verb {
         }
     }
 
-    /// Why the server would refuse it for a run.
+    /// Why the server would refuse the verb for a run.
     fn would_be_refused(self, run: &pb::Run) -> Option<String> {
         match self {
             Self::Cancel | Self::Abort => refusals::of_ended(run),
@@ -208,7 +208,7 @@ impl Verb {
     }
 }
 
-/// Runs as they were named or selected, and what is done to them.
+/// A verb and the runs it applies to, named or selected.
 struct Order<'a> {
     runs: &'a [String],
     selection: &'a RunSelection,
@@ -258,7 +258,7 @@ impl<'a> Order<'a> {
     }
 }
 
-/// Where a run is, in a row.
+/// State of a run, for a row of a table.
 fn state(run: &pb::Run) -> String {
     match hold(run) {
         Some(waiting) => format!("held: {} {}", wait_reason_name(waiting.reason), run.run_id),
@@ -289,7 +289,7 @@ fn question(verb: &str, runs: &[pb::Run], refused: Option<(usize, String)>) -> Q
     }
 }
 
-/// What is destroyed again when runs are repeated.
+/// Steps that destroy data again when runs are repeated.
 fn repeated(runs: &[pb::Run]) -> Option<String> {
     let steps = runs.iter().flat_map(|run| &run.steps).filter(|step| {
         step.risk() == pb::Risk::DataDestroying && step.state() != pb::StepState::Succeeded

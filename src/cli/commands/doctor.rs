@@ -13,9 +13,9 @@ use super::super::error::{Error, Exit};
 use super::super::output::{Meaning, elapsed_text, instant, issues_of, sanitized};
 use super::super::session::Session;
 
-/// Clocks may differ by so much before it is worth a word.
+/// Clock differences below this are not reported.
 const SKEW_MS_MAX: i64 = 2_000;
-/// An answer that takes longer is worth a word.
+/// Answers slower than this are reported.
 const LATENCY_MS_MAX: u128 = 500;
 
 /// Check the connection, the server with its clock, store and limits, versions, and what is stuck.
@@ -40,25 +40,25 @@ pub(crate) struct VersionArgs {}
     after_help = "Examples:\n  bmdemo-cli man | man -l -\n  bmdemo-cli man run start | man -l -\n  bmdemo-cli man --dir /usr/local/share/man/man1"
 )]
 pub(crate) struct ManArgs {
-    /// Command whose page is meant, for example: run start
+    /// Command to print the page of, for example: run start
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
     words: Vec<String>,
-    /// Directory to write a page a command to
+    /// Directory to write one page per command to
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Less room than this for the server's files is worth a word.
+/// Free space for the server's files below this is reported.
 const BYTES_FREE_MIN: u64 = 1 << 30;
 
-/// How a check came out.
+/// The result of a check.
 enum Verdict {
     Good,
     Look,
     Bad,
 }
 
-/// Whether every check so far is good.
+/// Whether every check so far passed.
 type Good = bool;
 
 fn say(
@@ -140,7 +140,7 @@ fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// What the server tells of itself.
+/// What the server reports about itself.
 async fn versions_and_clock(
     session: &mut Session,
     good: &mut Good,
@@ -155,7 +155,7 @@ async fn versions_and_clock(
             let text = format!("{version}, while this client is {}", env!("CARGO_PKG_VERSION"));
             say(session, good, &Verdict::Look, "server", &text)?;
         }
-        None => say(session, good, &Verdict::Look, "server", "does not tell its version")?,
+        None => say(session, good, &Verdict::Look, "server", "does not report its version")?,
     }
     if let Some(at_ms) = told.clock_ms {
         let skew = i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX) - at_ms;
@@ -228,17 +228,18 @@ fn data_and_reload(
     let ago = ago(reload.at.as_ref()).unwrap_or_default();
     match reload.error.lines().next() {
         None => {
-            let text = format!("configuration and plans were read again {ago}");
+            let text = format!("configuration and plans were reloaded {ago}");
             say(session, good, &Verdict::Good, "reload", &text)
         }
         Some(why) => {
-            let text = format!("refused {ago}, what was in force before still is: {why}");
+            let text =
+                format!("reload refused {ago}, the previous configuration stays in force: {why}");
             say(session, good, &Verdict::Bad, "reload", &text)
         }
     }
 }
 
-/// A number of bytes for people.
+/// A number of bytes, for people.
 fn bytes_text(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
@@ -256,7 +257,7 @@ fn bytes_text(bytes: u64) -> String {
 pub(crate) async fn version(session: &mut Session, _args: &VersionArgs) -> Result<Exit, Error> {
     writeln!(session.ui.out(), "bmdemo-cli {}", env!("CARGO_PKG_VERSION"))?;
     session.ui.flush()?;
-    // Being without a server is no error here.
+    // Not reaching a server is no error here.
     if let Ok(client) = session.client().await
         && let Ok(told) = client.server_facts().await
     {
@@ -279,12 +280,12 @@ pub(crate) fn man(
             let found = page.find_subcommand(word).cloned().ok_or_else(|| {
                 Error::usage(
                     format!("there is no command {word:?}"),
-                    "see what there is with: bmdemo-cli --help",
+                    "list the commands with: bmdemo-cli --help",
                 )
             })?;
             page = found;
         }
-        // The page is of the whole command line.
+        // The page of the whole program.
         let title = page.get_bin_name().unwrap_or("bmdemo-cli").replace(' ', "-");
         clap_mangen::Man::new(page).title(title).render(&mut session.ui.out())?;
         return Ok(Exit::Ok);

@@ -1,6 +1,7 @@
-//! `--dry-run`: what a run would do, and what stands in its way.
+//! `--dry-run`: what a run would do, and what blocks it.
 //!
-//! The server says what would block a run, by the code that refuses it; the client shows the plan and the changes.
+//! The server reports what would block a run, with the code that refuses it; the client shows the plan and the
+//! changes.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +18,11 @@ use super::super::session::Session;
 use super::recipe::{StartFlags, What, request};
 use super::refusals;
 
-/// Most machines of one request.
+/// Most machines in one request.
 const BATCH_MAX: usize = 1000;
-/// Requests that are asked at the same time: the server thinks about one while another one travels.
+/// Requests in flight at the same time: the server works on one while another travels.
 const IN_FLIGHT: usize = 4;
-/// Machines shown one by one; more are counted.
+/// Machines shown one by one; the rest are counted.
 const SHOWN_MAX: usize = 100;
 
 pub(crate) async fn show(
@@ -41,7 +42,7 @@ pub(crate) async fn show(
     let verdicts = verdicts(&client, what, plan, machines, flags).await?;
     let mut blocked = 0;
     writeln!(session.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
-    // As the first machine on which it would run has it: guards may look at the machine.
+    // As on the first machine on which it would run: guards may depend on the machine.
     let accepted = machines.iter().find_map(|machine| {
         verdicts.get(&machine.machine_id).and_then(|verdict| verdict.as_ref().ok())
     });
@@ -101,7 +102,7 @@ pub(crate) async fn show(
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
 }
 
-/// How many machines a run would be refused on, and why on the first of them.
+/// On how many machines a run would be refused, and why on the first of them.
 pub(super) async fn refused(
     client: &Client,
     what: &What,
@@ -117,12 +118,12 @@ pub(super) async fn refused(
     Ok(refusals::count(machines.iter().map(why)))
 }
 
-/// Machines of one request: the answer shows every step for each, and must not grow too large for the server.
+/// Machines in one request: the answer lists every step for each, and must not grow too large for the server.
 fn batch_size(steps: usize) -> usize {
     (12_000 / (steps + 4)).clamp(1, BATCH_MAX)
 }
 
-/// Asks whether the machine still has the etag. What else is in the way is told for all machines alike.
+/// Checks whether the machine still has the etag. The other blockers are reported for all machines alike.
 async fn check_etag(
     client: &Client,
     what: &What,
@@ -137,7 +138,7 @@ async fn check_etag(
     }
 }
 
-/// What the server says of each machine: the run as it would be accepted, or what blocks it.
+/// The server's verdict for each machine: the run as it would be accepted, or what blocks it.
 async fn verdicts(
     client: &Client,
     what: &What,

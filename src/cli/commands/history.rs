@@ -74,16 +74,16 @@ struct Window {
     actor: String,
     #[command(flatten)]
     span: Span,
-    /// Print at most so many, from the oldest on
+    /// Print at most this many, from the oldest on
     #[arg(long, value_name = "N", conflicts_with = "last")]
     limit: Option<usize>,
-    /// Print only the newest so many
+    /// Print only the newest entries, this many
     #[arg(long, value_name = "N")]
     last: Option<usize>,
 }
 
 impl Window {
-    /// Gathers pages until there are no more, or enough.
+    /// Fetches pages until there are no more, or enough.
     async fn gather(
         &self,
         now_ms: u64,
@@ -105,7 +105,7 @@ impl Window {
             if let Some(last) = self.last {
                 entries.drain(..entries.len().saturating_sub(last));
             }
-            // A page ends with a whole commit and may hold a few more than were asked for.
+            // A page ends with a whole commit and may hold a few more entries than requested.
             entries.truncate(self.limit.unwrap_or(usize::MAX));
             if next.is_empty() {
                 return Ok(entries);
@@ -114,7 +114,7 @@ impl Window {
         }
     }
 
-    /// Whether only some entries are wanted.
+    /// Whether only some entries are selected.
     fn picks(&self) -> bool {
         let whole = self.kind.is_empty() && self.actor.is_empty();
         !whole || self.span.since.is_some() || self.span.until.is_some()

@@ -14,14 +14,14 @@ use super::super::flags::parse_pair;
 use super::super::output::{instant, write_import_header, write_import_row};
 use super::super::session::Session;
 
-/// Machines of one request: registered in few commits, and listed in the order given.
+/// Machines in one request: registered in few commits, and listed in the given order.
 const BATCH_MACHINES: u32 = 500;
-/// The same number as a step.
+/// The same number as a `usize`, for `step_by`.
 const BATCH: usize = BATCH_MACHINES as usize;
-/// Most machines of one import.
+/// Most machines in one import.
 const MACHINES_MAX: u32 = 100_000;
 
-/// Register N fake machines, machine-1 to machine-N, in phase FACTORY_READY. Doing it again changes nothing.
+/// Register N fake machines, machine-1 to machine-N, in phase FACTORY_READY. Repeating it changes nothing.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli import 3\n  bmdemo-cli import 20 --label rack=r1 --label row=7\n  bmdemo-cli import 300 --server 10.0.0.7:50051"
@@ -49,7 +49,7 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     let noun = if count == 1 { "machine" } else { "machines" };
     writeln!(session.ui.out(), "Importing {count} fake {noun}...")?;
     write_import_header(session.ui.out(), look, id_columns)?;
-    // Machines older than this were there before.
+    // Machines older than this were registered before.
     let began_ms = client.server_facts().await.ok().and_then(|facts| facts.clock_ms);
     let (mut known, mut unlike) = (0, 0);
     for first in (1..=count).step_by(BATCH) {
@@ -77,7 +77,7 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
         }
     }
     if known > 0 {
-        session.ui.note(&format!("{known} of them were registered before and stay as they are."));
+        session.ui.note(&format!("{known} of them were already registered and are unchanged."));
     }
     if unlike > 0 {
         session.ui.note(&format!(
@@ -102,7 +102,7 @@ fn machine(number: u32, own: &[(String, String)]) -> pb::Machine {
     }
 }
 
-/// The refusal of one machine as if it had been the answer to a request of its own.
+/// The refusal of one machine, as if it were the answer to a single request.
 fn refused(machine: &str, error: &pb::ItemError) -> Error {
     let message = format!("{machine}: {}", error.message);
     let mut metadata = HashMap::new();

@@ -36,7 +36,7 @@ pub(crate) struct LabelArgs {
   bmdemo-cli machine unlabel gpu,old machine-1
   bmdemo-cli machine unlabel row -l rack=r1 --yes")]
 pub(crate) struct UnlabelArgs {
-    /// Keys, joined by commas
+    /// Keys, separated by commas
     #[arg(value_name = "KEYS")]
     keys: String,
     /// Machines
@@ -46,7 +46,7 @@ pub(crate) struct UnlabelArgs {
     how: How,
 }
 
-/// What both verbs take.
+/// Options of both verbs.
 #[derive(Debug, Args)]
 struct How {
     #[command(flatten)]
@@ -60,7 +60,7 @@ struct How {
     output: OutputArgs,
 }
 
-/// Labels to set, and to remove where there is no value.
+/// Labels to set, or to remove where the value is `None`.
 type Labels = BTreeMap<String, Option<String>>;
 
 pub(crate) async fn label(session: &mut Session, args: &LabelArgs) -> Result<Exit, Error> {
@@ -73,13 +73,13 @@ pub(crate) async fn unlabel(session: &mut Session, args: &UnlabelArgs) -> Result
     if labels.contains_key("") {
         return Err(Error::usage(
             "a key is empty",
-            "keys are joined by commas, for example: gpu,old",
+            "separate keys with commas, for example: gpu,old",
         ));
     }
     change(session, &args.machines, &labels, &args.how).await
 }
 
-/// Words that are machines, and words that are labels: an id has neither `=` nor a dash at its end.
+/// Splits words into machines and labels: an id has neither `=` nor a dash at its end.
 fn parted(words: &[String]) -> Result<(Vec<String>, Labels), Error> {
     let (mut ids, mut labels) = (Vec::new(), Labels::new());
     for word in words {
@@ -147,7 +147,7 @@ async fn change(
     Ok(exit)
 }
 
-/// `rack=r1 old-`, as it was typed.
+/// `rack=r1 old-`, as typed.
 fn text(labels: &Labels) -> String {
     let each = labels.iter().map(|(key, value)| match value {
         Some(value) => format!("{key}={value}"),

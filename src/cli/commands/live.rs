@@ -17,7 +17,7 @@ use super::super::ui::TICK;
 use super::super::watch::{MachineWatch, RunWatch, Seen};
 use super::show;
 
-/// One record a line in every form; a document has no place in a stream.
+/// One record per line in every form; a single document cannot be streamed.
 fn line_form(format: &Format) -> Option<DataForm> {
     match format.data() {
         Some(DataForm::Json | DataForm::Jsonl) => Some(DataForm::Jsonl),
@@ -30,15 +30,15 @@ fn is_repainted(session: &Session, args: &OutputArgs) -> bool {
     session.ui.is_live() && !args.output.is_data() && args.columns.is_empty()
 }
 
-/// Refuses what no stream can have.
+/// Refuses forms of output that cannot be streamed.
 fn check<T: Columned>(args: &OutputArgs) -> Result<(), Error> {
     show::check_columns::<T>(args)?;
     if matches!(args.output, Format::JsonPath(_))
         || (!args.columns.is_empty() && args.output != Format::Csv)
     {
         return Err(Error::usage(
-            "this form has no place in a stream of changes",
-            "with --watch take jsonl, csv, name, yaml or a table without --columns",
+            "this form cannot be streamed",
+            "with --watch use jsonl, csv, name, yaml or a table without --columns",
         ));
     }
     Ok(())
@@ -118,7 +118,7 @@ pub(crate) async fn machines(
                     if list.screen.is_none() {
                         session
                             .ui
-                            .note(&format!("{} matches no more", sanitized(&machine.machine_id)));
+                            .note(&format!("{} no longer matches", sanitized(&machine.machine_id)));
                     }
                     continue;
                 }
@@ -195,9 +195,9 @@ impl Row for pb::Machine {
 /// A list that is watched.
 struct List<'a, T> {
     args: &'a OutputArgs,
-    /// Where it is repainted; absent where rows are added.
+    /// The screen, where the list is repainted; absent where rows are appended.
     screen: Option<Screen>,
-    /// What is there, in the order in which it was first seen. Only what a screen shows.
+    /// The rows, in the order in which they were first seen. Only what a screen shows.
     rows: Vec<(String, T)>,
     revisions: HashMap<String, u64>,
     note: String,
@@ -224,7 +224,7 @@ impl<'a, T: Row + Clone> List<'a, T> {
         record: T,
     ) -> Result<(), Error> {
         self.note.clear();
-        // A reconnect may begin again with snapshots that are known.
+        // A reconnect may start over with snapshots that are already known.
         if self.revisions.get(&id).is_some_and(|known| *known >= revision) {
             return Ok(());
         }
@@ -262,7 +262,7 @@ impl<'a, T: Row + Clone> List<'a, T> {
         }
     }
 
-    /// Paints the newest rows that fit, under their heading.
+    /// Paints the newest rows that fit, under their header.
     fn paint(&mut self, session: &mut Session) -> Result<(), Error> {
         let Some(screen) = &mut self.screen else { return Ok(()) };
         let (columns, height) = Screen::size(&session.ui);
@@ -280,7 +280,7 @@ impl<'a, T: Row + Clone> List<'a, T> {
         Ok(screen.paint(&mut session.ui, &lines)?)
     }
 
-    /// Leaves the list as it was last.
+    /// Ends the list, leaving its last state on the terminal.
     fn end(self, session: &mut Session) -> Result<Exit, Error> {
         if let Some(screen) = self.screen {
             screen.close(&mut session.ui)?;

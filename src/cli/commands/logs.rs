@@ -22,10 +22,10 @@ use super::targets;
 /// Most attempts to reconnect in a row.
 const RECONNECTS_MAX: u32 = 60;
 
-/// Lines under way between the streams and the screen.
+/// Lines buffered between the streams and the screen.
 const UNDER_WAY: usize = 64;
 
-/// Print what the steps of runs printed, step by step. Of several runs each line has its machine in front.
+/// Print the output of the steps of runs, step by step. With several runs each line begins with its machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli logs machine-1
@@ -43,7 +43,7 @@ pub(crate) struct LogsArgs {
     /// Only this step
     #[arg(long, value_name = "STEP", default_value = "")]
     step: String,
-    /// Begin with so many chunks from the end
+    /// Begin with this many chunks from the end
     #[arg(long, value_name = "N", default_value = "0")]
     tail: u64,
     /// Put the time before each line
@@ -51,7 +51,7 @@ pub(crate) struct LogsArgs {
     timestamps: bool,
 }
 
-/// What came of a stream.
+/// An event of a stream.
 enum News {
     Chunk(Box<pb::LogChunk>),
     Lost,
@@ -66,7 +66,7 @@ pub(crate) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit,
     let mut interrupted = pin!(session.ui.interrupted());
     let (sender, mut news) = tokio::sync::mpsc::channel(UNDER_WAY);
     let mut streams: JoinSet<Result<(), Error>> = JoinSet::new();
-    // What has ended is printed run by run; what is followed comes as it happens.
+    // Logs of ended runs are printed run by run; followed ones as they come.
     let parallel = if args.follow { usize::MAX } else { 1 };
     loop {
         while streams.len() < parallel
@@ -105,7 +105,7 @@ pub(crate) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit,
     }
 }
 
-/// Streams the logs of one run to their end. A server that is away is waited for.
+/// Streams the logs of one run to their end, waiting for a server that is unavailable.
 async fn stream(
     client: Client,
     clock: Arc<dyn Clock>,
@@ -120,7 +120,7 @@ async fn stream(
                 match stream.message().await {
                     Ok(Some(chunk)) => {
                         lost = 0;
-                        // After a reconnect the offset says where to begin.
+                        // After a reconnect the offset says where to continue.
                         request.offset = chunk.offset + 1;
                         request.tail = 0;
                         // The receiver lives as long as the command.
@@ -143,7 +143,7 @@ async fn stream(
     }
 }
 
-/// Prints the lines of a chunk, each with its step in front.
+/// Prints the lines of a chunk, each after the name of its step.
 fn write_chunk(
     session: &mut Session,
     name: &str,

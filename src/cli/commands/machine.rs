@@ -26,13 +26,13 @@ pub(crate) enum MachineCommand {
     List(ListArgs),
     /// Print one machine
     Get(GetArgs),
-    /// Say what a machine is, why, and what to do next
+    /// Explain a machine: its state, why, and what to do next
     Describe(DescribeArgs),
     /// Register one machine
     Register(register::RegisterArgs),
-    /// Change what is known of a machine
+    /// Change fields of a machine
     Update(register::UpdateArgs),
-    /// Register and change machines as a file says
+    /// Register and change machines from a file
     Apply(apply::ApplyArgs),
     /// Set and remove labels
     Label(label::LabelArgs),
@@ -40,7 +40,7 @@ pub(crate) enum MachineCommand {
     Unlabel(label::UnlabelArgs),
     /// Set the phase of a machine
     SetPhase(SetPhaseArgs),
-    /// Clear NeedsIntervention after having looked
+    /// Clear NeedsIntervention after an inspection
     ClearIntervention(ClearArgs),
     /// Print what happened to a machine
     History(history::MachineArgs),
@@ -62,7 +62,7 @@ pub(crate) struct ListArgs {
     selection: Selection,
     #[command(flatten)]
     paging: Paging,
-    /// Go on with changes as they happen, until Ctrl-C
+    /// Keep showing changes as they happen, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
@@ -82,7 +82,7 @@ pub(crate) struct GetArgs {
     output: OutputArgs,
 }
 
-/// Say what a machine is, which rule gives its effective state, what its conditions are, and what to do next.
+/// Explain a machine: its effective state and the rule behind it, its conditions, and what to do next.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli machine describe machine-1")]
 pub(crate) struct DescribeArgs {
@@ -93,13 +93,14 @@ pub(crate) struct DescribeArgs {
     output: OutputArgs,
 }
 
-/// Set the phase of machines, if their lifecycle allows it. RMA and RETIRED of a machine in service must be confirmed.
+/// Set the phase of machines, if their lifecycle allows it. RMA and RETIRED of a machine in service need a
+/// confirmation.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine set-phase machine-1 MAINTENANCE --reason \"fan is loud\"
   bmdemo-cli machine set-phase -l rack=r1 MAINTENANCE --reason \"new power feed\" --yes")]
 pub(crate) struct SetPhaseArgs {
-    /// Machines, and last the phase: FACTORY_READY, READY, IN_SERVICE, MAINTENANCE, RMA or RETIRED
+    /// Machines, then the phase: FACTORY_READY, READY, IN_SERVICE, MAINTENANCE, RMA or RETIRED
     #[arg(value_name = "MACHINE|PHASE", required = true, num_args = 1..)]
     words: Vec<String>,
     #[command(flatten)]
@@ -107,10 +108,10 @@ pub(crate) struct SetPhaseArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Offer machines although their disks cannot be trusted; needs --reason
+    /// Return machines to use although their disks are not trusted; needs --reason
     #[arg(long)]
     force: bool,
-    /// With one machine: only if it has not changed since it had this etag
+    /// With one machine: only if it still has this etag
     #[arg(long, value_name = "ETAG", default_value = "")]
     if_etag: String,
     #[command(flatten)]
@@ -119,7 +120,7 @@ pub(crate) struct SetPhaseArgs {
     output: OutputArgs,
 }
 
-/// Clear NeedsIntervention after having looked at the machines.
+/// Clear NeedsIntervention after inspecting the machines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine clear-intervention machine-2 --reason \"disk replaced\"
@@ -149,7 +150,7 @@ pub(crate) struct DeleteArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Only if the machine has not changed since it had this etag
+    /// Only if the machine still has this etag
     #[arg(long, value_name = "ETAG", default_value = "")]
     if_etag: String,
 }
@@ -197,7 +198,7 @@ async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Er
     let active =
         machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
     let run = if active.is_empty() {
-        // The last run explains the conditions; a machine without one is no error.
+        // The last run explains the conditions; a machine without runs is no error.
         client.last_run(&machine.machine_id).await?
     } else {
         Some(
@@ -220,7 +221,10 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
     let client = session.client().await?;
     let machines = targets::machines(&client, ids, &args.selection).await?;
     if machines.len() > 1 && !args.if_etag.is_empty() {
-        return Err(Error::usage("--if-etag goes with one machine", "an etag is a machine's own"));
+        return Err(Error::usage(
+            "--if-etag works with one machine only",
+            "each machine has its own etag",
+        ));
     }
     let leaves = matches!(phase, pb::Phase::Rma | pb::Phase::Retired);
     let status = |machine: &pb::Machine| machine.status.clone().unwrap_or_default();

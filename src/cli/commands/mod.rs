@@ -1,4 +1,4 @@
-//! One file a command: its arguments (whose doc comments are the help) and the function that carries it out.
+//! One file per command: its arguments (whose doc comments are the help) and the function that runs it.
 
 pub(crate) mod apply;
 pub(crate) mod approve;

@@ -22,7 +22,7 @@ docs/plans.md is the guide for authors.")]
 pub(crate) enum PlanCommand {
     /// List plans
     List(ListArgs),
-    /// Say what a plan does, step by step
+    /// Explain what a plan does, step by step
     Describe(DescribeArgs),
     /// Check plan files; prints every error of every file
     Check(author::CheckArgs),
@@ -30,9 +30,9 @@ pub(crate) enum PlanCommand {
     Graph(author::GraphArgs),
     /// Run a plan on simulated machines in virtual time, with failures, and print the timeline
     Simulate(simulate::SimulateArgs),
-    /// Print a commented plan to begin with
+    /// Print a commented starter plan
     New(author::NewArgs),
-    /// Say what actions plans can be made of
+    /// Explain the actions that plans can use
     Explain(author::ExplainArgs),
     /// Print the JSON schema of plan files
     Schema(author::SchemaArgs),

@@ -1,4 +1,4 @@
-//! What to start, on whichever machine.
+//! What to start, independent of the machine.
 
 use clap::Args;
 
@@ -26,10 +26,10 @@ pub(crate) struct StartFlags {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
-    /// Show what would be done, and what stands in the way; start nothing
+    /// Show what would be done, and what blocks it; start nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Only if the machine has not changed since it had this etag; a dry run shows it
+    /// Only if the machine still has this etag; a dry run shows it
     #[arg(long, value_name = "ETAG", default_value = "")]
     pub(crate) if_etag: String,
     #[command(flatten)]

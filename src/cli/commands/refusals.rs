@@ -1,5 +1,5 @@
-//! What the server would refuse, as far as the records say, for the question before a command on many. The server judges
-//! again when it is asked to act.
+//! What the server would refuse, judged from the records, for the confirmation before a bulk command. The server
+//! judges again when the command is sent.
 
 use crate::pb;
 
@@ -12,7 +12,7 @@ pub(crate) fn count(whys: impl IntoIterator<Item = Option<String>>) -> Option<(u
     Some((1 + whys.count(), first))
 }
 
-/// Why a machine would not be moved to a phase.
+/// Why a machine would not change to a phase.
 pub(crate) fn of_phase(machine: &pb::Machine, to: pb::Phase, force: bool) -> Option<String> {
     let status = machine.status.clone().unwrap_or_default();
     let (id, name) = (&machine.machine_id, phase_name(to.into()));
@@ -25,15 +25,12 @@ pub(crate) fn of_phase(machine: &pb::Machine, to: pb::Phase, force: bool) -> Opt
         return Some(format!("the disks of {id} are not trusted"));
     }
     if !may_move(from, to) {
-        return Some(format!(
-            "{id} is {}, which does not lead to {name}",
-            phase_name(status.phase)
-        ));
+        return Some(format!("{id} is {}, and cannot change to {name}", phase_name(status.phase)));
     }
     None
 }
 
-/// Whether an operator may move a machine from one phase to another.
+/// Whether an operator may change the phase of a machine from one to another.
 fn may_move(from: pb::Phase, to: pb::Phase) -> bool {
     use pb::Phase::{FactoryReady, InService, Maintenance, Ready, Retired, Rma, Unspecified};
     match from {
@@ -57,7 +54,7 @@ pub(crate) fn of_clearing(machine: &pb::Machine) -> Option<String> {
         .then(|| format!("NeedsIntervention of {} belongs to its active run", machine.machine_id))
 }
 
-/// Why the fields named would not be changed.
+/// Why the named fields would not be changed.
 pub(crate) fn of_spec(machine: &pb::Machine, paths: &[String]) -> Option<String> {
     let is_active = machine.status.as_ref().is_some_and(|status| !status.active_run_id.is_empty());
     let fixed = |path: &&String| match path.as_str() {
@@ -96,7 +93,7 @@ pub(crate) fn of_resume(run: &pb::Run) -> Option<String> {
     })
 }
 
-/// Why a run cannot be ended, or held: it is over.
+/// Why a run that has ended can be neither ended nor held.
 pub(crate) fn of_ended(run: &pb::Run) -> Option<String> {
     run.finished_at.is_some().then(|| format!("the run of {} has ended", run.machine_id))
 }

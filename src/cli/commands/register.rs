@@ -10,13 +10,13 @@ use super::super::output::sanitized;
 use super::super::session::Session;
 use super::show;
 
-/// What clients say of a machine.
+/// Fields of a machine that clients set.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SpecArgs {
-    /// Where the baseboard management controller answers
+    /// Address of the baseboard management controller
     #[arg(long, value_name = "URL")]
     bmc: Option<String>,
-    /// Where remote commands go
+    /// Address for remote commands
     #[arg(long, value_name = "HOST:PORT")]
     ssh: Option<String>,
     /// Cluster that the machine is to join
@@ -30,13 +30,13 @@ pub(crate) struct SpecArgs {
     serial: Option<String>,
 }
 
-/// Register one machine in phase FACTORY_READY. Doing it again with the same provider and MACs changes nothing.
+/// Register one machine in phase FACTORY_READY. Repeating it with the same provider and MACs changes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine register node-7 --provider fake --mac 02:00:00:00:00:07
   bmdemo-cli machine register node-8 --provider redfish --bmc https://10.0.0.8 --label rack=r1")]
 pub(crate) struct RegisterArgs {
-    /// Id to give it
+    /// Id of the machine
     #[arg(value_name = "MACHINE")]
     machine: String,
     /// Provider that drives it
@@ -51,7 +51,7 @@ pub(crate) struct RegisterArgs {
     output: OutputArgs,
 }
 
-/// Change what is known of a machine; what is not named stays.
+/// Change fields of a machine; fields that are not given stay as they are.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli machine update node-8 --bmc https://10.0.0.9 --reason \"board replaced\""
@@ -65,7 +65,7 @@ pub(crate) struct UpdateArgs {
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Only if the machine has not changed since it had this etag
+    /// Only if the machine still has this etag
     #[arg(long, value_name = "ETAG", default_value = "")]
     if_etag: String,
     #[command(flatten)]
@@ -115,7 +115,7 @@ pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Resu
     let untaken = untaken(&wanted, &machine);
     if !untaken.is_empty() {
         session.ui.note(&format!(
-            "{} was registered before and stays as it is; not taken: {}. Change it with machine update or machine label.",
+            "{} is already registered and unchanged; ignored: {}. Change it with machine update or machine label.",
             sanitized(&machine.machine_id),
             untaken.join(", ")
         ));
@@ -123,7 +123,7 @@ pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Resu
     show::machine(session, &machine, &args.output)
 }
 
-/// What a machine that was known before did not take of what was sent.
+/// What a machine that was already registered ignored of the request.
 pub(crate) fn untaken(sent: &pb::Machine, known: &pb::Machine) -> Vec<String> {
     let none = pb::MachineSpec::default();
     let (wanted, has) = (sent.spec.as_ref().unwrap_or(&none), known.spec.as_ref().unwrap_or(&none));
@@ -153,8 +153,8 @@ pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<E
     let (spec, paths) = args.spec.given();
     if paths.is_empty() {
         return Err(Error::usage(
-            "nothing to change was given",
-            "name a field, for example --bmc https://10.0.0.9",
+            "nothing to change",
+            "give a field, for example --bmc https://10.0.0.9",
         ));
     }
     let machine = pb::Machine {

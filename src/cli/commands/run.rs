@@ -25,11 +25,11 @@ pub(crate) enum RunCommand {
     List(ListArgs),
     /// Print one run
     Get(GetArgs),
-    /// Say where a run is, why it waits or failed, and what to do next
+    /// Explain where a run is, why it waits or failed, and what to do next
     Describe(DescribeArgs),
     /// Watch a run until it ends
     Watch(watch::WatchArgs),
-    /// Print what the steps of a run printed
+    /// Print the output of the steps of a run
     Logs(logs::LogsArgs),
     /// End a run at its next safe point
     Cancel(control::ReasonArgs),
@@ -41,11 +41,11 @@ pub(crate) enum RunCommand {
     Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from the step that did not succeed; watch
     Retry(control::RetryArgs),
-    /// Skip a step that has not settled
+    /// Skip a step that has not ended
     Skip(control::SkipArgs),
-    /// Say what became of a step whose outcome is unknown
+    /// Record what happened to a step whose outcome is unknown
     Resolve(control::ResolveArgs),
-    /// Say yes or no to a step that asks for an approval
+    /// Approve or reject a step that asks for approval
     Approve(approve::ApproveArgs),
     /// Print what happened in a run
     History(history::RunArgs),
@@ -53,7 +53,7 @@ pub(crate) enum RunCommand {
     Wait(wait::RunWaitArgs),
 }
 
-/// List runs, the newest first.
+/// List runs, newest first.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli runs --limit 10
@@ -89,7 +89,7 @@ pub(crate) struct GetArgs {
     output: OutputArgs,
 }
 
-/// Say where a run is, why it waits or failed, and what to do next.
+/// Explain where a run is, why it waits or failed, and what to do next.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli run describe f1034752

@@ -1,4 +1,4 @@
-//! Printing what a command fetched, in the form that was asked for.
+//! Printing what a command fetched, in the requested form.
 
 use crate::pb;
 
@@ -12,7 +12,7 @@ use super::super::output::{
 use super::super::session::Session;
 
 impl Format {
-    /// The form for programs, if it is one of those that every record has.
+    /// The form for programs, if it is one that every record supports.
     pub(crate) fn data(&self) -> Option<DataForm> {
         match self {
             Self::Table | Self::Wide | Self::Csv | Self::JsonPath(_) => None,
@@ -24,7 +24,7 @@ impl Format {
     }
 }
 
-/// Refuses columns that do not exist: before anything is done, where something is.
+/// Refuses columns that do not exist, before a command does anything.
 pub(crate) fn check_columns<T: Columned>(args: &OutputArgs) -> Result<(), Error> {
     let labels = if T::LABELS { ", labels.KEY" } else { "" };
     match unknown_column::<T>(&args.columns) {
@@ -41,12 +41,12 @@ fn no_columns(args: &OutputArgs) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::usage(
-        "these have no columns to choose",
-        "machines and runs have; take -o json here",
+        "--columns does not work here",
+        "only machines and runs have columns to choose; use -o json",
     ))
 }
 
-/// A list in the forms that every record has; whether it was one of them.
+/// Writes a list in a form that every record supports; returns whether the requested form is one.
 pub(crate) fn listed<T: Record>(
     session: &mut Session,
     records: &[T],
@@ -63,7 +63,7 @@ pub(crate) fn listed<T: Record>(
     Ok(true)
 }
 
-/// One record in the forms that every record has; whether it was one of them.
+/// Writes one record in a form that every record supports; returns whether the requested form is one.
 fn single<T: Record>(session: &mut Session, record: &T, args: &OutputArgs) -> Result<bool, Error> {
     if let Format::JsonPath(template) = &args.output {
         let text = template.fill(&json_of(record)?);
@@ -76,7 +76,7 @@ fn single<T: Record>(session: &mut Session, record: &T, args: &OutputArgs) -> Re
     Ok(true)
 }
 
-/// A list as CSV or as a table of chosen columns; whether it was one of them.
+/// Writes a list as CSV or as a table of chosen columns; returns whether the requested form is one of these.
 fn columned<T: Columned>(
     session: &mut Session,
     records: &[T],
@@ -163,7 +163,7 @@ pub(crate) fn plans(
     Ok(Exit::Ok)
 }
 
-/// One plan for programs; whether it was one of those forms.
+/// Writes one plan for programs; returns whether the requested form is one of those.
 pub(crate) fn plan(
     session: &mut Session,
     plan: &pb::Plan,
@@ -173,7 +173,7 @@ pub(crate) fn plan(
     single(session, plan, args)
 }
 
-/// Entries of a history for programs; whether it was one of those forms.
+/// Writes entries of a history for programs; returns whether the requested form is one of those.
 pub(crate) fn entries(
     session: &mut Session,
     entries: &[pb::HistoryEntry],

@@ -19,9 +19,9 @@ use super::super::session::Session;
 use super::author;
 use super::machine::parse_phase;
 
-/// Run a plan on simulated machines in virtual time, with the failures you name, and print when what happened.
+/// Run a plan on simulated machines in virtual time, with the failures you name, and print a timeline.
 ///
-/// Needs no server. Steps take as long as the plan expects, hours pass in no time, and the same command always prints
+/// Needs no server. Steps take as long as the plan expects, hours pass instantly, and the same command always prints
 /// the same. Exits with 0 if every run succeeds, with 3 if one fails or is held.
 #[derive(Debug, Args)]
 #[command(after_help = "Rules of --fail:
@@ -42,16 +42,16 @@ pub(crate) struct SimulateArgs {
     /// Built-in plan, with or without plan/, or a .toml file
     #[arg(value_name = "PLAN|FILE")]
     plan: String,
-    /// What goes wrong; repeatable, the first rule that fits decides
+    /// What fails; repeatable, the first rule that matches decides
     #[arg(long, value_name = "RULE")]
     fail: Vec<String>,
-    /// What goes wrong, as --fake-script of the server says it; after the rules of --fail
+    /// What fails, in the language of the server's --fake-script; applied after the rules of --fail
     #[arg(long, value_name = "TEXT|@FILE")]
     script: Option<String>,
     /// How many machines run it at the same time
     #[arg(long, value_name = "N", default_value = "1", value_parser = machines)]
     machines: usize,
-    /// Where chance begins; another number, another story
+    /// Seed of all random choices; another seed gives another outcome
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
     /// Parameter of the plan; repeatable
@@ -60,10 +60,10 @@ pub(crate) struct SimulateArgs {
     /// Label of the machines; repeatable
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
     labels: Vec<(String, String)>,
-    /// Phase of the machines at the beginning [default: the first that the plan allows]
+    /// Phase of the machines at the start [default: the first that the plan allows]
     #[arg(long, value_name = "PHASE")]
     phase: Option<String>,
-    /// Run this plan first, without failures and without printing it; repeatable
+    /// Run this plan first, without failures and without output; repeatable
     #[arg(long, value_name = "PLAN")]
     after: Vec<String>,
     /// Run although the machine's effective state refuses it
@@ -72,24 +72,24 @@ pub(crate) struct SimulateArgs {
     /// How long actions take: default, slow, zero or a factor, as --fake-timing [default: as the plan expects]
     #[arg(long, value_name = "TIMING")]
     timing: Option<String>,
-    /// What steps that ask for an approval are answered; wait lets their time pass, which counts as a no
+    /// Answer to steps that ask for approval; wait lets them time out, which counts as a no
     #[arg(long, value_name = "ANSWER", default_value = "yes", value_enum)]
     approve: Answer,
-    /// Print only how it ended
+    /// Print only the result
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// What a step that asks is answered.
+/// The answer to a step that asks for approval.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Answer {
     /// The run continues
     Yes,
     /// The step fails
     No,
-    /// Nothing is answered
+    /// No answer
     Wait,
 }
 
@@ -213,7 +213,7 @@ fn read_rule(plan: &Plan, rule: &str) -> Result<String, Error> {
     Ok(pairs.join(" "))
 }
 
-/// A rule that no step of the plan can fit is a typing mistake.
+/// A rule that no step of the plan can match is a typing mistake.
 fn check_step(plan: &Plan, wanted: &str) -> Result<(), Error> {
     let mut names: Vec<String> = Vec::new();
     for step in plan.steps.iter() {

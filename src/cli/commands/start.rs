@@ -22,8 +22,8 @@ use super::{dry_run, show, targets, watch};
 
 /// Start the plan on a machine and watch it until it ends. Ctrl-C stops watching; the run continues.
 ///
-/// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs going, prints a line a
-/// machine and a summary; Ctrl-C starts no more.
+/// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs in progress, and
+/// prints a line per machine and a summary; Ctrl-C starts no more.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli repave machine-1
@@ -41,8 +41,8 @@ pub(crate) struct VerbArgs {
 
 /// Start any plan on a machine and watch it until it ends. Ctrl-C stops watching; the run continues.
 ///
-/// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs going, prints a line a
-/// machine and a summary; Ctrl-C starts no more.
+/// With several machines, by name or by -l and --filter, it asks once, keeps --max-parallel runs in progress, and
+/// prints a line per machine and a summary; Ctrl-C starts no more.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli run start plan/repave-join machine-1
@@ -71,7 +71,7 @@ pub(crate) async fn start(session: &mut Session, args: &StartArgs) -> Result<Exi
     any(session, &What::Plan(args.plan.clone()), &args.machines, &args.flags).await
 }
 
-/// One machine by its id is watched; everything else is a bulk command.
+/// A single machine named by its id is watched; everything else is a bulk command.
 async fn any(
     session: &mut Session,
     what: &What,
@@ -84,8 +84,8 @@ async fn any(
     let machines = targets::machines(&client, ids, &flags.selection).await?;
     if machines.len() > 1 && !flags.if_etag.is_empty() {
         return Err(Error::usage(
-            "--if-etag goes with one machine",
-            "an etag is a machine's own: leave it out, or start the machines one by one",
+            "--if-etag works with one machine only",
+            "each machine has its own etag: remove --if-etag, or start the machines one by one",
         ));
     }
     if flags.dry_run {
@@ -144,7 +144,7 @@ async fn many(
     Ok(exit)
 }
 
-/// Follows a run until it ends or is held by the engine, unless it is not to be watched.
+/// Follows a run until it ends or is held by the engine, unless it is detached.
 pub(super) async fn drive(
     client: &Client,
     clock: Arc<dyn Clock>,
@@ -219,7 +219,7 @@ async fn one(
         run = client.start_run(request) => run.map_err(|error| named(error, machine, about))?,
         () = interrupted => {
             let look = format!("bmdemo-cli runs --machine {}", sanitized(machine));
-            session.ui.note(&format!("Interrupted before the server answered. The run may have been started; look with: {look}"));
+            session.ui.note(&format!("Interrupted before the server answered. The run may have started; check with: {look}"));
             return Ok(Exit::Interrupted);
         }
     };
@@ -241,7 +241,7 @@ async fn one(
     Ok(Exit::of_run(&ended))
 }
 
-/// A missing machine and a missing plan give the same code: what the server names decides.
+/// A missing machine and a missing plan give the same code: the resource named by the server decides.
 fn named(error: Error, machine: &str, plan: About) -> Error {
     let resource = error.status().and_then(|status| status.get_details_resource_info());
     let is_plan = resource

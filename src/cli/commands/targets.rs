@@ -1,4 +1,4 @@
-//! Which machines or runs a command is about: named, or selected.
+//! The machines or runs that a command applies to: named, or selected.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -26,7 +26,7 @@ pub(crate) async fn machines(
     selection.check_narrow()?;
     let mut machines: Vec<pb::Machine> = Vec::new();
     for id in ids {
-        // Never by a prefix: where machine-1 is missing, machine-10 must not be destroyed in its place.
+        // Never by prefix: if machine-1 does not exist, machine-10 must not be destroyed in its place.
         let machine = client
             .get_machine(pb::GetMachineRequest { machine_id: id.clone(), ..Default::default() })
             .await;
@@ -38,7 +38,7 @@ pub(crate) async fn machines(
     let mut seen = HashSet::new();
     machines.retain(|machine| seen.insert(machine.machine_id.clone()));
     if machines.is_empty() {
-        return Err(Error::usage("no machine matches", "see what there is with: bmdemo-cli list"));
+        return Err(Error::usage("no machine matches", "list the machines with: bmdemo-cli list"));
     }
     Ok(machines)
 }
@@ -73,7 +73,7 @@ pub(crate) async fn active_runs(
     distinct(runs, "no run in progress matches")
 }
 
-/// The runs named, or the last runs of machines that are selected and failed or were canceled, each once.
+/// The runs named, or the last runs of the selected machines that failed or were canceled, each once.
 ///
 /// # Errors
 /// Usage, as [`machines`].
@@ -88,13 +88,13 @@ pub(crate) async fn retriable_runs(
         newest.entry(run.machine_id.clone()).or_insert(run);
     }
     for run in newest.into_values() {
-        // What came after a failure has dealt with it.
+        // A later run has superseded a failure.
         let last = client.last_run(&run.machine_id).await?;
         if last.is_some_and(|last| last.run_id == run.run_id) {
             runs.push(run);
         }
     }
-    distinct(runs, "no run that failed or was canceled last on its machine matches")
+    distinct(runs, "no machine matches whose last run failed or was canceled")
 }
 
 /// The runs named, if runs are named or selected, and not both.
@@ -144,7 +144,7 @@ fn distinct(mut runs: Vec<pb::Run>, none: &str) -> Result<Vec<pb::Run>, Error> {
     let mut seen = HashSet::new();
     runs.retain(|run| seen.insert(run.run_id.clone()));
     if runs.is_empty() {
-        return Err(Error::usage(none, "see what there is with: bmdemo-cli runs"));
+        return Err(Error::usage(none, "list the runs with: bmdemo-cli runs"));
     }
     Ok(runs)
 }
@@ -156,8 +156,8 @@ fn one_way(names: &[String], nothing_selected: bool, what: &str) -> Result<(), E
             "name one, or select some with -l or --filter",
         )),
         (false, false) => Err(Error::usage(
-            format!("{what}s were named and selected too"),
-            "do one of the two: name them, or select them with -l or --filter",
+            format!("{what}s were both named and selected"),
+            "either name them, or select them with -l or --filter",
         )),
         _ => Ok(()),
     }

@@ -30,10 +30,10 @@ const ROWS_PRINTED: usize = 60;
 pub(crate) struct TopArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Print the present state and end
+    /// Print the present state and exit
     #[arg(long)]
     once: bool,
-    /// End once no run is in progress, and print how it is then
+    /// Exit once no run is in progress, and print the final state
     #[arg(long, conflicts_with = "once")]
     until_idle: bool,
 }
@@ -74,14 +74,14 @@ struct Top {
     runs: RunWatch,
     fleet: Fleet,
     view: View,
-    /// The run that is looked at.
+    /// The run that is open.
     open: Option<String>,
-    /// How many of its lines are above the screen.
+    /// How many of its lines are scrolled off the top.
     above: usize,
 }
 
 impl Top {
-    /// Gathers the present state.
+    /// Fetches the present state.
     async fn load(&mut self) -> Result<(), Error> {
         let mut synced = false;
         while !synced {
@@ -130,7 +130,7 @@ impl Top {
         }
     }
 
-    /// Runs that ended before the window of the rates are no longer of interest, unless one is looked at.
+    /// Drops runs that ended before the window of the rates, except the open one.
     fn forget(&mut self, now_ms: u64) {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let open = self.open.as_deref();
@@ -183,7 +183,7 @@ impl Top {
         Ok(())
     }
 
-    /// Repaints until it is over; gives the screen back.
+    /// Repaints until it is over; restores the terminal.
     async fn show(
         &mut self,
         session: &mut Session,
@@ -193,7 +193,7 @@ impl Top {
     ) -> Result<(Screen, Exit), Error> {
         let clock = session.ui.clock();
         let mut interrupted = pin!(session.ui.left());
-        // Changes are gathered between two paintings.
+        // Changes are collected between two repaints.
         let mut painting = pin!(clock.sleep(std::time::Duration::ZERO));
         loop {
             tokio::select! {
@@ -240,7 +240,7 @@ impl Top {
         Ok(screen.paint(&mut session.ui, &lines)?)
     }
 
-    /// Does what a key says; whether it ends the screen.
+    /// Handles a key; returns whether it ends the screen.
     fn press(&mut self, key: Key) -> bool {
         if self.view.typing {
             match key {

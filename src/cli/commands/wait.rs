@@ -25,7 +25,7 @@ use super::super::watch::{MachineWatch, Seen};
 use super::machine::parse_phase;
 use super::targets;
 
-/// How long to leave a server alone that is away.
+/// Pause between attempts to reach an unavailable server.
 const AWAY: Duration = Duration::from_millis(500);
 
 /// Wait until machines are in a state.
@@ -116,7 +116,7 @@ impl Goal {
         }
     }
 
-    /// Whether a machine is there. A condition that was never observed is false.
+    /// Whether a machine has reached the goal. A condition that was never observed is false.
     fn is_met(&self, machine: &pb::Machine) -> bool {
         let status = machine.status.clone().unwrap_or_default();
         match self {
@@ -131,8 +131,8 @@ impl Goal {
         }
     }
 
-    /// Whether a machine can never be there: nothing leads out of RETIRED, no run starts there and nothing is probed,
-    /// so only NeedsIntervention can change, which an operator clears.
+    /// Whether a machine can never reach the goal: nothing leads out of RETIRED, no run starts there and nothing is
+    /// probed, so only NeedsIntervention can change, which an operator clears.
     fn is_out_of_reach(&self, machine: &pb::Machine) -> bool {
         let retired =
             machine.status.as_ref().is_some_and(|status| status.phase() == pb::Phase::Retired);
@@ -210,14 +210,14 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
     Ok(Exit::Ok)
 }
 
-/// Says that a machine is where it was waited for.
+/// Prints that a machine has reached the goal.
 fn met(session: &mut Session, id: &str, what: &str) -> Result<(), Error> {
     writeln!(session.ui.out(), "{}: {} is met", sanitized(id), sanitized(what))?;
     session.ui.flush()?;
     Ok(())
 }
 
-/// Whether a machine that is not there was there once, so that a mistyped id is not taken for a deleted one.
+/// Whether a machine that does not exist existed once, so that a mistyped id is not taken for a deleted machine.
 async fn was_deleted(client: &Client, id: &str, error: &Error) -> bool {
     if error.grpc_code() != Some(Code::NotFound) {
         return false;
@@ -230,11 +230,11 @@ async fn was_deleted(client: &Client, id: &str, error: &Error) -> bool {
     client.list_machine_history(request).await.is_ok_and(|history| !history.entries.is_empty())
 }
 
-/// Machines that are not there yet.
+/// Machines that have not reached the goal yet.
 #[derive(Debug, Default)]
 struct Left {
     ids: BTreeSet<String>,
-    /// What was seen last of one of them.
+    /// The last seen state of one of them.
     seen: String,
 }
 
@@ -247,7 +247,7 @@ impl Left {
         terms.collect::<Vec<_>>().join(" OR ")
     }
 
-    /// Takes note of a machine, and prints it if it is there.
+    /// Records the state of a machine, and prints it if it has reached the goal.
     fn see(
         &mut self,
         session: &mut Session,
@@ -264,7 +264,7 @@ impl Left {
             return met(session, &machine.machine_id, what);
         }
         if goal.is_out_of_reach(machine) {
-            let message = format!("machine {id} is RETIRED: {what} can never be met");
+            let message = format!("machine {id} is RETIRED: {what} can never become true");
             return Err(Error::rpc(Status::failed_precondition(message)));
         }
         let status = machine.status.clone().unwrap_or_default();
@@ -324,10 +324,10 @@ pub(crate) async fn runs(session: &mut Session, args: &RunWaitArgs) -> Result<Ex
     }
 }
 
-/// The run once it has ended, or is held until an operator acts. A server that is away is waited for.
+/// Waits until the run has ended, or is held until an operator acts. Waits for a server that is unavailable.
 async fn ended(client: Client, clock: Arc<dyn Clock>, mut run: pb::Run) -> Result<pb::Run, Error> {
     loop {
-        // What an operator paused, the operator will resume.
+        // An operator paused it, and an operator will resume it.
         let paused = hold(&run).is_some_and(|waiting| waiting.reason() == pb::WaitReason::Paused);
         if run.finished_at.is_some() || (hold(&run).is_some() && !paused) {
             return Ok(run);
@@ -349,7 +349,7 @@ async fn ended(client: Client, clock: Arc<dyn Clock>, mut run: pb::Run) -> Resul
 }
 
 fn timed_out(session: &mut Session, seen: &str) -> Exit {
-    session.ui.note(&format!("Waited long enough. Last seen: {seen}"));
+    session.ui.note(&format!("Timed out. Last seen: {seen}"));
     Exit::TimedOut
 }
 

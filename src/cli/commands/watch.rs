@@ -20,7 +20,7 @@ use super::targets;
 
 /// Watch runs until they end. Ctrl-C stops watching; the runs stay in progress.
 ///
-/// Of several runs each line has its machine in front.
+/// With several runs each line begins with its machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli watch machine-1
@@ -48,7 +48,7 @@ pub(crate) async fn watch(session: &mut Session, args: &WatchArgs) -> Result<Exi
 /// Most runs named in the filter of a watch; with more, every run since the oldest of them is watched.
 const NAMED_MAX: usize = 64;
 
-/// Prints several runs as they go, each line with its machine in front.
+/// Prints several runs as they proceed, each line after its machine.
 async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, Error> {
     let client = session.client().await?;
     let columns = runs.iter().map(|run| run.machine_id.len()).max().unwrap_or(0);
@@ -56,7 +56,7 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
     let filter = if runs.len() <= NAMED_MAX {
         runs.iter().map(|run| format!("run_id={}", run.run_id)).collect::<Vec<_>>().join(" OR ")
     } else {
-        // Also what has ended already: each is waited for.
+        // Ended runs are included: each is waited for.
         let created = runs.iter().filter_map(|run| run.created_at.as_ref());
         let oldest = created.min_by_key(|at| (at.seconds, at.nanos));
         oldest.map_or_else(String::new, |at| format!("created_at >= {}", rfc3339(Some(at))))
@@ -116,7 +116,7 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
     Ok(exit)
 }
 
-/// Prints a run as it goes, from its first step to its result.
+/// Prints a run as it proceeds, from its first step to its result.
 pub(crate) async fn follow(session: &mut Session, run_id: &str) -> Result<Exit, Error> {
     let client = session.client().await?;
     let mut watch = RunWatch::new(client, session.ui.clock(), format!("run_id={run_id}"));
@@ -126,7 +126,7 @@ pub(crate) async fn follow(session: &mut Session, run_id: &str) -> Result<Exit, 
     let mut tick = 0_usize;
     loop {
         let seen = {
-            // The future is kept over the ticks: a reconnect in progress must not begin anew ten times a second.
+            // The future is kept over the ticks: a reconnect in progress must not start over ten times a second.
             let mut next = pin!(watch.next());
             loop {
                 tokio::select! {
@@ -173,7 +173,7 @@ pub(crate) struct Shown {
     progress: Progress,
     begun: bool,
     latest: Option<pb::Run>,
-    /// How far our clock is ahead of the server's, as far as the last change tells.
+    /// How far our clock is ahead of the server's, judged by the last change.
     clock_ahead_ms: i64,
 }
 

@@ -1,4 +1,4 @@
-//! What plan authors read: drawings of plans, the actions, a template.
+//! Output for plan authors: drawings of plans, the actions, a template.
 
 use std::io::{self, Write};
 
@@ -20,7 +20,7 @@ struct Node {
     role: Role,
 }
 
-/// A plan to be drawn, from wherever it came.
+/// A plan to be drawn, whatever its source.
 #[derive(Debug)]
 pub(crate) struct Drawing {
     id: String,
@@ -28,7 +28,7 @@ pub(crate) struct Drawing {
 }
 
 impl Drawing {
-    /// A plan that was read from a file.
+    /// A plan from a file.
     pub(crate) fn of_file(plan: &Plan) -> Self {
         let steps = plan.steps.iter().map(|step| Node {
             name: step.name.to_string(),
@@ -41,7 +41,7 @@ impl Drawing {
         Self { id: plan.id.to_string(), steps: steps.collect() }
     }
 
-    /// A plan of the server.
+    /// A plan from the server.
     pub(crate) fn of_server(plan: &pb::Plan) -> Self {
         let steps = plan.steps.iter().map(|step| Node {
             name: sanitized(&step.name).into_owned(),
@@ -234,7 +234,7 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     Ok(())
 }
 
-/// A step with this action, every argument spelled out.
+/// A step with this action, with every argument spelled out.
 fn sample_step(spec: &ActionSpec) -> String {
     let name = spec.name;
     let mut text = format!("[[steps]]\nname = \"{name}\"\naction = \"{name}\"\n");
@@ -258,7 +258,7 @@ fn sample_step(spec: &ActionSpec) -> String {
     text
 }
 
-/// A commented plan to begin with.
+/// A commented starter plan.
 pub(crate) fn template(name: &str) -> String {
     let title: String =
         name.chars().take(1).flat_map(char::to_uppercase).chain(name.chars().skip(1)).collect();

@@ -1,4 +1,4 @@
-//! The live screen of the fleet: counts, rates, runs in progress, and what needs a person, in the size of the terminal.
+//! The live screen of the fleet: counts, rates, runs in progress, and what needs a person, fitted to the terminal.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,12 +16,12 @@ use super::time::{elapsed_text, instant};
 /// Window of the rates, in milliseconds.
 pub(crate) const RATE_MS: i64 = 5 * 60 * 1000;
 
-/// What is known of the fleet.
+/// The known state of the fleet.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
     /// Machines by their ids.
     pub(crate) machines: BTreeMap<String, pb::Machine>,
-    /// Runs in progress, and those that ended a short while ago, by their ids.
+    /// Runs in progress and runs that ended recently, by id.
     pub(crate) runs: BTreeMap<String, pb::Run>,
     /// Whether only runs of these machines are shown.
     pub(crate) only_these: bool,
@@ -32,7 +32,7 @@ pub(crate) struct Fleet {
 pub(crate) struct View {
     /// Address of the server.
     pub(crate) server: String,
-    /// Words that a machine or run must have.
+    /// Words that a machine or run must contain.
     pub(crate) wanted: String,
     /// Whether the words are being typed.
     pub(crate) typing: bool,
@@ -40,13 +40,13 @@ pub(crate) struct View {
     pub(crate) chosen: usize,
     /// Whether keys are read.
     pub(crate) keys: bool,
-    /// What there is to say of the connection.
+    /// A note about the connection.
     pub(crate) note: String,
 }
 
 impl Fleet {
-    /// The runs in progress that are wanted: held ones first, then overdue ones, then those at work before those that wait
-    /// for a slot; among equals the oldest.
+    /// The runs in progress that match the words: held ones first, then overdue ones, then running ones, then those
+    /// that wait for a slot; within each group the oldest first.
     pub(crate) fn active(&self, wanted: &str) -> Vec<&pb::Run> {
         let mut active: Vec<&pb::Run> = self
             .runs
@@ -84,7 +84,7 @@ fn label_words(machine: &pb::Machine) -> String {
     machine.labels.iter().map(|(key, value)| format!("{key}={value} ")).collect()
 }
 
-/// Whether a text has each of the words, in any case.
+/// Whether a text contains each of the words, in any case.
 fn matches(text: &str, wanted: &str) -> bool {
     let text = text.to_lowercase();
     wanted.to_lowercase().split_whitespace().all(|word| text.contains(word))
@@ -94,7 +94,7 @@ fn waits_for_a_slot(run: &pb::Run) -> bool {
     run.waiting.as_ref().is_some_and(|waiting| waiting.reason() == pb::WaitReason::Capacity)
 }
 
-/// A run that is held waits for an operator, and not for its step.
+/// A held run waits for an operator, not for its step.
 fn is_overdue(run: &pb::Run) -> bool {
     hold(run).is_none() && run.steps.iter().any(|step| step.overdue)
 }
@@ -156,7 +156,7 @@ pub(crate) fn board(
     lines.push(cut(look, &rates(fleet, view, now), columns));
     lines.push(String::new());
 
-    // Two headings, an empty line and the keys; what is left is shared, and what one part does not use the other has.
+    // Two headers, an empty line and the keys; the rest is shared, and one part gets what the other does not use.
     let left = rows.saturating_sub(lines.len() + 4);
     let for_issues = issues.len().min(left.div_ceil(3).max(left.saturating_sub(active.len())));
     let for_runs = active.len().min(left.saturating_sub(for_issues));
@@ -176,7 +176,7 @@ pub(crate) fn board(
     let id_columns = ids.max().unwrap_or(0).min(ID_COLUMNS_MAX);
     for issue in issues.iter().take(for_issues) {
         let since = issue.since_ms.map(elapsed_text).unwrap_or_default();
-        // What it says is the reason; the name of the condition is the heading's.
+        // The line shows the reason; the header has the name of the condition.
         let what = match issue.what.as_str() {
             "NeedsIntervention" => String::new(),
             what => format!("{}: ", sanitized(what)),
@@ -253,7 +253,7 @@ fn rates(fleet: &Fleet, view: &View, now: i64) -> String {
 const ID_COLUMNS_MAX: usize = 16;
 const NAME_COLUMNS_MAX: usize = 14;
 
-/// Columns of the runs that are shown: no more than they need, so that there is room for what they do.
+/// Widths of the columns of the runs shown: only what they need, to leave room for what they do.
 #[derive(Clone, Copy)]
 struct Widths {
     machine: usize,

@@ -15,11 +15,11 @@ use super::text::{
 };
 use super::time::{elapsed_text, moment, rfc3339};
 
-/// What stands in a column of one record.
+/// The content of a column for one record.
 pub(crate) enum Content {
-    /// Text of the record.
+    /// Text from the record.
     Text(String),
-    /// Text of ours.
+    /// Text of the client's.
     Painted(String, Meaning),
     /// A run id; short where there is little room.
     Run(String),
@@ -50,7 +50,7 @@ impl Content {
         }
     }
 
-    /// For programs: nothing where there is nothing, RFC 3339, seconds.
+    /// For programs: empty where there is no value, RFC 3339, seconds.
     fn raw(self) -> String {
         match self {
             Self::Text(text) | Self::Run(text) => text,
@@ -70,11 +70,11 @@ impl Content {
 
 /// A record with columns.
 pub(crate) trait Columned {
-    /// Names of all columns, besides `labels.<key>` where there are labels.
+    /// Names of all columns, plus `labels.<key>` where there are labels.
     const COLUMNS: &'static [&'static str];
     /// Whether `labels.<key>` is a column too.
     const LABELS: bool;
-    /// What stands in a column; `None` if there is no such column.
+    /// The content of a column; `None` if there is no such column.
     fn content(&self, column: &str, now_ms: u64) -> Option<Content>;
 }
 
@@ -181,7 +181,7 @@ impl Columned for pb::Run {
     }
 }
 
-/// The columns that are none, of those asked for.
+/// The first requested column that does not exist.
 pub(crate) fn unknown_column<T: Columned>(asked: &[String]) -> Option<&str> {
     let is_column = |name: &str| {
         let label = T::LABELS && name.strip_prefix("labels.").is_some_and(|key| !key.is_empty());
@@ -190,7 +190,7 @@ pub(crate) fn unknown_column<T: Columned>(asked: &[String]) -> Option<&str> {
     asked.iter().map(String::as_str).find(|name| !is_column(name))
 }
 
-/// Writes a table of the columns asked for; those that do not exist are left out.
+/// Writes a table of the requested columns; those that do not exist are left out.
 pub(crate) fn write_chosen<T: Columned>(
     out: &mut dyn Write,
     look: Look,
@@ -210,7 +210,7 @@ pub(crate) fn write_chosen<T: Columned>(
     write_columns(out, look, &headers, 1, &rows)
 }
 
-/// Writes the heading of a CSV file.
+/// Writes the header of a CSV file.
 pub(crate) fn write_csv_header<T: Columned>(
     out: &mut dyn Write,
     columns: &[String],

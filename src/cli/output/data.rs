@@ -75,8 +75,8 @@ fn dynamic<T: Record>(record: &T) -> io::Result<Canonical> {
     Ok(Canonical(message))
 }
 
-/// Serializes as canonical protobuf JSON: lowerCamelCase, defaults left out, 64-bit numbers as texts. Unlike that of
-/// prost-reflect, maps come out sorted, so that the same record always prints the same.
+/// Serializes as canonical protobuf JSON: lowerCamelCase, defaults left out, 64-bit numbers as strings. Unlike
+/// prost-reflect's own, it sorts maps, so that the same record always prints the same.
 struct Canonical(DynamicMessage);
 
 impl Serialize for Canonical {
@@ -90,7 +90,7 @@ fn serialize_message<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let descriptor = message.descriptor();
-    // Timestamps, durations and masks have a form of their own in JSON.
+    // Timestamps, durations and masks have their own form in JSON.
     if descriptor.package_name() == "google.protobuf" {
         return message.serialize_with_options(serializer, &SerializeOptions::new());
     }
@@ -172,7 +172,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Serializes as the list response of the API; the list is there even if it is empty.
+/// Serializes as the list response of the API; the list is present even if it is empty.
 struct List(&'static str, Vec<Canonical>);
 
 impl Serialize for List {
@@ -188,7 +188,7 @@ pub(crate) fn json_of<T: Record>(record: &T) -> io::Result<serde_json::Value> {
     serde_json::to_value(dynamic(record)?).map_err(io::Error::other)
 }
 
-/// A list of records as JSON, as the list response of the API has it.
+/// A list of records as JSON, in the form of the API's list response.
 pub(crate) fn json_of_list<T: Record>(records: &[T]) -> io::Result<serde_json::Value> {
     let list = List(T::LIST, records.iter().map(dynamic).collect::<io::Result<_>>()?);
     serde_json::to_value(list).map_err(io::Error::other)
@@ -240,7 +240,7 @@ fn write_document<T: Serialize>(out: &mut dyn Write, form: DataForm, value: &T) 
     }
 }
 
-/// JSON in which nothing that a terminal would act on is left as it is. Such characters stand only in strings.
+/// Escapes the characters of JSON that a terminal would act on. They occur only in strings.
 fn escaped(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
@@ -259,7 +259,7 @@ fn escaped(json: &str) -> String {
 /// A JSON value whose objects keep the order of their fields.
 #[derive(Debug)]
 enum Node {
-    /// Null, a boolean or a number, as it is written.
+    /// Null, a boolean or a number, as written.
     Bare(String),
     Text(String),
     List(Vec<Node>),
@@ -313,7 +313,7 @@ impl Node {
     }
 }
 
-/// A text as YAML: bare if no reader could take it for anything but a text, else quoted as in JSON.
+/// A string as YAML: bare if no reader could take it for another type, else quoted as in JSON.
 fn yaml_text(text: &str) -> String {
     let plain =
         text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))

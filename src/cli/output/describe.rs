@@ -1,4 +1,4 @@
-//! One machine or run in full: what it is, why it is so, and the next command to type.
+//! One machine or run in full: its state, the reasons, and the next command to type.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use super::text::{
 };
 use super::time::{duration_text, elapsed_text, instant};
 
-/// The rule of precedence that gave the effective state, in words.
+/// The rule that gave the effective state, in words.
 fn rule_text(rule: pb::EffectiveRule) -> &'static str {
     match rule {
         pb::EffectiveRule::ActiveRun => "rule 1: a run is active",
@@ -24,8 +24,8 @@ fn rule_text(rule: pb::EffectiveRule) -> &'static str {
     }
 }
 
-/// Writes one machine: state and the rule behind it, conditions with reasons, what to do next.
-/// `run` is its active run, or the last one.
+/// Writes one machine: its state and the rule behind it, conditions with reasons, what to do next. `run` is its
+/// active run, or the last one.
 pub(crate) fn write_machine(
     out: &mut dyn Write,
     look: Look,
@@ -108,7 +108,7 @@ fn untrusted_text(disks: &pb::UntrustedDisks) -> String {
     )
 }
 
-/// The command that helps a machine on, if one does.
+/// The next command for a machine, if there is one.
 pub(super) fn next_for_machine(
     machine: &pb::Machine,
     status: &pb::MachineStatus,
@@ -132,7 +132,7 @@ pub(super) fn next_for_machine(
         ));
     }
     match run.filter(|run| matches!(run.phase(), pb::RunPhase::Failed | pb::RunPhase::Canceled)) {
-        // Retrying is what failed: what the step printed comes first.
+        // The retry failed too: show the step's output first.
         Some(run) if !run.retry_of.is_empty() => Some(after_failed_retry(run)),
         Some(run) => Some(format!("bmdemo-cli retry {}", run.run_id)),
         None => {

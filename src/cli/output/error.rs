@@ -52,14 +52,14 @@ pub(crate) fn write_error(
     Ok(())
 }
 
-/// What helps after an error, in a few words: the first hint.
+/// A short hint after an error: the first one.
 pub(crate) fn hint_of(error: &Error) -> Option<String> {
     let of_server = error.status().and_then(|status| status_hints(status).into_iter().next());
     of_server.or_else(|| own_hint(error))
 }
 
-/// Causes below the first level. Of a server that cannot be reached only the last one is told: the others are about the
-/// insides of the client; and that nothing listens needs no cause.
+/// Causes below the first level. For a server that cannot be reached only the last one is shown: the others are about
+/// the internals of the client. A refused connection needs no cause.
 fn write_causes(out: &mut dyn Write, error: &Error) -> io::Result<()> {
     let mut cause = error.source();
     if let Error::Unreachable { .. } = error {
@@ -79,14 +79,14 @@ fn write_causes(out: &mut dyn Write, error: &Error) -> io::Result<()> {
 fn write_details(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let details = status.get_error_details();
     for violation in details.bad_request().map_or(&[][..], |bad| &bad.field_violations) {
-        // With one violation only, the message of the status says it already.
+        // With a single violation, the message of the status says it already.
         if status.message().contains(&violation.description) {
             continue;
         }
         writeln!(out, "  {}: {}", sanitized(&violation.field), sanitized(&violation.description))?;
     }
     for violation in details.precondition_failure().map_or(&[][..], |failure| &failure.violations) {
-        // The message of the status often is the description of its only violation.
+        // The message of the status is often the description of its only violation.
         if violation.description != status.message() {
             let subject = sanitized(&violation.subject);
             writeln!(
@@ -137,7 +137,7 @@ fn own_hint(error: &Error) -> Option<String> {
             let start = "start one with: bmdemo-server   (or: cargo run --bin bmdemo-server)";
             Some(if *port_assumed {
                 format!(
-                    "no port was given, and 50051 is assumed: give HOST:PORT if it is another; or {start}"
+                    "no port was given, so 50051 was tried: give HOST:PORT for another; or {start}"
                 )
             } else {
                 start.to_owned()
@@ -160,7 +160,9 @@ fn rpc_hint(status: &Status, about: &super::super::error::About) -> Option<Strin
         (Code::NotFound, About::Run(_)) => Some("see the runs with: bmdemo-cli runs".to_owned()),
         (Code::NotFound, About::Plan(_)) => Some("see the plans with: bmdemo-cli plans".to_owned()),
         (Code::DeadlineExceeded, _) => Some("give it more time with --request-timeout".to_owned()),
-        (Code::Unavailable, _) => Some("the server is away or shutting down; try again".to_owned()),
+        (Code::Unavailable, _) => {
+            Some("the server is unavailable or shutting down; try again".to_owned())
+        }
         (Code::Unimplemented, _) => {
             Some("the server is older than this client; see bmdemo-cli doctor".to_owned())
         }

@@ -7,7 +7,7 @@ use crate::pb;
 use super::text::{Look, Meaning, padded, sanitized, width, wrapped};
 use super::time::moment;
 
-/// Which subjects a history names in columns of their own.
+/// Which subjects get columns of their own in a history.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Subjects {
     /// The machine.
@@ -16,7 +16,7 @@ pub(crate) struct Subjects {
     pub(crate) run: bool,
 }
 
-/// Writes one line an entry: when, what, from which state to which, who, why.
+/// Writes one line per entry: time, event, from which state to which, actor, reason.
 pub(crate) fn write_history(
     out: &mut dyn Write,
     look: Look,
@@ -65,7 +65,7 @@ pub(crate) fn write_history(
     Ok(())
 }
 
-/// `NeedsIntervention unknown → true: why` of a change whose message says the new status again.
+/// `NeedsIntervention unknown → true: why` for a change whose message repeats the new status.
 fn condition(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
     let (name, why) = entry.message.split_once(&format!(" is {}:", entry.to))?;
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric());
@@ -77,7 +77,7 @@ fn condition(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
     })
 }
 
-/// `READY → RMA: why` of a change of phase whose message says the phases again; who did it stands at the end of the line.
+/// `READY → RMA: why` for a change of phase whose message repeats the phases; the actor is at the end of the line.
 fn phase(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
     let said = format!("phase {} -> {}", entry.from, entry.to);
     let rest = entry.message.strip_prefix(&said).filter(|_| entry.kind == "phase.changed")?;

@@ -22,7 +22,7 @@ pub(crate) struct Issue {
 }
 
 impl Issue {
-    /// Whether it stays until a person acts, unlike what may pass by itself.
+    /// Whether it stays until a person acts, as opposed to what may resolve itself.
     pub(super) fn needs_person(&self) -> bool {
         !self.what.starts_with("run waits")
     }
@@ -44,7 +44,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             pb::ConditionType::Reachable => !condition.status,
             pb::ConditionType::InCustomerCluster | pb::ConditionType::Unspecified => false,
         };
-        // The run that is held for it says the same, and how to go on.
+        // The held run behind it says the same, and how to continue.
         let is_said = kind == pb::ConditionType::NeedsIntervention
             && condition.reason == "OUTCOME_UNKNOWN"
             && run.and_then(hold).is_some_and(|w| w.reason() == pb::WaitReason::OutcomeUnknown);
@@ -99,7 +99,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             Some(format!("bmdemo-cli run describe {}", run.run_id)),
         );
     }
-    // A run that is held waits for an operator, and not for its step.
+    // A held run waits for an operator, not for its step.
     let is_held = hold(run).is_some();
     for step in run.steps.iter().filter(|step| step.overdue && !is_held) {
         let why = format!("{} takes longer than expected", step.name);
@@ -109,7 +109,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
     issues
 }
 
-/// Writes a block an issue: machine, what, since when, why, what to do.
+/// Writes a block per issue: machine, what, since when, why, what to do.
 pub(crate) fn write_issues(out: &mut dyn Write, look: Look, issues: &[Issue]) -> io::Result<()> {
     let columns = issues.iter().map(|issue| width(&sanitized(&issue.machine))).max().unwrap_or(0);
     for issue in issues {

@@ -1,17 +1,17 @@
-//! `-o jsonpath=…`: a small part of what kubectl takes.
+//! `-o jsonpath=…`: a small subset of kubectl's.
 //!
 //! A template is text with expressions in braces: `{.machines[*].machineId}`. An expression is a path of `.name`,
-//! `['name']`, `[n]` (from the end if negative), `[*]`, `..name` and `[?(@.path == "text")]`; or a text in quotes; or
-//! `range path` up to `end`. A template without braces is one path, whose values are printed a line each. Names may be
-//! written as in the proto, `machine_id`.
+//! `['name']`, `[n]` (from the end if negative), `[*]`, `..name` and `[?(@.path == "text")]`; or a quoted text; or
+//! `range path` up to `end`. A template without braces is one path, whose values are printed one per line. Names may
+//! be written as in the proto, `machine_id`.
 
 use serde_json::Value;
 
-/// A template that was read.
+/// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
-    /// Whether it is one path, whose values are printed a line each.
+    /// Whether it is one path, whose values are printed one per line.
     is_bare: bool,
 }
 
@@ -30,12 +30,12 @@ enum Pick {
     All,
     /// The name at any depth.
     Deep(String),
-    /// Elements whose value at a path is, or is not, a text.
+    /// Elements whose value at a path equals, or does not equal, a text.
     Where(Vec<Pick>, bool, String),
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
     /// What is wrong with it, in words.
@@ -113,7 +113,7 @@ fn fill(parts: &[Part], value: &Value, text: &mut String) {
     }
 }
 
-/// The place of the brace that closes the first one; braces in quotes do not count.
+/// The position of the brace that closes the first one; braces in quotes do not count.
 fn closing(text: &str) -> Option<usize> {
     let mut quote = None;
     for (place, c) in text.char_indices() {
@@ -150,7 +150,7 @@ fn path(text: &str) -> Result<Vec<Pick>, String> {
         if let Some(after) = rest.strip_prefix("..") {
             let (name, after) = name_of(after);
             if name.is_empty() {
-                return Err(format!("a name is missing behind .. in {text}"));
+                return Err(format!("a name is missing after .. in {text}"));
             }
             picks.push(Pick::Deep(name));
             rest = after;
@@ -163,7 +163,7 @@ fn path(text: &str) -> Result<Vec<Pick>, String> {
             match name.as_str() {
                 // The value itself.
                 "" if after.is_empty() || after.starts_with('[') => {}
-                "" => return Err(format!("a name is missing behind a dot in {text}")),
+                "" => return Err(format!("a name is missing after a dot in {text}")),
                 "*" => picks.push(Pick::All),
                 _ => picks.push(Pick::Name(name)),
             }
@@ -180,7 +180,7 @@ fn name_of(text: &str) -> (String, &str) {
     (text[..end].to_owned(), &text[end..])
 }
 
-/// The place of the bracket that closes; brackets in quotes and deeper ones do not count.
+/// The position of the closing bracket; brackets in quotes and nested ones do not count.
 fn bracket(text: &str) -> Option<usize> {
     let (mut quote, mut depth) = (None, 0);
     for (place, c) in text.char_indices() {
@@ -207,7 +207,7 @@ fn index(text: &str) -> Result<Pick, String> {
         let (left, equal, right) = match (condition.split_once("=="), condition.split_once("!=")) {
             (Some((left, right)), _) => (left, true, right),
             (None, Some((left, right))) => (left, false, right),
-            (None, None) => return Err(format!("[{text}] compares nothing: use == or !=")),
+            (None, None) => return Err(format!("[{text}] has no comparison: use == or !=")),
         };
         let right = right.trim();
         let value = if right.starts_with(['"', '\'']) { literal(right)? } else { right.to_owned() };
@@ -334,7 +334,7 @@ mod tests {
             ("{end}", "{end} without {range}"),
             (".a[", "a [ has no ]"),
             (".a[x]", "[x] is neither"),
-            (".a[?(@.b)]", "compares nothing"),
+            (".a[?(@.b)]", "has no comparison"),
             (".a..", "a name is missing"),
             (".a[0]b", "cannot stand"),
         ] {

@@ -25,7 +25,8 @@ pub(crate) fn write_plans(out: &mut dyn Write, look: Look, plans: &[pb::Plan]) -
     write_plain(out, look, &[("PLAN", 18), ("DISPLAY", 22), ("STEPS", 0)], &rows)
 }
 
-/// What is lost by a step or a plan of this risk. A server that does not know classes only says that something is.
+/// What a step or plan of this risk puts at risk. A server that does not know risk classes only says that something
+/// is lost.
 fn risk_text(risk: pb::Risk, destructive: bool) -> Option<&'static str> {
     match risk {
         pb::Risk::DataDestroying => Some("destroys data"),
@@ -35,7 +36,7 @@ fn risk_text(risk: pb::Risk, destructive: bool) -> Option<&'static str> {
     }
 }
 
-/// A step of a plan in a list of its steps.
+/// A step of a plan, in a list of its steps.
 pub(crate) fn step_line(look: Look, index: usize, step: &pb::PlanStep) -> String {
     let risk = risk_text(step.risk(), step.destructive).map_or_else(String::new, |text| {
         format!(" {}", look.paint(Meaning::Bad, &text.to_uppercase()))
@@ -43,7 +44,7 @@ pub(crate) fn step_line(look: Look, index: usize, step: &pb::PlanStep) -> String
     format!("  {}. {} ({}){risk}", index + 1, sanitized(&step.name), sanitized(&step.action))
 }
 
-/// Writes one plan: what it is for, where it may run, parameters, steps with their rules.
+/// Writes one plan: its purpose, where it may run, parameters, steps with their rules.
 pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io::Result<()> {
     let mut sheet = Sheet { out, look, now_ms: 0 };
     sheet.field("Plan", &plan.plan_id)?;
@@ -136,7 +137,7 @@ fn retry_words(step: &pb::PlanStep) -> String {
     text
 }
 
-/// What a step is given, when it runs, what it sets, and what undoes it.
+/// The arguments of a step, when it runs, what it sets, and what undoes it.
 fn step_rules(step: &pb::PlanStep) -> Vec<String> {
     let mut rules = Vec::new();
     if !step.arguments.is_empty() {

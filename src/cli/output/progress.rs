@@ -1,7 +1,7 @@
 //! What changed between two snapshots of a run, as lines.
 //!
 //! A watch may skip snapshots (several changes in one event, a reconnect), so the lines come from comparing whole
-//! snapshots, never from the events: nothing is lost, nothing doubled.
+//! snapshots, never from the events: nothing is lost or shown twice.
 
 use std::io::{self, Write};
 
@@ -15,7 +15,7 @@ use super::text::{Look, Meaning, sanitized, wait_reason_name, wrapped};
 pub(crate) enum Line {
     /// A step began.
     Started(String),
-    /// A step goes on with another attempt.
+    /// A step continues with another attempt.
     Again {
         /// Step.
         step: String,
@@ -23,7 +23,7 @@ pub(crate) enum Line {
         attempt: i32,
         /// Most attempts, 0 if unknown.
         of: i32,
-        /// How the attempt before ended.
+        /// How the previous attempt ended.
         after: String,
     },
     /// A step is done.
@@ -34,7 +34,7 @@ pub(crate) enum Line {
     Skipped(String, String),
     /// A step was ended by a cancel.
     Canceled(String),
-    /// The run ended before the step had its turn.
+    /// The run ended before the step was reached.
     NotReached(String),
 }
 
@@ -46,8 +46,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The lines that lead from the snapshot before to this one: first of the steps that were in progress, then of the
-    /// others, both in the order of the plan.
+    /// The lines that lead from the previous snapshot to this one: first for the steps that were in progress, then
+    /// for the others, both in the order of the plan.
     pub(crate) fn advance(&mut self, run: &pb::Run) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut others = Vec::new();
@@ -71,7 +71,7 @@ impl Progress {
     }
 }
 
-/// What holds a run until somebody acts, if anything does.
+/// What holds a run until an operator acts, if anything does.
 pub(crate) fn hold(run: &pb::Run) -> Option<&pb::Waiting> {
     run.waiting.as_ref().filter(|waiting| {
         run.finished_at.is_none()
@@ -107,7 +107,7 @@ fn step_lines(before: &pb::StepStatus, now: &pb::StepStatus, lines: &mut Vec<Lin
         lines.push(Line::Started(step.clone()));
     }
     for attempt in before.attempt.max(1) + 1..=now.attempt {
-        // The message of the failed attempt may have been replaced by then: the last one known is the best there is.
+        // The message of the failed attempt may have been replaced by now: use the last one known.
         let after = if is == 1 && !now.message.is_empty() { &now.message } else { &before.message };
         lines.push(Line::Again {
             step: step.clone(),
@@ -126,7 +126,7 @@ fn step_lines(before: &pb::StepStatus, now: &pb::StepStatus, lines: &mut Vec<Lin
     }
 }
 
-/// Whether the run ended before the step had its turn: the state is that of a step that was canceled.
+/// Whether the run ended before the step was reached: it has the state of a canceled step.
 pub(crate) fn is_not_reached(step: &pb::StepStatus) -> bool {
     step.state() == StepState::Canceled && step.attempt == 0 && step.started_at.is_none()
 }

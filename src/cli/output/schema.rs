@@ -6,10 +6,10 @@ use crate::plan::{
     ActionSpec, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, RunType, ValueKind, limits,
 };
 
-/// The JSON schema of plan files, made from the same tables that check them.
+/// The JSON schema of plan files, generated from the tables that check them.
 ///
 /// # Errors
-/// None in practice: a JSON value always has a text.
+/// None in practice: a JSON value can always be serialized.
 pub(crate) fn schema_json() -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(&schema())
 }
@@ -50,14 +50,14 @@ pub(super) fn schema() -> Json {
                 json!({ "enum": defaults }),
                 "Runs of this type that name no plan get this one. At most one plan can say so for each type."
             ),
-            "destructive": described(json!({ "type": "boolean" }), "Whether a step is disruptive or data-destroying. It follows from the actions; who says it anyway is held to it."),
-            "allowed_phases": described(phases.clone(), "Phases in which a machine may be when a run starts; at least one."),
+            "destructive": described(json!({ "type": "boolean" }), "Whether a step is disruptive or data-destroying. It follows from the actions; a value that is given is checked."),
+            "allowed_phases": described(phases.clone(), "Phases that a machine may be in when a run starts; at least one."),
             "refused_effective": described(
                 json!({ "type": "array", "items": { "enum": names(EffectiveState::ALL, EffectiveState::as_str) } }),
                 "Effective states in which a run is refused unless it is started with --force, which is audited."
             ),
-            "refused_hint": described(text.clone(), "What to do instead, shown with such a refusal."),
-            "required_conditions": described(conditions.clone(), "Conditions that must be so when a run starts; one that was never observed is false."),
+            "refused_hint": described(text.clone(), "What to do instead; shown with such a refusal."),
+            "required_conditions": described(conditions.clone(), "Conditions that must hold when a run starts; one that was never observed is false."),
             "params": {
                 "description": "Parameters by name, given when a run starts: --set NAME=VALUE.",
                 "type": "object",
@@ -69,40 +69,40 @@ pub(super) fn schema() -> Json {
                     "additionalProperties": false,
                     "properties": {
                         "kind": described(json!({ "enum": names(ValueKind::ALL, ValueKind::as_str) }), "Type of its values."),
-                        "default": described(scalar.clone(), "Value if the run gives none; without a default it must be given."),
-                        "one_of": described(json!({ "type": "array", "items": scalar.clone() }), "The only values taken; any if absent."),
+                        "default": described(scalar.clone(), "Value if the run gives none; without a default the parameter is required."),
+                        "one_of": described(json!({ "type": "array", "items": scalar.clone() }), "The only values accepted; any if absent."),
                         "description": described(text, "What it is for.")
                     }
                 }
             },
-            "time_limit": described(time.clone(), "Longest time of a whole run, counted from its first step, at most 30d. Then it fails at the next safe point."),
+            "time_limit": described(time.clone(), "Longest time of a whole run, counted from its first step, at most 30d. After it the run fails at the next safe point."),
             "on_failure": {
-                "description": "What is done after a step has failed, before anything is undone. One that fails does not stop the others.",
+                "description": "Steps that run after a step has failed, before anything is undone. If one fails, the others still run.",
                 "type": "array",
                 "maxItems": limits::STEPS_MAX,
                 "items": { "$ref": "#/properties/steps/items" }
             },
             "finally": {
-                "description": "What is done last, however the run ends, except by abort. How it ends changes nothing.",
+                "description": "Steps that run last, whatever the outcome, except after an abort. Their own outcome changes nothing.",
                 "type": "array",
                 "maxItems": limits::STEPS_MAX,
                 "items": { "$ref": "#/properties/steps/items" }
             },
             "steps": {
-                "description": "What is done, in order.",
+                "description": "Steps, in order.",
                 "type": "array",
                 "minItems": 1,
                 "maxItems": limits::STEPS_MAX,
                 "items": step_schema(&name, &time, &conditions, &phases)
             },
             "result": {
-                "description": "What a success of the whole run sets on the machine; a failed run never changes the phase.",
+                "description": "What a successful run sets on the machine; a failed run never changes the phase.",
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
                     "phase": described(
                         json!({ "enum": names(Phase::ALL, Phase::as_str) }),
-                        "Phase to set; it stays if absent."
+                        "Phase to set; unchanged if absent."
                     ),
                     "conditions": described(conditions, "Conditions to set.")
                 }
@@ -114,7 +114,7 @@ pub(super) fn schema() -> Json {
 fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Json {
     let actions: Vec<&str> = ActionSpec::all().iter().map(|spec| spec.name).collect();
     let scalar = json!({ "type": ["string", "integer", "boolean"] });
-    // For each action the arguments it takes, and on_unknown where it puts anything at stake.
+    // For each action its arguments, and on_unknown where the action is disruptive or destroys data.
     let by_action: Vec<Json> = ActionSpec::all()
         .iter()
         .map(|spec| {
@@ -139,17 +139,17 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
         "allOf": by_action,
         "properties": {
             "name": described(name.clone(), "Name, unique in the plan."),
-            "action": described(json!({ "enum": actions.clone() }), "What it does: see the actions below, or plan explain."),
-            "args": described(json!({ "type": "object" }), "Arguments of the action: each a value, or { param = \"NAME\" } for the value of a parameter. A text may have values of parameters in it: \"firmware {version}\"."),
+            "action": described(json!({ "enum": actions.clone() }), "Action to perform: see the actions below, or plan explain."),
+            "args": described(json!({ "type": "object" }), "Arguments of the action: each a value, or { param = \"NAME\" } for the value of a parameter. A text may contain parameters: \"firmware {version}\"."),
             "timeout": described(time.clone(), "Longest time of one attempt, at most 24h (30d for wait and approve); the action's own if absent."),
-            "expected": described(time.clone(), "Usual time of one attempt, after which it is marked overdue; the action's own, or half of a shorter timeout, if absent."),
+            "expected": described(time.clone(), "Expected time of one attempt, after which it is marked overdue; the action's own, or half of a shorter timeout, if absent."),
             "retry": retry_schema(time, "When and how often a failed attempt is repeated."),
             "on_unknown": described(
                 json!({ "enum": names(OnUnknown::ALL, OnUnknown::as_str) }),
-                "What happens when it is not known whether the action took effect; a step with a disruptive or data-destroying action must say. If absent, retry for idempotent actions and verify for others."
+                "What to do when it is unknown whether the action took effect; required for disruptive and data-destroying actions. If absent, retry for idempotent actions and verify for others."
             ),
             "when": {
-                "description": "The step is skipped unless all of this holds when its turn comes.",
+                "description": "Guard: the step is skipped unless all of this holds when it is reached.",
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
@@ -159,54 +159,54 @@ fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Js
                     ),
                     "condition": described(
                         conditions.clone(),
-                        "Conditions and what each must be when the step's turn comes; one that was never observed is false."
+                        "Conditions and the value each must have when the step is reached; one that was never observed is false."
                     ),
-                    "phase": described(phases.clone(), "Phases of which the machine must be in one."),
+                    "phase": described(phases.clone(), "Phases that the machine may be in."),
                     "label": described(
                         json!({ "type": "object", "additionalProperties": { "type": "string" } }),
-                        "Labels of the machine and the value each must have; one that is not there is empty."
+                        "Labels of the machine and the value each must have; a missing label is empty."
                     ),
                     "provider": described(
                         json!({ "type": "array", "items": { "type": "string" } }),
-                        "Providers of which the machine must have one."
+                        "Providers that the machine may have."
                     ),
                     "output": described(
                         json!({ "type": "object", "additionalProperties": { "type": "object", "additionalProperties": scalar } }),
-                        "What earlier steps must have given: { STEP = { NAME = VALUE } }."
+                        "Outputs that earlier steps must have: { STEP = { NAME = VALUE } }."
                     )
                 }
             },
             "until": {
-                "description": "What a step with the action wait waits for, at most for its timeout: all of this.",
+                "description": "What a step with the action wait waits for, at most for its timeout; all of it must hold.",
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
                     "condition": described(
                         conditions.clone(),
-                        "Conditions and what each must be; one that was never observed is false."
+                        "Conditions and the value each must have; one that was never observed is false."
                     ),
                     "label": described(
                         json!({ "type": "object", "additionalProperties": { "type": "string" } }),
-                        "Labels of the machine and the value each must have; one that is not there is empty."
+                        "Labels of the machine and the value each must have; a missing label is empty."
                     )
                 }
             },
-            "needs": described(json!({ "type": "array", "items": name.clone() }), "Earlier steps that a retried run repeats before this one. An action that consumes what another one gives must name it."),
+            "needs": described(json!({ "type": "array", "items": name.clone() }), "Earlier steps that a retried run repeats before this one. An action that consumes the output of another one must name it."),
             "compensation": {
-                "description": "Undoes the step: carried out if the run fails or is canceled after the step has started. The newest comes first.",
+                "description": "Undoes the step: runs if the run fails or is canceled after the step has started. The newest comes first.",
                 "type": "object",
                 "required": ["action"],
                 "additionalProperties": false,
                 "properties": {
-                    "action": described(json!({ "enum": actions }), "What it does."),
+                    "action": described(json!({ "enum": actions }), "Action to perform."),
                     "args": described(json!({ "type": "object" }), "Arguments of the action."),
                     "timeout": described(time.clone(), "Longest time of one attempt, at most 24h; the action's own if absent."),
-                    "expected": described(time.clone(), "Usual time of one attempt; the action's own, or half of a shorter timeout, if absent."),
-                    "retry": retry_schema(time, "When and how often a failed attempt is repeated; as one of the step itself if absent."),
-                    "sets": described(conditions.clone(), "Conditions of the machine that are known once the compensation has succeeded. What the step itself has set goes back to what it was before, unless it is named here.")
+                    "expected": described(time.clone(), "Expected time of one attempt; the action's own, or half of a shorter timeout, if absent."),
+                    "retry": retry_schema(time, "When and how often a failed attempt is repeated; like the step itself if absent."),
+                    "sets": described(conditions.clone(), "Conditions of the machine to set once the compensation has succeeded. Conditions that the step itself has set go back to their previous values, unless they are named here.")
                 }
             },
-            "sets": described(conditions.clone(), "Conditions of the machine that are known once the step has succeeded.")
+            "sets": described(conditions.clone(), "Conditions of the machine to set once the step has succeeded.")
         }
     })
 }
@@ -219,17 +219,17 @@ fn retry_schema(time: &Json, text: &str) -> Json {
         "properties": {
             "max_attempts": described(
                 json!({ "type": "integer", "minimum": 1, "maximum": limits::ATTEMPTS_MAX }),
-                "Attempts in all, the first included; 3 if absent."
+                "Attempts in all, including the first; 3 if absent."
             ),
             "on": described(
                 json!({ "type": "array", "items": { "enum": names(ErrorClass::ALL, ErrorClass::as_str) } }),
-                "Classes of failure worth another attempt; transient if absent."
+                "Classes of failure that are retried; transient if absent."
             ),
             "backoff": described(
                 time.clone(),
-                "Pause after the first failure; it doubles with each further one. 1s if absent."
+                "Delay after the first failure; it doubles with each further one. 1s if absent."
             ),
-            "backoff_max": described(time.clone(), "Longest pause, at most 1h; 30s if absent.")
+            "backoff_max": described(time.clone(), "Longest delay, at most 1h; 30s if absent.")
         }
     })
 }

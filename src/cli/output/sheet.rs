@@ -1,4 +1,4 @@
-//! Labelled lines, as descriptions have them.
+//! Labelled lines, as used by descriptions.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::time::{elapsed_text, instant, rfc3339};
 /// Column at which values begin.
 const LABEL_COLUMNS: usize = 16;
 
-/// Writes labelled lines; a value that is empty is left out.
+/// Writes labelled lines; an empty value is left out.
 pub(super) struct Sheet<'a> {
     pub(super) out: &'a mut dyn Write,
     pub(super) look: Look,
@@ -20,7 +20,7 @@ impl Sheet<'_> {
         self.painted(label, &sanitized(value))
     }
 
-    /// A value that is safe already and may carry colour.
+    /// A value that is already sanitized and may carry colour.
     pub(super) fn painted(&mut self, label: &str, value: &str) -> io::Result<()> {
         if value.is_empty() {
             return Ok(());
@@ -29,7 +29,7 @@ impl Sheet<'_> {
         self.line(&format!("{label}{value}"), LABEL_COLUMNS)
     }
 
-    /// A line, broken between words where the terminal ends.
+    /// A line, wrapped at the width of the terminal.
     pub(super) fn line(&mut self, text: &str, indent: usize) -> io::Result<()> {
         writeln!(self.out, "{}", wrapped(self.look, text, indent))
     }

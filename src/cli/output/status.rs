@@ -1,4 +1,4 @@
-//! The line under the output that says what goes on right now; only ever drawn on terminals.
+//! The status line under the output that says what is in progress; only drawn on terminals.
 
 use crate::pb;
 
@@ -10,14 +10,14 @@ const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 const ASCII_FRAMES: [&str; 4] = ["|", "/", "-", "\\"];
 /// Columns of the bar of a bulk command.
 const BAR_COLUMNS: usize = 24;
-/// Columns assumed where the terminal does not say.
+/// Columns assumed where the terminal does not report them.
 const COLUMNS_DEFAULT: usize = 80;
 
 fn frame(look: Look, tick: usize) -> &'static str {
     if look.ascii { ASCII_FRAMES[tick % ASCII_FRAMES.len()] } else { FRAMES[tick % FRAMES.len()] }
 }
 
-/// A text cut to fit in one line of the terminal.
+/// A text cut to fit one line of the terminal.
 fn fitted(look: Look, text: &str) -> String {
     let columns = look.columns.unwrap_or(COLUMNS_DEFAULT).saturating_sub(1);
     let mut fitted = String::new();
@@ -51,11 +51,11 @@ pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -
     if step.overdue {
         text.push_str(", overdue");
     }
-    // That the provider is at work is what the line says anyway.
+    // Other lines already say that the provider is working.
     let waiting =
         run.waiting.as_ref().filter(|waiting| waiting.reason() != pb::WaitReason::Provider);
     if let Some(waiting) = waiting.filter(|waiting| waiting.reason() == pb::WaitReason::Backoff) {
-        // The name of the step and its attempt stand there already; when the next try comes is what matters.
+        // The name of the step and its attempt are already in the line; what matters is when the next attempt starts.
         let message = if step.message.is_empty() { &waiting.message } else { &step.message };
         if let Some(at) = instant(waiting.next_wake_at.as_ref()) {
             text.push_str(&format!(", again in {}", elapsed_text(at - now_ms)));
@@ -67,10 +67,10 @@ pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -
     fitted(look, &text)
 }
 
-/// How far a bulk command is.
+/// Progress of a bulk command.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
-    /// What there are so many of, in the plural.
+    /// Plural noun for the targets.
     pub(crate) noun: &'static str,
     /// How many in all.
     pub(crate) all: usize,
@@ -80,7 +80,7 @@ pub(crate) struct Tally {
     pub(crate) succeeded: usize,
     /// Runs that were started and are not watched.
     pub(crate) started: usize,
-    /// What was done, where that is no run.
+    /// Targets that were changed, for operations without runs.
     pub(crate) changed: usize,
     /// Runs that failed.
     pub(crate) failed: usize,
@@ -93,12 +93,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Nothing done yet of so many.
+    /// Nothing done yet out of `all`.
     pub(crate) fn of(noun: &'static str, all: usize) -> Self {
         Self { noun, all, ..Self::default() }
     }
 
-    /// With how many the command is through.
+    /// How many the command has finished with.
     pub(crate) fn done(self) -> usize {
         self.succeeded
             + self.started
@@ -109,7 +109,7 @@ impl Tally {
             + self.refused
     }
 
-    /// What counts against --max-failures: what needs a person. A refusal has touched nothing.
+    /// What counts against --max-failures: what needs a person. A refusal has changed nothing.
     pub(crate) fn stopping(self) -> usize {
         self.failed + self.held
     }

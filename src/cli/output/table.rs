@@ -1,4 +1,4 @@
-//! Tables of the shape that the seed prints: columns with least widths that grow for longer cells.
+//! Tables: columns with minimum widths that grow for longer cells.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ fn cell(text: &str) -> Cell {
     (sanitized(text).into_owned(), Meaning::Plain)
 }
 
-/// A terminal with fewer columns gets a table that does not fit record by record.
+/// On a terminal with fewer columns, a table that does not fit is written record by record.
 const NARROW: usize = 72;
 
 /// Whether a table fits the terminal, if there is one.
@@ -102,14 +102,15 @@ fn write_row(
             before_last += widths[index].max(used) + gap;
         }
     }
-    // Only the last column may be long: its words go on below it.
+    // Only the last column may be long: its words wrap onto further lines.
     writeln!(out, "{}", wrapped(look, &line, before_last))
 }
 
-/// Least widths of the import table: id and MAC address.
+/// Minimum widths of the import table: id and MAC address.
 const IMPORT_WIDTHS: [usize; 2] = [13, 19];
 
-/// Writes the heading of the table that `import` prints while it goes on. `id_columns` is the longest id to come.
+/// Writes the header of the table that `import` prints while it runs. `id_columns` is the length of the longest id to
+/// come.
 pub(crate) fn write_import_header(
     out: &mut dyn Write,
     look: Look,
@@ -180,7 +181,7 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool, short: bool) -> Ve
     };
     let effective =
         (effective_name(status.effective_state), effective_meaning(status.effective_state));
-    // What is on its disks cannot be trusted: see `machine describe`.
+    // The disks cannot be trusted: see `machine describe`.
     let phase = match status.untrusted_disks {
         Some(_) => (format!("{}!", phase_name(status.phase)), Meaning::Bad),
         None => cell(&phase_name(status.phase)),
@@ -204,10 +205,10 @@ fn machine_row(look: Look, machine: &pb::Machine, wide: bool, short: bool) -> Ve
     row
 }
 
-/// Columns of a row of the machine table with a whole run id.
+/// Width of a row of the machine table with a whole run id.
 const MACHINE_ROW_COLUMNS: usize = 103;
 
-/// Writes one row of the machine table, for streams: columns have their least widths.
+/// Writes one row of the machine table, for streams: columns have their minimum widths.
 pub(crate) fn write_machine_row(
     out: &mut dyn Write,
     look: Look,
@@ -219,7 +220,7 @@ pub(crate) fn write_machine_row(
     write_row(out, look, &row, &[13, 14, 14, 10, 11, if short { 12 } else { 36 }, 0], 1)
 }
 
-/// Value of one signal, `None` if it was never observed.
+/// Value of one condition, `None` if it was never observed.
 pub(crate) fn condition(status: &pb::MachineStatus, kind: pb::ConditionType) -> Option<bool> {
     status
         .conditions
@@ -277,7 +278,7 @@ pub(crate) fn run_meaning(phase: i32) -> Meaning {
     }
 }
 
-/// Steps of the plan that are behind the run, and how many there are; compensations do not count.
+/// Finished steps of the plan, and the number of all; compensations do not count.
 pub(crate) fn steps_done(run: &pb::Run) -> (usize, usize) {
     let steps = run.steps.iter().filter(|step| step.compensates.is_empty());
     let done = [pb::StepState::Succeeded as i32, pb::StepState::Skipped as i32];
@@ -291,7 +292,7 @@ pub(crate) fn run_ms(run: &pb::Run, now_ms: Option<u64>) -> Option<i64> {
     Some(instant(run.finished_at.as_ref()).or(now)? - start)
 }
 
-/// Columns of the run table with their least widths; `-o wide` adds the last three.
+/// Columns of the run table with their minimum widths; `-o wide` adds the last three.
 const RUN_COLUMNS: [(&str, usize); 10] = [
     ("RUN_ID", 36),
     ("MACHINE", 13),
@@ -305,7 +306,7 @@ const RUN_COLUMNS: [(&str, usize); 10] = [
     ("CREATED", 0),
 ];
 /// Columns of the run table on a terminal that is too narrow for the others: a part of the id is enough for every
-/// command, and the plan says the type.
+/// command, and the plan implies the type.
 const NARROW_RUN_COLUMNS: [(&str, usize); 9] = [
     ("RUN_ID", 12),
     ("MACHINE", 13),
@@ -318,7 +319,7 @@ const NARROW_RUN_COLUMNS: [(&str, usize); 9] = [
     ("CREATED", 0),
 ];
 
-/// Writes the table of runs. Runs that are still going show the time taken until `now_ms`.
+/// Writes the table of runs. Runs in progress show the time taken until `now_ms`.
 pub(crate) fn write_runs(
     out: &mut dyn Write,
     look: Look,
@@ -336,7 +337,7 @@ pub(crate) fn write_runs(
     write_columns(out, look, headers, 1, &rows(true).collect::<Vec<_>>())
 }
 
-/// Writes one row of the run table, for streams: columns have their least widths.
+/// Writes one row of the run table, for streams: columns have their minimum widths.
 pub(crate) fn write_run_row(
     out: &mut dyn Write,
     look: Look,
@@ -381,7 +382,7 @@ fn run_row(look: Look, run: &pb::Run, now_ms: u64, wide: bool, short: bool) -> V
     row
 }
 
-/// The phase of a run as people name it: one that an operator aborted is FAILED to programs.
+/// The phase of a run as people name it: a run that an operator aborted is FAILED to programs.
 pub(crate) fn ended_name(run: &pb::Run) -> String {
     let aborted = run.error.as_ref().is_some_and(|error| error.code == "ABORTED");
     if aborted && run.phase() == pb::RunPhase::Failed {

@@ -1,4 +1,4 @@
-//! Renderers against messages made by hand.
+//! Renderers with hand-made messages.
 
 use crate::pb;
 

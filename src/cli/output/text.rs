@@ -1,4 +1,4 @@
-//! Text: glyphs, colours by meaning, names of enum values, and making foreign text safe for a terminal.
+//! Text: glyphs, colours by meaning, names of enum values, and sanitizing of foreign text for a terminal.
 
 use std::borrow::Cow;
 
@@ -13,11 +13,11 @@ use crate::text::escaped;
 pub(crate) struct Look {
     /// Whether to colour.
     pub(crate) color: bool,
-    /// Whether to keep to ASCII.
+    /// Whether to use ASCII only.
     pub(crate) ascii: bool,
-    /// Columns to keep within; unbounded if absent.
+    /// Maximum width in columns; unbounded if absent.
     pub(crate) columns: Option<usize>,
-    /// Whether instants in tables are told as the time since, for people who look at a terminal.
+    /// Whether tables show instants as the time since, for people at a terminal.
     pub(crate) relative: bool,
 }
 
@@ -59,7 +59,7 @@ impl Look {
         }
     }
 
-    /// The Unicode form, or the ASCII one where Unicode is not to be had.
+    /// The Unicode form, or the ASCII one where Unicode is not available.
     pub(crate) fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
         if self.ascii { ascii } else { unicode }
     }
@@ -103,14 +103,14 @@ pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// `text` padded with spaces to `columns`; longer text stays whole.
+/// `text` padded with spaces to `columns`; longer text is not cut.
 pub(crate) fn padded(text: &str, columns: usize) -> String {
     let mut padded = text.to_owned();
     padded.extend(std::iter::repeat_n(' ', columns.saturating_sub(width(text))));
     padded
 }
 
-/// The end of a run's id, which differs from run to run: ids made within the same minute begin alike.
+/// The end of a run's id, which differs between runs: ids made within the same minute begin alike.
 pub(crate) fn short_run(id: &str) -> &str {
     match id.rsplit_once('-') {
         Some((_, tail)) if id.len() == 36 => tail,
@@ -118,8 +118,8 @@ pub(crate) fn short_run(id: &str) -> &str {
     }
 }
 
-/// A line broken at spaces so that it fits the terminal; the lines after the first are indented. Words stay whole, and
-/// so do quoted arguments of a command, which is broken as a shell reads it. Without a terminal the line stays.
+/// A line wrapped at spaces to fit the terminal; the lines after the first are indented. Words are not split, nor are
+/// quoted arguments of a command, which is continued as a shell expects. Without a terminal the line is not wrapped.
 pub(crate) fn wrapped(look: Look, line: &str, indent: usize) -> String {
     let Some(columns) = look.columns else { return line.to_owned() };
     let indent = indent.min(columns / 2);
@@ -128,7 +128,7 @@ pub(crate) fn wrapped(look: Look, line: &str, indent: usize) -> String {
     let mut in_command = false;
     for (place, word) in words(line).into_iter().enumerate() {
         let columns_of_word = visible(word);
-        // Room for the backslash that a broken command needs.
+        // Room for the backslash of a continued command.
         let reserve = if in_command { 2 } else { 0 };
         if place > 0 && used + 1 + columns_of_word + reserve > columns && used > indent {
             out.push_str(if in_command { " \\\n" } else { "\n" });
@@ -148,7 +148,7 @@ pub(crate) fn wrapped(look: Look, line: &str, indent: usize) -> String {
     out
 }
 
-/// The words of a line; spaces in double quotes and spaces at the beginning part no words.
+/// The words of a line; spaces in double quotes and leading spaces do not separate words.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut start = 0;
@@ -200,8 +200,8 @@ pub(crate) fn cut(look: Look, text: &str, columns: usize) -> String {
     kept
 }
 
-/// Text of others made safe to print on one line: control characters, escape sequences and characters that reorder
-/// or hide text come out as `\u{..}`.
+/// Foreign text made safe to print on one line: control characters, escape sequences and characters that reorder or
+/// hide text are written as `\u{..}`.
 pub(crate) fn sanitized(text: &str) -> Cow<'_, str> {
     escaped(text)
 }

@@ -17,7 +17,7 @@ pub(crate) fn rfc3339(at: Option<&Timestamp>) -> String {
     }
 }
 
-/// An instant in a table: `3m ago` where people look, RFC 3339 where programs read; `-` if absent.
+/// An instant in a table: `3m ago` for people, RFC 3339 for programs; `-` if absent.
 pub(crate) fn moment(look: Look, at: Option<&Timestamp>, now_ms: u64) -> String {
     let Some(ms) = instant(at).filter(|_| look.relative) else { return rfc3339(at) };
     let ahead = ms.saturating_sub(i64::try_from(now_ms).unwrap_or(i64::MAX));
@@ -49,7 +49,7 @@ pub(crate) fn elapsed_text(ms: i64) -> String {
     }
 }
 
-/// A duration of a plan: `30s`, `5m`, `1h30m`, `500ms`.
+/// A duration from a plan: `30s`, `5m`, `1h30m`, `500ms`.
 pub(crate) fn duration_text(duration: Option<&Duration>) -> String {
     let Some(duration) = duration else { return "-".to_owned() };
     let ms =

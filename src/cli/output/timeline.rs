@@ -1,4 +1,4 @@
-//! How simulated runs went: when what happened, on which machine.
+//! The timeline of simulated runs: what happened when, on which machine.
 
 use std::io::{self, Write};
 
@@ -14,10 +14,10 @@ use super::text::{
 };
 use super::time::{elapsed_text, instant};
 
-/// Columns of the time since the beginning, right-aligned.
+/// Columns for the time since the beginning, right-aligned.
 const TIME_COLUMNS: usize = 9;
 
-/// Writes a line for everything that happened, with the time since the first event.
+/// Writes a line for each event, with the time since the first one.
 pub(crate) fn write_timeline(
     out: &mut dyn Write,
     look: Look,
@@ -44,7 +44,7 @@ pub(crate) fn write_timeline(
     Ok(())
 }
 
-/// What an entry of a run's history is in a timeline; `None` for what goes without saying.
+/// How an entry of a run's history appears in a timeline; `None` for what the other lines imply.
 fn what(
     look: Look,
     run: &pb::Run,
@@ -96,7 +96,7 @@ fn what(
             ("-", Meaning::Dim, format!("{name} (skipped: {})", sanitized(why)))
         }
         "step.canceled" => (look.canceled(), Meaning::Attention, name.into_owned()),
-        // A hold says it better.
+        // The line of the hold says it better.
         "step.outcome-unknown" if hold(run).is_some() => return None,
         "step.outcome-unknown" => {
             ("?", Meaning::Attention, format!("{name}: whether it took effect is not known"))
@@ -113,7 +113,8 @@ fn what(
     })
 }
 
-/// Writes how simulated runs ended and how they left their machines: in full for one, else in a table and a count.
+/// Writes how simulated runs ended and in which state they left their machines: in full for one, else as a table and
+/// a count.
 pub(crate) fn write_simulated(
     out: &mut dyn Write,
     look: Look,

@@ -1,4 +1,4 @@
-//! What surrounds the main job: contexts, completion, doctor, terminals.
+//! Commands around the main job: contexts, completion, doctor, terminals.
 
 use super::client;
 use super::server::{Behaviour, Server};
@@ -32,7 +32,7 @@ async fn contexts_are_kept_and_flags_win_over_them() {
     let environment =
         client("context show").env("HOME", dir).env("BMDEMO_SERVER", "y:2").run().await;
     assert_eq!(environment.stdout, "y:2 (BMDEMO_SERVER)\n");
-    // A context that is named on the line weighs more than a variable that was set before.
+    // A context named on the command line takes precedence over a variable that was set before.
     let named = client("context show --context here").env("HOME", dir).env("BMDEMO_SERVER", "y:2");
     assert_eq!(named.run().await.stdout, "localhost:1 (--context)\n");
 
@@ -70,7 +70,7 @@ async fn doctor_and_version_work_with_and_without_a_server() {
         "memory, nothing survives a restart; revision 7, watches resume from 2",
         "0 of at most 500 runs in progress, 0 waiting; at most 20 for each rack",
         "/var/lib/bmdemo: 3.0 MiB, 5.0 GiB free; no backup known",
-        "what was in force before still is: plans/maint.toml:3:1: unknown key\n",
+        "the previous configuration stays in force: plans/maint.toml:3:1: unknown key\n",
     ] {
         assert!(healthy.stdout.contains(line), "{line}: {healthy}");
     }

@@ -1,4 +1,4 @@
-//! Many machines at once, questions, dry runs.
+//! Bulk commands, confirmations, dry runs.
 
 use super::client;
 use super::server::{Behaviour, Server};
@@ -65,7 +65,7 @@ async fn every_machine_gets_a_line_and_the_whole_a_summary() {
     crate::assert_golden!("cli_bulk", sorted(&output.stdout));
 }
 
-/// Detached, a run is over for the client at the moment it is told of: either news may come first.
+/// For the client a detached run is over as soon as it is reported: either event may come first.
 #[tokio::test]
 async fn a_machine_that_came_out_takes_no_place() {
     let server = fleet(12).await;
@@ -157,7 +157,7 @@ async fn verbs_take_several_machines_selectors_and_machines_for_runs() {
     );
     let both = run("machine set-phase machine-3 -l rack=r1 MAINTENANCE --yes").await;
     assert_eq!(both.code, 2, "{both}");
-    assert!(both.stderr.contains("machines were named and selected too"), "{both}");
+    assert!(both.stderr.contains("machines were both named and selected"), "{both}");
     let unlabelled = run("machine unlabel rack -l rack=r1 --yes").await;
     assert_eq!(unlabelled.code, 0, "{unlabelled}");
     assert_eq!(run("list -l rack=r1 -o name").await.stdout, "");

@@ -1,8 +1,8 @@
-//! Filters and orders as the tests' server knows them.
+//! Filters and orders of the tests' server.
 
 use crate::pb;
 
-/// The server's own filters over the few fields that the tests name.
+/// The server's filters, for the few fields that the tests use.
 pub(super) fn matches_machine(filter: &str, machine: &pb::Machine) -> bool {
     let status = machine.status.clone().unwrap_or_default();
     any_of(filter, |field, operator, value| match (field, operator) {
@@ -32,7 +32,7 @@ pub(super) fn matches_run(filter: &str, run: &pb::Run) -> bool {
     })
 }
 
-/// AND of ORs of comparisons, each perhaps after NOT; no parentheses inside parentheses.
+/// AND of ORs of comparisons, each optionally after NOT; no nested parentheses.
 fn any_of(filter: &str, is: impl Fn(&str, &str, &str) -> bool) -> bool {
     filter.split(" AND ").map(str::trim).filter(|term| !term.is_empty()).all(|term| {
         term.trim_matches(['(', ')']).split(" OR ").any(|term| {
@@ -45,7 +45,7 @@ fn any_of(filter: &str, is: impl Fn(&str, &str, &str) -> bool) -> bool {
     })
 }
 
-/// Ids as people count: machine-2 before machine-10.
+/// Natural order of ids: machine-2 before machine-10.
 pub(super) fn natural(id: &str) -> (&str, u64) {
     let text = id.trim_end_matches(|c: char| c.is_ascii_digit());
     (text, id[text.len()..].parse().unwrap_or(0))

@@ -20,7 +20,7 @@ use crate::clock::{Clock, OsRandom, Sleep, SystemClock, Timestamp};
 
 use super::Io;
 
-/// What an action puts at stake.
+/// What an action puts at risk.
 fn risk_of(step: &str) -> crate::pb::Risk {
     match step {
         "repave" | "wipe" => crate::pb::Risk::DataDestroying,
@@ -79,7 +79,7 @@ struct Run {
     stderr: Sink,
 }
 
-/// What a client left behind.
+/// What a client printed, and its exit code.
 #[derive(Debug)]
 struct Output {
     stdout: String,
@@ -88,7 +88,7 @@ struct Output {
 }
 
 impl std::fmt::Display for Output {
-    /// Standard output, then standard error, then the exit code, each only if there is something to say.
+    /// Standard output, then standard error, then the exit code, each only if there is something to show.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.stdout)?;
         if !self.stderr.is_empty() {

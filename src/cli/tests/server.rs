@@ -22,10 +22,10 @@ pub(super) const EPOCH_MS: u64 = 1_800_000_000_000;
 /// Time that passes at every change.
 const TICK_MS: u64 = 250;
 
-/// What a machine's next runs do.
+/// What the next runs of a machine do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behaviour {
-    /// The step fails for good, once.
+    /// The step fails permanently, once.
     Fail(&'static str),
     /// The first attempt of the step fails.
     Retry(&'static str),
@@ -44,7 +44,7 @@ pub(super) struct World {
     pub(super) start_requests: Vec<String>,
     /// Names of those who called.
     pub(super) actors: Vec<String>,
-    /// How many StartRun to answer with UNAVAILABLE after having carried them out.
+    /// How many StartRun to answer with UNAVAILABLE after having performed them.
     pub(super) unavailable: usize,
     /// Break every watch after this many events.
     pub(super) break_watch_after: Option<usize>,
@@ -69,7 +69,8 @@ impl Server {
             .add_service(pb::plan_service_server::PlanServiceServer::new(server.clone()))
             .add_service(pb::server_service_server::ServerServiceServer::new(server.clone()))
             .add_service(pb::run_service_server::RunServiceServer::new(server.clone()));
-        // Small answers must not wait for the acknowledgement of the one before, which takes longer than a whole run here.
+        // Small responses must not wait for the acknowledgement of the previous one, which takes longer than a whole
+        // run here.
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener)
             .map(|accepted| accepted.inspect(|stream| stream.set_nodelay(true).unwrap()));
         tokio::spawn(router.serve_with_incoming(incoming));
@@ -267,7 +268,7 @@ impl World {
         self.machines.iter_mut().find(|machine| machine.machine_id == id).unwrap()
     }
 
-    /// What the end of a run does to its machine.
+    /// Applies the end of a run to its machine.
     fn settle(&mut self, run: &pb::Run, now: prost_types::Timestamp) {
         if run.finished_at.is_none() {
             return;
@@ -424,7 +425,7 @@ impl pb::machine_service_server::MachineService for Server {
         }))
     }
 
-    /// Tells nothing: what there is to see was listed before.
+    /// Sends nothing: everything to see was listed before.
     async fn watch_machines(
         &self,
         _request: Request<pb::WatchMachinesRequest>,

@@ -1,4 +1,4 @@
-//! Commands as they are typed, with what they print.
+//! Commands as typed, with their output.
 
 use super::client;
 use super::server::{Behaviour, Server};
@@ -66,9 +66,9 @@ async fn a_bad_number_of_machines_registers_nothing() {
 async fn a_refused_connection_says_how_to_start_a_server() {
     let output = client("list --server localhost:1").run().await;
     crate::assert_golden!("cli_no_server", output.to_string());
-    // Of a port that was not given the user hears here at the latest.
+    // The user learns about the assumed port here at the latest.
     let assumed = client("list --server 127.0.0.9").run().await;
-    assert!(assumed.stderr.contains("50051 is assumed: give HOST:PORT"), "{}", assumed.stderr);
+    assert!(assumed.stderr.contains("50051 was tried: give HOST:PORT"), "{}", assumed.stderr);
 }
 
 #[tokio::test]

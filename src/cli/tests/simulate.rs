@@ -1,4 +1,4 @@
-//! `plan simulate`: no server, virtual time, the same story every time.
+//! `plan simulate`: no server, virtual time, the same result every time.
 
 use super::client;
 

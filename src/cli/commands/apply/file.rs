@@ -1,4 +1,4 @@
-//! The machines that a file names.
+//! The machines in a file.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use super::super::super::session::Session;
 /// Largest file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// One document: a machine, or many.
+/// One document: one machine or several.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Document {
@@ -47,7 +47,7 @@ pub(super) struct Spec {
     pub(super) serial: Option<String>,
 }
 
-/// A machine as a file wants it.
+/// A machine as the file describes it.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) machine_id: String,
@@ -55,7 +55,8 @@ pub(super) struct Wanted {
     pub(super) spec: Spec,
 }
 
-/// The text of a file, or of standard input. What is no file or too large is refused before it is read.
+/// The text of a file, or of standard input. A path that is not a regular file, or a file that is too large, is
+/// refused before it is read.
 pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
     let failed = |source: std::io::Error| Error::Local {
         message: format!("cannot read {file}"),
@@ -93,10 +94,10 @@ pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The machines of all documents; each may be named once.
+/// The machines of all documents; each may appear once.
 pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
     let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|error| {
-        // The lines after the first show the place in the file, which the first names.
+        // The lines after the first repeat the position in the file, which the first one names.
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
         let message = format!("the file cannot be read: {}", first.trim_start_matches("error: "));
@@ -116,8 +117,8 @@ pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
         };
         if machines.iter().any(|machine| machine.machine_id == machine_id) {
             return Err(Error::usage(
-                format!("the file names {} twice", sanitized(&machine_id)),
-                "name each machine once",
+                format!("machine {} is in the file twice", sanitized(&machine_id)),
+                "list each machine once",
             ));
         }
         machines.push(Wanted { machine_id, labels: document.labels, spec: document.spec });
@@ -154,7 +155,7 @@ mod tests {
         for (text, message) in [
             ("", "the file has no machines"),
             ("labels: {a: b}", "machine 1 of the file has no machineId"),
-            ("machineId: a\n---\nmachineId: a", "the file names a twice"),
+            ("machineId: a\n---\nmachineId: a", "machine a is in the file twice"),
             ("machineId: a\nspec: {bmc: x}", "bmc"),
             ("machineId: [a", ""),
             ("- machineId: a", ""),

@@ -1,4 +1,4 @@
-//! `demo --crash`: the server is killed in the middle of a step, and the runs go on.
+//! `demo --crash`: the server is killed in the middle of a step, and the runs resume.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::transcript::{Carry, last_run, say};
 /// Machines on which runs are in progress when the server dies.
 const MACHINES: [&str; 3] = ["machine-1", "machine-2", "machine-3"];
 
-/// A directory of the demo's own, removed in the end.
+/// The demo's own directory, removed at the end.
 struct DataDir(PathBuf);
 
 impl DataDir {
@@ -37,7 +37,7 @@ impl DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the directory of temporary files.
+        // What cannot be removed is left to the cleanup of the temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -57,7 +57,7 @@ pub(super) async fn play(
     carry: Carry,
 ) -> Result<Exit, Error> {
     if session.server_given {
-        return Err(Error::usage("--crash kills a server of its own", "leave --server out"));
+        return Err(Error::usage("--crash starts and kills its own server", "remove --server"));
     }
     let data = DataDir::create()?;
     let clock = session.ui.clock();
@@ -139,7 +139,7 @@ impl Runs {
         Ok(())
     }
 
-    /// The step to die in: a destructive one in flight, while every run has something done.
+    /// The step to kill the server in: a destructive one in flight, once every run has a finished step.
     fn midway(&self) -> Option<String> {
         let has_done =
             |run: &pb::Run| run.steps.iter().any(|step| step.state() == StepState::Succeeded);
@@ -200,7 +200,7 @@ impl Runs {
         };
         writeln!(
             session.ui.out(),
-            "{glyph} {succeeded} of {} runs went on and succeeded; of {} steps done before the crash {repeated} were repeated",
+            "{glyph} {succeeded} of {} runs resumed and succeeded; of {} steps done before the crash {repeated} were repeated",
             MACHINES.len(),
             self.done_before.len()
         )?;

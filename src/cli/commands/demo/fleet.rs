@@ -1,13 +1,13 @@
-//! `demo --fleet N`: a rack is repaved, some of it fails, and what failed is repeated.
+//! `demo --fleet N`: a rack is repaved, some runs fail, and those are retried.
 
 use super::super::super::error::{Error, Exit};
 use super::super::super::session::Session;
 use super::stage::on_stage;
 use super::transcript::{Carry, say};
 
-/// One machine in so many has an attempt that fails and is repeated by itself.
+/// One machine in this many has an attempt that fails and is retried automatically.
 const FLAKY: u32 = 4;
-/// One machine in so many has a run that fails for good, once.
+/// One machine in this many has a run that fails permanently, once.
 const BROKEN: u32 = 9;
 
 /// What goes wrong in the rack.
@@ -28,10 +28,7 @@ fn script(count: u32) -> String {
 
 pub(super) async fn play(session: &mut Session, count: u32, carry: Carry) -> Result<Exit, Error> {
     if session.server_given {
-        return Err(Error::usage(
-            "--fleet plays against a server of its own",
-            "leave --server out",
-        ));
+        return Err(Error::usage("--fleet starts its own server", "remove --server"));
     }
     on_stage(session, script(count), async move |session: &mut Session| {
         acts(session, count, carry).await.map(|()| Exit::Ok)

@@ -16,11 +16,11 @@ use transcript::{last_run, say};
 
 pub(crate) use transcript::{Carry, Typed};
 
-/// Failure that the session needs: the first repave of machine-2 fails for good, later ones do not.
+/// Failure that the session needs: the first repave of machine-2 fails permanently, later ones do not.
 const SCRIPT: &str = "machine=machine-2 step=repave do=fail-permanent times=1";
 
-/// Play a session and print its transcript. Without --server it plays against a server of its own, in memory and in a time
-/// of its own: it prints the same at every run. On a terminal it takes as long as it says.
+/// Play a session and print its transcript. Without --server it starts its own server, in memory and in virtual time,
+/// and prints the same at every run. On a terminal it takes as long as the times it shows.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bmdemo-cli demo\n  bmdemo-cli demo --crash\n  bmdemo-cli demo --fleet 40\n  bmdemo-cli demo --server localhost:50051"
@@ -37,7 +37,7 @@ pub(crate) struct DemoArgs {
     verbose: bool,
 }
 
-/// Plays. Commands are carried out by `carry`.
+/// Plays the demo. `carry` runs its commands.
 pub(crate) async fn demo(
     session: &mut Session,
     args: &DemoArgs,

@@ -1,4 +1,4 @@
-//! A session in this process: the server in memory, time virtual.
+//! A session in this process: the server in memory, virtual time.
 
 use tokio_util::sync::CancellationToken;
 
@@ -7,14 +7,14 @@ use super::super::super::error::{Error, Exit};
 use super::super::super::local::{Pace, Stage, StageError, perform};
 use super::super::super::session::Session;
 
-/// Seed of what is shown on a stage: ids, and what the fake provider draws.
+/// Seed of everything random on a stage: ids, and the fake provider's choices.
 const STAGE_SEED: u64 = 42;
 
 /// Most runs in progress at a time.
 const RUNS_MAX: usize = 8;
 
-/// Plays `act` in virtual time against a server in this process, whose fake provider goes wrong as `script` says. The
-/// same act always prints the same. On a terminal it takes the time that it shows; Ctrl-C ends it.
+/// Plays `act` in virtual time against a server in this process, whose fake provider fails as `script` says. The same
+/// act always prints the same. On a terminal it takes the time that it shows; Ctrl-C ends it.
 pub(super) async fn on_stage(
     session: &mut Session,
     script: String,
@@ -48,7 +48,7 @@ pub(super) async fn on_stage(
         played = &mut played => played,
         () = left => {
             stop.cancel();
-            // It wakes what waits for real time to pass; nothing waits at the end.
+            // This wakes whatever waits for real time to pass; nothing waits at the end.
             let _ = wake.send(());
             played.await
         }

@@ -15,22 +15,22 @@ pub(super) fn say(session: &mut Session, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The result of a command line, to be awaited.
+/// The result of a command line, as a future.
 pub(crate) type Typed<'a> = Pin<Box<dyn Future<Output = Result<Exit, Error>> + 'a>>;
 
-/// Carries out command lines as if they had been typed: the tree of commands knows how, and knows the demo.
+/// Runs command lines as if they had been typed: the tree of commands knows how, and it imports the demo.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Carry(pub(crate) for<'a> fn(&'a mut Session, &'a [&'a str]) -> Typed<'a>);
 
 impl Carry {
-    /// Prints a command line, carries it out, and prints its errors as if it had been typed.
+    /// Prints a command line, runs it, and prints its errors, as if it had been typed.
     pub(super) async fn enter(self, session: &mut Session, words: &[&str]) -> Result<(), Error> {
         let line =
             session.ui.look.paint(Meaning::Strong, &format!("$ bmdemo-cli {}", words.join(" ")));
         writeln!(session.ui.out(), "{line}")?;
         match self.0(session, words).await {
             Ok(_) => {}
-            // A refusal belongs to the transcript; without a server there is none.
+            // A refusal is part of the transcript; a lost server ends it.
             Err(error @ Error::Rpc { .. }) => {
                 session.report(&error).await;
             }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::plan::Capability;
 
-/// Enough of JSON schema for ours: checks the keys and the closed sets of names.
+/// A JSON schema checker, complete enough for ours: checks the keys and the closed sets of names.
 fn violations(schema: &Json, value: &toml::Value, at: &str, found: &mut Vec<String>) {
     if let Some(names) = schema["enum"].as_array()
         && !names.iter().any(|name| name.as_str() == value.as_str())
@@ -197,7 +197,7 @@ fn limits_table() -> String {
     text
 }
 
-/// `docs/plans.md` with its tables made anew: they stand between `<!-- table: NAME -->` and `<!-- end -->`.
+/// `docs/plans.md` with its tables regenerated: they are between `<!-- table: NAME -->` and `<!-- end -->`.
 fn with_tables(text: &str) -> String {
     let schema = schema();
     let plan = &schema["properties"];
