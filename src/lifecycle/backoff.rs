@@ -1,4 +1,4 @@
-//! When the next attempt is made.
+//! Delay before the next attempt.
 
 /// Exponential backoff with equal jitter: half of the delay is fixed, half is random.
 ///

@@ -2,10 +2,10 @@
 
 use super::machine::Phase;
 
-/// What a machine effectively is.
+/// Effective state of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EffectiveState {
-    /// As the phase, or IN_SERVICE by being in a customer's cluster.
+    /// Same as the phase, or IN_SERVICE because of being in a customer's cluster.
     Phase(Phase),
     /// A run is active.
     Provisioning,
@@ -54,7 +54,7 @@ pub enum Rule {
     ExplicitPhase,
     /// 3: InCustomerCluster is true.
     InCustomerCluster,
-    /// 4: the phase, nothing else applied.
+    /// 4: the phase; no other rule applied.
     Phase,
 }
 

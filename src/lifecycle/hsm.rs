@@ -1,8 +1,8 @@
-//! Drives statig's public traits directly, so that the outcome of an event is returned and not swallowed.
+//! Drives statig's public traits directly, so that the outcome of an event is returned and not dropped.
 //!
-//! The stock wrapper of statig 0.4.1 drops unhandled events without a word and runs entry actions again when a
-//! stored state is loaded. Here a state is a plain value: it is loaded as it is, an event is dispatched to it, and
-//! an event that no state up to the root takes comes back as [`Verdict::Unhandled`].
+//! The stock wrapper of statig 0.4.1 silently drops unhandled events and runs entry actions again when a stored state
+//! is loaded. Here a state is a plain value: it is loaded as it is, an event is dispatched to it, and an event that
+//! no state up to the root handles comes back as [`Verdict::Unhandled`].
 
 use statig::Outcome;
 use statig::blocking::{IntoStateMachine, State, StateExt, Superstate};
@@ -12,13 +12,13 @@ use statig::blocking::{IntoStateMachine, State, StateExt, Superstate};
 pub enum Verdict {
     /// Left the old state.
     Moved,
-    /// Understood, and nothing to change: a repeated cancel, or a guard that said no.
+    /// Handled without a change: a repeated cancel, or a guard that refused.
     Kept,
-    /// No state up to the root takes this event.
+    /// No state up to the root handles this event.
     Unhandled,
 }
 
-/// Hands `event` to `state`, walking up its superstates, and performs the transition that they answer with.
+/// Hands `event` to `state`, walking up its superstates, and performs the transition that they return.
 pub fn dispatch<M>(
     state: &mut M::State,
     machine: &mut M,

@@ -1,4 +1,4 @@
-//! Phase of a machine: which transitions are legal is declared here and nowhere else (design section 3).
+//! Phase of a machine: which transitions are legal is declared here and nowhere else.
 
 #![expect(missing_docs, reason = "statig generates undocumented items")]
 #![allow(unused_qualifications, reason = "in statig's expansion")]
@@ -20,7 +20,7 @@ pub enum Phase {
     Maintenance,
     /// Returned to the manufacturer.
     Rma,
-    /// Gone for good; accepts nothing.
+    /// Gone for good; no transition leads out of it.
     Retired,
 }
 
@@ -54,13 +54,13 @@ impl Phase {
         Self::ALL.into_iter().find(|phase| phase.as_str() == name)
     }
 
-    /// Phases that a machine in this phase may be moved to.
+    /// Phases that a machine in this phase may change to.
     #[must_use]
     pub fn targets(self) -> Vec<Self> {
         Self::ALL.into_iter().filter(|to| *to != self && self.moved_to(*to).is_ok()).collect()
     }
 
-    /// The phase after an operator or a run asks for `to`. Asking for the present phase changes nothing.
+    /// The phase after an operator or a run requests `to`. Requesting the present phase changes nothing.
     ///
     /// # Errors
     /// [`IllegalPhase`] if no transition leads there.
@@ -85,7 +85,7 @@ impl std::fmt::Display for Phase {
 pub struct IllegalPhase {
     /// Phase the machine is in.
     pub from: Phase,
-    /// Phase that was asked for.
+    /// Requested phase.
     pub to: Phase,
 }
 
@@ -96,7 +96,7 @@ fn list(phases: &[Phase]) -> String {
     phases.iter().map(|phase| phase.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The one event of the phase machine: somebody asks for a phase.
+/// The one event of the phase machine: a phase is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MoveTo(pub Phase);
 

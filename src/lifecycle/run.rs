@@ -26,25 +26,25 @@ pub enum Event {
     Admit,
     /// Every step succeeded or was skipped.
     StepsDone,
-    /// A step gave up.
+    /// A step failed for good.
     StepFailed,
-    /// The attempt in flight has settled, or there was none.
+    /// The attempt in flight has ended, or there was none.
     SafePoint,
     /// The engine holds it: an unknown outcome, or the loop breaker.
     Hold,
-    /// Its store is restored from a backup: what has happened since is not known.
+    /// Its store was restored from a backup: what happened since is unknown.
     Restore,
     /// An operator asks to pause.
     Pause,
-    /// An operator asks to go on.
+    /// An operator asks to resume.
     Resume,
     /// An operator asks to end it at the next safe point.
     Cancel,
     /// An operator ends it now.
     Abort,
-    /// Every step for a failure, and every compensation, has settled.
+    /// Every on_failure step and every compensation has ended.
     Unwound,
-    /// Every step that comes last has settled.
+    /// Every finally step has ended.
     Closed,
     /// The time limit of the run has passed.
     TimeUp,
@@ -76,26 +76,26 @@ pub struct Context {
     denied: Option<&'static str>,
 }
 
-/// The event makes no sense in this state, or a guard said no; nothing changed.
+/// The event is not possible in this state, or a guard refused it; nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// No state up to the root takes the event.
+    /// No state up to the root handles the event.
     #[error("a run that is {state:?} does not accept {event:?}")]
     Illegal {
         /// State of the run.
         state: State,
-        /// What was asked.
+        /// The event.
         event: Event,
     },
-    /// A guard said no.
+    /// A guard refused.
     #[error("{0}")]
     Denied(&'static str),
 }
 
-/// Applies `event` to `state`. `Ok` with an equal state means that the event was understood and changes nothing.
+/// Applies `event` to `state`. `Ok` with an equal state means that the event was handled and changes nothing.
 ///
 /// # Errors
-/// [`Rejected`] if the state does not take the event.
+/// [`Rejected`] if the state does not handle the event.
 pub fn apply(state: State, event: Event, facts: Facts) -> Result<State, Rejected> {
     let mut next = state;
     let mut context = Context { facts, denied: None };
@@ -166,7 +166,7 @@ impl RunMachine {
         }
     }
 
-    /// Steps are carried out.
+    /// Steps run.
     #[superstate(superstate = "active")]
     fn live(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
@@ -189,8 +189,7 @@ impl RunMachine {
                 Handled
             }
             Event::Resume if context.facts.asks => {
-                context.denied =
-                    Some("a step asks for an approval: answer it with yes or no instead");
+                context.denied = Some("a step asks for approval: approve or reject it instead");
                 Handled
             }
             Event::Resume => Transition(State::Resuming),
@@ -207,7 +206,7 @@ impl RunMachine {
     #[state(superstate = "active")]
     fn canceling(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
-            // The last step beat the cancel.
+            // The last step finished before the cancel.
             Event::StepsDone => Transition(context.facts.unwound(Ending::Succeeded)),
             Event::SafePoint | Event::StepFailed => Transition(context.facts.canceled()),
             Event::Cancel => Handled,
@@ -218,7 +217,7 @@ impl RunMachine {
     #[state(superstate = "active")]
     fn stopping(context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
-            // The last step beat the limit.
+            // The last step finished before the limit.
             Event::StepsDone => Transition(context.facts.unwound(Ending::Succeeded)),
             Event::SafePoint | Event::StepFailed => Transition(context.facts.failed()),
             // It is ending already.
@@ -271,7 +270,7 @@ impl RunMachine {
         Super
     }
 
-    /// Immutable; a repeated cancel is answered with the run as it ended.
+    /// Immutable; a repeated cancel is answered with the ended run.
     #[superstate]
     fn terminal(event: &Event) -> Outcome<State> {
         match event {

@@ -1,8 +1,8 @@
-//! Lifecycle of a step: attempts, their stages, and what happens when an outcome is unknown (design section 6).
+//! Lifecycle of a step: attempts, their stages, and what happens when an outcome is unknown.
 //!
-//! An attempt is *open* from the moment its intent is durable until it has settled. Inside an open attempt the
-//! stages observing, acting and verifying follow each other without commits of their own: after a crash every stage
-//! means the same, "the action may or may not have happened".
+//! An attempt is *open* from the moment its intent is durable until it has ended. Inside an open attempt the stages
+//! observing, acting and verifying follow each other without commits: after a crash every stage means the same, "the
+//! action may or may not have happened".
 
 #![expect(missing_docs, reason = "statig generates undocumented items")]
 #![allow(unused_qualifications, reason = "in statig's expansion")]
@@ -23,14 +23,14 @@ pub use self::state::{Basis, Phase, State};
 use super::hsm::{self, Verdict};
 use crate::clock::Timestamp;
 
-/// Most times an unknown outcome is looked at, or acted upon again, before the run is held.
+/// Most times that an unknown outcome is observed, or acted on again, before the run is held.
 pub const UNKNOWN_CHECKS_MAX: u32 = 5;
 
-/// Most attempts of a step that are forgiven because the end of the server cut them off. Bounded, since it may be the
-/// step itself that ends the server.
+/// Most attempts of a step that are not counted because a crash of the server interrupted them. Bounded, since the
+/// step itself may be what crashes the server.
 pub const FORGIVEN_MAX: u32 = 5;
 
-/// Furthest that a provider can put off the next try, in milliseconds.
+/// Longest time that a provider can postpone the next attempt, in milliseconds.
 pub const RETRY_AT_MS_MAX: u64 = 60 * 60 * 1_000;
 
 /// Facts in, effects and refusals out.
@@ -44,7 +44,7 @@ pub struct Context {
 /// Applies `event` to `state`: the state after it, and what the engine must do once that state is durable.
 ///
 /// # Errors
-/// [`Rejected`] if the state does not take the event; then nothing is to be done.
+/// [`Rejected`] if the state does not handle the event; then there is nothing to do.
 pub fn apply(
     rules: Rules,
     state: State,
@@ -93,11 +93,11 @@ impl StepMachine {
         let rules = self.0;
         match (event, *basis) {
             (Event::Observed(Seen::Done), Basis::Fresh) => Transition(State::Succeeded),
-            // What is reported done is verified, whoever reports it.
+            // Anything reported as done is verified, whoever reports it.
             (Event::Observed(Seen::Done), Basis::Poll | Basis::Unknown { .. }) => {
                 context.verify(*attempt, 0)
             }
-            // Whatever has led here: once the run is ending, nothing is sent.
+            // However we got here: once the run is ending, nothing is sent.
             (Event::Observed(Seen::NotDone | Seen::Unknowable), Basis::Fresh)
                 if context.facts.stopping =>
             {
@@ -128,7 +128,7 @@ impl StepMachine {
                 };
                 context.failed(rules, *attempt, class)
             }
-            // The provider says that the operation itself has failed: nothing took effect.
+            // The provider reports that the operation itself has failed: nothing took effect.
             (
                 Event::CallFailed(class @ (ErrorClass::Permanent | ErrorClass::NeedsHuman)),
                 Basis::Poll | Basis::Unknown { .. },
@@ -145,9 +145,9 @@ impl StepMachine {
             }
             (Event::TimedOut, Basis::Poll) => context.unknown(rules, *attempt, *event),
             (Event::TimedOut, Basis::Unknown { .. }) => context.hold(*attempt),
-            // Nothing has been sent, destructive or not, and after a cancel nothing is.
+            // Nothing has been sent, destructive or not, and after a cancel nothing will be.
             (Event::Cancel, Basis::Fresh) => Transition(State::Canceled),
-            // The stored stage may lag behind: the action may have been sent.
+            // The stored stage may be stale: the action may have been sent.
             (Event::Recovered, Basis::Fresh) => context.unknown(rules, *attempt, *event),
             (Event::Recovered, Basis::Poll | Basis::Unknown { .. }) => {
                 context.effects.push(Effect::Extend);
@@ -247,8 +247,8 @@ impl StepMachine {
     fn unknown(attempt: &u32, context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
             Event::Resolve(Resolution::Done) => Transition(State::Succeeded),
-            // The operator answers for it: the bound on attempts does not apply. The attempt opens when the run has
-            // its slot again.
+            // The operator takes responsibility: the limit on attempts does not apply. The attempt opens when the run
+            // has its slot again.
             Event::Resolve(Resolution::Retry) => {
                 let until = context.facts.now;
                 context.effects.push(Effect::WakeAt(until));
@@ -268,13 +268,13 @@ impl StepMachine {
         }
     }
 
-    /// A call is in flight, or the provider works on the operation.
+    /// A call is in flight, or the provider is working on the operation.
     #[superstate(superstate = "running")]
     fn in_flight(&mut self, context: &mut Context, event: &Event) -> Outcome<State> {
         match event {
             Event::Cancel if self.0.is_own => Transition(State::Canceled),
             Event::Skip if self.0.is_own => Transition(State::Skipped),
-            // What must come to its end settles first (design section 3).
+            // An action that must finish is waited for first.
             Event::Cancel if self.0.must_settle => Handled,
             Event::Cancel => {
                 context.effects.push(Effect::Stop);
@@ -325,7 +325,7 @@ impl StepMachine {
         Super
     }
 
-    /// Terminal and immutable; what ends a run changes nothing here.
+    /// Terminal and immutable; events that end a run change nothing here.
     #[superstate]
     fn settled(event: &Event) -> Outcome<State> {
         match event {
@@ -359,7 +359,7 @@ impl Context {
         Transition(State::Unknown { attempt })
     }
 
-    /// The next try: after the pause of the rules, or when the provider has asked for it, whichever is later.
+    /// The next attempt: after the backoff delay or when the provider has asked for it, whichever is later.
     fn later(&self, rules: Rules, failures: u32) -> Timestamp {
         let now = self.facts.now;
         let paused = now.plus_ms(rules.backoff.delay_ms(failures, self.facts.random));
@@ -367,7 +367,7 @@ impl Context {
         asked.map_or(paused, |asked| asked.max(paused))
     }
 
-    /// The attempt has failed and nothing of it is in flight: the next one, or the end.
+    /// The attempt has failed and nothing is in flight: start the next one, or fail the step.
     fn failed(&mut self, rules: Rules, attempt: u32, class: ErrorClass) -> Outcome<State> {
         let retried = match class {
             ErrorClass::Transient => rules.retry_transient,
@@ -387,9 +387,9 @@ impl Context {
         Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
     }
 
-    /// A look after an unknown outcome says that it did not happen: a new attempt without delay, or the end. The
-    /// attempt is opened like any other, when the run may open one. That the server ended says nothing about the
-    /// operation: an attempt that was cut off like that is not counted, as long as it does not go on for ever.
+    /// An observation after an unknown outcome says that the action did not happen: a new attempt without delay, or
+    /// the end. The attempt is opened like any other, when the run may open one. A crash of the server says nothing
+    /// about the operation: an attempt that it interrupted is not counted, up to a limit.
     fn not_done(&mut self, rules: Rules, attempt: u32, cut_off: bool) -> Outcome<State> {
         if self.facts.stopping {
             return Transition(State::Canceled);

@@ -1,4 +1,4 @@
-//! Every state of the three machines against every event: tables, diagrams, and what must hold of all of them.
+//! Every state of the three machines with every event: tables, diagrams, and properties that always hold.
 
 mod diagram;
 mod properties;

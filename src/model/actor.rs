@@ -1,15 +1,15 @@
-//! Who does something.
+//! Actors: who performs an action.
 
 use std::sync::Arc;
 
-/// Kind of whoever did something.
+/// Kind of actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ActorKind {
     /// A client of the API.
     Operator,
     /// The engine, by itself.
     Engine,
-    /// The condition reconciler.
+    /// The health probes.
     Probe,
 }
 
@@ -34,7 +34,7 @@ impl ActorKind {
     }
 }
 
-/// Who did something. Names are as clients declare them: the server has no identities yet.
+/// Who performed an action. Names are as declared by clients: the server has no identities yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// Kind.
@@ -50,7 +50,7 @@ impl Actor {
         Self { kind: ActorKind::Engine, name: "".into() }
     }
 
-    /// A client that declares a name.
+    /// A client with its declared name.
     #[must_use]
     pub fn operator(name: &str) -> Self {
         Self { kind: ActorKind::Operator, name: name.into() }

@@ -1,4 +1,4 @@
-//! Observed signals of a machine.
+//! Conditions of a machine: observed signals.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ pub struct Condition {
     pub status: bool,
     /// Reason in UPPER_SNAKE_CASE, for programs.
     pub reason: String,
-    /// What was seen, for people.
+    /// What was observed, for people.
     pub message: String,
     /// When the status last changed.
     pub last_transition_at: Timestamp,
@@ -57,24 +57,24 @@ pub struct Condition {
     pub plan_id: String,
 }
 
-/// The signals of a machine; one that was never observed is absent.
+/// The conditions of a machine; one that was never observed is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conditions(BTreeMap<ConditionKind, Condition>);
 
 impl Conditions {
-    /// The signal, if it was ever observed.
+    /// The condition, if it was ever observed.
     #[must_use]
     pub fn get(&self, kind: ConditionKind) -> Option<&Condition> {
         self.0.get(&kind)
     }
 
-    /// Whether the signal was observed and is true.
+    /// Whether the condition was observed and is true.
     #[must_use]
     pub fn is_true(&self, kind: ConditionKind) -> bool {
         self.get(kind).is_some_and(|condition| condition.status)
     }
 
-    /// Sets a signal. The transition time moves only when the status changes. Returns whether it did.
+    /// Sets a condition. The transition time changes only with the status. Returns whether it did.
     pub fn set(&mut self, kind: ConditionKind, mut condition: Condition) -> bool {
         let moved = match self.0.get(&kind) {
             Some(before) if before.status == condition.status => {
@@ -87,12 +87,12 @@ impl Conditions {
         moved
     }
 
-    /// Forgets a signal, as if it had never been observed.
+    /// Removes a condition, as if it had never been observed.
     pub fn unset(&mut self, kind: ConditionKind) {
         self.0.remove(&kind);
     }
 
-    /// Every signal that was observed, in the order of [`ConditionKind::ALL`].
+    /// Every condition that was observed, in the order of [`ConditionKind::ALL`].
     pub fn iter(&self) -> impl Iterator<Item = (ConditionKind, &Condition)> {
         self.0.iter().map(|(kind, condition)| (*kind, condition))
     }

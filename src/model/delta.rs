@@ -8,27 +8,27 @@ use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::lifecycle::run;
 
-/// After-image of what one commit changed in a run: what the history keeps instead of a whole copy.
+/// After-image of what one commit changed in a run: the history keeps this instead of a whole copy.
 ///
-/// Folding the deltas of a run from its first gives the run as it was at any revision.
+/// Folding the deltas of a run from its first gives the run at any revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDelta {
-    /// The run apart from its steps.
+    /// The run without its steps.
     pub header: Header,
-    /// Steps that changed, by place.
+    /// Steps that changed, by position.
     pub steps: Vec<(usize, Arc<StepRecord>)>,
 }
 
-/// A run apart from its steps.
+/// A run without its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Header {
-    /// All of it, with no steps: of the first commit of a run, and of those that an older version has written.
+    /// All fields except steps: in the first commit of a run, and in commits written by an older version.
     Whole(Box<Run>),
-    /// What changes while a run lasts.
+    /// The fields that change while a run is active.
     Progress(Box<Progress>),
 }
 
-/// What changes in a run while it lasts, apart from its steps. The fields are those of [`Run`].
+/// The fields of a run that change while it is active, without its steps. They are those of [`Run`].
 #[expect(missing_docs, reason = "they are those of a run")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -67,13 +67,13 @@ impl RunDelta {
             .steps
             .shared()
             .enumerate()
-            // Steps that are still shared are equal without a look inside.
+            // Steps that are still shared are equal without comparing them.
             .filter(|(place, step)| {
                 before.and_then(|run| run.steps.shared().nth(*place)) != Some(*step)
             })
             .map(|(place, step)| (place, step.clone()))
             .collect();
-        // Compared although it never changes: if it did, a change without it would lie.
+        // Compared although it never changes: if it did, a change without it would be wrong.
         let goes_on = before.is_some_and(|before| {
             before.id == after.id
                 && before.machine_id == after.machine_id
@@ -88,7 +88,7 @@ impl RunDelta {
         Self { header, steps }
     }
 
-    /// The run after this change, given the run before it. `None` if there was none before it, and this is not its
+    /// The run after this change, given the run before it. `None` if there was none before it and this is not its
     /// first change.
     #[must_use]
     pub fn apply(self, before: Option<Run>) -> Option<Run> {

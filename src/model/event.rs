@@ -1,4 +1,4 @@
-//! What happened: history entries, the feed of changes, log chunks.
+//! Events: history entries, the change feed, log chunks.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::ids::{MachineId, Revision, RunId};
 
 macro_rules! entry_kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What an entry of the history says: a closed list.
+        /// Kind of a history entry: a closed list.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum EntryKind { $($(#[$doc])* $variant,)* }
 
@@ -57,15 +57,15 @@ entry_kinds! {
     RunResumed = "run.resumed",
     /// A cancel was requested.
     RunCancelRequested = "run.cancel-requested",
-    /// Steps for a failure and compensations are carried out.
+    /// On_failure steps and compensations run.
     RunUnwinding = "run.unwinding",
-    /// The steps that come last are carried out.
+    /// The finally steps run.
     RunClosing = "run.closing",
     /// The time limit of the run has passed.
     RunTimeUp = "run.time-up",
-    /// The server took the run up again after a restart, under a new epoch.
+    /// The server recovered the run after a restart, under a new epoch.
     RunRecovered = "run.recovered",
-    /// A run ended well.
+    /// A run succeeded.
     RunSucceeded = "run.succeeded",
     /// A run failed.
     RunFailed = "run.failed",
@@ -77,17 +77,17 @@ entry_kinds! {
     StepStarted = "step.started",
     /// An attempt failed; another follows.
     StepRetrying = "step.retrying",
-    /// The provider took the operation and goes on with it.
+    /// The provider accepted the operation and is working on it.
     StepAccepted = "step.accepted",
     /// The outcome of an attempt became unknown.
     StepOutcomeUnknown = "step.outcome-unknown",
-    /// An operator answered a step that asks for an approval.
+    /// An operator answered a step that asks for approval.
     StepAnswered = "step.answered",
     /// An operator resolved an unknown outcome.
     StepResolved = "step.resolved",
     /// A step succeeded.
     StepSucceeded = "step.succeeded",
-    /// A step gave up.
+    /// A step failed for good.
     StepFailed = "step.failed",
     /// A step was skipped.
     StepSkipped = "step.skipped",
@@ -95,16 +95,16 @@ entry_kinds! {
     StepCanceled = "step.canceled",
 }
 
-/// One thing that happened.
+/// One history entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// What.
     pub kind: EntryKind,
     /// Step it concerns, empty if none.
     pub step: String,
-    /// State before, empty if it does not apply.
+    /// Previous state, empty if it does not apply.
     pub from: String,
-    /// State after, empty if it does not apply.
+    /// New state, empty if it does not apply.
     pub to: String,
     /// Reason in UPPER_SNAKE_CASE, or an operator's words.
     pub reason: String,
@@ -115,7 +115,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// An entry with nothing but its kind and who did it.
+    /// An entry with only its kind and actor.
     #[must_use]
     pub fn new(kind: EntryKind, actor: Actor) -> Self {
         Self {
@@ -129,14 +129,14 @@ impl Entry {
         }
     }
 
-    /// Names the step.
+    /// Sets the step.
     #[must_use]
     pub fn step(mut self, step: &str) -> Self {
         step.clone_into(&mut self.step);
         self
     }
 
-    /// Names the states before and after.
+    /// Sets the previous and the new state.
     #[must_use]
     pub fn moved(mut self, from: &str, to: &str) -> Self {
         from.clone_into(&mut self.from);
@@ -144,14 +144,14 @@ impl Entry {
         self
     }
 
-    /// Gives the reason.
+    /// Sets the reason.
     #[must_use]
     pub fn reason(mut self, reason: &str) -> Self {
         reason.clone_into(&mut self.reason);
         self
     }
 
-    /// Gives the text for people.
+    /// Sets the text for people.
     #[must_use]
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into();
@@ -159,12 +159,12 @@ impl Entry {
     }
 }
 
-/// One entry with its place in history.
+/// One entry with its position in history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRow {
     /// Revision of the commit.
     pub revision: Revision,
-    /// Place among the entries of the commit, from 0.
+    /// Index among the entries of the commit, from 0.
     pub index: u32,
     /// When.
     pub at: Timestamp,
@@ -176,7 +176,7 @@ pub struct HistoryRow {
     pub entry: Entry,
 }
 
-/// One record changed by a commit: what watches are fed with. One commit changes a record at most once.
+/// One record changed by a commit: the input of watches. One commit changes a record at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Revision of the commit.
@@ -185,15 +185,15 @@ pub struct Change {
     pub at: Timestamp,
     /// The record before and after it.
     pub object: Object,
-    /// The record existed before, but how it was then is not kept any more. Only in stores that an older version has
-    /// written: a reader that has to know must list again.
+    /// The record existed before, but its previous state is no longer kept. Only in stores written by an older
+    /// version: a reader that needs it must list again.
     pub before_is_gone: bool,
     /// What happened.
     pub entries: Arc<[Entry]>,
 }
 
 impl Change {
-    /// What happened to a record of the kind `T`; `None` if this is the change of another kind.
+    /// The change of a record of the kind `T`; `None` if this is the change of another kind.
     #[must_use]
     pub fn images<T: Record>(&self) -> Option<&Images<T>> {
         T::images(&self.object)
@@ -205,7 +205,7 @@ impl Change {
         self.images::<T>()?.after.as_ref()
     }
 
-    /// The machine that the change concerns: the one that changed, or the one that the run belongs to.
+    /// The machine concerned: the one that changed, or the one that the run belongs to.
     #[must_use]
     pub fn machine_id(&self) -> Option<&MachineId> {
         match &self.object {
@@ -215,7 +215,7 @@ impl Change {
     }
 }
 
-/// Which output a log chunk came from.
+/// Output stream of a log chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogStream {
     /// The step's ordinary output.
@@ -252,7 +252,7 @@ impl LogStream {
 pub struct LogChunk {
     /// Run they belong to.
     pub run_id: RunId,
-    /// Place in the log of the run: dense, from 0.
+    /// Position in the log of the run: dense, from 0.
     pub offset: u64,
     /// When.
     pub at: Timestamp,
@@ -264,6 +264,6 @@ pub struct LogChunk {
     pub stream: LogStream,
     /// Text, ending with a line feed.
     pub text: String,
-    /// Whether lines after this chunk were dropped because the step exceeded its bound.
+    /// Whether lines after this chunk were dropped because the step exceeded its limit.
     pub truncated: bool,
 }

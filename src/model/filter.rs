@@ -44,16 +44,16 @@ use crate::clock::Timestamp;
 
 /// A condition on machines or on runs. The default matches everything.
 ///
-/// `Display` writes the canonical form, which reads back as an equal filter: one space around operators, no needless
-/// parentheses, quotes only where needed, aliases replaced. It can be longer than the text it came from, and so
-/// exceed [`FILTER_BYTES_MAX`].
+/// `Display` writes the canonical form, which parses to an equal filter: one space around operators, no needless
+/// parentheses, quotes only where needed, aliases replaced. It can be longer than the original text, and so exceed
+/// [`FILTER_BYTES_MAX`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     root: Option<Node>,
 }
 
 impl Filter {
-    /// Reads a filter; an empty text matches everything. Relative times are refused.
+    /// Parses a filter; an empty text matches everything. Relative times are refused.
     ///
     /// # Errors
     /// [`FilterError`] with the position and what was expected.
@@ -61,7 +61,7 @@ impl Filter {
         parser::parse(text, subject, None).map(|root| Self { root })
     }
 
-    /// Reads a filter whose relative times count from `now`.
+    /// Parses a filter whose relative times count from `now`.
     ///
     /// # Errors
     /// [`FilterError`] with the position and what was expected.
@@ -69,7 +69,7 @@ impl Filter {
         parser::parse(text, subject, Some(now)).map(|root| Self { root })
     }
 
-    /// What matches both.
+    /// A filter that matches what both match.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let (Some(mine), Some(theirs)) = (&self.root, &other.root) else {
@@ -77,7 +77,7 @@ impl Filter {
         };
         let mut nodes = mine.conjunction().to_vec();
         for node in theirs.conjunction() {
-            // The same twice says no more.
+            // Two equal filters are the same as one.
             if !nodes.contains(node) {
                 nodes.push(node.clone());
             }
@@ -92,9 +92,9 @@ impl Filter {
         self.root.is_none()
     }
 
-    /// The value that every match must have in `field`, if the filter pins one: what an index can serve.
+    /// The value that every match must have in `field`, if the filter pins one: this is what an index can serve.
     ///
-    /// Only a comparison `field = value` without wildcards at the top level, or in its conjunction, pins.
+    /// Only a comparison `field = value` without wildcards, at the top level or in its conjunction, pins a field.
     #[must_use]
     pub fn pinned(&self, field: &str) -> Option<&str> {
         self.pinning().find_map(|(term, value)| (term.field.name() == field).then_some(value))

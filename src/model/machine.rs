@@ -10,14 +10,14 @@ use crate::lifecycle::machine::Phase;
 
 pub use super::condition::{Condition, ConditionKind, Conditions};
 
-/// What clients say of a machine.
+/// Fields of a machine that clients set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MachineSpec {
     /// Name of the provider that drives the machine; immutable.
     pub provider: String,
-    /// Where remote commands go, `host:port`.
+    /// Address for remote commands, `host:port`.
     pub ssh_endpoint: String,
-    /// Where the baseboard management controller answers.
+    /// URL of the baseboard management controller.
     pub bmc_endpoint: String,
     /// Cluster that the machine is to join.
     pub target_cluster: String,
@@ -27,29 +27,31 @@ pub struct MachineSpec {
     pub serial: String,
 }
 
-/// Reason of a condition that went back to what it was before a step that was undone.
+/// Reason of a condition that went back to its value before a step that was undone.
 pub const REASON_STEP_UNDONE: &str = "STEP_UNDONE";
-/// Reason of InCustomerCluster while it is not known whether a machine that served serves again: it counts as serving.
+/// Reason of InCustomerCluster while it is unknown whether a machine that was in service is again: it counts as in
+/// service.
 pub const REASON_MAY_SERVE: &str = "MAY_SERVE";
 /// Reason of NeedsIntervention after a run failed. Does not block a new run.
 pub const REASON_RUN_FAILED: &str = "RUN_FAILED";
-/// Reason of NeedsIntervention after a cancel came when a destructive step had started. Does not block a new run.
+/// Reason of NeedsIntervention after a cancel that came once a destructive step had started. Does not block a new
+/// run.
 pub const REASON_RUN_CANCELED: &str = "RUN_CANCELED";
-/// Reason of NeedsIntervention while nobody knows whether an action took effect. Blocks a new run.
+/// Reason of NeedsIntervention while it is unknown whether an action took effect. Blocks a new run.
 pub const REASON_OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 /// Reason of NeedsIntervention after an abort. Blocks a new run.
 pub const REASON_ABORTED: &str = "ABORTED";
-/// The engine failed at the machine's run again and again: a bug of ours.
+/// The engine failed at the machine's run repeatedly, because of a bug.
 pub const REASON_ENGINE_FAULT: &str = "ENGINE_FAULT";
 /// The machine's active run, or the plan that it pinned, cannot be read from the store.
 pub const REASON_RECORD_UNREADABLE: &str = "RECORD_UNREADABLE";
 
-/// A data-destroying step that began and did not succeed: what is on the machine's disks cannot be trusted.
+/// A data-destroying step that has begun and did not succeed: the contents of the machine's disks cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UntrustedDisks {
     /// Run of the step.
     pub run_id: RunId,
-    /// Its type and plan: a later run of the same kind that succeeds makes the disks trusted again.
+    /// Its type and plan: a later successful run of the same kind makes the disks trusted again.
     pub run_type: RunType,
     /// Its plan.
     pub plan_id: String,
@@ -60,8 +62,8 @@ pub struct UntrustedDisks {
 }
 
 impl UntrustedDisks {
-    /// Whether a run with this type and plan is of the same kind. Plans that are nobody's default have nothing in common but their
-    /// type.
+    /// Whether a run with this type and plan is of the same kind. Plans that are not the default of any type have
+    /// only their type in common.
     #[must_use]
     pub fn is_kind(&self, run_type: RunType, plan_id: &str) -> bool {
         self.run_type == run_type && (run_type != RunType::Custom || self.plan_id == plan_id)
@@ -75,32 +77,32 @@ pub struct Machine {
     pub id: MachineId,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
-    /// What clients say.
+    /// Fields that clients set.
     pub spec: MachineSpec,
     /// Explicit phase.
     pub phase: Phase,
-    /// Observed signals.
+    /// Conditions.
     pub conditions: Conditions,
     /// The run that owns the machine.
     pub active_run: Option<RunId>,
     /// Fencing epoch; grows at every claim and, while a run is active, at every restart. Never reused.
     pub epoch: Epoch,
-    /// When destructive attempts were opened lately, oldest first; the loop breaker counts them.
+    /// Times of the recent destructive attempts, oldest first; the loop breaker counts them.
     pub destructive_at: Vec<Timestamp>,
-    /// Set while what is on the disks cannot be trusted.
+    /// Set while the contents of the disks cannot be trusted.
     pub untrusted_disks: Option<UntrustedDisks>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Place in the order of registration; given by the store, zero before.
+    /// Position in the order of registration; assigned by the store, zero before.
     pub ordinal: u64,
-    /// Revision of the last change; given by the store.
+    /// Revision of the last change; assigned by the store.
     pub revision: Revision,
 }
 
 impl Machine {
-    /// A machine as it is registered: FACTORY_READY, nothing observed, no run.
+    /// A newly registered machine: FACTORY_READY, nothing observed, no run.
     #[must_use]
     pub fn registered(
         id: MachineId,

@@ -1,7 +1,7 @@
-//! Plain records of machines, runs and what happened to them, and the filters over them. Pure.
+//! Plain records of machines, runs and history, and the filters over them. Pure.
 //!
-//! Neither these records nor the lifecycle states know how they are stored or sent: `store::codec` and
-//! `api::convert` have their own shapes.
+//! Neither these records nor the lifecycle states know how they are stored or sent: `store::codec` and `api::convert`
+//! have their own forms.
 
 pub mod actor;
 mod condition;

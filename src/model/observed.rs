@@ -1,19 +1,19 @@
-//! MachineFacts that a probe has seen of a machine.
+//! Facts that a probe observed about a machine.
 //!
-//! They have a record of their own beside the machine's: what a probe sees neither moves the etag of the machine nor wakes
-//! who works on it. What decides anything is in the conditions.
+//! They have their own record beside the machine's: an observation neither moves the etag of the machine nor wakes
+//! its watchers or worker. Decisions depend on conditions only.
 
 use crate::clock::Timestamp;
 
-/// Whether a machine has power, as far as its provider can see.
+/// Power state of a machine, as far as its provider can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Power {
-    /// The provider does not say.
+    /// The provider does not report it.
     #[default]
     Unknown,
-    /// It has.
+    /// Powered on.
     On,
-    /// It has none.
+    /// Powered off.
     Off,
 }
 
@@ -21,7 +21,7 @@ impl Power {
     /// Every value.
     pub const ALL: [Self; 3] = [Self::Unknown, Self::On, Self::Off];
 
-    /// Name, as it is stored.
+    /// Name as stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,24 +38,24 @@ impl Power {
     }
 }
 
-/// What a provider can say of a machine besides whether it answers.
+/// What a provider can report about a machine besides whether it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct MachineFacts {
-    /// Whether it has power.
+    /// Power state.
     pub power: Power,
-    /// Versions of its firmware, as the provider writes them; empty if it does not say.
+    /// Versions of its firmware, as the provider writes them; empty if not reported.
     pub firmware: String,
-    /// Serial number that it shows, which may differ from `spec.serial`; empty if it does not say.
+    /// Serial number that it reports, which may differ from `spec.serial`; empty if not reported.
     pub serial: String,
-    /// How its hardware is, for people; empty if the provider does not say.
+    /// Health of its hardware, for people; empty if not reported.
     pub health: String,
 }
 
-/// The record of what was seen last.
+/// The record of the last observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// What was seen.
+    /// What was observed.
     pub facts: MachineFacts,
-    /// When it was first seen so.
+    /// When it was first observed in this state.
     pub since: Timestamp,
 }

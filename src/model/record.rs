@@ -1,6 +1,6 @@
-//! What every stored kind of record has in common, and what one commit does to a record.
+//! What all kinds of stored records have in common, and what one commit does to a record.
 //!
-//! A further kind is a variant of [`Kind`] and [`Object`] and an implementation of [`Record`].
+//! A new kind is a variant of [`Kind`] and [`Object`] and an implementation of [`Record`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Kind {
     }
 }
 
-/// A record that is kept under an id, with a revision that every change moves.
+/// A record with an id and a revision that every change moves.
 pub trait Record: Clone + fmt::Debug + PartialEq + Send + Sync + Sized + 'static {
     /// Its id.
     type Id: Clone + Ord + fmt::Display + Send + Sync;
@@ -40,13 +40,13 @@ pub trait Record: Clone + fmt::Debug + PartialEq + Send + Sync + Sized + 'static
     fn id(&self) -> &Self::Id;
     /// Revision of its last change.
     fn revision(&self) -> Revision;
-    /// Place in the order of creation.
+    /// Position in the order of creation.
     fn ordinal(&self) -> u64;
-    /// Sets what the store gives.
+    /// Sets what the store assigns.
     fn stamp(&mut self, ordinal: u64, revision: Revision);
-    /// The images of one of these as those of any kind.
+    /// Wraps the images of this kind as an object.
     fn object(images: Images<Self>) -> Object;
-    /// The images of an object, if it is one of these.
+    /// The images of an object, if it is of this kind.
     fn images(object: &Object) -> Option<&Images<Self>>;
 }
 

@@ -9,20 +9,20 @@ use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run;
 
-/// What a run is for.
+/// Purpose of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunType {
-    /// Image the machine anew and join it.
+    /// Image the machine again and join it.
     Repave,
-    /// Drain, wipe and hand back.
+    /// Drain, wipe and return.
     Rma,
     /// Restart.
     Reboot,
-    /// Drain, then image anew and join.
+    /// Drain, then image and join again.
     Upgrade,
     /// Change the network configuration.
     NetReconfig,
-    /// A plan that is nobody's default.
+    /// A plan that is not the default of any type.
     Custom,
 }
 
@@ -54,17 +54,17 @@ impl RunType {
 /// Why a run ended as FAILED: a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunErrorCode {
-    /// A step gave up.
+    /// A step failed for good.
     StepFailed,
-    /// A step gave up because its attempts took too long, or the time limit of the run has passed.
+    /// A step failed because its attempts took too long, or the time limit of the run has passed.
     TimedOut,
-    /// Nobody knows whether an action took effect.
+    /// It is unknown whether an action took effect.
     OutcomeUnknown,
     /// An operator ended the run at once.
     Aborted,
     /// The provider of the machine is gone, or lost a capability.
     ProviderMissing,
-    /// A bug of ours.
+    /// A bug in the engine.
     Internal,
 }
 
@@ -106,7 +106,7 @@ pub struct RunError {
     pub code: RunErrorCode,
     /// What happened, for people.
     pub message: String,
-    /// Whether starting it again may help without changing anything.
+    /// Whether starting it again may help without any other change.
     pub retryable: bool,
     /// Step that failed, empty if none.
     pub step: String,
@@ -121,11 +121,11 @@ pub enum HoldReason {
     OutcomeUnknown,
     /// Too many destructive steps on the machine in a short time.
     LoopBreaker,
-    /// The store was restored from a backup: what the machine has gone through since is not known.
+    /// The store was restored from a backup: what happened to the machine since is unknown.
     Restored,
-    /// The engine failed at it again and again: a bug of ours.
+    /// The engine failed at it repeatedly, because of a bug.
     EngineFault,
-    /// A step asks an operator for an approval.
+    /// A step asks an operator for approval.
     Approval,
 }
 
@@ -171,12 +171,12 @@ pub struct Hold {
     pub since: Timestamp,
 }
 
-/// What a run was started with. It never changes, so that copies of a run share it.
+/// The parameters that a run was started with. They never change, so that copies of a run share them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSpec {
     /// Provider of the machine when the run was accepted.
     pub provider: String,
-    /// Idempotency key of the request that made it.
+    /// Idempotency key of the request that created it.
     pub request_id: String,
     /// Type.
     pub run_type: RunType,
@@ -184,13 +184,13 @@ pub struct RunSpec {
     pub plan_id: String,
     /// Digest of the plan; the store keeps the copy under it.
     pub plan_digest: String,
-    /// Parameters as text, defaults filled in.
+    /// Parameters as text, with defaults filled in.
     pub parameters: BTreeMap<String, String>,
     /// The run that this one retries.
     pub retry_of: Option<RunId>,
     /// Who started it.
     pub requested_by: Actor,
-    /// Why it was started, as the client said.
+    /// Why it was started, as given by the client.
     pub reason: String,
     /// Whether the plan's refusal by effective state was overridden.
     pub forced: bool,
@@ -209,9 +209,9 @@ pub struct Run {
     pub created_at: Timestamp,
     /// State.
     pub state: run::State,
-    /// Steps of the plan in its order, those for a failure and for the end included, then compensations.
+    /// Steps of the plan in its order, on_failure and finally steps included, then compensations.
     pub steps: Steps,
-    /// Place of the step in progress, or of the one that failed.
+    /// Index of the step in progress, or of the one that failed.
     pub current_step: Option<usize>,
     /// Why it failed.
     pub error: Option<RunError>,
@@ -219,15 +219,15 @@ pub struct Run {
     pub hold: Option<Hold>,
     /// When a cancel was first requested.
     pub cancel_requested_at: Option<Timestamp>,
-    /// When it began to wait for a slot; `None` while it has one or needs none.
+    /// When it started to wait for a slot; `None` while it has one or needs none.
     pub queued_at: Option<Timestamp>,
     /// When its first step started.
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// Place in the order of creation; given by the store, zero before.
+    /// Position in the order of creation; assigned by the store, zero before.
     pub ordinal: u64,
-    /// Revision of the last change; given by the store.
+    /// Revision of the last change; assigned by the store.
     pub revision: Revision,
 }
 
@@ -238,7 +238,7 @@ impl Run {
         self.state.phase()
     }
 
-    /// Whether a step asks an operator for an approval.
+    /// Whether a step asks an operator for approval.
     #[must_use]
     pub fn asks(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::Approval)

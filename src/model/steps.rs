@@ -17,15 +17,15 @@ pub struct StepRecord {
     pub name: String,
     /// State.
     pub state: step::State,
-    /// Attempt in progress or last made, from 1; 0 before the first.
+    /// Attempt in progress or the last one, from 1; 0 before the first.
     pub attempt: u32,
-    /// Times that the outcome of the present attempt has been unknown.
+    /// How often the outcome of the present attempt has been unknown.
     pub unknowns: u32,
-    /// Attempts that do not count: the end of the server cut them off, and they did nothing.
+    /// Attempts that are not counted: a crash of the server interrupted them, and they had no effect.
     pub forgiven: u32,
-    /// Name of the present attempt towards the provider.
+    /// Operation id of the present attempt at the provider.
     pub operation: Option<OperationId>,
-    /// Name that the provider gave to the operation, if it did.
+    /// Handle that the provider gave to the operation, if any.
     pub handle: Option<String>,
     /// When the first attempt started.
     pub started_at: Option<Timestamp>,
@@ -33,28 +33,28 @@ pub struct StepRecord {
     pub attempt_at: Option<Timestamp>,
     /// When the present attempt times out.
     pub deadline_at: Option<Timestamp>,
-    /// When the step settled.
+    /// When the step ended.
     pub finished_at: Option<Timestamp>,
     /// Last result or error, for people.
     pub message: String,
     /// What the last failed check expected.
     pub expected: String,
-    /// What it saw instead; for a success the evidence.
+    /// What it observed instead; for a success the evidence.
     pub observed: String,
-    /// What later steps need of it, for example the handle of join material. Never a secret.
+    /// Outputs for later steps, for example the handle of join material. Never a secret.
     pub output: Values,
-    /// Nothing of it has been sent to the provider, whatever attempts were opened.
+    /// Nothing has been sent to the provider, whatever attempts were opened.
     pub unsent: bool,
-    /// Earliest time of the next try that the provider has asked for, if the last call failed with one.
+    /// Earliest time of the next attempt requested by the provider, if the last call failed with one.
     pub retry_at: Option<Timestamp>,
-    /// Conditions that its success has set, each with the status that it had before; `None` if it was never observed.
+    /// Conditions that its success has set, each with its previous status; `None` if it was never observed.
     pub set: Vec<(ConditionKind, Option<bool>)>,
-    /// Place of the step that this one undoes; `None` for a step of the plan.
+    /// Index of the step that this one undoes; `None` for a step of the plan.
     pub compensates: Option<usize>,
 }
 
 impl StepRecord {
-    /// A step whose turn has not come.
+    /// A step that is not reached yet.
     #[must_use]
     pub fn waiting(name: impl Into<String>) -> Self {
         Self {
@@ -81,8 +81,8 @@ impl StepRecord {
     }
 }
 
-/// Steps in order. A run is copied at every decision and for everybody who watches; a copy shares each step until it
-/// is written to, so that it costs a pointer a step.
+/// Steps in order. A run is copied at every decision and for every watcher; a copy shares each step until it is
+/// written to, so that it costs one pointer per step.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Steps(Vec<Arc<StepRecord>>);
 
@@ -104,18 +104,18 @@ impl Steps {
         self.0.iter().map(|step| &**step)
     }
 
-    /// In order, as they are shared.
+    /// In order, as shared pointers.
     pub(crate) fn shared(&self) -> impl ExactSizeIterator<Item = &Arc<StepRecord>> {
         self.0.iter()
     }
 
-    /// The step at a place.
+    /// The step at an index.
     #[must_use]
     pub fn get(&self, place: usize) -> Option<&StepRecord> {
         self.0.get(place).map(|step| &**step)
     }
 
-    /// The step at a place, to be changed here and nowhere else.
+    /// The step at an index, to be changed in this copy only.
     pub fn get_mut(&mut self, place: usize) -> Option<&mut StepRecord> {
         self.0.get_mut(place).map(Arc::make_mut)
     }
@@ -131,7 +131,7 @@ impl Steps {
         self.0.push(step.into());
     }
 
-    /// Puts a step at a place, at the end if there is no such place.
+    /// Puts a step at an index, or at the end if there is no such index.
     pub(super) fn put(&mut self, place: usize, step: Arc<StepRecord>) {
         match self.0.get_mut(place) {
             Some(old) => *old = step,

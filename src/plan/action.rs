@@ -1,27 +1,27 @@
-//! The actions that a step can ask for, each with its typed arguments, in one table. Plans are checked against it; what a run needs of
-//! it is pinned in the plan.
+//! The actions that a step can use, each with its typed arguments, in one table. Plans are checked against it; what a
+//! run needs to know of an action is pinned in the plan.
 
 use std::borrow::Cow;
 
 use super::names::{Capability, Risk, ValueKind};
 use super::value::Value;
 
-/// What is known about an action before any plan uses it.
+/// Everything known about an action, independent of any plan.
 #[derive(Debug)]
 pub struct ActionSpec {
     /// Its name.
     pub name: &'static str,
     /// What the machine's provider must offer.
     pub capability: Capability,
-    /// What it puts at stake: where that is anything, a step must say `on_unknown`.
+    /// What it puts at risk: if anything, a step must declare `on_unknown`.
     pub risk: Risk,
-    /// Whether carrying it out twice leaves the world as carrying it out once: only then may `on_unknown` be `retry`.
+    /// Whether doing it twice has the same effect as doing it once: only then may `on_unknown` be `retry`.
     pub idempotent: bool,
     /// Whether a cancel may stop it midway, because that leaves nothing half done.
     pub interruptible: bool,
     /// What it does, for plan authors.
     pub description: &'static str,
-    /// The action whose result it consumes: a step must name, in `needs`, an earlier step that carries that one out.
+    /// The action whose output it consumes: a step must name, in `needs`, an earlier step with that action.
     pub consumes: Option<&'static str>,
     /// Its arguments, sorted by name.
     pub args: &'static [ArgSpec],
@@ -34,11 +34,11 @@ pub struct ActionSpec {
 /// An argument of an action.
 #[derive(Debug)]
 pub struct ArgSpec {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
     /// Type of its values.
     pub kind: ValueKind,
-    /// Value taken when the plan gives none; `None`: the plan must give it.
+    /// Value used when the plan gives none; `None`: the plan must give one.
     pub default: Option<Value>,
     /// The only texts accepted; empty means any.
     pub one_of: &'static [&'static str],
@@ -47,7 +47,7 @@ pub struct ArgSpec {
 }
 
 impl ActionSpec {
-    /// Every action, in the order in which they are listed to plan authors.
+    /// Every action, in the order in which plan authors see them.
     pub fn all() -> &'static [Self] {
         SPECS
     }
@@ -77,7 +77,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Makes the machine's next boot come from the given source.",
+        description: "Sets the source of the machine's next boot.",
         consumes: None,
         args: &[ArgSpec {
             name: "target",
@@ -95,7 +95,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Takes the boot override away: the machine boots as its firmware says.",
+        description: "Removes the boot override: the machine boots as its firmware is configured.",
         consumes: None,
         args: &[],
         timeout_ms: MINUTE,
@@ -105,7 +105,7 @@ static SPECS: &[ActionSpec] = &[
         name: "repave",
         capability: Capability::Imaging,
         risk: Risk::DataDestroying,
-        // The same image over the same disks: the second writing ends where the first did.
+        // The same image on the same disks: a second write gives the same result.
         idempotent: true,
         interruptible: false,
         description: "Writes an operating system image over the machine's disks and boots it.",
@@ -124,7 +124,7 @@ static SPECS: &[ActionSpec] = &[
         name: "mint-join",
         capability: Capability::ClusterJoin,
         risk: Risk::None,
-        // A handle minted for nothing expires by itself.
+        // An unused handle expires by itself.
         idempotent: true,
         interruptible: true,
         description: "Gets a handle to short-lived join material; the material itself never passes through the engine.",
@@ -134,7 +134,7 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(15 * MINUTE)),
             one_of: &[],
-            description: "How long the material can be redeemed.",
+            description: "How long the material stays valid.",
         }],
         timeout_ms: MINUTE,
         expected_ms: 2 * SECOND,
@@ -143,7 +143,7 @@ static SPECS: &[ActionSpec] = &[
         name: "join",
         capability: Capability::ClusterJoin,
         risk: Risk::None,
-        // The handle can be redeemed once: a blind second try fails although the machine has joined.
+        // The handle can be redeemed once: a blind second attempt fails although the machine has joined.
         idempotent: false,
         interruptible: true,
         description: "Redeems the handle of mint-join: the machine becomes a member of its target cluster.",
@@ -165,7 +165,7 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(0)),
             one_of: &[],
-            description: "How long it must stay so without a break.",
+            description: "How long the check must hold without interruption.",
         }],
         timeout_ms: 5 * MINUTE,
         expected_ms: 30 * SECOND,
@@ -183,7 +183,7 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(5 * MINUTE)),
             one_of: &[],
-            description: "How long workloads get to finish by themselves.",
+            description: "How long workloads may take to finish by themselves.",
         }],
         timeout_ms: 30 * MINUTE,
         expected_ms: 5 * MINUTE,
@@ -194,7 +194,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Lets workloads come back to the machine.",
+        description: "Allows workloads on the machine again.",
         consumes: None,
         args: &[],
         timeout_ms: 5 * MINUTE,
@@ -222,7 +222,7 @@ static SPECS: &[ActionSpec] = &[
         name: "notify",
         capability: Capability::Notify,
         risk: Risk::None,
-        // People and ticket systems count the messages they get.
+        // People and ticket systems would get the message twice.
         idempotent: false,
         interruptible: true,
         description: "Sends a message about the machine to a channel.",
@@ -233,14 +233,14 @@ static SPECS: &[ActionSpec] = &[
                 kind: ValueKind::String,
                 default: text("rma"),
                 one_of: &[],
-                description: "Where the message goes, as the provider knows it.",
+                description: "Destination of the message, as the provider knows it.",
             },
             ArgSpec {
                 name: "message",
                 kind: ValueKind::String,
                 default: text(""),
                 one_of: &[],
-                description: "What to say besides the machine and the plan.",
+                description: "Text in addition to the machine and the plan.",
             },
         ],
         timeout_ms: MINUTE,
@@ -268,7 +268,7 @@ static SPECS: &[ActionSpec] = &[
     ActionSpec {
         name: "apply-net-config",
         capability: Capability::Network,
-        // A wrong profile cuts a serving machine off.
+        // A wrong profile disconnects a machine in service.
         risk: Risk::Disruptive,
         idempotent: true,
         interruptible: false,
@@ -290,7 +290,7 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Goes back to the network configuration that was in force before apply-net-config.",
+        description: "Restores the network configuration from before apply-net-config.",
         consumes: None,
         args: &[],
         timeout_ms: 5 * MINUTE,
@@ -320,14 +320,14 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Checks that the machine answers again: goes between a reboot and an undrain.",
+        description: "Checks that the machine answers again; use it between a reboot and an undrain.",
         consumes: None,
         args: &[ArgSpec {
             name: "settle",
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(0)),
             one_of: &[],
-            description: "How long it must stay so without a break.",
+            description: "How long the check must hold without interruption.",
         }],
         timeout_ms: 10 * MINUTE,
         expected_ms: 30 * SECOND,
@@ -338,14 +338,14 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Waits for a time, or until conditions and labels of the machine are as `until` says. No provider is asked.",
+        description: "Waits for a time, or until conditions and labels of the machine match `until`. Calls no provider.",
         consumes: None,
         args: &[ArgSpec {
             name: "for",
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(0)),
             one_of: &[],
-            description: "How long; without it the step says `until`.",
+            description: "How long; without it the step must have `until`.",
         }],
         timeout_ms: 60 * MINUTE,
         expected_ms: 10 * MINUTE,
@@ -356,14 +356,14 @@ static SPECS: &[ActionSpec] = &[
         risk: Risk::None,
         idempotent: true,
         interruptible: true,
-        description: "Holds the run until an operator says yes or no, with a reason. When the timeout has passed, that is a no.",
+        description: "Holds the run until an operator approves or rejects it, with a reason. A timeout counts as a rejection.",
         consumes: None,
         args: &[ArgSpec {
             name: "message",
             kind: ValueKind::String,
             default: None,
             one_of: &[],
-            description: "What the operator is asked.",
+            description: "The question for the operator.",
         }],
         timeout_ms: 24 * 60 * MINUTE,
         expected_ms: 60 * MINUTE,
@@ -383,7 +383,7 @@ mod tests {
         assert!(ActionSpec::find("levitate").is_none());
     }
 
-    /// A compensation says no `on_unknown`: what takes something back must not put anything at stake.
+    /// A compensation has no `on_unknown`: what undoes a step must not be destructive.
     #[test]
     fn what_destroys_data_is_an_image_or_an_erasure() {
         let of = |risk| SPECS.iter().filter(move |spec| spec.risk == risk).map(|spec| spec.name);

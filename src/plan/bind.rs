@@ -1,4 +1,4 @@
-//! The parameters of a run: text as it was given becomes typed values.
+//! Binds the parameters of a run: given text becomes typed values.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::suggest::nearest;
 use super::value::Value;
 use crate::text::hidden_in;
 
-/// Why a run's parameters are refused; one for each parameter.
+/// Why a run's parameters are refused; one error per parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParamError {
     /// The plan has no such parameter.
@@ -21,7 +21,7 @@ pub enum ParamError {
         plan: String,
         /// Name as given.
         name: String,
-        /// The parameter that was probably meant.
+        /// The parameter with the closest name.
         suggestion: Option<String>,
         /// All parameters of the plan.
         known: Vec<String>,
@@ -41,7 +41,7 @@ pub enum ParamError {
     BadValue {
         /// Its name.
         name: String,
-        /// What would be right.
+        /// What would be valid.
         wanted: String,
         /// Text as given, shortened.
         given: String,

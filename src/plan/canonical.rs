@@ -1,9 +1,10 @@
-//! The canonical text of a plan: JSON of which a run pins a copy, and over which the digest is taken.
+//! The canonical text of a plan: JSON of which a run pins a copy, and over which the digest is computed.
 //!
-//! Every field is written, defaults included, in one order and without blanks; what the language has got since format 2 only where a
-//! plan says it, so that plans that do not keep their text. Format 2 holds all that an engine must know of a step to
-//! decide about it, so that no later table of actions changes what a pinned plan means. Format 1 left that to the table of the build;
-//! it is read for ever, with that table as it was ([`format_1`]). A copy is never written again: its text and its digest stay.
+//! Every field is written, defaults included, in a fixed order and without whitespace. Features added to the language
+//! since format 2 are only written where a plan uses them, so that other plans keep their text. Format 2 holds
+//! everything that an engine must know of a step to decide about it, so that no later table of actions changes the
+//! meaning of a pinned plan. Format 1 left that to the table of the build; it stays readable forever, with a copy of
+//! that table ([`format_1`]). A pinned copy is never rewritten: its text and its digest stay.
 
 mod error;
 mod format_1;
@@ -23,16 +24,16 @@ impl Plan {
         json(&PlanText::from(self))
     }
 
-    /// `sha256:<hex>` of the canonical text.
+    /// `sha256:<hex>` over the canonical text.
     pub fn digest(&self) -> String {
         digest(&self.canonical())
     }
 
-    /// Reads a pinned copy back, in any format that was ever released.
+    /// Parses a pinned copy, in any format that was ever released.
     ///
     /// # Errors
-    /// The text is not what [`Plan::canonical`] of some version wrote, or names something unknown here. An action may be unknown:
-    /// whether it can be carried out is for the provider to say.
+    /// The text was not written by [`Plan::canonical`] of any version, or names something unknown here. An action may
+    /// be unknown: whether it can be performed is up to the provider.
     pub fn from_canonical(text: &str) -> Result<Self, CanonicalError> {
         #[derive(Deserialize)]
         struct Head {
@@ -59,7 +60,7 @@ fn json<F: text::Format>(plan: &PlanText<F>) -> String {
         .expect("strings, numbers and maps with string keys always serialize")
 }
 
-/// `sha256:<hex>` of a canonical text.
+/// `sha256:<hex>` over a canonical text.
 pub fn digest(canonical: &str) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(canonical) {

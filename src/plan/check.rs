@@ -1,4 +1,4 @@
-//! Checks one document against the shape of a plan.
+//! Checks one document against the schema of a plan.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -33,15 +33,15 @@ const PLAN_KEYS: &[&str] = &[
     "result",
 ];
 
-/// What one file amounts to. The id and the default are there even where other parts of the file are wrong, so that clashes between
-/// files are reported in the same go.
+/// The result for one file. The id and the default are set even if other parts of the file are wrong, so that clashes
+/// between files are reported in the same pass.
 pub(super) struct Checked {
     pub(super) plan: Option<Plan>,
     pub(super) id: Option<Read<String>>,
     pub(super) default_for: Option<Read<RunType>>,
 }
 
-/// Checks a plan, reporting every mistake; the plan is there when there was none.
+/// Checks a plan, reporting every mistake; returns the plan if there was none.
 pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
     reader.unknown_keys(table, "the plan", PLAN_KEYS);
     let start = table.keys().map(|key| key.span()).min_by_key(|span| span.start).unwrap_or(0..0);
@@ -164,7 +164,8 @@ fn allowed_phases(
     Some(phases)
 }
 
-/// Whether the plan is destructive follows from its actions; saying it is a promise to the reader that is held here.
+/// Whether the plan is destructive follows from its actions; an explicit value is a promise to the reader that is
+/// checked here.
 fn destructive(reader: &mut Reader, table: &DeTable<'_>, steps: &[Read<Step>]) -> bool {
     let culprit = steps.iter().find(|step| step.value.action.traits.risk.is_destructive());
     let Some(node) = value_of(table, "destructive") else { return culprit.is_some() };
@@ -182,7 +183,7 @@ fn destructive(reader: &mut Reader, table: &DeTable<'_>, steps: &[Read<Step>]) -
             .help("write `destructive = true` or leave the key out");
             reader.push(diagnostic);
         }
-        // A step with a mistake of its own may be the destructive one; then nothing is known yet.
+        // A step with a mistake of its own may be the destructive one; then nothing can be concluded yet.
         (Some(true), None) if reader.diagnostics.is_empty() => {
             let message = "the plan says it is destructive, but no action of it is";
             let help = "write `destructive = false` or leave the key out";

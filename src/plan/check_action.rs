@@ -42,7 +42,7 @@ pub(super) fn action(
     args(reader, table, spec, node.span(), params)
 }
 
-/// Without a known action nothing can be said about its arguments, but the parameters they name count as used.
+/// Without a known action the arguments cannot be checked, but the parameters they name count as used.
 fn refer_all(reader: &mut Reader, table: &DeTable<'_>, params: &mut Params) {
     let Some(args) = value_of(table, "args").and_then(|node| node.get_ref().as_table()) else {
         return;
@@ -170,7 +170,7 @@ fn argument(
     Some(literal(reader, value, arg, node, &place))
 }
 
-/// A value as it stands, which must be one of those that the argument takes.
+/// A literal value, which must be one that the argument accepts.
 fn literal(
     reader: &mut Reader,
     value: Value,
@@ -184,7 +184,7 @@ fn literal(
     Arg::Literal(value)
 }
 
-/// A text with parameters in it. One that only has doubled braces is the text that they stand for.
+/// A text with parameters in it. One that only has doubled braces is a literal text.
 fn text(
     reader: &mut Reader,
     text: &str,
@@ -194,9 +194,9 @@ fn text(
     params: &mut Params,
 ) -> Option<Arg> {
     let Ok(pieces) = pieces(text) else {
-        let help = "write the name of a parameter between braces: \"firmware {version}\"; a brace that stands for itself is doubled: {{";
-        let message = format!("{place} has a brace that stands alone");
-        reader.report("plan::bad-text", message, node.span(), "not a pair of braces", help);
+        let help = "write the name of a parameter between braces: \"firmware {version}\"; double a literal brace: {{";
+        let message = format!("{place} has an unmatched brace");
+        reader.report("plan::bad-text", message, node.span(), "unmatched brace", help);
         return None;
     };
     let names: Vec<&str> = pieces
@@ -215,8 +215,9 @@ fn text(
     if !arg.one_of.is_empty() {
         let help =
             format!("give the whole value as a parameter: {{ param = \"{}\" }}", shown(names[0]));
-        let message = format!("{place} takes only certain texts, which cannot be put together");
-        reader.report("plan::bad-text", message, node.span(), "made of parameters", help);
+        let message =
+            format!("{place} accepts only certain texts, so it cannot be built from parameters");
+        reader.report("plan::bad-text", message, node.span(), "built from parameters", help);
         return None;
     }
     if names.len() > TEXT_PARAMS_MAX {
@@ -248,8 +249,8 @@ pub(super) fn compensation(
         value_of(table, "sets").map(|node| reader.conditions(node, &format!("`sets` of {place}")));
     let action = action(reader, table, &place, &node.span(), params)?;
     let spec = ActionSpec::find(&action.name)?;
-    // A compensation says no `on_unknown`, which is what makes either class of risk bearable; and consuming the result of another
-    // step makes no sense after a failure.
+    // A compensation has no `on_unknown`, without which neither class of risk is acceptable; and consuming the output
+    // of another step makes no sense after a failure.
     let is_own = action.is_own();
     if spec.risk.is_destructive() || spec.consumes.is_some() || is_own {
         let at = value_of(table, "action").map_or(node.span(), |node| node.span());
@@ -259,14 +260,14 @@ pub(super) fn compensation(
         } else if is_own {
             "undoes nothing"
         } else {
-            "uses the result of a step"
+            "uses the output of a step"
         };
         reader.report(
             "plan::bad-compensation",
             message,
             at,
             label,
-            "use an action that takes something back, such as clear-netboot",
+            "use an action that undoes something, such as clear-netboot",
         );
         return None;
     }

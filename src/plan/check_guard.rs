@@ -1,4 +1,4 @@
-//! Checks guards: what must hold when a step has its turn, and what a step waits for.
+//! Checks guards: what must hold when a step is reached, and what a step waits for.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::schema::{Guard, Output};
 use super::value::Value;
 
 const KEYS: &[&str] = &["param", "condition", "phase", "label", "provider", "output"];
-/// What a step can wait for: what changes while its run is active.
+/// What a step can wait for: facts that change while its run is active.
 const UNTIL_KEYS: &[&str] = &["condition", "label"];
 
 /// Reads `when`; `earlier` are the names of the steps before this one.
@@ -56,7 +56,7 @@ pub(super) fn guard(
     })
 }
 
-/// Reads `until` of a step that waits.
+/// Reads `until` of a wait step.
 pub(super) fn until(reader: &mut Reader, node: Node<'_, '_>, place: &str) -> Option<Guard> {
     let place = format!("`until` of {place}");
     let example = "{ condition = { Reachable = true }, label = { burn-in = \"passed\" } }";
@@ -95,7 +95,7 @@ fn says_something(
     });
     if says_nothing {
         let help = format!("write it like {example}, or leave `{key}` out");
-        reader.report("plan::empty-list", format!("{place} says nothing"), node.span(), "", help);
+        reader.report("plan::empty-list", format!("{place} is empty"), node.span(), "", help);
     }
 }
 
@@ -111,7 +111,13 @@ fn labels(reader: &mut Reader, node: Node<'_, '_>, place: &str) -> Option<Labels
         let said = format!("label `{}` in {place}", shown(name));
         if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             let help = "write the key as machines have it: { rack = \"r1\" }";
-            reader.report("plan::bad-name", format!("{said} is no label"), key.span(), "", help);
+            reader.report(
+                "plan::bad-name",
+                format!("{said} is not a label key"),
+                key.span(),
+                "",
+                help,
+            );
         }
         let Some(value) = reader.text(node, &said, LINE_BYTES_MAX, false) else { continue };
         labels.push((Cow::Owned(name.to_owned()), value));
@@ -180,7 +186,7 @@ fn outputs(reader: &mut Reader, node: Node<'_, '_>, place: &str, earlier: &[&str
 
 fn fits(reader: &mut Reader, count: usize, node: Node<'_, '_>, place: &str) {
     if count > GUARD_ENTRIES_MAX {
-        let message = format!("{count} entries of {place} are too many");
+        let message = format!("{count} entries in {place} are too many");
         let help = format!("a guard has at most {GUARD_ENTRIES_MAX}");
         reader.report("plan::too-many", message, node.span(), "", help);
     }

@@ -1,4 +1,4 @@
-//! Checks what steps of the engine itself say, and steps for a failure and for the end.
+//! Checks steps that the engine performs itself, and on_failure and finally steps.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,11 +14,11 @@ use super::read::Reader;
 use super::schema::{APPROVE, Action, Arg, Guard, Retry, WAIT};
 use super::value::Value;
 
-/// What is said of a step that waits for nothing, or for too much.
+/// Help for a wait step without a goal, or with two.
 const HELP: &str =
     "write `args = { for = \"10m\" }`, or `until = { condition = { Reachable = true } }`";
 
-/// Keys that say what a step does when a provider fails or does not answer.
+/// Keys that only apply to calls of a provider.
 const OF_PROVIDERS: [&str; 3] = ["retry", "on_unknown", "compensation"];
 
 fn own(spec: Option<&'static ActionSpec>) -> Option<&'static ActionSpec> {
@@ -30,7 +30,7 @@ pub(super) fn timeout_ms_max(spec: Option<&'static ActionSpec>) -> u64 {
     own(spec).map_or(TIMEOUT_MS_MAX, |_| PATIENCE_MS_MAX)
 }
 
-/// A step of the engine is carried out once: there is nothing that could fail and be tried again.
+/// A step of the engine runs once: it cannot fail in a way that is worth a retry.
 pub(super) fn retry(spec: Option<&'static ActionSpec>) -> Option<Retry> {
     own(spec).map(|_| Retry {
         max_attempts: 1,
@@ -40,7 +40,7 @@ pub(super) fn retry(spec: Option<&'static ActionSpec>) -> Option<Retry> {
     })
 }
 
-/// Reports keys that mean nothing for a step of the engine.
+/// Reports keys that have no effect in a step of the engine.
 pub(super) fn keys(
     reader: &mut Reader,
     step: &DeTable<'_>,
@@ -51,13 +51,13 @@ pub(super) fn keys(
     for key in OF_PROVIDERS {
         if let Some((key, _)) = get(step, key) {
             let message = format!("`{}` of {place} does nothing", key.get_ref());
-            let help = format!("remove it: the engine carries `{}` out itself", spec.name);
-            reader.report("plan::unused", message, key.span(), "means nothing here", help);
+            let help = format!("remove it: the engine performs `{}` itself", spec.name);
+            reader.report("plan::unused", message, key.span(), "has no effect here", help);
         }
     }
 }
 
-/// Reads `until`, which only a step that waits can have.
+/// Reads `until`, which only a wait step can have.
 pub(super) fn until(
     reader: &mut Reader,
     node: Node<'_, '_>,
@@ -66,15 +66,15 @@ pub(super) fn until(
 ) -> Option<Guard> {
     if spec.is_some_and(|spec| spec.name != WAIT) {
         let message = format!("`until` of {place} does nothing");
-        let help = "it goes with `action = \"wait\"`; to skip a step by a condition, write `when`";
-        reader.report("plan::unused", message, node.span(), "means nothing here", help);
+        let help = "use it with `action = \"wait\"`; to skip a step by a condition, write `when`";
+        reader.report("plan::unused", message, node.span(), "has no effect here", help);
         return None;
     }
     check_guard::until(reader, node, place)
 }
 
-/// Timeout and expected duration of a step that waits for a given time, in milliseconds. Such a step must say how long, or until when,
-/// and not both.
+/// Timeout and expected duration of a step that waits for a given time, in milliseconds. Such a step must have either
+/// a time or `until`, and not both.
 pub(super) fn waits(
     reader: &mut Reader,
     step: &DeTable<'_>,
@@ -99,7 +99,7 @@ pub(super) fn waits(
         (None, Some(_)) => None,
         (Some(_), Some((key, _))) => {
             let message = format!("{place} waits for a time and until a condition");
-            reader.report("plan::unused", message, key.span(), "one of them is enough", HELP);
+            reader.report("plan::unused", message, key.span(), "use one of them", HELP);
             None
         }
         (Some(expected_ms), None) => {
@@ -107,7 +107,7 @@ pub(super) fn waits(
                 if let Some((key, _)) = get(step, key) {
                     let message = format!("`{}` of {place} does nothing", key.get_ref());
                     let help = "remove it: the step takes as long as `for` says";
-                    reader.report("plan::unused", message, key.span(), "means nothing here", help);
+                    reader.report("plan::unused", message, key.span(), "has no effect here", help);
                 }
             }
             Some((PATIENCE_MS_MAX, expected_ms))
@@ -115,8 +115,8 @@ pub(super) fn waits(
     }
 }
 
-/// Reports what a step for a failure, or for the end, cannot have: the run is ending, so it cannot be held, nothing repeats it, nothing
-/// undoes it, and it must put nothing at stake.
+/// Reports what an on_failure or finally step cannot have: the run is ending, so the step cannot be held, is not
+/// repeated, is not undone, and must not be destructive.
 pub(super) fn role(
     reader: &mut Reader,
     step: &DeTable<'_>,
@@ -132,22 +132,21 @@ pub(super) fn role(
         if let Some((key, _)) = get(step, key) {
             let message = format!("{place} cannot have `{}`", key.get_ref());
             let help = format!("remove it: steps in `[[{role}]]` are not repeated and not undone");
-            reader.report("plan::unused", message, key.span(), "means nothing here", help);
+            reader.report("plan::unused", message, key.span(), "has no effect here", help);
         }
     }
     let Some(spec) = spec else { return };
     let why = if spec.risk.is_destructive() {
         spec.risk.as_str()
     } else if spec.consumes.is_some() {
-        "uses the result of a step"
+        "uses the output of a step"
     } else if spec.name == APPROVE {
         "a run that is ending cannot be held"
     } else {
         return;
     };
-    let message = format!("`{}` cannot stand in `[[{role}]]`", spec.name);
-    let help =
-        "use an action that tells people or brings something back, such as notify or undrain";
+    let message = format!("`{}` cannot be used in `[[{role}]]`", spec.name);
+    let help = "use an action that informs people or restores something, such as notify or undrain";
     reader.report("plan::bad-action", message, action_at.clone(), why, help);
 }
 

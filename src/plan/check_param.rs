@@ -16,7 +16,7 @@ use super::value::Value;
 
 const PARAM_KEYS: &[&str] = &["kind", "default", "one_of", "description"];
 
-/// The declared parameters, and which of them something refers to.
+/// The declared parameters, and which of them are used.
 pub(super) struct Params {
     declared: BTreeMap<String, Declared>,
     used: BTreeSet<String>,
@@ -24,7 +24,7 @@ pub(super) struct Params {
 
 struct Declared {
     span: Range<usize>,
-    /// `None` where the declaration has a mistake: references to it are then taken as right.
+    /// `None` if the declaration has a mistake: references to it are then accepted.
     param: Option<Param>,
 }
 
@@ -55,7 +55,8 @@ impl Params {
         params
     }
 
-    /// Looks up a reference; reports it if there is no such parameter. `None` also where the declaration itself is wrong.
+    /// Looks up a reference; reports it if there is no such parameter. `None` also if the declaration itself is
+    /// wrong.
     pub(super) fn refer(
         &mut self,
         reader: &mut Reader,
@@ -83,7 +84,7 @@ impl Params {
         declared.param.as_ref().map(|param| (param, declared.span.clone()))
     }
 
-    /// A parameter that nothing refers to would be given in the belief that it does something.
+    /// An unused parameter would be given in the belief that it has an effect.
     pub(super) fn report_unused(&self, reader: &mut Reader) {
         for (name, declared) in &self.declared {
             if !self.used.contains(name) {
@@ -204,7 +205,7 @@ pub(super) fn in_one_of(
     );
 }
 
-/// Reports a parameter that does not fit where it is used; `one_of` is what the place accepts.
+/// Reports a parameter that does not fit where it is used; `one_of` lists the values accepted there.
 pub(super) fn fits(
     reader: &mut Reader,
     (param, declared): (&Param, Range<usize>),

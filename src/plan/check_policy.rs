@@ -18,7 +18,7 @@ const ATTEMPTS_DEFAULT: u32 = 3;
 const BACKOFF_MS_DEFAULT: u64 = 1_000;
 const BACKOFF_MS_MAX_DEFAULT: u64 = 30_000;
 
-/// Reads `retry`; what is not given has its default.
+/// Reads `retry`; missing keys get their defaults.
 pub(super) fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Option<Retry> {
     let mut retry = Retry {
         max_attempts: ATTEMPTS_DEFAULT,
@@ -54,7 +54,7 @@ pub(super) fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Opt
             ErrorClass::as_str,
         );
         if node.get_ref().as_array().is_some_and(|array| array.is_empty()) {
-            let help = "write `max_attempts = 1` for a step that must not be tried again";
+            let help = "write `max_attempts = 1` for a step that must not be retried";
             reader.report(
                 "plan::empty-list",
                 "no failure would be retried",
@@ -79,7 +79,7 @@ pub(super) fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Opt
     (reader.diagnostics.len() == before).then_some(retry)
 }
 
-/// The action's usual duration, but never so long that an ordinary attempt looks close to its timeout.
+/// The action's expected duration, but never so long that a normal attempt looks close to its timeout.
 pub(super) fn expected(
     reader: &mut Reader,
     table: &DeTable<'_>,
@@ -94,7 +94,7 @@ pub(super) fn expected(
     reader.duration_within(node, &place, 1, timeout_ms.unwrap_or(TIMEOUT_MS_MAX))
 }
 
-/// Reads `on_unknown` and holds it against what the action bears; `action_at` is where the action is named.
+/// Reads `on_unknown` and checks it against the action; `action_at` is where the action is named.
 pub(super) fn on_unknown(
     reader: &mut Reader,
     step: &DeTable<'_>,
@@ -116,8 +116,8 @@ pub(super) fn on_unknown(
     let spec = spec?;
     match given {
         None if spec.risk.is_destructive() => {
-            let message = format!("{place} is {} and does not say `on_unknown`", spec.risk);
-            let help = "say what happens when it is not known whether it was carried out: `on_unknown = \"verify\"` looks at the \
+            let message = format!("{place} is {} and has no `on_unknown`", spec.risk);
+            let help = "say what to do if it is unknown whether it took effect: `on_unknown = \"verify\"` looks at the \
                         machine, \"hold\" asks an operator";
             reader.report(
                 "plan::on-unknown-missing",
@@ -136,7 +136,7 @@ pub(super) fn on_unknown(
                 message,
                 reader.file,
                 span,
-                "could carry it out twice",
+                "could perform it twice",
             )
             .and(reader.file, action_at.clone(), format!("`{}` is not idempotent", spec.name))
             .help("use \"verify\" (look at the machine) or \"hold\" (ask an operator)");

@@ -34,14 +34,15 @@ const STEP_KEYS: &[&str] = &[
     "sets",
 ];
 
-/// What the steps of a plan have to know of each other: name, where it stands, the action, and the list that it stands in.
+/// What the steps of a plan need to know of each other: name, position, the action, and the list that contains it.
 struct Outline<'a> {
     name: Option<(&'a str, Range<usize>)>,
     spec: Option<&'static ActionSpec>,
     role: Role,
 }
 
-/// Reads `[[steps]]`, `[[on_failure]]` and `[[finally]]`. Steps with a mistake are left out; spans are those of the actions.
+/// Reads `[[steps]]`, `[[on_failure]]` and `[[finally]]`. Steps with a mistake are left out; spans are those of the
+/// actions.
 pub(super) fn steps(
     reader: &mut Reader,
     plan: &DeTable<'_>,
@@ -153,7 +154,7 @@ fn step(
     check_own::keys(reader, table, &place, spec);
     let until = value_of(table, "until").map(|node| check_own::until(reader, node, &place, spec));
     let waits_ms = check_own::waits(reader, table, &place, action.as_ref(), &action_at);
-    // Where the action is unknown its defaults are too; any will do, as the step is dropped.
+    // If the action is unknown its defaults are too; any will do, since the step is dropped.
     let (hint_timeout_ms, hint_expected_ms) = waits_ms.unwrap_or_else(|| {
         spec.map_or((TIMEOUT_MS_MAX, 1), |spec| (spec.timeout_ms, spec.expected_ms))
     });
@@ -195,7 +196,7 @@ fn step(
     Some(Read { value: step, span: action_at })
 }
 
-/// Reads `needs`, in the order of the plan, and checks that what the action consumes is among it.
+/// Reads `needs`, in the order of the plan, and checks that it contains what the action consumes.
 fn needs(
     reader: &mut Reader,
     step: &DeTable<'_>,
@@ -238,7 +239,7 @@ fn needs(
                     "needed here",
                 )
                 .and(reader.file, there, "this step")
-                .help("a step can only need steps that stand before it");
+                .help("a step can only need earlier steps");
                 reader.push(diagnostic);
             }
             None => {
@@ -268,12 +269,12 @@ fn needs(
                 "put a step with `action = \"{consumed}\"` before it and name it in `needs`"
             ),
         };
-        let message = format!("{place} does not need a step that carries out `{consumed}`");
+        let message = format!("{place} does not need a step with `{consumed}`");
         reader.report(
             "plan::missing-needs",
             message,
             action_at.clone(),
-            format!("`{name}` uses the result of `{consumed}`"),
+            format!("`{name}` uses the output of `{consumed}`"),
             help,
         );
     }

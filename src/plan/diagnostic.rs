@@ -1,4 +1,4 @@
-//! What is wrong with a plan file, and its rendering in the manner of rustc.
+//! Mistakes in plan files, rendered in the style of rustc.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -7,10 +7,10 @@ use std::ops::Range;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-/// A plan file as it was read: any bytes.
+/// A plan file as read: any bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceFile<'a> {
-    /// Name to show, usually the path as it was given.
+    /// Name to show, usually the path as given.
     pub name: &'a str,
     /// Content.
     pub bytes: &'a [u8],
@@ -23,25 +23,25 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// What is wrong, in one line.
     pub message: String,
-    /// Places concerned; the first is the mistake itself, the others explain it.
+    /// Positions concerned; the first is the mistake itself, the others explain it.
     pub labels: Vec<Label>,
-    /// How to mend it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// Index of the file in the slice that was compiled.
     pub file: usize,
     /// Bytes of the file.
     pub span: Range<usize>,
-    /// What to say about the place; may be empty.
+    /// Text for the position; may be empty.
     pub text: String,
 }
 
 impl Diagnostic {
-    /// A mistake at one place.
+    /// A mistake at one position.
     pub fn new(
         code: &'static str,
         message: impl Into<String>,
@@ -53,7 +53,7 @@ impl Diagnostic {
         Self { code, message: message.into(), labels: vec![label], help: None }
     }
 
-    /// Adds a place that explains the mistake.
+    /// Adds a position that explains the mistake.
     #[must_use]
     pub fn and(mut self, file: usize, span: Range<usize>, text: impl Into<String>) -> Self {
         self.labels.push(Label { file, span, text: text.into() });
@@ -67,7 +67,7 @@ impl Diagnostic {
         self
     }
 
-    /// Order in which mistakes are shown: by file, then by place.
+    /// Order in which mistakes are shown: by file, then by position.
     pub(super) fn sort_key(&self) -> (usize, usize) {
         self.labels.first().map_or((usize::MAX, 0), |label| (label.file, label.span.start))
     }
@@ -82,7 +82,7 @@ pub fn line_column(bytes: &[u8], offset: usize) -> (usize, usize) {
     (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
 }
 
-/// All mistakes as text, ending with a line that counts them. `files` must be what was compiled.
+/// All mistakes as text, ending with a line that counts them. `files` must be those that were compiled.
 pub fn render(files: &[SourceFile<'_>], diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(140);
@@ -131,7 +131,7 @@ fn files_of(diagnostic: &Diagnostic) -> Vec<usize> {
     files
 }
 
-/// The lines of one file that the labels touch, and nothing else of it: rendering stays cheap however long the file is.
+/// The lines of one file that the labels touch, and nothing else: rendering stays cheap however long the file is.
 fn snippet<'a>(
     source: &SourceFile<'a>,
     file: usize,
@@ -150,7 +150,7 @@ fn snippet<'a>(
         .iter()
         .position(|&byte| byte == b'\n')
         .map_or(size, |newline| last + newline);
-    // Only the part from the first bad byte on can differ in length from the file, and no label lies behind one.
+    // Only the part after the first invalid byte can differ in length from the file, and no label is after it.
     let text: Cow<'a, str> = String::from_utf8_lossy(&source.bytes[start..end]);
     let annotations: Vec<_> = labels
         .into_iter()

@@ -8,18 +8,18 @@ use super::limits::DURATION_MS_MAX;
 const UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurationError {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
-    /// A unit or something else stands where a number should.
+    /// Something other than a number where a number is expected.
     NoNumber,
     /// A number without a unit.
     NoUnit,
     /// A unit that does not exist.
     UnknownUnit(String),
-    /// Units do not go from long to short, or one comes twice.
+    /// Units are not in order from long to short, or one occurs twice.
     Order,
     /// More than 30 days.
     TooLong,
@@ -40,10 +40,10 @@ impl fmt::Display for DurationError {
 
 impl std::error::Error for DurationError {}
 
-/// Reads a duration, in milliseconds; at most 30 days.
+/// Parses a duration, in milliseconds; at most 30 days.
 ///
 /// # Errors
-/// Says what is wrong; [`FORMAT_HINT`] says how it is written.
+/// What is wrong; [`FORMAT_HINT`] says how to write it.
 pub fn parse(text: &str) -> Result<u64, DurationError> {
     if text.is_empty() {
         return Err(DurationError::Empty);
@@ -63,7 +63,7 @@ pub fn parse(text: &str) -> Result<u64, DurationError> {
         if !UNITS.iter().any(|&(name, _)| name == unit) {
             return Err(DurationError::UnknownUnit(unit.chars().take(16).collect()));
         }
-        // The iterator only moves on, so a unit that was passed is not found again.
+        // The iterator only moves forward, so a unit that was passed is not found again.
         let &(_, unit_ms) = units.find(|&&(name, _)| name == unit).ok_or(DurationError::Order)?;
         total_ms = number
             .parse::<u64>()

@@ -1,4 +1,4 @@
-//! A gallery of broken plans: each mistake that an author can make, and what is said about it.
+//! A gallery of broken plans: each mistake that an author can make, and its diagnostic.
 
 use super::diagnostic::line_column;
 use super::*;
@@ -148,7 +148,7 @@ fn mistakes_without_end_are_cut_short() {
     let diagnostics = compile(&files).unwrap_err();
     assert_eq!(diagnostics.len(), limits::DIAGNOSTICS_PER_FILE_MAX + 1);
     let last = diagnostics.last().unwrap();
-    // Besides the 60 keys, id, phases and steps are missing; those three stand at the first line.
+    // In addition to the 60 keys, id, phases and steps are missing; those three are reported at the first line.
     assert_eq!(
         (last.code, last.message.as_str()),
         ("plan::too-many-errors", "13 more errors in this file")
@@ -194,7 +194,7 @@ mod soup {
 
     use super::*;
 
-    /// Pieces of plans, so that soup gets past the TOML parser more often than random bytes do.
+    /// Pieces of plans, so that random text gets past the TOML parser more often than random bytes do.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         const PIECES: &[&str] = &[
             "id",

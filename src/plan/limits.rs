@@ -24,7 +24,7 @@ pub const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub const BACKOFF_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Longest duration a parameter or an argument may hold, in milliseconds: 30 days.
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
-/// Longest time that a whole run may be given, and longest wait for a condition or an approval, in milliseconds: 30 days.
+/// Longest time limit of a whole run, and longest wait for a condition or an approval, in milliseconds: 30 days.
 pub const PATIENCE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 /// Most parameters named in one text.
 pub const TEXT_PARAMS_MAX: usize = 8;

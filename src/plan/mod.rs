@@ -1,8 +1,8 @@
 //! Plans: what a run does, step by step, written in TOML and checked before anything runs.
 //!
-//! Pure: text comes in, plans or diagnostics come out; whoever calls reads the files. Everything but `bind`, `canonical` and `registry`
-//! is also compiled into `build.rs`, which is why these modules name each other through `super::` and of the
-//! crate nothing else but `text`.
+//! Pure: text goes in, plans or diagnostics come out; the caller reads the files. Everything but `bind`, `canonical`
+//! and `registry` is also compiled into `build.rs`, which is why these modules refer to each other through `super::`
+//! and use nothing else of the crate but `text`.
 
 pub mod action;
 pub mod bind;

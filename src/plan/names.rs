@@ -1,5 +1,5 @@
-//! The closed lists of names that plans use. TOML, the CLI and filters use the same ones; a test elsewhere equates them with those of
-//! `lifecycle`.
+//! The closed lists of names that plans use. TOML, the CLI and filters use the same ones; a test elsewhere checks
+//! them against those of `lifecycle`.
 
 /// Declares an enum whose variants have one stable text each, with `ALL`, `as_str` and `parse`.
 macro_rules! names {
@@ -42,7 +42,7 @@ names! {
         InService = "IN_SERVICE",
         /// Taken out by an operator.
         Maintenance = "MAINTENANCE",
-        /// Being returned to its maker.
+        /// Being returned to its manufacturer.
         Rma = "RMA",
         /// Gone for good.
         Retired = "RETIRED",
@@ -50,19 +50,19 @@ names! {
 }
 
 names! {
-    /// What a machine counts as, computed from phase, conditions and active run.
+    /// Effective state of a machine, computed from phase, conditions and active run.
     EffectiveState {
-        /// As the phase.
+        /// Same as the phase.
         FactoryReady = "FACTORY_READY",
-        /// As the phase.
+        /// Same as the phase.
         Ready = "READY",
-        /// As the phase, or in a customer's cluster.
+        /// Same as the phase, or in a customer's cluster.
         InService = "IN_SERVICE",
-        /// As the phase.
+        /// Same as the phase.
         Maintenance = "MAINTENANCE",
-        /// As the phase.
+        /// Same as the phase.
         Rma = "RMA",
-        /// As the phase.
+        /// Same as the phase.
         Retired = "RETIRED",
         /// A run is active.
         Provisioning = "PROVISIONING",
@@ -76,7 +76,7 @@ names! {
         Reachable = "Reachable",
         /// Member of its target cluster.
         InCustomerCluster = "InCustomerCluster",
-        /// Somebody has to look at it.
+        /// An operator must look at it.
         NeedsIntervention = "NeedsIntervention",
         /// Works with reduced capacity.
         Degraded = "Degraded",
@@ -84,7 +84,7 @@ names! {
 }
 
 names! {
-    /// What a run is for.
+    /// Purpose of a run.
     RunType {
         /// Installs a machine and joins it to its cluster.
         Repave = "REPAVE",
@@ -96,29 +96,29 @@ names! {
         Upgrade = "UPGRADE",
         /// Applies network configuration.
         NetReconfig = "NET_RECONFIG",
-        /// Runs a plan that is nobody's default.
+        /// Runs a plan that is not the default of any type.
         Custom = "CUSTOM",
     }
 }
 
 names! {
-    /// How a provider classes a failure.
+    /// Class of a failure, as reported by a provider.
     ErrorClass {
         /// May go away by itself.
         Transient = "transient",
         /// Will fail again the same way.
         Permanent = "permanent",
-        /// Only a person can mend it.
+        /// Only a person can fix it.
         NeedsHuman = "needs-human",
     }
 }
 
 names! {
-    /// What to do when nobody can say whether a step's action happened.
+    /// What to do when it is unknown whether a step's action took effect.
     OnUnknown {
         /// Act again under the same operation id.
         Retry = "retry",
-        /// Look at the machine and decide by what is seen.
+        /// Look at the machine and decide by what is observed.
         Verify = "verify",
         /// Hold the run for an operator.
         Hold = "hold",
@@ -140,7 +140,7 @@ names! {
 }
 
 names! {
-    /// What a provider must be able to do for an action.
+    /// What a provider must support for an action.
     Capability {
         /// Choose what the machine boots from.
         Netboot = "netboot",
@@ -160,31 +160,31 @@ names! {
         Probe = "probe",
         /// Move workloads away.
         Drain = "drain",
-        /// Nothing: the engine carries it out itself, and no provider is asked.
+        /// Nothing: the engine performs it itself, and no provider is called.
         Engine = "engine",
     }
 }
 
 names! {
-    /// When a step of a plan has its turn.
+    /// When a step of a plan runs.
     Role {
-        /// In its place among the steps of the plan.
+        /// In its position among the steps of the plan.
         Main = "steps",
         /// After a step has failed, before anything is undone.
         OnFailure = "on_failure",
-        /// Last, whatever the end.
+        /// Last, whatever the outcome.
         Finally = "finally",
     }
 }
 
 names! {
-    /// What an action puts at stake. A step that is *destructive* has one of the two classes, and must say `on_unknown`.
+    /// What an action puts at risk. A *destructive* step has one of the two classes, and must declare `on_unknown`.
     Risk {
         /// Nothing.
         None = "none",
-        /// Service stops while it lasts, or until another action brings it back: reboot, drain, network.
+        /// Service stops while it runs, or until another action restores it: reboot, drain, network.
         Disruptive = "disruptive",
-        /// What is on the disks is gone: wipe, repave.
+        /// The contents of the disks are lost: wipe, repave.
         DataDestroying = "data-destroying",
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in a TOML document and in messages about it.
+//! Nodes of a TOML document, and helpers for messages about them.
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -7,7 +7,7 @@ use super::limits::NAME_BYTES_MAX;
 use super::suggest::nearest;
 use crate::text::is_hidden;
 
-/// A value with its place.
+/// A value with its position.
 pub(super) type Node<'a, 'i> = &'a Spanned<DeValue<'i>>;
 
 /// The key and value of this name.
@@ -33,7 +33,7 @@ pub(super) fn is_name(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Text of a file for a message: without control characters, and not endless.
+/// Text of a file for a message: without control characters, and truncated.
 pub(super) fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 80;
     let mut shown: String = text

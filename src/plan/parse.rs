@@ -12,7 +12,7 @@ use super::syntax;
 /// Compiles plan files, sorted by plan id.
 ///
 /// # Errors
-/// Every mistake of every file, by file and place; [`super::diagnostic::render`] turns them into text.
+/// Every mistake of every file, by file and position; [`super::diagnostic::render`] turns them into text.
 pub fn compile(files: &[SourceFile<'_>]) -> Result<Vec<Plan>, Vec<Diagnostic>> {
     if files.len() > FILES_MAX {
         let message = format!("{} plan files are too many", files.len());
@@ -40,7 +40,7 @@ pub fn compile(files: &[SourceFile<'_>]) -> Result<Vec<Plan>, Vec<Diagnostic>> {
     Ok(plans)
 }
 
-/// In file order and not more than anybody reads: a file of garbage has thousands of mistakes.
+/// In file order, and no more than people read: a file of garbage has thousands of mistakes.
 fn bounded(file: usize, mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.sort_by_key(Diagnostic::sort_key);
     if diagnostics.len() > DIAGNOSTICS_PER_FILE_MAX {
@@ -53,7 +53,7 @@ fn bounded(file: usize, mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
         let message = format!("{more} more errors in this file");
         diagnostics.push(
             Diagnostic::new("plan::too-many-errors", message, file, next, "the next is here")
-                .help("mend the ones above first"),
+                .help("fix the ones above first"),
         );
     }
     diagnostics
@@ -85,20 +85,20 @@ fn one_file(reader: &mut Reader, file: &SourceFile<'_>) -> Option<Checked> {
     };
     let mistakes = syntax::mistakes(reader.file, text);
     if !mistakes.is_empty() {
-        // What the parser could save of a broken file would only give follow-up errors.
+        // What the parser could recover from a broken file would only give follow-up errors.
         reader.diagnostics.extend(mistakes);
         return None;
     }
     let (document, _) = DeTable::parse_recoverable(text);
     if document.get_ref().is_empty() {
         let help = "a plan begins with `id = \"plan/NAME\"` and has `[[steps]]`";
-        reader.report("plan::empty", "the file says nothing", 0..0, "", help);
+        reader.report("plan::empty", "the file is empty", 0..0, "", help);
         return None;
     }
     Some(check::plan(reader, document.get_ref()))
 }
 
-/// Two plans of one id, two defaults of one run type.
+/// Two plans with one id, or two defaults for one run type.
 fn clashes(checked: &[(usize, Checked)], diagnostics: &mut Vec<Diagnostic>) {
     for (later, (file, one)) in checked.iter().enumerate() {
         let before = &checked[..later];
@@ -123,7 +123,7 @@ fn clashes(checked: &[(usize, Checked)], diagnostics: &mut Vec<Diagnostic>) {
                     .and(first_file, first, "first used here")
                     .help("give one of the plans another id"),
                 );
-                // A second copy of a plan also has its default; once is enough.
+                // A second copy of a plan also has its default; one report is enough.
                 continue;
             }
         }

@@ -1,4 +1,4 @@
-//! Reading typed values out of a spanned TOML document, with a diagnostic for each that is not as it should be.
+//! Reads typed values from a spanned TOML document, with a diagnostic for each value that is wrong.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::nodes::{Node, did_you_mean, found, is_name, shown};
 use super::value::Value;
 use crate::text::is_hidden;
 
-/// A value that was read, and where.
+/// A value that was read, and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Read<T> {
     pub(super) value: T,
@@ -61,7 +61,7 @@ impl Reader {
         }
     }
 
-    /// Reports a key that must be there.
+    /// Reports a missing key.
     pub(super) fn missing(&mut self, place: &str, key: &str, span: Range<usize>, help: &str) {
         self.report(
             "plan::missing-key",
@@ -180,7 +180,7 @@ impl Reader {
                 if hidden.is_control() { "a control character" } else { "a hidden character" };
             let message = format!("{place} contains {what}");
             let help = if !hidden.is_control() {
-                "leave it out: it changes what readers see"
+                "remove it: it changes what readers see"
             } else if lines {
                 "only line breaks are allowed"
             } else {
@@ -193,7 +193,7 @@ impl Reader {
         Some(Cow::Owned(text))
     }
 
-    /// A name of letters, digits and `-`; `what` says of what.
+    /// A name of letters, digits and `-`; `what` says what it names.
     pub(super) fn name(
         &mut self,
         text: &str,
@@ -301,7 +301,7 @@ impl Reader {
         );
     }
 
-    /// A list of names out of a closed set, each at most once, sorted.
+    /// A list of names from a closed set, each at most once, sorted.
     pub(super) fn choices<T: Copy + Ord>(
         &mut self,
         node: Node<'_, '_>,
@@ -332,7 +332,7 @@ impl Reader {
         Some(values)
     }
 
-    /// Reports something that occurs twice in this file, showing both places.
+    /// Reports something that occurs twice in this file, showing both positions.
     pub(super) fn duplicate(
         &mut self,
         code: &'static str,

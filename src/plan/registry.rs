@@ -17,13 +17,13 @@ mod generated {
 }
 pub use generated::BUILT_IN;
 
-/// Why plans cannot be one registry.
+/// Why plans cannot form one registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// Two plans of one id.
+    /// Two plans with one id.
     #[error("there are two plans `{0}`; give one of them another id")]
     DuplicateId(String),
-    /// Two defaults of one run type.
+    /// Two defaults for one run type.
     #[error(
         "`{first}` and `{second}` are both the default for {run_type}; remove `default_for` from one of them"
     )]
@@ -37,7 +37,7 @@ pub enum RegistryError {
     },
 }
 
-/// A plan with what identifies it.
+/// A plan with its identity.
 #[derive(Debug)]
 pub struct Registered {
     /// The plan.
@@ -46,12 +46,13 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// A plan whose digest is computed when it is first asked for.
+    /// A plan whose digest is computed on first use.
     pub fn new(plan: Plan) -> Self {
         Self { plan: Arc::new(plan), canonical: OnceLock::new() }
     }
 
-    /// A plan that a run has pinned, with the text and the digest that it was pinned with: they stay, whatever format this build writes.
+    /// A plan that a run has pinned, with the text and the digest from then: they stay, whatever format this build
+    /// writes.
     pub fn pinned(plan: Plan, text: &str) -> Self {
         let identity = (Arc::from(text), super::canonical::digest(text));
         Self { plan: Arc::new(plan), canonical: OnceLock::from(identity) }
@@ -65,7 +66,7 @@ impl Registered {
         })
     }
 
-    /// The canonical text, which a run pins and [`Plan::from_canonical`] reads back. Computed once.
+    /// The canonical text, which a run pins and [`Plan::from_canonical`] parses. Computed once.
     pub fn canonical(&self) -> &Arc<str> {
         &self.identity().0
     }
@@ -83,9 +84,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The plans that were compiled in.
+    /// The built-in plans.
     pub fn built_in() -> Self {
-        // build.rs refuses clashes and sorts; a test holds both.
+        // build.rs refuses clashes and sorts; a test checks both.
         Self {
             plans: BUILT_IN.iter().cloned().map(|plan| Arc::new(Registered::new(plan))).collect(),
         }
@@ -94,7 +95,7 @@ impl Registry {
     /// A registry of exactly these plans. To add to the built-in ones, pass both.
     ///
     /// # Errors
-    /// Two plans of one id, or two defaults of one run type.
+    /// Two plans with one id, or two defaults for one run type.
     pub fn from_plans(mut plans: Vec<Plan>) -> Result<Self, RegistryError> {
         plans.sort_by(|a, b| a.id.cmp(&b.id));
         if let Some(pair) = plans.windows(2).find(|pair| pair[0].id == pair[1].id) {
@@ -110,14 +111,14 @@ impl Registry {
         Ok(Self { plans: plans.into_iter().map(|plan| Arc::new(Registered::new(plan))).collect() })
     }
 
-    /// The plan of this id, `plan/` included.
+    /// The plan with this id, including `plan/`.
     pub fn get(&self, id: &str) -> Option<&Arc<Registered>> {
         let index =
             self.plans.binary_search_by(|registered| registered.plan.id.as_ref().cmp(id)).ok()?;
         self.plans.get(index)
     }
 
-    /// The plan that a run of this type gets when it names none.
+    /// The plan for a run of this type when the request names none.
     pub fn default_for(&self, run_type: RunType) -> Option<&Arc<Registered>> {
         self.plans.iter().find(|registered| registered.plan.default_for == Some(run_type))
     }
@@ -127,7 +128,7 @@ impl Registry {
         self.plans.iter()
     }
 
-    /// The id that was probably meant by one that does not exist; the `plan/` may be missing from it.
+    /// The closest id to one that does not exist; the `plan/` may be missing from it.
     pub fn suggest(&self, id: &str) -> Option<&str> {
         let name = id.strip_prefix("plan/").unwrap_or(id);
         let meant = nearest(name, self.plans.iter().map(|registered| registered.plan.name()))?;

@@ -1,7 +1,8 @@
-//! The shape of a plan. Every field is either borrowed for ever (the built-in plans are statics that `build.rs` writes) or owned
-//! (plans of `--plans-dir`, copies pinned by a run), hence the [`Cow`]s.
+//! The schema of a plan. Every field is either borrowed forever (the built-in plans are statics that `build.rs`
+//! writes) or owned (plans of `--plans-dir`, copies pinned by a run), hence the [`Cow`]s.
 //!
-//! What an engine must know of an action to decide about it is pinned in the step: a plan never needs the table of actions again.
+//! What an engine must know of an action to decide about it is pinned in the step: a plan never needs the table of
+//! actions again.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,16 +14,16 @@ use super::names::{
 use super::template;
 use super::value::Value;
 
-/// A plan: an ordered recipe that a run carries out on one machine.
+/// A plan: an ordered list of steps that a run executes on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// `plan/<name>`.
     pub id: Cow<'static, str>,
-    /// Name for people; the id's name when the file gives none.
+    /// Name for people; taken from the id if the file gives none.
     pub display_name: Cow<'static, str>,
     /// What it does, for people; may be empty.
     pub description: Cow<'static, str>,
-    /// The run type that picks this plan when a request names none; never [`RunType::Custom`].
+    /// The run type that uses this plan when a request names none; never [`RunType::Custom`].
     pub default_for: Option<RunType>,
     /// Whether some step's action is destructive, in either class of risk.
     pub destructive: bool,
@@ -36,10 +37,11 @@ pub struct Plan {
     pub required_conditions: Cow<'static, [(Condition, bool)]>,
     /// Parameters, sorted by name.
     pub params: Cow<'static, [Param]>,
-    /// Longest time of a whole run in milliseconds, counted from its first step; `None`: as long as its steps take.
+    /// Longest time of a whole run in milliseconds, counted from its first step; `None`: no limit beyond those of its
+    /// steps.
     pub time_limit_ms: Option<u64>,
-    /// Steps in the order they are carried out, at least one of them [`Role::Main`]; those come first, then those for a failure, then
-    /// those that are carried out last.
+    /// Steps in execution order, at least one of them [`Role::Main`]; those come first, then the on_failure steps,
+    /// then the finally steps.
     pub steps: Cow<'static, [Step]>,
     /// What success changes on the machine.
     pub result: PlanResult,
@@ -56,7 +58,7 @@ impl Plan {
         self.id.strip_prefix("plan/").unwrap_or(&self.id)
     }
 
-    /// The action of the step at `place`, if the engine carries it out itself. A compensation never is one.
+    /// The action of the step at `place`, if the engine performs it itself. Never true for a compensation.
     pub fn own(&self, place: usize) -> Option<&Action> {
         self.steps.get(place).map(|step| &step.action).filter(|action| action.is_own())
     }
@@ -71,7 +73,7 @@ impl Plan {
         self.steps.iter().any(|step| step.role == role)
     }
 
-    /// What a provider must offer for each step, compensations included.
+    /// What a provider must support for each step, compensations included.
     pub fn capabilities(&self) -> impl Iterator<Item = (&Step, Capability)> {
         self.steps.iter().flat_map(|step| {
             std::iter::once(&step.action)
@@ -81,7 +83,7 @@ impl Plan {
         })
     }
 
-    /// The gravest risk of any of its steps.
+    /// The most severe risk of its steps.
     pub fn risk(&self) -> Risk {
         self.steps.iter().map(|step| step.action.traits.risk).max().unwrap_or(Risk::None)
     }
@@ -99,7 +101,7 @@ pub struct Param {
     pub name: Cow<'static, str>,
     /// Type of its values.
     pub kind: ValueKind,
-    /// Value taken when the run gives none.
+    /// Value used when the run gives none.
     pub default: Option<Value>,
     /// The only values accepted; empty means any.
     pub one_of: Cow<'static, [Value]>,
@@ -108,7 +110,7 @@ pub struct Param {
 }
 
 impl Param {
-    /// Whether a run must give it: there is no default.
+    /// Whether a run must give it, since there is no default.
     pub const fn required(&self) -> bool {
         self.default.is_none()
     }
@@ -119,39 +121,39 @@ impl Param {
 pub struct Step {
     /// Name, unique in the plan.
     pub name: Cow<'static, str>,
-    /// When it has its turn.
+    /// When it runs.
     pub role: Role,
     /// What the provider is asked to do.
     pub action: Action,
     /// Longest time one attempt may take, in milliseconds; 1 to 24 hours.
     pub timeout_ms: u64,
-    /// How long an attempt takes when all is well, in milliseconds; at most the timeout. Only a hint for people.
+    /// Usual duration of an attempt, in milliseconds; at most the timeout. Only a hint for people.
     pub expected_ms: u64,
     /// When and how a failed attempt is repeated.
     pub retry: Retry,
     /// What to do when the outcome is unknown.
     pub on_unknown: OnUnknown,
-    /// The step is skipped where this does not hold.
+    /// Guard: the step is skipped where this does not hold.
     pub when: Option<Guard>,
-    /// What a step that waits waits for, at most for its timeout; it says nothing of parameters and outputs.
+    /// What a wait step waits for, at most for its timeout; it has no parameters and outputs.
     pub until: Option<Guard>,
     /// Earlier steps, in plan order, that a retried run repeats before this one.
     pub needs: Cow<'static, [Cow<'static, str>]>,
     /// Undoes the step when the run fails or is canceled after the step has started.
     pub compensation: Option<Compensation>,
-    /// Conditions known once the step has succeeded, sorted by condition.
+    /// Conditions set once the step has succeeded, sorted by condition.
     pub sets: Cow<'static, [(Condition, bool)]>,
 }
 
-/// An action as a plan asks for it, with what was known of it when the plan was compiled.
+/// An action as used by a plan, with its properties when the plan was compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// Its name. One that the table of actions does not have (any more) is for the provider to know or to refuse.
+    /// Its name. A name that is not (any more) in the table of actions is up to the provider.
     pub name: Cow<'static, str>,
     /// Every argument of the action's specification, sorted by name. Defaults were filled in when the plan was compiled, so that a
     /// pinned plan keeps its meaning when a later version changes a default.
     pub args: Cow<'static, [(Cow<'static, str>, Arg)]>,
-    /// What decisions about it rest on.
+    /// Properties that decisions depend on.
     pub traits: Traits,
 }
 
@@ -160,35 +162,36 @@ pub struct Action {
 pub struct Traits {
     /// What the machine's provider must offer.
     pub capability: Capability,
-    /// What it puts at stake.
+    /// What it puts at risk.
     pub risk: Risk,
-    /// Whether carrying it out twice leaves the world as carrying it out once: only then may `on_unknown` be `retry`.
+    /// Whether doing it twice has the same effect as doing it once: only then may `on_unknown` be `retry`.
     pub idempotent: bool,
-    /// Whether a cancel may stop it midway, because that leaves nothing half done: a drain, but no reboot.
+    /// Whether a cancel may stop it midway, because that leaves nothing half done: a drain, but not a reboot.
     pub interruptible: bool,
 }
 
 impl Traits {
-    /// Whether it must come to its end once it has been sent: a cancel waits for it, the loop breaker counts it, and a machine that
-    /// it was sent to needs a look if its run is canceled. That is so for either class of risk, unless a cancel may stop it midway.
+    /// Whether it must finish once it has been sent: a cancel waits for it, the loop breaker counts it, and its
+    /// machine needs a look if the run is canceled. True for either class of risk, unless a cancel may stop it
+    /// midway.
     pub const fn must_settle(self) -> bool {
         self.risk.is_destructive() && !self.interruptible
     }
 }
 
 impl Action {
-    /// Whether the engine carries it out itself: nothing of it is ever at the provider.
+    /// Whether the engine performs it itself, without calling a provider.
     pub fn is_own(&self) -> bool {
         self.traits.capability == Capability::Engine
     }
 
-    /// Whether it asks an operator for an approval.
+    /// Whether it asks an operator for approval.
     pub fn asks(&self) -> bool {
         self.is_own() && self.name == APPROVE
     }
 }
 
-/// Name of the action that asks an operator.
+/// Name of the action that asks for approval.
 pub const APPROVE: &str = "approve";
 /// Name of the action that waits.
 pub const WAIT: &str = "wait";
@@ -196,18 +199,19 @@ pub const WAIT: &str = "wait";
 /// Value of an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arg {
-    /// Written in the plan, or a default.
+    /// A value in the plan, or a default.
     Literal(Value),
     /// Taken from the parameter of this name.
     Param(Cow<'static, str>),
-    /// Text with the values of parameters in it: `firmware {version}`. A brace that stands for itself is doubled.
+    /// Text with parameters in it: `firmware {version}`. A literal brace is doubled.
     Text(Cow<'static, str>),
 }
 
 impl Action {
     /// The argument values for one run, by name, given its parameters as `Plan::bind` returns them.
     ///
-    /// A parameter that is not in `params` is left out; that cannot happen with the parameters bound by the same plan.
+    /// A parameter that is not in `params` is left out; that cannot happen with the parameters bound by the same
+    /// plan.
     pub fn resolve(&self, params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
         self.args
             .iter()
@@ -230,25 +234,25 @@ pub struct Compensation {
     pub action: Action,
     /// Longest time one attempt may take, in milliseconds.
     pub timeout_ms: u64,
-    /// How long an attempt takes when all is well, in milliseconds. Only a hint for people.
+    /// Usual duration of an attempt, in milliseconds. Only a hint for people.
     pub expected_ms: u64,
-    /// Conditions known once it has succeeded, sorted by condition. What the step itself has set goes back to what it was before,
-    /// unless it is named here.
+    /// Conditions set once it has succeeded, sorted by condition. Conditions that the step itself has set go back to
+    /// their previous values, unless they are named here.
     pub sets: Cow<'static, [(Condition, bool)]>,
-    /// When and how a failed attempt is repeated; `None`: as one of the step itself.
+    /// When and how a failed attempt is repeated; `None`: like the step itself.
     pub retry: Option<Retry>,
 }
 
 /// Retry policy of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts in all, the first included; 1 to 100.
+    /// Attempts in all, including the first; 1 to 100.
     pub max_attempts: u32,
-    /// Failure classes that are tried again, sorted; never empty.
+    /// Failure classes that are retried, sorted; never empty.
     pub on: Cow<'static, [ErrorClass]>,
-    /// Pause after the first failure, in milliseconds; it doubles with each further one.
+    /// Delay after the first failure, in milliseconds; it doubles with each further one.
     pub backoff_ms: u64,
-    /// Longest pause, in milliseconds; at least `backoff_ms`.
+    /// Longest delay, in milliseconds; at least `backoff_ms`.
     pub backoff_max_ms: u64,
 }
 
@@ -266,28 +270,28 @@ pub struct Guard {
     pub params: Cow<'static, [(Cow<'static, str>, Value)]>,
     /// Conditions and the status each must have, sorted by condition. An unset condition counts as false.
     pub conditions: Cow<'static, [(Condition, bool)]>,
-    /// Phases of which the machine must be in one; empty means any.
+    /// Phases that the machine may be in; empty means any.
     pub phases: Cow<'static, [Phase]>,
-    /// Labels of the machine and the value each must have, sorted by key. A label that is not there counts as empty.
+    /// Labels of the machine and the value each must have, sorted by key. A missing label counts as empty.
     pub labels: Cow<'static, [(Cow<'static, str>, Cow<'static, str>)]>,
-    /// Providers of which the machine must have one, sorted; empty means any.
+    /// Providers that the machine may have, sorted; empty means any.
     pub providers: Cow<'static, [Cow<'static, str>]>,
-    /// What earlier steps must have given, sorted by step and name.
+    /// Outputs that earlier steps must have, sorted by step and name.
     pub outputs: Cow<'static, [Output]>,
 }
 
-/// What an earlier step must have given.
+/// An output that an earlier step must have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Output {
     /// The step.
     pub step: Cow<'static, str>,
     /// Name of the output.
     pub name: Cow<'static, str>,
-    /// The value that it must have, compared as text: an output may have another type than a plan can write.
+    /// The value that it must have, compared as text: an output may have a type that a plan cannot write.
     pub value: Value,
 }
 
-/// What a guard looks at.
+/// The facts that a guard depends on.
 pub trait Around {
     /// The value of a parameter of the run.
     fn param(&self, name: &str) -> Option<&Value>;
@@ -299,7 +303,7 @@ pub trait Around {
     fn label(&self, key: &str) -> Option<&str>;
     /// Provider of the machine.
     fn provider(&self) -> &str;
-    /// What a step of the run has given.
+    /// An output of a step of the run.
     fn output(&self, step: &str, name: &str) -> Option<&Value>;
 }
 
@@ -322,7 +326,7 @@ impl Guard {
 /// What a successful run changes on its machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanResult {
-    /// Phase to set; `None` leaves it.
+    /// Phase to set; `None` leaves it unchanged.
     pub phase: Option<Phase>,
     /// Conditions to set, sorted by condition.
     pub conditions: Cow<'static, [(Condition, bool)]>,

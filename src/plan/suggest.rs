@@ -1,8 +1,8 @@
 //! "Did you mean": the nearest of a few known names.
 
-/// The candidate nearest to `word`, if it is near enough to be what was meant. The first of equally near ones wins.
+/// The candidate nearest to `word`, if it is near enough to be a typing mistake. The first of equally near ones wins.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long garbage is no typing error, and the distance costs length times length.
+    // Long garbage is no typing mistake, and the distance costs length times length.
     if word.len() > 128 {
         return None;
     }
@@ -18,7 +18,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Case, `_`, `-` and blanks are what people mix up most; they count as equal.
+/// Case, `_`, `-` and blanks are what people confuse most; they count as equal.
 fn fold(text: &str) -> Vec<char> {
     text.chars()
         .flat_map(char::to_lowercase)

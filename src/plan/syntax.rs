@@ -1,4 +1,4 @@
-//! Mistakes against TOML itself, without the flood that one of them sets off.
+//! TOML syntax errors, without the follow-up errors that one of them causes.
 
 use std::ops::Range;
 
@@ -6,13 +6,13 @@ use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
 
-/// Most places at which reading starts again; each costs one pass over the file.
+/// Most positions at which parsing restarts; each costs one pass over the file.
 const RESTARTS_MAX: usize = 20;
 
-/// The syntax mistakes of a file, in order.
+/// The syntax errors of a file, in order.
 ///
-/// After an unclosed bracket or quote the parser complains about all that follows. So only what comes before the next line that looks
-/// like the start of a statement is taken from it, and reading starts afresh at that line.
+/// After an unclosed bracket or quote the parser complains about everything that follows. So only errors before the
+/// next line that looks like the start of a statement are kept, and parsing restarts at that line.
 pub(super) fn mistakes(file: usize, text: &str) -> Vec<Diagnostic> {
     let mut found: Vec<(Range<usize>, String)> = Vec::new();
     let mut start = 0;
@@ -27,7 +27,7 @@ pub(super) fn mistakes(file: usize, text: &str) -> Vec<Diagnostic> {
             .collect();
         errors.sort_by_key(|(span, _)| span.start);
         errors.dedup_by_key(|(span, _)| span.start);
-        // A key given twice does not confuse the parser; anything else does.
+        // A key given twice does not confuse the parser; any other error does.
         let confusing = errors
             .iter()
             .find(|(_, message)| !message.contains("duplicate key"))
@@ -48,10 +48,10 @@ pub(super) fn mistakes(file: usize, text: &str) -> Vec<Diagnostic> {
     found.into_iter().map(|(span, message)| diagnostic(file, text, &message, span)).collect()
 }
 
-/// The parser adds what it expected; in this case that only confuses.
+/// The parser adds what it expected; here that only confuses.
 fn shortened(message: &str) -> String {
     const QUOTES: &str = "string values must be quoted";
-    // A bare word that begins with `i` or `n` is taken for `inf` or `nan`.
+    // A bare word that begins with `i` or `n` is parsed as `inf` or `nan`.
     let bare_word = message.starts_with("invalid float, expected `inf`")
         || message.starts_with("invalid float, expected `nan`");
     if message.starts_with(QUOTES) || bare_word { QUOTES.to_owned() } else { message.to_owned() }
@@ -93,11 +93,11 @@ fn diagnostic(file: usize, text: &str, message: &str, span: Range<usize>) -> Dia
     } else if message.contains("missing comma") || message.contains("unclosed array,") {
         "a list is written [\"a\", \"b\"]; look for the bracket that is never closed"
     } else if message.contains("recursion") {
-        "no plan needs that many levels"
+        "reduce the nesting: no plan needs that many levels"
     } else {
         "plan files are TOML: `key = value`, `[table]`, `[[steps]]`"
     };
-    // The end of the file is no place that can be underlined; what comes before it is.
+    // The end of the file cannot be underlined; mark what comes before it.
     let span = if span.start >= text.len() && text.ends_with('\n') {
         text.len() - 1..text.len()
     } else {

@@ -1,4 +1,4 @@
-//! Texts with the values of parameters in them: `firmware {version}`.
+//! Texts with parameters in them: `firmware {version}`.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use super::value::Value;
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// As it stands.
+    /// Literal text.
     Literal(&'a str),
     /// The value of the parameter of this name.
     Param(&'a str),
 }
 
-/// A brace that opens nothing or closes nothing.
+/// An unmatched brace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoneBrace;
 
-/// The pieces of a text. A brace that stands for itself is doubled.
+/// The pieces of a text. A literal brace is doubled.
 ///
 /// # Errors
-/// [`LoneBrace`] where one is neither doubled nor one of a pair.
+/// [`LoneBrace`] where a brace is neither doubled nor one of a pair.
 pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, LoneBrace> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -48,7 +48,7 @@ pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, LoneBrace> {
     Ok(pieces)
 }
 
-/// The text with the values in it. What no checked plan holds stays as it is written.
+/// The text with parameters filled in. Anything that a checked plan cannot contain is left as written.
 pub fn fill(text: &str, params: &BTreeMap<String, Value>) -> String {
     let Ok(pieces) = pieces(text) else { return text.to_owned() };
     pieces

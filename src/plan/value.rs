@@ -18,11 +18,11 @@ pub enum Value {
     DurationMs(u64),
 }
 
-/// Values by name: the arguments of an action, or what a step gives to later ones.
+/// Values by name: the arguments of an action, or the outputs of a step.
 pub type Values = BTreeMap<String, Value>;
 
 impl Value {
-    /// The kind this value is of.
+    /// The kind of this value.
     pub const fn kind(&self) -> ValueKind {
         match self {
             Self::Str(_) => ValueKind::String,

@@ -1,31 +1,31 @@
-//! What guards of a run look at, and where that leads.
+//! Facts for the guards of a run, and the states they lead to.
 
 use super::state::{Ending, State};
 
-/// Facts that the guards look at.
+/// Facts that the guards depend on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts {
     /// Some step that took effect declares a compensation.
     pub has_compensations: bool,
-    /// The plan has steps for a failure.
+    /// The plan has on_failure steps.
     pub has_on_failure: bool,
-    /// The plan has steps that come last.
+    /// The plan has finally steps.
     pub has_finally: bool,
     /// The run is held because the outcome of a step is unknown; only resolving the step releases it.
     pub outcome_unknown: bool,
     /// The run was ending when it was held.
     pub suspended: Option<Suspended>,
-    /// The run is held because a step asks for an approval; only an answer releases it.
+    /// The run is held because a step asks for approval; only an answer releases it.
     pub asks: bool,
 }
 
 impl Facts {
-    /// Nothing is left to be undone.
+    /// Nothing is left to undo.
     pub(super) const fn unwound(self, ending: Ending) -> State {
         if self.has_finally { State::Closing { ending } } else { ended(ending) }
     }
 
-    /// A step has failed, or the time is up, and nothing is in flight.
+    /// A step has failed, or the time limit has passed, and nothing is in flight.
     pub(super) const fn failed(self) -> State {
         if self.has_on_failure || self.has_compensations {
             State::Unwinding { ending: Ending::Failed }
@@ -53,19 +53,19 @@ pub(super) const fn ended(ending: Ending) -> State {
     }
 }
 
-/// What a run returns to that was ending when it was held.
+/// What a run that was ending when it was held returns to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspended {
     /// It was being canceled.
     Canceling,
-    /// It was being unwound.
+    /// Its compensations were running.
     Unwinding {
         /// How it will end.
         ending: Ending,
     },
-    /// A step had failed, or its time was up.
+    /// A step had failed, or its time limit had passed.
     Stopping,
-    /// Its last steps were carried out.
+    /// Its finally steps were running.
     Closing {
         /// How it will end.
         ending: Ending,

@@ -3,7 +3,7 @@
 /// Public phase of a run (seed, proto).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// Accepted, waiting for its turn.
+    /// Accepted, waiting for a slot.
     Pending,
     /// In progress.
     Running,

@@ -2,10 +2,10 @@
 
 use super::phase::Phase;
 
-/// How a run that is being unwound, or closed, will end.
+/// How a run that is unwinding or closing will end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ending {
-    /// Every step succeeded or was skipped; only what comes last is left.
+    /// Every step succeeded or was skipped; only the finally steps are left.
     Succeeded,
     /// A step failed.
     Failed,
@@ -18,24 +18,24 @@ pub enum Ending {
 pub enum State {
     /// Accepted, waiting for a slot within the limits.
     Pending,
-    /// Steps are carried out.
+    /// Steps run.
     Running,
-    /// To be held when the attempt in flight has settled.
+    /// To be held when the attempt in flight has ended.
     Pausing,
     /// Nothing starts until it is released. Still owns its machine; gives its slot back.
     Held,
     /// Released, waiting for a slot again.
     Resuming,
-    /// To be ended when the attempt in flight has settled.
+    /// To be ended when the attempt in flight has ended.
     Canceling,
-    /// Its time is up: to be failed when the attempt in flight has settled.
+    /// Its time limit has passed: to be failed when the attempt in flight has ended.
     Stopping,
-    /// Steps for a failure and compensations are carried out.
+    /// On_failure steps and compensations run.
     Unwinding {
         /// How it will end.
         ending: Ending,
     },
-    /// Steps that come last are carried out; how they end changes nothing.
+    /// Finally steps run; their outcome changes nothing.
     Closing {
         /// How it will end.
         ending: Ending,
@@ -93,19 +93,19 @@ impl State {
         matches!(self.phase(), Phase::Pending | Phase::Running)
     }
 
-    /// Whether the run takes part in the limits on concurrency.
+    /// Whether the run counts towards the limits on concurrency.
     #[must_use]
     pub const fn has_slot(self) -> bool {
         matches!(self, Self::Running | Self::Pausing) || self.is_stopping() || self.is_ending()
     }
 
-    /// Whether it ends at the next safe point: no new attempt is opened, and nothing is done again.
+    /// Whether it ends at the next safe point: no new attempt is opened, and nothing is repeated.
     #[must_use]
     pub const fn is_stopping(self) -> bool {
         matches!(self, Self::Canceling | Self::Stopping)
     }
 
-    /// Whether only what follows its end is left to be done: it cannot be held, paused or canceled any more.
+    /// Whether only cleanup after its end is left: it cannot be held, paused or canceled any more.
     #[must_use]
     pub const fn is_ending(self) -> bool {
         matches!(self, Self::Unwinding { .. } | Self::Closing { .. })

@@ -1,4 +1,4 @@
-//! What can happen to a step, under which rules, and what the engine has to do about it.
+//! The events of a step, its rules, and the effects that the engine must perform.
 
 use super::state::State;
 use crate::clock::Timestamp;
@@ -9,7 +9,7 @@ use crate::lifecycle::backoff::Backoff;
 pub enum OnUnknown {
     /// Act again with the same operation id.
     Retry,
-    /// Look, and decide by what is seen.
+    /// Observe, and decide by the result.
     Verify,
     /// Hold the run for an operator.
     Hold,
@@ -18,9 +18,9 @@ pub enum OnUnknown {
 /// Class of a failure: what the caller can do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorClass {
-    /// Nothing took effect, and trying again may help.
+    /// Nothing took effect, and a retry may help.
     Transient,
-    /// Nothing took effect, and trying again will not help.
+    /// Nothing took effect, and a retry will not help.
     Permanent,
     /// A person has to look.
     NeedsHuman,
@@ -45,19 +45,19 @@ impl ErrorClass {
     }
 }
 
-/// What the machine was seen to be.
+/// The result of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Seen {
-    /// It is so.
+    /// It is done.
     Done,
-    /// It is not so, and nothing is under way.
+    /// It is not done, and no operation is in progress.
     NotDone,
-    /// The operation is under way; ask again at `until`.
+    /// The operation is in progress; ask again at `until`.
     InProgress {
         /// When to ask again.
         until: Timestamp,
     },
-    /// It cannot be found out.
+    /// It cannot be determined.
     Unknowable,
 }
 
@@ -75,22 +75,22 @@ pub enum Resolution {
 /// What can happen to a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
-    /// Its turn has come.
+    /// It has been reached.
     Start,
-    /// Its turn has come, and its guard says no.
+    /// It has been reached, and its guard does not hold.
     GuardedOut,
-    /// The observation was answered.
+    /// The result of an observation has come.
     Observed(Seen),
     /// The action is reported done.
     Acted,
-    /// The provider took the action and is still going.
+    /// The provider accepted the action and is working on it.
     Accepted {
         /// When to ask.
         until: Timestamp,
     },
-    /// The verification was answered: it is so, and stays so.
+    /// The result of a verification has come: it is done, and stays so.
     Verified,
-    /// The verification was answered: it is not so.
+    /// The result of a verification has come: it is not done.
     NotVerified,
     /// The call in flight failed.
     CallFailed(ErrorClass),
@@ -104,9 +104,9 @@ pub enum Event {
     Skip,
     /// The run is being canceled.
     Cancel,
-    /// The run is aborted: whatever is in flight is left alone.
+    /// The run is aborted: anything in flight is abandoned.
     Detach,
-    /// An operator says what the unknown outcome was.
+    /// An operator resolves the unknown outcome.
     Resolve(Resolution),
 }
 
@@ -122,13 +122,14 @@ pub enum Effect {
     Extend,
     /// The outcome of the open attempt has become unknown; it continues by the declared rule under a new deadline.
     Unknown,
-    /// The attempt was cut off by the end of the server and did nothing: it does not count towards the most attempts.
+    /// A crash of the server interrupted the attempt, which had no effect: it is not counted towards the most
+    /// attempts.
     Forgive,
-    /// Ask the machine whether it is so.
+    /// Ask the machine whether it is done.
     Observe,
     /// Send the action.
     Act,
-    /// Check that it is so and stays so.
+    /// Check that it is done and stays so.
     Verify,
     /// Wake the step at this time.
     WakeAt(Timestamp),
@@ -153,9 +154,9 @@ pub struct Rules {
     pub backoff: Backoff,
     /// What to do when the outcome is unknown.
     pub on_unknown: OnUnknown,
-    /// Whether the action must come to its end once it has been sent: such a step settles before a cancel takes effect.
+    /// Whether the action must finish once it has been sent: a cancel waits for such a step.
     pub must_settle: bool,
-    /// Whether the engine carries the action out itself: nothing of it is ever in flight.
+    /// Whether the engine performs the action itself: nothing is ever in flight.
     pub is_own: bool,
 }
 
@@ -168,26 +169,26 @@ pub struct Facts {
     pub random: u64,
     /// The run is to end at the next safe point: no new attempt is opened.
     pub stopping: bool,
-    /// Times this attempt's outcome has been unknown before.
+    /// How often this attempt's outcome has been unknown before.
     pub unknowns: u32,
-    /// Attempts of this step that were forgiven.
+    /// Attempts of this step that were not counted.
     pub forgiven: u32,
-    /// Earliest time at which the provider wants to be tried again, of a call that failed.
+    /// Earliest time of the next attempt requested by the provider, from a call that failed.
     pub retry_at: Option<Timestamp>,
 }
 
-/// The event makes no sense in this state, or a guard said no; nothing changed.
+/// The event is not possible in this state, or a guard refused it; nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// No state up to the root takes the event.
+    /// No state up to the root handles the event.
     #[error("a step that is {state:?} does not accept {event:?}")]
     Illegal {
         /// State of the step.
         state: State,
-        /// What happened.
+        /// The event.
         event: Event,
     },
-    /// A guard said no.
+    /// A guard refused.
     #[error("{0}")]
     Denied(&'static str),
 }

@@ -1,17 +1,17 @@
-//! The states of a step, and the phase that each shows.
+//! The states of a step, and the public state of each.
 
 use crate::clock::Timestamp;
 
 /// Public state of a step (proto).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// Its turn has not come.
+    /// Not reached yet.
     Waiting,
-    /// An attempt is open, or the next one is awaited.
+    /// An attempt is open, or the next one is due later.
     Running,
     /// Done.
     Succeeded,
-    /// Gave up.
+    /// Failed for good.
     Failed,
     /// Not needed.
     Skipped,
@@ -44,18 +44,18 @@ impl Phase {
     }
 }
 
-/// Why the machine is being observed, and so what an answer means.
+/// Why the machine is being observed, and so what a result means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Basis {
-    /// A new attempt: nothing of it has been sent.
+    /// A new attempt: nothing has been sent.
     Fresh,
-    /// The provider has the operation and was still going when last asked.
+    /// The provider has the operation and was working on it when last asked.
     Poll,
-    /// The outcome of the attempt is unknown. `checks` counts the looks that failed.
+    /// The outcome of the attempt is unknown. `checks` counts the observations that failed.
     Unknown {
-        /// Looks that failed so far.
+        /// Observations that failed so far.
         checks: u32,
-        /// The end of the server cut the attempt off; nothing that is known of it speaks against the operation.
+        /// A crash of the server interrupted the attempt; there is no other sign that the operation failed.
         cut_off: bool,
     },
 }
@@ -63,9 +63,9 @@ pub enum Basis {
 /// State of a step. Attempts count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Its turn has not come.
+    /// Not reached yet.
     Waiting,
-    /// Asking the machine whether it is so.
+    /// Asking the machine whether it is done.
     Observing {
         /// Attempt.
         attempt: u32,
@@ -77,21 +77,21 @@ pub enum State {
         /// Attempt.
         attempt: u32,
     },
-    /// The provider is still going; asked again at `until`.
+    /// The provider is working on it; asked again at `until`.
     Polling {
         /// Attempt.
         attempt: u32,
         /// When to ask again.
         until: Timestamp,
     },
-    /// The action is reported done; checking that it is so.
+    /// The action is reported done; verifying it.
     Verifying {
         /// Attempt.
         attempt: u32,
         /// Checks that could not be made so far.
         checks: u32,
     },
-    /// Waiting for the next try. With [`Basis::Fresh`] that is the next attempt, otherwise another look.
+    /// Waiting for the next try. With [`Basis::Fresh`] that is the next attempt, otherwise another observation.
     BackingOff {
         /// Attempt that failed.
         attempt: u32,
@@ -100,14 +100,14 @@ pub enum State {
         /// What to do then.
         basis: Basis,
     },
-    /// The outcome is unknown and only an operator can say.
+    /// The outcome is unknown and only an operator can resolve it.
     Unknown {
         /// Attempt.
         attempt: u32,
     },
     /// Terminal: done.
     Succeeded,
-    /// Terminal: gave up.
+    /// Terminal: failed for good.
     Failed,
     /// Terminal: not needed.
     Skipped,

@@ -83,8 +83,8 @@ impl Diagram {
         sorted
     }
 
-    /// Edges between nodes, with the events that take them: where all of a group go, the group goes. An edge into the
-    /// group itself stays with its leaves, since Mermaid cannot draw it.
+    /// Edges between nodes, with their events: an edge that all states of a group have becomes an edge of the group.
+    /// An edge into the group itself stays with its leaves, since Mermaid cannot draw it.
     fn arrows(&self) -> BTreeMap<(String, &'static str), Vec<&'static str>> {
         let mut sources: BTreeMap<(&'static str, &'static str), BTreeSet<&'static str>> =
             BTreeMap::new();
@@ -195,7 +195,7 @@ fn step() -> Diagram {
     diagram
 }
 
-/// The document with its diagrams drawn anew.
+/// The document with its diagrams redrawn.
 fn redrawn(document: &str) -> String {
     let mut text = document.to_owned();
     for (name, diagram) in [("machine", machine()), ("run", run()), ("step", step())] {
@@ -222,7 +222,7 @@ fn the_diagrams_of_the_documents_are_current() {
     );
 }
 
-/// A group goes where all of its leaves go, and only then.
+/// A group has an edge if all of its leaves have it, and only then.
 #[test]
 fn arrows_are_lifted_to_groups() {
     let mut diagram = Diagram::new("a");

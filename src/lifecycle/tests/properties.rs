@@ -1,4 +1,4 @@
-//! What must hold of every state and every sequence of events.
+//! Properties of every state and every sequence of events.
 
 use proptest::prelude::*;
 
@@ -66,13 +66,13 @@ fn runs_can_be_ended_and_never_go_back() {
             if state.is_active() {
                 assert_eq!(run::apply(state, run::Event::Abort, facts), Ok(run::State::Failed));
             }
-            // A cancel is never refused: it is taken up, or the run is ending or has ended already.
+            // A cancel is never refused: it is accepted, or the run is ending or has ended already.
             assert!(run::apply(state, run::Event::Cancel, facts).is_ok(), "{state:?}");
         }
     }
 }
 
-/// What a step is told when all is well.
+/// The event of a step in the good case.
 fn benign(state: State) -> Event {
     match state {
         State::Waiting => Event::Start,
@@ -85,7 +85,8 @@ fn benign(state: State) -> Event {
     }
 }
 
-/// Once the run is ending, nothing is sent, and least of all sent again: whatever the plan says of unknown outcomes.
+/// Once the run is ending, nothing is sent, and certainly not repeated: whatever the plan's rule for unknown
+/// outcomes.
 #[test]
 fn nothing_is_done_once_the_run_is_ending() {
     for state in step_states() {
@@ -121,7 +122,7 @@ fn every_step_has_a_way_out() {
     }
 }
 
-/// Looks that fail come later and later, and there is a last one.
+/// Failed observations are spaced further and further apart, and there is a last one.
 #[test]
 fn looks_at_an_unknown_outcome_come_further_and_further_apart() {
     let apply = |state, event| step::apply(BASE.rules, state, event, BASE.facts).unwrap().0;
@@ -160,21 +161,21 @@ fn any_rules() -> impl Strategy<Value = Rules> {
     })
 }
 
-/// What an observer of one step knows of its attempts.
+/// An observer's knowledge of the attempts of one step.
 #[derive(Debug, Default)]
 struct Watcher {
     /// Attempts opened.
     opened: u32,
-    /// Attempts that an operator asked for.
+    /// Attempts that an operator requested.
     granted: u32,
     /// Actions sent for the open attempt.
     acts: u32,
-    /// The machine was looked at since the last action.
+    /// The machine was observed since the last action.
     looked: bool,
     unknowns: u32,
-    /// Attempts that were forgiven.
+    /// Attempts that are not counted.
     forgiven: u32,
-    /// The present attempt was cut off by the end of the server.
+    /// The present attempt was interrupted by a crash of the server.
     cut_off: bool,
 }
 
@@ -230,7 +231,7 @@ impl Watcher {
     }
 }
 
-/// Whether the attempt in progress has ended in that state, or awaits somebody.
+/// Whether the attempt in progress has ended in that state, or waits for an operator.
 fn rests(state: State) -> bool {
     state.is_settled() || matches!(state, State::Unknown { .. })
 }
@@ -247,7 +248,7 @@ proptest! {
         let mut state = State::Waiting;
         let mut watcher = Watcher::default();
         for (noise, stopping, dice) in events {
-            // Mostly what the state is waiting for, so that walks get somewhere.
+            // Mostly the event that the state waits for, so that walks make progress.
             let event = if dice == 0 { benign(state) } else { noise };
             let (unknowns, forgiven) = (watcher.unknowns, watcher.forgiven);
             let facts = Facts { stopping, unknowns, forgiven, ..BASE.facts };
@@ -264,7 +265,7 @@ proptest! {
         }
     }
 
-    /// A provider that always answers, however badly, ends the step or has it held: never an endless loop.
+    /// A provider that always responds, however badly, ends the step or has it held: never an endless loop.
     #[test]
     fn bad_answers_come_to_an_end(
         rules in any_rules(),
@@ -302,7 +303,7 @@ proptest! {
             taken += 1;
         }
         prop_assert!(rests(state), "still {state:?} after {taken} answers");
-        // Per attempt: each unknown outcome is acted upon or looked at a bounded number of times.
+        // Per attempt: each unknown outcome is acted on or observed a bounded number of times.
         prop_assert!(taken <= rules.attempts_max * 100, "{taken} answers for {rules:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of a state: its public phase, whether something is in flight, whether it takes part in a limit.
+//! Queries of a state: its public phase, whether something is in flight, whether it counts towards a limit.
 
 use super::samples::*;
 use crate::lifecycle::run::{self, Ending};
@@ -49,7 +49,7 @@ fn steps() {
         (State::Acting { attempt: ATTEMPT }, Running, true, Some(ATTEMPT)),
         (State::Polling { attempt: ATTEMPT, until }, Running, true, Some(ATTEMPT)),
         (State::Verifying { attempt: ATTEMPT, checks: 2 }, Running, true, Some(ATTEMPT)),
-        // The attempt has failed and the next one is awaited; or it is still open, and looked at again.
+        // The attempt has failed and the next one is due later; or it is still open, and observed again.
         (backing_off(Basis::Fresh), Running, false, Some(ATTEMPT)),
         (backing_off(Basis::Poll), Running, true, Some(ATTEMPT)),
         (backing_off(looking), Running, true, Some(ATTEMPT)),

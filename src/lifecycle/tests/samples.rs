@@ -11,7 +11,7 @@ use crate::lifecycle::step::{
 
 /// Time of every event.
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
-/// An instant that somebody waits for.
+/// An instant in the future that a state waits for.
 pub(super) const LATER: Timestamp = Timestamp(NOW.0 + 5_000);
 
 /// The samples of an enum, and the name that each variant has in tables and diagrams.
@@ -82,7 +82,7 @@ samples!(run_events, run_event_name: run::Event {
     run::Event::TimeUp => "time up" [run::Event::TimeUp],
 });
 
-/// The last look that is made at an unknown outcome.
+/// The last observation of an unknown outcome.
 const LAST_LOOK: Basis = Basis::Unknown { checks: UNKNOWN_CHECKS_MAX - 1, cut_off: false };
 const FIRST_LOOK: Basis = Basis::Unknown { checks: 0, cut_off: false };
 const CUT_OFF: Basis = Basis::Unknown { checks: 0, cut_off: true };
@@ -146,7 +146,7 @@ samples!(step_events, step_event_name: Event {
     ],
 });
 
-/// An event with what came with it.
+/// An event with its data.
 pub(super) fn step_event(event: Event) -> String {
     let detail = match event {
         Event::Observed(Seen::Done) => "done",
@@ -218,7 +218,7 @@ pub(super) fn step_effect(effect: Effect) -> String {
     }
 }
 
-/// Rules and facts under which a step meets its events.
+/// Rules and facts for a step's events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) label: &'static str,

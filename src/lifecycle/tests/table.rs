@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::samples::*;
 use crate::lifecycle::{run, step};
 
-/// What a machine answers, in words.
+/// The answer of a machine, in words.
 fn refusal(denied: Option<&str>) -> String {
     denied.map_or_else(|| "-".to_owned(), |why| format!("- {why}"))
 }
@@ -54,7 +54,7 @@ fn run_answer(state: run::State, event: run::Event, facts: run::Facts) -> String
     }
 }
 
-/// The facts that a run's guards look at, besides none.
+/// The facts for a run's guards, besides none.
 pub(super) const RUN_FACTS: [(&str, run::Facts); 10] = [
     ("compensations", run::Facts { has_compensations: true, ..NO_FACTS }),
     ("on_failure", run::Facts { has_on_failure: true, ..NO_FACTS }),

@@ -70,8 +70,7 @@ fn apply(run: &mut Run, edit: Edit) {
 }
 
 proptest! {
-    /// Folding the deltas of any history gives the run as it was at every point of it, and no delta names a step
-    /// that did not change.
+    /// Folding the deltas of any history gives the run at every point, and no delta names a step that did not change.
     #[test]
     fn folded_deltas_are_the_run(commits in prop::collection::vec(prop::collection::vec(edit(), 0..6), 1..30)) {
         let mut run = empty();

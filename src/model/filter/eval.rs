@@ -9,12 +9,12 @@ use crate::clock::Timestamp;
 use crate::lifecycle::run::State;
 use crate::model::{Machine, Run};
 
-/// What a machine or a run holds in a field.
+/// The value of a field of a machine or a run.
 pub(super) enum Held<'a> {
-    /// It has no such field; no comparison but `!=` holds.
+    /// The record has no such field; no comparison but `!=` holds.
     Absent,
     Text(Cow<'a, str>),
-    /// A value of a map: it is there even when it is empty.
+    /// A value of a map: it is present even if it is empty.
     Entry(&'a str),
     List(&'a [String]),
     Bool(bool),
@@ -31,7 +31,7 @@ impl<'a> Held<'a> {
         at.map_or(Self::Absent, Self::Time)
     }
 
-    /// A reference that may be missing is the empty text then.
+    /// A missing reference is the empty text.
     fn reference(id: Option<impl ToString>) -> Self {
         Self::Text(Cow::Owned(id.map_or_else(String::new, |id| id.to_string())))
     }
@@ -101,8 +101,8 @@ impl Text {
     }
 }
 
-/// Whether `held` is the parts with anything between them: the first at the start, the last at the end, the others
-/// wherever they come first, which leaves the most room for those that follow.
+/// Whether `held` consists of the parts with anything between them: the first at the start, the last at the end, the
+/// others at their first match, which leaves the most room for the rest.
 fn glob(parts: &[String], held: &str) -> bool {
     let [first, middle @ .., last] = parts else { return false };
     let Some(mut rest) = held.strip_prefix(first.as_str()) else { return false };

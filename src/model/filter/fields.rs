@@ -1,4 +1,4 @@
-//! The fields that filters may name, and what their values look like.
+//! The fields that filters may name, and the form of their values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,18 +38,18 @@ pub(super) enum Field {
     FinishedAt,
 }
 
-/// What the values of a field look like.
+/// The form of a field's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Free text.
     Text,
     /// Id of a machine.
     MachineId,
-    /// Id of a run; the empty text if there may be none.
+    /// Id of a run; empty text if there is none.
     RunId,
     /// Id of a plan, with or without `plan/`.
     PlanId,
-    /// A name out of a closed list, with or without the prefix that the proto gives it.
+    /// A name from a closed list, with or without the prefix of the proto.
     Name { names: Vec<&'static str>, prefix: &'static str },
     /// true or false.
     Bool,
@@ -98,7 +98,7 @@ const RUN: &[Row] = &[
 ];
 
 impl Field {
-    /// The field of a plain name.
+    /// The field with a plain name.
     pub(super) fn of_name(name: &str, subject: Subject) -> Option<Self> {
         rows(subject)
             .iter()
@@ -187,7 +187,7 @@ fn rows(subject: Subject) -> &'static [Row] {
     }
 }
 
-/// What a field could be called, for an error about `name`.
+/// The valid names of a field, for an error about `name`.
 pub(super) fn expected_field(name: &str, subject: Subject) -> String {
     let names: Vec<&str> = rows(subject).iter().map(|(_, name, _)| *name).collect();
     let families = match subject {
@@ -197,12 +197,12 @@ pub(super) fn expected_field(name: &str, subject: Subject) -> String {
     format!("a field: one of {}{families}{}", names.join(", "), did_you_mean(name, &names))
 }
 
-/// What a name could be, for an error about `given`.
+/// The valid names, for an error about `given`.
 pub(super) fn expected_name(given: &str, names: &[&str]) -> String {
     format!("one of {}{}", names.join(", "), did_you_mean(given, names))
 }
 
-/// ` (did you mean X?)`, or nothing if no name is near.
+/// ` (did you mean X?)`, or nothing if no name is close.
 fn did_you_mean(given: &str, names: &[&str]) -> String {
     let given: Vec<char> = given.to_lowercase().chars().take(64).collect();
     let near = names
@@ -231,7 +231,7 @@ fn edits(a: &[char], b: &[char]) -> usize {
     row[b.len()]
 }
 
-/// Every plain name and alias with what its values look like: for the test of the documentation.
+/// Every plain name and alias with the form of its values: for the test of the documentation.
 #[cfg(test)]
 pub(super) fn documented(subject: Subject) -> Vec<(&'static str, Kind)> {
     rows(subject)

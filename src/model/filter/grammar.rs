@@ -1,4 +1,4 @@
-//! What every part of a filter is made with: bounds, subjects, operators, errors.
+//! Shared parts of filters: limits, subjects, operators, errors.
 
 use std::fmt::{self, Write as _};
 
@@ -9,7 +9,7 @@ pub const FILTER_DEPTH_MAX: usize = 32;
 /// Most comparisons in a filter.
 pub const FILTER_TERMS_MAX: usize = 128;
 
-/// What a filter is about: the fields it may name.
+/// The subject of a filter: it decides which fields are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// Machines.
@@ -18,19 +18,19 @@ pub enum Subject {
     Run,
 }
 
-/// A filter that could not be read.
+/// A filter that could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {position}: expected {expected}, found {found}")]
 pub struct FilterError {
-    /// Where, counted in characters from 1.
+    /// Position, counted in characters from 1.
     pub position: usize,
-    /// What could have stood there.
+    /// What was expected there.
     pub expected: String,
-    /// What stands there.
+    /// What was found there.
     pub found: String,
 }
 
-/// Words that join and negate; as a value they need quotes.
+/// Keywords; as a value they need quotes.
 pub(super) const KEYWORDS: [&str; 3] = ["AND", "OR", "NOT"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Op {
     }
 }
 
-/// Writes text as it stands in quotes.
+/// Writes text with escapes, for use in quotes.
 pub(super) fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     for c in text.chars() {
         match c {

@@ -1,11 +1,11 @@
-//! Characters of a filter, read one piece at a time: what a piece is depends on where it stands.
+//! Lexer of filters: it reads one token at a time, since the kind of a token depends on its context.
 
 use super::grammar::{FilterError, KEYWORDS, Op};
 
 /// Longest excerpt of the filter in an error, in characters.
 const FOUND_CHARS_MAX: usize = 40;
 
-/// A value as it is written: the text between its stars, one part if it has none.
+/// A value as written: the text between its stars, one part if it has none.
 #[derive(Debug)]
 pub(super) struct Raw {
     pub(super) parts: Vec<String>,
@@ -17,7 +17,7 @@ impl Raw {
     }
 }
 
-/// A field as it is written.
+/// A field as written.
 #[derive(Debug)]
 pub(super) struct RawField {
     /// The path up to a quoted part, for example `phase`, `labels.rack` or `labels.`.
@@ -37,7 +37,7 @@ impl Lexer {
         Self { chars: text.chars().collect(), at: 0 }
     }
 
-    /// Place of the next piece, counted from 0.
+    /// Position of the next token, counted from 0.
     pub(super) fn place(&mut self) -> usize {
         while self.peek().is_some_and(char::is_whitespace) {
             self.at += 1;
@@ -59,7 +59,7 @@ impl Lexer {
         FilterError { position: place + 1, expected: expected.into(), found: self.found(place) }
     }
 
-    /// What stands at a place, for people.
+    /// The text at a position, for people.
     fn found(&self, place: usize) -> String {
         let rest = self.chars.get(place..).unwrap_or_default();
         let Some(first) = rest.first() else { return "the end".to_owned() };
@@ -77,13 +77,13 @@ impl Lexer {
         format!("{word:?}")
     }
 
-    /// The word at the present place, without taking it.
+    /// The word at the present position, without consuming it.
     pub(super) fn word(&self) -> String {
         let rest = self.chars.get(self.at..).unwrap_or_default();
         rest.iter().take_while(|c| is_field(**c)).collect()
     }
 
-    /// Takes a keyword if it is next.
+    /// Consumes a keyword if it is next.
     pub(super) fn take_keyword(&mut self, keyword: &str) -> bool {
         self.place();
         let found = self.word() == keyword;
@@ -93,7 +93,7 @@ impl Lexer {
         found
     }
 
-    /// Takes a character if it is next.
+    /// Consumes a character if it is next.
     pub(super) fn take(&mut self, wanted: char) -> bool {
         self.place();
         let found = self.peek() == Some(wanted);
@@ -103,7 +103,7 @@ impl Lexer {
         found
     }
 
-    /// The field that a comparison starts with; `None` if something else stands there.
+    /// The field that a comparison starts with; `None` if there is something else.
     pub(super) fn field(&mut self) -> Result<Option<RawField>, FilterError> {
         let start = self.place();
         let mut path = String::new();

@@ -1,4 +1,4 @@
-//! The tree of a filter, and how it is written.
+//! The syntax tree of a filter, and how it is written.
 
 use std::fmt::{self, Display as _, Write as _};
 
@@ -25,7 +25,7 @@ pub(super) struct Term {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Text(Text),
-    /// A name out of a closed list.
+    /// A name from a closed list.
     Name(&'static str),
     Bool(bool),
     Time(Timestamp),
@@ -43,7 +43,7 @@ pub(super) enum Text {
 }
 
 impl Node {
-    /// What must hold, all of it.
+    /// The terms that must all hold.
     pub(super) fn conjunction(&self) -> &[Self] {
         match self {
             Self::And(nodes) => nodes,
@@ -123,7 +123,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Writes parts joined by stars, in quotes unless every character can stand bare.
+/// Writes parts separated by stars, in quotes unless every character can be bare.
 fn write_text(f: &mut fmt::Formatter<'_>, parts: &[String]) -> fmt::Result {
     let plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@');

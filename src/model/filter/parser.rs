@@ -1,4 +1,4 @@
-//! From text to a tree, by recursive descent of bounded depth.
+//! Recursive-descent parser of bounded depth.
 
 use super::fields::{Field, Kind, expected_field, expected_name};
 use super::grammar::{
@@ -39,7 +39,7 @@ pub(super) fn parse(
 struct Parser {
     lexer: Lexer,
     subject: Subject,
-    /// What relative times count from.
+    /// The instant that relative times count from.
     now: Option<Timestamp>,
     terms: usize,
 }
@@ -96,7 +96,7 @@ impl Parser {
         })
     }
 
-    /// Something stands where an operator could have joined it, or where `end` could have stood.
+    /// The error for something other than an operator or `end`.
     fn not_joined(&self, place: usize, end: &str) -> FilterError {
         let word = self.lexer.word();
         let expected = match word.to_uppercase().as_str() {
@@ -214,7 +214,7 @@ impl Parser {
         let (op, value) = match (op, &kind) {
             (Op::Has, _) if raw.is_star() => (Op::Has, Ok(Value::Any)),
             (Op::Has, Kind::Macs) => (Op::Has, value_of(&kind, raw, self.now)),
-            // AIP-160: a map's key has a value if the value is equal.
+            // AIP-160: a map has a value at a key if they are equal.
             (Op::Has, Kind::Text) if matches!(field, Field::Label(_)) => {
                 (Op::Eq, value_of(&kind, raw, self.now))
             }
@@ -353,7 +353,7 @@ fn ago_ms(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(sum)
 }
 
-/// The condition by the name that protobuf JSON gives it: `CONDITION_TYPE_NEEDS_INTERVENTION`.
+/// The condition with a name from protobuf JSON: `CONDITION_TYPE_NEEDS_INTERVENTION`.
 fn condition_of_json(name: &str) -> Option<ConditionKind> {
     let short: String = name.strip_prefix("CONDITION_TYPE_")?.split('_').collect();
     ConditionKind::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(&short))

@@ -295,7 +295,7 @@ fn the_canonical_form_is_short_and_plain() {
     }
 }
 
-/// Text of a filter out of the grammar, with odd spacing and quoting.
+/// Text of a filter generated from the grammar, with odd spacing and quoting.
 fn any_filter() -> impl Strategy<Value = String> {
     let text = prop_oneof![
         "[a-z0-9./:-]{1,8}",

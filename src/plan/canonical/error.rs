@@ -1,6 +1,6 @@
 //! Why a pinned plan cannot be read.
 
-/// Why a pinned copy cannot be read. The run that pinned it must then be held, not guessed at.
+/// Why a pinned copy cannot be read. The run that pinned it must then be held; guessing is not allowed.
 #[derive(Debug, thiserror::Error)]
 pub enum CanonicalError {
     /// Not the JSON of a plan.
@@ -19,12 +19,12 @@ pub enum CanonicalError {
     /// Names something that this build does not know.
     #[error("the pinned plan names the unknown {what} `{name}`")]
     UnknownName {
-        /// What it is a name of.
+        /// What kind of name.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// A plan, but not as its format writes it: it was edited.
+    /// A plan, but not as its format would write it: it was edited.
     #[error("the pinned plan is not in canonical form")]
     NotCanonical,
 }

@@ -1,5 +1,5 @@
-//! Format 1, which named an action and left the rest to the table of actions. That table as it was then is kept here, so that a run
-//! goes on as it was accepted: `drain`, for example, was no destructive action yet.
+//! Format 1, which only named an action and left the rest to the table of actions. A copy of that table is kept here,
+//! so that a run continues as it was accepted: `drain`, for example, was not destructive then.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::plan::schema::{Action, Compensation, Traits};
 /// Its number.
 pub(super) const FORMAT: u32 = 1;
 
-/// How it writes what differs.
+/// Writes the parts that differ.
 pub(super) struct Form;
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) struct ActionText {
 /// Name, capability, risk, idempotent, timeout and expected duration as a compensation, both in milliseconds.
 type Row = (&'static str, Capability, Risk, bool, u64, u64);
 
-/// The table of actions when this format was written last. It never changes.
+/// The table of actions when this format was last written. It never changes.
 const TABLE: [Row; 14] = [
     ("set-netboot", Netboot, None, true, 60_000, 5_000),
     ("clear-netboot", Netboot, None, true, 60_000, 5_000),
@@ -61,7 +61,7 @@ impl Format for Form {
 
     fn action(text: ActionText) -> Result<Action, CanonicalError> {
         let &(name, capability, risk, idempotent, ..) = row(&text.kind)?;
-        // What this format calls destructive was never stopped midway.
+        // What this format calls destructive cannot be stopped midway.
         let interruptible = !risk.is_destructive();
         let traits = Traits { capability, risk, idempotent, interruptible };
         Ok(Action { name: Cow::Borrowed(name), args: args(text.args), traits })

@@ -8,7 +8,8 @@ use crate::plan::*;
 
 #[test]
 fn built_in_plans_keep_their_text() {
-    // A change here means that every run in flight was pinned with another text: give the format a new number unless the plan changed.
+    // A change here means that every run in flight was pinned with another text: give the format a new number unless
+    // the plan itself changed.
     let texts: Vec<String> = BUILT_IN
         .iter()
         .map(|plan| format!("{} {}\n{}\n", plan.id, plan.digest(), plan.canonical()))
@@ -45,7 +46,7 @@ fn refuses_what_it_did_not_write() {
     }
 }
 
-/// An action that this build does not have: of an operator, or of another version.
+/// An action that this build does not have: added by an operator, or by another version.
 #[test]
 fn an_unknown_action_is_readable() {
     let text = BUILT_IN[1].canonical().replace("\"name\":\"reboot\"", "\"name\":\"flash-bios\"");
@@ -68,7 +69,7 @@ fn format_1_is_read_for_ever_and_never_rewritten() {
         assert_eq!(plan.id, id);
         let registered = Registered::pinned(plan.clone(), text);
         assert_eq!((registered.digest(), &**registered.canonical()), (wanted, text));
-        // What it means has not changed, but for what later builds call a risk, and how they look at it.
+        // Its meaning has not changed, except for what later builds call a risk, and how they treat it.
         let now = BUILT_IN.iter().find(|plan| plan.id == id).unwrap();
         for (then, now) in plan.steps.iter().zip(now.steps.iter()) {
             let mut expected = now.clone();

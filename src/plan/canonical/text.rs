@@ -1,5 +1,5 @@
-//! The texts of plans. The structs here are the format and nothing else: changing one of them changes digests, so it needs a new
-//! [`FORMAT`].
+//! The serialized forms of plans. The structs here are the format and nothing else: changing one of them changes
+//! digests, so it needs a new [`FORMAT`].
 
 mod write;
 
@@ -70,7 +70,7 @@ struct StepText<F: Format> {
     sets: BTreeMap<String, bool>,
 }
 
-/// What sets one format apart from another: how it writes actions and what undoes a step.
+/// How formats differ: how they write actions and compensations.
 pub(super) trait Format {
     /// Text of an action.
     type Action: Serialize + DeserializeOwned;
@@ -204,7 +204,7 @@ fn all_parsed<T: Clone>(
         .map(Cow::Owned)
 }
 
-/// Sorted by condition, which is not the order of their names.
+/// Sorted by condition, which is not alphabetical order.
 fn conditions(
     texts: BTreeMap<String, bool>,
 ) -> Result<Cow<'static, [(Condition, bool)]>, CanonicalError> {

@@ -131,7 +131,7 @@ fn defaults_are_sane() {
         ("small", RunType::Custom, false)
     );
     let step = &plan.steps[0];
-    // Not idempotent, so never told twice blindly.
+    // Not idempotent, so never repeated blindly.
     assert_eq!(
         (step.on_unknown, step.timeout_ms, step.expected_ms),
         (OnUnknown::Verify, 60_000, 2_000)

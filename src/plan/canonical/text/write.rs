@@ -1,4 +1,4 @@
-//! Plans become texts.
+//! Conversion of plans to their serialized forms.
 
 use std::collections::BTreeMap;
 
