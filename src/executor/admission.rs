@@ -1,4 +1,4 @@
-//! Whether a run may be started: every rule of a plan against the machine as it is. Pure.
+//! Admission: whether a run may be started. Checks every rule of a plan against the machine's present state. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
 use crate::plan::{Plan, Registered, Registry, Role, Value};
 use crate::provider::Capabilities;
 
-/// The plan that a request means.
+/// The plan that a request selects.
 ///
 /// # Errors
 /// [`EngineError::NotFound`] for an unknown plan, [`EngineError::Invalid`] if neither or contradicting plan and type
@@ -47,7 +47,7 @@ pub fn choose_plan<'a>(
         Some(given) if given != own => Err(EngineError::invalid(
             "type",
             format!(
-                "{} is of type {}, not {}: leave the type out or correct it",
+                "{} is of type {}, not {}: remove the type or correct it",
                 id,
                 own.as_str(),
                 given.as_str()
@@ -77,7 +77,7 @@ pub fn bind(
     })
 }
 
-/// Why a run of `plan` may not be started on `machine` now: every reason, the first one that matters most first.
+/// Everything that blocks a run of `plan` on `machine` now, the most important reason first.
 #[must_use]
 pub fn blockers(
     plan: &Plan,
@@ -120,10 +120,10 @@ pub fn blockers(
                 machine.phase,
                 allowed.join(", ")
             ),
-            format!("move the machine to one of {} first", allowed.join(", ")),
+            format!("set the phase of the machine to one of {} first", allowed.join(", ")),
         );
     }
-    // An active run is named above; its PROVISIONING would only say the same again.
+    // An active run is reported above; its PROVISIONING would only repeat that.
     let (effective, _) = machine.effective();
     if machine.active_run.is_none()
         && !force
@@ -180,7 +180,7 @@ pub fn blockers(
     found
 }
 
-/// A run as it is accepted: PENDING, every step waiting.
+/// A newly accepted run: PENDING, every step waiting.
 #[must_use]
 pub fn accepted(
     id: RunId,
@@ -225,8 +225,8 @@ pub fn accepted(
     }
 }
 
-/// Place of the first step that a retried run repeats: the one that did not succeed, unless that one, or a step to be repeated,
-/// `needs` an earlier one. `None` if every step was done.
+/// Index of the first step that a retried run repeats: the one that did not succeed, unless that one, or a step to be
+/// repeated, `needs` an earlier one. `None` if every step was done.
 fn first_repeated(before: &Run, plan: &Plan) -> Option<usize> {
     let done = |place: usize| {
         before
@@ -250,16 +250,16 @@ fn first_repeated(before: &Run, plan: &Plan) -> Option<usize> {
     }
 }
 
-/// Whether what a retried run repeats puts nothing at stake: then the machine may be in service, as after a run that failed at its
-/// last check, and the plan's refusal of such machines has nothing to protect.
+/// Whether a retried run repeats nothing destructive: then the machine may be in service, as after a run that failed
+/// at its last check, and the plan's refusal of such machines has nothing to protect.
 #[must_use]
 pub fn repeats_nothing_destructive(before: &Run, plan: &Plan) -> bool {
     let first = first_repeated(before, plan).unwrap_or(plan.steps.len());
     !plan.steps[first..].iter().any(|step| step.action.traits.must_settle())
 }
 
-/// Marks the steps that a retried run need not repeat. What a compensation has undone is repeated only where it is needed: a run
-/// that failed to join must not image its machine again.
+/// Marks the steps that a retried run need not repeat. A step that a compensation has undone is repeated only where
+/// it is needed: a run that failed to join must not image its machine again.
 pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
     let Some(first) = first_repeated(before, plan) else { return };
     for place in 0..first {
@@ -271,7 +271,7 @@ pub fn skip_what_was_done(run: &mut Run, before: &Run, plan: &Plan) {
     }
 }
 
-/// Whether a type and a plan of a finished run can be repeated as they are.
+/// Type and plan for a repetition of an ended run.
 #[must_use]
 pub fn repeat_of(before: &Run) -> NewRun {
     NewRun {

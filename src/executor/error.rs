@@ -8,7 +8,7 @@ use crate::store::StoreError;
 pub struct FieldViolation {
     /// Path of the field, as in the proto: `machine.spec.provider`.
     pub field: String,
-    /// What is wrong with it and how to mend it.
+    /// What is wrong with it and how to fix it.
     pub description: String,
 }
 
@@ -20,12 +20,12 @@ impl FieldViolation {
     }
 }
 
-/// Why the state of the world forbids what was asked: a closed list, named in ErrorInfo and PreconditionFailure.
+/// Why the present state forbids the request: a closed list, named in ErrorInfo and PreconditionFailure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
     /// Another run is active on the machine.
     RunActive,
-    /// No transition leads from the machine's phase to the one asked for.
+    /// No transition leads from the machine's phase to the requested one.
     IllegalPhase,
     /// The plan does not allow the machine's phase.
     PhaseNotAllowed,
@@ -39,9 +39,9 @@ pub enum Refusal {
     ProviderMissing,
     /// The provider cannot do what a step needs.
     CapabilityMissing,
-    /// The run's state does not take the verb.
+    /// The verb is not possible in the run's state.
     RunState,
-    /// The step's state does not take the verb.
+    /// The verb is not possible in the step's state.
     StepState,
     /// Only a RETIRED machine can be deleted.
     NotRetired,
@@ -86,7 +86,7 @@ impl Refusal {
     }
 }
 
-/// Why the engine did not do what was asked. Nothing was changed, unless the variant says otherwise.
+/// Why the engine did not carry out a request. Nothing was changed, unless the variant says otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// Fields of the request are wrong.
@@ -97,10 +97,10 @@ pub enum EngineError {
     NotFound {
         /// "machine", "run" or "plan".
         kind: &'static str,
-        /// What was asked for.
+        /// The requested id.
         id: String,
     },
-    /// There is such an object already, and it differs.
+    /// The object exists already, and differs.
     #[error("{kind} {id:?} exists already: {difference}")]
     AlreadyExists {
         /// "machine".
@@ -110,16 +110,16 @@ pub enum EngineError {
         /// What is different.
         difference: String,
     },
-    /// The state of the world forbids it.
+    /// The present state forbids it.
     #[error("{message}")]
     Refused {
-        /// Which rule says no.
+        /// The rule that refuses.
         refusal: Refusal,
-        /// What it is about: `machines/machine-1`, `runs/<id>`.
+        /// The object: `machines/machine-1`, `runs/<id>`.
         subject: String,
-        /// What is so, with both sides named.
+        /// The facts, with both sides named.
         message: String,
-        /// What to do about it, empty if there is nothing to say.
+        /// What to do about it, empty if there is no advice.
         hint: String,
     },
     /// The request id was used for a different request.
@@ -135,12 +135,12 @@ pub enum EngineError {
         kind: &'static str,
         /// Its id.
         id: String,
-        /// Etag given.
+        /// Etag in the request.
         given: String,
-        /// Etag in force.
+        /// Etag of the object.
         current: String,
     },
-    /// A limit is reached; trying later may help.
+    /// A limit is reached; retrying later may help.
     #[error("{message}")]
     Exhausted {
         /// Which limit, in UPPER_SNAKE_CASE.
@@ -157,13 +157,13 @@ pub enum EngineError {
     /// The deadline passed before the request was carried out.
     #[error("the deadline passed before the request was carried out: nothing was changed")]
     DeadlineExceeded,
-    /// The server is shutting down, or not ready yet; another one or a later call will do it.
+    /// The server is shutting down, or not ready yet; use another one or retry later.
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// The store did not do it. After `StoreError::Unknown` the request may or may not be durable.
+    /// The store failed. After `StoreError::Unknown` the request may or may not be durable.
     #[error("the request could not be stored")]
     Store(#[source] StoreError),
-    /// A bug of ours.
+    /// A bug in the engine.
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -192,7 +192,7 @@ impl From<StoreError> for EngineError {
                 kind: "machine",
                 id: machine_id.to_string(),
                 difference: format!(
-                    "it has the MAC address {mac}, which belongs to one machine only: give another one, or take it \
+                    "it has the MAC address {mac}, which belongs to one machine only: use another one, or remove it \
                      from that machine first"
                 ),
             },

@@ -1,4 +1,4 @@
-//! Request ids that were used before: the first answer is given again.
+//! Idempotency: a repeated request id gets the first answer again.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::model::{Machine, Run};
 use crate::store::RequestRecord;
 
 impl Ports {
-    /// The first answer to a request id that was used before, if it was.
+    /// The first answer to a request id, if it was used before.
     pub(super) async fn repeated_run(
         &self,
         origin: &Origin,
@@ -22,7 +22,7 @@ impl Ports {
         }
     }
 
-    /// The first answer to a request id that was used before, if it was.
+    /// The first answer to a request id, if it was used before.
     pub(super) async fn repeated_machine(
         &self,
         origin: &Origin,
@@ -34,7 +34,7 @@ impl Ports {
         }
     }
 
-    /// Whether a request that has no object to show was carried out before.
+    /// Whether a request without an object was carried out before.
     pub(super) async fn is_repeated(
         &self,
         origin: &Origin,
@@ -57,7 +57,7 @@ impl Ports {
         Ok(self.store.request(scope, &origin.request_id).await?)
     }
 
-    /// The run as the first answer showed it; as it is now, if that history is gone.
+    /// The run as the first answer had it; in its present state if that history is gone.
     pub(super) async fn run_of_request(
         &self,
         origin: &Origin,
@@ -72,7 +72,7 @@ impl Ports {
         }
     }
 
-    /// The machine as the first answer showed it; as it is now, if that history is gone.
+    /// The machine as the first answer had it; in its present state if that history is gone.
     pub(super) async fn machine_of_request(
         &self,
         origin: &Origin,
@@ -91,7 +91,7 @@ impl Ports {
     }
 }
 
-/// What a commit records of a request with an id.
+/// The record of a request with an id, for its commit.
 pub(super) fn request(
     origin: &Origin,
     scope: &str,

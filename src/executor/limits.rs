@@ -1,8 +1,8 @@
-//! Bounds of the engine, in one place.
+//! Limits of the engine, in one place.
 
 use std::collections::BTreeMap;
 
-/// Bounds on what runs at the same time and on what is kept. Every bound has a default that suits one server.
+/// Limits on what runs at the same time and on what is kept. Every limit has a default that suits one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most runs that have a slot at the same time.
@@ -15,14 +15,14 @@ pub struct Limits {
     pub destructive_max: usize,
     /// Window of the loop breaker, in milliseconds.
     pub destructive_window_ms: u64,
-    /// Whether the loop breaker counts on machines that are not real too.
+    /// Whether the loop breaker also counts on simulated machines.
     pub destructive_on_simulated: bool,
-    /// Most log bytes kept of one step.
+    /// Most log bytes kept per step.
     pub step_log_bytes_max: u64,
 }
 
 impl Limits {
-    /// Takes over the bounds on runs in progress: those that can change while an engine runs.
+    /// Takes the limits on runs in progress from `from`: those that can change while an engine runs.
     pub fn set_runs(&mut self, from: &Self) {
         self.runs_max = from.runs_max;
         self.runs_max_by_provider.clone_from(&from.runs_max_by_provider);
@@ -56,5 +56,5 @@ pub const LOG_FLUSH_BYTES: usize = 64 * 1024;
 /// Most log bytes of a run that wait for a commit; lines beyond it are dropped and counted.
 pub const LOG_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
-/// How long log lines wait for a commit that happens anyway, in milliseconds.
+/// How long log lines wait for another commit of the run, in milliseconds.
 pub const LOG_FLUSH_MS: u64 = 200;

@@ -1,8 +1,8 @@
-//! The engine: decides by pure state machines, commits what was decided, and only then performs it.
+//! The engine: decides by pure state machines, commits the decision, and only then performs it.
 //!
-//! Rooms, each of which uses only those below it: `requests` ([`Engine`], the handle, and what is asked of it),
-//! `scheduler` (which machine is worked on when), `worker` (load, decide, commit, perform) and `decide` (pure: what an
-//! event means). Beside them, [`feed`] publishes what was committed.
+//! Its rooms, each of which uses only those after it: `requests` ([`Engine`], the handle, and its requests),
+//! `scheduler` (which machine is worked on when), `worker` (load, decide, commit, perform) and `decide` (pure: what
+//! an event means). Beside them, [`feed`] publishes what was committed.
 
 pub mod admission;
 pub mod decide;

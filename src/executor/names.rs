@@ -1,4 +1,4 @@
-//! The plan schema compiles into build.rs and so has its own names; here they meet those of the lifecycles.
+//! Conversions between the enums of the plan schema, which build.rs compiles too, and those of the lifecycles.
 
 use crate::lifecycle::effective::EffectiveState;
 use crate::lifecycle::machine::Phase;
@@ -95,7 +95,7 @@ pub fn on_unknown(rule: plan::OnUnknown) -> OnUnknown {
     }
 }
 
-/// Error class of the plan schema; an unknown outcome has none, it is never retried as a failure.
+/// Error class of the plan schema; `None` for an unknown outcome, which is never retried as a failure.
 #[must_use]
 pub fn plan_error_class(class: ErrorClass) -> Option<plan::ErrorClass> {
     match class {

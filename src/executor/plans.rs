@@ -1,4 +1,4 @@
-//! The plans that new runs can take, and those that runs in progress have pinned.
+//! The plans that new runs can use, and those that runs in progress have pinned.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -11,7 +11,7 @@ use crate::model::Run;
 use crate::plan::{OnUnknown, Plan, Registered, Registry};
 use crate::store::{Store, StoreError};
 
-/// Most plans kept in memory beside those of the registry: copies that older runs pinned.
+/// Most plans kept in memory besides those of the registry: copies that older runs pinned.
 const PINNED_PLANS_MAX: usize = 256;
 
 /// See the module.
@@ -36,12 +36,12 @@ impl Plans {
         self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes the plans that new runs can take; runs in flight keep the plan that they pinned.
+    /// Replaces the plans that new runs can use; runs in flight keep their pinned plan.
     pub(super) fn set(&self, registry: Registry) {
         *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
     }
 
-    /// The plan that a request means.
+    /// The plan that a request selects.
     pub(super) fn chosen(&self, new: &NewRun) -> Result<Arc<Registered>, EngineError> {
         let registry = self.registry();
         let registered = admission::choose_plan(&registry, new)?;
@@ -62,14 +62,14 @@ impl Plans {
             message: format!("{message}; run {} has pinned it", run.id),
         };
         let text = self.store.plan(&run.spec.plan_digest).await?;
-        let text = text.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+        let text = text.ok_or_else(|| corrupt("it is missing".to_owned()))?;
         let plan = Plan::from_canonical(&text).map_err(|error| corrupt(error.to_string()))?;
         let registered = self.with_planted(Arc::new(Registered::pinned(plan, &text)));
         self.remember(&registered);
         Ok(registered)
     }
 
-    /// Keeps a pinned plan at hand.
+    /// Caches a pinned plan.
     pub(super) fn remember(&self, registered: &Arc<Registered>) {
         let mut pinned = self.lock();
         if !pinned.contains_key(registered.digest()) {

@@ -1,12 +1,12 @@
-//! Bugs that tests plant to prove that the simulation would find them. Nothing but a test switches one on: no flag,
-//! no configuration and no environment variable leads here.
+//! Bugs that tests plant to prove that the simulation would find them. Only tests can switch one on: no flag, no
+//! configuration and no environment variable leads here.
 
 /// A bug to plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Planted {
     /// The intent of an attempt is not committed before the action is sent (breaks promise 3).
     NoIntent,
-    /// An unknown outcome is answered by acting again, whatever the rule says (breaks promise 6).
+    /// An unknown outcome leads to another act, whatever the rule says (breaks promise 6).
     BlindRetry,
     /// A request is acknowledged before its commit is durable (breaks promise 1).
     AckBeforeCommit,
@@ -16,11 +16,11 @@ pub enum Planted {
     EpochPerRun,
     /// The fence is raised after the machine was read back (breaks promise 10).
     FenceAfterReadBack,
-    /// What a run waits for is forgotten when its worker leaves, and no sweep looks for it (breaks promise 5).
+    /// What a run waits for is lost when its worker leaves, and no sweep looks for it (breaks promise 5).
     LostWorker,
-    /// After a restart the queue for slots is in the order of the machines' names (breaks promise 16).
+    /// After a restart the queue for slots is in the order of the machines' ids (breaks promise 16).
     QueueByName,
-    /// A change is judged by the record after it alone, so that nothing ever leaves a filter (breaks promise 9).
+    /// A change is judged only by the record after it, so that nothing ever leaves a filter (breaks promise 9).
     EventMisjudged,
 }
 

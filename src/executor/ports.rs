@@ -1,4 +1,4 @@
-//! What the rooms of the engine share: the ports to the world, the plans and the tasks.
+//! What the rooms of the engine share: the ports to the outside world, the plans and the tasks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,19 +16,19 @@ use crate::plan::Registry;
 use crate::provider::Provider;
 use crate::store::{Batch, Committed, Store, StoreError};
 
-/// What an engine is made of. Everything that it does to the world goes through these ports.
+/// The parts of an engine. Everything that it does to the outside world goes through these ports.
 pub struct EngineConfig {
-    /// Durable home of the records.
+    /// Durable storage of the records.
     pub store: Arc<dyn Store>,
     /// Providers, by their own names.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// Plans that new runs can take.
+    /// Plans that new runs can use.
     pub plans: Registry,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for ids and jitter.
     pub random: Arc<dyn Random>,
-    /// Bounds.
+    /// Limits.
     pub limits: Limits,
     /// A bug planted by a test.
     pub planted: Option<Planted>,
@@ -43,7 +43,7 @@ pub(super) struct Ports {
     pub(super) random: Arc<dyn Random>,
     /// Seeded from `random`: every decision draws from it, and asking the operating system takes a system call.
     jitter: Mutex<SplitMix64>,
-    /// Names of batches.
+    /// Generator of batch ids.
     batches: Mutex<SplitMix64>,
     pub(super) limits: Limits,
     pub(super) planted: Option<Planted>,
@@ -83,7 +83,8 @@ impl Ports {
         self.store.commit(batch).await
     }
 
-    /// Refuses a request whose deadline has passed. Asked last before a commit: what is refused here changes nothing.
+    /// Refuses a request whose deadline has passed. Checked last before a commit: a request refused here changes
+    /// nothing.
     pub(super) fn in_time(&self, origin: &Origin) -> Result<(), EngineError> {
         match origin.deadline {
             Some(deadline) if self.clock.monotonic() >= deadline => {
@@ -109,7 +110,7 @@ impl Ports {
         self.jitter.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
-    /// A name for a batch that can be asked about.
+    /// An id for a batch, by which its outcome can be looked up.
     pub(super) fn next_batch(&self) -> BatchId {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         BatchId(batches.next_u64().max(1))

@@ -1,4 +1,4 @@
-//! What clients ask of the engine.
+//! Requests to the engine.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::Resolution;
 use crate::model::{Actor, MachineSpec, RunType};
 
-/// What comes with every mutation.
+/// Data of every mutation besides its subject.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// Idempotency key, empty for none.
     pub request_id: String,
-    /// Digest of the request's meaning (without the request id), to tell a repetition from a different request.
+    /// Digest of the request's content (without the request id), to tell a repetition from a different request.
     pub body_digest: String,
-    /// Who asks, as declared.
+    /// Who makes the request, as declared.
     pub actor: Actor,
-    /// Why, as the client said; empty if it did not.
+    /// Why, as given by the client; may be empty.
     pub reason: String,
-    /// Revision that the object must be at, if the client gave an etag.
+    /// Revision that the object must have, if the client gave an etag.
     pub expected: Option<Revision>,
-    /// When an answer is of no use any more, on the monotonic clock: from then on the request is not carried out.
+    /// When the caller stops waiting, on the monotonic clock: after that the request is not carried out.
     pub deadline: Option<std::time::Duration>,
 }
 
@@ -50,14 +50,15 @@ pub struct NewMachine {
     pub spec: MachineSpec,
 }
 
-/// Changes to a machine; `None` leaves a field alone.
+/// Changes to a machine; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct MachineChanges {
-    /// The whole machine was sent, as it was read: a phase that it is in already is no change, also while a run is active.
+    /// The whole machine was sent, as it was read: the phase that it is in already is no change, even while a run is
+    /// active.
     pub as_it_was: bool,
-    /// The provider that the client believes it has, empty for any. It never changes.
+    /// The provider that the client expects it to have, empty for any. It never changes.
     pub provider: Option<String>,
-    /// All labels anew.
+    /// Replacement for all labels.
     pub labels: Option<BTreeMap<String, String>>,
     /// Single labels: set, or with `None` removed. Applied after `labels`.
     pub label_edits: BTreeMap<String, Option<String>>,
@@ -73,7 +74,7 @@ pub struct MachineChanges {
     pub serial: Option<String>,
     /// `status.phase`, through the phase machine.
     pub phase: Option<Phase>,
-    /// Offer the machine although its disks cannot be trusted; needs a reason.
+    /// Return the machine to use although its disks are not trusted; needs a reason.
     pub force: bool,
 }
 
@@ -84,7 +85,7 @@ pub struct NewRun {
     pub machine_id: MachineId,
     /// Type, if given.
     pub run_type: Option<RunType>,
-    /// Plan, with or without the prefix `plan/`; empty takes the default of the type.
+    /// Plan, with or without the prefix `plan/`; empty for the default of the type.
     pub plan_id: String,
     /// Parameters as text.
     pub parameters: BTreeMap<String, String>,
@@ -97,29 +98,29 @@ pub struct NewRun {
 pub enum Verb {
     /// End it at the next safe point.
     Cancel,
-    /// End it now, leave the step in flight alone, block the machine.
+    /// End it now, abandon the step in flight, block the machine.
     Abort,
     /// Hold it at the next safe point.
     Pause,
-    /// Let it go on.
+    /// Resume it.
     Resume,
-    /// Skip a step that has not settled.
+    /// Skip a step that has not ended.
     Skip {
         /// Step.
         step: String,
     },
-    /// Answer a step that asks for an approval.
+    /// Answer a step that asks for approval.
     Answer {
         /// Step; empty for the one that asks.
         step: String,
         /// Whether the run may continue.
         yes: bool,
     },
-    /// Say what an unknown outcome was.
+    /// Resolve an unknown outcome.
     Resolve {
         /// Step.
         step: String,
-        /// What it was; `None` gives up and aborts the run.
+        /// The resolution; `None` gives up and aborts the run.
         resolution: Option<Resolution>,
     },
 }
@@ -148,16 +149,16 @@ pub struct Waiting {
     pub message: String,
     /// Since when.
     pub since: crate::clock::Timestamp,
-    /// When it goes on by itself.
+    /// When it continues by itself.
     pub next_wake_at: Option<crate::clock::Timestamp>,
-    /// Place of the step that it waits in.
+    /// Index of the step that it waits in.
     pub step: Option<usize>,
 }
 
-/// What keeps a run back besides its own steps: what its record does not say.
+/// What keeps a run waiting besides its own steps: what its record does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldBack {
-    /// The server has not recovered it since it was started.
+    /// The server has not recovered it since the restart.
     Recovery,
     /// It waits for a slot; which limit is reached, for people.
     Capacity(String),
@@ -170,7 +171,7 @@ pub enum WaitReason {
     Capacity,
     /// Waiting for the next attempt of a step.
     Backoff,
-    /// The provider works on an operation.
+    /// The provider is working on an operation.
     Provider,
     /// An operator paused it.
     Paused,
@@ -178,13 +179,13 @@ pub enum WaitReason {
     OutcomeUnknown,
     /// Too many destructive steps in a short time.
     LoopBreaker,
-    /// The store was restored from a backup: an operator has to look first.
+    /// The store was restored from a backup: an operator must look first.
     Restored,
-    /// The engine failed at it again and again: a bug of ours.
+    /// The engine failed at it repeatedly, because of a bug.
     EngineFault,
-    /// A step asks an operator for an approval.
+    /// A step asks an operator for approval.
     Approval,
-    /// A step waits for its time, or for what its plan says.
+    /// A step waits for its time, or for its `until`.
     Step,
     /// The server is recovering the run after a restart.
     Recovery,

@@ -1,21 +1,21 @@
 //! What a restore means for a run that was active when its backup was made. Pure.
 //!
-//! The run may have ended since, or another one may have begun on its machine: nothing of it may act until an operator
-//! has looked. So it is held, whatever it was doing. What it was doing stays in its record, and it returns to that when it
-//! is resumed: an open attempt is recovered as after a crash, a cancel or an unwinding continues.
+//! The run may have ended since, or another one may have started on its machine: it must not act until an operator
+//! has looked. So it is held, whatever it was doing. Its record keeps what it was doing, and it returns to that when
+//! it is resumed: an open attempt is recovered as after a crash, a cancel or the compensations continue.
 
 use crate::clock::Timestamp;
 use crate::lifecycle::run::{self, Event, Facts};
 use crate::model::{Actor, Entry, EntryKind, Hold, HoldReason, Run};
 
-/// Holds an active run for an operator; `backup` says which backup. One whose step has an unknown outcome is held for
-/// that already, and stays so.
+/// Holds an active run for an operator; `backup` names the backup. A run whose step has an unknown outcome is held
+/// for that already, and stays so.
 ///
 /// # Errors
 /// [`run::Rejected`] if the run is not active.
 pub fn hold(run: &mut Run, backup: &str, now: Timestamp) -> Result<Vec<Entry>, run::Rejected> {
     let state = run::apply(run.state, Event::Restore, Facts::default())?;
-    let text = format!("{backup}; what the machine has gone through since is not known");
+    let text = format!("{backup}; what happened to the machine since is unknown");
     let unknown = run.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::OutcomeUnknown);
     let (reason, message, since) = match &run.hold {
         Some(hold) if unknown => (hold.reason, format!("{} ({text})", hold.message), hold.since),

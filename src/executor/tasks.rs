@@ -1,4 +1,4 @@
-//! The tasks of an engine: they end with it, and it can wait for the calls of providers that are in flight.
+//! The tasks of an engine: they end with it, and it can wait for provider calls that are in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub(super) struct Tasks {
     call_ended: Notify,
 }
 
-/// Counts a provider call for as long as it is in flight.
+/// Counts a provider call while it is in flight.
 pub(super) struct CallGuard(Arc<Tasks>);
 
 impl Drop for CallGuard {
@@ -34,17 +34,17 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.token.clone();
-        // Boxed, since each future that a future is handed to makes room for it anew.
+        // Boxed, since each future that wraps another one makes room for it again.
         let task = Box::pin(task);
         self.tracker
             .spawn(async move {
-                // `None` when the engine ended first: what the task had not done yet stays undone.
+                // `None` if the engine ended first: what the task had not done yet stays undone.
                 let _ = token.run_until_cancelled(task).await;
             })
             .abort_handle()
     }
 
-    /// Whether no more runs are taken and no more attempts opened.
+    /// Whether no more runs are accepted and no more attempts opened.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }

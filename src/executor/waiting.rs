@@ -5,7 +5,7 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::{Basis, State};
 use crate::model::{HoldReason, Run};
 
-/// What the run waits for; `None` while it moves or has ended. `held_back` is what the scheduler knows of it.
+/// What the run waits for; `None` while it moves or has ended. `held_back` is the scheduler's state.
 #[must_use]
 pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
     let plain = |reason, message: String, since| Waiting {
@@ -67,15 +67,15 @@ fn in_step(run: &Run) -> Option<Waiting> {
         ),
         State::BackingOff { until, .. } => (
             WaitReason::Backoff,
-            format!("the outcome of {} cannot be looked up yet: {}", step.name, step.message),
+            format!("the outcome of {} cannot be determined yet: {}", step.name, step.message),
             Some(until),
         ),
-        // No provider has been asked for anything.
+        // No provider has been called.
         State::Polling { until, .. } if step.unsent => {
             (WaitReason::Step, format!("step {} waits", step.name), Some(until))
         }
         State::Polling { until, .. } => {
-            (WaitReason::Provider, format!("the provider works on {}", step.name), Some(until))
+            (WaitReason::Provider, format!("the provider is working on {}", step.name), Some(until))
         }
         State::Waiting
         | State::Observing { .. }

@@ -1,4 +1,4 @@
-//! Which plan a request means, and every reason against a run at once.
+//! Which plan a request selects, and every blocker of a run at once.
 
 use super::*;
 use crate::ids::MachineId;
@@ -83,7 +83,7 @@ fn a_plan_is_named_by_its_id_or_by_a_type() {
     );
     assert_eq!(
         choose(Some(RunType::Repave), "reboot"),
-        "type: plan/reboot is of type REBOOT, not REPAVE: leave the type out or correct it"
+        "type: plan/reboot is of type REBOOT, not REPAVE: remove the type or correct it"
     );
     assert!(choose(None, "rebot").contains("rebot"));
 }
@@ -100,7 +100,7 @@ fn each_condition_that_the_plan_requires_must_hold() {
     assert_eq!(refusals(&unreachable, Some(&[Capability::Netboot])), [Refusal::ConditionNotMet]);
     set(&mut unreachable, ConditionKind::Degraded, true, "FAN");
     assert_eq!(refusals(&unreachable, Some(&[Capability::Netboot])), [Refusal::ConditionNotMet; 2]);
-    // Nobody has looked: not known to be reachable, and not known to be degraded.
+    // Never observed: not known to be reachable, and not known to be degraded.
     let mut unknown = machine(Phase::Ready);
     unknown.conditions = Default::default();
     assert_eq!(refusals(&unknown, Some(&[Capability::Netboot])), [Refusal::ConditionNotMet]);

@@ -1,4 +1,4 @@
-//! How a run begins.
+//! Acceptance of a run.
 
 use super::draft::Draft;
 use crate::executor::request::Origin;

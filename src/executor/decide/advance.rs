@@ -1,4 +1,4 @@
-//! How a run advances from step to step.
+//! Advances a run from step to step.
 
 use super::draft::{Draft, Facts};
 use super::step::StepInput;
@@ -7,17 +7,17 @@ use crate::lifecycle::step::{Event, State};
 use crate::model::{Actor, Entry, EntryKind, HoldReason};
 use crate::plan::Role;
 
-/// Whether the scheduler's slot starts a new run or lets a held one go on.
+/// The result of offering a slot to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// The run was not waiting for a slot.
     NotWaiting,
-    /// It has its slot and goes on.
+    /// It has its slot and continues.
     Admitted,
 }
 
 impl Draft {
-    /// Gives the run its slot: it starts, or goes on where it was held.
+    /// Gives the run its slot: it starts, or continues where it was held.
     pub fn admit(&mut self, facts: Facts<'_>) -> Admission {
         if self.run_event(run::Event::Admit, facts).is_err() {
             return Admission::NotWaiting;
@@ -57,7 +57,7 @@ impl Draft {
         Admission::Admitted
     }
 
-    /// Place of the step whose public phase is RUNNING.
+    /// Index of the step whose public phase is RUNNING.
     #[must_use]
     pub fn in_progress(&self) -> Option<usize> {
         self.run
@@ -66,7 +66,7 @@ impl Draft {
             .position(|step| step.state != State::Waiting && !step.state.is_settled())
     }
 
-    /// Starts the next step whose guard agrees, or ends the run.
+    /// Starts the next step whose guard holds, or ends the run.
     pub(super) fn advance(&mut self, facts: Facts<'_>) {
         if self.run.state != run::State::Running || self.in_progress().is_some() {
             return;
@@ -80,7 +80,7 @@ impl Draft {
         if !self.guard_agrees(place, facts) {
             let mut input = StepInput::bare(place, Event::GuardedOut);
             "its guard does not hold".clone_into(&mut input.answer.message);
-            // Settling calls back into `advance`; that ends because a step is used up each time.
+            // Ending a step calls back into `advance`; that terminates because each call uses up a step.
             self.step(&input, facts);
             return;
         }
@@ -120,7 +120,7 @@ impl Draft {
             return true;
         }
         let message = format!(
-            "{} destructive attempts on {} within {} s; resume the run if that is meant",
+            "{} destructive attempts on {} within {} s; resume the run if that is intended",
             self.machine.destructive_at.len(),
             self.machine.id,
             window_ms / 1000
@@ -131,7 +131,7 @@ impl Draft {
         false
     }
 
-    /// Nothing of the step is in flight: a pause or a cancel that waited for that takes effect.
+    /// Nothing of the step is in flight: a pending pause or cancel takes effect.
     pub(super) fn safe_point(&mut self, facts: Facts<'_>) {
         match self.run.state {
             run::State::Pausing => {
@@ -145,7 +145,7 @@ impl Draft {
             }
             run::State::Canceling | run::State::Stopping => {
                 if let Some(place) = self.in_progress() {
-                    // It settles at once, or it is destructive and in flight; settling comes back here.
+                    // It ends at once, or it is destructive and in flight; its end comes back here.
                     self.step(&StepInput::bare(place, Event::Cancel), facts);
                     return;
                 }
@@ -165,14 +165,14 @@ impl Draft {
         }
     }
 
-    /// Whether a step has something in flight, so that a pause has to wait. A step of the engine itself never has.
+    /// Whether a step has something in flight, so that a pause must wait. A step of the engine itself never has.
     pub(super) fn is_in_flight(&self, facts: Facts<'_>) -> bool {
         self.in_progress().is_some_and(|place| {
             self.run.steps[place].state.is_open() && facts.plan.own(place).is_none()
         })
     }
 
-    /// What follows after a step has settled.
+    /// Continues after a step has ended.
     pub(super) fn go_on_after(&mut self, place: usize, input: &StepInput, facts: Facts<'_>) {
         if matches!(self.run.state, run::State::Unwinding { .. }) {
             self.unwind(facts);
@@ -183,7 +183,7 @@ impl Draft {
             return;
         }
         if self.run.steps[place].state == State::Failed {
-            // That the time was up says more than how the step ended that it was up for.
+            // The time limit explains more than how the step that it interrupted ended.
             if self.run.state != run::State::Stopping {
                 self.run.current_step = Some(place);
                 self.run.error = Some(self.step_error(place, input));
@@ -198,7 +198,7 @@ impl Draft {
             .filter(|&place| facts.plan.steps[place].role == Role::Main)
             .all(|place| matches!(self.run.steps[place].state, State::Succeeded | State::Skipped));
         if done && (self.run.state == run::State::Pausing || self.run.state.is_stopping()) {
-            // The last step beat the pause, the cancel or the limit.
+            // The last step finished before the pause, the cancel or the limit.
             if self.run_event(run::Event::StepsDone, facts).is_ok() {
                 self.run.error = None;
                 self.end_or_unwind(facts);

@@ -1,4 +1,4 @@
-//! What a guard looks at: the run, and the machine as it is now.
+//! The facts that a guard depends on: the run, and the machine's present state.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub struct Surroundings<'a> {
     pub machine: &'a Machine,
     /// Parameters, bound by the plan.
     pub params: &'a BTreeMap<String, Value>,
-    /// Steps with what they have given.
+    /// Steps with their outputs.
     pub steps: &'a Steps,
 }
 

@@ -1,4 +1,4 @@
-//! A decision while it is made: the records as they will be, and what follows.
+//! A decision in progress: the records as they will be, and the effects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::machine::Condition;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Machine, Run};
 use crate::plan::{Plan, Role, Value};
 
-/// What a decision may look at besides the records.
+/// Inputs of a decision besides the records.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// Time of the decision.
@@ -23,7 +23,7 @@ pub struct Facts<'a> {
     pub plan: &'a Plan,
     /// The run's parameters, bound by that plan.
     pub params: &'a BTreeMap<String, Value>,
-    /// Loop breaker: most destructive attempts within this many milliseconds; `None` if it does not count here.
+    /// Loop breaker: most destructive attempts within this many milliseconds; `None` if it does not apply.
     pub loop_breaker: Option<(usize, u64)>,
     /// The server is shutting down: no new attempt is opened.
     pub draining: bool,
@@ -34,86 +34,86 @@ pub struct Facts<'a> {
 pub enum Effect {
     /// Ask the provider whether the step is done.
     Observe {
-        /// Place of the step.
+        /// Index of the step.
         step: usize,
     },
     /// Send the step's action.
     Act {
-        /// Place of the step.
+        /// Index of the step.
         step: usize,
     },
     /// Have the provider verify the step.
     Verify {
-        /// Place of the step.
+        /// Index of the step.
         step: usize,
     },
-    /// Tell the provider to stop the step's operation, and forget the call in flight.
+    /// Tell the provider to stop the step's operation, and drop the call in flight.
     Stop {
-        /// Place of the step.
+        /// Index of the step.
         step: usize,
     },
-    /// Forget the call in flight: its answer no longer matters.
+    /// Drop the call in flight: its result no longer matters.
     Forget,
     /// Wake the step at this time.
     Wake {
-        /// Place of the step.
+        /// Index of the step.
         step: usize,
         /// When.
         at: Timestamp,
     },
     /// The step's attempt times out at this time.
     Deadline {
-        /// Place of the step.
+        /// Index of the step.
         step: usize,
         /// When.
         at: Timestamp,
     },
-    /// The time of the whole run is up at this time.
+    /// The time limit of the whole run passes at this time.
     TimeLimit {
         /// When.
         at: Timestamp,
     },
-    /// Raise the fence at the provider without acting: a former owner's calls must not come through.
+    /// Raise the fence at the provider without acting: calls of a former owner must not get through.
     RaiseFence {
         /// New epoch.
         epoch: Epoch,
     },
 }
 
-/// A run and its machine while something is decided about them.
+/// A run and its machine during a decision.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// The run.
     pub run: Run,
-    /// The machine, shared with whoever else reads it until it changes.
+    /// The machine, shared with other readers until it changes.
     pub machine: Arc<Machine>,
     /// Whether the machine changed.
     pub machine_changed: bool,
-    /// What happened to the run.
+    /// New history entries of the run.
     pub run_entries: Vec<Entry>,
-    /// What happened to the machine.
+    /// New history entries of the machine.
     pub machine_entries: Vec<Entry>,
     /// What to do once this is durable.
     pub effects: Vec<Effect>,
-    /// What a step that the engine carries out itself is asked, to be answered in the same decision.
+    /// A call to a step that the engine performs itself, answered in the same decision.
     pub(super) asked: Option<Asked>,
-    /// What an operator has answered to a step that asks.
+    /// An operator's answer to a step that asks for approval.
     pub(super) verdict: Option<bool>,
 }
 
-/// A call of a step that no provider carries out.
+/// A call of a step that the engine performs itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// Whether it is so.
+    /// Whether it is done.
     Observe,
-    /// To begin.
+    /// Start it.
     Act,
-    /// Whether it is so, and stays so.
+    /// Whether it is done, and stays so.
     Verify,
 }
 
 impl Draft {
-    /// Starts a decision from the records as they are.
+    /// Starts a decision from the present records.
     #[must_use]
     pub fn new(run: Run, machine: impl Into<Arc<Machine>>) -> Self {
         Self {
@@ -128,12 +128,12 @@ impl Draft {
         }
     }
 
-    /// The machine, to be changed.
+    /// The machine, for changes.
     pub fn machine_mut(&mut self) -> &mut Machine {
         Arc::make_mut(&mut self.machine)
     }
 
-    /// What guards look at.
+    /// The facts that guards depend on.
     pub(super) fn surroundings<'a>(&'a self, facts: Facts<'a>) -> Surroundings<'a> {
         Surroundings { machine: &self.machine, params: facts.params, steps: &self.run.steps }
     }
@@ -171,15 +171,15 @@ impl Draft {
             .is_some_and(|hold| hold.reason == crate::model::HoldReason::OutcomeUnknown)
     }
 
-    /// What the run returns to if it was ending when it was held. Only a restore holds such a run, and what it was doing
-    /// is in its record: a run that is being unwound has steps that undo others.
+    /// What the run returns to if it was ending when it was held. Only a restore holds such a run, and its record
+    /// says what it was doing: a run that is unwinding has compensation steps.
     fn suspended(&self, plan: &Plan) -> Option<run::Suspended> {
         let canceled = self.run.cancel_requested_at.is_some();
         let of = |role| {
             let steps = plan.steps.iter().zip(self.run.steps.iter());
             steps.filter(move |(step, _)| step.role == role).map(|(_, record)| record)
         };
-        // An operator may skip a step long before its turn comes.
+        // An operator may skip a step long before it is reached.
         let begun = |role| of(role).any(|record| record.attempt > 0);
         if begun(Role::Finally) {
             let done = of(Role::Main)
@@ -205,7 +205,7 @@ impl Draft {
         self.run_entries.push(entry);
     }
 
-    /// Sets a condition of the machine and notes it in the machine's history if its status or reason changed.
+    /// Sets a condition of the machine and adds it to the machine's history if its status or reason changed.
     pub(super) fn set_condition(
         &mut self,
         kind: ConditionKind,
@@ -222,7 +222,7 @@ impl Draft {
         }
         let before = before.map(|old| old.status);
         let entry = Entry::new(EntryKind::ConditionChanged, actor.clone());
-        // Where only the reason is new, nothing has moved.
+        // If only the reason is new, the state has not changed.
         let (entry, is) = if before == Some(condition.status) {
             (entry, "is still")
         } else {
@@ -239,7 +239,7 @@ impl Draft {
         self.machine_changed = true;
     }
 
-    /// Forgets a condition of the machine, as if it had never been observed.
+    /// Removes a condition of the machine, as if it had never been observed.
     pub(super) fn unset_condition(&mut self, kind: ConditionKind, reason: &str, message: &str) {
         let Some(before) = self.machine.conditions.get(kind) else { return };
         let entry = Entry::new(EntryKind::ConditionChanged, Actor::engine())

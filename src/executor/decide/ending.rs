@@ -1,4 +1,4 @@
-//! How a run ends: succeeded, failed, canceled or aborted, and what is undone before.
+//! The end of a run: succeeded, failed, canceled or aborted, and what is undone before.
 
 use super::draft::{Draft, Effect, Facts};
 use super::learn::was_sent;
@@ -39,17 +39,17 @@ impl Draft {
                     Some(error)
                         if error.code == RunErrorCode::TimedOut && ending == Ending::Failed =>
                     {
-                        "its time was up"
+                        "its time limit passed"
                     }
                     Some(_) | None => why,
                 };
                 let entry = Entry::new(EntryKind::RunUnwinding, Actor::engine());
-                self.note(entry.message(format!("undoing what was done: {why}")));
+                self.note(entry.message(format!("undoing completed steps: {why}")));
                 self.unwind(facts);
             }
             run::State::Closing { .. } => {
                 let entry = Entry::new(EntryKind::RunClosing, Actor::engine());
-                self.note(entry.message("carrying out the steps that come last"));
+                self.note(entry.message("running the finally steps"));
                 self.finish(facts);
             }
             run::State::Succeeded => self.succeed(facts),
@@ -65,7 +65,7 @@ impl Draft {
         }
     }
 
-    /// Every step succeeded or was skipped: sets what the plan declares as its result.
+    /// Every step succeeded or was skipped: sets the result that the plan declares.
     fn succeed(&mut self, facts: Facts<'_>) {
         self.run.current_step = None;
         for place in 0..self.run.steps.len() {
@@ -151,7 +151,7 @@ impl Draft {
         self.release(EntryKind::RunCanceled, "run canceled".to_owned(), Actor::engine(), facts);
     }
 
-    /// Compensations that did not succeed: something is left behind that the plan says must not be.
+    /// Compensations that did not succeed: an effect remains that the plan says must not.
     fn not_undone(&self) -> Option<String> {
         let left: Vec<_> = self
             .run
@@ -170,7 +170,7 @@ impl Draft {
         self.cancel(facts);
     }
 
-    /// Ends the run at once: what is in flight is left alone, the fence keeps it from coming through.
+    /// Ends the run at once: anything in flight is abandoned, and the fence keeps it from getting through.
     pub(super) fn abort(&mut self, actor: &Actor, reason: &str, facts: Facts<'_>) {
         let in_flight = self.in_progress();
         for place in 0..self.run.steps.len() {
@@ -178,9 +178,9 @@ impl Draft {
                 continue;
             }
             let text = if Some(place) == in_flight && was_sent(&self.run.steps[place]) {
-                "aborted; it is not known whether it took effect"
+                "aborted; whether it took effect is unknown"
             } else if Some(place) == in_flight {
-                "aborted before anything of it was sent"
+                "aborted before anything was sent"
             } else {
                 "not started: the run was aborted"
             };
@@ -213,7 +213,7 @@ impl Draft {
         }
     }
 
-    /// Ends a step together with its run: nothing follows for the run from it.
+    /// Ends a step together with its run: it has no consequences for the run.
     fn close(&mut self, place: usize, event: Event, why: &str, facts: Facts<'_>) {
         let record = &self.run.steps[place];
         let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
@@ -236,7 +236,7 @@ impl Draft {
         }
     }
 
-    /// Ends the run and gives its machine back.
+    /// Ends the run and releases its machine.
     fn release(&mut self, kind: EntryKind, message: String, actor: Actor, facts: Facts<'_>) {
         self.run.finished_at = Some(facts.now);
         self.run.queued_at = None;

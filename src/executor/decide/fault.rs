@@ -1,4 +1,4 @@
-//! What becomes of a run that the engine cannot continue: it waits for an operator, and its machine says so.
+//! Runs that the engine cannot continue: they wait for an operator, and their machine reports it.
 
 use super::draft::{Draft, Effect, Facts};
 use crate::lifecycle::run;
@@ -6,9 +6,9 @@ use crate::model::machine::{REASON_ENGINE_FAULT, REASON_RECORD_UNREADABLE};
 use crate::model::{Actor, ConditionKind, HoldReason};
 
 impl Draft {
-    /// Holds the run, or ends it where it cannot be held: the engine has failed at it again and again.
+    /// Holds the run after repeated engine failures, or ends it if it cannot be held.
     pub fn give_up(&mut self, why: &str, facts: Facts<'_>) {
-        let message = format!("the engine failed at the run again and again: {why}");
+        let message = format!("the engine failed at the run repeatedly: {why}");
         self.effects.push(Effect::Forget);
         if self.run_event(run::Event::Hold, facts).is_err() {
             return self.abort(&Actor::engine(), &message, facts);
@@ -19,11 +19,11 @@ impl Draft {
         self.held(HoldReason::EngineFault, text, Actor::engine(), facts);
     }
 
-    /// The run can be driven, after its record or its plan could not be read.
+    /// The run can be driven again, after its record or its plan could not be read.
     pub fn readable_again(&mut self, facts: Facts<'_>) {
         let needed = self.machine.conditions.get(ConditionKind::NeedsIntervention);
         if needed.is_some_and(|c| c.status && c.reason == REASON_RECORD_UNREADABLE) {
-            let text = "the record can be read again".to_owned();
+            let text = "the record is readable again".to_owned();
             let condition = self.observed(facts.now, false, "READABLE", text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
         }

@@ -1,4 +1,4 @@
-//! What follows for a run from the new state of a step.
+//! Consequences of a step's new state for its run.
 
 use super::draft::{Draft, Effect, Facts};
 use super::step::StepInput;
@@ -11,7 +11,7 @@ use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason};
 use crate::plan::Role;
 
 impl Draft {
-    /// What the step's new state means for the run.
+    /// Applies the consequences of the step's new state to the run.
     pub(super) fn follow(
         &mut self,
         place: usize,
@@ -29,7 +29,10 @@ impl Draft {
                     let message = if facts.plan.own(place).is_some() {
                         self.own_begun(place, until, facts)
                     } else {
-                        format!("step {}: the provider works on it", self.run.steps[place].name)
+                        format!(
+                            "step {}: the provider is working on it",
+                            self.run.steps[place].name
+                        )
                     };
                     let entry = self.step_entry(EntryKind::StepAccepted, place).message(message);
                     self.note(entry);
@@ -69,7 +72,7 @@ impl Draft {
         self.effects.push(Effect::Forget);
     }
 
-    /// It cannot be found out what happened: only an operator can release the run, and the machine says so.
+    /// It cannot be determined what happened: only an operator can release the run, and the machine reports it.
     fn hold_unknown(&mut self, place: usize, facts: Facts<'_>) {
         let name = self.run.steps[place].name.clone();
         let message = format!(
@@ -84,9 +87,9 @@ impl Draft {
         self.run.steps[place].deadline_at = None;
         self.effects.push(Effect::Forget);
         if self.role(place, facts).is_some_and(|role| role != Role::Main) {
-            // How a step that follows the end of a run ends changes nothing but its own record.
+            // The outcome of an on_failure or finally step changes only its own record.
             let mut input = StepInput::bare(place, Event::Cancel);
-            "it is not known whether it took effect".clone_into(&mut input.answer.message);
+            "whether it took effect is unknown".clone_into(&mut input.answer.message);
             self.step(&input, facts);
             return;
         }
@@ -95,7 +98,7 @@ impl Draft {
         if self.run_event(run::Event::Hold, facts).is_ok() {
             self.held(HoldReason::OutcomeUnknown, message, Actor::engine(), facts);
         } else {
-            // A run that is ending cannot be held: the step ends with it, the machine stays blocked.
+            // A run that is ending cannot be held: the step ends with it, and the machine stays blocked.
             self.step(&StepInput::bare(place, Event::Cancel), facts);
         }
     }
@@ -117,7 +120,7 @@ impl Draft {
         let name = record.name.clone();
         let (kind, message) = match record.state {
             State::Succeeded => {
-                // What earlier attempts said is over; what the success said is kept already.
+                // Results of earlier attempts no longer matter; those of the success are kept already.
                 if input.answer.message.is_empty() {
                     record.message.clear();
                 }
@@ -139,13 +142,13 @@ impl Draft {
                 (EntryKind::StepFailed, format!("step {name} failed: {}", record.message))
             }
         };
-        // What an operator skipped was noted in the operator's name.
+        // A skip by an operator was added to the history in the operator's name.
         if input.event != Event::Skip {
             let entry =
                 self.step_entry(kind, place).reason(class_name(input.event)).message(message);
             self.note(entry);
         }
-        // The call in flight, if there is one, belongs to another step while this one waits for its turn.
+        // A call in flight belongs to another step while this one is not reached yet.
         if before != State::Waiting {
             self.effects.push(Effect::Forget);
         }
@@ -187,9 +190,9 @@ fn why(event: Event) -> &'static str {
     if event == Event::TimedOut {
         "timed out"
     } else if event == Event::NotVerified {
-        "reported done, but it is not so"
+        "reported done, but it is not"
     } else if event == Event::Observed(Seen::NotDone) {
-        "the provider no longer knows of the operation"
+        "the provider no longer knows the operation"
     } else {
         "failed"
     }

@@ -1,5 +1,5 @@
-//! What a run learns about its machine: the conditions that its steps set, what undoing a step takes back, and what is left behind
-//! when a run ends without success.
+//! Effects of a run on its machine's conditions: what steps set, what undoing a step restores, and what remains when
+//! a run ends without success.
 
 use super::draft::{Draft, Facts};
 use super::step::action;
@@ -13,7 +13,7 @@ use crate::plan::Condition;
 const STEP_SUCCEEDED: &str = "STEP_SUCCEEDED";
 
 impl Draft {
-    /// Sets the conditions that the step's success shows (plan, `sets`), and keeps what they were before.
+    /// Sets the conditions of a successful step (plan, `sets`), and keeps their previous values.
     pub(super) fn learn(&mut self, place: usize, facts: Facts<'_>) {
         let Some(step) = facts.plan.steps.get(place) else { return };
         for &(name, status) in step.sets.iter() {
@@ -25,8 +25,8 @@ impl Draft {
         }
     }
 
-    /// A step was undone: what it has set is again as it was before it, unless a later step, which stays, has set it since; then what
-    /// the compensation itself says (plan, `compensation.sets`).
+    /// A step was undone: conditions that it set get their previous values, unless a later step that is not undone
+    /// has set them since; then the compensation's own are set (plan, `compensation.sets`).
     pub(super) fn take_back(&mut self, undone: usize, facts: Facts<'_>) {
         let Some(step) = facts.plan.steps.get(undone) else { return };
         let said = step.compensation.as_ref().map_or(&[][..], |undo| &undo.sets);
@@ -49,7 +49,7 @@ impl Draft {
         }
     }
 
-    /// Whether a step behind `place` has set a condition and was not undone.
+    /// Whether a later step that is not undone has set the condition.
     fn is_set_after(&self, place: usize, kind: ConditionKind) -> bool {
         let steps = &self.run.steps;
         steps.iter().enumerate().skip(place + 1).any(|(at, step)| {
@@ -72,14 +72,15 @@ impl Draft {
         self.set_condition(kind, condition, &Actor::engine());
     }
 
-    /// The run ends without success: records what is not known any more so that the machine is protected.
+    /// The run ends without success: records what is unknown now, so that the machine is protected.
     pub(super) fn leave_behind(&mut self, facts: Facts<'_>) {
         self.count_as_serving(facts);
         self.distrust_disks(facts);
     }
 
-    /// A machine that served when the run began, was taken out of service by it, and may serve again since nobody can say what became
-    /// of the step that brings it back, counts as serving: it must not be open to a plan that refuses such machines.
+    /// A machine that was in service when the run started, was taken out of service by it, and may be in service
+    /// again because the outcome of the step that restores it is unknown, counts as in service: plans that refuse
+    /// such machines must not be allowed on it.
     fn count_as_serving(&mut self, facts: Facts<'_>) {
         const KIND: ConditionKind = ConditionKind::InCustomerCluster;
         let is_false = self.machine.conditions.get(KIND).is_some_and(|known| !known.status);
@@ -93,13 +94,13 @@ impl Draft {
         });
         let Some(place) = brings_back else { return };
         let message = format!(
-            "it is not known whether {} of {} took effect; the machine counts as serving",
+            "whether {} of {} took effect is unknown; the machine counts as in service",
             self.run.steps[place].name, self.run.spec.plan_id
         );
         self.set(KIND, true, REASON_MAY_SERVE, message, facts);
     }
 
-    /// Whether the success of a step makes the machine serve.
+    /// Whether the success of a step puts the machine in service.
     fn would_serve(&self, place: usize, facts: Facts<'_>) -> bool {
         const YES: (Condition, bool) = (Condition::InCustomerCluster, true);
         match self.run.steps[place].compensates {
@@ -116,7 +117,7 @@ impl Draft {
         }
     }
 
-    /// A data-destroying step that was sent and did not succeed leaves disks that nobody can trust.
+    /// A data-destroying step that was sent and did not succeed leaves untrusted disks.
     fn distrust_disks(&mut self, facts: Facts<'_>) {
         let place = (0..self.run.steps.len()).rev().find(|&place| {
             let record = &self.run.steps[place];
@@ -136,7 +137,7 @@ impl Draft {
         self.machine_changed = true;
     }
 
-    /// The run succeeded: disks that an earlier one of its kind has left behind are as they should be.
+    /// The run succeeded: disks that an earlier run of its kind left untrusted are trusted again.
     pub(super) fn trust_disks(&mut self) {
         let (run_type, plan_id) = (self.run.spec.run_type, &self.run.spec.plan_id);
         let disks = self.machine.untrusted_disks.as_ref();
@@ -147,12 +148,12 @@ impl Draft {
     }
 }
 
-/// Whether something of a step was sent to the provider, or may have been.
+/// Whether anything of a step was, or may have been, sent to the provider.
 pub(super) fn was_sent(record: &StepRecord) -> bool {
     record.attempt > 0 && !record.unsent
 }
 
-/// Whether it is not known if a step took effect. A failure is known: nothing did.
+/// Whether it is unknown if a step took effect. A failure is known: nothing took effect.
 fn is_in_doubt(record: &StepRecord) -> bool {
     was_sent(record) && matches!(record.state, State::Canceled | State::Skipped)
 }

@@ -1,7 +1,7 @@
 //! Decisions about one run and its machine: pure functions from state, event and facts to a new state and effects.
 //!
-//! Nothing here waits, reads a clock or draws a random number. The actor commits what was decided in one store call
-//! and performs the effects only then; an effect must be safe to perform twice, since a crash falls between the two.
+//! Nothing here waits, reads a clock or draws a random number. The worker commits a decision in one store call and
+//! only then performs its effects; an effect must be safe to perform twice, since a crash may fall between the two.
 
 mod accept;
 mod advance;

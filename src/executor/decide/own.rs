@@ -1,5 +1,5 @@
-//! Steps that the engine carries out itself: those that wait, and those that ask an operator. They are steps like any other, and what a
-//! provider would answer is answered here, in the same decision: nothing of them is ever in flight.
+//! Steps that the engine performs itself: wait steps and approvals. They are steps like any other; the result that a
+//! provider would return is computed here, in the same decision, so nothing is ever in flight.
 
 use super::draft::{Asked, Draft, Facts};
 use super::step::StepInput;
@@ -9,7 +9,7 @@ use crate::lifecycle::step::{Basis, ErrorClass, Event, Seen, State};
 use crate::model::{Actor, HoldReason};
 use crate::plan::{Action, Guard, Value, duration};
 
-/// Pause between two looks at what a step waits for, in milliseconds.
+/// Interval between two checks of what a step waits for, in milliseconds.
 const LOOK_MS: u64 = 10_000;
 
 impl Draft {
@@ -30,7 +30,8 @@ impl Draft {
         self.until(place, facts).is_some_and(|until| until.holds(&self.surroundings(facts)))
     }
 
-    /// What a provider would answer. `timed_out` says that the time of the step is up, whatever the wall clock says.
+    /// The result that a provider would return. `timed_out` says that the step's timer fired, whatever the wall clock
+    /// says.
     pub(super) fn own_answer(
         &self,
         place: usize,
@@ -64,13 +65,14 @@ impl Draft {
             (None, true) if is_over => {
                 input.event = Event::CallFailed(ErrorClass::Permanent);
                 let given = duration::format(given_ms);
-                input.answer.message = format!("no answer within {given}, which counts as a no");
+                input.answer.message =
+                    format!("no answer within {given}, which counts as a rejection");
             }
             (_, false) if self.is_so(place, facts) || self.waits_ms(place, facts).is_some() => {}
             (_, false) if is_over => {
                 input.event = Event::CallFailed(ErrorClass::Permanent);
                 let given = duration::format(given_ms);
-                input.answer.message = format!("what it waits for did not come within {given}");
+                input.answer.message = format!("what it waits for did not happen within {given}");
             }
             (None, true) | (_, false) => {
                 input.event =
@@ -80,7 +82,7 @@ impl Draft {
         input
     }
 
-    /// When the step is looked at again by itself.
+    /// When the step is checked next.
     fn next_look(&self, place: usize, facts: Facts<'_>) -> Timestamp {
         if let Some(ms) = self.waits_ms(place, facts) {
             return facts.now.plus_ms(ms);
@@ -95,19 +97,19 @@ impl Draft {
         }
     }
 
-    /// What is said of a step that has begun to wait or to ask; one that asks holds the run.
+    /// Message and hold of a step that has started to wait or to ask for approval; one that asks holds the run.
     pub(super) fn own_begun(&mut self, place: usize, until: Timestamp, facts: Facts<'_>) -> String {
         let name = self.run.steps[place].name.clone();
         let Some(action) = facts.plan.own(place).filter(|action| action.asks()) else {
             return match self.waits_ms(place, facts) {
                 Some(_) => format!("step {name} waits until {until}"),
-                None => format!("step {name} waits for what its plan says"),
+                None => format!("step {name} waits for its `until`"),
             };
         };
         let question =
             action.resolve(facts.params).get("message").map_or_else(String::new, Value::to_string);
         if self.run_event(run::Event::Hold, facts).is_ok() {
-            let message = format!("step {name} asks for an approval: {question}");
+            let message = format!("step {name} asks for approval: {question}");
             self.held(HoldReason::Approval, message, Actor::engine(), facts);
         }
         format!("step {name} asks: {question}")

@@ -1,4 +1,4 @@
-//! What a restart means for a run: its timers are armed again from its record.
+//! Recovery of a run after a restart: its timers are armed again from its record.
 
 use super::draft::{Draft, Effect, Facts};
 use super::step::{StepInput, timeout_ms};
@@ -8,13 +8,13 @@ use crate::model::{Actor, Entry, EntryKind};
 use crate::plan::Action;
 
 impl Draft {
-    /// Takes the run up again after a restart, under the epoch that the actor has just claimed.
+    /// Recovers the run after a restart, under the epoch that the worker has just claimed.
     pub fn recover(&mut self, facts: Facts<'_>) {
         let entry = Entry::new(EntryKind::RunRecovered, Actor::engine());
         let message = format!("recovered after a restart under epoch {}", self.machine.epoch);
         self.note(entry.message(message));
         match self.run.state {
-            // The time that an operator has to answer runs on.
+            // The operator's time to answer keeps running.
             run::State::Held if self.run.asks() => self.rearm(facts),
             run::State::Pending
             | run::State::Held
@@ -43,13 +43,13 @@ impl Draft {
         }
     }
 
-    /// Recovers the open step of a run that was held while it was open: by a restore, or since the engine carries the step
-    /// out itself. Its time begins now.
+    /// Recovers the open step of a run that was held while it was open: because of a restore, or because the engine
+    /// performs the step itself. Its time starts now.
     pub(super) fn recover_held(&mut self, place: usize, facts: Facts<'_>) {
         let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
         self.run.steps[place].deadline_at = Some(facts.now.plus_ms(timeout_ms));
         self.recover_step(facts);
-        // What it asked is asked again.
+        // Asks the same question again.
         if let State::Polling { until, .. } = self.run.steps[place].state
             && facts.plan.own(place).is_some_and(Action::asks)
         {
@@ -63,7 +63,7 @@ impl Draft {
         let settled_before = self.run.steps[place].state;
         self.step(&StepInput::bare(place, Event::Recovered), facts);
         let record = &self.run.steps[place];
-        // The deadline of an open attempt is kept over the restart.
+        // The deadline of an open attempt is kept across the restart.
         if record.state == settled_before
             && let Some(at) = record.deadline_at
         {
@@ -72,11 +72,11 @@ impl Draft {
         debug_assert!(
             !matches!(record.state, State::Observing { basis: Basis::Fresh, .. })
                 || self.effects.iter().any(|e| matches!(e, Effect::Observe { .. })),
-            "an open attempt was left without a call"
+            "an open attempt has no call"
         );
     }
 
-    /// Asks again for the timers of the step in progress.
+    /// Arms the timers of the step in progress again.
     pub(super) fn rearm(&mut self, facts: Facts<'_>) {
         let Some(place) = self.in_progress() else { return };
         self.bound_waits(place, facts);
@@ -100,8 +100,8 @@ impl Draft {
         }
     }
 
-    /// Bounds what a step waits for: the wall clock may have been set back since its instants were stored. What lies
-    /// further ahead than it can have been meant is due now; a deadline starts anew.
+    /// Bounds what a step waits for: the wall clock may have been set back since its instants were stored. An instant
+    /// that is further ahead than it can have been meant is due now; a deadline starts over.
     fn bound_waits(&mut self, place: usize, facts: Facts<'_>) {
         let record = &self.run.steps[place];
         let Some(rules) = super::step::rules(facts.plan, record, place) else { return };
@@ -113,7 +113,7 @@ impl Draft {
         let (until, latest) = match &mut record.state {
             State::Polling { until, .. } => (until, timeout_at),
             State::BackingOff { until, .. } => {
-                // What the provider has asked for may lie behind the longest pause of the plan.
+                // The time requested by the provider may be later than the longest backoff of the plan.
                 let asked = record.retry_at.is_some();
                 let ms_max = rules.backoff.ms_max.max(if asked { RETRY_AT_MS_MAX } else { 0 });
                 (until, facts.now.plus_ms(ms_max))

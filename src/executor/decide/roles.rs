@@ -1,4 +1,4 @@
-//! What is carried out after the steps of a plan: those for a failure, compensations, those that come last; and the time limit.
+//! What runs after the steps of a plan: on_failure steps, compensations, finally steps; and the time limit.
 
 use super::draft::{Draft, Effect, Facts};
 use super::step::{StepInput, action};
@@ -14,7 +14,7 @@ impl Draft {
         facts.plan.steps.get(place).map(|step| step.role)
     }
 
-    /// The first step of a role whose turn has not come.
+    /// The first step of a role that is not reached yet.
     pub(super) fn waiting(&self, role: Role, facts: Facts<'_>) -> Option<usize> {
         (0..facts.plan.steps.len()).find(|&place| {
             facts.plan.steps[place].role == role
@@ -22,8 +22,8 @@ impl Draft {
         })
     }
 
-    /// Starts the next step for a failure, then the next compensation, or ends the run. One that fails does not stop
-    /// the others.
+    /// Starts the next on_failure step, then the next compensation, or ends the run. If one fails, the others still
+    /// run.
     pub(super) fn unwind(&mut self, facts: Facts<'_>) {
         let run::State::Unwinding { ending } = self.run.state else { return };
         if self.in_progress().is_some() {
@@ -51,7 +51,7 @@ impl Draft {
         }
     }
 
-    /// Starts the next of the steps that come last, or ends the run.
+    /// Starts the next finally step, or ends the run.
     pub(super) fn finish(&mut self, facts: Facts<'_>) {
         if !matches!(self.run.state, run::State::Closing { .. }) || self.in_progress().is_some() {
             return;
@@ -65,7 +65,7 @@ impl Draft {
         }
     }
 
-    /// Starts a step of a run that is ending, unless its guard says no. Settling comes back for the next one.
+    /// Starts a step of a run that is ending, unless its guard does not hold. Its end comes back for the next one.
     fn begin(&mut self, place: usize, facts: Facts<'_>) {
         if !self.guard_agrees(place, facts) {
             let mut input = StepInput::bare(place, Event::GuardedOut);
@@ -76,26 +76,27 @@ impl Draft {
         }
     }
 
-    /// The run points at what failed again, whatever was carried out since.
+    /// Points the run at the failed step again, whatever has run since.
     fn point_at_failure(&mut self) {
         let failed = self.run.error.as_ref().map(|error| error.step.clone());
         self.run.current_step =
             failed.and_then(|name| self.run.steps.iter().position(|step| step.name == name));
     }
 
-    /// When the time of the run is up, if its plan limits it and it has started.
+    /// When the time limit of the run passes, if its plan has one and it has started.
     fn time_limit(&self, facts: Facts<'_>) -> Option<Timestamp> {
         let limit_ms = facts.plan.time_limit_ms?;
         // The wall clock may have been set back since: the limit is never further away than it is long.
         Some(self.run.started_at?.plus_ms(limit_ms).min(facts.now.plus_ms(limit_ms)))
     }
 
-    /// Whether the time of the run has passed, whether or not the timer has said so yet.
+    /// Whether the time limit has passed, whether or not the timer has fired yet.
     pub(super) fn is_time_up(&self, facts: Facts<'_>) -> bool {
         self.time_limit(facts).is_some_and(|at| at <= facts.now)
     }
 
-    /// Watches the time of a run that continues, or ends it if its time is up already. `false` if it does not continue.
+    /// Arms the time limit of a run that continues, or ends it if the limit has passed. `false` if it does not
+    /// continue.
     pub(super) fn watch_time(&mut self, facts: Facts<'_>) -> bool {
         let Some(at) = self.time_limit(facts) else { return true };
         if at > facts.now {
@@ -106,7 +107,8 @@ impl Draft {
         matches!(self.run.state, run::State::Running | run::State::Pausing)
     }
 
-    /// The time of the run is up: it fails at the next safe point. What is ending already, or does not continue now, is left alone.
+    /// The time limit has passed: the run fails at the next safe point. A run that is ending already, or does not
+    /// continue now, is not affected.
     pub fn time_up(&mut self, facts: Facts<'_>) {
         let step = self.in_progress().or_else(|| self.waiting(Role::Main, facts));
         if self.run_event(run::Event::TimeUp, facts).is_err() {

@@ -1,4 +1,4 @@
-//! What happens to a step.
+//! Events of a step.
 
 use super::draft::{Asked, Draft, Effect, Facts};
 use crate::clock::Timestamp;
@@ -9,39 +9,39 @@ use crate::lifecycle::step::{self, ErrorClass, Event, Rules, State};
 use crate::model::{Actor, Entry, EntryKind, StepRecord};
 use crate::plan::{Action, Plan, Values};
 
-/// What is said of an attempt that does not count.
-const CUT_OFF: &str = "cut off by the end of the server and not done; it does not count";
+/// Message of an attempt that is not counted.
+const CUT_OFF: &str = "interrupted by a crash of the server and not done; not counted";
 
-/// What comes back from the provider, besides the event it means for the step.
+/// Result of a provider call, besides its event for the step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
     /// What happened, for people.
     pub message: String,
     /// What was expected.
     pub expected: String,
-    /// What was seen instead; for a success the evidence.
+    /// What was observed instead; for a success the evidence.
     pub observed: String,
-    /// What later steps need.
+    /// Outputs for later steps.
     pub output: Values,
-    /// Name that the provider gave to the operation.
+    /// Handle that the provider gave to the operation.
     pub handle: Option<String>,
-    /// Earliest time at which trying again makes sense, of a failure whose provider says one.
+    /// Earliest time for a retry, from a failure whose provider gives one.
     pub retry_at: Option<Timestamp>,
 }
 
-/// An event of a step, with what came with it.
+/// An event of a step, with its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInput {
-    /// Place of the step.
+    /// Index of the step.
     pub place: usize,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// What came with it.
+    /// Its data.
     pub answer: Answer,
 }
 
 impl StepInput {
-    /// An event that nothing came with.
+    /// An event without data.
     #[must_use]
     pub fn bare(place: usize, event: Event) -> Self {
         Self { place, event, answer: Answer::default() }
@@ -101,15 +101,15 @@ pub(super) fn timeout_ms(plan: &Plan, record: &StepRecord, place: usize) -> u64 
 }
 
 impl Draft {
-    /// Whether the action of a step must come to its end once it has been sent.
+    /// Whether the action of a step must finish once it has been sent.
     pub(super) fn must_settle(&self, plan: &Plan, place: usize) -> bool {
         action(plan, &self.run.steps[place], place)
             .is_some_and(|action| action.traits.must_settle())
     }
 
-    /// Applies an event to a step and draws the consequences for the run.
+    /// Applies an event to a step and its consequences to the run.
     ///
-    /// An event that the step does not take is dropped: it is the late echo of something that has been settled.
+    /// An event that the step does not handle is dropped: it is a late result for something that has ended.
     pub fn step(&mut self, input: &StepInput, facts: Facts<'_>) {
         let place = input.place;
         let Some(record) = self.run.steps.get(place) else { return };
@@ -123,7 +123,7 @@ impl Draft {
         }
         let is_own = facts.plan.own(place).is_some();
         let timed_out = input.event == Event::TimedOut;
-        // The time of a step of the engine is up: it is looked at once more, and nothing is in doubt.
+        // The timer of a step of the engine has fired: it is checked once more, and its outcome is known.
         let event = if is_own && timed_out { Event::Woken } else { input.event };
         let stopping = self.run.state.is_stopping();
         let step_facts = step::Facts {
@@ -138,7 +138,8 @@ impl Draft {
             return;
         };
         self.run.steps[place].state = after;
-        // What leads through these states may have been sent. After a restart the stored one may lag behind.
+        // An action that passes through these states may have been sent. After a restart the stored state may be
+        // stale.
         if !is_own
             && matches!(
                 after,
@@ -166,7 +167,7 @@ impl Draft {
         }
     }
 
-    /// A call of a step could not be sent. Where the attempt has been sent before, that says nothing about it: it is no
+    /// A call of a step could not be sent. If the attempt has been sent before, that says nothing about it: it is no
     /// failure of the operation, whose outcome stays unknown.
     pub fn not_sent(&mut self, input: &StepInput, facts: Facts<'_>) {
         let fresh = self.run.steps.get(input.place).is_some_and(|step| {
@@ -183,7 +184,7 @@ impl Draft {
         self.step(&input, facts);
     }
 
-    /// Keeps what came with the event in the step's record.
+    /// Records the event's data in the step.
     fn record(&mut self, place: usize, before: State, input: &StepInput, facts: Facts<'_>) {
         let answer = &input.answer;
         let record = &mut self.run.steps[place];
@@ -223,7 +224,7 @@ impl Draft {
         }
     }
 
-    /// Turns the step machine's effects into the engine's.
+    /// Translates the step machine's effects into the engine's.
     fn translate(&mut self, place: usize, effects: &[step::Effect], facts: Facts<'_>) {
         let is_own = facts.plan.own(place).is_some();
         for effect in effects {

@@ -1,4 +1,4 @@
-//! Decisions about a run, told one event at a time.
+//! Decisions about a run, one event at a time.
 
 mod draft;
 mod flow;
@@ -31,7 +31,7 @@ use crate::model::{
 use crate::plan::{Plan, Registered, SourceFile, Value, Values};
 use crate::testing::origin;
 
-/// A plan with everything that a decision looks at. `RULE` stands for the rule of its destructive step.
+/// A plan with everything that decisions depend on. `RULE` stands for the rule of its destructive step.
 const PLAN: &str = r#"
 id = "plan/bench"
 destructive = true
@@ -87,7 +87,7 @@ fn compile(text: &str) -> Plan {
     crate::plan::compile(&[file]).unwrap().remove(0)
 }
 
-/// A run on a machine, and the world that tells it things.
+/// A run on a machine, and the world that sends it events.
 #[derive(Clone)]
 struct Bench {
     plan: Plan,
@@ -157,7 +157,7 @@ impl Bench {
         bench
     }
 
-    /// A run that is held because nobody knows what became of the destructive step.
+    /// A run that is held because the outcome of the destructive step is unknown.
     fn held_unknown() -> Self {
         let mut bench = Self::acting("hold", WRITE);
         bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
@@ -199,7 +199,7 @@ impl Bench {
         });
     }
 
-    /// Carries out a verb; a refusal must leave no trace.
+    /// Performs a verb; a refusal must leave no trace.
     fn operate(&mut self, verb: Verb) -> Result<(), EngineError> {
         let before = (self.run.clone(), self.machine.clone());
         let origin = origin();
@@ -223,14 +223,14 @@ impl Bench {
         self.run.steps[place].state
     }
 
-    /// Place of the step in progress.
+    /// Index of the step in progress.
     fn current(&self) -> usize {
         Draft::new(self.run.clone(), self.machine.clone())
             .in_progress()
             .unwrap_or_else(|| panic!("no step is in progress: {:#?}", self.run))
     }
 
-    /// Answers the open step's calls until it has succeeded.
+    /// Returns success for the open step's calls until it has succeeded.
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other state waits for somebody else")]
     fn succeed(&mut self, place: usize) {
         for _ in 0..4 {
@@ -244,7 +244,7 @@ impl Bench {
         assert_eq!(self.state(place), State::Succeeded, "{:#?}", self.run);
     }
 
-    /// Answers every call until the run does not move any more.
+    /// Returns success for every call until the run no longer moves.
     fn finish(&mut self) {
         for _ in 0..20 {
             match Draft::new(self.run.clone(), self.machine.clone()).in_progress() {
@@ -255,7 +255,7 @@ impl Bench {
         panic!("the run does not end: {:#?}", self.run);
     }
 
-    /// Fails the step in flight for good.
+    /// Fails the step in flight permanently.
     fn fail(&mut self, place: usize) {
         self.tell(place, Event::CallFailed(ErrorClass::Permanent));
         assert_eq!(self.state(place), State::Failed);

@@ -1,4 +1,4 @@
-//! What operators ask of a run. Each verb is legal or refused by the state machines, and is kept in the history.
+//! Operators' control verbs on a run. The state machines allow or refuse each verb, and it is kept in the history.
 
 use super::draft::{Draft, Facts};
 use super::step::StepInput;
@@ -10,11 +10,11 @@ use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, HoldReason};
 
 impl Draft {
-    /// Carries out a verb on a run that has not ended: what has is refused before it comes here.
+    /// Performs a verb on a run that has not ended: the caller has refused verbs on ended ones.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] if the state of the run or the step does not take it, [`EngineError::NotFound`] if
-    /// there is no such step; then nothing has changed.
+    /// [`EngineError::Refused`] if the verb is not possible in the state of the run or the step,
+    /// [`EngineError::NotFound`] if there is no such step; then nothing has changed.
     pub fn operate(
         &mut self,
         verb: &Verb,
@@ -85,7 +85,7 @@ impl Draft {
             return Ok(());
         }
         if let Some(place) = left_open {
-            // Held by a restore, or a step of the engine: nothing is in flight that could still answer.
+            // Held by a restore, or a step of the engine: nothing is in flight that could still return.
             self.recover_held(place, facts);
         }
         self.safe_point(facts);
@@ -129,7 +129,7 @@ impl Draft {
             return Ok(());
         }
         if self.run.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::LoopBreaker) {
-            // The operator answers for it: counting starts anew.
+            // The operator takes responsibility: counting starts over.
             self.machine_mut().destructive_at.clear();
             self.machine_changed = true;
         }
@@ -182,7 +182,7 @@ impl Draft {
         let before = self.run.steps[place].state;
         if self.run.asks() && self.in_progress() == Some(place) {
             let message = format!(
-                "step {step} cannot be skipped: it asks for an approval, answer it with yes or no"
+                "step {step} cannot be skipped: it asks for approval: approve or reject it instead"
             );
             return Err(self.refused(Refusal::StepState, message));
         }
@@ -197,7 +197,7 @@ impl Draft {
             forgiven: 0,
             retry_at: None,
         };
-        // A dry application first: the refusal must name why, and change nothing.
+        // A dry application first: the refusal must name the reason, and change nothing.
         if let Err(rejected) = crate::lifecycle::step::apply(rules, before, Event::Skip, step_facts)
         {
             let message = match rejected {
@@ -217,7 +217,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Answers the step that asks for an approval; an empty name is the one that does.
+    /// Answers the step that asks for approval; an empty name means the one that does.
     fn answer(
         &mut self,
         step: &str,
@@ -231,10 +231,13 @@ impl Draft {
         let Some(place) = asking.filter(|place| named.is_none_or(|named| named == *place)) else {
             let message = match named {
                 Some(place) => format!(
-                    "step {step} cannot be answered: it asks nothing, it is {}",
+                    "step {step} cannot be answered: it does not ask for approval, it is {}",
                     self.run.steps[place].state.phase().as_str()
                 ),
-                None => format!("run {} cannot be answered: no step of it asks", self.run.id),
+                None => format!(
+                    "run {} cannot be answered: none of its steps asks for approval",
+                    self.run.id
+                ),
             };
             return Err(self.refused(Refusal::StepState, message));
         };
@@ -278,7 +281,7 @@ impl Draft {
         let word = match resolution {
             Resolution::Done => "done",
             Resolution::Retry => "not done, to be retried",
-            Resolution::Skip => "of no matter, skipped",
+            Resolution::Skip => "not needed, skipped",
         };
         self.audited(EntryKind::StepResolved, step, actor, reason, word);
         if self
@@ -303,7 +306,7 @@ impl Draft {
     }
 }
 
-/// State of a run for people.
+/// State of a run, for people.
 fn describe(state: run::State) -> &'static str {
     match state {
         run::State::Pending => "PENDING",
@@ -312,9 +315,9 @@ fn describe(state: run::State) -> &'static str {
         run::State::Held => "held",
         run::State::Resuming => "released and waiting for a slot",
         run::State::Canceling => "being canceled",
-        run::State::Stopping => "being ended, since its time is up",
+        run::State::Stopping => "ending, because its time limit passed",
         run::State::Unwinding { .. } => "being unwound",
-        run::State::Closing { .. } => "carrying out its last steps",
+        run::State::Closing { .. } => "running its finally steps",
         run::State::Succeeded => "SUCCEEDED",
         run::State::Failed => "FAILED",
         run::State::Canceled => "CANCELED",

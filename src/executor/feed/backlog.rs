@@ -1,4 +1,4 @@
-//! Reading the change feed of the store for the watchers that lag: once for all of them.
+//! Reads the change feed of the store for watchers that lag: once for all of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::ids::Revision;
 use crate::model::Change;
 use crate::store::{Store, StoreError};
 
-/// Pages kept for watchers that come after the one who read them.
+/// Pages kept for watchers that need them after the one that read them.
 const PAGES_MAX: usize = 8;
 
-/// The last pages of the change feed that were read. Watchers that stand inside one of them use its rest, and so soon
-/// read page by page together.
+/// The most recently read pages of the change feed. A watcher whose position is inside one of them uses its rest, so
+/// that lagging watchers soon read page by page together.
 pub(super) struct Backlog<T> {
-    /// Locked while a page is read: whoever waits for it wants the same page, more often than not.
+    /// Locked while a page is read: another watcher that waits for the lock usually needs the same page.
     pages: Mutex<VecDeque<Arc<Page<T>>>>,
 }
 
-/// Commits of the change feed, one after the other.
+/// Consecutive commits of the change feed.
 pub(super) struct Page<T> {
     /// The revision before its first commit.
     after: Revision,
-    /// The revision of its last commit; `after`, if there was none.
+    /// The revision of its last commit; `after` if there is none.
     pub(super) last: Revision,
     commits: Vec<Commit<T>>,
 }
@@ -43,11 +43,11 @@ impl<T> Default for Backlog<T> {
 }
 
 impl<T: Watched> Backlog<T> {
-    /// A page that holds the commits after `position`, if there are any.
+    /// A page with the commits after `position`, if there are any.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`] if the store has forgotten some of them, whether or not a page still holds them: what
-    /// is forgotten is not shown.
+    /// [`StoreError::Compacted`] if the store has deleted some of them, even if a page still holds them: deleted
+    /// history is not shown.
     pub(super) async fn page(
         &self,
         store: &dyn Store,

@@ -1,4 +1,4 @@
-//! A change of one record as watchers get it, and what it means to a filter.
+//! A change of one record for watchers, and how a filter judges it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::model::{Change, Entry, Images};
 
-/// A change of one record. Everyone who watches shares it.
+/// A change of one record. All its watchers share it.
 #[derive(Debug)]
 pub struct Event<T> {
     /// Revision of the commit.
@@ -20,7 +20,7 @@ pub struct Event<T> {
     pub record: Arc<T>,
     /// What happened.
     pub entries: Arc<[Entry]>,
-    /// The event in the form in which clients get it, made by the first who needs it.
+    /// The event in wire form, encoded by the first watcher that needs it.
     pub encoded: OnceCell<Arc<[u8]>>,
 }
 
@@ -29,7 +29,7 @@ pub struct Event<T> {
 pub(super) enum Verdict {
     /// The record matches.
     Matches,
-    /// The record matched before and does not any more, or is gone.
+    /// The record matched before and no longer does, or was deleted.
     Left,
 }
 
@@ -66,7 +66,7 @@ impl<T> Part<T> {
     }
 }
 
-/// A change of a record of one kind that is being judged. The event is made when the first watch needs it.
+/// A change of a record of one kind that is being judged. The event is created when the first watch needs it.
 pub(super) struct Happened<'a, T> {
     change: &'a Change,
     images: &'a Images<T>,
@@ -76,25 +76,25 @@ pub(super) struct Happened<'a, T> {
 }
 
 impl<'a, T: Watched> Happened<'a, T> {
-    /// What happened to a record of this kind; `None` if the change is of another kind.
+    /// The change of a record of this kind; `None` if it is of another kind.
     pub(super) fn of(change: &'a Change) -> Option<Self> {
         let images = change.images::<T>()?;
         Some(Self { change, images, record: images.last()?, event: None })
     }
 
-    /// The same, with an event that was made before.
+    /// The same, with an event that was created before.
     pub(super) fn again(change: &'a Change, event: &Arc<Event<T>>) -> Option<Self> {
         Some(Self { event: Some(event.clone()), ..Self::of(change)? })
     }
 
-    /// What it means to a watch: by the record before and after it, and by nothing else.
+    /// What it means to a watch, judged only by the record before and after it.
     pub(super) fn verdict(&self, interest: &Interest<T>) -> Option<Verdict> {
         let takes = |record: &Arc<T>| interest.takes(record);
         if self.images.after.as_ref().is_some_and(takes) {
             return Some(Verdict::Matches);
         }
-        // A change that an older version has written without the record before it: sending too much is harmless,
-        // sending too little is not.
+        // A change written by an older version, without the record before it: sending too much is harmless, sending
+        // too little is not.
         let left = self.change.before_is_gone || self.images.before.as_ref().is_some_and(takes);
         (left && !interest.misjudges).then_some(Verdict::Left)
     }

@@ -1,4 +1,4 @@
-//! Watchers, grouped by what they watch: a change is judged once for all that have the same filter.
+//! Watchers grouped by filter: a change is judged once for all that have the same one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Groups<T: Watched> {
     groups: BTreeMap<Key, BTreeMap<Arc<str>, Group<T>>>,
 }
 
-/// Where a watcher stands.
+/// Position of a watcher in its group.
 #[derive(Clone)]
 pub(super) struct Seat {
     key: Key,
@@ -38,14 +38,14 @@ pub(super) struct Watchers {
     machines: Groups<Machine>,
 }
 
-/// What watchers that lag read.
+/// The change feed pages that lagging watchers share.
 #[derive(Default)]
 pub(super) struct Backlogs {
     runs: Backlog<Run>,
     machines: Backlog<Machine>,
 }
 
-/// A kind of record that has its groups.
+/// A kind of record that has groups of watchers.
 pub(super) trait Grouped: Watched {
     fn groups(watchers: &mut Watchers) -> &mut Groups<Self>;
     fn backlog(backlogs: &Backlogs) -> &Backlog<Self>;
@@ -78,7 +78,7 @@ impl<T: Watched> Default for Groups<T> {
 }
 
 impl<T: Watched> Groups<T> {
-    /// Gives a queue a place among those with the same filter. `id` is not in use.
+    /// Adds a queue to those with the same filter. `id` is not in use.
     pub(super) fn join(&mut self, interest: &Interest<T>, id: u64, queue: Arc<Queue<T>>) -> Seat {
         let (key, text) = (interest.key.clone(), Arc::from(interest.filter.to_string()));
         let alike = self.groups.entry(key.clone()).or_default();
@@ -109,7 +109,7 @@ impl<T: Watched> Groups<T> {
         groups.flat_map(|group| group.members.values())
     }
 
-    /// Offers a commit to those whom it concerns. Each gets its part in one piece.
+    /// Offers a commit to the watchers it concerns. Each gets its part as a whole.
     fn publish(&self, commit: &Committed, queue_events_max: usize) {
         if self.groups.is_empty() {
             return;
@@ -145,7 +145,7 @@ impl Watchers {
             + self.machines.queues().filter(|queue| queue.is_lagged()).count()
     }
 
-    /// Sends all watchers to the change feed.
+    /// Makes all watchers read the change feed.
     pub(super) fn overflow(&self) {
         self.runs.queues().for_each(|queue| queue.overflow());
         self.machines.queues().for_each(|queue| queue.overflow());

@@ -1,10 +1,10 @@
-//! Where commits come in and watchers have their places.
+//! The hub: commits come in, and watchers subscribe.
 //!
-//! The thread that commits leaves a commit in the inbox and goes on; a task publishes what is there ([`WatchHub::run`]).
-//! It judges a change once for all watchers with the same filter, by the record before and after the change, and
-//! offers them what concerns them without waiting for any: each has a bounded queue, and one that overflows is
+//! The committing thread puts a commit into the inbox and continues; a task publishes it ([`WatchHub::run`]). It
+//! judges a change once for all watchers with the same filter, by the record before and after the change, and offers
+//! it to those it concerns without waiting for any of them: each has a bounded queue, and a queue that overflows is
 //! emptied and marked. Its watcher then reads what it missed from the change feed of the store and continues with the
-//! queue, so a slow reader costs neither the engine nor itself an event.
+//! queue, so a slow reader neither blocks the engine nor misses an event.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,16 +30,16 @@ use crate::store::{Committed, Listener};
 pub struct WatchLimits {
     /// Most watches and log followers at a time.
     pub watchers_max: usize,
-    /// Most changes and log chunks waiting to be published before all watchers are sent to the change feed.
+    /// Most changes and log chunks waiting to be published before all watchers are made to read the change feed.
     pub inbox_changes_max: usize,
-    /// Most events waiting in one watcher's queue before it is sent to the change feed.
+    /// Most events waiting in one watcher's queue before it is made to read the change feed.
     pub queue_events_max: usize,
-    /// Records read per page while a watch lists what is there.
+    /// Records read per page while a watch lists the present state.
     pub page_size: usize,
-    /// Changes read from the change feed at a time for watchers that are behind.
+    /// Changes read from the change feed at a time for watchers that lag.
     pub feed_changes: usize,
-    /// Most events a second that all watchers that are behind get together: they must leave the processor to the
-    /// engine and to those who keep up.
+    /// Most events per second for all lagging watchers together: they must leave processor time to the engine and to
+    /// the watchers that keep up.
     pub behind_events_per_s: usize,
     /// How long a watch is silent before it sends a bookmark.
     pub bookmark_every: Duration,
@@ -59,10 +59,10 @@ impl Default for WatchLimits {
     }
 }
 
-/// Commits published before others get their turn on the processor.
+/// Commits published before yielding to other tasks.
 const COMMITS_PER_TURN: usize = 64;
 
-/// Publishes every commit to those who watch. Clones share it.
+/// Publishes every commit to its watchers. Clones share it.
 #[derive(Clone)]
 pub struct WatchHub {
     pub(super) shared: Arc<Shared>,
@@ -73,10 +73,10 @@ pub(super) struct Shared {
     pub(super) limits: WatchLimits,
     pub(super) backlogs: Backlogs,
     inbox: Inbox,
-    /// Watchers that read the change feed now.
+    /// Watchers that are reading the change feed.
     behind: AtomicUsize,
     pub(super) planted: Option<Planted>,
-    /// Locked while commits are published, never by the thread that commits.
+    /// Locked while commits are published, never by the committing thread.
     state: Mutex<State>,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Debug for WatchHub {
 }
 
 impl WatchHub {
-    /// A hub without watchers. Register it with [`crate::store::Store::listen`] before the first watch begins, and
+    /// A hub without watchers. Register it with [`crate::store::Store::listen`] before the first watch starts, and
     /// spawn [`WatchHub::run`].
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limits: WatchLimits) -> Self {
@@ -142,9 +142,9 @@ impl WatchHub {
         while self.publish_some() {}
     }
 
-    /// Publishes some of what is waiting; whether anything was.
+    /// Publishes some of what is waiting; returns whether there was anything.
     fn publish_some(&self) -> bool {
-        // Taken out under the lock of the watchers, so that commits are published in their order.
+        // Taken out under the lock of the watchers, so that commits are published in order.
         let mut state = lock(&self.shared.state);
         let taken = self.shared.inbox.take(COMMITS_PER_TURN);
         if taken.lost {
@@ -168,8 +168,8 @@ impl WatchHub {
         lock(&self.shared.state).seats.lagging()
     }
 
-    /// Ends every watch with [`EngineError::ShuttingDown`] once it has sent what it has, and refuses new ones.
-    /// Open streams would keep a server from stopping.
+    /// Ends every watch with [`EngineError::ShuttingDown`] once it has sent what it has, and refuses new ones. Open
+    /// streams would keep a server from stopping.
     pub fn close(&self) {
         self.publish();
         let mut state = lock(&self.shared.state);
@@ -186,9 +186,10 @@ impl WatchHub {
         lock(&self.shared.state).closed
     }
 
-    /// The revision up to which the owner of an idle queue has got everything, or `None` if it is not idle.
+    /// The revision up to which the owner of an idle queue has received everything, or `None` if it is not idle.
     pub(super) fn idle_at<T>(&self, queue: &Queue<T>) -> Option<Revision> {
-        // Publishing holds this lock from the first queue to the last: an empty queue has got everything up to the head.
+        // Publishing holds this lock from the first queue to the last: an empty queue has received everything up to
+        // the head.
         let state = lock(&self.shared.state);
         queue.is_idle().then_some(state.head)
     }
@@ -210,7 +211,7 @@ impl WatchHub {
         Ok(state.next_id)
     }
 
-    /// A place for a watcher. It gets what every commit that becomes durable from now on means to it; parts of a few
+    /// Subscribes a watcher. It receives its part of every commit that becomes durable from now on; parts of a few
     /// older ones may come first.
     pub(super) fn subscribe<T: Grouped>(
         &self,
@@ -224,7 +225,7 @@ impl WatchHub {
         Ok(Subscription { hub: self.clone(), seat, queue })
     }
 
-    /// Is woken by every log chunk of a run, and by its end.
+    /// Subscribes to be woken by every log chunk of a run, and by its end.
     pub(super) fn follow(&self, run: RunId) -> Result<Follower, EngineError> {
         let mut state = lock(&self.shared.state);
         let id = self.admit(&mut state)?;
@@ -246,7 +247,7 @@ impl WatchHub {
     }
 }
 
-/// A place in the hub; given back when dropped.
+/// A subscription of the hub; ends when dropped.
 pub(super) struct Subscription<T: Grouped> {
     pub(super) hub: WatchHub,
     seat: Seat,
@@ -261,13 +262,13 @@ impl<T: Grouped> Drop for Subscription<T> {
     }
 }
 
-/// A watcher that reads the change feed, for as long as it does.
+/// A watcher that is reading the change feed; ends when dropped.
 pub(super) struct Behind {
     hub: WatchHub,
 }
 
 impl Behind {
-    /// How long it has to rest after `events`, so that all that are behind keep to their bound together.
+    /// How long it must rest after `events`, so that all lagging watchers together stay within their bound.
     pub(super) fn rest(&self, events: usize) -> Duration {
         let shared = &self.hub.shared;
         let sharing = shared.behind.load(Ordering::Relaxed) as u64;
@@ -282,7 +283,7 @@ impl Drop for Behind {
     }
 }
 
-/// A place in the hub that only wakes; given back when dropped.
+/// A subscription that only wakes; ends when dropped.
 pub(super) struct Follower {
     hub: WatchHub,
     run: RunId,
@@ -326,7 +327,7 @@ impl State {
         }
     }
 
-    /// Commits were lost before they were published: all watchers read the change feed, all followers look again.
+    /// Commits were lost before they were published: all watchers read the change feed, all followers check again.
     fn overflow(&self) {
         self.seats.overflow();
         for follower in self.followers.values().flat_map(BTreeMap::values) {

@@ -1,4 +1,4 @@
-//! Commits on their way from the thread that commits to the task that publishes.
+//! Commits on their way from the committing thread to the publishing task.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -24,14 +24,14 @@ struct Waiting {
     lost: bool,
 }
 
-/// What was taken out of the inbox.
+/// Commits taken out of the inbox.
 pub(super) struct Taken {
     pub(super) commits: Vec<Arc<Committed>>,
-    /// Commits were dropped before these, since the inbox was full.
+    /// Commits were dropped before these, because the inbox was full.
     pub(super) lost: bool,
 }
 
-/// What a commit counts for in the bound; one without changes moves the head.
+/// How much a commit counts towards the bound; one without changes still moves the head.
 fn len(commit: &Arc<Committed>) -> usize {
     1 + commit.changes.len() + commit.logs.len()
 }
@@ -41,17 +41,17 @@ impl Inbox {
         Self { waiting: Mutex::default(), changes_max, arrived: Notify::new() }
     }
 
-    /// Counts a watcher: every later commit is kept for it.
+    /// Adds a watcher: every later commit is kept for it.
     pub(super) fn open(&self) {
         lock(&self.waiting).watchers += 1;
     }
 
-    /// Counts a watcher less.
+    /// Removes a watcher.
     pub(super) fn close(&self) {
         lock(&self.waiting).watchers -= 1;
     }
 
-    /// Keeps a commit. Called by the thread that commits, which never waits for a reader.
+    /// Keeps a commit. Called by the committing thread, which never waits for a reader.
     pub(super) fn put(&self, commit: &Arc<Committed>) {
         let mut waiting = lock(&self.waiting);
         if waiting.watchers == 0 {

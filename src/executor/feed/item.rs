@@ -1,18 +1,18 @@
-//! What a watch begins with and what it sends.
+//! Where a watch starts and what it sends.
 
 use std::sync::Arc;
 
 use super::event::Event;
 use crate::ids::Revision;
 
-/// Where a watch begins.
+/// Where a watch starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the records as they are, then their changes.
+    /// With the present records, then their changes.
     Snapshot,
     /// With the changes after this revision.
     Resume(Revision),
-    /// With what changes from now on.
+    /// With changes from now on.
     Now,
 }
 
@@ -21,20 +21,20 @@ pub enum Start {
 pub enum WatchItem<T> {
     /// A matching record as it was at this revision.
     Snapshot(Arc<T>, Revision),
-    /// What was sent so far is the state at this revision: every snapshot has been sent.
+    /// The items so far are the complete state at this revision: every snapshot has been sent.
     Synced(Revision),
-    /// So many stored records belong to what was sent so far, or may, and cannot be read: they are left out. Comes before
-    /// `Synced`, if there are any.
+    /// This many stored records are, or may be, part of what was sent so far but cannot be read: they are left out.
+    /// Comes before `Synced`, if there are any.
     LeftOut(u64),
     /// A matching record was written.
     Change {
         /// The change.
         event: Arc<Event<T>>,
-        /// Where a new watch may resume without missing anything. Of a commit that changed several records only the
+        /// Where a new watch may resume without missing anything. For a commit that changed several records only the
         /// last event carries the commit's own revision; zero while the snapshots are not complete.
         resume: Revision,
     },
-    /// A record that matched does not any more, or is gone.
+    /// A record that matched no longer does, or was deleted.
     Removed {
         /// The change.
         event: Arc<Event<T>>,

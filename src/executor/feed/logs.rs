@@ -1,6 +1,7 @@
-//! Following the log of a run: replay from the store, then live, without gap or repetition.
+//! Follows the log of a run: replay from the store, then live, without gap or repetition.
 //!
-//! The store is the only source; the hub merely says when to look again. So there is no seam between replay and live.
+//! The store is the only source; the hub only signals when to read again. So there is no seam between replay and
+//! live.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct LogQuery {
     pub from: u64,
     /// Instead of `from`: this many chunks from the end of what is stored.
     pub tail: Option<u64>,
-    /// Go on until the run has ended and everything it printed was sent.
+    /// Continue until the run has ended and everything it printed was sent.
     pub follow: bool,
     /// Only this step, empty for all.
     pub step: String,
@@ -32,7 +33,7 @@ pub struct LogQuery {
 
 /// The log of `run`. Ends at the end of what is stored, or with `follow` after the end of the run.
 ///
-/// A failed item is the last; [`EngineError::NotFound`] if there is no such run.
+/// A failed item is the last one; [`EngineError::NotFound`] if there is no such run.
 pub fn follow_logs(
     store: Arc<dyn Store>,
     hub: WatchHub,
@@ -63,11 +64,11 @@ pub fn follow_logs(
 enum Stage {
     /// Nothing was read yet.
     Opening,
-    /// Chunks are being read. `last` if the run had ended, or nobody follows, before this pass began.
+    /// Reading chunks. `last` if the run had ended before this pass started, or the log is not followed.
     Reading { last: bool },
     /// Everything stored was sent.
     Waiting,
-    /// Nothing more will come.
+    /// The end.
     Over,
 }
 
@@ -90,7 +91,7 @@ impl Reader {
             match self.stage {
                 Stage::Opening => {
                     if self.query.follow {
-                        // Before the first look, so that nothing falls between the two.
+                        // Subscribe before the first read, so that nothing is missed between the two.
                         self.follower = Some(self.hub.follow(self.run)?);
                     }
                     self.begin_pass().await?;
@@ -110,7 +111,7 @@ impl Reader {
         }
     }
 
-    /// Looks whether the run has ended before reading what it printed: whatever it printed is stored by then.
+    /// Checks whether the run has ended before reading what it printed: everything it printed is stored by then.
     async fn begin_pass(&mut self) -> Result<(), EngineError> {
         let last = match self.store.run(self.run).await? {
             Some(run) => {
@@ -123,7 +124,7 @@ impl Reader {
             None if matches!(self.stage, Stage::Opening) => {
                 return Err(EngineError::NotFound { kind: "run", id: self.run.to_string() });
             }
-            // Forgotten since it ended.
+            // Deleted since it ended.
             None => true,
         };
         self.stage = Stage::Reading { last };

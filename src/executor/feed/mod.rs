@@ -1,9 +1,9 @@
-//! The change feed: every commit, published to those who watch, and the output of steps to those who follow it.
+//! The change feed: every commit, published to its watchers, and the output of steps for those who follow it.
 //!
-//! Top down: [`watch_runs`](WatchHub::watch_runs) and [`follow_logs`] are streams (`stream`, `logs`) over a place in
-//! the hub (`hub`), which takes commits from its `inbox`, judges them for `groups` of watchers and puts what concerns
-//! them into their bounded queues (`queue`). Watchers that lag read the change feed of the store together (`backlog`).
-//! What can be watched is in `watched`, what happened to it in `event`, what a watch sends in `item`.
+//! Top down: [`watch_runs`](WatchHub::watch_runs) and [`follow_logs`] are streams (`stream`, `logs`) over a
+//! subscription of the hub (`hub`), which takes commits from its `inbox`, judges them for `groups` of watchers and
+//! puts them into the bounded queues of those concerned (`queue`). Lagging watchers read the change feed of the store
+//! together (`backlog`). `watched` says what can be watched, `event` what happened to it, `item` what a watch sends.
 
 mod backlog;
 mod event;

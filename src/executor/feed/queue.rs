@@ -1,4 +1,4 @@
-//! What waits for one watcher.
+//! The queue of one watcher.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What waits for one watcher: whole commits, so that a reader never stands inside one.
+/// The queue of one watcher: whole commits, so that a reader never stops inside one.
 pub(super) struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
     /// Notified when there is something to pop.
@@ -25,15 +25,15 @@ struct Waiting<T> {
     closed: bool,
 }
 
-/// What a queue has for its reader.
+/// What a reader gets from its queue.
 pub(super) enum Popped<T> {
-    /// A commit, as far as it concerns the reader.
+    /// The part of a commit that concerns the reader.
     Part(Arc<Part<T>>),
     /// Commits were dropped: read the change feed.
     Lagged,
     /// Nothing yet.
     Empty,
-    /// Nothing any more.
+    /// The queue is closed.
     Closed,
 }
 
@@ -58,7 +58,7 @@ impl<T> Queue<T> {
         self.ready.notify_one();
     }
 
-    /// Drops what waits: the reader has to read the change feed.
+    /// Drops the queued commits: the reader must read the change feed.
     pub(super) fn overflow(&self) {
         lock(&self.waiting).overflow();
         self.ready.notify_one();
@@ -79,7 +79,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes part again. What was dropped before is in the change feed of the store by now.
+    /// Continues with the queue. Everything dropped before is in the change feed of the store by now.
     pub(super) fn rejoin(&self) {
         lock(&self.waiting).lagged = false;
     }
@@ -94,7 +94,7 @@ impl<T> Queue<T> {
         self.ready.notify_one();
     }
 
-    /// Whether commits were dropped and the reader has not come back yet.
+    /// Whether commits were dropped and the reader has not caught up yet.
     pub(super) fn is_lagged(&self) -> bool {
         lock(&self.waiting).lagged
     }

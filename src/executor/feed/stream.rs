@@ -20,14 +20,14 @@ use crate::model::filter::Filter;
 use crate::model::{Machine, Run};
 use crate::store::{Position, Query, Store};
 
-/// A watcher that is behind rests once it owes this much.
+/// A lagging watcher rests once it owes this much.
 const REST_MIN: Duration = Duration::from_millis(5);
 
 impl WatchHub {
     /// Watches the runs that match `filter`.
     ///
     /// A watch whose filter pins one `run_id` ends after the event that ended the run; any other lasts until it is
-    /// dropped. A failed item is the last.
+    /// dropped. A failed item is the last one.
     pub fn watch_runs(
         &self,
         store: Arc<dyn Store>,
@@ -48,7 +48,7 @@ impl WatchHub {
     }
 }
 
-/// Opens a watch. Nothing happens, and nothing is held, before it is first polled.
+/// Opens a watch. Nothing happens, and no resources are held, before it is first polled.
 fn open<T: Grouped>(
     hub: WatchHub,
     store: Arc<dyn Store>,
@@ -89,7 +89,7 @@ struct Opening {
 
 impl Opening {
     async fn open<T: Grouped>(self) -> Result<Live<T>, EngineError> {
-        // First a place in the hub, then a look at the store: what happens in between is in the queue.
+        // Subscribe first, then read the store: what happens in between is in the queue.
         let interest = Interest::new(self.filter, self.hub.shared.planted);
         let subscription = self.hub.subscribe(&interest)?;
         let (newest, _) = self.store.revisions().await?;
@@ -100,7 +100,7 @@ impl Opening {
                     "resume_from",
                     format!(
                         "is {revision}, but the newest revision is {newest}: was it taken from another store? \
-                         Watch from 0 to begin with the present state"
+                         Watch from 0 to start with the present state"
                     ),
                 ));
             }
@@ -132,13 +132,13 @@ impl Opening {
 }
 
 enum Stage {
-    /// Reading what is there, page by page.
+    /// Listing the present state, page by page.
     Listing { after: Option<u64> },
-    /// Reading the change feed up to `target`, the newest revision when it took part in the hub again.
+    /// Reading the change feed up to `target`, the newest revision when it rejoined its queue.
     Behind { target: Option<Revision> },
     /// Reading its queue.
     Following,
-    /// Nothing more will come.
+    /// The end.
     Over,
 }
 
@@ -151,20 +151,20 @@ struct Live<T: Grouped> {
     position: Revision,
     /// Where a client may resume after the last commit sent; `None` while the snapshots are incomplete.
     resume: Option<Revision>,
-    /// Sent as synced once the position is here.
+    /// Sends `Synced` once the position is here.
     sync_at: Option<Revision>,
-    /// Per page listed: the last ordinal it covers, and the revision at which it was read. Changes of its records
-    /// up to that revision are in the snapshots already.
+    /// For each listed page: the last ordinal it covers, and the revision at which it was read. Changes of its
+    /// records up to that revision are in the snapshots already.
     floors: Vec<(u64, Revision)>,
-    /// Ordinals of the records sent as snapshots that were made after the listing began. What happened to a deleted
-    /// record of the same id is not sent after them: it would be taken for theirs.
+    /// Ordinals of the records sent as snapshots that were created after the listing started. Events of a deleted
+    /// record with the same id are not sent after them: they would be taken for events of the new one.
     young: BTreeMap<T::Id, u64>,
-    /// The last ordinal given before the listing began.
+    /// The last ordinal assigned before the listing started.
     newest_old: u64,
     pending: VecDeque<WatchItem<T>>,
     bookmark: Option<Sleep>,
     behind: Option<Behind>,
-    /// Rest that it owes to the others that are behind.
+    /// Rest that it owes to the other lagging watchers.
     owed: Duration,
 }
 
@@ -230,13 +230,14 @@ impl<T: Grouped> Live<T> {
         let target = match target {
             Some(target) => target,
             None => {
-                // First take part again, then look how far the change feed goes: no commit falls between the two.
+                // First rejoin the queue, then read how far the change feed goes: no commit is missed between the
+                // two.
                 self.subscription.queue.rejoin();
                 self.store.revisions().await?.0
             }
         };
         let mut sent = 0;
-        // Commits that changed nothing leave no trace, so the change feed may end short of the target.
+        // Commits without changes leave no trace, so the change feed may end before the target.
         let mut feed_is_read = true;
         if self.position < target {
             let shared = self.subscription.hub.shared.clone();
@@ -268,7 +269,7 @@ impl<T: Grouped> Live<T> {
         }
     }
 
-    /// Leaves the processor to others, if it has had much of it.
+    /// Yields the processor to others, if it has used much of it.
     async fn rest(&mut self) {
         if self.owed >= REST_MIN {
             let owed = std::mem::take(&mut self.owed);
@@ -375,12 +376,12 @@ impl<T: Grouped> Live<T> {
         }
     }
 
-    /// Ends the watch if the only record it is about has ended, and that has been sent.
+    /// Ends the watch if the only record it watches has ended, and that has been sent.
     async fn end_if_over(&mut self) -> Result<(), EngineError> {
         let Some(only) = &self.interest.only else { return Ok(()) };
         let over = match T::now(self.store.as_ref(), only).await? {
             Some(record) => record.has_ended() && record.revision() <= self.position,
-            // Forgotten: only what has ended is.
+            // Deleted: only ended runs are.
             None => true,
         };
         if over {

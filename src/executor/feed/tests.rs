@@ -100,7 +100,7 @@ fn chunk(run: &Run, offset: u64, step: &str) -> LogChunk {
     }
 }
 
-/// What is there without waiting.
+/// Items that are available without waiting.
 fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop()))
 }

@@ -1,4 +1,4 @@
-//! What can be watched, and what a watch needs to know of it.
+//! What can be watched, and what a watch needs to know about it.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::model::filter::Filter;
 use crate::model::{Machine, Record, Run};
 use crate::store::{Fut, Page, Query, Store};
 
-/// What a watch is about, as far as its filter pins it. Publishing looks up the keys of a change and leaves all other
-/// watches alone.
+/// The subject of a watch, as far as its filter pins it. Publishing looks up the keys of a change and skips all other
+/// watches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     /// Any record of the kind.
@@ -22,13 +22,13 @@ pub(super) enum Key {
 
 /// What can be watched: runs and machines.
 pub(super) trait Watched: Record {
-    /// Whether an id can be given again after its record was deleted.
+    /// Whether an id can be reused after its record was deleted.
     const RETURNS: bool;
 
     fn matches(filter: &Filter, record: &Self) -> bool;
-    /// Where the hub finds those who are interested in what matches.
+    /// Where the hub finds the watchers of what matches.
     fn key(filter: &Filter) -> Key;
-    /// The keys under which those who may be interested in a record are found.
+    /// The keys under which watchers of a record are found.
     fn keys(&self) -> Vec<Key>;
     /// The one record that the filter pins and that can end.
     fn only(filter: &Filter) -> Option<Self::Id>;
@@ -37,14 +37,14 @@ pub(super) trait Watched: Record {
     fn now<'a>(store: &'a dyn Store, id: &'a Self::Id) -> Fut<'a, Option<Arc<Self>>>;
 }
 
-/// What a watch wants to know about.
+/// The interest of a watch.
 #[derive(Debug, Clone)]
 pub(super) struct Interest<T: Watched> {
     pub(super) filter: Filter,
     pub(super) key: Key,
     /// The one record that the filter pins and that can end.
     pub(super) only: Option<T::Id>,
-    /// Only with a planted bug: the record before a change counts for nothing.
+    /// Only with a planted bug: the record before a change is ignored.
     pub(super) misjudges: bool,
 }
 

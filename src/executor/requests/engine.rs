@@ -25,7 +25,7 @@ use crate::store::Store;
 
 /// The engine. Cloning gives another handle to the same one.
 ///
-/// Every mutation is detached: once asked for it is carried through, also when the caller stops waiting.
+/// Every mutation is detached: once requested it is completed, even if the caller stops waiting.
 #[derive(Clone)]
 pub struct Engine {
     pub(super) ports: Arc<Ports>,
@@ -40,7 +40,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts an engine. It serves at once, and recovers every active run beside that: see [`Engine::recovered`].
+    /// Starts an engine. It serves at once, and recovers every active run in the background: see
+    /// [`Engine::recovered`].
     ///
     /// # Errors
     /// [`EngineError::Store`] if the store cannot be read.
@@ -87,36 +88,36 @@ impl Engine {
         &self.ports.providers
     }
 
-    /// The bounds.
+    /// The limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.ports.limits
     }
 
-    /// Feeds of changes.
+    /// The change feed.
     #[must_use]
     pub fn watch(&self) -> &WatchHub {
         &self.hub
     }
 
-    /// Plans that new runs can take.
+    /// Plans that new runs can use.
     #[must_use]
     pub fn plans(&self) -> Arc<Registry> {
         self.ports.plans.registry()
     }
 
-    /// Changes the plans that new runs can take; runs in flight keep the plan that they pinned.
+    /// Replaces the plans that new runs can use; runs in flight keep their pinned plan.
     pub fn set_plans(&self, plans: Registry) {
         self.ports.plans.set(plans);
     }
 
-    /// Changes how many runs may be in progress. Runs that are keep their slots, also where there are more than that now;
-    /// a provider or label that was not limited before counts the runs that get their slot from now on.
+    /// Changes how many runs may be in progress. Runs that have a slot keep it, even if there are more than the new
+    /// limit; a provider or label without a limit before only counts runs that get their slot from now on.
     pub fn set_run_limits(&self, limits: &Limits) {
         self.scheduler.set_run_limits(limits);
     }
 
-    /// The bounds on runs in progress as they are now.
+    /// The present limits on runs in progress.
     #[must_use]
     pub fn run_limits(&self) -> Limits {
         self.scheduler.run_limits()
@@ -130,7 +131,7 @@ impl Engine {
         Ok(self.ports.plans.pinned(run).await?.plan.clone())
     }
 
-    /// What keeps an active run back besides its own steps.
+    /// What keeps an active run waiting besides its own steps.
     #[must_use]
     pub fn held_back(&self, run: &Run) -> Option<HeldBack> {
         self.scheduler.held_back(run)
@@ -143,13 +144,13 @@ impl Engine {
         (granted, waiting, self.scheduler.workers())
     }
 
-    /// Number of machines on which a worker is at work.
+    /// Number of machines with a worker.
     #[cfg(test)]
     pub(in crate::executor) fn at_work(&self) -> usize {
         self.scheduler.at_work()
     }
 
-    /// Forgets what a machine waits for, as a bug of ours might.
+    /// Loses what a machine waits for, as a bug might.
     #[cfg(test)]
     pub(in crate::executor) fn lose(&self, machine: &MachineId) {
         self.scheduler.lose(machine);
@@ -236,7 +237,7 @@ impl Engine {
                     refusal: Refusal::RunState,
                     subject: format!("runs/{id}"),
                     message: format!("run {id} cannot be retried: it is {}", before.phase()),
-                    hint: "only a run that FAILED or was CANCELED is retried".to_owned(),
+                    hint: "only a run that FAILED or was CANCELED can be retried".to_owned(),
                 });
             }
         }
@@ -247,10 +248,10 @@ impl Engine {
         self.ask(&machine, |reply| Message::Start { origin, new, retry_of, caller, reply }).await
     }
 
-    /// Carries out an operator's verb on a run.
+    /// Performs an operator's verb on a run.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] where the state of the run or the step does not take it.
+    /// [`EngineError::Refused`] if the verb is not possible in the state of the run or the step.
     pub async fn operate(
         &self,
         origin: &Origin,
@@ -263,7 +264,7 @@ impl Engine {
             .await
     }
 
-    /// What a run of `new` would do, and every reason that forbids it now. Changes nothing.
+    /// What a run of `new` would do, and everything that blocks it now. Changes nothing.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] for wrong fields, [`EngineError::NotFound`] for an unknown machine or plan.
@@ -285,7 +286,7 @@ impl Engine {
         Ok((run, machine, blockers))
     }
 
-    /// Starts probing the machines of the providers that have a policy, until the engine ends.
+    /// Starts probing the machines of the providers that have a probe policy, until the engine ends.
     pub fn start_probes(&self, policies: BTreeMap<String, ProbePolicy>) {
         probes::start(&self.ports, &self.scheduler, policies);
     }
@@ -316,20 +317,20 @@ impl Engine {
         self.ports.tasks.spawn(task);
     }
 
-    /// Whether the engine takes no more work.
+    /// Whether the engine accepts no more work.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.ports.tasks.is_draining()
     }
 
-    /// Takes no more runs, lets steps reach a commit point for at most `grace`, and stops.
+    /// Accepts no more runs, lets steps reach a commit point for at most `grace`, and stops.
     pub async fn drain(&self, grace: Duration) {
         self.scheduler.drain(grace).await;
         self.kill();
         self.ports.tasks.stopped().await;
     }
 
-    /// Ends every task at once, as a crash would: nothing more is committed or sent by this engine.
+    /// Ends every task at once, as a crash would: this engine commits and sends nothing more.
     pub fn kill(&self) {
         self.ports.tasks.stop();
         self.hub.close();

@@ -1,4 +1,4 @@
-//! What is asked of the engine: its handle, and the registration of machines.
+//! Requests to the engine: its handle, and the registration of machines.
 
 mod engine;
 mod registration;

@@ -1,4 +1,4 @@
-//! Registering machines: idempotent by itself, and beside everything else that goes on, since a new machine has no work.
+//! Registration of machines: idempotent by itself, and independent of workers, since a new machine has no work.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::store::{Batch, StoreError, Write};
 const BATCH_MAX: usize = 500;
 
 impl Engine {
-    /// Registers one machine. An existing id with the same provider and MAC addresses is returned untouched.
+    /// Registers one machine. An existing id with the same provider and MAC addresses is returned unchanged.
     ///
     /// # Errors
     /// [`EngineError::AlreadyExists`] if the existing machine differs.
@@ -36,7 +36,7 @@ impl Engine {
             return same_machine(existing, &new);
         }
         let request = request(origin, &scope, new.id.as_str(), self.ports.clock.now());
-        // Zero, unless a machine of the same name was deleted: the store says how far its epochs went.
+        // Zero, unless a machine with the same id was deleted: the store knows its last epoch.
         let mut epoch = Epoch(0);
         loop {
             self.ports.in_time(origin)?;
@@ -65,11 +65,11 @@ impl Engine {
         }
     }
 
-    /// Registers many machines, a few hundred a commit; each has its own result, in the order given. The request id
-    /// of `origin` is not used: registering is idempotent by itself.
+    /// Registers many machines, a few hundred per commit; each has its own result, in the order given. The request id
+    /// of `origin` is not used: registration is idempotent by itself.
     ///
     /// # Errors
-    /// [`EngineError::ShuttingDown`]; everything else is in the results.
+    /// [`EngineError::ShuttingDown`]; all other errors are in the results.
     pub async fn register_machines(
         &self,
         origin: &Origin,
@@ -93,7 +93,8 @@ impl Engine {
             };
             match self.detached_commit(batch).await {
                 Ok(machines) => results.extend(machines.into_iter().map(Ok)),
-                // Some exist or did once, stand twice in the request, or have a MAC of another: one by one then.
+                // Some exist or existed, are twice in the request, or have a MAC address of another: register them
+                // one by one.
                 Err(
                     StoreError::Conflict { .. }
                     | StoreError::Fenced { .. }

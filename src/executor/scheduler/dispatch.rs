@@ -1,5 +1,5 @@
-//! Where messages go: to the machine's worker, which is made if there is none. Runs that wait are woken when they are
-//! due, and slots are handed out here too.
+//! Dispatch of messages to machines' workers, which are created on demand. Also wakes waiting runs when they are due,
+//! and hands out slots.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,18 +17,18 @@ use crate::lifecycle::run;
 use crate::model::{Machine, Run};
 use crate::store::{Committed, Listener, SlotKey};
 
-/// Most workers made at once for runs that are due.
+/// Most workers created at once for runs that are due.
 const WOKEN_MAX: usize = 256;
 
-/// How long the run of a worker that has panicked is left alone, in milliseconds.
+/// Delay before the run of a panicked worker is recovered, in milliseconds.
 const REVIVE_MS: u64 = 1_000;
 
-/// How far the recovery after the start is.
+/// Progress of the recovery after the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Recovery {
-    /// Not every run that was active is known yet.
+    /// Not every active run is known yet.
     Listing,
-    /// They are known, and the queue for slots is as it was.
+    /// They are known, and the queue for slots is restored.
     Recovering,
     /// Each has been recovered.
     Done,
@@ -44,7 +44,7 @@ struct Inner {
     /// Whether every run that was active before the start is known, and whether each has been recovered.
     recovery: watch::Sender<Recovery>,
     seats: Mutex<Seats>,
-    /// Something is due earlier than anything was before.
+    /// Notified when something is due earlier than anything before.
     sooner: Notify,
 }
 
@@ -81,7 +81,7 @@ impl Scheduler {
         &self.0.recovery
     }
 
-    /// Wakes the runs that wait, when they are due.
+    /// Wakes waiting runs when they are due.
     pub(in crate::executor) async fn keep_time(self) {
         let clock = &self.0.ports.clock;
         loop {
@@ -102,7 +102,7 @@ impl Scheduler {
         }
     }
 
-    /// Makes workers for what is due, a bounded number at once; says when something is due next.
+    /// Creates workers for what is due, a bounded number at once; returns when something is due next.
     fn wake_due(&self) -> Option<Duration> {
         let now = self.0.ports.clock.monotonic();
         let mut seats = self.seats();
@@ -117,7 +117,7 @@ impl Scheduler {
         Some(now)
     }
 
-    /// Makes a worker that begins with what the machine was left with.
+    /// Creates a worker that starts with the machine's saved state.
     pub(super) fn employ(
         &self,
         seats: &mut Seats,
@@ -133,7 +133,7 @@ impl Scheduler {
         mailbox
     }
 
-    /// Recovers a machine's run now, unless a worker has been made for it meanwhile.
+    /// Recovers a machine's run now, unless a worker has been created for it meanwhile.
     pub(super) fn recover_now(&self, machine: &MachineId, permit: Option<OwnedSemaphorePermit>) {
         let mut seats = self.seats();
         if seats.is_unrecovered(machine) == Some(true) {
@@ -145,7 +145,7 @@ impl Scheduler {
         }
     }
 
-    /// Hands a message to the machine's worker, making one if there is none.
+    /// Hands a message to the machine's worker, creating one if there is none.
     pub(in crate::executor) fn send(&self, machine: &MachineId, message: Message) {
         let mut seats = self.seats();
         let message = match seats.worker(machine) {
@@ -177,8 +177,8 @@ impl Scheduler {
         self.seats().len()
     }
 
-    /// Takes no more runs and opens no more attempts; returns when no provider call is in flight and every answer has
-    /// been committed, or after `grace`.
+    /// Accepts no more runs and opens no more attempts; returns when no provider call is in flight and every result
+    /// has been committed, or after `grace`.
     pub(in crate::executor) async fn drain(&self, grace: Duration) {
         self.0.ports.tasks.begin_draining();
         let grace_over = self.0.ports.clock.sleep(grace);
@@ -186,7 +186,7 @@ impl Scheduler {
             biased;
             () = self.quiet() => {}
             () = grace_over => {
-                tracing::warn!("some provider calls did not end in time; their outcome is looked up after the restart");
+                tracing::warn!("some provider calls did not end in time; their outcome will be checked after the restart");
             }
         }
     }
@@ -195,7 +195,7 @@ impl Scheduler {
     async fn quiet(&self) {
         loop {
             self.0.ports.tasks.without_calls().await;
-            // Answers that have come in are handled before this; handling them may send the next call of an open
+            // Results that have arrived are handled before this; handling them may send the next call of an open
             // attempt.
             let mailboxes: Vec<_> = self.seats().workers();
             for mailbox in mailboxes {
@@ -217,13 +217,14 @@ impl Scheduler {
         }
     }
 
-    /// Every run that had a slot before the restart has it again, and the queue is as it was: now others get theirs.
+    /// Every run that had a slot before the restart has it again, and the queue is restored: now other runs get
+    /// slots.
     pub(super) fn open_slots(&self) {
         let served = self.slots().open();
         self.admit(served);
     }
 
-    /// What keeps an active run back besides its own steps.
+    /// What keeps an active run waiting besides its own steps.
     pub(in crate::executor) fn held_back(&self, run: &Run) -> Option<HeldBack> {
         if !run.state.is_active() {
             return None;

@@ -1,4 +1,4 @@
-//! Which machine is worked on when: slots, the seats of the workers, recovery after a start, and probes.
+//! Scheduling of machines: slots, the seats of the workers, recovery after a start, and probes.
 
 mod dispatch;
 pub mod probes;

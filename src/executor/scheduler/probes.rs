@@ -1,12 +1,12 @@
-//! Condition reconciler: asks providers how their machines are, and lets Reachable and Degraded follow.
+//! Health probes: asks providers for the state of their machines, and updates Reachable and Degraded.
 //!
-//! A machine is asked once an interval, with jitter so that a fleet is not asked at once, and never twice at the same
-//! time; how many are asked at once is bounded for each provider, so that a dead machine, or a dead provider, delays
-//! no other. FACTORY_READY and RETIRED machines are never asked (design section 3), and neither is a machine with an
-//! active run: its steps know better.
+//! A machine is probed once per interval, with jitter so that a fleet is not probed all at once, and never twice at
+//! the same time; concurrent probes are bounded per provider, so that a dead machine, or a dead provider, delays no
+//! other. FACTORY_READY and RETIRED machines are never probed, nor is a machine with an active run: its steps know
+//! better.
 //!
-//! A machine that waits for its turn is an instant in a list, and nothing else: no task, no timer, no record. What
-//! confirms what is known of it ends here, without a worker.
+//! A machine that is not due is only an instant in a list: no task, no timer, no record. A result that confirms the
+//! known state ends here, without a worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -26,15 +26,15 @@ use crate::model::{ConditionKind, Machine, MachineFacts, Observed};
 use crate::provider::{Health, Target};
 use crate::store::{Batch, Committed, Listener, Query};
 
-/// Machines read at once when the list is made.
+/// Machines read at once when the list is built.
 const PAGE: usize = 500;
 
-/// How probes of one provider are made.
+/// Probe policy of one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbePolicy {
-    /// Time between two probes of one machine, in milliseconds; each is off by up to a tenth.
+    /// Time between two probes of one machine, in milliseconds; varied by up to a tenth.
     pub interval_ms: u64,
-    /// Longest time a probe may take, in milliseconds; then the machine counts as unreachable.
+    /// Longest time a probe may take, in milliseconds; after that the machine counts as unreachable.
     pub timeout_ms: u64,
     /// Most probes of the provider's machines at the same time.
     pub concurrent_max: usize,
@@ -51,10 +51,10 @@ struct Turns {
     due: BTreeSet<(Duration, MachineId)>,
     /// `None` while the machine is being probed, or waits for others of its provider.
     next: HashMap<MachineId, Option<Duration>>,
-    /// Digests of the facts that were seen last and are stored.
+    /// Digests of the latest observed facts that are stored.
     seen: HashMap<MachineId, u64>,
     jitter: SplitMix64,
-    /// Probes under way, by provider, and machines whose turn has come meanwhile.
+    /// Probes in progress, by provider, and due machines that wait for one to end.
     running: BTreeMap<String, usize>,
     backlog: BTreeMap<String, VecDeque<MachineId>>,
 }
@@ -64,11 +64,11 @@ struct Probes {
     scheduler: Scheduler,
     policies: BTreeMap<String, ProbePolicy>,
     turns: Mutex<Turns>,
-    /// Something is due earlier than anything was before.
+    /// Notified when something is due earlier than anything before.
     sooner: Notify,
 }
 
-/// Keeps the list up to date by the feed of commits, never by scanning again.
+/// Keeps the list up to date from the feed of commits, never by scanning again.
 struct ProbeFeed(Arc<Probes>);
 
 impl Listener for ProbeFeed {
@@ -122,7 +122,7 @@ impl Turns {
         }
     }
 
-    /// `true` if the machine is due earlier than anything was before.
+    /// `true` if the machine is due earlier than anything before.
     fn schedule(&mut self, machine: &MachineId, due_at: Duration) -> bool {
         let sooner = self.due.first().is_none_or(|(first, _)| due_at < *first);
         self.due.insert((due_at, machine.clone()));
@@ -141,7 +141,7 @@ impl Probes {
         self.policies.get(&machine.spec.provider).filter(|_| is_asked)
     }
 
-    /// A machine is as it is now.
+    /// Updates the list for a machine's present state.
     fn update(&self, machine: &Machine) {
         let mut turns = self.lock();
         let Some(policy) = self.policy(machine) else { return turns.remove(&machine.id) };
@@ -202,7 +202,7 @@ impl Probes {
         }
     }
 
-    /// A machine's turn has come.
+    /// A machine is due.
     async fn begin(self: Arc<Self>, id: MachineId) {
         let machine = self.scheduler.read(|| self.ports.store.machine(&id)).await;
         let mut turns = self.lock();
@@ -229,7 +229,7 @@ impl Probes {
             probes.probe(&first, policy).await;
             let mut ended = id;
             while let Some(id) = probes.ended(&ended, &provider, policy) {
-                // It has waited: it may be another by now.
+                // It has waited: it may have changed by now.
                 let machine = probes.scheduler.read(|| probes.ports.store.machine(&id)).await;
                 if let Some(machine) = machine.filter(|one| probes.policy(one).is_some()) {
                     probes.probe(&machine, policy).await;
@@ -239,7 +239,7 @@ impl Probes {
         });
     }
 
-    /// A probe has ended: the machine's next one is planned, and the provider's next machine has its turn.
+    /// A probe has ended: the machine's next one is scheduled, and the provider's next due machine is probed.
     fn ended(&self, id: &MachineId, provider: &str, policy: ProbePolicy) -> Option<MachineId> {
         let mut turns = self.lock();
         if turns.next.get(id) == Some(&None) {
@@ -260,7 +260,7 @@ impl Probes {
         next
     }
 
-    /// Keeps facts that differ from those seen last; those that confirm them cost no write.
+    /// Stores facts that differ from the latest ones; facts that confirm them cost no write.
     async fn note(&self, machine: &MachineId, facts: &MachineFacts) {
         let digest = digest(facts);
         if self.lock().seen.get(machine) == Some(&digest) {
@@ -283,7 +283,7 @@ impl Probes {
                     turns.seen.insert(machine.clone(), digest);
                 }
             }
-            // The next probe sees them again.
+            // The next probe observes them again.
             Err(error) => tracing::debug!(%machine, %error, "facts were not stored"),
         }
     }
@@ -304,7 +304,7 @@ impl Probes {
             answer = Caught(pin!(provider.probe(&target))) => match answer {
                 Ok(Ok(health)) => health,
                 Ok(Err(error)) => unreachable(error.to_string()),
-                // Its place among the probes of the provider must not be lost with it.
+                // A panic must not leak its place among the probes of the provider.
                 Err(said) => unreachable(format!("the provider panicked: {said}")),
             },
             () = too_late => unreachable(format!("no answer within {} ms", policy.timeout_ms)),
@@ -324,7 +324,7 @@ fn digest(facts: &MachineFacts) -> u64 {
     hasher.finish()
 }
 
-/// Whether an answer says what is known already.
+/// Whether a result only confirms the known state.
 fn confirms(health: &Health, machine: &Machine) -> bool {
     let known = |kind| machine.conditions.get(kind).map(|condition| condition.status);
     known(ConditionKind::Reachable) == Some(health.reachable)

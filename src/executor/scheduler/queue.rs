@@ -1,7 +1,7 @@
-//! The order of the runs that waited for a slot before a restart: the one in which commits had made them wait.
+//! Restores the order of the runs that waited for a slot before a restart: that of the commits that made them wait.
 //!
-//! New runs wait since they were accepted, and so in the order of their ordinals. Runs that were released after a hold
-//! wait since the release; the history says where that was, and between which new runs it falls.
+//! New runs wait since they were accepted, so in the order of their ordinals. Runs released after a hold wait since
+//! the release; the history says when that was, and between which new runs it falls.
 
 use super::dispatch::Scheduler;
 use super::slots::{KeySet, Order, Slots};
@@ -35,14 +35,14 @@ impl Queued {
         }
     }
 
-    /// Enters the queue at its place among those that waited.
+    /// Enters the queue at its position among those that waited.
     pub(super) fn enter(self, slots: &mut Slots, place: usize) {
         let order = Order::recovered(u64::try_from(place).unwrap_or(u64::MAX >> 1));
         slots.restore_queued(self.run, self.machine, self.set, order);
     }
 }
 
-/// Sorts runs by when they began to wait.
+/// Sorts runs by when they started to wait.
 pub(super) async fn in_order(scheduler: &Scheduler, queued: Vec<Queued>) -> Vec<Queued> {
     let (released, mut new): (Vec<_>, Vec<_>) =
         queued.into_iter().partition(|queued| queued.is_released);
@@ -56,7 +56,7 @@ pub(super) async fn in_order(scheduler: &Scheduler, queued: Vec<Queued>) -> Vec<
         placed.push((at, queued));
     }
     placed.sort_by_key(|(at, _)| *at);
-    // From behind, so that places that were found stay what they are.
+    // From the back, so that positions that were found stay valid.
     for (at, queued) in placed.into_iter().rev() {
         let (mut from, mut to) = (0, new.len());
         while from < to {

@@ -1,9 +1,9 @@
-//! After a start every run that was active is recovered, while the server serves already; and later, now and then, a
-//! look whether there is an active run that no worker drives.
+//! Recovery: after a start every run that was active is recovered, while the server serves already; later, a periodic
+//! sweep looks for active runs without a worker.
 //!
-//! First all of them are listed, so that slots and the queue are as they were before any new run gets a slot. Then each
-//! is recovered by its worker, a bounded number at a time. A message for a machine does not wait for its turn: its
-//! worker recovers the run first.
+//! First all of them are listed, so that slots and the queue are restored before any new run gets a slot. Then each
+//! is recovered by its worker, a bounded number at a time. A message for a machine does not wait for that: its worker
+//! recovers the run first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,13 @@ const PAGE: usize = 500;
 /// Most runs that are recovered at the same time.
 const RECOVERING_MAX: usize = 64;
 
-/// Time between two looks for active runs that no worker drives, in milliseconds.
+/// Time between two sweeps, in milliseconds.
 const SWEEP_MS: u64 = 60_000;
 
-/// Delay before a read that failed is tried again, in milliseconds.
+/// Delay before a failed read is retried, in milliseconds.
 const RETRY_MS: u64 = 250;
 
-/// The shards of machines whose work is this server's.
+/// The shards of machines that this server owns.
 struct Owned(Vec<Lease>);
 
 impl Owned {
@@ -42,7 +42,7 @@ impl Owned {
 }
 
 impl Scheduler {
-    /// Recovers every active run, then looks for lost ones for ever.
+    /// Recovers every active run, then sweeps for lost ones forever.
     pub(in crate::executor) async fn recover(self) {
         let began = self.ports().clock.monotonic();
         let owned = self.claim().await;
@@ -67,13 +67,13 @@ impl Scheduler {
         }
     }
 
-    /// Takes the shards of machines whose work no other server has.
+    /// Claims the shards of machines that no other server owns.
     async fn claim(&self) -> Owned {
         let all = usize::from(SHARDS);
         Owned(self.read(|| self.ports().store.ownership().claim(all)).await)
     }
 
-    /// Keeps those that are still this server's, and takes what others have given back.
+    /// Renews the shards that this server still owns, and claims those that others have released.
     async fn renew(&self, owned: Owned) -> Owned {
         let ownership = self.ports().store.ownership();
         let mut leases = self.read(|| ownership.renew(&owned.0)).await;
@@ -90,17 +90,17 @@ impl Scheduler {
         drop(recovery.wait_for(|recovery| *recovery == Recovery::Done).await);
     }
 
-    /// Reads from the store until it answers; nothing, if what is asked for cannot be read.
+    /// Reads from the store until it answers; returns the default if a record cannot be read.
     pub(super) async fn read<'a, T: Default>(&'a self, read: impl Fn() -> Fut<'a, T>) -> T {
         loop {
             match read().await {
                 Ok(answer) => return answer,
                 Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::error!(%error, "it is left out");
+                    tracing::error!(%error, "a record is left out");
                     return T::default();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the store could not be read; trying again");
+                    tracing::warn!(%error, "the store could not be read; retrying");
                     self.ports().clock.sleep(Duration::from_millis(RETRY_MS)).await;
                 }
             }
@@ -113,8 +113,8 @@ impl Scheduler {
         self.read(|| self.ports().store.runs(query())).await
     }
 
-    /// Lists the active runs: those that had a slot have it again, those that waited for one are in the queue. Gives
-    /// their machines, those with work in progress first.
+    /// Lists the active runs: those that had a slot have it again, those that waited for one are in the queue.
+    /// Returns their machines, those with work in progress first.
     async fn list_active(&self, owned: &Owned) -> Vec<MachineId> {
         let (mut working, mut idle, mut queued) = (Vec::new(), Vec::new(), Vec::new());
         let mut after = None;
@@ -174,7 +174,7 @@ impl Scheduler {
         self.slots().key_set(&run.spec.provider, &labels)
     }
 
-    /// Now and then: is there an active run without a worker and without an entry? There should be none.
+    /// Periodic sweep: is there an active run without a worker and without an entry? There should be none.
     async fn sweep(&self, mut owned: Owned) {
         loop {
             self.ports().clock.sleep(Duration::from_millis(SWEEP_MS)).await;
@@ -196,7 +196,7 @@ impl Scheduler {
         }
     }
 
-    /// Recovers a run if nothing here knows of it, and it is still active.
+    /// Recovers a run if nothing here knows about it, and it is still active.
     async fn find(&self, run: &Run) {
         if self.seats().is_unrecovered(&run.machine_id).is_some() {
             return;
@@ -207,7 +207,7 @@ impl Scheduler {
         }
         let mut seats = self.seats();
         if seats.expect(&run.machine_id) {
-            tracing::warn!(run = %run.id, machine = %run.machine_id, "an active run without a worker is recovered");
+            tracing::warn!(run = %run.id, machine = %run.machine_id, "recovering an active run without a worker");
             self.employ(&mut seats, &run.machine_id, Rest::Unrecovered(None));
         }
     }

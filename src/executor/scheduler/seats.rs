@@ -1,4 +1,4 @@
-//! Who is at work on which machine, and what waits for its time. A run that waits is one entry here, and nothing else.
+//! The worker of each machine, and what waits for its time. A waiting run is one entry here, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::ids::{MachineId, RunId};
 /// Where a worker is reached.
 type Mailbox = mpsc::UnboundedSender<Message>;
 
-/// What there is of a machine with work.
+/// State of a machine with work.
 #[derive(Debug)]
 enum Seat {
     Working(Mailbox),
@@ -60,7 +60,7 @@ impl Seats {
         self.machines.insert(machine.clone(), Seat::Working(mailbox));
     }
 
-    /// A worker has panicked: what the next one begins with.
+    /// A worker has panicked: sets what the next one starts with.
     pub(super) fn panicked(&mut self, machine: &MachineId) {
         let panics = self.panics.entry(machine.clone()).or_default();
         *panics += 1;
@@ -73,7 +73,7 @@ impl Seats {
         self.machines.insert(machine.clone(), seat);
     }
 
-    /// A machine has an active run. `false` if that is known already.
+    /// A machine has an active run. `false` if that is already known.
     pub(super) fn expect(&mut self, machine: &MachineId) -> bool {
         let is_new = !self.machines.contains_key(machine);
         if is_new {
@@ -82,12 +82,12 @@ impl Seats {
         is_new
     }
 
-    /// Whether the machine's active run is still to be recovered; `None` if nothing is known of the machine.
+    /// Whether the machine's active run is still to be recovered; `None` if nothing is known about the machine.
     pub(super) fn is_unrecovered(&self, machine: &MachineId) -> Option<bool> {
         self.machines.get(machine).map(|seat| matches!(seat, Seat::Unrecovered | Seat::Faulty))
     }
 
-    /// Takes out what a machine was left with.
+    /// Takes out the machine's saved state.
     pub(super) fn take(&mut self, machine: &MachineId) -> Rest {
         match self.machines.remove(machine) {
             Some(Seat::Parked(parked)) => {
@@ -103,7 +103,7 @@ impl Seats {
         }
     }
 
-    /// A worker leaves. `true` if something is due earlier now than anything was before.
+    /// A worker leaves. `true` if something is now due earlier than anything before.
     pub(super) fn leave(&mut self, machine: &MachineId, rest: Rest) -> bool {
         match rest {
             Rest::Nothing => {
@@ -125,7 +125,7 @@ impl Seats {
             }
             Rest::Parked(parked) => {
                 let due_at = parked.due_at();
-                // The same allocation of the id everywhere.
+                // Share one allocation of the id.
                 let id = match self.machines.get_key_value(machine) {
                     Some((id, _)) => id.clone(),
                     None => machine.clone(),
@@ -142,7 +142,7 @@ impl Seats {
     /// Takes out a run that is due.
     ///
     /// # Errors
-    /// When the next one is, if there is any.
+    /// When the next one is due, if there is any.
     pub(super) fn take_due(
         &mut self,
         now: Duration,

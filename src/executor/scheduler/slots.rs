@@ -1,11 +1,11 @@
-//! Limits on what runs at the same time: exact, fair, and without polling.
+//! Limits on concurrent runs: exact, fair, and without polling.
 //!
-//! A run counts against the global limit, its provider's, and one for each limited label of its machine. Runs that
-//! have to wait are served first come, first served, among those that wait for the same things: a full rack never
-//! delays another rack.
+//! A run counts against the global limit, its provider's, and one for each limited label of its machine. Waiting runs
+//! are served first come, first served, among those that wait for the same limits: a full rack never delays another
+//! rack.
 //!
 //! The order is that of the commits that made the runs wait. So it is the same after any number of restarts, and a
-//! run enters the queue when its commit is published, not when its worker hears of it.
+//! run enters the queue when its commit is published, not when its worker learns about it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,7 @@ use crate::ids::{MachineId, Revision, RunId};
 use crate::model::Machine;
 use crate::store::SlotKey;
 
-/// Something that is limited.
+/// Something with a limit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Global,
@@ -33,23 +33,23 @@ impl Key {
     }
 }
 
-/// What a run counts against; runs that wait for the same things share one.
+/// The limits that a run counts against; runs with the same limits share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeySet(u32);
 
-/// Place in a queue: runs that waited before a restart come before all that began to wait after it.
+/// Position in a queue: runs that waited before a restart come before all that started to wait after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Order(u64);
 
 impl Order {
     const LIVE: u64 = 1 << 63;
 
-    /// Of a run that waited before the restart, by its place among them.
+    /// For a run that waited before the restart, by its position among them.
     pub(super) const fn recovered(place: u64) -> Self {
         Self(place)
     }
 
-    /// Of a run that a commit has made wait.
+    /// For a run that a commit made wait.
     pub(super) const fn live(revision: Revision) -> Self {
         Self(Self::LIVE | revision.0)
     }
@@ -62,23 +62,23 @@ struct Waiter {
     machine: MachineId,
 }
 
-/// Who has a slot and who waits for one.
+/// Which runs have a slot and which wait for one.
 #[derive(Debug)]
 pub(super) struct Slots {
     limits: Limits,
     sets: Vec<Vec<Key>>,
     used: BTreeMap<Key, usize>,
     granted: BTreeMap<RunId, KeySet>,
-    /// Each in its order.
+    /// Each in order.
     queues: BTreeMap<KeySet, VecDeque<Waiter>>,
     waiting: BTreeMap<RunId, (KeySet, Order)>,
-    /// Runs that wait once their commit is durable.
+    /// Runs that will wait once their commit is durable.
     announced: BTreeMap<RunId, (KeySet, MachineId)>,
     open: bool,
 }
 
 impl Slots {
-    /// No one has a slot, and no one gets one but by [`Slots::restore`] until [`Slots::open`]: runs that had a slot
+    /// No run has a slot, and none gets one except by [`Slots::restore`] until [`Slots::open`]: runs that had a slot
     /// before a restart come first.
     #[must_use]
     pub(super) fn closed(limits: Limits) -> Self {
@@ -94,31 +94,31 @@ impl Slots {
         }
     }
 
-    /// Hands out slots from now on; names the runs that have one now because of it.
+    /// Hands out slots from now on; returns the runs that get one because of it.
     pub(super) fn open(&mut self) -> Vec<(MachineId, RunId)> {
         self.open = true;
         self.serve()
     }
 
-    /// The limits in force.
+    /// The present limits.
     #[must_use]
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Changes the limits; names the runs that have a slot now because of it. No run loses its slot.
+    /// Changes the limits; returns the runs that get a slot because of it. No run loses its slot.
     pub(super) fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
         self.limits.set_runs(limits);
         self.serve()
     }
 
-    /// Whether it matters which labels a machine has.
+    /// Whether labels of machines matter.
     #[must_use]
     pub(super) fn counts_labels(&self) -> bool {
         !self.limits.runs_max_by_label.is_empty()
     }
 
-    /// What a run on a machine counts against.
+    /// The limits that a run on a machine counts against.
     pub(super) fn key_set(&mut self, provider: &str, labels: &BTreeMap<String, String>) -> KeySet {
         let mut keys = vec![Key::Global];
         if self.limits.runs_max_by_provider.contains_key(provider) {
@@ -175,11 +175,11 @@ impl Slots {
         self.granted.insert(run, set);
     }
 
-    /// Asks for a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
+    /// Requests a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
     /// waits once [`Slots::queued`] says that its commit is durable.
     pub(super) fn take(&mut self, run: RunId, machine: &Machine) -> bool {
         let set = self.of(machine);
-        // Runs that wait for the same things came first.
+        // Other runs wait for the same limits: they come first.
         if self.open && self.full(set).is_none() && !self.queues.contains_key(&set) {
             self.grant(run, set);
             return true;
@@ -188,7 +188,7 @@ impl Slots {
         false
     }
 
-    /// A run is about to wait for a slot, once its commit is durable.
+    /// A run will wait for a slot, once its commit is durable.
     pub(super) fn announce(&mut self, run: RunId, machine: &Machine) {
         let set = self.of(machine);
         self.announced.insert(run, (set, machine.id.clone()));
@@ -201,7 +201,7 @@ impl Slots {
         }
     }
 
-    /// A run waited before a restart: it keeps its place.
+    /// A run waited before a restart: it keeps its position.
     pub(super) fn restore_queued(
         &mut self,
         run: RunId,
@@ -227,7 +227,7 @@ impl Slots {
         self.waiting.insert(run, (set, order));
     }
 
-    /// Place of a waiting run in its queue.
+    /// Position of a waiting run in its queue.
     fn place(&self, run: RunId) -> Option<(KeySet, usize)> {
         let (set, order) = self.waiting.get(&run)?;
         let queue = self.queues.get(set)?;
@@ -248,8 +248,8 @@ impl Slots {
         self.waiting.remove(&run);
     }
 
-    /// Asks for a slot for a run that waits by its record; names the runs that have one now because of it. One that is
-    /// not in a queue yet, because it was not recovered with the others, takes the last place.
+    /// Requests a slot for a run that waits according to its record; returns the runs that get one because of it. A
+    /// run that is not in a queue yet, because it was not recovered with the others, goes to the end.
     pub(super) fn request(
         &mut self,
         run: RunId,
@@ -264,7 +264,7 @@ impl Slots {
         self.serve()
     }
 
-    /// What a run that gets a slot takes in the store, and how many of each may be taken.
+    /// What a run that gets a slot takes in the store, and the limit of each.
     pub(super) fn stored_keys(
         &mut self,
         run: RunId,
@@ -295,7 +295,7 @@ impl Slots {
         }
     }
 
-    /// Gives back the run's slot, or its place in the queue; names the runs that have a slot now because of it.
+    /// Releases the run's slot, or its position in the queue; returns the runs that get a slot because of it.
     pub(super) fn release(&mut self, run: RunId) -> Vec<(MachineId, RunId)> {
         self.announced.remove(&run);
         match self.granted.remove(&run) {
@@ -314,10 +314,10 @@ impl Slots {
         self.serve()
     }
 
-    /// Serves whom it can, oldest first among the heads of the queues.
+    /// Gives slots to waiting runs, oldest first among the heads of the queues.
     fn serve(&mut self) -> Vec<(MachineId, RunId)> {
         let mut served = Vec::new();
-        // Where the global limit is reached no queue has to be looked at.
+        // If the global limit is reached, no queue needs to be checked.
         while self.open && self.used(&Key::Global) < self.limits.runs_max {
             let next = self
                 .queues
@@ -338,7 +338,7 @@ impl Slots {
         served
     }
 
-    /// Which limit keeps a waiting run back, for people.
+    /// The limit that a waiting run waits for, for people.
     #[must_use]
     pub(super) fn waits_for(&self, run: RunId) -> Option<String> {
         let (set, ahead) = self.place(run)?;
@@ -350,7 +350,7 @@ impl Slots {
             Some(key @ Key::Label(name, value)) => {
                 format!("the limit of {} runs with {name}={value} is reached", self.limit(key))
             }
-            None => "its turn is about to come".to_owned(),
+            None => "it is about to get its slot".to_owned(),
         };
         Some(format!("{reason}; {ahead} ahead of it"))
     }

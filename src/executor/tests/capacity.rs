@@ -62,7 +62,7 @@ async fn a_full_rack_delays_no_other_rack_and_says_why() {
     let why = waiting(&run, message.as_ref()).unwrap();
     assert_eq!((why.reason, why.message), (WaitReason::Capacity, text));
     assert_eq!(harness.engine.held_back(&harness.engine.run(runs[0]).await.unwrap()), None);
-    // Whoever leaves the queue frees nothing.
+    // A run that leaves the queue frees nothing.
     harness.operate(runs[2], Verb::Cancel).await.unwrap();
     assert_eq!(phases(&harness, &runs).await, "RRCPPP");
     for run in runs {
@@ -87,7 +87,7 @@ async fn a_held_run_gives_its_slot_back_and_waits_for_another() {
     assert!(first.finished_at > second.finished_at);
 }
 
-/// Two servers on one store: neither knows what the other has granted, and the commit refuses what is too much.
+/// Two servers on one store: neither knows what the other has granted, and the commit refuses what exceeds the limit.
 #[tokio::test(start_paused = true)]
 async fn the_limit_is_exact_in_the_store() {
     let mut harness = harness(Limits { runs_max: 1, ..Limits::default() }).await;
@@ -113,7 +113,7 @@ async fn slots(harness: &Harness) -> Vec<(String, u64)> {
     slots.into_iter().map(|(key, taken)| (key.to_string(), taken)).collect()
 }
 
-/// What is taken in the store follows every run: held, released, canceled, recovered, ended.
+/// The count in the store follows every run: held, released, canceled, recovered, ended.
 #[tokio::test(start_paused = true)]
 async fn the_store_counts_what_the_scheduler_counts() {
     let limits = Limits {

@@ -1,4 +1,4 @@
-//! Crashes, restarts and orderly shutdowns in the middle of everything.
+//! Crashes, restarts and orderly shutdowns at any point.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ async fn a_crash_while_undoing_goes_on_undoing() {
     assert_eq!(harness.world.machine(&run.machine_id).unwrap().boot_override, None);
 }
 
-/// A registry in which plan/repave-join has become another one.
+/// A registry in which plan/repave-join has changed.
 fn changed_plans() -> Registry {
     let mut plans: Vec<Plan> =
         Registry::built_in().iter().map(|registered| Plan::clone(&registered.plan)).collect();
@@ -146,8 +146,8 @@ async fn a_shutdown_does_not_wait_for_ever() {
     harness.nothing_was_repeated();
 }
 
-/// Started again without the provider of a machine: nobody knows what became of what was sent, and nobody says that it
-/// failed.
+/// Restarted without the provider of a machine: the outcome of what was sent is unknown, and must not be reported as
+/// a failure.
 #[tokio::test(start_paused = true)]
 async fn a_restart_without_the_provider_holds_what_was_sent() {
     for place in [0, 1] {
@@ -167,7 +167,7 @@ async fn a_restart_without_the_provider_holds_what_was_sent() {
     }
 }
 
-/// A run that ends before the fence of its new owner is up leaves no door open for the former one.
+/// A run that ends before the fence of its new owner is raised still keeps the former owner out.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_ends_early_still_shuts_its_former_owner_out() {
     let (mut harness, id) = Harness::at_step("", "plan/rma", 2).await;

@@ -1,4 +1,4 @@
-//! Deadlines: what nobody waits for any more is not carried out.
+//! Deadlines: a request whose caller no longer waits is not carried out.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn new_machine(number: usize) -> NewMachine {
     NewMachine { id: machine_id(number), labels: [].into(), spec }
 }
 
-/// The outcome of repave cannot be known, or it fails for good.
+/// The outcome of repave cannot be known, or it fails permanently.
 const UNKNOWABLE: &str = "step=repave do=fail-after times=1; step=repave do=unknowable times=2";
 const FAILING: &str = "step=repave do=fail-permanent times=1";
 
@@ -141,7 +141,7 @@ async fn a_mutation_is_not_carried_out_after_its_deadline() {
             assert!(matches!(answer, Err(EngineError::DeadlineExceeded)), "{ask:?}: {answer:?}");
             assert_eq!(revision(&harness).await, before, "{ask:?} changed something");
         }
-        // Nothing of it stays: the same request in time is carried out.
+        // It leaves no trace: the same request in time is carried out.
         let deadline = Some(now + Duration::from_millis(1));
         let in_time = Origin { deadline, request_id: "once".to_owned(), ..origin() };
         ask.send(&harness, run, &in_time).await.unwrap_or_else(|error| panic!("{ask:?}: {error}"));

@@ -1,4 +1,4 @@
-//! Providers that fail, lie, hang, or lose their answers.
+//! Providers that fail, lie, hang, or lose their results.
 
 use super::harness::{Harness, every_step};
 use crate::lifecycle::machine::Phase;
@@ -8,7 +8,7 @@ use crate::model::EntryKind;
 use crate::model::machine::REASON_RUN_FAILED;
 use crate::provider::fake::Outcome;
 
-/// One fault in one step of one plan is got over, whatever it is, and no effect happens twice.
+/// One fault in one step of one plan is survived, whatever it is, and no effect happens twice.
 #[tokio::test(start_paused = true)]
 async fn every_step_gets_over_one_fault() {
     for fault in ["fail", "fail-after", "hang", "lie", "unreachable", "slow:2m"] {
@@ -55,7 +55,7 @@ async fn used_up_attempts_fail_the_run_and_a_later_success_clears_it() {
     assert_eq!((run.phase(), run.steps[1].attempt), (run::Phase::Failed, 3));
     let error = run.error.clone().unwrap();
     assert_eq!((error.step.as_str(), error.retryable), ("repave", true));
-    // The machine is left as the plan promises: it does not reinstall itself at its next boot.
+    // The machine ends as the plan promises: it does not reinstall itself at its next boot.
     assert_eq!(run.steps.last().unwrap().name, "undo set-netboot");
     assert_eq!(harness.world.machine(&run.machine_id).unwrap().boot_override, None);
     let condition = harness.intervention().await.unwrap();
@@ -94,7 +94,7 @@ async fn a_lie_is_caught_by_the_check() {
     let (harness, id) = Harness::running("step=repave do=lie", "plan/repave-join").await;
     let run = harness.finished(id).await;
     assert_eq!((run.phase(), run.steps[1].attempt), (run::Phase::Failed, 3));
-    assert_eq!(run.steps[1].message, "reported done, but it is not so");
+    assert_eq!(run.steps[1].message, "reported done, but it is not");
     assert_eq!(
         (run.steps[1].expected.as_str(), run.steps[1].observed.as_str()),
         ("image ubuntu-24.04", "there is no image")

@@ -1,4 +1,4 @@
-//! An engine in virtual time, and what tests ask of it.
+//! An engine in virtual time, with helpers for tests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(super) fn steps_of(plan: &str) -> Vec<Step> {
     Registry::built_in().get(plan).unwrap().plan.steps.to_vec()
 }
 
-/// Every step of every built-in plan: plan, place, step.
+/// Every step of every built-in plan: plan, index, step.
 pub(super) fn every_step() -> impl Iterator<Item = (&'static str, usize, Step)> {
     PLANS.into_iter().flat_map(|plan| {
         steps_of(plan).into_iter().enumerate().map(move |(place, step)| (plan, place, step))
@@ -164,7 +164,7 @@ impl Harness {
         self.engine.operate(&origin(), run, verb).await
     }
 
-    /// Waits until the provider works on the step at `place`.
+    /// Waits until the provider is working on the step at `place`.
     pub(super) async fn polling(&self, run: RunId, place: usize) -> Arc<Run> {
         let polling = |run: &Run| matches!(run.steps[place].state, State::Polling { .. });
         self.until(run, polling).await
@@ -185,7 +185,7 @@ impl Harness {
         self.machine(1).await.conditions.get(ConditionKind::NeedsIntervention).cloned()
     }
 
-    /// What the world saw, after it was asked whether a promise was broken.
+    /// The world's ledger, after checking it for broken promises.
     pub(super) fn ledger(&self) -> Vec<LedgerEntry> {
         let ledger = self.world.ledger();
         assert_eq!(fake::violations(&ledger), Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! Runs that wait, ask and are limited in time, on the engine: their timers come true also when nothing is in memory.
+//! Runs with waits, approvals and time limits, on the engine: their timers fire even if nothing is in memory.
 
 use super::harness::{Harness, START, machine_id, origin};
 use crate::executor::request::{MachineChanges, Verb};
@@ -56,7 +56,7 @@ async fn started() -> (Harness, RunId) {
     (harness, id)
 }
 
-/// An engine with a run that is held for an approval.
+/// An engine with a run that is held for approval.
 pub(super) async fn asking() -> (Harness, RunId) {
     let (harness, id) = started().await;
     harness.until(id, asks).await;
@@ -90,7 +90,7 @@ async fn a_run_waits_asks_and_goes_on() {
     let run = harness.finished(id).await;
     assert_eq!(run.state, run::State::Succeeded);
     assert_eq!(run.steps[4].state, State::Succeeded, "the last");
-    // Looked at every ten seconds, and at the provider only for what is its own.
+    // Checked every ten seconds, and the provider only for its own calls.
     let labeled_at = START.plus_ms(HOUR / 2 + HOUR / 4);
     let found_at = run.steps[2].finished_at.unwrap();
     assert!(found_at.since(labeled_at).as_millis() <= 10_000, "{found_at}");

@@ -1,4 +1,4 @@
-//! What steps print.
+//! Output of steps.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ async fn a_step_that_prints_too_much_keeps_its_beginning() {
     assert_eq!(
         text,
         "booting the installer\nwriting image ubuntu-24.04\n\
-         [log of this step truncated here: it exceeded its bound]\n"
+         [log of this step truncated here: it exceeded its limit]\n"
     );
     assert_eq!(repave.iter().filter(|chunk| chunk.truncated).count(), 1);
     assert!(chunks.iter().any(|chunk| chunk.step == "join"), "the bound is each step's own");

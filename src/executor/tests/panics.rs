@@ -1,4 +1,4 @@
-//! Providers that panic: nobody knows what they did, and the actor of the machine lives on.
+//! Providers that panic: the outcome is unknown, and the worker of the machine survives.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -90,7 +90,7 @@ impl Provider for Panicking {
     }
 }
 
-/// An engine with `machine-1` and providers and plans of the test's own.
+/// An engine with `machine-1`, and with the test's own providers and plans.
 async fn harness(providers: Providers, plans: fn() -> Registry) -> Harness {
     let mut harness = Harness::new("").await;
     (harness.providers, harness.plans) = (providers, plans);
@@ -112,19 +112,19 @@ async fn every_step_gets_over_a_panic_by_its_rule() {
             let unknown = history.iter().filter(is_unknown).map(|entry| &entry.step);
             assert!(unknown.eq(run.steps.iter().map(|step| &step.name)), "{plan}: each step once");
             for (record, step) in run.steps.iter().zip(steps_of(plan)) {
-                // A look finds what was done and that nothing was; `retry` asks under the same operation id.
+                // An observation finds whether it was done; `retry` asks under the same operation id.
                 let is_new = step.on_unknown == OnUnknown::Verify && !is_late;
                 let attempts = if is_new { 2 } else { 1 };
                 assert_eq!(record.attempt, attempts, "{} of {plan}, late: {is_late}", record.name);
             }
             harness.nothing_was_repeated();
-            // Whoever takes a machine up again claims the next epoch: its first actor did all of it.
+            // Recovering a machine claims the next epoch: its first worker did all of it.
             assert_eq!(harness.machine(1).await.epoch, Epoch(1), "{plan}");
         }
     }
 }
 
-/// A registry in which a repave of unknown outcome waits for an operator.
+/// A registry in which a repave with an unknown outcome waits for an operator.
 fn holding_plans() -> Registry {
     let mut plans: Vec<Plan> =
         Registry::built_in().iter().map(|registered| Plan::clone(&registered.plan)).collect();
@@ -133,7 +133,7 @@ fn holding_plans() -> Registry {
     Registry::from_plans(plans).unwrap()
 }
 
-/// The actor that called goes on: it takes an operator's answer, the rest of the run, and the next run.
+/// The worker that made the call continues: it handles an operator's answer, the rest of the run, and the next run.
 #[tokio::test(start_paused = true)]
 async fn after_a_panic_the_actor_takes_the_next_request() {
     let harness = harness(Panicking::early, holding_plans).await;

@@ -1,4 +1,4 @@
-//! Probes and the conditions that follow them.
+//! Probes, and the conditions that they update.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +79,7 @@ async fn who_is_probed_follows_phase_and_run() {
     assert_eq!(reachable(&harness, 1).await, Some(true));
 }
 
-/// What a probe sees besides lies beside the machine's record: it moves no etag, and what confirms it is not written.
+/// Observed facts are stored beside the machine's record: they move no etag, and confirmations are not written.
 #[tokio::test(start_paused = true)]
 async fn facts_are_kept_beside_the_machine() {
     let harness = probed("").await;
@@ -90,7 +90,7 @@ async fn facts_are_kept_beside_the_machine() {
     let revisions = harness.store.revisions().await.unwrap();
     harness.pass(30 * MINUTE_MS).await;
     assert_eq!(harness.store.revisions().await.unwrap(), revisions);
-    // The conditions, which are the machine's, stand at the commit that made it reachable.
+    // The conditions, which belong to the machine, have the revision of the commit that made it reachable.
     let machine = harness.machine(1).await;
     let rows = harness.store.history(Subject::Machine(machine_id(1)), None, 1_000).await.unwrap();
     assert_eq!(rows.last().unwrap().revision, machine.revision);

@@ -1,4 +1,4 @@
-//! Requests that are sent again, and at once.
+//! Repeated and concurrent requests.
 
 use super::harness::{Harness, new_run, origin, refusal};
 use crate::executor::request::{Origin, Verb};
@@ -25,7 +25,7 @@ async fn a_repeated_start_gets_the_first_answer_again() {
         if crashed {
             harness.crash().await;
         }
-        // As it was answered first, though the run has moved on since.
+        // The first answer, though the run has moved on since.
         let repeated = harness.engine.start_run(&again(), new_run(1, "plan/reboot")).await.unwrap();
         assert_eq!(repeated, first);
         assert!(repeated.state.is_active());
@@ -34,7 +34,7 @@ async fn a_repeated_start_gets_the_first_answer_again() {
             matches!(other, Err(EngineError::RequestIdReused { request_id }) if request_id == "a")
         );
     }
-    // The key is the machine's own.
+    // The key is scoped to the machine.
     let elsewhere = harness.engine.start_run(&again(), new_run(2, "plan/reboot")).await.unwrap();
     assert_ne!(elsewhere.id, first.id);
     // Without a request id a repetition is another request.
@@ -87,7 +87,7 @@ async fn of_two_starts_at_once_exactly_one_wins() {
     assert_eq!(a.unwrap().id, b.unwrap().id);
 }
 
-/// A client that goes away tears nothing: what it asked for is carried through.
+/// A dropped client leaves nothing half done: its request is completed.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_request_is_carried_through_or_not_begun() {
     let harness = Harness::new("").await;

@@ -20,7 +20,7 @@ async fn a_repave_brings_a_machine_into_service() {
     assert_eq!(machine.effective().0.as_str(), "IN_SERVICE");
 }
 
-/// Phase and conditions (Reachable, InCustomerCluster) that each plan leaves behind on a fresh machine.
+/// Phase and conditions (Reachable, InCustomerCluster) that each plan sets on a fresh machine.
 const RESULTS: [(&str, Phase, Option<bool>, Option<bool>); 5] = [
     ("plan/repave-join", Phase::Ready, Some(true), Some(true)),
     ("plan/rma", Phase::Rma, None, Some(false)),

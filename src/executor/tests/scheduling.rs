@@ -1,4 +1,4 @@
-//! Who works when: runs that wait have no worker, and none is ever without anything that would go on with it.
+//! Scheduling of workers: waiting runs have none, and no run is ever without something that will continue it.
 
 use super::harness::{Harness, machine_id};
 use crate::executor::Limits;
@@ -95,7 +95,7 @@ async fn the_server_serves_before_its_runs_are_recovered() {
     let held_back = harness.engine.held_back(&run);
     assert_eq!(held_back, Some(HeldBack::Recovery));
     assert_eq!(waiting(&run, held_back.as_ref()).unwrap().reason, WaitReason::Recovery);
-    // A verb waits for the recovery of its run, and an idle machine for nothing.
+    // A verb waits for the recovery of its run, and a request on an idle machine for nothing.
     let started = harness.start(2, "plan/repave-join").await.unwrap();
     let paused = harness.operate(id, Verb::Pause).await.unwrap();
     assert_eq!(paused.state, run::State::Pausing);

@@ -23,24 +23,24 @@ use crate::store::{
 enum Trouble {
     /// Nothing is written, and that is known.
     Unavailable,
-    /// The same, for want of room.
+    /// The same, because the disk is full.
     Full,
-    /// Nothing is written, and nobody can tell.
+    /// Nothing is written, and the outcome is unknown.
     Lost,
-    /// It is durable, and nobody can tell.
+    /// It is durable, and the outcome is unknown.
     Kept,
-    /// Somebody else is said to have written first.
+    /// Another writer is reported to have written first.
     Conflict,
-    /// Somebody else is said to own the machine's work.
+    /// Another server is reported to own the machine's work.
     Fenced,
-    /// Something that trying again does not help against.
+    /// An error that a retry cannot fix.
     Corrupt,
-    /// A bug of ours.
+    /// A bug in the store.
     Panic,
 }
 
 impl Trouble {
-    /// What an engine gets over by itself.
+    /// Errors that an engine survives by itself.
     const PASSING: [Self; 5] =
         [Self::Unavailable, Self::Full, Self::Lost, Self::Kept, Self::Conflict];
 
@@ -72,10 +72,10 @@ impl Trouble {
 #[derive(Debug, Clone, Copy)]
 enum Fails {
     Never,
-    /// One commit, after so many that do not.
+    /// One commit, after `n` good ones.
     Once(Trouble, u32),
     Always(Trouble),
-    /// So many commits in a row.
+    /// `n` commits in a row.
     Times(Trouble, u32),
 }
 
@@ -91,7 +91,7 @@ impl Troubled {
         *self.fails.lock().unwrap() = fails;
     }
 
-    /// What becomes of the next commit.
+    /// The error of the next commit.
     fn next(&self) -> Option<Trouble> {
         let mut fails = self.fails.lock().unwrap();
         let (trouble, left) = match *fails {
@@ -106,7 +106,7 @@ impl Troubled {
         trouble
     }
 
-    /// Whether every commit is taken from now on.
+    /// Whether every commit succeeds from now on.
     fn is_well(&self) -> bool {
         matches!(*self.fails.lock().unwrap(), Fails::Never)
     }
@@ -242,7 +242,7 @@ impl Store for Troubled {
     }
 }
 
-/// An engine with machine-1 on such a store, which is well yet.
+/// An engine with machine-1 on such a store, which works so far.
 async fn troubled() -> (Harness, Arc<Troubled>) {
     let mut harness = Harness::new("").await;
     harness.register(1).await;
@@ -257,7 +257,7 @@ async fn troubled() -> (Harness, Arc<Troubled>) {
     (harness, store)
 }
 
-/// What a run has left behind: its history and what its steps printed.
+/// The traces of a run: its history and the output of its steps.
 async fn traces(harness: &Harness, run: RunId) -> (Vec<(EntryKind, String)>, String) {
     let told = |entry: Entry| (entry.kind, entry.step);
     let history = harness.history(run).await.into_iter().map(told).collect();
@@ -292,14 +292,14 @@ async fn trouble_with_any_commit_of_a_run_leaves_no_trace() {
     }
 }
 
-/// An engine that lost its machine touches neither the store nor the world, until a restart claims it anew.
+/// An engine that lost its machine changes neither the store nor the world, until a restart claims it again.
 #[tokio::test(start_paused = true)]
 async fn a_run_whose_machine_belongs_to_somebody_else_is_left_alone() {
     for commits in 0.. {
         let (mut harness, store) = troubled().await;
         let id = harness.start(1, "plan/repave-join").await.unwrap().id;
         store.set(Fails::Once(Trouble::Fenced, commits));
-        // A minute ends the run, and what it minted is still good after two.
+        // A minute ends the run, and the material it minted is still valid after two.
         harness.pass(60_000).await;
         if !store.is_well() {
             break;
@@ -317,7 +317,7 @@ async fn a_run_whose_machine_belongs_to_somebody_else_is_left_alone() {
     }
 }
 
-/// A client that hears that the store failed asks again with the same request id, and has one run in the end.
+/// A client that gets a store error repeats the request with the same request id, and has one run in the end.
 #[tokio::test(start_paused = true)]
 async fn what_a_client_asks_again_is_done_once() {
     let asked = |id: &str| Origin {
@@ -354,7 +354,7 @@ async fn what_a_client_asks_again_is_done_once() {
     }
 }
 
-/// While the store is away what clients ask is refused; what the world answers is kept for later.
+/// While the store is unavailable, requests of clients are refused; results from the world are kept for later.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_for_an_hour_costs_nothing_but_the_hour() {
     for trouble in [Trouble::Unavailable, Trouble::Full] {
@@ -387,7 +387,7 @@ async fn a_store_that_is_away_for_an_hour_costs_nothing_but_the_hour() {
     }
 }
 
-/// What trying again cannot help against, and what panics, is tried a few times; then an operator has to look.
+/// Errors that a retry cannot fix, and panics, are retried a few times; then an operator must look.
 #[tokio::test(start_paused = true)]
 async fn a_run_at_which_the_engine_fails_again_and_again_is_held() {
     for trouble in [Trouble::Corrupt, Trouble::Panic] {
@@ -432,7 +432,7 @@ async fn a_run_that_cannot_be_read_blocks_its_machine_alone() {
             "{answer:?}"
         );
     }
-    // It is marked once, and continues where it can be read again.
+    // It is marked once, and continues when it is readable again.
     let revision = harness.machine(1).await.revision;
     harness.crash().await;
     assert_eq!(harness.machine(1).await.revision, revision);

@@ -1,5 +1,5 @@
-//! What a failed run leaves behind is recorded as it is: no machine that works in its cluster is recorded as one that does not, and
-//! disks that nobody can trust are not offered.
+//! The state after a failed run is recorded correctly: no machine that works in its cluster is recorded as one that
+//! does not, and disks that are not trusted are not put to use.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::store::Subject;
 /// The plan that `plan new` begins with.
 const TEMPLATE: &str = include_str!("../../cli/output/template.toml");
 
-/// A plan that takes a machine out of service and brings it back, as docs and reports of operators have it.
+/// A plan that takes a machine out of service and puts it back, as in the docs and in operators' reports.
 const MAINTENANCE: &str = r#"
 id = "plan/maintenance"
 allowed_phases = ["READY", "IN_SERVICE", "MAINTENANCE"]
@@ -64,7 +64,7 @@ fn registry() -> Registry {
     Registry::from_plans(plans()).unwrap()
 }
 
-/// An engine whose `machine-1` serves in its cluster after a first run; `script` is about the second.
+/// An engine whose `machine-1` is in service in its cluster after a first run; `script` applies to the second.
 async fn serving(script: &str) -> Harness {
     let mut harness = Harness::new(script).await;
     harness.plans = registry;
@@ -72,7 +72,7 @@ async fn serving(script: &str) -> Harness {
     harness.register(1).await;
     let first = harness.start(1, "plan/repave-join").await.unwrap();
     assert_eq!(harness.finished(first.id).await.phase(), run::Phase::Succeeded);
-    // What an example waits for.
+    // What the example plans wait for.
     let done = [("work".to_owned(), Some("done".to_owned()))].into_iter().collect();
     let changes = MachineChanges { label_edits: done, ..MachineChanges::default() };
     harness.engine.update_machine(&origin(), &machine_id(1), changes).await.unwrap();
@@ -91,7 +91,7 @@ async fn start_forced(harness: &Harness, plan: &Plan) -> RunId {
     harness.engine.start_run(&origin(), new).await.unwrap().id
 }
 
-/// Waits until the run has ended. One that asks is answered with yes, one that is held for an operator is aborted.
+/// Waits until the run has ended. A run that asks for approval is approved, one held for an operator is aborted.
 async fn ended(harness: &Harness, id: RunId) -> std::sync::Arc<Run> {
     let stops = |run: &Run| !run.state.is_active() || run.state == run::State::Held;
     loop {
@@ -128,7 +128,7 @@ async fn no_machine_that_works_is_recorded_as_one_that_does_not() {
             // Nothing fails in a step of the engine itself: only crashes are of interest.
             let faults = if step.action.is_own() { &FAULTS[..1] } else { &FAULTS[..] };
             for &fault in faults {
-                // An answer that is lost, and nobody can tell: an operator gives up.
+                // A lost result with an unknown outcome: an operator gives up.
                 let blind = if fault == "do=fail-after" {
                     format!("; run=2 step={0} call=observe do=unknowable", step.name)
                 } else {
@@ -156,7 +156,7 @@ async fn no_machine_that_works_is_recorded_as_one_that_does_not() {
     assert!(cases > 1200 / stride, "{cases}");
 }
 
-/// Kills the server after so many changes of the run; `false` if it has ended, or is held for good, before.
+/// Kills the server after `changes` changes of the run; `false` if the run has ended, or is held permanently, before.
 async fn crash(harness: &mut Harness, id: RunId, changes: usize) -> bool {
     let seen = std::cell::RefCell::new(std::collections::BTreeSet::new());
     let run = loop {
@@ -210,7 +210,7 @@ async fn a_machine_that_may_serve_again_counts_as_serving() {
     harness.until(id, undoing).await;
     harness.pass(1).await;
     harness.crash().await;
-    // An abort while the machine is being brought back: nobody knows whether it is.
+    // An abort while the machine is being put back in service: whether it is, is unknown.
     harness.operate(id, Verb::Abort).await.unwrap();
     assert_eq!(harness.finished(id).await.phase(), run::Phase::Failed);
     assert_eq!(in_cluster(&harness).await, (true, REASON_MAY_SERVE.to_owned()));
@@ -299,7 +299,7 @@ async fn what_calls_depend_on_stays_while_a_run_is_active() {
         assert_eq!(reason, Refusal::RunActive);
         assert!(message.starts_with(field), "{message}");
     }
-    // What stays as it is, and what no call depends on.
+    // Fields that stay as they are, and fields that no call depends on.
     let serial = MachineChanges {
         bmc_endpoint: Some(String::new()),
         serial: Some("S1".to_owned()),
@@ -310,7 +310,7 @@ async fn what_calls_depend_on_stays_while_a_run_is_active() {
     update(MachineChanges { bmc_endpoint: bmc, ..Default::default() }).await.unwrap();
 }
 
-/// A provider that asks to be tried later is tried later, also over a restart, and no earlier than the plan pauses.
+/// A provider that asks for a later retry gets it, even across a restart, and no earlier than the plan's backoff.
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_asks_to_be_tried_later_is_tried_later() {
     let (mut harness, id) =

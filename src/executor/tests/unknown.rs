@@ -1,4 +1,4 @@
-//! Outcomes that nobody knows.
+//! Unknown outcomes.
 
 use super::harness::{Harness, origin, refusal};
 use crate::executor::Refusal;
@@ -10,14 +10,14 @@ use crate::model::HoldReason;
 use crate::model::machine::{REASON_ABORTED, REASON_OUTCOME_UNKNOWN};
 use crate::provider::fake;
 
-/// The answer of repave is lost, and the first looks cannot tell what became of it.
+/// The result of repave is lost, and the first observations are inconclusive.
 const UNKNOWABLE: &str = "step=repave do=fail-after times=1; step=repave do=unknowable times=2";
 const REPAVE: usize = 1;
 
 async fn held() -> (Harness, RunId) {
     let (harness, id) = Harness::running(UNKNOWABLE, "plan/repave-join").await;
     harness.until(id, |run| run.state == run::State::Held).await;
-    // The world goes on: the image is written whether anybody knows it or not.
+    // The world continues: the image is written whether or not the outcome is known.
     harness.pass(5_000).await;
     (harness, id)
 }
@@ -99,8 +99,8 @@ async fn a_retried_run_repeats_only_what_is_needed() {
     let retried = harness.engine.retry_run(&origin(), id).await.unwrap();
     let retried = harness.finished(retried.id).await;
     assert_eq!(retried.phase(), run::Phase::Succeeded, "{retried:#?}");
-    // The boot source was taken back when the first run failed; joining does not need it, only new join material, and
-    // so the machine is not imaged again.
+    // The boot source was restored when the first run failed; joining does not need it, only new join material, so
+    // the machine is not imaged again.
     let skipped: Vec<_> = retried
         .steps
         .iter()

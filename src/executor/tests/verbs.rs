@@ -27,7 +27,7 @@ async fn a_cancel_in_any_step_of_any_plan() {
         let run = harness.finished(id).await;
         let last = place + 1 == steps.len();
         if must_settle(&step) && last {
-            // The last step beat the cancel.
+            // The last step finished before the cancel.
             assert_eq!(run.phase(), run::Phase::Succeeded, "{what}");
             assert_eq!(harness.intervention().await, None, "{what}");
             continue;
@@ -38,7 +38,7 @@ async fn a_cancel_in_any_step_of_any_plan() {
         for later in place + 1..steps.len() {
             assert_eq!((run.steps[later].state, run.steps[later].attempt), (State::Canceled, 0));
         }
-        // Whatever took effect and declares a compensation is undone, newest first.
+        // Every step that took effect and declares a compensation is undone, newest first.
         let undone: Vec<_> = run.steps.iter().skip(steps.len()).map(|s| s.name.clone()).collect();
         let wanted: Vec<_> = steps[..=place]
             .iter()
@@ -48,7 +48,7 @@ async fn a_cancel_in_any_step_of_any_plan() {
             .collect();
         assert_eq!(undone, wanted, "{what}");
         assert!(run.steps.iter().skip(steps.len()).all(|step| step.state == State::Succeeded));
-        // A person has to look only where something was destroyed.
+        // A person must look only if something was destroyed.
         let destroyed = steps[..=place].iter().any(must_settle);
         let reason = harness.intervention().await.map(|condition| condition.reason);
         assert_eq!(reason.as_deref(), destroyed.then_some(REASON_RUN_CANCELED), "{what}");
@@ -60,7 +60,7 @@ async fn a_cancel_in_any_step_of_any_plan() {
         assert_eq!(in_flight.outcome, ended, "{what}");
         // The machine is free again.
         harness.pass(60_000).await;
-        // One that has joined its cluster may be given work: it is only repaved by force.
+        // One that has joined its cluster may have work: it is only repaved by force.
         let force = harness.machine(1).await.conditions.is_true(ConditionKind::InCustomerCluster);
         let new = NewRun { force, ..new_run(1, plan) };
         let again = harness.engine.start_run(&origin(), new).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_pause_in_any_step_of_any_plan() {
             assert_eq!(held.steps[place].state, State::Succeeded, "{what}");
             assert_eq!(harness.engine.load().0, 0, "{what}: it gives its slot back");
             let operations = harness.ledger().len();
-            // Less than the life of join material.
+            // Shorter than the life of join material.
             harness.pass(600_000).await;
             assert_eq!(harness.ledger().len(), operations, "{what}: nothing starts while held");
             assert_eq!(refusal(harness.start(1, plan).await).0, Refusal::RunActive);
@@ -114,7 +114,7 @@ async fn a_skip_of_any_step_that_has_not_started() {
     }
 }
 
-/// Skipping a later step while the provider has not answered yet leaves that call alone.
+/// Skipping a later step while the provider has not returned yet does not affect that call.
 #[tokio::test(start_paused = true)]
 async fn a_skip_does_not_disturb_the_call_in_flight() {
     let (harness, id) =

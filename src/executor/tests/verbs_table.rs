@@ -1,4 +1,4 @@
-//! Every verb in every state of a run: carried out, or refused by name.
+//! Every verb in every state of a run: performed, or refused with its reason.
 
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ const SITUATIONS: [&str; 13] = [
     "canceled",
 ];
 
-/// Place of what undoes the first step, after the five of the plan.
+/// Index of the compensation of the first step, after the five steps of the plan.
 const UNDO: usize = 5;
 
 /// A run of plan/repave-join on machine-1 in that situation.
@@ -111,7 +111,7 @@ fn verbs() -> Vec<(&'static str, Verb)> {
     ]
 }
 
-/// What a request was answered with, without what differs from run to run.
+/// The answer to a request, without what differs between runs.
 fn answer<T>(answer: Result<T, EngineError>, ok: impl FnOnce(T) -> String, run: RunId) -> String {
     match answer {
         Ok(value) => ok(value),

@@ -1,4 +1,4 @@
-//! One call of a provider: what it is, and what its answer means for the step.
+//! One call of a provider, and what its result means for the step.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl Kind {
     }
 }
 
-/// Answer of a call.
+/// Result of a call.
 pub(in crate::executor) struct Called {
     pub(super) serial: u64,
     pub(super) outcome: Outcome,
@@ -56,14 +56,14 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The call whose answer the worker waits for.
+/// The call whose result the worker waits for.
 ///
-/// Dropping it forgets the call; what has been sent may still happen.
+/// Dropping it drops the call; what has been sent may still happen.
 pub(super) struct CallInFlight {
     pub(super) serial: u64,
-    /// `None` if the answer was there at once.
+    /// `None` if the result was there at once.
     pub(super) _task: Option<CallTask>,
-    /// Held until the answer has been handled: whoever drains the engine waits for it.
+    /// Held until the result has been handled: draining the engine waits for it.
     pub(super) _guard: CallGuard,
 }
 
@@ -166,7 +166,7 @@ fn verified(place: usize, verification: Verification) -> StepInput {
             Event::Verified
         }
         Verification::Broken { expected, observed } => {
-            answer.message = "reported done, but it is not so".to_owned();
+            answer.message = "reported done, but it is not".to_owned();
             answer.expected = expected;
             answer.observed = observed;
             Event::NotVerified

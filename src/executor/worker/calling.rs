@@ -1,4 +1,4 @@
-//! How a worker calls the provider: each call is a task of its own, and its answer is a message.
+//! Provider calls of a worker: each call is its own task, and its result is a message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::plan::{Plan, Values};
 use crate::provider::{Call, ErrorCode, Logs, ProviderError, Target};
 
 impl Worker {
-    /// Sends a call of a step; an earlier one is forgotten.
+    /// Sends a call of a step; an earlier one is dropped.
     pub(super) fn start_call(&mut self, kind: Kind, place: usize) {
         self.forget_call();
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
@@ -76,15 +76,17 @@ impl Worker {
             span.record("outcome", tracing::field::display(&outcome));
             outcome
         });
-        // Sent now, not when its task comes round to it. A call that has to wait is polled again and so finds its waker.
+        // Polled now rather than when its task is first scheduled. A call that must wait is polled again by its task,
+        // which registers the waker.
         let own = self.own.clone();
         let task = match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => {
-                // Behind what is in the mailbox: an operator comes in between, however fast the provider is.
+                // Queued after the messages in the mailbox: an operator's request comes in between, however fast the
+                // provider is.
                 drop(own.send(Message::Called(Box::new(Called { serial, outcome }))));
                 None
             }
-            // It goes on by itself, also while the worker waits for the store.
+            // It runs by itself, even while the worker waits for the store.
             Poll::Pending => Some(CallTask(self.ports.tasks.spawn(async move {
                 let outcome = answer.await;
                 drop(own.send(Message::Called(Box::new(Called { serial, outcome }))));
@@ -93,7 +95,7 @@ impl Worker {
         active.call = Some(CallInFlight { serial, _task: task, _guard: guard });
     }
 
-    /// Forgets the call in flight, if any.
+    /// Drops the call in flight, if any.
     pub(super) fn forget_call(&mut self) {
         if let Some(active) = &mut self.active {
             active.call = None;
@@ -126,8 +128,8 @@ impl Worker {
         });
     }
 
-    /// Sends a call whose answer nobody waits for: now, so that it is ahead of every later call, and to its end in a task
-    /// of its own.
+    /// Sends a call whose result is not needed: now, so that it is ahead of every later call, and to its end in its
+    /// own task.
     fn send_off(&self, call: impl Future<Output = ()> + Send + 'static) {
         let mut call = Box::pin(async move {
             if let Err(said) = Caught(std::pin::pin!(call)).await {
@@ -139,12 +141,12 @@ impl Worker {
         }
     }
 
-    /// Raises the fence if a run ends before this claim's fence was confirmed: a former owner of the machine may still
-    /// be about to act for it.
+    /// Raises the fence if a run ends before this claim's fence was confirmed: a former owner of the machine may
+    /// still be about to act on it.
     pub(super) fn fence_former_owner(&mut self) {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
         let begun = active.run.steps.iter().any(|step| step.attempt > 0);
-        // An abort raises the fence by itself.
+        // An abort raises the fence itself.
         let aborted = active.run.error.as_ref().is_some_and(|e| e.code == RunErrorCode::Aborted);
         if begun && !active.fenced && !aborted {
             self.raise_fence(machine.epoch);
@@ -165,7 +167,8 @@ impl Worker {
     }
 }
 
-/// What the steps that this one needs have given, by step; for a compensation also what the step that it undoes has given.
+/// The outputs of the steps that this one needs, by step; for a compensation also the output of the step that it
+/// undoes.
 fn inputs(plan: &Plan, steps: &Steps, place: usize) -> BTreeMap<String, Values> {
     let undone = steps.get(place).and_then(|record| record.compensates);
     let Some(declared) = plan.steps.get(undone.unwrap_or(place)) else { return BTreeMap::new() };

@@ -1,15 +1,15 @@
-//! A provider that panics must not take the actor of its machine with it: the call has an outcome, if an unknown one.
+//! Catches panics of a provider, so that they do not take down the worker: the call then has an unknown outcome.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A future whose panic is its answer. What it was working on is dropped with it and never looked at again.
+/// A future whose panic becomes its result. What it was working on is dropped with it and never used again.
 pub(in crate::executor) struct Caught<'a, F>(pub(in crate::executor) Pin<&'a mut F>);
 
 impl<F: Future> Future for Caught<'_, F> {
-    /// `Err` with what the panic said.
+    /// `Err` with the panic message.
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,13 +1,13 @@
-//! What every change that a client asks for is checked by.
+//! Checks of every change that a client requests.
 
 use crate::executor::error::EngineError;
 use crate::executor::request::Origin;
 use crate::ids::Revision;
 
-/// How often a command is decided again after somebody else wrote first.
+/// How often a command is decided again after a conflict with another writer.
 pub(super) const CONFLICTS_MAX: usize = 5;
 
-/// How often the engine tries what has failed by a bug before it gives a run up.
+/// How often the engine retries after a failure caused by a bug before it gives up a run.
 pub(in crate::executor) const FAULTS_MAX: u32 = 3;
 
 pub(super) fn check_etag(

@@ -1,4 +1,4 @@
-//! Decide, commit: what was decided is durable before anything follows from it.
+//! Decide, then commit: a decision is durable before anything follows from it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::lifecycle::run;
 use crate::model::{EntryKind, Machine, Run};
 use crate::store::{Batch, PinnedPlan, RequestRecord, SlotMove, StoreError, Write};
 
-/// Delay before a slot that the store has refused is asked for again, in milliseconds.
+/// Delay before a slot that the store has refused is requested again, in milliseconds.
 const SLOT_RETRY_MS: u64 = 250;
 
 /// What a commit carries besides the decision.
@@ -29,7 +29,7 @@ const fn is_queued(state: run::State) -> bool {
 }
 
 impl Worker {
-    /// Decides about the active run and carries the decision out, until the store has taken it.
+    /// Decides about the active run and carries the decision out, until the store has accepted it.
     pub(super) async fn drive(&mut self, decide: impl Fn(&mut Draft, Facts<'_>)) {
         let mut faults = 0;
         loop {
@@ -50,11 +50,11 @@ impl Worker {
         }
     }
 
-    /// Carries a decision out, and sees to what stands in its way where there is one thing to do about it. Whether nothing
-    /// is left to do; if not, it is to be decided again.
+    /// Carries a decision out and handles the errors that have a single remedy. Returns whether everything is done;
+    /// if not, the decision must be made again.
     ///
     /// # Errors
-    /// What else the store says: the caller knows whether to try again.
+    /// Other errors of the store: the caller knows whether to retry.
     pub(super) async fn conclude(&mut self, decision: Decision) -> Result<bool, StoreError> {
         match self.carry_out(decision, Extra::default()).await {
             Ok(()) => Ok(true),
@@ -68,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// A decision about the active run; nothing is changed by it yet.
+    /// A decision about the active run; nothing has changed yet.
     pub(super) fn decide(&self, decide: impl Fn(&mut Draft, Facts<'_>)) -> Option<Decision> {
         let active = self.active.as_ref()?;
         let machine = self.machine.as_ref()?;
@@ -81,8 +81,8 @@ impl Worker {
         Some(Decision { draft, moment })
     }
 
-    /// Commits a decision if it must be, then performs its effects. After [`StoreError::Unknown`] the decision is kept
-    /// in doubt.
+    /// Commits a decision if it must be, then performs its effects. After [`StoreError::Unknown`] the decision is
+    /// kept in doubt.
     pub(super) async fn carry_out(
         &mut self,
         decision: Decision,
@@ -90,7 +90,7 @@ impl Worker {
     ) -> Result<(), StoreError> {
         let Decision { draft, moment } = decision;
         let Some(active) = &mut self.active else { return Ok(()) };
-        // Where the worker may leave, the record must say what the run waits for.
+        // If the worker may leave, the record must say what the run waits for.
         let waits = draft.in_progress().is_some_and(|place| is_waiting(&draft.run, place));
         let unstored = waits && !waits_as(&active.stored, &draft.run);
         let commit = draft.is_durable() || extra.request.is_some() || unstored;
@@ -102,7 +102,7 @@ impl Worker {
             active.run = draft.run;
             self.perform(&draft.effects, moment);
             if waits {
-                // What has been printed keeps the worker from leaving.
+                // Output that is not stored yet keeps the worker from leaving.
                 self.flush_logs().await;
             }
             return Ok(());
@@ -172,13 +172,13 @@ impl Worker {
         }
     }
 
-    /// What a commit that leaves the run like this does to its slots. A run that has ended gives back its own.
+    /// The changes of slots in a commit that leaves the run in this state. An ended run releases its own.
     fn slot_moves(&self, run: &Run) -> Vec<SlotMove> {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else {
             return Vec::new();
         };
         let had_one = active.stored.revision.0 > 0 && active.stored.state.has_slot();
-        // A claim says once more what the run holds: a store of before slots were stored does not know it.
+        // A claim repeats what the run holds: a store from before slots were stored does not know it.
         let is_claim = had_one && !active.fenced && active.call.is_none();
         match (had_one, run.state.has_slot()) {
             (true, true) if !is_claim => Vec::new(),
@@ -191,8 +191,8 @@ impl Worker {
         }
     }
 
-    /// All slots that the run would take are taken in the store, whatever the scheduler thinks: it keeps its turn, and
-    /// asks again a little later.
+    /// All slots that the run would take are taken in the store, whatever the scheduler thinks: the run keeps its
+    /// turn, and asks again a little later.
     pub(super) fn ask_for_slot_again(&mut self) {
         let due = self.ports.clock.monotonic() + Duration::from_millis(SLOT_RETRY_MS);
         if let Some(active) = &mut self.active {
@@ -200,7 +200,7 @@ impl Worker {
         }
     }
 
-    /// A run that was to wait for a slot does not: its commit has failed.
+    /// A run that was about to wait for a slot does not: its commit has failed.
     pub(super) fn withdraw(&self) {
         let Some(active) = &self.active else { return };
         let (run, stored) = (active.run.id, active.stored.state);
@@ -209,7 +209,7 @@ impl Worker {
         }
     }
 
-    /// Takes over what the store made durable.
+    /// Takes over the records that the store made durable.
     pub(super) fn committed(&mut self, machine: Option<Arc<Machine>>, run: Option<Arc<Run>>) {
         if let Some(machine) = machine {
             if self.machine.as_ref().is_some_and(|before| before.epoch != machine.epoch)
@@ -226,7 +226,7 @@ impl Worker {
         self.settle_slot();
     }
 
-    /// Asks for, keeps or gives back the run's slot, as its state says.
+    /// Requests, keeps or releases the run's slot, depending on its state.
     fn settle_slot(&mut self) {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
         match active.run.state {
@@ -239,7 +239,7 @@ impl Worker {
             | run::State::Canceled => {
                 self.scheduler.release_slot(active.run.id);
             }
-            // A held run that is ended is not made to wait, and counts while it lasts.
+            // Ending a held run does not make it wait, and it counts while it takes.
             run::State::Canceling
             | run::State::Stopping
             | run::State::Unwinding { .. }

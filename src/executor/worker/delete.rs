@@ -1,4 +1,4 @@
-//! The end of a machine's record.
+//! Deletion of a machine's record.
 
 use super::checks::check_etag;
 use super::state::Worker;
@@ -10,7 +10,7 @@ use crate::model::{Entry, EntryKind};
 use crate::store::{Batch, StoreError, Write};
 
 impl Worker {
-    /// Deletes a RETIRED machine. Asked again with the same request id, it is deleted still, whoever has the name now.
+    /// Deletes a RETIRED machine. A repetition with the same request id succeeds, even if the id is in use again.
     pub(super) async fn delete(&mut self, origin: &Origin) -> Result<(), EngineError> {
         let scope = format!("DeleteMachine/{}", self.id);
         if self.ports.is_repeated(origin, &scope).await? {
@@ -36,7 +36,7 @@ impl Worker {
             ..Batch::default()
         };
         let committed = self.ports.commit(batch).await;
-        // Gone, or not as it was thought to be.
+        // Deleted, or changed by another writer.
         self.machine = None;
         match committed {
             Ok(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Perform: what follows from a decision once it is durable.
+//! Performs the effects of a decision once it is durable.
 
 use super::call::Kind;
 use super::state::{Moment, Worker};

@@ -1,4 +1,4 @@
-//! What comes to a run by itself: slots, answers of the provider, and timers.
+//! Events of a run that no client requests: slots, results of the provider, and timers.
 
 use super::call::{Called, Outcome};
 use super::state::Worker;
@@ -11,8 +11,8 @@ impl Worker {
     /// The scheduler has a slot for the run.
     pub(super) async fn admitted(&mut self, run_id: RunId) {
         if self.active.as_ref().is_some_and(|active| active.run.id == run_id) {
-            // A pause that was handled first has given the slot back, and somebody else may have it. If the run waits
-            // again, it is told again.
+            // A pause that was handled first has released the slot, and another run may have it. If the run waits
+            // again, it will be notified again.
             if self.scheduler.has_slot(run_id) {
                 self.drive(|draft, facts| {
                     draft.admit(facts);
@@ -25,7 +25,7 @@ impl Worker {
         }
     }
 
-    /// A provider call was answered.
+    /// A provider call has returned.
     pub(super) async fn called(&mut self, called: Called) {
         let Some(active) = &mut self.active else { return };
         if active.call.as_ref().is_none_or(|call| call.serial != called.serial)
@@ -72,7 +72,7 @@ impl Worker {
         }
     }
 
-    /// Somebody else owns the machine's work: stop, and touch nothing.
+    /// Another server owns the machine's work: stop, and change nothing.
     pub(super) fn step_down(&mut self, current: Epoch) {
         tracing::warn!(machine = %self.id, %current, "fenced: another server owns the machine's work");
         match self.active.as_ref().map(|active| active.run.id) {
@@ -81,7 +81,7 @@ impl Worker {
         }
     }
 
-    /// Timers that are due.
+    /// Handles the timers that are due.
     pub(super) async fn fire_timers(&mut self) {
         let Some(active) = &mut self.active else { return };
         for timer in active.timers.take_due(&*self.ports.clock) {

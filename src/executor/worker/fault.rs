@@ -1,5 +1,5 @@
-//! Runs that cannot be driven: what they stand on cannot be read, or the engine fails at them. They wait for an operator,
-//! their machine says so, and everything else continues.
+//! Runs that cannot be driven: their records cannot be read, or the engine fails at them. They wait for an operator,
+//! their machine reports it, and everything else continues.
 
 use super::checks::FAULTS_MAX;
 use super::state::Worker;
@@ -11,7 +11,7 @@ use crate::model::machine::{Condition, REASON_RECORD_UNREADABLE};
 use crate::model::{Actor, ConditionKind, Entry, EntryKind};
 
 impl Worker {
-    /// Blocks the machine of an active run that cannot be read, or whose plan cannot.
+    /// Blocks the machine of an active run whose record or plan cannot be read.
     pub(super) async fn quarantine(&mut self, run_id: RunId, why: &EngineError) {
         tracing::error!(machine = %self.id, run = %run_id, error = %describe(why), "an active run cannot be driven; its machine is blocked");
         self.forget();
@@ -53,10 +53,10 @@ impl Worker {
         self.relinquish(run_id);
     }
 
-    /// Gives up the active run: it is held for an operator, or ended where it cannot be held.
+    /// Gives up the active run: it is held for an operator, or ended if it cannot be held.
     pub(super) async fn give_up(&mut self, why: &str) {
         let Some(run_id) = self.active.as_ref().map(|active| active.run.id) else { return };
-        tracing::error!(machine = %self.id, run = %run_id, why, "the engine gives the run up");
+        tracing::error!(machine = %self.id, run = %run_id, why, "the engine gives up the run");
         for _ in 0..FAULTS_MAX {
             let Some(decision) = self.decide(|draft: &mut Draft, facts| draft.give_up(why, facts))
             else {
@@ -75,7 +75,7 @@ impl Worker {
     }
 }
 
-/// An error with what it stands on.
+/// An error with its causes.
 fn describe(error: &EngineError) -> String {
     if let EngineError::Store(source) = error { source.to_string() } else { error.to_string() }
 }

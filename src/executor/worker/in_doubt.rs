@@ -1,12 +1,12 @@
-//! Commits whose outcome is unknown: the store is asked for it, and what is stored decides, not a guess.
+//! Commits in doubt: the store is asked for their outcome, and what is stored decides.
 
 use super::state::{Asked, Worker};
 use crate::model::Run;
 use crate::store::Outcome;
 
 impl Worker {
-    /// Finds out about the commit in doubt, if there is one. If it happened its effects are performed and the answer is
-    /// `true`; if it did not, everything is as before it. A machine that somebody else owns by now is left alone.
+    /// Resolves the commit in doubt, if there is one. If it happened its effects are performed and the result is
+    /// `true`; if it did not, everything is as before it. A machine that another server owns by now is not touched.
     pub(super) async fn settle_in_doubt(&mut self) -> bool {
         let Some(in_doubt) = self.in_doubt.take() else { return false };
         let outcome = self.outcome_of(in_doubt.batch).await;
@@ -57,7 +57,7 @@ impl Worker {
         }
     }
 
-    /// What came of a batch, as soon as the store says so. From then on its outcome stays what it is.
+    /// The outcome of a batch, as soon as the store knows it. It does not change after that.
     pub(super) async fn outcome_of(&mut self, batch: Asked) -> Outcome {
         loop {
             match self.ports.store.outcome(batch.id, batch.since).await {
@@ -67,7 +67,7 @@ impl Worker {
         }
     }
 
-    /// A name for a batch that is decided on the records of now.
+    /// An id for a batch that is decided on the present records.
     pub(super) fn name_batch(&self) -> Asked {
         let machine = self.machine.as_ref().map(|machine| machine.revision);
         let run = self.active.as_ref().map(|active| active.stored.revision);

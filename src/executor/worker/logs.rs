@@ -1,4 +1,4 @@
-//! What steps print: collected as it comes, stored with the next commit of the run.
+//! Output of steps: collected as it comes, stored with the next commit of the run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,13 +24,13 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// What it counts for in the bound of the buffer: its text and about what surrounds it.
+    /// How much it counts towards the bound of the buffer: its text and about its overhead.
     fn cost(&self) -> usize {
         self.text.len() + 64
     }
 }
 
-/// Lines that no commit has taken yet. Bounded, since the store may be away for long: lines that find no room are
+/// Lines that are not committed yet. Bounded, since the store may be unavailable for long: lines that do not fit are
 /// dropped and counted, and a line in their place says how many there were.
 #[derive(Debug, Default)]
 pub(super) struct LogBuffer(Mutex<Lines>);
@@ -48,7 +48,7 @@ impl LogBuffer {
         self.lock().lines.is_empty()
     }
 
-    /// Whether so much waits that it should not wait any longer.
+    /// Whether there is so much that it should be stored now.
     pub(super) fn is_large(&self) -> bool {
         self.lock().cost >= LOG_FLUSH_BYTES
     }
@@ -57,7 +57,7 @@ impl LogBuffer {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line. Whether the worker has to hear of it: it is the first, or makes the buffer large.
+    /// Adds a line. Returns whether the worker must be notified: it is the first line, or makes the buffer large.
     fn push(&self, line: Line) -> bool {
         let mut lines = self.lock();
         if lines.cost + line.cost() > LOG_BUFFER_BYTES_MAX {
@@ -82,7 +82,7 @@ impl LogBuffer {
         lines
     }
 
-    /// Puts lines back whose commit did not happen.
+    /// Puts back lines whose commit did not happen.
     pub(super) fn put_back(&self, taken: Vec<Line>) {
         let mut lines = self.lock();
         lines.cost += taken.iter().map(Line::cost).sum::<usize>();
@@ -90,7 +90,7 @@ impl LogBuffer {
     }
 }
 
-/// Takes the lines of one call.
+/// Collects the lines of one call.
 pub(super) struct CallLogs {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) worker: mpsc::UnboundedSender<Message>,
@@ -113,14 +113,14 @@ impl LogSink for CallLogs {
             text: text[..end].replace('\n', " "),
         };
         if self.buffer.push(line) {
-            // A worker that has left has forgotten the call.
+            // A worker that has left has dropped the call.
             drop(self.worker.send(Message::Printed));
         }
     }
 }
 
-/// Turns lines into chunks of the run's log, and says how much of it is stored once they are. A step that has printed
-/// more than `step_bytes_max` keeps its beginning and gets a mark.
+/// Turns lines into chunks of the run's log, and returns how much of it is stored once they are. A step that has
+/// printed more than `step_bytes_max` keeps its beginning and gets a mark.
 pub(super) fn chunks(
     run: &Run,
     lines: &[Line],
@@ -160,7 +160,7 @@ pub(super) fn chunks(
             last.text.push_str(&line.text);
             last.text.push('\n');
             if truncated {
-                last.text.push_str("[log of this step truncated here: it exceeded its bound]\n");
+                last.text.push_str("[log of this step truncated here: it exceeded its limit]\n");
                 last.truncated = true;
             }
         }

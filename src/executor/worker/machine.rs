@@ -1,4 +1,4 @@
-//! What clients and probes ask of the machine itself.
+//! Requests about the machine itself, from clients and probes.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Worker {
         .await
     }
 
-    /// A probe was answered: Reachable and Degraded follow it.
+    /// A probe has returned: updates Reachable and Degraded.
     pub(super) async fn probed(&mut self, health: &Health) {
         let now = self.now();
         let origin = Origin {
@@ -97,7 +97,7 @@ impl Worker {
                 ];
                 for (kind, status, reason) in signals {
                     let before = machine.conditions.get(kind);
-                    // An observation that confirms what is known costs no write.
+                    // An observation that confirms the known state costs no write.
                     if before.is_some_and(|c| c.status == status)
                         || (before.is_none() && kind == ConditionKind::Degraded && !status)
                     {
@@ -137,7 +137,7 @@ impl Worker {
         Ok(stored.is_some_and(|stored| stored.revision == machine.revision))
     }
 
-    /// Somebody else wrote first: what is in the cache is not so any more.
+    /// Another writer was first: the cache is stale.
     async fn read_again(&mut self) {
         self.machine = None;
         if self.active.is_some() {
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// Changes the machine's record by itself, again if somebody else wrote first.
+    /// Changes the machine's record on its own, and retries after a conflict with another writer.
     pub(super) async fn write_machine(
         &mut self,
         origin: &Origin,
@@ -163,7 +163,7 @@ impl Worker {
             change(&mut after, &mut entries)?;
             let request = request(origin, scope, self.id.as_str(), self.now());
             let changed = after != *machine;
-            // What changes nothing is conditional on no revision: whoever says so has to look that it is still so.
+            // A request that changes nothing is conditional on no revision: check that this is still so.
             if !changed && !self.is_current(&machine).await? {
                 self.read_again().await;
                 continue;
@@ -187,7 +187,7 @@ impl Worker {
                 Ok(committed) => {
                     let machine = match committed.machine() {
                         Some(machine) => machine.clone(),
-                        // As a repetition of the request is going to be answered.
+                        // As a repetition of the request will be answered.
                         None => {
                             let then = self.ports.store.machine_at(&self.id, committed.revision);
                             then.await?.unwrap_or(machine)
@@ -201,7 +201,7 @@ impl Worker {
                     return self.ports.machine_of_request(origin, &record).await;
                 }
                 Err(error) => {
-                    // It may have been written: what is in the cache must not be told as the truth.
+                    // It may have been written: the cache must not be trusted.
                     if self.active.is_none() {
                         self.machine = None;
                     } else if matches!(error, StoreError::Unknown(_)) {
@@ -213,7 +213,7 @@ impl Worker {
         }
         Err(EngineError::Exhausted {
             limit: "CONTENTION",
-            message: format!("machine {} is being changed by others; try again", self.id),
+            message: format!("machine {} is being changed by other requests; try again", self.id),
         })
     }
 }
@@ -299,7 +299,8 @@ fn apply_changes(
     Ok(())
 }
 
-/// What calls depend on stays as it is while a run is active: a call must not reach a controller that was never fenced.
+/// Fields that calls depend on cannot change while a run is active: a call must not reach a controller that was never
+/// fenced.
 fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), EngineError> {
     let Some(run_id) = machine.active_run else { return Ok(()) };
     let spec = &machine.spec;
@@ -324,7 +325,7 @@ fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), Engin
     })
 }
 
-/// A phase that offers the machine is refused while what is on its disks cannot be trusted.
+/// A phase that returns the machine to use is refused while its disks are not trusted.
 fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Result<(), EngineError> {
     let offers = match to {
         Phase::FactoryReady | Phase::Ready | Phase::InService => true,
@@ -335,7 +336,7 @@ fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Resul
         return Ok(());
     };
     if force && reason.trim().is_empty() {
-        let why = "say why the machine can be offered although its disks cannot be trusted";
+        let why = "say why the machine can be used although its disks are not trusted";
         return Err(EngineError::invalid("reason", why));
     }
     if force {
@@ -345,17 +346,17 @@ fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Resul
         refusal: Refusal::DisksUntrusted,
         subject: format!("machines/{}", machine.id),
         message: format!(
-            "machine {} cannot be offered as {to}: step {} of {} destroys data and did not succeed in run {}",
+            "machine {} cannot be set to {to}: step {} of {} destroys data and did not succeed in run {}",
             machine.id, disks.step, disks.plan_id, disks.run_id
         ),
         hint: format!(
-            "run {} to its end, or look at the machine and clear its NeedsIntervention with a reason, or use force with a reason",
+            "run {} successfully, or look at the machine and clear its NeedsIntervention with a reason, or use force with a reason",
             disks.plan_id
         ),
     })
 }
 
-/// An operator has looked at the machine: its disks are as they should be.
+/// An operator has looked at the machine: its disks are trusted again.
 fn trust_disks(machine: &mut Machine, origin: &Origin, entries: &mut Vec<Entry>) {
     if machine.active_run.is_some() {
         return;
@@ -363,7 +364,7 @@ fn trust_disks(machine: &mut Machine, origin: &Origin, entries: &mut Vec<Entry>)
     let Some(disks) = machine.untrusted_disks.take() else { return };
     let entry = Entry::new(EntryKind::InterventionCleared, origin.actor.clone());
     entries.push(entry.reason(&origin.reason).message(format!(
-        "disks left behind by step {} of {} are trusted again, says {}",
+        "disks left untrusted by step {} of {} are trusted again, according to {}",
         disks.step, disks.plan_id, origin.actor.name
     )));
 }

@@ -1,4 +1,4 @@
-//! What reaches a worker, and what it asks of the scheduler above it.
+//! Messages to a worker, and its requests to the scheduler above it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::model::{Machine, Run};
 use crate::provider::Health;
 use crate::store::SlotKey;
 
-/// Where an answer goes.
+/// Where a reply goes.
 pub(in crate::executor) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
-/// What a worker is asked to do. Small, since a mailbox is made of blocks of 32.
+/// Messages to a worker. Small, since a mailbox consists of blocks of 32.
 pub(in crate::executor) enum Message {
     /// Start a run, or repeat an ended one.
     Start {
         origin: Box<Origin>,
         new: Box<NewRun>,
         retry_of: Option<RunId>,
-        /// The span of the request, for the run's to name.
+        /// The span of the request, for a link from the run's.
         caller: Box<Span>,
         reply: Reply<Arc<Run>>,
     },
@@ -39,11 +39,11 @@ pub(in crate::executor) enum Message {
     Delete { origin: Box<Origin>, reply: Reply<()> },
     /// The scheduler has a slot for the run.
     Admitted { run_id: RunId },
-    /// A provider call was answered.
+    /// A provider call has returned.
     Called(Box<Called>),
-    /// A step has printed lines that no commit has taken yet.
+    /// A step has printed lines that are not committed yet.
     Printed,
-    /// A probe was answered.
+    /// A probe has returned.
     Probed { health: Health },
     /// Everything sent before this has been handled.
     Barrier { done: oneshot::Sender<()> },
@@ -51,8 +51,8 @@ pub(in crate::executor) enum Message {
 
 /// A run that only waits: its worker has left, and its record says everything else.
 ///
-/// Instants are on the monotonic clock: a wall-clock time that was computed once means a span from then, however the
-/// wall clock jumps in between.
+/// Instants are on the monotonic clock: a wall-clock time is converted once to a span, so that later jumps of the
+/// wall clock do not matter.
 #[derive(Debug)]
 pub(in crate::executor) struct Parked {
     /// The run.
@@ -61,66 +61,66 @@ pub(in crate::executor) struct Parked {
     pub(in crate::executor) epoch: Epoch,
     /// Whether the provider has confirmed that epoch.
     pub(in crate::executor) fenced: bool,
-    /// When its step goes on by itself.
+    /// When its step continues by itself.
     pub(in crate::executor) wake_at: Option<Duration>,
     /// When its attempt times out.
     pub(in crate::executor) deadline_at: Option<Duration>,
-    /// When the time of the whole run is up.
+    /// When the time limit of the whole run passes.
     pub(in crate::executor) limit_at: Option<Duration>,
-    /// Its spans, if anything listens to them.
+    /// Its spans, if tracing is enabled.
     pub(in crate::executor) spans: Option<Box<Spans>>,
 }
 
 impl Parked {
-    /// When a worker has to look at it, on the monotonic clock.
+    /// When a worker must look at it, on the monotonic clock.
     pub(in crate::executor) fn due_at(&self) -> Option<Duration> {
         [self.wake_at, self.deadline_at, self.limit_at].into_iter().flatten().min()
     }
 }
 
-/// What a machine is left with when its worker leaves, and what the next one begins with.
+/// State of a machine when its worker leaves, from which the next one starts.
 #[derive(Debug)]
 pub(in crate::executor) enum Rest {
-    /// Nothing that concerns it.
+    /// Nothing to do.
     Nothing,
     /// A run that waits.
     Parked(Parked),
-    /// An active run that no worker drives: after a restart, a panic, or an error of ours. With a permit where many are
+    /// An active run that no worker drives: after a restart, a panic, or an internal error. With a permit if many are
     /// recovered at the same time.
     Unrecovered(Option<OwnedSemaphorePermit>),
-    /// An active run at which workers have panicked so often that it is to be given up.
+    /// An active run at which workers have panicked so often that it must be given up.
     Faulty,
     /// An active run that another engine drives: this one touches nothing.
     Lost(RunId),
 }
 
-/// What workers ask of the scheduler: the only way up.
+/// What workers request of the scheduler: the only way up.
 pub(in crate::executor) trait Scheduling: Send + Sync {
-    /// The worker of a machine leaves, if its mailbox is empty while no message can be sent; else it is given back what
-    /// was to be left.
+    /// The worker of a machine leaves, if its mailbox is empty while no message can be sent; otherwise the state is
+    /// returned to it.
     fn leave(
         &self,
         machine: &MachineId,
         rest: Rest,
         is_empty: &dyn Fn() -> bool,
     ) -> Result<(), Rest>;
-    /// The worker of a machine has panicked: its run is to be recovered by another.
+    /// The worker of a machine has panicked: another one must recover its run.
     fn revive(&self, machine: &MachineId);
-    /// Asks for a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and waits
-    /// from its commit on.
+    /// Requests a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
+    /// waits from its commit on.
     fn take_slot(&self, run: RunId, machine: &Machine) -> bool;
-    /// A run is about to wait for a slot: it takes its place in the queue with its commit.
+    /// A run is about to wait for a slot: it enters the queue with its commit.
     fn announce(&self, run: RunId, machine: &Machine);
-    /// Asks for a slot for a run that waits for one by its record of this revision: [`Message::Admitted`] follows, now
-    /// or later.
+    /// Requests a slot for a run that waits for one according to its record of this revision: [`Message::Admitted`]
+    /// follows, now or later.
     fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision);
-    /// The slots that a run takes with the commit by which it has one, and how many of each may be taken: as many as the
-    /// limits allow, or any number if the run `had_one` before or did not have to wait for it.
+    /// The slots that a run takes with the commit by which it gets one, and how many of each may be taken: as many as
+    /// the limits allow, or any number if the run `had_one` before or did not have to wait for it.
     fn slot_keys(&self, run: RunId, machine: &Machine, had_one: bool) -> Vec<(SlotKey, u64)>;
     /// Whether the run has a slot now.
     fn has_slot(&self, run: RunId) -> bool;
     /// Gives a run its slot whatever the limits say.
     fn restore_slot(&self, run: RunId, machine: &Machine);
-    /// Gives back the run's slot, or its place in the queue.
+    /// Releases the run's slot, or its position in the queue.
     fn release_slot(&self, run: RunId);
 }

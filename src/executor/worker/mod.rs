@@ -1,9 +1,9 @@
 //! One worker per machine with work: load, decide, commit, perform.
 //!
 //! Everything that concerns a machine and its run goes through the mailbox of its worker, so nothing about a machine
-//! is ever decided twice at once. A worker is made when something concerns its machine and leaves when nothing is
+//! is ever decided twice at once. A worker is created when something concerns its machine and leaves when nothing is
 //! in flight: a run that only waits is a small entry of the scheduler, and its record is read again when it is due.
-//! The worker is the cache of the records that it owns; the store is the truth.
+//! The worker caches the records that it owns; the store is the source of truth.
 
 mod call;
 mod calling;

@@ -1,4 +1,4 @@
-//! Verbs of operators on a run.
+//! Operators' control verbs on a run.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::Run;
 use crate::store::StoreError;
 
 impl Worker {
-    /// Carries out a verb on a run of this machine.
+    /// Performs a verb on a run of this machine.
     pub(super) async fn operate(
         &mut self,
         origin: &Origin,
@@ -47,11 +47,11 @@ impl Worker {
         }
         Err(EngineError::Exhausted {
             limit: "CONTENTION",
-            message: format!("run {run_id} is being changed by others; try again"),
+            message: format!("run {run_id} is being changed by other requests; try again"),
         })
     }
 
-    /// Recovers the run first if it is active and no worker drives it. `false` if it is not ours to drive.
+    /// Recovers the run first if it is active and no worker drives it. `false` if another server drives it.
     async fn finds(&mut self, run_id: RunId) -> Result<bool, EngineError> {
         match self.load_machine().await {
             Ok(_) if self.abandoned() == Some(run_id) => self.recover(run_id).await?,
@@ -86,7 +86,7 @@ impl Worker {
         self.last_run(run_id).await
     }
 
-    /// A verb on a run that this actor does not drive: it has ended, or somebody else drives it.
+    /// A verb on a run that this worker does not drive: it has ended, or another server drives it.
     async fn operate_on_ended(
         &self,
         origin: &Origin,
@@ -117,7 +117,7 @@ impl Worker {
         }
     }
 
-    /// The run as it was last stored: of the active one from the cache, of an ended one from the store.
+    /// The run as last stored: an active one from the cache, an ended one from the store.
     pub(super) async fn last_run(&self, id: RunId) -> Result<Arc<Run>, EngineError> {
         match &self.active {
             Some(active) if active.run.id == id => Ok(active.stored.clone()),

@@ -1,5 +1,5 @@
-//! When what a step prints is stored: with the next commit of its run, or after a moment by itself. Either way the
-//! record of the run stays as it is.
+//! When the output of a step is stored: with the next commit of its run, or by itself after a short delay. Either way
+//! the record of the run does not change.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ids::RunId;
 use crate::store::{Batch, LogHead, Outcome, StoreError};
 
 impl Worker {
-    /// Lines have been printed: give them a moment to travel with a commit that happens anyway.
+    /// Lines have been printed: wait a short time for another commit to carry them.
     pub(super) fn printed(&mut self) {
         let Some(active) = &mut self.active else { return };
         if active.logs.is_empty() {
@@ -36,7 +36,7 @@ impl Worker {
         Ok(head)
     }
 
-    /// The same, if there is output to be stored.
+    /// The same, if there is output to store.
     pub(super) async fn log_head_if_printed(&mut self) -> Result<Option<LogHead>, StoreError> {
         if self.active.as_ref().is_none_or(|active| active.logs.is_empty()) {
             return Ok(None);
@@ -44,7 +44,7 @@ impl Worker {
         self.log_head().await.map(Some)
     }
 
-    /// Remembers how much is stored; `None` if that is to be looked up again.
+    /// Remembers how much is stored; `None` if it must be looked up again.
     pub(super) fn set_log_head(&mut self, head: Option<&LogHead>) {
         if let Some(active) = &mut self.active {
             active.log_head = head.cloned();

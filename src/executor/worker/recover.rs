@@ -1,4 +1,4 @@
-//! How a worker comes to its run: when it has waited, after a restart, and after a conflict.
+//! How a worker gets its run: after waiting, after a restart, and after a conflict.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::lifecycle::step::State;
 use crate::model::Run;
 
 impl Worker {
-    /// Reads the records again after a conflict. `false` if the run is not ours to drive any more.
+    /// Reads the records again after a conflict. `false` if the run is no longer ours to drive.
     pub(super) async fn reload(&mut self) -> bool {
         let Some(active) = &self.active else {
             self.machine = None;
@@ -31,8 +31,8 @@ impl Worker {
                     self.machine = Some(machine);
                     if let Some(active) = &mut self.active {
                         active.log_head = None;
-                        // What is stored lags only in the stages of an open attempt; a stored run that has moved on
-                        // wins.
+                        // The stored record may be stale only in the stages of an open attempt; a stored run that has
+                        // moved on wins.
                         if active.stored.revision != run.revision {
                             active.run = Run::clone(&run);
                             active.stored = run;
@@ -57,7 +57,7 @@ impl Worker {
         }
     }
 
-    /// Goes on with a run that has waited: under the same epoch, by what its record says.
+    /// Continues a run that has waited: under the same epoch, from its record.
     pub(super) async fn resume(&mut self, parked: Parked) {
         let run_id = parked.run_id;
         let (machine, run) = loop {
@@ -68,7 +68,7 @@ impl Worker {
             }
         };
         let (Some(machine), Some(run)) = (machine, run) else {
-            tracing::error!(machine = %self.id, run = %run_id, "an active run is gone from the store");
+            tracing::error!(machine = %self.id, run = %run_id, "an active run is missing from the store");
             return self.relinquish(run_id);
         };
         if machine.epoch != parked.epoch || machine.active_run != Some(run_id) {
@@ -107,7 +107,7 @@ impl Worker {
         }
     }
 
-    /// An active run of the machine that no worker drives: one that was left by an error.
+    /// An active run of the machine that no worker drives: one that an error has left behind.
     pub(super) fn abandoned(&self) -> Option<RunId> {
         let run_id = self.machine.as_ref()?.active_run?;
         let is_ours = self.lost != Some(run_id) && !self.ports.tasks.is_draining();
@@ -133,7 +133,7 @@ impl Worker {
         }
     }
 
-    /// Gives up the machine's run, at which workers have panicked: it is recovered without anything that follows.
+    /// Gives up the machine's run, at which workers have panicked: it is recovered without its effects.
     pub(super) async fn hold_faulty(&mut self) {
         let found = loop {
             let found = async {
@@ -158,7 +158,7 @@ impl Worker {
         }
     }
 
-    /// Recovers a run that no worker drives, as long as it takes.
+    /// Recovers a run that no worker drives, retrying as long as it takes.
     pub(super) async fn adopt(&mut self, run_id: RunId) {
         match self.recover(run_id).await {
             Ok(()) if self.active.is_some() => {}
@@ -193,7 +193,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes the active run up after a restart: claim a new epoch in the store, then fence, then look, then act.
+    /// Recovers the active run after a restart: claim a new epoch in the store, then fence, then observe, then act.
     pub(super) async fn recover(&mut self, run_id: RunId) -> Result<(), EngineError> {
         if self.active.is_some() {
             return Ok(());

@@ -8,7 +8,8 @@ use crate::executor::planted::Planted;
 use crate::lifecycle::step::State;
 use crate::model::Run;
 
-/// A worker stays for what is due this soon, in milliseconds: reading the records again costs more than waiting.
+/// A worker stays for what is due within this time, in milliseconds: reading the records again would cost more than
+/// waiting.
 const LINGER_MS: u64 = 100;
 
 /// Whether the step at `place` waits for its time.
@@ -18,8 +19,8 @@ pub(super) fn is_waiting(run: &Run, place: usize) -> bool {
         .is_some_and(|step| matches!(step.state, State::Polling { .. } | State::BackingOff { .. }))
 }
 
-/// Whether a worker that reads `stored` would wait for the same as one that has `run`. Until when it polls lives in
-/// memory alone: asking the provider earlier repeats nothing.
+/// Whether a worker that reads `stored` would wait for the same as one that has `run`. The time of the next poll is
+/// only in memory: polling the provider earlier repeats nothing.
 pub(super) fn waits_as(stored: &Run, run: &Run) -> bool {
     stored.state == run.state
         && stored.steps.len() == run.steps.len()
@@ -34,7 +35,7 @@ pub(super) fn waits_as(stored: &Run, run: &Run) -> bool {
 }
 
 impl Active {
-    /// The run as it waits, unless something of it is in flight or about to be due.
+    /// The run as it waits, unless something is in flight or about to be due.
     fn parked(&mut self, now: Duration) -> Option<Parked> {
         if self.call.is_some() || !self.logs.is_empty() || self.timers.slot_is_awaited() {
             return None;
@@ -43,8 +44,8 @@ impl Active {
         let place = steps.position(|step| step.state != State::Waiting && !step.state.is_settled());
         let (mut wake_at, mut deadline_at) = (None, None);
         let has_slot = self.run.state.has_slot();
-        // What a held run, or one that waits for a slot, has in progress continues when it has its slot again. One that is held for
-        // an answer gets no answer when its time is up.
+        // Work in progress of a run that is held or waits for a slot continues when it has its slot again. One that
+        // is held for an answer is not answered by its timeout.
         if (has_slot || self.run.asks())
             && let Some(place) = place
         {
@@ -71,7 +72,7 @@ impl Active {
 }
 
 impl Worker {
-    /// Leaves, if nothing is left to be done now and no message has come meanwhile.
+    /// Leaves, if nothing is left to do now and no message has come meanwhile.
     pub(super) fn leave(&mut self) -> bool {
         let now = self.ports.clock.monotonic();
         let rest = match (&mut self.active, &self.machine, self.lost) {

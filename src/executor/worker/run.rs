@@ -1,4 +1,4 @@
-//! The loop of a worker: one message, answer or timer after the other.
+//! The loop of a worker: one message, result or timer after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::executor::planted::Planted;
 use crate::ids::MachineId;
 use crate::store::{Availability, StoreError};
 
-/// Delay before a commit of the engine is tried again, in milliseconds.
+/// Delay before a commit of the engine is retried, in milliseconds.
 const STORE_RETRY_MS: u64 = 250;
 
 impl Worker {
-    /// Runs from what the machine was left with until nothing is to be done now.
+    /// Runs from the machine's saved state until there is nothing to do now.
     pub(in crate::executor) async fn run(mut self, rest: Rest) {
         let mut guard =
             PanicGuard { scheduler: self.scheduler.clone(), id: self.id.clone(), done: false };
@@ -69,8 +69,8 @@ impl Worker {
         }
     }
 
-    /// Waits for the store. A call whose attempt times out meanwhile is not waited for any longer; what follows from
-    /// that is decided afterwards.
+    /// Waits for the store. A call whose attempt times out meanwhile is no longer waited for; the consequences are
+    /// decided afterwards.
     pub(super) async fn await_store<T>(&mut self, answer: impl Future<Output = T>) -> T {
         let deadline = self.until(self.call_deadline());
         tokio::pin!(answer, deadline);
@@ -88,7 +88,7 @@ impl Worker {
         active.timers.deadline_at()
     }
 
-    // What clients ask is boxed: it is rare beside the answers of providers, and its futures are large.
+    // Requests of clients are boxed: they are rare compared with results of providers, and their futures are large.
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Start { origin, new, retry_of, caller, reply } => {
@@ -120,21 +120,21 @@ impl Worker {
             Message::Called(called) => self.called(*called).await,
             Message::Printed => self.printed(),
             Message::Probed { health } => self.probed(&health).await,
-            // Whoever waited may have given up waiting.
+            // The client may have stopped waiting.
             Message::Barrier { done } => drop(done.send(())),
         }
     }
 
-    /// Waits for a store that is away, refusing commands meanwhile and keeping everything else for later.
+    /// Waits for a store that is unavailable, refusing commands meanwhile and keeping everything else for later.
     pub(super) async fn wait_for_store(&mut self, error: &StoreError) {
         let availability = self.ports.store.availability();
-        // A store that takes no writes says so itself, once for all that wait for it.
+        // A store that accepts no writes logs this itself, once for all that wait for it.
         if !matches!(error, StoreError::Full(_)) && availability.borrow().takes_writes() {
-            tracing::warn!(machine = %self.id, %error, "the store did not take a commit; trying again");
+            tracing::warn!(machine = %self.id, %error, "the store did not accept a commit; retrying");
         }
         let clock = self.ports.clock.clone();
         let waits_for_room = matches!(error, StoreError::Full(_));
-        // What is known after each nap decides, not who is woken first: so that a simulation replays.
+        // The state after each delay decides, not the order of waking: so that a simulation can be replayed.
         let nap = async move {
             loop {
                 clock.sleep(Duration::from_millis(STORE_RETRY_MS)).await;
@@ -177,7 +177,7 @@ impl Worker {
     }
 }
 
-/// A panic in one worker must not take its machine out of service for good: the run is recovered as after a
+/// A panic in one worker must not take its machine out of service permanently: the run is recovered as after a
 /// restart.
 struct PanicGuard {
     scheduler: Arc<dyn Scheduling>,
@@ -188,7 +188,7 @@ struct PanicGuard {
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if !self.done && std::thread::panicking() {
-            tracing::error!(machine = %self.id, "a worker panicked; its run is recovered");
+            tracing::error!(machine = %self.id, "a worker panicked; its run will be recovered");
             self.scheduler.revive(&self.id);
         }
     }

@@ -1,8 +1,8 @@
-//! What traces show of a run: a span for as long as this server drives it, in it one for each attempt of a step, and in
-//! that one for each call of the provider.
+//! Traces of a run: a span for as long as this server drives it, in it one for each attempt of a step, and in that
+//! one for each call of the provider.
 //!
-//! All of it is at debug level, and nothing is made while nobody wants spans of that level. A run that outlives the
-//! server has a span for each time that it was taken up.
+//! All of it is at debug level, and nothing is created unless spans of that level are enabled. A run that outlives
+//! the server has a span for each time that it was recovered.
 
 use tracing::{Span, field};
 
@@ -27,7 +27,7 @@ struct Open {
 }
 
 impl Spans {
-    /// Begins the span of a run: one that `caller` asked for, or that was taken up after a restart.
+    /// Starts the span of a run: one that `caller` requested, or that was recovered after a restart.
     pub(super) fn begin(run: &Run, caller: Option<&Span>) -> Self {
         let span = tracing::debug_span!(
             parent: None,
@@ -40,28 +40,28 @@ impl Spans {
             otel.status_code = field::Empty,
         );
         if let Some(caller) = caller {
-            // A link, not a parent: the answer to the caller is long given when the run ends.
+            // A link, not a parent: the caller is answered long before the run ends.
             span.follows_from(caller);
         }
         Self { run: span, open: None }
     }
 
-    /// The spans, which are gone here from then on.
+    /// Moves the spans out.
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::none())
     }
 
-    /// Of a run whose spans are elsewhere.
+    /// For a run whose spans are elsewhere.
     pub(super) fn none() -> Self {
         Self { run: Span::none(), open: None }
     }
 
-    /// Whether anything listens to them.
+    /// Whether they are enabled.
     pub(super) fn is_enabled(&self) -> bool {
         !self.run.is_disabled()
     }
 
-    /// Ends and begins spans as the run's state says.
+    /// Ends and starts spans according to the run's state.
     pub(super) fn follow(&mut self, run: &Run) {
         if self.run.is_disabled() {
             return;

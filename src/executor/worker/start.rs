@@ -1,4 +1,4 @@
-//! Starting a run: accepted, or refused with the reason.
+//! Starts a run: it is accepted, or refused with the reason.
 
 use std::sync::Arc;
 
@@ -35,11 +35,11 @@ impl Worker {
         };
         let refused = match self.start_once(origin, &new, retry_of, &scope, caller).await {
             Ok(run) => return Ok(run),
-            // What the store says is no refusal, and while it is in doubt nothing can be looked up.
+            // An error of the store is no refusal, and while the store is in doubt nothing can be looked up.
             Err(error @ EngineError::Store(_)) => return Err(error),
             Err(refused) => refused,
         };
-        // The commit itself finds a request id that was used before. What was refused without a commit may have been
+        // The commit itself detects a request id that was used before. A request that is refused now may have been
         // accepted the first time.
         match self.ports.repeated_run(origin, &scope).await? {
             Some(run) => Ok(run),
@@ -73,7 +73,7 @@ impl Worker {
         }
         Err(EngineError::Exhausted {
             limit: "CONTENTION",
-            message: format!("machine {} is being changed by others; try again", self.id),
+            message: format!("machine {} is being changed by other requests; try again", self.id),
         })
     }
 
@@ -96,7 +96,7 @@ impl Worker {
         };
         let registered = match &before {
             None => self.ports.plans.chosen(new)?,
-            // A retry repeats the plan as it was, not as it is now.
+            // A retry repeats the plan as pinned, not the present one.
             Some(before) => self.ports.plans.pinned(before).await?,
         };
         let params = admission::bind(&registered.plan, &new.parameters)?;

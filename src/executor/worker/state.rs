@@ -1,4 +1,4 @@
-//! What a worker has in memory: the records that it owns, and the run that it drives.
+//! State of a worker: the records that it owns, and the run that it drives.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,26 +21,26 @@ use crate::plan::{Plan, Value};
 use crate::provider::Provider;
 use crate::store::{LogHead, StoreError};
 
-/// An instant on both clocks: a wall-clock time that was computed then means a span from then, however the wall clock
-/// jumps in between.
+/// An instant on both clocks: a wall-clock time is converted once to a span, so that later jumps of the wall clock do
+/// not matter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) wall: Timestamp,
     pub(super) monotonic: Duration,
 }
 
-/// What was decided, and when.
+/// A decision and its time.
 pub(super) struct Decision {
     pub(super) draft: Draft,
     pub(super) moment: Moment,
 }
 
-/// A batch as the store can be asked about it.
+/// A batch whose outcome can be looked up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
-    /// Its name.
+    /// Its id.
     pub(super) id: BatchId,
-    /// A revision that it would have come after.
+    /// A revision before its own.
     pub(super) since: Revision,
 }
 
@@ -52,9 +52,9 @@ pub(super) struct InDoubt {
     pub(super) run: Run,
     /// The machine's epoch after the commit.
     pub(super) epoch: Epoch,
-    /// What was to be done once the commit is durable.
+    /// Effects to perform once the commit is durable.
     pub(super) effects: Vec<Effect>,
-    /// When that was decided.
+    /// When it was decided.
     pub(super) moment: Moment,
     /// Lines that the commit was to store.
     pub(super) lines: Vec<Line>,
@@ -70,9 +70,9 @@ impl InDoubt {
 
 /// The run that a worker drives.
 pub(super) struct Active {
-    /// As the store has it.
+    /// The run as stored.
     pub(super) stored: Arc<Run>,
-    /// As it is: stages of an open attempt may be ahead of the store.
+    /// The present run: stages of an open attempt may be ahead of the store.
     pub(super) run: Run,
     pub(super) plan: Arc<Plan>,
     pub(super) params: Arc<BTreeMap<String, Value>>,
@@ -82,7 +82,7 @@ pub(super) struct Active {
     pub(super) call: Option<CallInFlight>,
     pub(super) timers: Timers,
     pub(super) logs: Arc<LogBuffer>,
-    /// How much of what its steps printed is stored; `None` until that is looked up.
+    /// How much of its steps' output is stored; `None` until that is looked up.
     pub(super) log_head: Option<LogHead>,
     pub(super) spans: Spans,
 }
@@ -91,17 +91,17 @@ pub(in crate::executor) struct Worker {
     pub(super) ports: Arc<Ports>,
     pub(super) scheduler: Arc<dyn Scheduling>,
     pub(super) id: MachineId,
-    /// For what its calls send to it.
+    /// For messages from its calls.
     pub(super) own: mpsc::UnboundedSender<Message>,
     pub(super) mailbox: mpsc::UnboundedReceiver<Message>,
-    /// Messages put aside while the store was away.
+    /// Messages put aside while the store was unavailable.
     pub(super) stash: VecDeque<Message>,
     pub(super) machine: Option<Arc<Machine>>,
     pub(super) active: Option<Active>,
     pub(super) next_serial: u64,
     /// An active run of the machine that another engine drives.
     pub(super) lost: Option<RunId>,
-    /// A commit that may or may not have happened; found out about before anything else is done.
+    /// A commit that may or may not have happened; resolved before anything else is done.
     pub(super) in_doubt: Option<InDoubt>,
     /// Only with a planted bug: the answer to give before anything is durable.
     pub(super) early_reply: Option<Reply<Arc<Run>>>,
@@ -189,7 +189,7 @@ impl Worker {
         self.forget();
     }
 
-    /// Forgets what the cache says: somebody else has written.
+    /// Drops the cache: another writer has written.
     pub(super) fn forget(&mut self) {
         self.machine = None;
         if let Some(active) = self.active.take() {

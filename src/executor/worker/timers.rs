@@ -1,4 +1,4 @@
-//! When a worker has to wake up. Timers live in memory; the instants that they stand for are in the run's record.
+//! Timers of a worker. They live in memory; their instants are in the run's record.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ pub(super) enum Timer {
     Wake { step: usize },
     /// A step's attempt times out then.
     Deadline { step: usize, at: Timestamp },
-    /// The time of the whole run is up then.
+    /// The time limit of the whole run passes then.
     TimeLimit,
-    /// Log lines have waited long enough for a commit that happens anyway.
+    /// Log lines have waited long enough for another commit.
     FlushLogs,
     /// The store may have a slot for the run now.
     TakeSlot,
 }
 
 impl Timer {
-    /// Whether a new timer takes the place of this one. One step is in progress at a time: what was armed for a step before it is
-    /// over, and must not be taken for its own when its worker leaves.
+    /// Whether a new timer replaces this one. One step is in progress at a time: a timer of an earlier step is
+    /// obsolete, and must not be taken for the present step's when its worker leaves.
     fn is_replaced_by(&self, other: &Self) -> bool {
         matches!(
             (self, other),
@@ -34,12 +34,12 @@ impl Timer {
     }
 }
 
-/// The timers of one worker: a handful.
+/// The timers of one worker, of which there are few.
 #[derive(Debug, Default)]
 pub(super) struct Timers(Vec<(Duration, Timer)>);
 
 impl Timers {
-    /// Arms a timer that is due at `due` on the monotonic clock, in the place of one of its kind.
+    /// Arms a timer that is due at `due` on the monotonic clock, replacing one of its kind.
     pub(super) fn arm(&mut self, timer: Timer, due: Duration) {
         self.0.retain(|(_, armed)| !armed.is_replaced_by(&timer));
         self.0.push((due, timer));
@@ -50,7 +50,7 @@ impl Timers {
         self.0.iter().any(|(_, timer)| *timer == Timer::FlushLogs)
     }
 
-    /// Whether the run asks for its slot again.
+    /// Whether the run will request its slot again.
     pub(super) fn slot_is_awaited(&self) -> bool {
         self.0.iter().any(|(_, timer)| *timer == Timer::TakeSlot)
     }
@@ -60,7 +60,7 @@ impl Timers {
         self.0.iter().map(|(due, _)| *due).min()
     }
 
-    /// When the step in progress goes on by itself.
+    /// When the step in progress continues by itself.
     pub(super) fn wake_at(&self) -> Option<Duration> {
         self.due_of(|timer| matches!(timer, Timer::Wake { .. }))
     }
@@ -70,7 +70,7 @@ impl Timers {
         self.due_of(|timer| matches!(timer, Timer::Deadline { .. }))
     }
 
-    /// When the time of the whole run is up.
+    /// When the time limit of the whole run passes.
     pub(super) fn limit_at(&self) -> Option<Duration> {
         self.due_of(|timer| *timer == Timer::TimeLimit)
     }

@@ -1,8 +1,8 @@
-//! The actions that the simulated machines know.
+//! The actions that simulated machines support.
 
 use serde::{Deserialize, Serialize};
 
-/// An action of the plans, in the fake provider's own table: the world does not depend on what plans think of it.
+/// An action, in the fake provider's own table: the world does not depend on the plans' table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Action {
@@ -66,7 +66,7 @@ impl Action {
         }
     }
 
-    /// Time that it takes at the default timing, in milliseconds.
+    /// Duration at the default timing, in milliseconds.
     pub(super) const fn base_ms(self) -> u64 {
         match self {
             Self::Repave | Self::Wipe => 1_000,
@@ -82,12 +82,12 @@ impl Action {
         }
     }
 
-    /// Whether the machine does not answer while it lasts.
+    /// Whether the machine does not answer while it runs.
     pub(super) const fn interrupts(self) -> bool {
         matches!(self, Self::Repave | Self::Wipe | Self::Reboot)
     }
 
-    /// Whether it goes on when told to stop: half of it would be worse than all of it.
+    /// Whether it continues when asked to stop: half of it would be worse than all of it.
     pub(super) const fn is_destructive(self) -> bool {
         matches!(self, Self::Repave | Self::Wipe | Self::Reboot | Self::ApplyNetConfig)
     }

@@ -43,7 +43,7 @@ impl FakeProvider {
             let mut decided = self.known(core, &operation);
             decided.lines.insert(
                 0,
-                (LogStream::Stdout, format!("{} was already taken", operation.handle())),
+                (LogStream::Stdout, format!("{} was already accepted", operation.handle())),
             );
             return decided;
         }
@@ -56,7 +56,7 @@ impl FakeProvider {
             .into();
         }
         let Some(action) = Action::parse(&call.action) else {
-            let message = format!("the fake provider knows no action {:?}", call.action);
+            let message = format!("the fake provider has no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
         let effect = match Effect::of(action, target, call, self.key) {
@@ -128,7 +128,7 @@ impl FakeProvider {
             return Err(fenced).into();
         }
         if fault == Some(Fault::Unknowable) {
-            let why = format!("{id} does not tell what became of {}", call.action);
+            let why = format!("{id} does not say what happened to {}", call.action);
             return Ok(Observation::Unknowable { why }).into();
         }
         let now_ms = core.now_ms();
@@ -144,7 +144,7 @@ impl FakeProvider {
             return Ok(Observation::NotDone { observed }).into();
         }
         let Some(action) = Action::parse(&call.action) else {
-            let message = format!("the fake provider knows no action {:?}", call.action);
+            let message = format!("the fake provider has no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
         match Effect::of(action, target, call, self.key) {
@@ -182,7 +182,7 @@ impl FakeProvider {
         let now_ms = core.now_ms();
         core.settle(id, now_ms);
         let Some(action) = Action::parse(&call.action) else {
-            let message = format!("the fake provider knows no action {:?}", call.action);
+            let message = format!("the fake provider has no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
         let fresh = Machine::default();
@@ -195,7 +195,7 @@ impl FakeProvider {
             })
             .into();
         }
-        // The recorded effect has the arguments that really were used.
+        // The recorded effect has the arguments that were really used.
         let effect = match operation {
             Some(operation) => Ok(operation.effect.clone()),
             None => Effect::of(action, target, call, self.key),
@@ -256,7 +256,7 @@ impl FakeProvider {
             return Err(fenced).into();
         }
         if core.state.machine(id).is_none_or(|machine| machine.fence < epoch.0) {
-            // Not waited for: a power loss that forgets a fence also ends whoever it kept out.
+            // Not waited for: a power loss that loses a fence also ends the caller that it kept out.
             core.record(Record::Fence { machine: id.to_string(), epoch: epoch.0 });
         }
         Self::done(())
@@ -300,7 +300,7 @@ impl FakeProvider {
         Ok(answer).into()
     }
 
-    /// The answer of *act* for an operation that the world has.
+    /// The result of *act* for an operation that the world has.
     fn known(&self, core: &mut Core, operation: &Operation) -> Decided<Acted> {
         let mut decided: Decided<Acted> = match (&operation.ended, &operation.planned) {
             (None, _) => Ok(Acted::Accepted {
@@ -331,9 +331,10 @@ impl FakeProvider {
         decided
     }
 
-    /// The answer of *observe* for an operation that the world has.
+    /// The result of *observe* for an operation that the world has.
     ///
-    /// One that failed for a passing reason is "not done": to the engine an error would mean that the look failed.
+    /// One that failed for a transient reason is "not done": to the engine an error would mean that the observation
+    /// failed.
     fn look_at(&self, core: &mut Core, operation: &Operation) -> Decided<Observation> {
         let known = self.known(core, operation);
         let result = match known.result {

@@ -1,28 +1,28 @@
-//! Faults drawn from the seed.
+//! Random faults, drawn from the seed.
 
 use super::script::Fault;
 use crate::clock::SplitMix64;
 
-/// How often operations go wrong by chance, in thousandths.
+/// How often operations fail at random, in thousandths.
 ///
-/// What befalls a call follows from the seed, the operation and how often that call was made, never from the order of
+/// The fault of a call depends on the seed, the operation and how often that call was made, never on the order of
 /// calls: the same seed gives the same faults however the work is interleaved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Chaos {
-    /// Fails before any effect; trying again may help.
+    /// Fails before any effect; a retry may help.
     pub fail_permille: u32,
-    /// The call is never answered, while the world goes on.
+    /// The call never returns, while the world continues.
     pub hang_permille: u32,
     /// Is reported done and is not.
     pub lie_permille: u32,
-    /// Takes effect, and the answer is lost.
+    /// Takes effect, and the response is lost.
     pub fail_after_permille: u32,
-    /// A look cannot tell.
+    /// An observation is inconclusive.
     pub unknowable_permille: u32,
 }
 
 impl Chaos {
-    /// What happens to the `nth` act of an operation.
+    /// The fault of the `nth` act of an operation.
     pub(super) fn on_act(&self, seed: u64, operation: &str, nth: u32) -> Option<Fault> {
         let odds = [
             (self.fail_permille, Fault::Fail),
@@ -41,12 +41,12 @@ impl Chaos {
         None
     }
 
-    /// Whether nothing goes wrong by chance.
+    /// Whether there are no random faults.
     pub(super) fn is_calm(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether the `nth` look at an operation cannot tell.
+    /// Whether the `nth` observation of an operation is inconclusive.
     pub(super) fn is_unknowable(&self, seed: u64, operation: &str, nth: u32) -> bool {
         let roll = draw(seed, &["chaos", "observe", operation], nth) % 1_000;
         roll < u64::from(self.unknowable_permille)
@@ -55,7 +55,7 @@ impl Chaos {
 
 /// 64 bits that depend on nothing but the arguments.
 pub(super) fn draw(seed: u64, parts: &[&str], nth: u32) -> u64 {
-    // FNV-1a over the parts, each ended by a byte that is in no text, then mixed.
+    // FNV-1a over the parts, each terminated by a byte that is in no text, then mixed.
     let mut hash = 0xCBF2_9CE4_8422_2325_u64 ^ seed;
     for part in parts {
         for byte in part.bytes().chain([0xFF]) {

@@ -1,4 +1,4 @@
-//! What a call comes to.
+//! The result of a call.
 
 use super::errors::error;
 use super::shared::Durable;
@@ -6,14 +6,14 @@ use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
 use crate::provider::{ErrorCode, ProviderError};
 
-/// What a call comes to.
+/// The result of a call.
 pub(super) struct Decided<T> {
     pub(super) result: Result<T, ProviderError>,
     /// Lines to print, in order.
     pub(super) lines: Vec<(LogStream, String)>,
-    /// Answered when what the result rests on is durable.
+    /// Resolves when the state behind the result is durable.
     pub(super) durable: Option<Durable>,
-    /// The answer never comes.
+    /// The call never returns.
     pub(super) hangs: bool,
 }
 
@@ -24,7 +24,7 @@ impl<T> From<Result<T, ProviderError>> for Decided<T> {
 }
 
 impl<T> Decided<T> {
-    /// A call that is never answered.
+    /// A call that never returns.
     pub(super) fn never() -> Self {
         let mut decided = Self::from(Err(error(
             ErrorClass::OutcomeUnknown,

@@ -1,4 +1,4 @@
-//! The journal on disk: one thread that writes what has been recorded, many calls to a flush.
+//! The journal on disk: one thread writes the records, many calls per flush.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,22 +12,22 @@ use super::shared::Shared;
 use super::state::{Record, State};
 use crate::files;
 
-/// Size from which the journal is written anew, if it has also grown to three times what it was then.
+/// Size from which the journal is compacted, if it has also grown to three times its size after the last compaction.
 ///
-/// Replaying it takes under a second, and holds the latest 200,000 operations or so.
+/// Replaying it takes under a second, and it holds about the latest 200,000 operations.
 pub(super) const COMPACT_BYTES: u64 = 64 << 20;
 
-/// Operations of each machine that are kept when the journal is written anew. An engine asks about the operation in
-/// flight, or the one before it.
+/// Operations of each machine that a compaction keeps. An engine asks about the operation in flight, or the one
+/// before it.
 const KEPT_OPERATIONS: usize = 4;
 
 /// After a flush for this many callers or more, the next one waits for [`LINGER`].
 const BUSY_WAITERS: usize = 16;
 
-/// How long the writer waits for more callers when many come; one that is alone never waits.
+/// How long the writer waits for more callers when there are many; a single one never waits.
 const LINGER: Duration = Duration::from_micros(500);
 
-/// Largest file of the key, in bytes: sixteen digits and a line break, with room for what an editor adds.
+/// Largest key file, in bytes: sixteen digits and a line break, with room for what an editor adds.
 const KEY_BYTES_MAX: u64 = 64;
 
 /// Operations of each machine that are kept in memory: three runs of five steps.
@@ -41,9 +41,9 @@ pub(super) struct Disk {
     len: u64,
     /// Bytes that are durable.
     durable: u64,
-    /// Bytes that the file says are durable.
+    /// Bytes that the file itself declares durable.
     stated: u64,
-    /// Size right after it was last written anew.
+    /// Size right after the last compaction.
     compacted: u64,
     compact_bytes: u64,
     #[cfg(test)]
@@ -51,7 +51,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens or makes the journal of a directory and reads it.
+    /// Opens or creates the journal of a directory and reads it.
     ///
     /// # Errors
     /// [`WorldError`]; then nothing has been changed.
@@ -118,7 +118,7 @@ impl Disk {
         self.file.write_all(bytes)
     }
 
-    /// As a full disk does, half of the bytes are written.
+    /// Writes half of the bytes, as a full disk does.
     #[cfg(test)]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.full && !bytes.is_empty() {
@@ -141,7 +141,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes a batch, and flushes it if somebody waits for it.
+    /// Writes a batch, and flushes it if a caller waits for it.
     fn write(&mut self, bytes: &[u8], flushed: bool) -> Result<(), Trouble> {
         let mut stated = Vec::new();
         if flushed && self.stated < self.durable && !bytes.is_empty() {
@@ -164,7 +164,7 @@ impl Disk {
         let full =
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let may_pass = full && action == "write";
-        let advice = if may_pass { "make room" } else { "restart the server" };
+        let advice = if may_pass { "free space" } else { "restart the server" };
         let path = self.path.display();
         let why = format!("cannot {action} the fake provider's journal {path}: {error}; {advice}");
         Trouble { why, may_pass }
@@ -174,7 +174,7 @@ impl Disk {
         self.len >= self.compact_bytes.max(self.compacted.saturating_mul(3))
     }
 
-    /// Writes a journal of these records beside the old one.
+    /// Writes a journal with these records beside the old one.
     fn write_beside(&self, records: &[Record]) -> io::Result<(PathBuf, File, u64)> {
         let beside = self.path.with_extension("journal.new");
         let mut bytes = Vec::new();
@@ -189,7 +189,7 @@ impl Disk {
         Ok((beside, file, bytes.len() as u64))
     }
 
-    /// Puts a journal in the place of the old one.
+    /// Replaces the old journal with the new one.
     fn swap(&mut self, beside: &Path, file: File, len: u64) -> io::Result<()> {
         std::fs::rename(beside, &self.path)?;
         self.file = file;
@@ -199,7 +199,7 @@ impl Disk {
     }
 }
 
-/// Options of a file that is nobody else's to read.
+/// Options of a file that only its owner can read.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -211,12 +211,12 @@ fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Writes what is recorded until the world is closed. Runs on a thread of its own.
+/// Writes records until the world is closed. Runs on its own thread.
 pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
     let mut waited = 0;
     loop {
         if waited >= BUSY_WAITERS {
-            // Where this many wait at once, more come in a moment, and one flush serves them all.
+            // When this many wait at once, more come in a moment, and one flush serves them all.
             std::thread::sleep(LINGER);
         }
         let (bytes, waiters, upto, closing) = {
@@ -249,7 +249,7 @@ pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
                             "the fake provider's world is read-only"
                         );
                     }
-                    // Kept in front, in order: the world in memory has them.
+                    // Kept at the front, in order: the world in memory has them.
                     let later = std::mem::replace(&mut queue.bytes, bytes);
                     queue.bytes.extend_from_slice(&later);
                     queue.refuse(trouble.clone());
@@ -259,7 +259,7 @@ pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
         let verdict = written.map_err(|trouble| trouble.why);
         waited = waiters.len();
         for waiter in waiters {
-            // A caller that has gone away does not want to know.
+            // The caller may have gone away.
             let _ = waiter.send(verdict.clone());
         }
         if closing {
@@ -271,13 +271,13 @@ pub(super) fn run_writer(shared: &Arc<Shared>, mut disk: Disk) {
     }
 }
 
-/// Writes the journal anew. If that fails the old one goes on, and grows.
+/// Compacts the journal. If that fails the old one stays in use, and grows.
 fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
     let (records, taken, upto) = {
         let mut core = shared.lock();
         let records = core.state.snapshot(KEPT_OPERATIONS);
         let upto = core.state.recorded();
-        // The snapshot has them.
+        // The snapshot contains them.
         (records, std::mem::take(&mut core.queue.bytes), upto)
     };
     let written = disk.write_beside(&records);
@@ -288,7 +288,7 @@ fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
             let queue = &mut shared.lock().queue;
             let later = std::mem::replace(&mut queue.bytes, taken);
             queue.bytes.extend_from_slice(&later);
-            // Not tried again before it has grown by half.
+            // Not retried before it has grown by half.
             disk.compacted = disk.len / 2;
             return;
         }
@@ -296,12 +296,12 @@ fn compact(shared: &Arc<Shared>, disk: &mut Disk) {
     let queue = &mut shared.lock().queue;
     match swapped {
         Ok(()) => queue.durable = upto,
-        // Which of the two journals a power loss would leave is not known.
+        // It is unknown which of the two journals would survive a power loss.
         Err(error) => queue.refuse(disk.trouble("replace", &error)),
     }
 }
 
-/// The key in the directory's [`KEY_FILE`]; `fresh` is put there first if there is none.
+/// The key in the directory's [`KEY_FILE`]; `fresh` is stored there first if there is none.
 pub(super) fn key(dir: &Path, fresh: u64) -> Result<u64, WorldError> {
     let path = dir.join(KEY_FILE);
     let failed = |action: &'static str| {

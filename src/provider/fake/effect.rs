@@ -1,4 +1,4 @@
-//! What an action does to a machine: its effect, how it shows, and what it prints.
+//! The effect of an action on a machine, how it is observed, and what it prints.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -9,16 +9,16 @@ use crate::lifecycle::step::ErrorClass;
 use crate::plan::{Value, Values};
 use crate::provider::{Call, ErrorCode, ProviderError, Target, Verification};
 
-/// Lifetime of join material whose plan does not say, in milliseconds.
+/// Lifetime of join material if the plan does not give one, in milliseconds.
 const JOIN_TTL_MS: u64 = 15 * 60 * 1_000;
 
-/// Name under which mint-join gives the handle of its join material.
+/// Name of mint-join's output, the handle of its join material.
 const HANDLE: &str = "handle";
 
-/// Join material kept per machine; older ones are forgotten, as if they had expired.
+/// Join material kept per machine; older ones are dropped, as if they had expired.
 const JOIN_MATERIALS_MAX: usize = 8;
 
-/// A change of one machine, with all that is needed to make it again from the journal.
+/// A change of one machine, with everything needed to replay it from the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Effect {
@@ -63,7 +63,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    /// Reads the effect of a call from its action and arguments.
+    /// Parses the effect of a call from its action and arguments.
     pub(super) fn of(
         action: Action,
         target: &Target,
@@ -115,13 +115,13 @@ impl Effect {
         })
     }
 
-    /// What later steps need; never a secret.
+    /// Outputs for later steps; never a secret.
     pub(super) fn output(&self) -> Values {
         let Self::Mint { handle, .. } = self else { return Values::new() };
         Values::from([(HANDLE.to_owned(), Value::Str(handle.clone().into()))])
     }
 
-    /// Whether the machine is in a state that lets the operation begin.
+    /// Whether the machine is in a state in which the operation can start.
     pub(super) fn admit(
         &self,
         machine: &Hardware,
@@ -153,7 +153,7 @@ impl Effect {
         }
     }
 
-    /// Makes the change. `operation` made it at `at_ms`.
+    /// Applies the change, made by `operation` at `at_ms`.
     pub(super) fn apply(&self, machine: &mut Hardware, operation: &str, at_ms: u64) {
         match self {
             Self::SetBoot { target } => machine.boot_override = Some(target.clone()),
@@ -208,10 +208,9 @@ impl Effect {
         }
     }
 
-    /// Whether the machine's state alone says that nothing is left to do, and what shows it.
+    /// Whether the machine's state alone shows that nothing is left to do, with the evidence.
     ///
-    /// Only for what is a state and not an event: that a machine has an image does not say that *this* repave wrote
-    /// it.
+    /// Only for states, not for events: that a machine has an image does not show that *this* repave wrote it.
     pub(super) fn already(&self, machine: &Hardware) -> Option<String> {
         match self {
             Self::SetBoot { .. }
@@ -249,7 +248,7 @@ impl Effect {
         }
     }
 
-    /// What shows that the effect is there, or what was expected and what is seen.
+    /// Evidence of the effect, or what was expected and what is observed.
     pub(super) fn shows(&self, machine: &Hardware) -> Result<String, (String, String)> {
         let equal = |what: &str, expected: &str, seen: Option<&str>| match seen {
             Some(seen) if seen == expected => Ok(format!("{what} is {seen}")),
@@ -301,7 +300,7 @@ impl Effect {
         }
     }
 
-    /// Lines printed when the operation begins.
+    /// Lines printed when the operation starts.
     pub(super) fn begins(&self) -> Vec<String> {
         match self {
             Self::SetBoot { target } => vec![format!("setting the next boot to {target}")],
@@ -326,7 +325,7 @@ impl Effect {
         }
     }
 
-    /// What the operation says of itself when it is done, true or not.
+    /// What the operation reports when it is done, true or not.
     pub(super) fn claim(&self) -> String {
         match self {
             Self::SetBoot { target } => format!("next boot: {target}"),
@@ -354,7 +353,7 @@ fn redeem(machine: &Hardware, handle: &str, now_ms: u64, seed: u64) -> Result<()
             "join needs the output of mint-join: give the step needs = [\"mint-join\"]",
         ));
     }
-    let again = "mint again: retry the run from mint-join";
+    let again = "retry the run from mint-join";
     let Some(material) = machine.join_material(handle) else {
         return Err(permanent(&format!("no join material {handle} of this machine; {again}")));
     };
@@ -382,7 +381,7 @@ fn permanent(message: &str) -> ProviderError {
     ProviderError::new(ErrorClass::Permanent, ErrorCode::Invalid, message)
 }
 
-/// Join material: made again from the seed when it is redeemed, and kept nowhere.
+/// Join material: derived again from the seed when it is redeemed, and stored nowhere.
 pub(super) fn secret(seed: u64, operation: &str) -> String {
     hex(&Sha256::new()
         .chain_update(b"join material")

@@ -1,4 +1,4 @@
-//! How simulated calls fail.
+//! Errors of simulated calls.
 
 use super::shared::Core;
 use super::state::Machine;
@@ -23,7 +23,7 @@ pub(super) fn unreachable_error(id: &MachineId) -> ProviderError {
 
 pub(super) fn busy_error(core: &mut Core, id: &MachineId, ms: u64) -> ProviderError {
     let at_ms = core.now_ms().saturating_add(ms);
-    error(ErrorClass::Transient, ErrorCode::Busy, format!("{id} asks to be asked later"))
+    error(ErrorClass::Transient, ErrorCode::Busy, format!("{id} asks to be retried later"))
         .retry_at(core.wall_time(at_ms))
 }
 

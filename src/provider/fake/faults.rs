@@ -1,4 +1,4 @@
-//! Which fault befalls a call, out of the script and by chance.
+//! Selects the fault of a call, from the script and at random.
 
 use super::action::Action;
 use super::chaos::draw;
@@ -13,7 +13,7 @@ use crate::ids::{MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::provider::{Call, ErrorCode};
 
-/// A use of a rule of the script: its name and how often it has been used then.
+/// A use of a rule of the script: its name and how often it has been used by then.
 type Use = (String, u32);
 
 /// The parts of an operation id, `run/step/attempt`.
@@ -30,14 +30,14 @@ impl<'a> Parts<'a> {
             let (step, attempt) = rest.rsplit_once('/')?;
             Some(Self { run, step, attempt: attempt.parse().ok()? })
         });
-        // A name of another form is a run of its own, in its first attempt.
+        // An id of another form is its own run, in its first attempt.
         parts.unwrap_or(Self { run: text, step: text, attempt: 1 })
     }
 }
 
 impl FakeProvider {
-    /// What befalls an *act*. The use of a rule is recorded by the caller if an operation begins: a call that is
-    /// fenced off, or repeats what the world has, uses up nothing.
+    /// The fault of an *act*. The caller records the use of a rule if an operation starts: a call that is fenced off,
+    /// or repeats what the world has, uses up nothing.
     pub(super) fn fault_on_act(
         &self,
         core: &mut Core,
@@ -46,7 +46,7 @@ impl FakeProvider {
     ) -> (Option<Fault>, Option<Use>) {
         let nth = self.count(core, id, call.operation.as_str(), CallKind::Act);
         match self.scripted(core, id, Some(call), CallKind::Act, nth) {
-            // The call does not get through to an operation.
+            // The call does not reach an operation.
             Some((fault @ (Fault::Unreachable | Fault::Busy { .. }), used)) => {
                 note(core, used);
                 (Some(fault), None)
@@ -56,7 +56,7 @@ impl FakeProvider {
         }
     }
 
-    /// What befalls any other call.
+    /// The fault of any other call.
     pub(super) fn fault(
         &self,
         core: &mut Core,
@@ -75,7 +75,7 @@ impl FakeProvider {
         by_chance.then_some(Fault::Unknowable)
     }
 
-    /// The first rule of the script that applies and is not used up.
+    /// The first rule of the script that matches and is not used up.
     fn scripted(
         &self,
         core: &mut Core,
@@ -120,7 +120,7 @@ impl FakeProvider {
         None
     }
 
-    /// Counts the call where chance may depend on it: how many there were before it.
+    /// Counts the call if random faults may depend on it: returns how many there were before it.
     fn count(&self, core: &mut Core, id: &MachineId, operation: &str, kind: CallKind) -> u32 {
         if self.script.is_empty() && self.chaos.is_calm() {
             return 0;
@@ -144,7 +144,7 @@ fn run_number(core: &mut Core, id: &MachineId, run: &str) -> u32 {
     known(core).unwrap_or(1)
 }
 
-/// How an operation that meets a fault is going to end.
+/// How an operation with this fault will end.
 pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Planned {
     let class = match fault {
         Some(Fault::Lie) => return Planned::Lie,
@@ -169,7 +169,7 @@ pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Plan
     Planned::Failure(Box::new(Failure::of(&failure)))
 }
 
-/// The end of a call that fails or hangs by itself, whatever it asks.
+/// The result of a call that fails or hangs by itself, whatever it asks.
 pub(super) fn failed<T>(
     core: &mut Core,
     fault: Option<Fault>,

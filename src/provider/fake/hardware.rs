@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 
-/// What the cluster knows of join material; the secret itself is not kept.
+/// What the cluster knows about join material; the secret itself is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JoinMaterial {
     pub(super) handle: String,
@@ -15,12 +15,12 @@ pub(super) struct JoinMaterial {
     pub(super) expires_at_ms: u64,
 }
 
-/// What an operation can change of a machine.
+/// Everything that an operation can change in a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hardware {
     pub(super) powered: bool,
     pub(super) boots: u64,
-    /// What the next boot, and only that, starts from.
+    /// The source of the next boot only.
     pub(super) boot_override: Option<String>,
     pub(super) image: Option<String>,
     pub(super) wiped: Option<String>,

@@ -1,9 +1,9 @@
-//! The journal's form: one record a line, each with its checksum.
+//! The format of the journal: one record per line, each with its checksum.
 //!
 //! A line is the CRC-32 of the rest in eight hexadecimal digits, a space, the record as JSON, and a line feed. The
-//! first line is a header. A batch that is to be durable begins with a line that says how much of the file was durable
+//! first line is a header. A batch that must be durable starts with a line that says how much of the file was durable
 //! before it, so that a reader can tell what a power loss may have taken from what it cannot: a bad line that a later
-//! line knows to have been durable is damage, any other is a torn tail.
+//! line declares durable is damage, any other is a torn tail.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use super::state::{Record, State};
 /// Name of the journal in the data directory.
 pub const JOURNAL_FILE: &str = "fake-world.journal";
 
-/// Name of the file, beside the journal, with what join material is made from.
+/// Name of the file, beside the journal, with the key from which join material is derived.
 pub const KEY_FILE: &str = "fake-world.key";
 
-/// Version of the form. A newer one is refused.
+/// Version of the format. A newer one is refused.
 pub(super) const FORMAT: u32 = 1;
 
 /// Bytes of checksum and space in front of a record.
 const PREFIX_BYTES: usize = 9;
 
-/// A file shorter than this that does not begin with a header was torn when it was made.
+/// A file shorter than this that does not start with a header was torn when it was created.
 const HEADER_BYTES_MAX: usize = 64;
 
 /// The world's journal cannot be read or written.
@@ -32,7 +32,7 @@ pub enum WorldError {
     /// The file system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// File or directory.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum WorldError {
         #[source]
         source: io::Error,
     },
-    /// Something that was durable is no longer what was written. Nothing was changed.
+    /// Something durable has been altered. Nothing was changed.
     #[error(
         "{} is damaged at line {line}, byte {offset}: {why}; restore it from a backup, or remove it to start with \
          machines that were never touched",
@@ -69,7 +69,7 @@ pub enum WorldError {
     },
 }
 
-/// What reading a journal comes to.
+/// The result of reading a journal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     /// Bytes that hold whole records.
@@ -82,7 +82,7 @@ pub(super) struct Extent {
 pub(super) fn encode(record: &Record, to: &mut Vec<u8>) {
     let start = to.len();
     to.extend_from_slice(&[b' '; PREFIX_BYTES]);
-    // Records are strings, numbers and lists of them: nothing that JSON cannot say, and a vector takes every write.
+    // Records are strings, numbers and lists of them: JSON can express them all, and a vector accepts every write.
     if serde_json::to_writer(&mut *to, record).is_err() {
         to.truncate(start);
         return;
@@ -98,7 +98,7 @@ pub(super) fn encode(record: &Record, to: &mut Vec<u8>) {
 /// Reads a journal into a state.
 ///
 /// # Errors
-/// [`WorldError`] if it is damaged or of a newer format. A torn tail is no error: the extent ends before it.
+/// [`WorldError`] if it is damaged or has a newer format. A torn tail is no error: the extent ends before it.
 pub(super) fn replay(path: &Path, bytes: &[u8], state: &mut State) -> Result<Extent, WorldError> {
     let damaged = |line: u64, offset: usize, why: String| WorldError::Damaged {
         path: path.to_owned(),
@@ -135,13 +135,13 @@ pub(super) fn replay(path: &Path, bytes: &[u8], state: &mut State) -> Result<Ext
     Ok(extent)
 }
 
-/// Reads the ledger out of a journal, without touching it: the account of a server that is gone, or still runs.
+/// Reads the ledger from a journal, without changing it: for a server that is gone, or still runs.
 ///
-/// `path` is the journal or the directory that holds it. Operations in flight at the end are `Running`: nobody was
-/// there to note their end.
+/// `path` is the journal or the directory that holds it. Operations in flight at the end are `Running`: their end was
+/// not recorded.
 ///
 /// # Errors
-/// [`WorldError`] if the journal cannot be read, is damaged or of a newer format.
+/// [`WorldError`] if the journal cannot be read, is damaged or has a newer format.
 pub fn read_ledger(path: &Path) -> Result<Vec<LedgerEntry>, WorldError> {
     let path = if path.is_dir() { path.join(JOURNAL_FILE) } else { path.to_owned() };
     let bytes = crate::files::read_own(&path).map_err(|source| WorldError::Io {
@@ -158,7 +158,7 @@ pub fn read_ledger(path: &Path) -> Result<Vec<LedgerEntry>, WorldError> {
 enum Flaw {
     /// It is not what was written.
     Torn(String),
-    /// It is what was written, and means nothing to this version.
+    /// It is what was written, but this version cannot interpret it.
     Unknown(String),
 }
 

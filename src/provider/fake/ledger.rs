@@ -1,4 +1,4 @@
-//! The world's own account of what happened, to accuse the engine with.
+//! The world's own record of what happened, to check the engine against.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::ids::{Epoch, MachineId, OperationId};
 pub struct LedgerEntry {
     /// Machine that it was done to.
     pub machine: MachineId,
-    /// Its name: run/step/attempt.
+    /// Its id: run/step/attempt.
     pub operation: OperationId,
     /// Action, for example "repave".
     pub action: String,
@@ -30,7 +30,7 @@ pub struct LedgerEntry {
 /// How an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// No end has been noticed: it ends by itself at `until`, whoever is there to see.
+    /// No end has been recorded: it ends by itself at `until`.
     Running {
         /// When it ends.
         until: Timestamp,
@@ -41,7 +41,7 @@ pub enum Outcome {
     Lied,
     /// It failed without effect.
     Failed,
-    /// It was told to stop, and had no effect.
+    /// It was asked to stop, and had no effect.
     Stopped,
 }
 
@@ -52,7 +52,7 @@ impl LedgerEntry {
         matches!(self.outcome, Outcome::Done | Outcome::Running { .. })
     }
 
-    /// When it ended, or is going to.
+    /// When it ended, or will end.
     #[must_use]
     pub fn ends_at(&self) -> Timestamp {
         match (self.finished_at, self.outcome) {
@@ -63,12 +63,12 @@ impl LedgerEntry {
     }
 }
 
-/// Promises of the provider contract that the ledger, in order of beginning, shows broken; empty if none.
+/// Violations of the provider contract in the ledger, in order of start; empty if there are none.
 ///
-/// - No operation id was carried out twice.
+/// - No operation id was executed twice.
 /// - No two operations overlapped on one machine.
-/// - Nothing began under an epoch older than the fence, or than an epoch that had already acted on the machine: then
-///   a late call of a former owner got through.
+/// - Nothing started under an epoch older than the fence, or than an epoch that had already acted on the machine:
+///   otherwise a late call of a former owner got through.
 #[must_use]
 pub fn violations(ledger: &[LedgerEntry]) -> Vec<String> {
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ pub fn violations(ledger: &[LedgerEntry]) -> Vec<String> {
         if let Some((before, newest)) = latest.get(machine) {
             if entry.started_at < before.ends_at() {
                 found.push(format!(
-                    "operation {operation} began on {machine} at {} while {} went on until {}",
+                    "operation {operation} began on {machine} at {} while {} ran until {}",
                     entry.started_at.0,
                     before.operation,
                     before.ends_at().0
@@ -110,10 +110,10 @@ pub fn violations(ledger: &[LedgerEntry]) -> Vec<String> {
     found
 }
 
-/// Destructive steps that took effect under more than one attempt: the engine repeated what it should have looked at.
+/// Destructive steps that took effect in more than one attempt: the engine repeated what it should have observed.
 ///
-/// Not a violation by itself: an operator who resolves an unknown outcome with "retry" asks for it, and so does a plan
-/// that retries after a check of the result failed.
+/// Not a violation by itself: an operator who resolves an unknown outcome with "retry" asks for it, and so does a
+/// plan that retries after a check of the result failed.
 #[must_use]
 pub fn repeated_steps(ledger: &[LedgerEntry]) -> Vec<String> {
     let mut effects: BTreeMap<(&MachineId, &str), Vec<&OperationId>> = BTreeMap::new();

@@ -1,13 +1,13 @@
-//! A simulator: machines that behave like real ones, and misbehave when told to.
+//! A simulator: machines that behave like real ones, and fail on request.
 //!
 //! The *world* is what really happened to each machine. It is not the engine's store and survives the engine: an
-//! operation that was taken goes on and ends by itself, in world time, and its [ledger](World::ledger) can accuse the
-//! engine of what it did. Faults come from a [`Script`], or by [`Chaos`] from a seed; nothing else is random.
+//! operation that was accepted continues and ends by itself, in world time, and the engine can be checked against its
+//! [ledger](World::ledger). Faults come from a [`Script`], or by [`Chaos`] from a seed; nothing else is random.
 //!
-//! Simulations in virtual time use a world in memory, where nothing waits but on the clock. The journal of a world on
-//! disk is flushed by a thread: a paused runtime that waits for it moves its clock on meanwhile.
+//! Simulations in virtual time use a world in memory, where nothing waits except on the clock. The journal of a world
+//! on disk is flushed by a thread: a paused runtime that waits for it would advance its clock meanwhile.
 //!
-//! What a call comes to is decided and recorded in one go when its future is first polled; a future that is dropped
+//! The result of a call is decided and recorded at once when its future is first polled; a future that is dropped
 //! later has happened all the same.
 
 mod action;

@@ -1,4 +1,4 @@
-//! An operation of the simulated world: what was asked, how it is going to end, and how it ended.
+//! An operation of the simulated world: the request, how it will end, and how it ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +10,13 @@ use crate::ids::{Epoch, MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::provider::{ErrorCode, ProviderError, ProviderErrorKind};
 
-/// How an operation is going to end, decided when it begins.
+/// How an operation will end, decided when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Planned {
     /// It takes effect.
     Effect,
-    /// It says so, and it is not so.
+    /// It reports success, but nothing happened.
     Lie,
     /// It fails without effect.
     Failure(Box<Failure>),
@@ -26,7 +26,7 @@ pub(super) enum Planned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     class: String,
-    /// Empty in a journal of before there were codes.
+    /// Empty in a journal from before there were codes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     code: String,
     message: String,
@@ -51,7 +51,7 @@ impl Failure {
 
     pub(super) fn class(&self) -> ErrorClass {
         let known = ErrorClass::ALL.into_iter().find(|class| class.as_str() == self.class);
-        // A class that this version does not know is for a person to look at.
+        // A class that this version does not know needs a person.
         known.unwrap_or(ErrorClass::NeedsHuman)
     }
 
@@ -75,7 +75,7 @@ pub(super) enum Ending {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Operation {
     pub(super) id: String,
-    /// The how-manieth operation of the machine.
+    /// Ordinal of the operation on the machine.
     pub(super) number: u64,
     pub(super) action: Action,
     pub(super) epoch: u64,
@@ -83,10 +83,10 @@ pub(super) struct Operation {
     pub(super) until_ms: u64,
     pub(super) planned: Planned,
     pub(super) effect: Effect,
-    /// Epoch in force at the machine when it began; set when the record is applied.
+    /// Epoch in force at the machine when it started; set when the record is applied.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) fence: u64,
-    /// Order of beginning in the whole world; set when the record is applied.
+    /// Order of starting in the whole world; set when the record is applied.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) order: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! The simulator as the engine calls it.
+//! The simulator as a provider for the engine.
 
 use super::decided::Decided;
 use super::simulator::{FakeProvider, NAME};
@@ -57,7 +57,7 @@ impl Provider for FakeProvider {
     }
 }
 
-/// Waits until a decision is durable, prints its lines, and gives its answer, if it has one.
+/// Waits until a decision is durable, prints its lines, and returns its result, if there is one.
 async fn answer<T>(decided: Decided<T>, logs: Option<Logs>) -> Result<T, ProviderError> {
     let Decided { result, lines, durable, hangs } = decided;
     if let Some(durable) = durable {

@@ -1,8 +1,8 @@
-//! What waits to be written to the journal.
+//! The queue of records to write to the journal.
 
 use tokio::sync::oneshot;
 
-/// What has been recorded and not been written yet.
+/// Records that are not written yet.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) bytes: Vec<u8>,
@@ -10,12 +10,12 @@ pub(super) struct Queue {
     /// Records up to this one are durable.
     pub(super) durable: u64,
     pub(super) trouble: Option<Trouble>,
-    /// Somebody wants to write again after trouble.
+    /// A caller wants to write again after an error.
     pub(super) try_again: bool,
     pub(super) closing: bool,
     /// Flushes so far.
     pub(super) flushes: u64,
-    /// The writer is held up, as by a slow disk.
+    /// The writer is stalled, as by a slow disk.
     #[cfg(test)]
     pub(super) held_up: bool,
     /// The disk is full.
@@ -27,8 +27,8 @@ pub(super) struct Queue {
 #[derive(Debug, Clone)]
 pub(super) struct Trouble {
     pub(super) why: String,
-    /// Whether writing may succeed again, for example because room was made. After a failed flush it is not known
-    /// what is on the disk, and only a restart helps.
+    /// Whether writing may succeed again, for example after space was freed. After a failed flush it is unknown what
+    /// is on the disk, and only a restart helps.
     pub(super) may_pass: bool,
 }
 
@@ -45,10 +45,10 @@ impl Queue {
         }
     }
 
-    /// Answers everybody who waits, and keeps the trouble for those who come.
+    /// Fails everything that waits, and keeps the error for later callers.
     pub(super) fn refuse(&mut self, trouble: Trouble) {
         for waiter in self.waiters.drain(..) {
-            // A caller that has gone away does not want to know.
+            // The caller may have gone away.
             let _ = waiter.send(Err(trouble.why.clone()));
         }
         self.trouble = Some(trouble);

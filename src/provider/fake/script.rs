@@ -1,4 +1,4 @@
-//! Faults by script: which call on which machine goes wrong, and how.
+//! Scripted faults: which call on which machine fails, and how.
 
 mod values;
 
@@ -10,43 +10,42 @@ use self::values::{any_or_count, count, matches, parse_duration_ms, probability_
 /// Most rules in a script.
 pub const RULES_MAX: usize = 1_024;
 
-/// Rules that say what goes wrong. The first rule that applies to a call, and has not been used up, decides.
+/// Rules that say what fails. The first rule that matches a call, and has not been used up, decides.
 ///
 /// Rules are separated by line feeds or `;`, and `#` begins a comment. A rule is a list of `key=value`:
 ///
-/// | Key | Value | Without it |
+/// | Key | Value | Default |
 /// |---|---|---|
-/// | `do` | what goes wrong, see [`Fault`] | required |
+/// | `do` | the fault, see [`Fault`] | required |
 /// | `machine` | glob over machine ids (`*`, `?`) | every machine |
 /// | `step` | glob over step names and actions | every step |
 /// | `attempt` | attempt of the step, from 1, or `*` | every attempt |
-/// | `run` | the how-manieth run on that machine, from 1, or `*` | every run |
+/// | `run` | ordinal of the run on that machine, from 1, or `*` | every run |
 /// | `call` | `act`, `observe`, `verify`, `stop`, `fence` or `probe` | as the fault needs |
-/// | `times` | how often the rule is used, then it is used up | always |
+/// | `times` | how often the rule applies | always |
 /// | `p` | probability from 0 to 1, drawn from the seed | 1 |
 ///
 /// How often a rule was used is part of the world, and survives the engine. An *act* that only repeats one that the
-/// world has, or that is fenced off, uses no rule; one that is never made because the machine is already so uses none
-/// either.
+/// world has, or that is fenced off, uses no rule; nor does one that is not made because its effect is there already.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Script {
     rules: Vec<Rule>,
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// `fail`: before any effect; trying again may help.
+    /// `fail`: before any effect; a retry may help.
     Fail,
-    /// `fail-permanent`: before any effect; trying again will not help.
+    /// `fail-permanent`: before any effect; a retry will not help.
     FailPermanent,
-    /// `fail-human`: before any effect; a person has to look.
+    /// `fail-human`: before any effect; a person must look.
     FailHuman,
-    /// `fail-late`: the operation is taken and, at its end, has failed for good without effect.
+    /// `fail-late`: the operation is accepted and, at its end, has failed permanently without effect.
     FailLate,
-    /// `fail-after`: it takes effect, but the answer is lost: the outcome is unknown to the caller.
+    /// `fail-after`: it takes effect, but the response is lost: the outcome is unknown to the caller.
     FailAfter,
-    /// `hang`: the call is never answered; the world goes on.
+    /// `hang`: the call never returns; the world continues.
     Hang,
     /// `lie`: it is reported done, and the world is unchanged.
     Lie,
@@ -55,18 +54,18 @@ pub enum Fault {
         /// Milliseconds.
         ms: u64,
     },
-    /// `busy:<duration>`: before any effect; it asks to be tried again after that time.
+    /// `busy:<duration>`: before any effect; it asks to be retried after that time.
     Busy {
         /// Milliseconds.
         ms: u64,
     },
     /// `unreachable`: the machine does not answer and the call does not arrive.
     Unreachable,
-    /// `flap`: as unreachable, but only every other call, beginning with the first.
+    /// `flap`: like unreachable, but only every other call, starting with the first.
     Flap,
-    /// `unknowable`: a look cannot tell.
+    /// `unknowable`: an observation is inconclusive.
     Unknowable,
-    /// `degraded`: a probe finds the machine with reduced capacity.
+    /// `degraded`: a probe reports reduced capacity.
     Degraded,
 }
 
@@ -81,7 +80,7 @@ pub(super) enum CallKind {
     Probe,
 }
 
-/// What a rule is matched with. Fences and probes belong to no step.
+/// What a rule is matched against. Fences and probes belong to no step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) machine: &'a str,
@@ -100,7 +99,7 @@ pub(super) struct Step<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// Its place and text: under this name the world remembers how often it was used.
+    /// Its number and text: under this name the world remembers how often it was used.
     pub(super) name: String,
     pub(super) fault: Fault,
     pub(super) times: Option<u32>,
@@ -113,7 +112,7 @@ pub(super) struct Rule {
     call: Option<CallKind>,
 }
 
-/// A script cannot be read.
+/// A script cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("rule {rule} of the fake provider's script: {message}")]
 pub struct ScriptError {
@@ -128,10 +127,10 @@ const FAULTS: &str = "fail, fail-permanent, fail-human, fail-late, fail-after, h
                       slow:<duration>, busy:<duration>, unreachable, flap, unknowable or degraded";
 
 impl Script {
-    /// Reads a script.
+    /// Parses a script.
     ///
     /// # Errors
-    /// [`ScriptError`] with the number of the rule and what was expected in the place of what it has.
+    /// [`ScriptError`] with the number of the rule and what was expected instead.
     pub fn parse(text: &str) -> Result<Self, ScriptError> {
         let texts = text
             .lines()
@@ -151,13 +150,13 @@ impl Script {
         Ok(Self { rules })
     }
 
-    /// Whether nothing goes wrong.
+    /// Whether it has no rules.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// The rules that apply to a call, in order, used up or not.
+    /// The rules that match a call, in order, used up or not.
     pub(super) fn applying<'a>(&'a self, subject: &Subject<'a>) -> impl Iterator<Item = &'a Rule> {
         let subject = *subject;
         self.rules.iter().filter(move |rule| rule.applies_to(&subject))
@@ -203,7 +202,7 @@ impl Rule {
 }
 
 impl Fault {
-    /// Whether it can befall a call, where the rule does not name the call.
+    /// Whether it can affect a call, if the rule does not name the call.
     fn concerns(self, kind: CallKind) -> bool {
         match self {
             Self::Fail
@@ -221,10 +220,10 @@ impl Fault {
         }
     }
 
-    /// Whether it can befall a call that the rule names.
+    /// Whether it can affect a call that the rule names.
     fn can_befall(self, kind: CallKind) -> bool {
         match self {
-            // Any call can fail or stay without an answer.
+            // Any call can fail or hang.
             Self::Fail | Self::FailPermanent | Self::FailHuman | Self::Busy { .. } | Self::Hang => {
                 true
             }
@@ -276,7 +275,7 @@ fn parse_rule(number: usize, text: &str) -> Result<Rule, String> {
     for pair in text.split_whitespace() {
         let (key, value) = pair
             .split_once('=')
-            .ok_or_else(|| format!("{pair:?} is no key=value: expected {KEYS}"))?;
+            .ok_or_else(|| format!("{pair:?} is not key=value: expected {KEYS}"))?;
         let index = names
             .iter()
             .position(|name| *name == key)
@@ -292,7 +291,7 @@ fn parse_rule(number: usize, text: &str) -> Result<Rule, String> {
     let fault = Fault::parse(fault.ok_or_else(|| format!("do is missing: expected do={FAULTS}"))?)?;
     let call = call.map(CallKind::parse).transpose()?;
     if let Some(call) = call.filter(|call| !fault.can_befall(*call)) {
-        return Err(format!("call={}: this fault cannot befall that call", call.as_str()));
+        return Err(format!("call={}: this fault cannot affect that call", call.as_str()));
     }
     Ok(Rule {
         name: format!("#{number} {}", text.split_whitespace().collect::<Vec<_>>().join(" ")),

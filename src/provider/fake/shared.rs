@@ -1,4 +1,4 @@
-//! What is behind the lock of a world: its state, its time, and what is to be written.
+//! The locked part of a world: its state, its time, and its queue of records.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
@@ -46,15 +46,15 @@ pub(super) struct Core {
     pub(super) counts: BTreeMap<MachineId, VecDeque<(String, Counts)>>,
     /// Whether the world has a journal.
     pub(super) journaled: bool,
-    /// What join material is made from; a world on disk keeps it, so that material outlives the server.
+    /// Key from which join material is derived; a world on disk keeps it, so that material outlives the server.
     pub(super) key: Option<u64>,
     pub(super) queue: Queue,
 }
 
-/// Says whether something has become durable, or why it cannot.
+/// Reports that something has become durable, or why it cannot.
 pub(super) type Durable = oneshot::Receiver<Result<(), String>>;
 
-/// Calls made for an operation, in the order of [`CallKind`] that have one.
+/// Calls made for an operation, indexed by [`CallKind`].
 pub(super) type Counts = [u32; 6];
 
 /// World time was `at_ms` when the clock's monotonic time was `monotonic`.
@@ -67,13 +67,13 @@ pub(super) struct Anchor {
 impl Anchor {
     pub(super) fn now_ms(&self) -> u64 {
         let passed = self.clock.monotonic().saturating_sub(self.monotonic);
-        // Rounded up, so that an engine that slept until the stated millisecond does not find a rest of it.
+        // Rounded up, so that an engine that slept until the given millisecond does not find it still running.
         let ms = passed.as_nanos().div_ceil(1_000_000);
         self.at_ms.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX))
     }
 }
 
-/// The lock on the world; when it goes, the writer is woken if there is something to write.
+/// The lock on the world; when it is dropped, the writer is woken if there is something to write.
 pub(super) struct Guard<'a> {
     pub(super) core: MutexGuard<'a, Core>,
     pub(super) shared: &'a Shared,
@@ -123,7 +123,7 @@ impl Core {
         self.state.apply(record);
     }
 
-    /// Whether what is recorded now can be made durable; why not. If that may pass, it is tried again.
+    /// Whether records can be made durable now; if not, why. After a transient error it is retried.
     pub(super) fn writable(&mut self) -> Result<(), String> {
         match &self.queue.trouble {
             None => Ok(()),
@@ -134,7 +134,7 @@ impl Core {
         }
     }
 
-    /// Answered when a record is durable; `None` if it is.
+    /// Resolves when a record is durable; `None` if it is.
     pub(super) fn durable(&mut self, record: u64) -> Option<Durable> {
         let queue = &mut self.queue;
         if !self.journaled || record <= queue.durable {
@@ -145,14 +145,14 @@ impl Core {
             None => queue.waiters.push(sender),
             Some(trouble) => {
                 queue.try_again = true;
-                // The receiver is at hand.
+                // The receiver is still here.
                 let _ = sender.send(Err(trouble.why.clone()));
             }
         }
         Some(receiver)
     }
 
-    /// Ends the machine's operation if its time has come, at the time at which it came.
+    /// Ends the machine's operation if it is due, at the time at which it was due.
     pub(super) fn settle(&mut self, id: &MachineId, now_ms: u64) {
         let Some(operation) = self.state.machine(id).and_then(Machine::in_flight) else { return };
         if operation.until_ms <= now_ms {
@@ -168,7 +168,7 @@ impl Core {
         }
     }
 
-    /// Counts a call for an operation: how many there were before it.
+    /// Counts a call for an operation: returns how many there were before it.
     pub(super) fn count(&mut self, machine: &MachineId, operation: &str, kind: CallKind) -> u32 {
         let counted = self.counts.entry(machine.clone()).or_default();
         let index = match counted.iter().rposition(|(id, _)| id == operation) {

@@ -15,20 +15,20 @@ pub const NAME: &str = "fake";
 /// How the simulator behaves.
 #[derive(Debug, Clone)]
 pub struct FakeOptions {
-    /// How long operations take.
+    /// Duration of operations.
     pub timing: Timing,
-    /// What chance is drawn from, and join material too where the world has no key of its own.
+    /// Seed of random faults, and of join material if the world has no key of its own.
     pub seed: u64,
-    /// What goes wrong by plan.
+    /// Scripted faults.
     pub script: Script,
-    /// What goes wrong by chance, where the script says nothing.
+    /// Random faults, where the script has no rule.
     pub chaos: Chaos,
-    /// What really happened to the machines.
+    /// The real state of the machines.
     pub world: World,
 }
 
 impl Default for FakeOptions {
-    /// Default timing, a new world in memory, and nothing goes wrong.
+    /// Default timing, a new world in memory, and no faults.
     fn default() -> Self {
         Self {
             timing: Timing::Default,
@@ -44,7 +44,7 @@ impl Default for FakeOptions {
 pub struct FakeProvider {
     pub(super) timing: Timing,
     pub(super) seed: u64,
-    /// What join material is made from.
+    /// Key from which join material is derived.
     pub(super) key: u64,
     pub(super) script: Script,
     pub(super) chaos: Chaos,
@@ -52,7 +52,7 @@ pub struct FakeProvider {
 }
 
 impl FakeProvider {
-    /// A provider on a world, whose time passes with `clock` from now on.
+    /// A provider on a world, whose time runs with `clock` from now on.
     #[must_use]
     pub fn new(options: FakeOptions, clock: Arc<dyn Clock>) -> Self {
         let FakeOptions { timing, seed, script, chaos, world } = options;

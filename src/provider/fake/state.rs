@@ -1,7 +1,7 @@
 //! The state of the simulated world, and the records that change it.
 //!
-//! Every change is a [`Record`] given to [`State::apply`], which is all that replaying the journal does: what is read
-//! back after a crash is what was there before it.
+//! Every change is a [`Record`] passed to [`State::apply`], which is all that replaying the journal does: the state
+//! after a crash is the state before it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,21 +25,21 @@ pub(super) enum Record {
     Synced { offset: u64 },
     /// The machine's epoch was raised.
     Fence { machine: String, epoch: u64 },
-    /// A run that was not known touched the machine.
+    /// A new run called the machine.
     Run { machine: String, run: String },
     /// A rule of the script has been used this often.
     Rule { rule: String, used: u32 },
-    /// An operation began; one that ends at once has ended.
+    /// An operation started; one that ends at once has ended.
     Start { machine: String, operation: Box<Operation> },
     /// The operation in flight ended.
     End { machine: String, at_ms: u64, ending: Ending },
-    /// Everything about a machine, when the journal was written anew.
+    /// The whole state of a machine, written by a compaction.
     Snapshot { machine: String, state: Box<Machine> },
-    /// World time and counters, when the journal was written anew.
+    /// World time and counters, written by a compaction.
     Counters { latest_ms: u64, started: u64 },
 }
 
-/// One machine, as it really is.
+/// The real state of one machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Machine {
     pub(super) fence: u64,
@@ -77,7 +77,7 @@ impl Machine {
         }
     }
 
-    /// The same machine without all but its latest operations.
+    /// The same machine with only its latest operations.
     pub(super) fn abridged(&self, operations_max: usize) -> Self {
         let mut machine = self.clone();
         let excess = machine.operations.len().saturating_sub(operations_max);
@@ -89,23 +89,23 @@ impl Machine {
 /// The world.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Most operations remembered of a machine; `None` for all.
+    /// Most operations remembered per machine; `None` for all.
     operations_max: Option<usize>,
     machines: BTreeMap<MachineId, Machine>,
     rules: BTreeMap<String, u32>,
     started: u64,
     recorded: u64,
-    /// Latest time that was seen: world time never goes back.
+    /// Latest time seen: world time never goes back.
     pub(super) latest_ms: u64,
 }
 
 impl State {
-    /// A world in which nothing has happened, which forgets all but the latest operations of each machine.
+    /// A new world, which keeps only the latest operations of each machine.
     pub(super) fn bounded(operations_max: usize) -> Self {
         Self { operations_max: Some(operations_max.max(1)), ..Self::default() }
     }
 
-    /// Carries out a record. One about a machine whose name is no id is skipped: nobody can ask for it.
+    /// Applies a record. A record about a machine whose name is not a valid id is skipped: it cannot be requested.
     pub(super) fn apply(&mut self, record: Record) {
         self.recorded += 1;
         let recorded = self.recorded;

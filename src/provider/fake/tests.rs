@@ -23,7 +23,7 @@ use crate::provider::{
 /// World time at which the tests begin.
 pub(super) const START_MS: u64 = 1_700_000_000_000;
 
-/// A provider, one machine, and what was printed.
+/// A provider, one machine, and its output.
 pub(super) struct Fixture {
     pub(super) provider: FakeProvider,
     pub(super) clock: Arc<TokioClock>,
@@ -74,7 +74,7 @@ pub(super) fn call(run_number: u64, action: &str, attempt: u32) -> Call {
     }
 }
 
-/// What mint-join gives to join.
+/// The output of mint-join for join.
 pub(super) fn minted(handle: &str) -> Values {
     Values::from([("handle".to_owned(), Value::Str(handle.to_owned().into()))])
 }
@@ -124,7 +124,7 @@ impl Fixture {
         self.clock.sleep(std::time::Duration::from_millis(ms)).await;
     }
 
-    /// Does an action to its end; the output.
+    /// Runs an action to its end; returns the output.
     pub(super) async fn carry_out(&self, call: &Call) -> Option<String> {
         let output = match self.act(call).await.unwrap() {
             Acted::Done { output, .. } => output,
@@ -151,7 +151,7 @@ impl Fixture {
     }
 }
 
-/// Whether a future has no answer when polled once.
+/// Whether a future is pending when polled once.
 pub(super) fn is_pending<T>(future: &mut Fut<'_, T>) -> bool {
     matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
 }

@@ -1,4 +1,4 @@
-//! How long operations take in the simulated world.
+//! Duration of operations in the simulated world.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ pub const FACTOR_MAX: f64 = 10_000.0;
 /// Factor of [`Timing::Slow`].
 const SLOW_FACTOR: f64 = 6.0;
 
-/// How long operations take. There is no jitter: the same plan always takes the same time.
+/// Duration of operations. There is no jitter: the same plan always takes the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Timing {
     /// A repave-join of five steps takes 2.5 s.
@@ -21,7 +21,7 @@ pub enum Timing {
     Slow,
     /// Every action is done at once: no operation is ever accepted and polled.
     Zero,
-    /// The default times a factor.
+    /// The default times multiplied by a factor.
     Scaled(f64),
 }
 
@@ -46,7 +46,7 @@ impl Timing {
 }
 
 impl fmt::Display for Timing {
-    /// The form that [`Timing::from_str`] reads.
+    /// The form that [`Timing::from_str`] parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -57,7 +57,7 @@ impl fmt::Display for Timing {
     }
 }
 
-/// A text is not a timing.
+/// A text that is not a timing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a timing: expected default, slow, zero, or a factor such as 0.5, at most {FACTOR_MAX}"
@@ -69,7 +69,7 @@ pub struct TimingError {
 impl FromStr for Timing {
     type Err = TimingError;
 
-    /// Reads the value of `--fake-timing`.
+    /// Parses the value of `--fake-timing`.
     fn from_str(text: &str) -> Result<Self, TimingError> {
         match text {
             "default" => Ok(Self::Default),

@@ -1,4 +1,4 @@
-//! The world: what really happened to each machine, and how time passes there.
+//! The world: the real state of each machine, and its time.
 
 use std::fmt;
 use std::path::Path;
@@ -14,16 +14,16 @@ use super::state::{Machine, State};
 use crate::clock::Clock;
 use crate::ids::{Epoch, MachineId};
 
-/// What really happened to each machine. Handles share one world, which outlives the engines and providers on it.
+/// The real state of each machine. Handles share one world, which outlives the engines and providers that use it.
 ///
 /// World time starts at the wall clock's and then runs with the monotonic clock of the provider that was attached
-/// last: it never goes back, and a jump of the wall clock moves no operation. It is carried over a restart.
+/// last: it never goes back, and a jump of the wall clock moves no operation. It is preserved across a restart.
 #[derive(Clone)]
 pub struct World {
     handle: Arc<Handle>,
 }
 
-/// What all handles share; the last one to go closes the journal.
+/// Shared by all handles; the last one closes the journal.
 struct Handle {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
@@ -40,16 +40,16 @@ impl Drop for Handle {
     }
 }
 
-/// A machine as it really is, for tests and demonstrations.
+/// The real state of a machine, for tests and demonstrations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineView {
     /// Epoch in force.
     pub fence: Epoch,
-    /// Whether it has power.
+    /// Whether it is powered on.
     pub powered: bool,
-    /// Times it was booted by an operation.
+    /// How often an operation booted it.
     pub boots: u64,
-    /// What the next boot starts from, if that was set.
+    /// Source of the next boot, if set.
     pub boot_override: Option<String>,
     /// Installed image.
     pub image: Option<String>,
@@ -57,13 +57,13 @@ pub struct MachineView {
     pub wiped: Option<String>,
     /// Cluster that it has joined.
     pub cluster: Option<String>,
-    /// Whether it takes no work.
+    /// Whether it accepts no work.
     pub cordoned: bool,
     /// Network profile.
     pub net_profile: String,
-    /// Times somebody was notified about it.
+    /// How many notifications were sent about it.
     pub notices: u64,
-    /// Whether an operation is under way.
+    /// Whether an operation is in progress.
     pub busy: bool,
 }
 
@@ -75,8 +75,8 @@ impl World {
         Self { handle: Arc::new(Handle { shared: Arc::default(), writer: None }) }
     }
 
-    /// As [`World::in_memory`], but only the latest `operations_max` operations of each machine are remembered: for a
-    /// server that runs long. An engine asks about the operation in flight, or the one before it.
+    /// Like [`World::in_memory`], but only the latest `operations_max` operations of each machine are remembered: for
+    /// a server that runs for a long time. An engine asks about the operation in flight, or the one before it.
     #[must_use]
     pub fn in_memory_bounded(operations_max: usize) -> Self {
         let core = Core { state: State::bounded(operations_max), ..Core::default() };
@@ -85,13 +85,13 @@ impl World {
     }
 
     /// The world of a data directory, kept in the file [`JOURNAL_FILE`](super::JOURNAL_FILE) and a thread that writes
-    /// it. Whoever owns the directory sees to it that only one process has it open.
+    /// it. The owner of the directory ensures that only one process has it open.
     ///
-    /// Operations that were in flight go on: those whose time came meanwhile are done. A tail that a power loss tore
-    /// is cut with a warning; nothing in it had been answered.
+    /// Operations that were in flight continue: those that became due meanwhile are done. A tail that a power loss
+    /// tore is cut with a warning; nothing in it had been acknowledged.
     ///
     /// # Errors
-    /// [`WorldError`] if the journal cannot be read or written, is damaged, or is of a newer format; then nothing has
+    /// [`WorldError`] if the journal cannot be read or written, is damaged, or has a newer format; then nothing has
     /// been changed.
     pub fn open(dir: &Path) -> Result<Self, WorldError> {
         Self::open_with(dir, disk::COMPACT_BYTES)
@@ -116,8 +116,8 @@ impl World {
         Ok(Self { handle: Arc::new(Handle { shared, writer: Some(writer) }) })
     }
 
-    /// Gives the world of a data directory its key: the one it has in the file [`KEY_FILE`](super::KEY_FILE), or else
-    /// `fresh`, which is kept there from now on.
+    /// Gives the world of a data directory its key: the one in the file [`KEY_FILE`](super::KEY_FILE), or else
+    /// `fresh`, which is stored there from now on.
     ///
     /// # Errors
     /// [`WorldError`] if the file cannot be read or written, or is damaged.
@@ -127,7 +127,7 @@ impl World {
         Ok(self)
     }
 
-    /// What join material is made from, if the world keeps it.
+    /// Key from which join material is derived, if the world keeps one.
     pub(super) fn key(&self) -> Option<u64> {
         self.lock().key
     }
@@ -138,10 +138,10 @@ impl World {
         self.lock().queue.flushes
     }
 
-    /// Every remembered operation, in the order in which they began.
+    /// Every remembered operation, in the order in which they started.
     ///
-    /// Operations whose time has come are ended first. A world on disk remembers the latest 16 operations of each
-    /// machine; [`read_ledger`](super::read_ledger) reads those that are still in its journal.
+    /// Operations that are due are ended first. A world on disk remembers the latest 16 operations of each machine;
+    /// [`read_ledger`](super::read_ledger) reads those that are still in its journal.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
         let mut core = self.lock();
@@ -149,7 +149,7 @@ impl World {
         core.state.ledger()
     }
 
-    /// A machine as it really is, or `None` if it was never touched.
+    /// The real state of a machine, or `None` if nothing ever happened to it.
     #[must_use]
     pub fn machine(&self, id: &MachineId) -> Option<MachineView> {
         let mut core = self.lock();
@@ -158,10 +158,10 @@ impl World {
         core.state.machine(id).map(view)
     }
 
-    /// Lets time pass with `clock` from now on.
+    /// Makes time run with `clock` from now on.
     pub(super) fn attach(&self, clock: Arc<dyn Clock>) {
         let mut core = self.lock();
-        // A world whose time already runs goes on where it is, whatever the wall clock has become.
+        // A world whose time already runs continues where it is, whatever the wall clock says.
         let at_ms = match &core.time {
             Some(anchor) => anchor.now_ms(),
             None => clock.now().0,
@@ -171,7 +171,7 @@ impl World {
         core.time = Some(Anchor { at_ms, monotonic: clock.monotonic(), clock });
     }
 
-    /// Locks the world. What is recorded until the guard goes is written in one piece.
+    /// Locks the world. Records made until the guard is dropped are written as a unit.
     pub(super) fn lock(&self) -> Guard<'_> {
         Guard { core: self.handle.shared.lock(), shared: &self.handle.shared }
     }

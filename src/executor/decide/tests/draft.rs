@@ -1,4 +1,4 @@
-//! What a draft must be committed for, and when a condition counts as changed.
+//! When a draft must be committed, and when a condition counts as changed.
 
 use super::*;
 use crate::model::machine::Condition;

@@ -1,4 +1,4 @@
-//! From step to step, and what a success changes.
+//! From step to step, and the effects of a success.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn a_run_goes_through_its_steps_and_sets_its_result() {
     bench.succeed(BOOT);
     assert_eq!(bench.machine.conditions.get(ConditionKind::InCustomerCluster), None);
     bench.succeed(DRAIN);
-    // A step's own conditions are known as soon as it has succeeded.
+    // A step's own conditions are set as soon as it has succeeded.
     let learned = bench.condition(ConditionKind::InCustomerCluster);
     assert_eq!(learned, Some((false, "STEP_SUCCEEDED")));
     bench.finish();
@@ -31,7 +31,7 @@ fn a_guard_that_does_not_hold_skips_its_step() {
     assert_eq!(bench.names(State::Skipped), ["check"]);
     assert_eq!(bench.run.steps[CHECK].message, "its guard does not hold");
     assert_eq!(bench.run.steps[CHECK].attempt, 0);
-    // What a skipped step would have set stays unknown.
+    // Conditions that a skipped step would have set stay unknown.
     assert_eq!(bench.condition(ConditionKind::Reachable), None);
 }
 
@@ -98,7 +98,7 @@ fn a_failure_sets_needs_intervention_and_leaves_the_phase() {
 fn attempts_that_are_used_up_fail_the_step_as_what_ended_it() {
     for (event, code, message) in [
         (Event::CallFailed(ErrorClass::Transient), "STEP_FAILED", "step boot: failed"),
-        (Event::NotVerified, "STEP_FAILED", "step boot: reported done, but it is not so"),
+        (Event::NotVerified, "STEP_FAILED", "step boot: reported done, but it is not"),
     ] {
         let mut bench = Bench::started("verify");
         for attempt in 1..=2 {
@@ -151,13 +151,13 @@ fn a_server_that_shuts_down_opens_no_attempt() {
     bench.tell(BOOT, Event::CallFailed(ErrorClass::Transient));
     bench.tell(BOOT, Event::Woken);
     assert!(matches!(bench.state(BOOT), State::BackingOff { attempt: 1, .. }));
-    // nor the next attempt after a look at an unknown outcome,
+    // nor the next attempt after observing an unknown outcome,
     let mut bench = Bench::acting("verify", WRITE);
     bench.draining = true;
     bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
     assert_eq!((bench.run.steps[WRITE].attempt, bench.acts()), (1, false));
-    // nor a compensation. After the restart all of them go on.
+    // nor a compensation. After the restart all of them continue.
     let mut unwinding = Bench::acting("verify", DRAIN);
     unwinding.draining = true;
     unwinding.fail(DRAIN);

@@ -41,7 +41,7 @@ fn an_attempt_in_flight_is_held_before_the_next_one() {
     bench.operate(Verb::Pause).unwrap();
     bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     assert_eq!(bench.run.state, run::State::Pausing);
-    // It did not happen: that settles the attempt, and the next one waits for the operator.
+    // It did not happen: that ends the attempt, and the next one waits for the operator.
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
     assert_eq!((bench.run.state, bench.acts()), (run::State::Held, false));
     assert_eq!(bench.run.steps[WRITE].attempt, 1);
@@ -113,7 +113,7 @@ fn a_step_is_skipped_only_where_nothing_of_it_is_in_flight() {
     assert!(matches!(bench.operate(skip("nope")), Err(EngineError::Invalid(_))));
     let mut unknown = Bench::held_unknown();
     assert!(unknown.refusal(skip("write")).1.contains("resolve it"));
-    // Between two attempts it can be, and the run goes on.
+    // Between two attempts it can be, and the run continues.
     bench.tell(DRAIN, Event::CallFailed(ErrorClass::Transient));
     bench.operate(skip("drain")).unwrap();
     assert_eq!(bench.current(), WRITE);
@@ -126,7 +126,7 @@ fn an_unknown_outcome_is_looked_at_before_anything_is_sent_again() {
     assert_eq!(bench.kinds(), ["step.outcome-unknown"]);
     assert!(bench.effects.contains(&Effect::Observe { step: WRITE }) && !bench.acts());
     let mut done = bench.clone();
-    // Seen done is not believed blindly either.
+    // An observation of success is verified too.
     done.tell(WRITE, Event::Observed(Seen::Done));
     assert!(matches!(done.state(WRITE), State::Verifying { attempt: 1, .. }) && !done.acts());
     done.finish();
@@ -149,7 +149,7 @@ fn retry_acts_again_under_the_same_operation() {
     bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     assert!(bench.acts());
     assert_eq!((bench.run.steps[WRITE].attempt, &bench.run.steps[WRITE].operation), (1, &first));
-    // Not for ever.
+    // Not forever.
     for _ in 0..20 {
         bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     }
@@ -191,7 +191,7 @@ fn an_operator_resolves_an_unknown_outcome() {
     assert_eq!(given_up.intervention(), Some((true, REASON_ABORTED)));
 }
 
-/// What else needs a person still does.
+/// Other reasons for a look remain.
 #[test]
 fn resolving_a_step_answers_only_for_its_outcome() {
     for (status, reason) in [(true, "FAN"), (false, "CLEARED")] {
@@ -246,7 +246,7 @@ fn a_resolved_retry_may_exceed_the_attempts_by_one() {
     assert_eq!(bench.state(WRITE), State::Failed);
 }
 
-/// A run whose destructive step is about to start, on a machine where that happened lately.
+/// A run whose destructive step is about to start, on a machine with recent destructive attempts.
 fn about_to_write(destroyed_ms_ago: &[u64]) -> Bench {
     let mut bench = Bench::acting("verify", DRAIN);
     bench.loop_breaker = Some((2, 60_000));
@@ -266,10 +266,10 @@ fn the_loop_breaker_holds_a_run_that_destroys_too_often() {
     assert_eq!(hold.reason, HoldReason::LoopBreaker);
     assert_eq!(
         hold.message,
-        "2 destructive attempts on machine-1 within 60 s; resume the run if that is meant"
+        "2 destructive attempts on machine-1 within 60 s; resume the run if that is intended"
     );
     assert_eq!(bench.state(WRITE), State::Waiting);
-    // The operator answers for it: counting starts anew.
+    // The operator takes responsibility: counting starts over.
     bench.operate(Verb::Resume).unwrap();
     bench.admit();
     assert_eq!(bench.current(), WRITE);

@@ -1,4 +1,4 @@
-//! Waits, approvals, time limits, and what is done after a failure and at the end.
+//! Waits, approvals, time limits, on_failure and finally steps.
 
 use super::*;
 use crate::model::{EntryKind, RunErrorCode};
@@ -129,7 +129,7 @@ fn a_step_waits_and_no_provider_is_asked() {
     assert_eq!(bench.state(SOAK), State::Succeeded);
 }
 
-/// A pause does not wait for it, and it resumes where it was.
+/// A pause takes effect at once, and the step resumes where it was.
 #[test]
 fn a_wait_can_be_paused_skipped_and_canceled() {
     let mut bench = Bench::language();
@@ -154,15 +154,15 @@ fn a_step_that_asks_holds_the_run_until_a_yes() {
     assert_eq!(bench.run.state, run::State::Held);
     let hold = bench.run.hold.as_ref().unwrap();
     assert_eq!(hold.reason, HoldReason::Approval);
-    assert_eq!(hold.message, "step ask asks for an approval: Reboot for ops?");
+    assert_eq!(hold.message, "step ask asks for approval: Reboot for ops?");
     for (verb, why) in [
         (
             Verb::Resume,
-            "run RUN cannot be resumed: a step asks for an approval: answer it with yes or no instead",
+            "run RUN cannot be resumed: a step asks for approval: approve or reject it instead",
         ),
         (
             skip("ask"),
-            "step ask cannot be skipped: it asks for an approval, answer it with yes or no",
+            "step ask cannot be skipped: it asks for approval: approve or reject it instead",
         ),
         (
             resolve("ask", Some(Resolution::Done)),
@@ -170,7 +170,7 @@ fn a_step_that_asks_holds_the_run_until_a_yes() {
         ),
         (
             Verb::Answer { step: "soak".to_owned(), yes: true },
-            "step soak cannot be answered: it asks nothing, it is SUCCEEDED",
+            "step soak cannot be answered: it does not ask for approval, it is SUCCEEDED",
         ),
     ] {
         assert_eq!(bench.refusal(verb).1, why);
@@ -179,7 +179,10 @@ fn a_step_that_asks_holds_the_run_until_a_yes() {
     assert_eq!(bench.run.state, run::State::Resuming);
     assert_eq!(bench.state(ASK), State::Succeeded);
     assert!(bench.entries.iter().any(|entry| entry.kind == EntryKind::StepAnswered));
-    assert_eq!(bench.refusal(answer(true)).1, "run RUN cannot be answered: no step of it asks");
+    assert_eq!(
+        bench.refusal(answer(true)).1,
+        "run RUN cannot be answered: none of its steps asks for approval"
+    );
     bench.admit();
     assert_eq!(bench.current(), REBOOT);
 }
@@ -211,7 +214,7 @@ fn no_answer_in_time_counts_as_a_no_over_a_restart_too() {
     bench.tell(ASK, Event::TimedOut);
     assert_eq!((bench.state(ASK), bench.current()), (State::Failed, TELL));
     let message = &bench.run.error.as_ref().unwrap().message;
-    assert_eq!(message, "step ask: no answer within 30m, which counts as a no");
+    assert_eq!(message, "step ask: no answer within 30m, which counts as a rejection");
 }
 
 #[test]
@@ -229,7 +232,7 @@ fn a_step_waits_until_the_machine_is_as_it_says() {
     bench.tell(TESTED, Event::Woken);
     assert_eq!(bench.state(TESTED), State::Succeeded);
     assert_eq!(bench.current(), BYE);
-    // It does not wait for ever.
+    // It does not wait forever.
     let mut bench = before;
     bench.pass(60 * MINUTE);
     bench.tell(TESTED, Event::TimedOut);
@@ -246,7 +249,7 @@ fn what_comes_last_comes_last_and_changes_nothing() {
     assert_eq!(bench.state(TELL), State::Waiting);
     bench.recover();
     assert_eq!((bench.run.state, bench.current()), (closing, BYE));
-    // Unknown whether it took effect: recorded, and no more.
+    // Unknown whether it took effect: recorded, nothing more.
     for end in [Event::CallFailed(ErrorClass::Permanent), Event::Observed(Seen::Unknowable)] {
         let mut bench = bench.clone();
         bench.tell(BYE, end);
@@ -261,7 +264,7 @@ fn a_failed_step_for_a_failure_does_not_stop_the_others() {
     let mut bench = Bench::answered(false);
     bench.fail(TELL);
     assert_eq!(bench.current(), UNDO);
-    // A compensation has a timeout and attempts of its own.
+    // A compensation has its own timeout and attempts.
     let at = bench.now.plus_ms(7 * MINUTE);
     assert_eq!(bench.run.steps[UNDO].deadline_at, Some(at));
     bench.tell(UNDO, Event::CallFailed(ErrorClass::Transient));
@@ -287,7 +290,7 @@ fn a_cancel_undoes_and_closes_and_an_abort_does_neither() {
     assert_eq!(aborted.run.steps.len(), 7);
 }
 
-/// The limit waits for what must come to its end, and opens nothing after it.
+/// The limit waits for what must finish, and starts nothing after it.
 #[test]
 fn the_time_of_a_whole_run_is_limited() {
     let mut bench = Bench::language();
@@ -312,7 +315,7 @@ fn the_time_of_a_whole_run_is_limited() {
 
 #[test]
 fn nothing_is_opened_once_the_time_is_up() {
-    // The timer may be late: the store was away, or the server.
+    // The timer may be late: the store or the server was unavailable.
     let mut late = Bench::language();
     late.tell(DRAIN_FIRST, Event::Observed(Seen::NotDone));
     late.tell(DRAIN_FIRST, Event::Acted);
@@ -324,7 +327,7 @@ fn nothing_is_opened_once_the_time_is_up() {
     restarted.recover();
     assert_eq!(restarted.state(DRAIN_FIRST), State::Canceled, "a drain is stopped");
     assert_eq!(restarted.current(), TELL);
-    // What is held is ended when it continues.
+    // A held run ends when it continues.
     let mut held = Bench::asking();
     held.pass(15 * MINUTE);
     held.operate(answer(true)).unwrap();
@@ -334,7 +337,7 @@ fn nothing_is_opened_once_the_time_is_up() {
     assert_eq!((held.state(REBOOT), held.current()), (State::Waiting, TELL));
 }
 
-/// Data is not destroyed for a run that is being canceled, whatever its plan says of unknown outcomes.
+/// Data is not destroyed for a run that is being canceled, whatever its plan's rule for unknown outcomes.
 #[test]
 fn a_destructive_step_is_not_repeated_once_the_run_is_canceled() {
     let mut bench = Bench::acting("retry", WRITE);
@@ -354,7 +357,7 @@ fn a_destructive_step_is_not_repeated_once_the_run_is_canceled() {
     }
 }
 
-/// A restore holds a run whatever it was doing, and it returns to that.
+/// A restore holds a run whatever it was doing, and the run returns to that.
 #[test]
 fn a_restored_run_asks_again_and_closes_as_it_was_going_to() {
     let restored = |bench: &mut Bench| {

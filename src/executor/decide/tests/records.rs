@@ -1,4 +1,4 @@
-//! What the record of a step and the history keep of what happened to it.
+//! What a step's record and the history keep.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn what_was_seen_replaces_what_was_seen_before_as_a_whole() {
         (("up", "down"), ("up", "down")),
         (("", "half"), ("", "half")),
         (("up", ""), ("up", "")),
-        // Nothing was said about it.
+        // No message was given.
         (("", ""), ("on", "off")),
     ] {
         let mut bench = Bench::acting("verify", WRITE);
@@ -64,14 +64,14 @@ fn an_operation_is_noted_as_accepted_once() {
     let mut bench = Bench::acting("verify", BOOT);
     let until = bench.now.plus_ms(1_000);
     bench.tell(BOOT, Event::Accepted { until });
-    assert_eq!(told(&bench), ("step.accepted", "", "step boot: the provider works on it"));
+    assert_eq!(told(&bench), ("step.accepted", "", "step boot: the provider is working on it"));
     bench.tell(BOOT, Event::Woken);
     bench.tell(BOOT, Event::Observed(Seen::InProgress { until }));
     assert_eq!(bench.state(BOOT), State::Polling { attempt: 1, until });
     assert_eq!(bench.entries, [], "it still goes on");
 }
 
-/// Events that end an attempt, told without a word: the reason, and what is said of it.
+/// Events that end an attempt, without a message of their own: the reason and the message in the history.
 #[test]
 fn the_history_says_what_ended_an_attempt() {
     let done = [Event::Observed(Seen::NotDone), Event::Acted];
@@ -80,7 +80,7 @@ fn the_history_says_what_ended_an_attempt() {
         (&[][..], class(ErrorClass::Transient), "TRANSIENT", "failed"),
         (&[], class(ErrorClass::OutcomeUnknown), "OUTCOME_UNKNOWN", "failed"),
         (&[], Event::TimedOut, "TIMED_OUT", "timed out"),
-        (&done, Event::NotVerified, "NOT_VERIFIED", "reported done, but it is not so"),
+        (&done, Event::NotVerified, "NOT_VERIFIED", "reported done, but it is not"),
     ] {
         let mut bench = Bench::started("verify");
         for attempt in 1..=2 {
@@ -109,7 +109,7 @@ fn the_history_says_what_ended_an_attempt() {
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
     let (kind, reason, text) = told(&bench);
     assert_eq!((kind, reason), ("step.retrying", "OBSERVED"));
-    assert!(text.contains("the provider no longer knows of the operation"), "{text}");
+    assert!(text.contains("the provider no longer knows the operation"), "{text}");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_message_lasts_until_there_is_something_else_to_say() {
         bench.run.steps[BOOT].message = "still booting".to_owned();
         bench
     };
-    // A failure that says nothing leaves what was known; a timeout is what happened last.
+    // A failure without a message keeps what was known; a timeout is the latest event.
     let mut bench = booting();
     bench.tell(BOOT, Event::CallFailed(ErrorClass::Transient));
     assert_eq!(said(&bench), "still booting");
@@ -153,7 +153,7 @@ fn a_message_lasts_until_there_is_something_else_to_say() {
     bench.run.steps[BOOT].state = State::Observing { attempt: 1, basis: Basis::Fresh };
     bench.tell(BOOT, Event::TimedOut);
     assert_eq!(said(&bench), "timed out");
-    // A success has nothing to complain about, and may say something itself.
+    // A success clears complaints, and may have its own message.
     let mut bench = booting();
     bench.succeed(BOOT);
     assert_eq!(said(&bench), "");
@@ -164,7 +164,7 @@ fn a_message_lasts_until_there_is_something_else_to_say() {
     assert_eq!(said(&bench), "up in 40 s");
 }
 
-/// A call that could not even be sent says nothing about what was sent before it.
+/// A call that could not be sent says nothing about what was sent before it.
 #[test]
 fn a_call_that_was_not_sent_fails_only_an_attempt_of_which_nothing_was_sent() {
     let fresh = State::Observing { attempt: 1, basis: Basis::Fresh };

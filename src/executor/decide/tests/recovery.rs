@@ -1,11 +1,11 @@
-//! What a restart makes of every stored state.
+//! The effect of a restart on every stored state.
 
 use std::fmt::Write as _;
 
 use super::*;
 use crate::lifecycle::step::FORGIVEN_MAX;
 
-/// States in which the store may have kept a step, with what the record has besides.
+/// States in which the store may have kept a step, with the rest of its record.
 const STORED: [State; 10] = [
     State::Waiting,
     State::Observing { attempt: 1, basis: Basis::Fresh },
@@ -23,7 +23,7 @@ const STORED: [State; 10] = [
     State::Unknown { attempt: 1 },
 ];
 
-/// A run whose destructive step was stored like that.
+/// A run whose destructive step was stored in this state.
 fn stored(rule: &str, state: State, run_state: run::State) -> Bench {
     let mut bench = Bench::acting(rule, WRITE);
     let record = &mut bench.run.steps[WRITE];
@@ -71,7 +71,7 @@ fn every_stored_state_is_taken_up() {
     crate::assert_golden!("recovery_table", table);
 }
 
-/// Whatever was stored, the run ends once the world answers; and nothing destructive is sent without a look.
+/// Whatever was stored, the run ends once the world responds; and nothing destructive is sent without an observation.
 #[test]
 fn no_recovered_run_is_stuck() {
     for state in STORED {
@@ -102,7 +102,7 @@ fn no_recovered_run_is_stuck() {
     }
 }
 
-/// The scheduler, the world and an operator do what the run waits for.
+/// The scheduler, the world and an operator provide what the run waits for.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other state fails the test")]
 fn go_on(bench: &mut Bench) {
     match bench.run.state {
@@ -210,15 +210,16 @@ fn only_waits_that_cannot_have_been_meant_are_cut_short() {
     }
 }
 
-/// The server ends while the step acts, and the look afterwards says that it was not done: how the step goes on.
+/// The server ends while the step acts, and the observation afterwards says that it was not done: how the step
+/// continues.
 fn cut_off_once(bench: &mut Bench) {
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
     bench.recover();
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
 }
 
-/// That the server ended says nothing about the step, so it costs no attempt; unless it goes on like that, since it may
-/// be the step that ends the server.
+/// That the server crashed says nothing about the step, so it costs no attempt; unless it happens repeatedly, since
+/// the step itself may crash the server.
 #[test]
 fn an_attempt_cut_off_by_the_end_of_the_server_does_not_count() {
     let mut bench = Bench::started("verify");
@@ -232,7 +233,7 @@ fn an_attempt_cut_off_by_the_end_of_the_server_does_not_count() {
         let (attempt, until) = (forgiven, bench.now);
         assert_eq!(record.state, State::BackingOff { attempt, until, basis: Basis::Fresh });
         assert_eq!(record.forgiven, forgiven);
-        assert!(record.message.contains("does not count"), "{}", record.message);
+        assert!(record.message.contains("not counted"), "{}", record.message);
         bench.tell(WRITE, Event::Woken);
     }
     // From now on each one counts, and the plan allows two.
@@ -244,7 +245,7 @@ fn an_attempt_cut_off_by_the_end_of_the_server_does_not_count() {
     assert_eq!(bench.run.steps[WRITE].forgiven, FORGIVEN_MAX);
 }
 
-/// A step that was forgiven has all its attempts left, and not one more.
+/// Attempts that are not counted leave the step all its attempts, and not one more.
 #[test]
 fn failures_count_besides_what_was_forgiven() {
     let mut bench = Bench::acting("verify", WRITE);
@@ -260,7 +261,7 @@ fn failures_count_besides_what_was_forgiven() {
     assert_eq!(bench.run.steps[WRITE].attempt, 3);
 }
 
-/// What was lost before the server ended was lost by the operation.
+/// A result lost before the server ended was lost by the operation.
 #[test]
 fn an_answer_lost_before_the_server_ended_counts() {
     let mut bench = Bench::acting("verify", WRITE);

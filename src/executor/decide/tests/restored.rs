@@ -1,9 +1,9 @@
-//! Runs whose store was restored: held whatever they were doing, and back to it when an operator says so.
+//! Runs whose store was restored: held whatever they were doing, and back to it when an operator resumes them.
 
 use super::*;
 use crate::executor::restored;
 
-/// The run as it comes out of a restore, after the server has started.
+/// The run as it is after a restore and a start of the server.
 fn restore(bench: &mut Bench) {
     let entries = restored::hold(&mut bench.run, "restored from a backup", bench.now).unwrap();
     assert_eq!(entries.len(), 1);
@@ -19,7 +19,7 @@ fn resume(bench: &mut Bench) {
     assert_eq!(bench.admit(), Admission::Admitted);
 }
 
-/// The provider has carried the open attempt out since.
+/// The provider has completed the open attempt since.
 fn found_done(bench: &mut Bench) {
     bench.tell(WRITE, Event::Observed(Seen::Done));
 }
@@ -35,7 +35,7 @@ fn an_open_attempt_is_held_and_recovered_when_the_run_is_resumed() {
         restore(&mut bench);
         assert_eq!(reason(&bench), HoldReason::Restored);
         assert!(bench.run.hold.as_ref().unwrap().message.contains("resume or abort"));
-        // Days later its deadline is long over: the attempt gets its time again.
+        // Days later its deadline has passed long ago: the attempt gets its time again.
         bench.now = bench.now.plus_ms(1_000_000_000);
         resume(&mut bench);
         assert_eq!((bench.run.state, bench.acts()), (run::State::Running, acts), "{rule}");
@@ -65,7 +65,7 @@ fn a_cancel_continues_when_the_run_is_resumed() {
     bench.operate(Verb::Cancel).unwrap();
     assert_eq!(bench.run.state, run::State::Canceling);
     restore(&mut bench);
-    // It is asked for already; that alone is no word to act.
+    // It is requested already; that alone is no reason to act.
     bench.operate(Verb::Cancel).unwrap();
     assert_eq!((bench.run.state, bench.effects.len()), (run::State::Held, 0));
     resume(&mut bench);

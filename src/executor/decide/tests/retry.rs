@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The steps that a retry of `before` leaves out.
+/// The steps that a retry of `before` skips.
 fn left_out(before: &Bench) -> Vec<String> {
     assert!(!before.run.state.is_active());
     let mut again = Bench::accepted("verify", &[]);

@@ -15,7 +15,7 @@ fn a_failed_run_undoes_what_it_did_newest_first() {
     assert_eq!(bench.run.state, run::State::Failed);
     assert_eq!(bench.names(State::Succeeded), ["boot", "drain", "undo drain", "undo boot"]);
     assert_eq!(bench.run.current_step, Some(WRITE), "the run points at what failed");
-    // What the step has set is taken back: nothing was known before it.
+    // The condition that the step has set is removed: it was unknown before.
     assert_eq!(bench.condition(ConditionKind::InCustomerCluster), None);
 }
 
@@ -33,7 +33,7 @@ fn a_compensation_that_fails_does_not_stop_the_others() {
     assert!(condition.message.contains("undo drain"), "{}", condition.message);
 }
 
-/// A compensation has no rule of its own: what can be repeated is, and the rest is looked at first.
+/// A compensation has no rule of its own: idempotent ones are repeated, the others are observed first.
 #[test]
 fn an_unknown_outcome_of_a_compensation_is_looked_at_unless_it_can_be_repeated() {
     for (action, repeated) in [("clear-netboot", true), ("notify", false)] {
@@ -103,7 +103,7 @@ fn a_destructive_step_that_fails_during_a_cancel_is_not_tried_again() {
 fn a_destructive_action_is_never_sent_after_a_cancel() {
     let mut bench = Bench::acting("verify", DRAIN);
     bench.succeed(DRAIN);
-    // Asked whether it is so already; nothing has been sent.
+    // Asked whether it is done already; nothing has been sent.
     assert!(matches!(bench.state(WRITE), State::Observing { basis: Basis::Fresh, .. }));
     bench.operate(Verb::Cancel).unwrap();
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
@@ -123,7 +123,7 @@ fn a_cancel_after_the_last_step_was_sent_may_come_too_late() {
     bench.tell(WRITE, Event::Observed(Seen::NotDone));
     bench.operate(Verb::Cancel).unwrap();
     bench.succeed(WRITE);
-    // `check` has not had its turn: whether its guard holds does not matter to a cancel.
+    // `check` was not reached: whether its guard holds does not matter to a cancel.
     bench.finish();
     assert_eq!(bench.run.state, run::State::Canceled);
 
@@ -197,12 +197,12 @@ fn an_abort_leaves_everything_alone_and_raises_the_fence() {
     assert!(bench.machine.blocked_by().is_some());
     assert_eq!(bench.run.steps.len(), 4, "nothing is undone");
     assert_eq!(bench.names(State::Canceled), ["write", "check"]);
-    // What was in flight has ended now, nobody knows how; what waited was never there.
+    // The call in flight has ended now, with an unknown outcome; the waiting steps never started.
     let told = |place: usize| {
         let step = &bench.run.steps[place];
         (step.message.as_str(), step.finished_at)
     };
-    assert_eq!(told(WRITE), ("aborted; it is not known whether it took effect", Some(bench.now)));
+    assert_eq!(told(WRITE), ("aborted; whether it took effect is unknown", Some(bench.now)));
     assert_eq!(told(CHECK), ("not started: the run was aborted", None));
 }
 

@@ -1,4 +1,4 @@
-//! Promise 9 as a property: clients that keep copies end with the truth, whatever happens to them on the way.
+//! Promise 9 as a property: clients that keep copies end with the truth, whatever happens on the way.
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ struct Client {
     resume: Revision,
     /// Where the copy became complete.
     synced: Option<Revision>,
-    /// Changes told after it was synced, as (revision, id).
+    /// Changes received after it was synced, as (revision, id).
     changes: Vec<(Revision, MachineId)>,
 }
 
@@ -30,7 +30,7 @@ impl Client {
         }
     }
 
-    /// Loses the connection; a client without a resume point begins anew.
+    /// Loses the connection; a client without a resume point starts over.
     fn reconnect(&mut self, world: &World) {
         if self.resume == Revision(0) {
             *self = Self::new(world, self.filter);
@@ -39,7 +39,7 @@ impl Client {
         }
     }
 
-    /// Reads at most `max` items; whether there were as many.
+    /// Reads at most `max` items; returns whether there were as many.
     fn read(&mut self, max: usize) -> Result<bool, TestCaseError> {
         for _ in 0..max {
             let Poll::Ready(Some(item)) = poll(&mut self.watch) else { return Ok(false) };
@@ -55,7 +55,7 @@ impl Client {
                 prop_assert!(self.synced.is_none());
                 let ordinal = machine.ordinal;
                 let before = self.copy.insert(machine.id.clone(), machine);
-                // Deleted and registered anew between two pages, it is another machine of the same name.
+                // Deleted and registered again between two pages, it is another machine with the same id.
                 prop_assert!(before.is_none_or(|before| before.ordinal < ordinal));
             }
             WatchItem::Synced(revision) => {
@@ -89,7 +89,7 @@ impl Client {
         prop_assert!(revision > self.resume, "{revision} was told before {}", self.resume);
         prop_assert!(resume <= revision && resume >= self.resume);
         if let Some(held) = self.copy.get(&object.id) {
-            // Only where the connection was lost inside a commit may a change be told again.
+            // Only if the connection was lost inside a commit may a change be repeated.
             prop_assert!(revision >= held.revision, "{} went back in time", object.id);
         }
         self.resume = resume;
@@ -188,7 +188,7 @@ proptest! {
             .start_paused(true)
             .build()
             .unwrap();
-        // Unconstrained: a poll that tokio interrupts for fairness would look as if nothing were there.
+        // Unconstrained: a poll that tokio interrupts for fairness would look as if nothing were available.
         runtime.block_on(tokio::task::coop::unconstrained(scenario(seed)))?;
     }
 }

@@ -1,4 +1,4 @@
-//! Who gets a slot, and when.
+//! Which run gets a slot, and when.
 
 use super::*;
 use crate::clock::Timestamp;
@@ -58,7 +58,7 @@ fn first_come_first_served_under_the_global_limit() {
     assert!(accept(&mut slots, 1, "a"));
     assert!(!accept(&mut slots, 2, "b"));
     assert!(!accept(&mut slots, 3, "a"));
-    // Asking again keeps the place.
+    // Asking again keeps the position.
     assert_eq!(slots.request(run(2), &machine(2, "b"), Revision(9)), []);
     assert_eq!(slots.release(run(1))[0].1, run(2));
     assert_eq!(slots.release(run(2))[0].1, run(3));
@@ -71,7 +71,7 @@ fn the_order_of_the_commits_counts_not_that_of_the_questions() {
     for number in [2, 3, 4] {
         assert!(!slots.take(run(number), &machine(number, "a")));
     }
-    // The commit of 3 was the first, that of 4 has failed, and 2 hears of its own last.
+    // The commit of 3 was the first, that of 4 has failed, and 2 learns about its own last.
     slots.queued(run(3), Revision(5));
     assert_eq!(slots.release(run(4)), []);
     assert_eq!(slots.release(run(1)), [(machine(3, "a").id, run(3))]);
@@ -93,7 +93,7 @@ fn limits_can_be_raised_and_lowered() {
         "the limit of 2 runs with rack=a is reached; 0 ahead of it"
     );
     assert_eq!(slots.waits_for(run(5)).unwrap().split_once("; ").unwrap().1, "2 ahead of it");
-    // Without a limit on racks; whoever waits is served at once.
+    // Without a limit on racks; waiting runs are served at once.
     let free = Limits { runs_max: 3, ..Limits::default() };
     assert_eq!(slots.set_limits(&free), [(machine(3, "a").id, run(3))]);
     // No run loses its slot, and none gets one before there is room.

@@ -1,4 +1,4 @@
-//! Values in the rules of a script: counts, probabilities, durations, and patterns of names.
+//! Values in the rules of a script: counts, probabilities, durations, and name patterns.
 
 pub(super) fn any_or_count(key: &str, text: Option<&str>) -> Result<Option<u32>, String> {
     match text {
@@ -51,7 +51,7 @@ pub(super) fn parse_duration_ms(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// Whether `text` matches `glob`, where `*` stands for any characters and `?` for one.
+/// Whether `text` matches `glob`, where `*` matches any characters and `?` one.
 pub(super) fn matches(glob: &str, text: &str) -> bool {
     let (glob, text) = (glob.as_bytes(), text.as_bytes());
     let (mut g, mut t) = (0, 0);

@@ -1,4 +1,4 @@
-//! The ledger can accuse: each promise of the provider contract, broken.
+//! The ledger detects violations: each promise of the provider contract, broken.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn operations_that_overlap() {
     // A short one in between does not hide the long one.
     let found = violations(&[entry(1, 0, 100), entry(2, 10, 20), entry(3, 50, 60)]);
     assert_eq!(found.len(), 2, "{found:?}");
-    // Whose end nobody noted goes on as planned.
+    // An operation without a recorded end runs as planned.
     let running = LedgerEntry {
         finished_at: None,
         outcome: Outcome::Running { until: Timestamp(10) },

@@ -1,4 +1,4 @@
-//! What each action does, shows, prints and refuses.
+//! What each action does, reports, prints and refuses.
 
 use super::*;
 
@@ -94,7 +94,7 @@ async fn an_older_epoch_is_refused_by_every_call_that_has_one() {
     assert!(provider.world().ledger().is_empty());
     let current = Call { epoch: Epoch(3), ..late };
     assert!(fixture.act(&current).await.is_ok());
-    // Another machine has a fence of its own.
+    // Another machine has its own fence.
     let other = super::target("machine-2");
     assert!(provider.act(&other, &call(2, "reboot", 1), fixture.logs()).await.is_ok());
 }
@@ -109,7 +109,7 @@ async fn bad_calls_are_refused_for_good() {
     let cases = [
         (no_image, "repave needs the argument image: name what to install"),
         (bad_ttl, "argument ttl is soon, of kind string: expected a duration"),
-        (call(1, "levitate", 1), "the fake provider knows no action \"levitate\""),
+        (call(1, "levitate", 1), "the fake provider has no action \"levitate\""),
     ];
     for (call, message) in cases {
         for error in
@@ -144,10 +144,7 @@ async fn join_material_is_a_handle_that_expires_and_belongs_to_its_machine() {
     fixture.carry_out(&with(4, &handle)).await;
     fixture.pass(5_000).await;
     let late = refused(with(5, &handle)).await;
-    assert_eq!(
-        late,
-        format!("join material {handle} has expired; mint again: retry the run from mint-join")
-    );
+    assert_eq!(late, format!("join material {handle} has expired; retry the run from mint-join"));
     // An operation that was done before the material expired stays done.
     assert!(matches!(fixture.act(&with(4, &handle)).await, Ok(Acted::Done { .. })));
 }

@@ -1,4 +1,4 @@
-//! The world on disk: restarts, power losses, damage, and many acts to a flush.
+//! The world on disk: restarts, power losses, damage, and many acts per flush.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn journal(dir: &Path) -> Vec<u8> {
     fs::read(dir.join(JOURNAL_FILE)).unwrap()
 }
 
-/// Twenty repave-joins, each operation in a flush of its own; the ledger.
+/// Twenty repave-joins, each operation in its own flush; returns the ledger.
 async fn twenty_runs(dir: &Path) -> Vec<LedgerEntry> {
     let mut fixture = fixture(dir, Timing::Zero);
     for run in 0..20 {
@@ -34,7 +34,7 @@ async fn a_world_is_the_same_after_a_restart() {
     let mut fixture = fixture(dir.path(), Timing::Zero);
     fixture.target = target("machine-3");
     assert_eq!(fixture.provider.world().ledger(), before);
-    // An operation of before is still known, and is not done again.
+    // An earlier operation is still known, and is not done again.
     let again = fixture.act(&call(3, "repave", 1)).await.unwrap();
     assert!(matches!(again, Acted::Done { .. }));
     assert_eq!(fixture.provider.world().ledger(), before);
@@ -167,7 +167,7 @@ async fn many_acts_share_a_flush_and_a_lone_act_makes_one() {
         act.await.unwrap();
     }
     assert_eq!(world.flushes(), 11);
-    // What was answered is in the file.
+    // What was acknowledged is in the file.
     assert_eq!(read_ledger(dir.path()).unwrap().len(), 1_010);
 }
 
@@ -235,18 +235,18 @@ async fn a_full_disk_refuses_acts_loses_nothing_and_passes() {
     let reboot = |run| call(run, "reboot", 1);
     fixture.act(&reboot(1)).await.unwrap();
     world.lock().queue.full = true;
-    // Whether it took effect is not known to whoever asked: it did, and was not written.
+    // Whether it took effect is unknown to the caller: it did, and was not written.
     let error = fixture.act(&reboot(2)).await.unwrap_err();
     assert_eq!(class(&error), ErrorClass::OutcomeUnknown);
     assert!(error.message.contains("make room"), "{error}");
-    // After that nothing begins, and nothing that is not durable is told.
+    // After that nothing starts, and nothing that is not durable is reported.
     let error = fixture.act(&reboot(3)).await.unwrap_err();
     assert_eq!(class(&error), ErrorClass::Transient);
     assert!(fixture.observe(&reboot(2)).await.is_err());
     assert!(fixture.observe(&reboot(1)).await.is_ok());
     assert_eq!(read_ledger(dir.path()).unwrap().len(), 1);
     world.lock().queue.full = false;
-    // The first call that comes has it tried again; whoever waits on the way sees it pass.
+    // The first call that comes triggers a retry; the waiting callers see it succeed.
     while fixture.observe(&reboot(2)).await.is_err() {
         tokio::task::yield_now().await;
     }
@@ -292,7 +292,7 @@ async fn whatever_happened_reads_back() {
             call.epoch = Epoch(life);
             let logs: Logs = Arc::new(Lines::default());
             let _ = provider.fence(machine, Epoch(life)).await;
-            // Some are asked again, some left alone while they go on, and some hang.
+            // Some are asked again, some left alone while they run, and some hang.
             let nap = std::time::Duration::from_millis(random.below(60));
             tokio::select! {
                 biased;

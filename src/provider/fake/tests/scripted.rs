@@ -1,4 +1,4 @@
-//! Faults: one test for each, and that they replay.
+//! Faults: one test for each, and tests that they replay.
 
 use super::*;
 
@@ -48,7 +48,7 @@ async fn fail_after_takes_effect_but_does_not_say_so() {
         fixture.pass(1_000).await;
         assert!(matches!(fixture.observe(&repave).await, Ok(Observation::Done { .. })));
         assert!(fixture.machine().image.is_some());
-        // Asked again, the world says what it knows.
+        // Asked again, the world reports what it knows.
         assert!(matches!(fixture.act(&repave).await, Ok(Acted::Done { .. })));
     }
 }
@@ -163,7 +163,7 @@ async fn a_used_up_rule_stays_so_for_the_next_engine_on_the_world() {
     assert!(next.act(&call(2, "repave", 1)).await.is_ok());
 }
 
-/// What befalls 300 operations of 3 machines, made in the given order.
+/// The results of 300 operations of 3 machines, made in the given order.
 async fn ledger_of(seed: u64, order: impl Iterator<Item = u64>) -> BTreeMap<String, String> {
     let options = FakeOptions {
         timing: Timing::Zero,
@@ -200,7 +200,7 @@ async fn the_same_seed_gives_the_same_faults_in_any_order() {
     let forward = ledger_of(7, 0..300).await;
     assert_eq!(forward, ledger_of(7, 0..300).await);
     let mut backward = ledger_of(7, (0..300).rev()).await;
-    // Handles number the operations of a machine in the order of their beginning.
+    // Handles number the operations of a machine in the order in which they started.
     let unnumbered = |looks: &mut BTreeMap<String, String>| {
         for look in looks.values_mut() {
             let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! Operations that take time: in world time, whoever is there to see.
+//! Operations that take time: they run in world time, whether or not anyone watches.
 
 use super::*;
 
@@ -28,7 +28,7 @@ async fn an_operation_is_accepted_goes_on_and_ends_by_itself() {
     };
     assert_eq!(poll_at, Timestamp(START_MS + 1_000));
     assert!(!fixture.provider.is_real() && fixture.machine().busy);
-    // The engine dies here; another comes back to the same world, hours later, with a clock of its own.
+    // The engine dies here; another comes back to the same world, hours later, with its own clock.
     let world = fixture.provider.world().clone();
     fixture.pass(10_000_000).await;
     let clock = Arc::new(TokioClock::new(fixture.clock.now()));
