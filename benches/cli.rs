@@ -1,7 +1,8 @@
-//! What commands cost an operator of 10,000 machines: the client's process from start to end, against the server binary
-//! with its store on disk. The fleet is registered through `BatchRegisterMachines`; 20 racks of equal size.
+//! The cost of commands for an operator of 10,000 machines: the client's process from start to end, against the
+//! server binary with its store on disk. The fleet is registered through `BatchRegisterMachines`; 20 racks of equal
+//! size.
 //!
-//! Prints the best and the worst of five times for each command; the design asks for less than a second each.
+//! Prints the best and the worst of five times for each command; the design requires less than a second each.
 //!
 //! `cargo bench --bench cli`; `BMDEMO_BENCH_SIZES` sets the sizes (default `10000`).
 
@@ -22,10 +23,10 @@ use bmdemo::pb::machine_service_client::MachineServiceClient;
 const TIMES: usize = 5;
 /// Most machines of a batch.
 const BATCH: usize = 1_000;
-/// Machines are spread over so many values of the label `rack`.
+/// Number of values of the label `rack` over which machines are spread.
 const RACKS: usize = 20;
 
-/// A command, with the lines that it must print for a fleet of so many machines.
+/// A command, with the number of lines that it must print for a fleet of a given size.
 type Measured = (&'static str, fn(usize) -> usize);
 
 const COMMANDS: [Measured; 8] = [
@@ -126,7 +127,7 @@ async fn register(address: &str, size: usize) {
     }
 }
 
-/// Time that a command takes, which must succeed and print at least so many lines.
+/// Duration of a command, which must succeed and print at least `lines` lines.
 fn timed(address: &str, command: &str, lines: usize) -> Duration {
     let start = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_bmdemo-cli"))

@@ -1,8 +1,9 @@
-//! The figures that the engine is held to, in one run: runs a second and processor time a run, a lone run, what watchers
-//! and probes cost, memory, restarts, pages of a large fleet, and starts. Measured over gRPC against the server binary.
+//! The figures that the engine is held to, in one run: runs per second and processor time per run, a lone run, the
+//! cost of watchers and probes, memory, restarts, pages of a large fleet, and starts. Measured over gRPC against the
+//! server binary.
 //!
-//! Prints a table, then one line of JSON. `cargo bench --bench figures`; `BMDEMO_BENCH_SCALE` divides the sizes (default
-//! 1; 100 for a look whether it works), `BMDEMO_BENCH_SERVER` names another server binary.
+//! Prints a table, then one line of JSON. `cargo bench --bench figures`; `BMDEMO_BENCH_SCALE` divides the sizes
+//! (default 1; 100 to check that it works), `BMDEMO_BENCH_SERVER` names another server binary.
 
 #![expect(
     clippy::print_stdout,
@@ -130,7 +131,7 @@ async fn register(channel: &Channel, count: usize) {
     }
 }
 
-/// Starts `count` runs on the machines of the simulator from `from` on; gives the machine after the last.
+/// Starts `count` runs on the machines of the simulator from `from` on; returns the machine after the last.
 async fn start(channel: &Channel, from: usize, count: usize) -> usize {
     let ids: Vec<_> = (from..).filter(|number| number % 10 != 9).take(count).collect();
     for batch in ids.chunks(BATCH) {
@@ -148,7 +149,7 @@ async fn start(channel: &Channel, from: usize, count: usize) -> usize {
 
 type Waiters = Arc<Mutex<HashMap<String, oneshot::Sender<()>>>>;
 
-/// Runs to their end, so many at a time, each on a machine of its own; gives how long each took.
+/// Runs to their end, `in_flight` at a time, each on its own machine; returns how long each took.
 async fn drive(channel: &Channel, in_flight: usize, count: usize) -> (Duration, Vec<Duration>) {
     let waiters: Waiters = Arc::default();
     let mut stream = runs(channel)
@@ -291,7 +292,7 @@ async fn restart(figures: &mut Figures, dir: &Path, scale: usize) {
     figures.add("page of 100: newest runs, 100,000 waiting", p50.await, "ms");
 }
 
-/// Looks at the active runs, page by page, until none waits for its recovery.
+/// Reads the active runs, page by page, until none waits for its recovery.
 async fn recovered(channel: &Channel) {
     let mut page_token = String::new();
     loop {
@@ -382,14 +383,14 @@ async fn p50_of(call: impl AsyncFn()) -> f64 {
     measured[measured.len() / 2].as_secs_f64() * 1e3
 }
 
-/// Lets what was begun come to rest.
+/// Waits until background work has settled.
 async fn settle() {
     tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    // Without Cargo's `--bench`, as in `cargo test --benches`, it is only seen whether it works.
+    // Without Cargo's `--bench`, as in `cargo test --benches`, only check that it works.
     let measured = std::env::args().any(|argument| argument == "--bench");
     let scale = std::env::var("BMDEMO_BENCH_SCALE").ok().and_then(|text| text.parse().ok());
     let scale: usize = scale.unwrap_or(if measured { 1 } else { 100 });

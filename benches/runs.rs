@@ -1,14 +1,15 @@
 //! End to end: `StartRun` over gRPC, five zero-time steps, the terminal event seen by a watching client; every
 //! transition durable. Measured against the server binary, with its store and its simulated world on disk.
 //!
-//! Prints, for each number of runs in flight: runs per second, latency from the call to the terminal event (p50, p99),
-//! disk flushes per run as the kernel counts them, and the ratio to bare append + fdatasync on the same disk, measured
-//! in the same rounds. Absolute figures drift with the machine; compare ratios.
+//! Prints, for each number of runs in flight: runs per second, latency from the call to the terminal event (p50,
+//! p99), disk flushes per run as the kernel counts them, and the ratio to bare append + fdatasync on the same disk,
+//! measured in the same rounds. Absolute figures drift with the machine; compare ratios.
 //!
 //! `cargo bench --bench runs`; `BMDEMO_BENCH_RUNS` sets the number of runs of a round (default 4000), and
-//! `BMDEMO_BENCH_IN_FLIGHT` the numbers in flight (default `1,64,256,1024`). `BMDEMO_BENCH_SERVER` names another server
-//! binary, to compare two in turns. `BMDEMO_BENCH_WORLD` (default `disk,memory`) says where the simulated machines are
-//! kept: on disk the simulator flushes a journal of its own, five times a lone run; in memory only the engine flushes.
+//! `BMDEMO_BENCH_IN_FLIGHT` the numbers in flight (default `1,64,256,1024`). `BMDEMO_BENCH_SERVER` names another
+//! server binary, to compare two in turns. `BMDEMO_BENCH_WORLD` (default `disk,memory`) says where the simulated
+//! machines are stored: on disk the simulator flushes its own journal, five times for a lone run; in memory only the
+//! engine flushes.
 
 #![expect(
     clippy::print_stdout,
@@ -42,7 +43,7 @@ impl Drop for Server {
 fn main() {
     let runs: usize =
         std::env::var("BMDEMO_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000);
-    // Criterion's arguments are none of ours; a filter or --bench changes nothing.
+    // Ignore Criterion's arguments; a filter or --bench changes nothing.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -150,7 +151,7 @@ async fn register(channel: Channel, count: usize) {
     }
 }
 
-/// One watch of all runs; whoever waits for a run is told when its terminal event comes in.
+/// One watch of all runs; it notifies the waiter of a run when its terminal event arrives.
 async fn watch(channel: Channel, waiters: Waiters) {
     let mut client = RunServiceClient::new(channel);
     let mut stream =

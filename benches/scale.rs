@@ -1,9 +1,9 @@
-//! What calls cost with a fleet of 1,000, of 10,000 and of 100,000 machines: a page of 100 (the first, and one from the
-//! middle), a page filtered on an indexed field, get and update. Measured over gRPC against the server binary, with its
-//! store on disk; the fleet is registered through `BatchRegisterMachines`.
+//! The cost of calls with a fleet of 1,000, of 10,000 and of 100,000 machines: a page of 100 (the first, and one from
+//! the middle), a page filtered on an indexed field, get and update. Measured over gRPC against the server binary,
+//! with its store on disk; the fleet is registered through `BatchRegisterMachines`.
 //!
-//! Prints p50 and p99 of 200 calls each, one at a time, and the ratio of the p50 to that of the smallest fleet. A page
-//! must not cost more than twice as much at 100,000 as at 1,000.
+//! Prints p50 and p99 of 200 calls each, one at a time, and the ratio of the p50 to that of the smallest fleet. A
+//! page must not cost more than twice as much at 100,000 as at 1,000.
 //!
 //! `cargo bench --bench scale`; `BMDEMO_BENCH_SIZES` sets the sizes (default `1000,10000,100000`).
 
@@ -55,7 +55,7 @@ fn main() {
         "machines   registered/s   call                  p50 ms     p99 ms   p50 : p50 of the first fleet"
     );
     for size in sizes {
-        // A fleet of its own, so that every size begins with a fresh store.
+        // A separate fleet, so that every size starts with a fresh store.
         let dir = tempfile::tempdir().expect("a directory");
         let (_server, address) = spawn(dir.path());
         let (per_second, rows) = runtime.block_on(measure(&address, size));
@@ -94,7 +94,7 @@ fn spawn(data: &std::path::Path) -> (Server, String) {
 
 type Row = (&'static str, Vec<Duration>);
 
-/// Machines registered a second, and the latencies of each kind of call.
+/// Machines registered per second, and the latencies of each kind of call.
 async fn measure(address: &str, size: usize) -> (f64, Vec<Row>) {
     let channel = Channel::from_shared(address.to_owned())
         .expect("an address")

@@ -218,7 +218,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 #[tokio::main]
 async fn main() {
-    // Cargo passes `--bench`; `cargo test --benches` does not, and wants only to see that it works.
+    // Cargo passes `--bench`; `cargo test --benches` does not: then only check that it works.
     let measured = std::env::args().any(|argument| argument == "--bench");
     let seconds = std::env::args().find_map(|argument| argument.parse().ok());
     let seconds = Duration::from_secs_f64(seconds.unwrap_or(if measured { 2.0 } else { 0.05 }));

@@ -9,7 +9,7 @@ use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run;
 use crate::model::{Actor, Run, RunSpec, RunType};
 
-/// Who asks for something in a test.
+/// The origin of requests in tests.
 pub(crate) fn origin() -> Origin {
     Origin {
         request_id: String::new(),

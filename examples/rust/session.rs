@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// How long to look for a server that went away.
+/// How long to try to reach a lost server.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -29,7 +29,7 @@ fn expect(holds: bool, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A request with a deadline, without which a call waits for ever.
+/// A request with a deadline, without which a call waits forever.
 fn timely<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(DEADLINE);
@@ -41,16 +41,16 @@ fn retry_delay(status: &Status) -> Duration {
     told.unwrap_or(Duration::from_millis(200))
 }
 
-/// Whether the connection broke, as opposed to an answer of the server that says no.
+/// Whether the connection broke, as opposed to a refusal by the server.
 ///
-/// A status that tonic made of a broken transport has a source; one that the server sent has none.
+/// A status that tonic made from a broken transport has a source; one that the server sent has none.
 fn is_away(status: &Status) -> bool {
     let broken = std::error::Error::source(status).is_some()
         && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     status.code() == Code::Unavailable || broken
 }
 
-/// Waits for a server that is away, for as long as that makes sense.
+/// Waits for an unreachable server, for as long as that makes sense.
 #[derive(Debug)]
 struct Patience {
     clock: SystemClock,
@@ -77,7 +77,7 @@ impl Patience {
     }
 }
 
-/// Calls again while the server is away. Safe for mutations too: they carry a `request_id`.
+/// Repeats a call while the server is unreachable. Safe for mutations too: they carry a `request_id`.
 async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, Status>
 where
     F: Future<Output = Result<Response<T>, Status>>,
@@ -142,7 +142,7 @@ async fn watch(
         if event.revision != 0 {
             *revision = event.revision;
         }
-        // A watch that broke before SYNCED begins anew, with a state that may have been shown.
+        // A watch that broke before SYNCED starts over, with a state that may have been shown.
         let shown = last.as_ref().map_or(0, |run| run.revision);
         if let Some(run) = event.snapshot.filter(|run| run.revision > shown) {
             let what = if event.message.is_empty() { "as it is" } else { &event.message };

@@ -1,7 +1,7 @@
-//! What is fuzzed: plain functions from bytes, that panic where a promise is broken.
+//! The fuzzed code: plain functions of bytes, which panic if a promise is broken.
 //!
-//! The fuzzer calls them (`fuzz_targets/`), and so does `tests/fuzz/main.rs` of the crate, which needs no fuzzer: with
-//! every file of `corpus/`, and with random and mutated bytes.
+//! The fuzzer calls them (`fuzz_targets/`), and so does `tests/fuzz/main.rs` of the crate, which needs no fuzzer:
+//! with every file of `corpus/`, and with random and mutated bytes.
 
 mod requests;
 
@@ -14,7 +14,7 @@ use bmdemo::plan::{Plan, SourceFile, compile, render};
 
 pub use requests::requests;
 
-/// A plan file: every mistake has a text, and what is a plan reads back from its canonical form.
+/// A plan file: every mistake has a text, and a valid plan can be read back from its canonical form.
 pub fn plan_toml(data: &[u8]) {
     let files = [SourceFile { name: "fuzz.toml", bytes: data }];
     match compile(&files) {
@@ -54,7 +54,7 @@ pub fn filter(data: &[u8]) {
     }
 }
 
-/// A page token, after the filter of its list: what is taken says where to go on, in that list only.
+/// A page token, after the filter of its list: an accepted token says where to continue, in that list only.
 pub fn tokens(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (filter, token) = text.split_once('\n').unwrap_or(("", text));
@@ -71,7 +71,8 @@ pub fn tokens(data: &[u8]) {
     }
 }
 
-/// A stored record, after a byte that says which kind: what can be read reads the same when it is stored again.
+/// A stored record, after a byte that selects the kind: a record that can be read reads the same after being stored
+/// again.
 pub fn stored_records(data: &[u8]) {
     let Some((&kind, bytes)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };

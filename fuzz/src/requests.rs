@@ -18,7 +18,7 @@ use self::codec::call;
 #[path = "../../src/api/tests/codec.rs"]
 mod codec;
 
-/// One request, after a byte that says which method: it is answered or refused, but never with a fault of ours.
+/// One request, after a byte that selects the method: it is answered or refused, but never with an internal error.
 pub fn requests(data: &[u8]) {
     let Some((&method, message)) = data.split_first() else { return };
     let methods = methods();
@@ -36,7 +36,7 @@ pub fn requests(data: &[u8]) {
         let status = tokio::select! {
             biased;
             status = call(&routes, path, message) => status,
-            // A stream may have nothing to say.
+            // A stream may be empty.
             () = clock.sleep(Duration::from_secs(100)) => Status::ok(""),
         };
         engine.kill();

@@ -45,7 +45,7 @@ fn files(folder: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What is known of a target: its corpus, and for plans also the ones that the crate has.
+/// The inputs of a target: its corpus, and for plans also those of the crate.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let mut found = files(&format!("fuzz/corpus/{target}"));
     if target == "plan_toml" {
@@ -132,7 +132,7 @@ fn mutate(mut input: Vec<u8>, mutation: &Mutation, corpus: &[Vec<u8>]) -> Vec<u8
     input
 }
 
-/// Cases of each target; calls of the services cost more than the rest.
+/// Cases per target; calls of the services cost more than the rest.
 fn cases(target: &str) -> u32 {
     let is_full = std::env::var("BMDEMO_PROOF").is_ok_and(|proof| proof == "full");
     match (target, is_full) {

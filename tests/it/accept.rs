@@ -1,4 +1,4 @@
-//! Connections that do not behave, and calls that nobody serves.
+//! Connections that misbehave, and calls that no service handles.
 
 use std::io::Write as _;
 
@@ -28,7 +28,7 @@ async fn silent_and_babbling_peers_are_cut_off_while_others_are_served() {
     assert!(is_closed(&mut babbling).await);
     assert!(is_closed(&mut silent).await);
     assert!(is_closed(&mut stuck).await);
-    // One that has greeted may be silent for as long.
+    // One that has sent its preface may be silent for as long.
     patient.check(HealthCheckRequest::default()).await.unwrap();
 }
 
@@ -45,7 +45,7 @@ async fn connections_above_the_cap_are_refused_until_others_leave() {
     assert!(is_closed(&mut third).await);
     server.logged("connections_max").await;
     drop((first, second));
-    // The places are free once the server has seen the others leave.
+    // The places are free once the server has noticed that the others left.
     within("a place is free", async {
         loop {
             let endpoint =
@@ -90,7 +90,7 @@ async fn a_server_without_file_descriptors_waits_and_goes_on() {
         flood.push(server.raw().await);
     }
     server.logged("cannot accept connections").await;
-    // Silent peers are cut off one after the other, and this one gets its turn.
+    // Silent peers are disconnected one after the other, and this one gets its place.
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address));
     let mut client = HealthClient::new(endpoint.unwrap().connect_lazy());
     within("a call is answered", client.check(HealthCheckRequest::default())).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the server refuses to start with, and what it takes over while running.
+//! What the server refuses to start with, and what it reloads while running.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -34,7 +34,7 @@ async fn refused_configurations_say_why_and_exit_with_78() {
     }
 }
 
-/// A service often runs as root without HOME: the directory of root's account is not taken unasked.
+/// A service often runs as root without HOME: root's home directory must not be used without being asked for.
 #[tokio::test]
 async fn without_a_home_the_data_needs_a_place() {
     let refused = tokio::process::Command::new(env!("CARGO_BIN_EXE_bmdemo-server"))
@@ -91,7 +91,7 @@ async fn the_log_can_be_json() {
     }
 }
 
-/// The plan `plan/reboot` under another id, and nobody's default.
+/// The plan `plan/reboot` under another id, and not the default of any type.
 pub(crate) fn a_plan(id: &str) -> String {
     let reboot =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/reboot.toml"));

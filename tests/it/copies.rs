@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 /// A page of a list: its objects, the token of the next, the revision at which it was read.
 pub(crate) type Page<T> = (Vec<T>, String, u64);
 
-/// What a watch tells, whatever it is about.
+/// An event of a watch, of either kind.
 pub(crate) enum Told<T> {
     Snapshot(T),
     Synced,
@@ -27,7 +27,7 @@ pub(crate) enum Told<T> {
     Unexpected(i32),
 }
 
-/// What the API has lists and watches of.
+/// The objects that the API lists and watches.
 pub(crate) trait Kept: Clone + PartialEq + Debug + Send + Sync + 'static {
     fn id(&self) -> &str;
 
@@ -38,7 +38,7 @@ pub(crate) trait Kept: Clone + PartialEq + Debug + Send + Sync + 'static {
         page_token: String,
     ) -> impl Future<Output = Result<Page<Self>, Status>> + Send;
 
-    /// What is told, each with the revision to resume from.
+    /// Events, each with the revision to resume from.
     fn watch(
         channel: Channel,
         filter: &str,
@@ -174,17 +174,17 @@ pub(crate) fn by_id<T: Kept>(objects: Vec<T>) -> Objects<T> {
     objects.into_iter().map(|object| (object.id().to_owned(), Arc::new(object))).collect()
 }
 
-/// What a client knows.
+/// A client's state.
 pub(crate) struct Copy<T> {
     pub(crate) filter: &'static str,
     pub(crate) objects: Objects<T>,
-    /// From where the watch goes on; zero before the copy is complete.
+    /// Where the watch resumes; zero before the copy is complete.
     pub(crate) resume: u64,
-    /// How often it was told that an object has left.
+    /// How often an object was reported as removed.
     pub(crate) removals: usize,
-    /// How often it went on after a lost connection.
+    /// How often it resumed after a lost connection.
     pub(crate) resumed: usize,
-    /// The copy as it was wherever a watch could be resumed.
+    /// The copy at every point where a watch can be resumed.
     pub(crate) seen: Vec<(u64, Objects<T>)>,
 }
 
@@ -194,7 +194,7 @@ impl<T: Kept> Copy<T> {
         Self { filter, objects, resume: 0, removals: 0, resumed: 0, seen }
     }
 
-    /// A client that begins with what is known at a revision.
+    /// A client that starts with the known state at a revision.
     pub(crate) fn at(filter: &'static str, resume: u64, objects: Objects<T>) -> Self {
         Self { objects, resume, ..Self::new(filter) }
     }
@@ -224,21 +224,21 @@ impl<T: Kept> Copy<T> {
         }
     }
 
-    /// Begins anew: by a list and a watch from there, or by a watch alone.
+    /// Starts over: with a list and a watch from there, or with a watch alone.
     async fn begin(&mut self, channel: &Channel, random: &mut SplitMix64) -> Result<(), Status> {
         self.objects.clear();
         if random.chance(1, 2) {
             let page_size = 1 + i32::try_from(random.below(4)).unwrap();
             let (objects, as_of) = list::<T>(channel, self.filter, page_size).await?;
             self.objects = by_id(objects);
-            // A store in which nothing ever happened is at revision zero.
+            // A store without any commit is at revision zero.
             self.resume = as_of;
         }
         Ok(())
     }
 
-    /// Watches over connections that break, by themselves and with the server, until all is told up to the revision
-    /// that `settle` says.
+    /// Watches over connections that break, by themselves and with the server, until everything is received up to the
+    /// revision that `settle` names.
     pub(crate) async fn follow(
         mut self,
         mut random: SplitMix64,
@@ -279,7 +279,7 @@ impl<T: Kept> Copy<T> {
             match watching.await {
                 Ok(true) => return self,
                 Ok(false) => {}
-                // Whatever is said while a server goes away; nothing of the watch itself is wrong.
+                // Errors while a server goes away; nothing is wrong with the watch itself.
                 Err(status) => {
                     let broken =
                         [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];

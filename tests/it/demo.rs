@@ -21,7 +21,7 @@ async fn played(args: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Nothing is left out: ids, instants and durations are the same at every run.
+/// Nothing is masked: ids, instants and durations are the same at every run.
 #[tokio::test]
 async fn the_demo_prints_the_same_at_every_run() {
     let transcript = played(&[]).await;
@@ -33,7 +33,8 @@ async fn the_demo_prints_the_same_at_every_run() {
     }, { insta::assert_snapshot!("demo_transcript", transcript) });
 }
 
-/// A rack is repaved: attempts that fail are repeated, runs that fail are retried, and in the end all of it serves.
+/// A rack is repaved: attempts that fail are repeated, runs that fail are retried, and in the end all machines are in
+/// service.
 #[tokio::test]
 async fn the_fleet_of_the_demo_serves_in_the_end() {
     let transcript = played(&["--fleet", "20"]).await;
@@ -44,7 +45,7 @@ async fn the_fleet_of_the_demo_serves_in_the_end() {
     assert!(end.contains("NEEDS A PERSON 0\n"), "{end}");
 }
 
-/// On a terminal the rack is watched on the live screen.
+/// On a terminal the rack is shown on the live screen.
 #[tokio::test]
 async fn the_fleet_of_the_demo_is_watched_on_a_terminal() {
     let mut demo = Terminal::start("127.0.0.1:1", 80, &[], "demo --fleet 1");

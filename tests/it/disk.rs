@@ -1,6 +1,6 @@
-//! A disk that is full while the server works, as root on a small filesystem in memory.
+//! A disk that fills up while the server works, as root on a small filesystem in memory.
 //!
-//! A flush that fails cannot be had from a filesystem at will: `src/store/sqlite/tests/faults.rs` injects it.
+//! A failing flush cannot be produced by a filesystem at will: `src/store/sqlite/tests/faults.rs` injects it.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::support::{Server, run_to_end, text, within};
 const RUNNING: usize = 6;
 const MACHINES: usize = 10;
 
-/// Takes all the room that is left.
+/// Uses up all the space that is left.
 fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).unwrap();
     let mut piece = vec![7; 64 * 1024];
@@ -64,7 +64,7 @@ async fn get(channel: &Channel, id: &str) -> Result<pb::Machine, Status> {
     machine.map(tonic::Response::into_inner)
 }
 
-/// Registers machines until there is no room; how many there was room for.
+/// Registers machines until the disk is full; returns how many fit.
 async fn register_until_full(channel: &Channel) -> usize {
     for count in 0..10_000 {
         if let Err(refused) = register_as(channel, &format!("late-{count}")).await {
@@ -92,10 +92,10 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let ballast = disk.path().join("ballast");
     fill(&ballast);
     let room = register_until_full(&channel).await;
-    // The log says so once, however many runs in flight have met the full disk too and wait for room.
+    // The log says so once, however many runs in flight have found the disk full too and wait for space.
     server.logged("the store is full: nothing is written until there is room").await;
 
-    // Whatever is refused now leaves no trace, and all that was acknowledged can be read.
+    // Refused requests leave no trace, and everything acknowledged can be read.
     assert_full(&register_as(&channel, "refused").await.unwrap_err());
     assert_full(&repave(&channel, MACHINES).await.unwrap_err());
     assert_full(&relabel(&channel, "machine-9", "refused").await.unwrap_err());
@@ -114,7 +114,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let lines = log.lines().filter(|line| line.contains("the store ")).count();
     assert_eq!(lines, 1, "{log}");
 
-    // With room again it goes on by itself, and so does every run.
+    // With space again it continues by itself, and so does every run.
     std::fs::remove_file(&ballast).unwrap();
     register_as(&channel, "refused").await.unwrap();
     relabel(&channel, "machine-9", "taken").await.unwrap();
@@ -124,7 +124,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
         assert_eq!(ended.phase(), pb::RunPhase::Succeeded, "{ended:#?}");
     }
 
-    // Nothing of it depends on what the server has in memory.
+    // None of this depends on what the server has in memory.
     server.signal("KILL").await;
     server.ended().await;
     let server = Server::start(&args).await;

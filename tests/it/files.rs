@@ -1,4 +1,4 @@
-//! Files that are no files: nothing waits for them, and nothing is written through a link.
+//! Paths that are not regular files: nothing waits for them, and nothing is written through a link.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

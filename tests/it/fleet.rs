@@ -15,10 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{Server, within};
 
-/// How much faster than ours the time of a server in this process passes: bookmarks come every quarter of a second.
+/// How much faster than ours the time of a server in this process runs: bookmarks come every quarter of a second.
 const SPEED: u32 = 40;
 
-/// What goes wrong with the machines, so that runs fail, are retried and need people.
+/// Faults of the machines, so that runs fail, are retried and need people.
 const SCRIPT: &str =
     "machine=m-2 step=join do=fail-permanent times=2; machine=m-4 step=* do=fail times=3";
 
@@ -43,7 +43,7 @@ impl Clock for FastClock {
     }
 }
 
-/// Where a fleet is kept, and who serves it.
+/// Where a fleet is stored, and which server serves it.
 pub(crate) enum Fleet {
     /// The production engine, store and connection code in this process.
     Local { dir: TempDir, clock: Arc<FastClock>, local: Option<Local> },
@@ -61,14 +61,14 @@ impl Fleet {
         Self::Local { dir, clock, local }
     }
 
-    /// A new one by the real binary.
+    /// A new one with the real binary.
     pub(crate) async fn process() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = Some(Box::new(Server::start(&args(&dir)).await));
         Self::Process { dir, server }
     }
 
-    /// A connection of its own; it breaks when the server is restarted.
+    /// Its own connection; it breaks when the server is restarted.
     pub(crate) async fn channel(&self) -> Channel {
         match self {
             Self::Local { local, .. } => local.as_ref().unwrap().channel(),
@@ -76,7 +76,7 @@ impl Fleet {
         }
     }
 
-    /// What serves, of a fleet in this process.
+    /// The store of a fleet in this process.
     pub(crate) fn local_store(&self) -> Arc<SqliteStore> {
         match self {
             Self::Local { local, .. } => local.as_ref().unwrap().store.clone(),
@@ -84,7 +84,7 @@ impl Fleet {
         }
     }
 
-    /// Ends the server as a crash does, or in order, and starts it anew over what is on disk.
+    /// Ends the server as a crash does, or in order, and starts it again with what is on disk.
     pub(crate) async fn restart(&mut self, crash: bool) {
         match self {
             Self::Local { dir, clock, local } => {
@@ -121,8 +121,8 @@ impl Local {
         let store = within("the store can be opened", async {
             loop {
                 match SqliteStore::open(dir.path(), SqliteOptions::default()) {
-                    // A test that begins a process elsewhere in this one holds every lock of it for a moment, from the
-                    // fork to the exec.
+                    // A test that starts a process elsewhere in this one holds every file lock of it for a moment,
+                    // from the fork to the exec.
                     Err(OpenError::InUse { .. }) => {
                         SystemClock::new().sleep(Duration::from_millis(1)).await;
                     }
@@ -159,7 +159,7 @@ impl Local {
             tokio::spawn(async move {
                 tokio::select! {
                     served = serve_stream(theirs, engine, CancellationToken::new()) => served.unwrap(),
-                    // As when a process ends: whatever is open breaks.
+                    // As when a process ends: everything open breaks.
                     () = stop.cancelled() => {}
                 }
             });
@@ -177,7 +177,7 @@ impl Local {
         engine.drain(Duration::from_secs(1)).await;
         stop.cancel();
         drop(engine);
-        // Both files are opened once at a time: whoever still has them must be gone. The last to have them is this.
+        // Both files can be opened once at a time: the last owner must be gone, and that is this one.
         within("the store is closed", async {
             while Arc::strong_count(&store) > 1 || Arc::strong_count(&provider) > 1 {
                 SystemClock::new().sleep(Duration::from_millis(1)).await;

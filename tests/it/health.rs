@@ -43,7 +43,7 @@ async fn watches_hear_of_the_end_and_unknown_services_stay_open_until_then() {
     server.signal("TERM").await;
     let last = within("the watch hears of the end", known.message()).await;
     assert_eq!(last.unwrap().unwrap().status(), ServingStatus::NotServing);
-    // Nothing more came of the unknown service but the end of the connection.
+    // Nothing more came for the unknown service except the end of the connection.
     let end = within("the watch ends", unknown.message()).await;
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
     assert_eq!(server.ended().await.0.code(), Some(0));

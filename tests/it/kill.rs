@@ -1,4 +1,4 @@
-//! A server that is killed again and again under load, with an outside record of what it acknowledged, and the fake
+//! A server that is killed repeatedly under load, with an outside record of what it acknowledged, and the fake
 //! provider's own ledger of what really happened.
 //!
 //! 20 kills; 200 with `BMDEMO_PROOF=full`; `BMDEMO_KILLS=n` for another number.

@@ -1,5 +1,5 @@
-//! Histories of concurrent requests to one machine, through kills of the server, are linearizable: they are answered as
-//! if each took effect at one instant between its question and its answer.
+//! Histories of concurrent requests to one machine, through kills of the server, are linearizable: the answers are as
+//! if each request took effect at one instant between its call and its answer.
 //!
 //! 3 histories; 30 with `BMDEMO_PROOF=full`; `BMDEMO_HISTORIES=n` for another number.
 
@@ -47,7 +47,7 @@ async fn requests_to_a_machine_are_linearizable_through_restarts() {
 
 /// What the clients of one history share.
 struct Shared {
-    /// Order of questions and answers.
+    /// Order of calls and answers.
     ticks: AtomicU64,
     histories: Mutex<Vec<Vec<Event<Operation>>>>,
     /// The run that was started last on each machine.
@@ -88,7 +88,7 @@ async fn histories(seed: u64) -> Vec<Vec<Event<Operation>>> {
     std::mem::take(&mut *shared.histories.lock().unwrap())
 }
 
-/// Asks for this and that, each request until it is answered.
+/// Sends random requests, each until it is answered.
 async fn ask(client: usize, mut random: SplitMix64, shared: Arc<Shared>) {
     let clock = SystemClock::new();
     for number in 0..REQUESTS_OF_A_CLIENT {
@@ -106,7 +106,7 @@ async fn ask(client: usize, mut random: SplitMix64, shared: Arc<Shared>) {
             let channel = shared.channels.borrow().clone();
             match question.put(channel, machine, &request_id).await {
                 Ok(operation) => break operation,
-                // Nobody knows whether it happened: it goes on until somebody says.
+                // It is unknown whether it happened: the client continues until a request tells.
                 Err(_) => clock.sleep(Duration::from_millis(5)).await,
             }
         };
@@ -120,7 +120,7 @@ async fn ask(client: usize, mut random: SplitMix64, shared: Arc<Shared>) {
     }
 }
 
-/// What a client can ask for.
+/// Requests of a client.
 enum Question {
     Start,
     Cancel(String),
@@ -183,7 +183,7 @@ impl Question {
     }
 }
 
-/// A definite no, or the error as it was.
+/// A definite refusal, or the original error.
 fn refusal(status: Status) -> Result<Refused, Status> {
     if status.code() != Code::FailedPrecondition {
         return Err(status);

@@ -1,4 +1,4 @@
-//! Clients that start runs until they are told to stop, and their record of what was acknowledged, outside of any server.
+//! Clients that start runs until stopped, and their record of what was acknowledged, outside of any server.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,10 +20,10 @@ use crate::support::{Server, within};
 const CLIENTS: usize = 8;
 const MACHINES_OF_A_CLIENT: usize = 3;
 
-/// What clients know: request id -> machine and, once it was acknowledged, run.
+/// The clients' record: request id -> machine and, once it was acknowledged, run.
 type Record = Arc<Mutex<BTreeMap<String, (String, Option<String>)>>>;
 
-/// Clients at work. They go on with the next server when one has gone.
+/// Clients at work. They continue with the next server when one has gone.
 pub(crate) struct Load {
     record: Record,
     publish: watch::Sender<Option<Channel>>,
@@ -31,7 +31,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Registers machines and begins.
+    /// Registers machines and starts.
     pub(crate) async fn start(server: &Server, random: &mut SplitMix64) -> Self {
         register(&server.channel().await, CLIENTS * MACHINES_OF_A_CLIENT).await;
         let record = Record::default();
@@ -49,10 +49,10 @@ impl Load {
         self.publish.send_replace(Some(server.channel().await));
     }
 
-    /// There is a new server, and it has recovered the runs that it found; one time in four it has hardly begun to.
+    /// There is a new server, and it has recovered the runs that it found; one time in four it has hardly started to.
     ///
-    /// A step that is interrupted more than five times before anything is seen of it is held for an operator, so that
-    /// servers must not be killed in a row before they have come that far.
+    /// A step that is interrupted more than five times before it is observed is held for an operator, so servers must
+    /// not be killed repeatedly before they have come that far.
     pub(crate) async fn go_on_with_recovered(&self, server: &Server, random: &mut SplitMix64) {
         self.go_on_with(server).await;
         if random.below(4) == 0 {
@@ -80,8 +80,8 @@ impl Load {
         self.record.lock().unwrap().values().filter(|(_, run)| run.is_some()).count()
     }
 
-    /// Ends the clients, and holds their record against what the server, its store and the world of the fake provider
-    /// say. Ends the server.
+    /// Stops the clients, and compares their record with the server, its store and the world of the fake provider.
+    /// Ends the server.
     pub(crate) async fn judge(mut self, server: Server, data: &Path) -> usize {
         self.publish.send_replace(None);
         within("clients end", async { while self.clients.join_next().await.is_some() {} }).await;
@@ -115,14 +115,14 @@ impl Load {
         let ledger = fake::read_ledger(data).unwrap();
         assert_eq!(fake::violations(&ledger), Vec::<String>::new());
         assert_eq!(fake::repeated_steps(&ledger), Vec::<String>::new());
-        // As the command `check` does, however long it takes.
+        // As the command `check` does, without a time limit.
         assert_eq!(sqlite::check(data).unwrap().problems, Vec::<String>::new());
         acknowledged
     }
 }
 
-/// The one reason for which a run may fail: one of its steps was cut off in every attempt that its plan allows, and a
-/// look at the machine said each time that it had not happened.
+/// The one reason for which a run may fail: one of its steps was interrupted in every attempt that its plan allows,
+/// and each time an observation of the machine said that it had not happened.
 async fn assert_interrupted(channel: &Channel, run: &pb::Run) {
     assert_eq!(run.phase(), pb::RunPhase::Failed, "{run:#?}");
     let failed = |step: &&pb::StepStatus| step.state() == pb::StepState::Failed;
@@ -138,8 +138,8 @@ async fn assert_interrupted(channel: &Channel, run: &pb::Run) {
     assert!(is_cut_off, "{run:#?}\n{history:#?}");
 }
 
-/// Starts runs on machines of its own until there is no server any more. A request whose answer did not come is asked
-/// again with the same id.
+/// Starts runs on its own machines until there is no server any more. A request without an answer is repeated with
+/// the same id.
 async fn load(
     client: usize,
     mut random: SplitMix64,
@@ -175,12 +175,12 @@ async fn load(
                     }
                     break;
                 }
-                // Its machine is busy, or not provisioned yet: that was a definite no.
+                // Its machine is busy, or not provisioned yet: that is a definite refusal.
                 Err(status) if status.code() == Code::FailedPrecondition => {
                     clock.sleep(Duration::from_millis(5)).await;
                     break;
                 }
-                // No answer: the next server says.
+                // No answer: ask the next server.
                 Err(_) => {
                     if channels.changed().await.is_err() {
                         return;

@@ -1,10 +1,10 @@
-//! Filesystems of a test's own, mounted as root.
+//! Filesystems for a single test, mounted as root.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Shuts a filesystem down without flushing its journal, as when the power goes: `EXT4_IOC_SHUTDOWN` with
-/// `EXT4_GOING_FLAGS_NOLOGFLUSH`. No crate of ours may call it, being unsafe code.
+/// Shuts a filesystem down without flushing its journal, as in a power cut: `EXT4_IOC_SHUTDOWN` with
+/// `EXT4_GOING_FLAGS_NOLOGFLUSH`. This crate cannot call it, since that needs unsafe code.
 const CUT_POWER: &str = "\
 import fcntl, os, struct, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
@@ -35,12 +35,12 @@ impl Mount {
         let image = dir.join("disk.img").to_str().ok_or("not text")?.to_owned();
         let size = format!("{mebibytes}M");
         run("mkfs.ext4", &["-q", "-F", &image, &size])?;
-        // Whoever cannot cut the power need not begin.
+        // Without the ability to cut the power there is no point in starting.
         run("python3", &["-c", "import fcntl"])?;
         Self::new(dir, &["-o", "loop", &image])
     }
 
-    /// A filesystem in memory that holds so much.
+    /// A filesystem in memory of this size.
     pub(crate) fn tmpfs(dir: &Path, mebibytes: u32) -> Result<Self, String> {
         Self::new(dir, &["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
     }
@@ -73,7 +73,7 @@ impl Mount {
         run("python3", &["-c", CUT_POWER, self.text()]).expect("the filesystem shuts down");
     }
 
-    /// The filesystem as the disk has it. Nobody may use it.
+    /// The filesystem as it is on disk. It must not be in use.
     pub(crate) fn remount(&self) {
         run("umount", &[self.text()]).expect("the filesystem is not in use");
         self.mount().expect("what could be mounted can be mounted again");
@@ -89,7 +89,7 @@ impl Drop for Mount {
     }
 }
 
-/// The filesystem, or a line that nobody overlooks.
+/// The filesystem, or a line that says why not and is hard to miss.
 pub(crate) fn or_skip(what: &str, mount: Result<Mount, String>) -> Option<Mount> {
     mount.map_err(|why| crate::support::announce(&format!("SKIPPED {what}: {why}"))).ok()
 }

@@ -1,4 +1,4 @@
-//! Spans of the real server at a collector of our own.
+//! Spans of the real server, at the test's own collector.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use tonic_prost::ProstCodec;
 use crate::runs::{register, watched};
 use crate::support::{Server, within};
 
-// The part of opentelemetry.proto.collector.trace.v1 that is looked at.
+// The part of opentelemetry.proto.collector.trace.v1 that is used.
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Export {
@@ -101,7 +101,7 @@ fn fields(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
         .collect()
 }
 
-/// A collector that keeps what it is sent.
+/// A collector that keeps what it receives.
 #[derive(Clone)]
 struct Collector(watch::Sender<Vec<ResourceSpans>>);
 
@@ -168,7 +168,7 @@ async fn a_run_is_seen_by_a_collector() {
     let run = RunServiceClient::new(channel.clone()).start_run(request).await.unwrap().into_inner();
     let run = watched(channel, &run.run_id).await.unwrap();
     assert_eq!(run.phase(), pb::RunPhase::Succeeded);
-    // Spans are sent in the order in which they end: of what is looked at, that of the run is the last.
+    // Spans are sent in the order in which they end: of the spans checked here, that of the run is the last.
     let has_run = |kept: &Vec<ResourceSpans>| {
         let scopes = kept.iter().flat_map(|kept| &kept.scopes);
         scopes.flat_map(|scope| &scope.spans).any(|span| span.name == "run")

@@ -1,9 +1,9 @@
-//! Pages against a full scan, while machines and runs come and go.
+//! Pages compared with a full scan, while machines and runs come and go.
 //!
-//! Whatever is there before the first page is asked for and still after the last comes exactly once, in the order of
-//! the list; nothing comes twice; nothing comes that the filter does not let through.
+//! Objects that exist before the first page and after the last appear exactly once, in the order of the list; nothing
+//! appears twice; nothing appears that the filter excludes.
 //!
-//! Three seeds; 300 with `BMDEMO_PROOF=full`, `BMDEMO_PAGING_SEED=n` for one again.
+//! Three seeds; 300 with `BMDEMO_PROOF=full`, `BMDEMO_PAGING_SEED=n` to repeat one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -54,13 +54,13 @@ async fn retire_and_delete(channel: &Channel, machine_id: String) {
         .unwrap();
 }
 
-/// Registers and deletes machines of its own, again and again.
+/// Repeatedly registers and deletes its own machines.
 async fn churn_machines(channel: Channel, mut random: SplitMix64, stop: CancellationToken) {
     let mut there = Vec::new();
     let mut next = 0;
     while !stop.is_cancelled() {
         if there.len() < 8 || random.chance(1, 2) {
-            // Some names come back: another machine then.
+            // Some ids are reused, for another machine.
             let id = format!("passing-{}", if random.chance(1, 2) { next } else { next % 11 });
             next += 1;
             if !there.contains(&id) {
@@ -82,7 +82,7 @@ async fn reboot(channel: &Channel, machine_id: String) -> pb::Run {
     crate::runs::watched(channel.clone(), &run_id).await.unwrap()
 }
 
-/// Makes runs on machines of its own, which a store that keeps few ended runs forgets.
+/// Creates runs on its own machines, in a store that keeps few ended runs.
 async fn churn_runs(channel: Channel, name: &'static str, stop: CancellationToken) {
     register(&channel, machine(name.to_owned(), "b")).await;
     while !stop.is_cancelled() {
@@ -90,7 +90,7 @@ async fn churn_runs(channel: Channel, name: &'static str, stop: CancellationToke
     }
 }
 
-/// What identifies an object for good: a name may come back.
+/// Unique identity of an object: an id may be reused.
 type Key = (String, Option<prost_types::Timestamp>, String);
 
 /// Reads all pages of a list, of changing sizes.
@@ -143,7 +143,7 @@ async fn runs(
     }
 }
 
-/// Holds what came against what lasted, in the order of the list.
+/// Compares what was returned with what existed all the time, in the order of the list.
 fn judge(what: &str, came: &[Key], lasting: &[String], newest_first: bool) {
     let once: BTreeSet<_> =
         came.iter().map(|(id, at, made)| (id, at.map(|at| (at.seconds, at.nanos)), made)).collect();
@@ -187,7 +187,7 @@ async fn machines_come_once(seed: u64) {
         register(&channel, machine(id.clone(), rack)).await;
         racks.insert(id, rack);
         if random.chance(1, 2) {
-            // Gaps in what orders the list.
+            // Gaps in the sort key.
             register(&channel, machine("gap".to_owned(), "a")).await;
             retire_and_delete(&channel, "gap".to_owned()).await;
         }
@@ -237,7 +237,7 @@ async fn runs_come_once(seed: u64) {
     let fleet = Fleet::local().await;
     let channel = fleet.channel().await;
     let stop = CancellationToken::new();
-    // Runs that are forgotten while others are listed.
+    // Runs that are deleted while others are listed.
     for _ in 0..10 {
         let name = format!("old-{}", random.below(3));
         register(&channel, machine(name.clone(), "b")).await;
@@ -305,7 +305,7 @@ async fn last_end(channel: &Channel) -> Timestamp {
     Timestamp(last.max().unwrap())
 }
 
-/// Tells the seed of what fails.
+/// Prints the seed on failure.
 struct Seed(u64);
 
 impl Drop for Seed {

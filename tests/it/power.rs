@@ -1,5 +1,5 @@
-//! Power that is cut under load, which a killed process does not show: what it wrote without a flush stays in the
-//! cache of the kernel. As root, on an ext4 of the test's own that is shut down without a flush of its journal.
+//! Power cuts under load, which a killed process does not simulate: what it wrote without a flush stays in the cache
+//! of the kernel. As root, on the test's own ext4, which is shut down without a flush of its journal.
 //!
 //! 3 cuts; 100 with `BMDEMO_PROOF=full`; `BMDEMO_POWER_CUTS=n` for another number.
 
@@ -16,8 +16,9 @@ use crate::load::Load;
 use crate::mounts::{Mount, or_skip};
 use crate::support::{Server, announce, repeats, seed, within};
 
-/// The server, or the writers, stand still for so long before the power goes: a flush that is in flight while the
-/// filesystem shuts down may be reported as done though it was not, by a kernel that no power cut would leave running.
+/// The server, or the writers, are stopped for this long before the cut: a flush that is in flight while the
+/// filesystem shuts down may be reported as done though it was not, by a kernel that no power cut would leave
+/// running.
 const STILL: Duration = Duration::from_millis(40);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,7 +67,7 @@ async fn nothing_acknowledged_is_lost_with_the_power() {
     announce(&format!("power loss: {cuts} cuts, {acknowledged} acknowledged, 0 lost"));
 }
 
-/// The proof is able to fail: the same disk loses acknowledged commits of a store that does not flush them.
+/// The test can fail: the same disk loses acknowledged commits of a store that does not flush them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_does_not_flush_loses_what_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
@@ -97,7 +98,7 @@ const SCOPE: &str = "power";
 const WRITERS: usize = 8;
 const COMMITS: usize = 60;
 
-/// Commits from several writers at a time; what was acknowledged.
+/// Commits from several writers at a time; returns what was acknowledged.
 async fn written(store: &Arc<SqliteStore>) -> Vec<String> {
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {

@@ -1,4 +1,4 @@
-//! A backup that is restored elsewhere, while the provider has seen more than the backup.
+//! A backup restored elsewhere, while the provider has seen more than the backup.
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ impl Places {
     }
 }
 
-/// The provider keeps what it has seen: the restored server meets it as it is now.
+/// The provider keeps its state: the restored server finds it as it is now.
 fn keep_the_provider(places: &Places) {
     std::fs::create_dir_all(&places.second).unwrap();
     for name in [JOURNAL_FILE, KEY_FILE] {
@@ -92,7 +92,7 @@ async fn a_restored_run_is_held_and_then_finds_what_the_provider_has_done_since(
     let backup = places.backup.to_str().unwrap();
     let (code, _, error) = command(&places.first, &["backup", backup]).await;
     assert_eq!(code, Some(0), "{error}");
-    // The run goes on beyond the backup, each start claims the machine once more, and another machine is used too.
+    // The run continues beyond the backup, each start claims the machine once more, and another machine is used too.
     kill(server).await;
     let server = serve(&places.first).await;
     kill(server).await;
@@ -126,7 +126,7 @@ async fn a_restored_run_is_held_and_then_finds_what_the_provider_has_done_since(
         run.waiting.as_ref().is_some_and(|waiting| waiting.reason() == pb::WaitReason::Restored)
     })
     .await;
-    // A start raises what it takes to raise; none of it acts. The same after another start.
+    // A start raises the epochs that it must raise; nothing acts. The same after another start.
     kill(server).await;
     let server = serve(&places.second).await;
     let channel = server.channel().await;
@@ -142,7 +142,7 @@ async fn a_restored_run_is_held_and_then_finds_what_the_provider_has_done_since(
     assert_eq!(ended.phase(), pb::RunPhase::Succeeded, "{ended:?}");
     assert!(ended.steps.iter().all(|step| step.attempt <= 1), "{ended:?}");
 
-    // A machine that was registered after the backup is known to the provider, but not here: it is not fenced off either.
+    // A machine registered after the backup is known to the provider, but not here: it is not fenced off either.
     register(&channel, 2).await;
     let again = repave(&channel, 2).await.unwrap();
     let ended = watched(channel.clone(), &again.run_id).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_restore_overwrites_nothing_and_verifies_first() {
     let backup = places.backup.to_str().unwrap();
     let (code, _, error) = command(&places.first, &["backup", backup]).await;
     assert_eq!(code, Some(0), "{error}");
-    // In use, and later used.
+    // In use, and used later.
     let (code, _, error) = command(&places.first, &["restore", backup]).await;
     assert_eq!(code, Some(73), "{error}");
     kill(server).await;
@@ -181,7 +181,7 @@ async fn a_restore_overwrites_nothing_and_verifies_first() {
     assert!(error.contains("damaged.db"), "{error}");
     assert!(!places.second.join("bmdemo.db").exists() && !places.second.join("restoring").exists());
 
-    // What failed leaves the directory as unused as it was.
+    // A failed restore leaves the directory unused.
     let (code, printed, error) = command(&places.second, &["restore", backup]).await;
     assert_eq!(code, Some(0), "{error}");
     assert!(printed.contains("3 machines") && printed.contains("0 active runs held"), "{printed}");

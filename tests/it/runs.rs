@@ -25,7 +25,7 @@ pub(crate) async fn register(channel: &Channel, count: usize) {
     }
 }
 
-/// What a server says of itself.
+/// What a server reports about itself.
 pub(crate) async fn info(channel: &Channel) -> pb::ServerInfo {
     let request = pb::GetServerInfoRequest::default();
     let mut client = ServerServiceClient::new(channel.clone());
@@ -43,7 +43,7 @@ pub(crate) async fn repave(channel: &Channel, machine: usize) -> Result<pb::Run,
     RunServiceClient::new(channel.clone()).start_run(request).await.map(tonic::Response::into_inner)
 }
 
-/// Follows a run until its watch ends, and returns it as it was last.
+/// Follows a run until its watch ends, and returns its last state.
 pub(crate) async fn watched(channel: Channel, run: &str) -> Result<pb::Run, tonic::Status> {
     let filter = format!("run_id = {run}");
     let request = pb::WatchRunsRequest { filter, ..Default::default() };

@@ -1,4 +1,4 @@
-//! docs/service_config.json, which clients take over: it names what the server has.
+//! docs/service_config.json, which clients use: it names what the server has.
 
 use prost_reflect::DescriptorPool;
 

@@ -24,7 +24,7 @@ async fn both_signals_end_an_idle_server_with_zero() {
     }
 }
 
-/// A server with a run whose call to the provider never answers.
+/// A server with a run whose call to the provider never returns.
 async fn hanging(args: &[&str]) -> Server {
     let hang = ["--fake-script", "machine=* step=set-netboot do=hang"];
     let server = Server::ephemeral(&[&hang[..], args].concat()).await;

@@ -17,7 +17,7 @@ impl DataDir {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// Not there yet: the server makes it.
+    /// Does not exist yet: the server creates it.
     fn path(&self) -> PathBuf {
         self.0.path().join("data")
     }
@@ -76,7 +76,7 @@ async fn a_killed_server_goes_on_where_it_was() {
     let channel = server.channel().await;
     let ended = watched(channel.clone(), &run.run_id).await.unwrap();
     assert_eq!(ended.phase(), pb::RunPhase::Succeeded, "{ended:?}");
-    // The kill may have come before or after the provider heard of the second step; the first is never repeated.
+    // The kill may have come before or after the provider received the second step; the first is never repeated.
     assert_eq!(ended.steps[0].attempt, 1, "{ended:?}");
     let again = repave(&channel, 1).await.unwrap();
     assert_eq!(again.run_id, run.run_id, "the request id is known after the restart");

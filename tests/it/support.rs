@@ -1,4 +1,4 @@
-//! A server process of a test's own.
+//! A server process for a single test.
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
@@ -22,7 +22,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     }
 }
 
-/// A command line of the server, with an environment of its own.
+/// A command line of the server, with its own environment.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bmdemo-server"));
     command.args(args);
@@ -50,7 +50,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server that keeps nothing on a free port, and waits until it is ready.
+    /// Starts a server without storage on a free port, and waits until it is ready.
     pub(crate) async fn ephemeral(args: &[&str]) -> Self {
         let mut all = vec!["--ephemeral", "--port", "0", "--fake-timing", "zero"];
         all.extend(args);
@@ -62,7 +62,7 @@ impl Server {
         Self::ready(command(args)).await
     }
 
-    /// The same, with at most so many open files.
+    /// The same, with at most this many open files.
     pub(crate) async fn with_open_files(most: usize, args: &[&str]) -> Self {
         let mut limited = Command::new("sh");
         let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
@@ -143,7 +143,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// How often a proof is repeated: as often as the variable says, or by default, or with `BMDEMO_PROOF=full`.
+/// How often a test is repeated: the variable decides, else the default, or more with `BMDEMO_PROOF=full`.
 pub(crate) fn repeats(variable: &str, short: usize, full: usize) -> usize {
     if let Ok(text) = std::env::var(variable) {
         return text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is not a number"));
@@ -152,8 +152,8 @@ pub(crate) fn repeats(variable: &str, short: usize, full: usize) -> usize {
     if is_full { full } else { short }
 }
 
-/// The seed of a test that draws: another one at every run by hand, and with `BMDEMO_TEST_SEED=n` as it says. `round`
-/// tells repetitions apart.
+/// The seed of a randomized test: a new one for every manual run, or that of `BMDEMO_TEST_SEED=n`. `round`
+/// distinguishes repetitions.
 pub(crate) fn seed(round: u64) -> u64 {
     match std::env::var("BMDEMO_TEST_SEED") {
         Ok(text) => {
@@ -166,9 +166,9 @@ pub(crate) fn seed(round: u64) -> u64 {
     }
 }
 
-/// Says something past the test harness, which keeps to itself what tests that pass print.
+/// Prints past the test harness, which captures the output of tests that pass.
 pub(crate) fn announce(text: &str) {
     use std::io::Write as _;
-    // Without anybody to read it there is nobody to tell.
+    // Without a reader there is nothing to print for.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

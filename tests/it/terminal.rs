@@ -1,4 +1,4 @@
-//! The client as people meet it: on a terminal of its own, and as scripts do: on pipes.
+//! The client on a terminal of its own, as people use it, and on pipes, as scripts do.
 
 use std::num::NonZeroU16;
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,7 +15,7 @@ use crate::support::{text, within};
 /// Rows of a terminal: enough that nothing scrolls away.
 const ROWS: u16 = 400;
 
-/// What the client finds in its environment: nothing of the machine that the tests run on.
+/// The client's environment: nothing of the machine that the tests run on.
 fn environment(server: &str) -> [(&'static str, String); 5] {
     [
         ("BMDEMO_SERVER", server.to_owned()),
@@ -26,7 +26,7 @@ fn environment(server: &str) -> [(&'static str, String); 5] {
     ]
 }
 
-/// What a command printed, with what changes from time to time left out.
+/// What a command printed, with everything that varies masked.
 pub(crate) fn steady(printed: &str) -> String {
     let mut text = printed.to_owned();
     for (pattern, shown) in [
@@ -40,7 +40,7 @@ pub(crate) fn steady(printed: &str) -> String {
         (r#""revision": "\d+""#, "\"revision\": [revision]"),
         // Short forms of ids, in columns and in commands.
         (r"\b[0-9a-f]{12}\b", "[short run]"),
-        // The terminal's echo; a line that moves may have taken it away.
+        // The terminal's echo; a line that moves may have erased it.
         (r"\^C", ""),
         // Columns grow with the time, too.
         (r"\b\d+\.\ds {2,}", "[t]s  "),
@@ -48,7 +48,7 @@ pub(crate) fn steady(printed: &str) -> String {
         (r"\b\d+\.\ds\b", "[t]s"),
         (r"\b\d+[smhd] ago +", "[ago] "),
         (r"\b\d+[smhd] ago\b", "[ago]"),
-        // How long it is to a moment: it shrinks with the time that the test takes.
+        // The time until an instant: it shrinks with the time that the test takes.
         (r"\(in (\d+[hms] ?)+\)", "(in [while])"),
     ] {
         text = regex::Regex::new(pattern).unwrap().replace_all(&text, shown).into_owned();
@@ -56,7 +56,7 @@ pub(crate) fn steady(printed: &str) -> String {
     text
 }
 
-/// A command on pipes, to its end: what it printed, what it said beside that, and how it ended.
+/// A command on pipes, to its end: its stdout, its stderr, and how it ended.
 pub(crate) async fn piped(server: &str, line: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_bmdemo-cli"))
         .args(words(line))
@@ -98,12 +98,12 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a command on a terminal with so many columns. Variables come over the usual ones.
+    /// Starts a command on a terminal of this width. Variables override the usual ones.
     pub(crate) fn start(server: &str, columns: u16, env: &[(&str, &str)], line: &str) -> Self {
         Self::sized(server, (columns, ROWS), env, line)
     }
 
-    /// Starts a command on a terminal with so many columns and rows.
+    /// Starts a command on a terminal of this size.
     pub(crate) fn sized(
         server: &str,
         (columns, rows): (u16, u16),
@@ -146,7 +146,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until something has come, as it came.
+    /// Waits until this text has come, unprocessed.
     pub(crate) async fn until_raw(&mut self, wanted: &str) {
         while !String::from_utf8_lossy(&self.raw).contains(wanted) {
             assert!(self.read().await, "ended without {wanted:?}");
@@ -170,8 +170,8 @@ impl Terminal {
         assert!(sent.unwrap().success(), "kill -s {name}");
     }
 
-    /// Types, and again every second, until the client ends; then as [`Terminal::ended`]. A signal that comes in the very
-    /// moment in which a process begins to listen for it may be lost, and whoever has pressed Ctrl-C presses it again.
+    /// Types, and repeats every second, until the client ends; then as [`Terminal::ended`]. A signal that comes in
+    /// the very moment in which a process starts to listen for it may be lost, and a user would press Ctrl-C again.
     pub(crate) async fn press_until_ended(&mut self, keys: &str) -> String {
         loop {
             // The client may have ended meanwhile.

@@ -13,7 +13,7 @@ macro_rules! assert_transcript {
     };
 }
 
-/// A server whose machines need the usual time, and its address.
+/// A server whose machines take the usual time, and its address.
 async fn server(script: &str) -> (Server, String) {
     let args = ["--ephemeral", "--port", "0", "--seed", "42", "--fake-timing", "0.3"];
     let server = Server::start(&[&args[..], &["--fake-script", script]].concat()).await;
@@ -125,7 +125,7 @@ async fn ctrl_c_detaches_and_a_cancel_ends_the_run() {
     shown += &piped(&address, &format!("cancel {run}")).await;
     let mut waits =
         Terminal::start(&address, 120, &[], "wait machine-1 --for effective=IN_SERVICE");
-    // Nothing is to be seen of a client that waits: Ctrl-C ends it at whichever moment it comes.
+    // A waiting client shows nothing: Ctrl-C ends it at any moment.
     let ended = waits.press_until_ended("\u{3}").await;
     assert!(ended.ends_with("--- exit 130\n\n"), "{ended}");
     shown += &piped(&address, "wait machine-1 --for effective=IN_SERVICE --timeout 1ms").await;
@@ -151,8 +151,8 @@ async fn a_watch_goes_on_after_the_server_was_killed() {
     let mut repave = Terminal::start(&address, 120, &[], "repave machine-1");
     let mut runs = Terminal::start(&address, 120, &[], "runs --watch -o jsonl");
     repave.until("→ join...").await;
-    // Before the provider has the operation, a kill would cost an attempt or not.
-    runs.until_raw("the provider works on join").await;
+    // Before the provider has the operation, a kill may or may not cost an attempt.
+    runs.until_raw("the provider is working on join").await;
     server.signal("KILL").await;
     let again = port(&server.address.port().to_string());
     server.ended().await;
@@ -164,7 +164,7 @@ async fn a_watch_goes_on_after_the_server_was_killed() {
     runs.until_raw("RUN_PHASE_SUCCEEDED").await;
     runs.press("\u{3}").await;
     assert!(runs.ended().await.ends_with("--- exit 130\n\n"));
-    // No line twice: the revisions of one run only rise. How many there are depends on when the watch began.
+    // No line twice: the revisions of one run only rise. How many there are depends on when the watch started.
     let raw = String::from_utf8_lossy(&runs.raw).into_owned();
     let shown = |line: &str| serde_json::from_str::<serde_json::Value>(line.trim()).ok();
     let revisions: Vec<u64> = raw
@@ -231,7 +231,8 @@ async fn terminals_of_every_kind() {
     assert_transcript!("terminal_kinds", shown);
 }
 
-/// Disks that a step was to destroy and did not: such machines are marked, and offered only by force and with a reason.
+/// Disks that a step should have destroyed and did not: such machines are marked, and put to use only by force and
+/// with a reason.
 #[tokio::test]
 async fn machines_with_disks_that_are_not_trusted() {
     let script = "machine=machine-1 step=wipe do=fail-permanent; machine=machine-2 step=wipe do=slow:1h; \
@@ -265,7 +266,8 @@ async fn machines_with_disks_that_are_not_trusted() {
     assert_transcript!("disks_not_trusted", shown);
 }
 
-/// One word takes a machine from its customer: it is asked about at the terminal, and needs --yes elsewhere.
+/// One command takes a machine from its customer: it asks for confirmation at the terminal, and needs --yes
+/// elsewhere.
 #[tokio::test]
 async fn a_machine_in_service_is_not_sent_away_by_a_slip() {
     let (_server, address) = server("").await;
@@ -280,7 +282,7 @@ async fn a_machine_in_service_is_not_sent_away_by_a_slip() {
         no.press("n\n").await;
         shown += &no.ended().await;
     }
-    // What is not in service is moved at once.
+    // Machines that are not in service are changed at once.
     shown += &piped(&address, "machine set-phase machine-2 RMA").await;
     shown += &piped(&address, "list").await;
     let mut yes = Terminal::start(&address, 80, &[], "machine set-phase machine-1 RMA");
@@ -292,7 +294,7 @@ async fn a_machine_in_service_is_not_sent_away_by_a_slip() {
     assert_transcript!("set_phase_in_service", shown);
 }
 
-/// The question of every verb on many says how many would be refused, and why.
+/// The confirmation of every bulk verb says how many would be refused, and why.
 #[tokio::test]
 async fn questions_say_what_would_be_refused() {
     let script = "machine=machine-1 step=repave do=slow:1h; machine=machine-2 step=repave do=slow:1h; \
@@ -334,7 +336,7 @@ async fn questions_say_what_would_be_refused() {
     assert_transcript!("questions", shown);
 }
 
-/// What an operator reads every day, at the two widths that most terminals have: no row is folded by the terminal.
+/// What an operator reads every day, at the two widths that most terminals have: no row is wrapped by the terminal.
 #[tokio::test]
 async fn a_week_at_80_and_at_140_columns() {
     let script = "machine=machine-2 step=repave do=fail-permanent";
@@ -370,20 +372,20 @@ async fn a_week_at_80_and_at_140_columns() {
             let raw = String::from_utf8_lossy(&terminal.raw).into_owned();
             let plain = colours.replace_all(&raw, "");
             for row in plain.lines() {
-                // A box and a digest have their own length; everything else keeps to the terminal.
+                // A box and a digest have a fixed length; everything else fits the terminal.
                 let words = row.split(' ').map(str::len).max().unwrap_or(0);
                 let fits = row.trim_end().chars().count() <= usize::from(columns);
                 assert!(fits || words > 40, "{line} at {columns}: {row}");
             }
         }
-        // How far a row is moved to the right depends on how long ago things were.
+        // How far a row is shifted to the right depends on how long ago things were.
         let shown = ages.replace_all(&shown, " [t]s");
         let shown = indents.replace_all(&shown, "                ");
         assert_transcript!(format!("terminal_week_{columns}"), shown.as_ref());
     }
 }
 
-/// The live screen of 80 by 24: it is repainted in place, filtered, a run is opened, and it leaves the terminal as it was.
+/// The live screen at 80 by 24: it is repainted in place, filtered, a run is opened, and it restores the terminal.
 #[tokio::test]
 async fn the_live_screen_at_80_by_24() {
     let script =
@@ -408,13 +410,13 @@ async fn the_live_screen_at_80_by_24() {
     assert!(top.shown().contains("Machine:        machine-2"), "{}", top.shown());
     top.press("q").await;
     let ended = top.ended().await;
-    // The other screen is gone, and the cursor is back.
+    // The alternate screen is gone, and the cursor is back.
     assert_eq!(ended, "$ bmdemo-cli top -l rack=r1\n\n\n");
     let raw = String::from_utf8_lossy(&top.raw).into_owned();
     assert!(raw.contains("\u{1b}[?1049h") && raw.ends_with("\u{1b}[?25h\u{1b}[?1049l"));
 }
 
-/// A file says what a rack is: what is new is registered, what differs is changed, and a dry run says so before.
+/// A file describes a rack: new machines are registered, differing ones are changed, and a dry run says so first.
 #[tokio::test]
 async fn a_rack_is_applied_from_a_file() {
     let (_server, address) = server("").await;
@@ -437,7 +439,7 @@ async fn a_rack_is_applied_from_a_file() {
     assert_transcript!("apply_rack", shown);
 }
 
-/// A closed window or a `kill` leaves the terminal as it was, too.
+/// A closed window or a `kill` restores the terminal, too.
 #[tokio::test]
 async fn a_signal_leaves_the_live_screen() {
     let (_server, address) = server("").await;

@@ -1,4 +1,4 @@
-//! Records that cannot be read: they block their machine and nothing else, and there is a way to mend or drop them.
+//! Records that cannot be read: they block their machine and nothing else, and can be repaired or dropped.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ impl Data {
         (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
     }
 
-    /// Changes the database as decay might.
+    /// Changes the database as damage might.
     fn edit(&self, sql: &str) {
         edit(&self.path(), sql);
     }
@@ -79,7 +79,7 @@ fn intervention(machine: &pb::Machine) -> Option<pb::Condition> {
     conditions.iter().find(|c| c.r#type() == pb::ConditionType::NeedsIntervention).cloned()
 }
 
-/// Waits until a machine says that it needs an operator.
+/// Waits until a machine reports that it needs an operator.
 async fn blocked(channel: &Channel, number: usize) -> pb::Condition {
     let filter = format!("machine_id = machine-{number}");
     let request = pb::WatchMachinesRequest { filter, ..Default::default() };

@@ -1,12 +1,12 @@
 //! List, then watch: a client ends with the truth, however often its connection breaks and its server is restarted.
 //!
 //! Clients with and without filters keep copies of machines and runs while others write, connections are lost and the
-//! server is killed. At the end every copy is what the server lists; and so is the copy of every client that goes on
-//! from any revision that one of them had seen, with what it knew there.
+//! server is killed. At the end every copy equals what the server lists; so does the copy of every client that
+//! resumes from any revision that one of them had seen, with the state it had there.
 //!
 //! Two seeds in this process and one against the real binary; 30 and 4 with `BMDEMO_PROOF=full`;
-//! `BMDEMO_WATCHING_SEED=n` for one seed again. A seed decides what is asked and when connections are lost; it does not
-//! decide how tasks are scheduled.
+//! `BMDEMO_WATCHING_SEED=n` to repeat one seed. A seed decides the requests and when connections are lost; it does
+//! not decide how tasks are scheduled.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ const MACHINES: u64 = 6;
 const ROUNDS: u64 = 4;
 const WRITES_OF_A_ROUND: u64 = 30;
 
-/// What a write may be refused with: the state of the machine did not allow it.
+/// Refusals that a write may get: the state of the machine did not allow it.
 const REFUSALS: [Code; 4] =
     [Code::FailedPrecondition, Code::NotFound, Code::AlreadyExists, Code::Aborted];
 
@@ -138,8 +138,8 @@ impl<T: Kept> Clients<T> {
         Self(tasks)
     }
 
-    /// Holds every copy against what the server lists, then goes on from everything that was seen. How many removals
-    /// were told, connections resumed and revisions gone on from.
+    /// Compares every copy with what the server lists, then resumes from everything that was seen. Returns how many
+    /// removals were reported, connections resumed and revisions resumed from.
     async fn judge(
         self,
         channels: &watch::Receiver<Channel>,
@@ -206,7 +206,7 @@ async fn scenario(seed: u64, mut fleet: Fleet, writes: u64) -> [usize; 3] {
     std::array::from_fn(|at| counts[0][at] + counts[1][at])
 }
 
-/// Tells the seed of what fails.
+/// Prints the seed on failure.
 struct Seed(u64);
 
 impl Drop for Seed {

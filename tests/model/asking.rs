@@ -1,10 +1,10 @@
-//! What is asked, and what the model says is to be answered.
+//! Requests, and the answers that the model expects.
 
 use bmdemo::pb::{Phase, StepResolution};
 
 use crate::rules::Plan;
 
-/// An etag that comes with a request.
+/// An etag in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Etag {
     None,
@@ -21,7 +21,7 @@ pub(crate) enum Verb {
     Abort,
     Pause,
     Resume,
-    /// Says what became of a step whose outcome is unknown.
+    /// Resolves a step whose outcome is unknown.
     Resolve(StepResolution),
 }
 
@@ -82,14 +82,14 @@ pub(crate) enum Step {
     Restart { orderly: bool },
 }
 
-/// What is to be answered.
+/// The expected answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Nothing was asked.
     Silence,
     /// Yes. With a number, the run of that number is new.
     Yes { new_run: Option<usize> },
-    /// The first answer to the same request, once more.
+    /// The first answer to the same request again.
     Again,
     /// No, for this reason.
     No(&'static str),

@@ -1,8 +1,8 @@
-//! The semantics of the API, held against a model written from the rules (design sections 3, 6 and 8).
+//! The semantics of the API, compared with a model written from the rules.
 //!
 //! Requests in any order, with and without request ids and etags, dry runs, crashes and orderly restarts of the engine
-//! on the same store and world. After each of them the answer must be what the model says, and so must every machine
-//! and every run.
+//! on the same store and world. After each of them the answer must match the model, and so must every machine and every
+//! run.
 //!
 //! ```sh
 //! cargo test --test model                                        # 40 cases
@@ -43,7 +43,7 @@ fn cases() -> u32 {
     given.unwrap_or(if is_full { 5_000 } else { 40 })
 }
 
-/// Whether the server does as the model says, in a world in which goes wrong what the script says.
+/// Whether the server agrees with the model, in a world with the faults of the script.
 fn agrees(script: &'static str, steps: &[Step]) -> bool {
     let run = || {
         let start = (Model::new(), Api::with(script));
@@ -56,7 +56,7 @@ fn agrees(script: &'static str, steps: &[Step]) -> bool {
     catch_unwind(AssertUnwindSafe(run)).is_ok()
 }
 
-/// The comparison is able to find fault.
+/// The comparison detects differences.
 #[test]
 fn differences_are_noticed() {
     let (machine, plan, etag) = (0, Plan::Short, Etag::None);

@@ -1,4 +1,4 @@
-//! The model as a state machine: which requests there are, and what is to be answered to each.
+//! The model as a state machine: the requests, and the expected answer to each.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::world::{At, Iron, Machine, World};
 /// Most runs of a case.
 const RUNS_MAX: usize = 12;
 
-/// The model, and what the last request is to be answered.
+/// The model, and the expected answer to the last request.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub(crate) world: World,
@@ -83,7 +83,7 @@ impl ReferenceStateMachine for Model {
             return false;
         }
         let is_full = world.runs.len() >= RUNS_MAX;
-        // A machine that is busy with what nobody waits for makes a step wait: how long is the world's affair.
+        // A machine that is busy with an abandoned operation makes a step wait: how long is up to the world.
         match *ask {
             Ask::Start { machine, .. } => !is_full && !world.iron[machine].busy,
             Ask::Retry { run } => {
@@ -118,7 +118,7 @@ const RESOLUTIONS: [StepResolution; 4] =
 
 const YES: Result<Done, &str> = Ok(Done { new_run: None, is_kept: true });
 
-/// What a request did.
+/// The effect of a request.
 struct Done {
     new_run: Option<usize>,
     /// Its request id is remembered.
@@ -126,7 +126,7 @@ struct Done {
 }
 
 impl Model {
-    /// A server that knows nothing yet.
+    /// A server without any state.
     pub(crate) fn new() -> Self {
         let world = World::default();
         Self { world, answer: Answer::Silence, requests: BTreeMap::new() }
@@ -204,7 +204,7 @@ impl Model {
 
     fn register(&mut self, machine: usize) -> Done {
         let place = &mut self.world.machines[machine];
-        // One that is there is left as it is, and nothing is kept of the request.
+        // An existing one is left unchanged, and the request is not remembered.
         let is_kept = place.is_none();
         if is_kept {
             self.world.registered += 1;
@@ -228,7 +228,7 @@ impl Model {
         dry: bool,
         etag: Etag,
     ) -> Result<Done, &'static str> {
-        // The order in which reasons are given: an active run, an etag, and then what the plan says.
+        // The order of reasons: an active run, an etag, and then the plan's rules.
         let found = self.world.owner(machine).ok_or("NOT_FOUND")?;
         if found.active.is_some() && !dry {
             return Err("RUN_ACTIVE");
@@ -261,7 +261,7 @@ impl Model {
     fn accept(&mut self, machine: usize, plan: Plan, force: bool, from: usize) -> Done {
         self.world.accept(machine, plan, force, from);
         let Iron { remembers, .. } = &mut self.world.iron[machine];
-        // What is left of an earlier registration has to be got over first; an hour is enough for everything.
+        // Remains of an earlier registration must be dealt with first; an hour is enough for everything.
         if std::mem::take(remembers) {
             self.world.rushed = Some(self.world.runs.len() - 1);
             self.world.finish();

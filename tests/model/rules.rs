@@ -1,4 +1,4 @@
-//! The plans that are run, and what the rules say of phases.
+//! The plans that are run, and the rules for phases.
 
 use bmdemo::pb::Phase;
 
@@ -12,7 +12,7 @@ pub(crate) const PHASES: [Phase; 6] = [
     Phase::Retired,
 ];
 
-/// Design section 3. Asking for the present phase changes nothing, but RETIRED accepts nothing at all.
+/// Legal transitions. Setting the present phase changes nothing, but RETIRED accepts nothing at all.
 pub(crate) fn is_legal(from: Phase, to: Phase) -> bool {
     use Phase::{FactoryReady, InService, Maintenance, Ready, Retired, Rma};
     if from == to {
@@ -40,7 +40,7 @@ pub(crate) enum Plan {
     Leave,
 }
 
-/// The plans as their authors write them. Only set-netboot looks at a state that may already be so.
+/// The plans as files. Only set-netboot observes a state that may be there already.
 pub(crate) const PLANS: &str = r#"
 id = "plan/short"
 display_name = "Short"
@@ -121,27 +121,27 @@ impl Plan {
         }
     }
 
-    /// Where a retry begins if `step` is the first that was not done: at what it needs.
+    /// Where a retry starts if `step` is the first that was not done: at what it needs.
     pub(crate) fn retried_from(self, step: usize) -> usize {
         if self == Self::Long && step == 1 { 0 } else { step }
     }
 }
 
-/// What goes wrong on the machines whose names say so.
+/// Faults of the machines whose names say so.
 pub(crate) const SCRIPT: &str = "machine=bad-* step=boot do=fail-late\n\
                                  machine=bad-* step=restart do=fail-late\n\
                                  machine=lost-* step=restart do=fail-after\n\
                                  machine=lost-* step=restart call=observe do=unknowable";
 
-/// The machines there may be.
+/// The possible machines.
 pub(crate) const MACHINES: [&str; 4] = ["good-1", "good-2", "bad-1", "lost-1"];
 
-/// Whether a step fails for good on a machine.
+/// Whether a step fails permanently on a machine.
 pub(crate) fn fails(machine: usize, plan: Plan, step: usize) -> bool {
     machine == 2 && step == 0 && plan != Plan::Leave
 }
 
-/// Whether nobody can tell what became of a step on a machine.
+/// Whether the outcome of a step on a machine is unknowable.
 pub(crate) fn is_lost(machine: usize, plan: Plan) -> bool {
     machine == 3 && plan == Plan::Short
 }

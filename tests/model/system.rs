@@ -83,7 +83,7 @@ impl StateMachineTest for Api {
 }
 
 impl Api {
-    /// With a world in which goes wrong what the script says.
+    /// With a world that has the faults of the script.
     pub(crate) fn with(script: &'static str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -189,7 +189,7 @@ impl Server {
         }
     }
 
-    /// The model lets time pass after the first run of a machine that had runs under an earlier registration: the
+    /// The model advances time after the first run of a machine that had runs under an earlier registration: the
     /// provider knows higher epochs, which costs a claim.
     fn takes_over_a_memory(&self, ask: Ask, model: &Model) -> bool {
         let Answer::Yes { new_run: Some(run) } = model.answer else { return false };
@@ -384,7 +384,7 @@ impl Server {
         assert_eq!(found.labels.get("value"), label.as_ref(), "label of {name}");
     }
 
-    /// Lists are what single reads say, in the order of registration.
+    /// Lists equal single reads, in the order of registration.
     async fn compare_lists(&self, model: &Model) {
         let there = model.world.machines.iter().zip(MACHINES);
         let mut wanted: Vec<_> =
@@ -409,7 +409,7 @@ impl Server {
     }
 }
 
-/// A run without what changes by the clock alone.
+/// A run without fields that the clock alone changes.
 fn run(answer: tonic::Response<pb::Run>) -> Object {
     let mut run = answer.into_inner();
     run.waiting = None;

@@ -1,4 +1,5 @@
-//! The model's machines and runs, and how they go on: written from the rules, without the code that serves them.
+//! The model's machines and runs, and their progress: written from the rules, independent of the code that serves
+//! them.
 
 use bmdemo::pb::{EffectiveState, Phase, StepState};
 
@@ -57,18 +58,18 @@ impl Machine {
     }
 }
 
-/// What really is on a machine; outlives its registration.
+/// The real state of a machine; outlives its registration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Iron {
     /// The next boot is from the network.
     pub(crate) netboot: bool,
-    /// Works on what nobody waits for.
+    /// Busy with an abandoned operation.
     pub(crate) busy: bool,
     /// Had a run under an earlier registration.
     pub(crate) remembers: bool,
 }
 
-/// Where a run is. In `Running`, `Pausing` and `Canceling` the step `at` is in flight.
+/// Position of a run. In `Running`, `Pausing` and `Canceling` the step `at` is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
     Running,
@@ -96,7 +97,7 @@ pub(crate) struct Run {
     pub(crate) force: bool,
     pub(crate) at: At,
     pub(crate) steps: Vec<StepState>,
-    /// Steps of this run that were begun by it.
+    /// Steps that this run has started.
     pub(crate) begun: Vec<bool>,
 }
 
@@ -108,14 +109,14 @@ impl Run {
     }
 }
 
-/// Everything that is.
+/// The whole state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     pub(crate) machines: [Option<Machine>; MACHINES.len()],
     pub(crate) iron: [Iron; MACHINES.len()],
     pub(crate) runs: Vec<Run>,
     pub(crate) registered: usize,
-    /// The last run that was given an hour at its start.
+    /// The last run whose start got an hour.
     pub(crate) rushed: Option<usize>,
 }
 
@@ -129,7 +130,7 @@ impl World {
         self.machines[machine].as_ref()
     }
 
-    /// A new run takes its machine, and its first step begins.
+    /// A new run takes its machine, and its first step starts.
     pub(crate) fn accept(&mut self, machine: usize, plan: Plan, force: bool, from: usize) {
         let count = plan.steps().len();
         let state = |step| if step < from { StepState::Skipped } else { StepState::Waiting };
@@ -141,7 +142,7 @@ impl World {
         self.open(run);
     }
 
-    /// The next step begins; if there is none, the run has succeeded.
+    /// The next step starts; if there is none, the run has succeeded.
     pub(crate) fn open(&mut self, id: usize) {
         let run = &mut self.runs[id];
         let step = run.step();
@@ -159,7 +160,7 @@ impl World {
             self.iron[machine].netboot = false;
             self.machine(id).trouble = Some((Trouble::OutcomeUnknown, plan));
         } else if plan == Plan::Long && step == 0 && self.iron[machine].netboot {
-            // It is so already.
+            // It is done already.
             self.runs[id].steps[0] = StepState::Succeeded;
             self.open(id);
         }
@@ -199,7 +200,7 @@ impl World {
         }
     }
 
-    /// The run ends as canceled, once what it did is undone. Nothing of it is in flight.
+    /// The run ends as canceled, once its effects are undone. Nothing is in flight.
     pub(crate) fn end_canceled(&mut self, id: usize) {
         let Run { machine, plan, ref begun, .. } = self.runs[id];
         if plan == Plan::Long && begun[0] {
@@ -230,7 +231,7 @@ impl World {
         self.release(id, At::Failed);
     }
 
-    /// Whether the machine boots from the network once the operation in flight has come to its end.
+    /// Whether the machine boots from the network once the operation in flight has finished.
     fn left_behind(&self, id: usize) -> bool {
         let Run { machine, plan, at, .. } = self.runs[id];
         let step = self.runs[id].step();
@@ -247,7 +248,7 @@ impl World {
         }
     }
 
-    /// Much time passes: everything that needs nobody comes to its end.
+    /// Much time passes: everything that needs no person finishes.
     pub(crate) fn finish(&mut self) {
         for id in 0..self.runs.len() {
             self.finish_run(id);
@@ -295,7 +296,7 @@ impl World {
                 }
                 At::Canceling if !over => {
                     self.end_canceled(id);
-                    // Undoing is the last thing.
+                    // Undoing comes last.
                     continue;
                 }
                 _ => self.open(id),

@@ -12,7 +12,7 @@ use crate::gate::Incarnation;
 use crate::oracle::Look;
 use crate::plans::known;
 
-/// An epoch that somebody took.
+/// An epoch claimed by an incarnation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
     pub(crate) epoch: Epoch,
@@ -26,14 +26,14 @@ pub(crate) struct Intent {
     pub(crate) epoch: Epoch,
 }
 
-/// An operation that began in the world.
+/// An operation that started in the world.
 #[derive(Debug, Clone)]
 pub(crate) struct Begun {
     pub(crate) sequence: u64,
     pub(crate) operation: String,
 }
 
-/// What an observation or a check said of an operation.
+/// The result of an observation or a check of an operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Looked {
     pub(crate) sequence: u64,
@@ -47,7 +47,7 @@ pub(crate) enum Object {
     Run(MachineId, RunId),
 }
 
-/// Everything that is known.
+/// Everything known.
 #[derive(Default)]
 pub(crate) struct Book {
     pub(crate) sequence: u64,
@@ -56,23 +56,23 @@ pub(crate) struct Book {
     pub(crate) runs: BTreeMap<RunId, Arc<Run>>,
     /// Runs that own each machine.
     pub(crate) active: BTreeMap<MachineId, BTreeSet<RunId>>,
-    /// Runs that wait for a slot, and the commit that has made them wait.
+    /// Runs that wait for a slot, and the commit that made them wait.
     pub(crate) queued: BTreeMap<RunId, Revision>,
     /// Every run as it was when it ended.
     pub(crate) ended: BTreeMap<RunId, Arc<Run>>,
     pub(crate) claims: BTreeMap<MachineId, Claim>,
     pub(crate) intents: BTreeMap<String, Intent>,
     pub(crate) feed: Vec<(Revision, Object)>,
-    /// Of those the changes of runs that were running before or after.
+    /// The changes among these of runs that were running before or after.
     pub(crate) running: Vec<(Revision, Object)>,
-    /// Times each operation's action was sent.
+    /// How often each operation's action was sent.
     pub(crate) acts_sent: BTreeMap<String, u32>,
     pub(crate) looks: BTreeMap<String, Vec<Looked>>,
     /// Newest epoch under which each machine was read.
     pub(crate) read_under: BTreeMap<MachineId, Epoch>,
-    /// What began, by run and step.
+    /// Started operations, by run and step.
     pub(crate) begun: BTreeMap<(String, String), Vec<Begun>>,
-    /// When an operator last said what became of a step.
+    /// When an operator last resolved a step.
     pub(crate) resolved: BTreeMap<(String, String), u64>,
     /// Steps whose action had been sent when a cancel of their run was acknowledged.
     pub(crate) canceled: BTreeMap<RunId, BTreeSet<String>>,
@@ -106,7 +106,7 @@ impl Book {
         Some((run, record))
     }
 
-    /// What the plan, as it was written, says of an unknown outcome of an operation.
+    /// The rule for an unknown outcome of an operation, from the plan as written.
     pub(crate) fn rule(&self, operation: &str) -> Option<OnUnknown> {
         let (run, record) = self.step_of(operation)?;
         let plan = &known().get(&run.spec.plan_id)?.plan;

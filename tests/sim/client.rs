@@ -1,4 +1,4 @@
-//! Clients of the engine, and the record that they keep of what they were told.
+//! Clients of the engine, and their record of the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::invariants::{
 };
 use crate::sim::{Outage, Sim};
 
-/// What a client asks for.
+/// Requests of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ask {
     Register { machine: MachineId },
@@ -42,12 +42,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// What the request means, without its id.
+    /// The content of the request, without its id.
     pub(crate) fn body(&self) -> String {
         format!("{:?} {}", self.ask, self.reason)
     }
 
-    /// What the id belongs to.
+    /// The scope of the id.
     fn scope(&self) -> String {
         match &self.ask {
             Ask::Register { machine } => format!("RegisterMachine/{machine}"),
@@ -73,7 +73,7 @@ impl Request {
     }
 }
 
-/// What a client was told.
+/// An answer to a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Answer {
     Run(Arc<Run>),
@@ -102,7 +102,7 @@ pub(crate) struct Clients {
     sim: Arc<Sim>,
     store: Arc<MemoryStore>,
     record: Mutex<Record>,
-    /// Head of the store when the room ran out; changes with every outage.
+    /// Head of the store when the disk became full; changes with every outage.
     full: Mutex<(u64, Option<Revision>)>,
 }
 
@@ -115,7 +115,7 @@ impl Clients {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The room has run out, or is there again.
+    /// The disk became full, or has space again.
     pub(crate) fn outage_changed(&self) {
         let full = self.sim.outage() == Outage::Full;
         let head = full.then(|| self.sim.oracle().book.head);
@@ -148,7 +148,7 @@ impl Clients {
         });
     }
 
-    /// Sends a request to an incarnation and waits for the answer, for ever if it dies.
+    /// Sends a request to an incarnation and waits for the answer, forever if it dies.
     pub(crate) async fn ask(&self, engine: &Engine, who: Incarnation, request: Request) -> Answer {
         let number = {
             let mut record = self.record();
@@ -160,7 +160,7 @@ impl Clients {
         self.sim.note(format!("client {number} to {who}: {request:?}"));
         let full_before = self.full();
         let answer = perform(engine, &request).await;
-        // A process that is stopped answers when it is continued, one that is dead never.
+        // A stopped process answers when it is continued, a dead one never.
         self.sim.gates.pass(who).await;
         self.record().waiting.remove(&number);
         self.sim.note(format!("client {number} is told {}", describe(&answer)));
@@ -203,7 +203,7 @@ impl Clients {
         else {
             return;
         };
-        // A run that is being undone because it failed, or closed, is going to end as it was going to.
+        // A run that is unwinding because it failed, or closing, will end as it would have.
         let fails = run.state == State::Stopping
             || run.state == State::Unwinding { ending: Ending::Failed }
             || matches!(run.state, State::Closing { ending: Ending::Failed | Ending::Succeeded });

@@ -1,5 +1,5 @@
-//! Every crash window of the design (section 6), in every step of every plan: the run goes on and succeeds, each
-//! step has taken effect once, and the history says that it was taken up again.
+//! Every crash window of the design, in every step of every plan: the run continues and succeeds, each step has taken
+//! effect once, and the history says that it was recovered.
 
 use std::collections::BTreeMap;
 
@@ -25,11 +25,11 @@ enum Window {
     BeforeIntent,
     /// After the intent is durable, before it is answered.
     AfterIntent,
-    /// After the look, before the action is sent.
+    /// After the observation, before the action is sent.
     BeforeCall,
-    /// The world has taken the action, and the answer has not come.
+    /// The world has accepted the action, and the response has not come.
     DuringCall,
-    /// The provider is known to have the operation, and works on it.
+    /// The provider is known to have the operation, and is working on it.
     WhileItLasts,
     /// The action is done and checked, and its result is not committed.
     BeforeResult,
@@ -89,7 +89,7 @@ fn crash_windows() {
         for step in steps.iter() {
             for timing in [Timing::Default, Timing::Zero] {
                 for window in Window::ALL {
-                    // What takes no time does not last.
+                    // Instantaneous actions have no duration.
                     if window != Window::WhileItLasts || timing == Timing::Default {
                         cases.push((plan, step.name.to_string(), timing, window));
                     }
@@ -132,7 +132,7 @@ async fn killed_in(plan: &'static str, step: &str, timing: Timing, window: Windo
     // Not if it was never accepted, or had ended.
     let taken_up = driver.sim.oracle().book.active.values().any(|runs| !runs.is_empty());
     driver.restart().await;
-    // The client had no answer, and asks again.
+    // The client had no answer, and repeats the request.
     let (who, engine) = driver.current();
     driver.clients.ask(&engine, who, start).await;
     driver.let_runs_end().await;
@@ -154,7 +154,7 @@ async fn killed_in(plan: &'static str, step: &str, timing: Timing, window: Windo
     assert_eq!(report.incarnations, 2, "{name}");
 }
 
-/// Whether the history says that the run was taken up again.
+/// Whether the history says that the run was recovered.
 async fn recovered(driver: &Driver, run: &Run) -> bool {
     let history = driver.store.history(Subject::Run(run.id), None, 1_000).await;
     let history = history.expect("it is in memory");

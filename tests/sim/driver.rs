@@ -28,7 +28,7 @@ use crate::watcher::{Scope, Serving, Sleeper, Watcher};
 /// Far longer than a simulation takes: thirty days.
 const PATIENCE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
-/// What became of a simulation.
+/// Result of a simulation.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) hash: u64,
@@ -49,7 +49,7 @@ pub(crate) fn simulate(seed: u64, profile: Profile, planted: Option<Planted>) ->
         tokio::select! {
             biased;
             () = driver.run() => {}
-            // Time passes only when nobody can do anything: then everybody waits for what never comes.
+            // Time passes only when no task can run: here all wait for something that never comes.
             () = sim.sleep_ms(PATIENCE_MS) => {
                 let verdict = Err("the simulation waits for ever".to_owned());
                 sim.oracle().judge("promise_05_nothing_is_stuck", verdict);
@@ -59,7 +59,7 @@ pub(crate) fn simulate(seed: u64, profile: Profile, planted: Option<Planted>) ->
     })
 }
 
-/// Runs a future on a runtime of its own, whose time passes only when nothing can be done.
+/// Runs a future on its own runtime, whose time passes only when no task can run.
 pub(crate) fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -81,8 +81,8 @@ pub(crate) struct Driver {
     incarnations: Incarnation,
     current: Option<(Incarnation, Engine)>,
     zombie: Option<(Incarnation, Engine)>,
-    /// A stopped incarnation was continued and has acted beside the present one: no live server drives the runs that it
-    /// has accepted or claimed.
+    /// A stopped incarnation was continued and has acted beside the present one: no live server drives the runs that
+    /// it has accepted or claimed.
     orphans: bool,
     serving: Arc<Serving>,
     past: Vec<Request>,
@@ -189,7 +189,7 @@ impl Driver {
 
     pub(crate) async fn restart(&mut self) {
         self.crash();
-        // One that was continued acts beside the next one as well, and may take runs away from it.
+        // A continued one acts beside the next one as well, and may take runs away from it.
         let zombie = self.zombie.as_ref().map(|(who, _)| self.sim.gates.life(*who));
         let down_ms = self.rng.below(self.sim.profile.down_ms);
         self.sim.sleep_ms(down_ms).await;
@@ -197,7 +197,7 @@ impl Driver {
         self.orphans = zombie == Some(Life::Open);
     }
 
-    /// Stops the present incarnation, without its knowing, and starts its successor.
+    /// Stops the present incarnation, without its knowledge, and starts its successor.
     async fn replace(&mut self) {
         self.end_zombie();
         if let Some((who, engine)) = self.current.take() {
@@ -275,7 +275,7 @@ impl Driver {
         }
     }
 
-    /// At most one kind of trouble.
+    /// At most one kind of fault.
     async fn trouble(&mut self) {
         let profile = self.sim.profile.clone();
         let dead =
@@ -318,7 +318,7 @@ impl Driver {
         }
     }
 
-    /// The server is going to be killed at one of the next commit boundaries or effects.
+    /// The server will be killed at one of the next commit boundaries or effects.
     fn light_a_fuse(&mut self) {
         let kind = self.rng.below(5);
         let mut left = self.rng.below(8);
@@ -339,7 +339,7 @@ impl Driver {
         }));
     }
 
-    /// What the store lists is what it has told its listeners.
+    /// The store lists what it has reported to its listeners.
     async fn compare(&self) {
         let query = || Query { limit: 10_000, ..Query::default() };
         let runs = self.store.runs(query()).await.expect("it is in memory");

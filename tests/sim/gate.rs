@@ -1,11 +1,11 @@
-//! Whether an incarnation of the server lives, and what of it still gets through.
+//! Whether an incarnation of the server lives, and which of its calls still get through.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// One start of the server, from 1. Zero stands for nobody.
+/// One start of the server, from 1. Zero means none.
 pub(crate) type Incarnation = u32;
 
 /// What an incarnation can do.

@@ -80,7 +80,7 @@ fn seeds() {
     assert!(!is_full() || summary.seeds >= 2_000, "only {} seeds", summary.seeds);
 }
 
-/// Waits, approvals, time limits, and what is done after a failure and at the end.
+/// Waits, approvals, time limits, on_failure and finally steps.
 #[test]
 fn seeds_of_the_language() {
     let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
@@ -99,7 +99,7 @@ fn one_seed() {
     assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
 }
 
-/// A seed says everything: the same seed gives the same trace to the byte.
+/// A seed determines everything: the same seed gives the same trace, byte for byte.
 #[test]
 fn a_seed_replays_exactly() {
     for seed in 1..=5 {

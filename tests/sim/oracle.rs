@@ -1,4 +1,4 @@
-//! The judge: hears of every commit, call, effect and answer, in one order, and asks every invariant about it.
+//! The judge: receives every commit, call, effect and answer, in one order, and checks every invariant.
 
 use std::hash::Hasher as _;
 use std::sync::{Arc, Weak};
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     pub(crate) epoch: Epoch,
 }
 
-/// What an answer of a provider says of an operation.
+/// What a provider's result says about an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     Done,
@@ -50,11 +50,11 @@ pub(crate) enum Look {
     Unknowable,
     Holds,
     Broken,
-    /// An answer that says nothing of an operation.
+    /// A result that says nothing about an operation.
     Nothing,
 }
 
-/// An answer of a provider.
+/// A result of a provider.
 pub(crate) trait Told {
     fn look(&self) -> Look;
 }
@@ -103,7 +103,7 @@ impl Told for Verification {
 /// The judge of one simulation.
 pub(crate) struct Oracle {
     pub(crate) now_ms: u64,
-    /// Whose commit is being applied.
+    /// The incarnation whose commit is being applied.
     pub(crate) committing: Incarnation,
     pub(crate) book: Book,
     pub(crate) violations: Vec<Violation>,
@@ -134,7 +134,7 @@ impl Oracle {
         self.trace.push(line);
     }
 
-    /// Hash of everything that was seen.
+    /// Hash of everything that happened.
     pub(crate) fn hash(&self) -> u64 {
         self.hash.finish()
     }
@@ -189,7 +189,7 @@ impl Oracle {
         }
     }
 
-    /// A run that goes forward now, and since when it has waited for that.
+    /// A run that proceeds now, and since when it has waited for that.
     fn started(&self, change: &Change) -> Option<(RunId, Revision)> {
         let run = change.after::<Run>()?;
         let forward = matches!(run.state, State::Running | State::Pausing);
@@ -249,7 +249,7 @@ impl Oracle {
         self.judge(invariant, verdict);
     }
 
-    /// An operation began in the world.
+    /// An operation started in the world.
     pub(crate) fn began(&mut self, asked: &Asked, entry: &LedgerEntry, ledger: &[LedgerEntry]) {
         let operation = entry.operation.to_string();
         self.note(format!(
@@ -272,7 +272,7 @@ impl Oracle {
         self.book.begun.entry((run, step)).or_default().push(Begun { sequence, operation });
     }
 
-    /// The world has decided what a call is answered.
+    /// The world has decided the result of a call.
     pub(crate) fn told(&mut self, asked: &Asked, told: Result<Look, &ProviderError>) {
         let operation = asked.call.as_ref().map(|call| call.operation.to_string());
         let name = operation.clone().unwrap_or_default();
@@ -291,7 +291,7 @@ impl Oracle {
     }
 }
 
-/// Hears of every commit.
+/// Receives every commit.
 pub(crate) struct Feed(pub(crate) Weak<Sim>);
 
 impl Listener for Feed {

@@ -1,4 +1,4 @@
-//! Panics inside a simulation: tokio keeps them from the test, so a hook writes them down.
+//! Panics inside a simulation: tokio keeps them from the test, so a hook records them.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -7,7 +7,7 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// From now on panics of this thread are written down.
+/// From now on panics of this thread are recorded.
 pub(crate) fn watch() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

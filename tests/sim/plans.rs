@@ -9,7 +9,7 @@ use bmdemo::plan::{Registry, Role, SourceFile, compile};
 pub(crate) const PLANS: [&str; 5] =
     ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
 
-/// The one that uses what the language has beyond steps, and one that comes in between.
+/// One that uses everything the language has beyond steps, and one that runs in between.
 pub(crate) const LANGUAGE_PLANS: [&str; 3] = [LANGUAGE_ID, LANGUAGE_ID, "plan/reboot"];
 
 pub(crate) const LANGUAGE_ID: &str = "plan/language";
@@ -79,7 +79,7 @@ pub(crate) fn registry() -> Registry {
     Registry::from_plans(BUILT_IN.iter().cloned().chain(own).collect()).expect("a registry")
 }
 
-/// All of them, compiled once: for invariants, which look at them again and again.
+/// All of them, compiled once: invariants use them repeatedly.
 pub(crate) fn known() -> &'static Registry {
     static KNOWN: OnceLock<Registry> = OnceLock::new();
     KNOWN.get_or_init(registry)

@@ -8,15 +8,15 @@ use crate::number;
 use crate::profile::Profile;
 use crate::runner::run_one;
 
-/// A bug, the invariant that must accuse it, and the profile whose seeds show it.
+/// A bug, the invariant that must detect it, and the profile whose seeds show it.
 struct Case {
     bug: Planted,
     accuser: &'static str,
     profile: fn(u64) -> Profile,
 }
 
-/// Seeds that must show each bug, and among how many from the first on. Which ones they are changes with every change
-/// of the engine, since it moves what happens when; that there are as many does not.
+/// Seeds that must show each bug, among how many from the first on. Which ones they are changes with every change of
+/// the engine, since it shifts the schedule; their number does not.
 const SHOWN_BY: usize = 3;
 const AMONG: u64 = 40;
 
@@ -78,7 +78,7 @@ fn planted_bugs_are_caught() {
             "{bug:?}: only {shown:?} of {AMONG} are accused by {accuser}"
         );
         for seed in shown {
-            // It is the bug that is accused, not the simulation.
+            // The bug is reported, not a flaw of the simulation.
             let report = run_one(seed, profile(seed), None);
             assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
         }

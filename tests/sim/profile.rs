@@ -1,4 +1,4 @@
-//! How rough the world of a seed is. Each seed switches some kinds of trouble off, so that others show by themselves.
+//! How rough the world of a seed is. Each seed switches some kinds of faults off, so that others show by themselves.
 
 use bmdemo::clock::SplitMix64;
 use bmdemo::executor::Limits;
@@ -21,7 +21,7 @@ pub(crate) struct Profile {
     /// Some provider calls travel up to this long instead.
     pub(crate) late_ms: u64,
     pub(crate) late_permille: u64,
-    /// Chance of each kind of trouble at a step of the driver.
+    /// Chance of each kind of fault at a step of the driver.
     pub(crate) crash_permille: u64,
     pub(crate) fuse_permille: u64,
     pub(crate) stop_permille: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Profile {
     pub(crate) outage_permille: u64,
     /// Longest time between the end of an incarnation and the start of the next.
     pub(crate) down_ms: u64,
-    /// Chance that a commit fails without effect, and that nobody can tell whether it took effect.
+    /// Chance that a commit fails without effect, and that its outcome is unknown.
     pub(crate) unavailable_permille: u64,
     pub(crate) unknown_permille: u64,
     pub(crate) chaos: Chaos,
@@ -85,7 +85,7 @@ impl Profile {
             timing,
             limits: Limits {
                 runs_max: usize::try_from(runs_max).unwrap_or(1),
-                // The breaker counts on real machines only, unless told so.
+                // The breaker counts on real machines only, unless configured otherwise.
                 destructive_on_simulated: rng.chance(1, 4),
                 destructive_max: 3,
                 ..Limits::default()
@@ -94,7 +94,7 @@ impl Profile {
         }
     }
 
-    /// Incarnations that follow each other fast, and calls of the former that arrive late.
+    /// Incarnations that follow each other fast, and late calls of the former one.
     pub(crate) fn overlapping(_seed: u64) -> Self {
         Self {
             machines: 3,
@@ -119,7 +119,7 @@ impl Profile {
         }
     }
 
-    /// Runs that wait, ask, are limited in time, and have something to do after their end.
+    /// Runs with waits, approvals, time limits, and cleanup after their end.
     pub(crate) fn language(seed: u64) -> Self {
         Self {
             machines: 3,
@@ -145,7 +145,7 @@ impl Profile {
         }
     }
 
-    /// Nothing goes wrong by chance: for tests that say themselves what does.
+    /// No random faults: for tests that inject their own.
     pub(crate) fn calm(timing: Timing) -> Self {
         Self {
             machines: 1,

@@ -33,7 +33,7 @@ impl std::fmt::Debug for SimProvider {
     }
 }
 
-/// A call on the wire. Giving it up cuts the wire, but what a dead incarnation has sent arrives.
+/// A call on the wire. Dropping it cuts the wire, but what a dead incarnation has sent arrives.
 struct Wire {
     sim: Arc<Sim>,
     who: Incarnation,

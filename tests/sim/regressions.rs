@@ -1,10 +1,10 @@
-//! Seeds that have found a bug of the engine, and what it was.
+//! Seeds that have found a bug in the engine, and what it was.
 
 use crate::profile::Profile;
 use crate::runner::{accusation, run_one};
 
-/// Every bug that the simulation has found so far. A change of the simulation itself may turn a seed into another
-/// story: the line stays, as the list of what to look for.
+/// Every bug that the simulation has found so far. A change of the simulation itself may change what a seed does: the
+/// line stays, as the list of what to look for.
 const SEEDS: &[(u64, &str)] = &[
     (54, "a start whose commit was durable and reported as unknown: nobody drove the run"),
     (22, "the same: the run had given its slot back, and one more than the limit went on"),

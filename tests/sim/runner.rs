@@ -11,7 +11,7 @@ use crate::driver::{Report, simulate};
 use crate::panics;
 use crate::profile::Profile;
 
-/// Threads that simulate, each with a runtime of its own.
+/// Simulation threads, each with its own runtime.
 pub(crate) const THREADS: usize = 2;
 
 /// Runs one seed, panics included in its report.
@@ -22,7 +22,7 @@ pub(crate) fn run_one(seed: u64, profile: Profile, planted: Option<Planted>) -> 
     report
 }
 
-/// What many seeds came to.
+/// Result of many seeds.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) seeds: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Summary {
     pub(crate) took: Duration,
 }
 
-/// Runs seeds from `first` until there were `count`, or `time` is over; stops at `failing_max` failing ones.
+/// Runs seeds from `first` until there were `count`, or `time` has passed; stops at `failing_max` failing ones.
 pub(crate) fn run_many(
     first: u64,
     count: u64,
@@ -77,7 +77,7 @@ pub(crate) fn run_many(
     summary
 }
 
-/// A failing seed as it is shown: what is wrong, how it came to that, and how to see it again.
+/// The report of a failing seed: what is wrong, how it came to that, and how to reproduce it.
 pub(crate) fn accusation(seed: u64, report: &Report) -> String {
     let tail = report.trace.len().saturating_sub(80);
     let violations: Vec<_> = report

@@ -1,4 +1,4 @@
-//! What everything in the simulation of one seed shares: time, chance, gates, faults, and the judge.
+//! State shared by the simulation of one seed: time, randomness, gates, faults, and the judge.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,21 +40,21 @@ pub(crate) enum Point<'a> {
     AfterCall(CallKind, Option<&'a Call>),
 }
 
-/// Says at which point the server is killed. It burns once.
+/// Decides at which point the server is killed. It burns once.
 pub(crate) type Fuse = Box<dyn FnMut(&Point<'_>) -> bool + Send>;
 
-/// What is wrong with the store now.
+/// The present fault of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
-    /// Nothing but chance.
+    /// Only random faults.
     None,
     /// Every call fails.
     Unavailable,
-    /// Every write finds no room.
+    /// Every write finds the disk full.
     Full,
 }
 
-/// What everything in one simulation shares.
+/// Shared state of one simulation.
 pub(crate) struct Sim {
     pub(crate) clock: Arc<TokioClock>,
     pub(crate) profile: Profile,
@@ -113,7 +113,7 @@ impl Sim {
         *lock(&self.healed)
     }
 
-    /// Nothing goes wrong any more.
+    /// No more faults.
     pub(crate) fn heal(&self) {
         *lock(&self.healed) = true;
         *lock(&self.fuse) = None;
@@ -132,7 +132,7 @@ impl Sim {
         });
     }
 
-    /// What the store says of the outage.
+    /// How the store reports the outage.
     pub(crate) fn availability(&self) -> watch::Receiver<Availability> {
         self.availability.subscribe()
     }

@@ -1,4 +1,4 @@
-//! The store as one incarnation reaches it: late, failing, and at times not telling.
+//! The store as one incarnation reaches it: late, failing, and at times with an unknown outcome.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

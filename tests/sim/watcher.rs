@@ -1,4 +1,4 @@
-//! Watchers that lose their connection again and again, and one that never reads.
+//! Watchers that repeatedly lose their connection, and one that never reads.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use crate::book::Object;
 use crate::sim::Sim;
 
-/// Who serves. A watch channel of tokio would wake its receivers in a random order.
+/// The serving engine. A watch channel of tokio would wake its receivers in a random order.
 #[derive(Debug, Default)]
 pub(crate) struct Serving {
     engine: Mutex<(u64, Option<Engine>)>,
@@ -35,7 +35,7 @@ impl Serving {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whoever serves, and the number of the change that made it so.
+    /// The serving engine, and the number of the change that made it so.
     async fn up(&self) -> (u64, Engine) {
         loop {
             match self.get() {
@@ -45,7 +45,7 @@ impl Serving {
         }
     }
 
-    /// Resolves once it is no longer as it was after change `since`.
+    /// Resolves once it differs from what it was after change `since`.
     async fn changed(&self, since: u64) {
         loop {
             let changed = self.changed.notified();
@@ -59,13 +59,13 @@ impl Serving {
     }
 }
 
-/// What a watcher was told.
+/// What a watcher received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// Revision from which it has watched.
     pub(crate) from: Revision,
     pub(crate) told: Vec<(Revision, Object)>,
-    /// Where it can go on.
+    /// Where it can resume.
     pub(crate) resume: Revision,
 }
 
@@ -91,7 +91,7 @@ impl Scope {
     }
 }
 
-/// A watcher, and what it was told so far.
+/// A watcher, and what it received so far.
 pub(crate) struct Watcher {
     pub(crate) scope: Scope,
     seen: Arc<Mutex<Seen>>,
@@ -103,7 +103,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 
 type Items = Pin<Box<dyn Stream<Item = Result<Item, EngineError>> + Send>>;
 
-/// An item of a watch, whatever is watched.
+/// An item of a watch, of either kind.
 enum Item {
     Change { revision: Revision, resume: Revision, object: Object },
     Bookmark(Revision),
@@ -152,7 +152,7 @@ fn open(engine: &Engine, scope: &Scope, start: Start) -> Items {
 }
 
 impl Watcher {
-    /// Watches from now on, whoever serves.
+    /// Watches from now on, with whatever engine serves.
     pub(crate) fn spawn(
         sim: Arc<Sim>,
         scope: Scope,
@@ -166,7 +166,7 @@ impl Watcher {
                 let (since, engine) = serving.up().await;
                 let resume = {
                     let mut seen = lock(&seen);
-                    // Half of a commit is told again.
+                    // Half of a commit is repeated.
                     let resume = seen.resume;
                     seen.told.retain(|(revision, _)| *revision <= resume);
                     resume
@@ -226,7 +226,7 @@ impl Sleeper {
         let items = hub.watch_runs(store.clone(), Filter::default(), start);
         let mut items: Items = Box::pin(items.map(|item| item.map(of_run)));
         let seen = Mutex::new(Seen { from, told: Vec::new(), resume: from });
-        // It takes its place, and then reads no more.
+        // It subscribes, and then reads no more.
         let first = std::future::poll_fn(|context| {
             std::task::Poll::Ready(match items.as_mut().poll_next(context) {
                 std::task::Poll::Ready(Some(Ok(item))) => Some(item),

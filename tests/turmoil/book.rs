@@ -1,4 +1,4 @@
-//! What clients and watchers saw, written down outside of any server, and the verdict.
+//! What clients and watchers saw, recorded outside of any server, and the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use bmdemo::store::{Query, Store as _};
 /// A mistake of a client that the verdict must notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// It asks again with another request id.
+    /// It repeats a request with another request id.
     NewRequestId,
     /// It resumes its watch one revision too early.
     ResumeTooEarly,
 }
 
-/// What came of a seed.
+/// Result of a seed.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
@@ -40,10 +40,10 @@ impl Report {
     }
 }
 
-/// What a watcher was told.
+/// What a watcher received.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
-    /// Revision at which its first complete list was.
+    /// Revision of its first complete list.
     pub(crate) began: u64,
     /// Changes after it: revision and run.
     pub(crate) changes: Vec<(u64, String)>,
@@ -97,7 +97,7 @@ impl Shared {
         runs.collect()
     }
 
-    /// Holds what was seen against what is there.
+    /// Compares what was seen with the final state.
     pub(crate) async fn judge(&self) -> Report {
         let query = Query { limit: 100_000, ..Query::default() };
         let runs = self.store.runs(query).await.expect("the store is in memory").items;

@@ -1,4 +1,4 @@
-//! A client that asks until it is answered, with the same request id.
+//! A client that repeats a request until it is answered, with the same request id.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ use crate::network::{clock, connect, in_time};
 const MACHINES: u64 = 2;
 const RUNS: usize = 8;
 
-/// Codes of answers that asking again does not change.
+/// Codes of answers that a repetition does not change.
 const DEFINITE: [Code; 6] = [
     Code::FailedPrecondition,
     Code::InvalidArgument,
@@ -27,7 +27,7 @@ const DEFINITE: [Code; 6] = [
     Code::DataLoss,
 ];
 
-/// Registers machines of its own and starts one run after the other on them.
+/// Registers its own machines and starts one run after the other on them.
 pub(crate) async fn work(
     number: usize,
     random: SplitMix64,
@@ -42,7 +42,7 @@ pub(crate) async fn work(
     for run in 0..RUNS {
         let machine = client.random.below(MACHINES);
         let run_id = client.start(machine, run).await;
-        // Asked again, the answer is the same, whoever gives it.
+        // Repeated, the answer is the same, whichever server gives it.
         if client.random.chance(1, 3) {
             let again = client.start(machine, run).await;
             if again != run_id {
@@ -71,7 +71,7 @@ impl Client {
         format!("{}-machine-{machine}", self.name)
     }
 
-    /// Calls until there is an answer: yes, or a definite no.
+    /// Calls until there is an answer: success, or a definite refusal.
     async fn call<Q, A, F>(
         &mut self,
         what: &str,
@@ -95,7 +95,7 @@ impl Client {
             let deadline = Duration::from_millis(20 + self.random.below(800));
             let mut request = Request::new(request.clone());
             request.set_timeout(deadline);
-            // Should nobody keep the deadline, the client does.
+            // If the deadline is not enforced otherwise, the client does it.
             let patience = deadline + Duration::from_millis(500);
             let answer = in_time(&self.clock, patience, call(channel, request)).await;
             let status = match answer {
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    /// The run that the request made.
+    /// The run that the request created.
     async fn start(&mut self, machine: u64, number: usize) -> Option<String> {
         let request_id = format!("{}-{number}", self.name);
         let machine_id = self.machine(machine);

@@ -33,7 +33,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is not a number")))
 }
 
-/// What happened with a seed; a panic counts as a violation.
+/// The result of a seed; a panic counts as a violation.
 fn run(seed: u64, mistake: Option<Mistake>) -> Report {
     catch_unwind(AssertUnwindSafe(|| network::simulate(seed, mistake))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -97,7 +97,7 @@ fn requests_are_not_doubled_and_watches_go_on_where_they_were() {
     assert!(total.unanswered >= count && total.resumed >= count && total.faults >= count);
 }
 
-/// A seed says everything: the same seed gives the same trace.
+/// A seed determines everything: the same seed gives the same trace.
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [1, 3, 5] {
@@ -110,11 +110,12 @@ fn a_seed_replays_exactly() {
     }
 }
 
-/// The verdict is able to find fault: mistakes of clients show.
+/// The verdict detects mistakes of clients.
 #[test]
 fn mistakes_are_noticed() {
     for mistake in [Mistake::NewRequestId, Mistake::ResumeTooEarly] {
-        // A call that comes after its deadline changes nothing, so that a second request id seldom finds anything to repeat.
+        // A call that comes after its deadline changes nothing, so a second request id seldom finds anything to
+        // repeat.
         let noticed = (1..=60).any(|seed| !run(seed, Some(mistake)).violations.is_empty());
         assert!(noticed, "{mistake:?}");
     }

@@ -1,4 +1,4 @@
-//! The simulated network, the server on it, and what goes wrong.
+//! The simulated network, the server on it, and its faults.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,11 +23,11 @@ const CLIENTS: [&str; 3] = ["client-0", "client-1", "client-2"];
 const WATCHER: &str = "watcher";
 const START: Timestamp = Timestamp(1_700_000_000_000);
 
-/// From then on nothing goes wrong any more.
+/// From then on there are no more faults.
 const HEALED: Duration = Duration::from_secs(8);
 
-/// The time of the simulation, whichever host asks: a host that begins anew has another runtime, and no clock of tokio's
-/// says how long it was between two runtimes.
+/// The time of the simulation, for every host: a host that restarts has another runtime, and no tokio clock knows the
+/// time between two runtimes.
 #[derive(Debug, Default)]
 struct SimClock {
     latest_ns: AtomicU64,
@@ -58,7 +58,7 @@ pub(crate) fn clock() -> Arc<dyn Clock> {
     Arc::new(SimClock::default())
 }
 
-/// What comes of a future, if it comes in time.
+/// The result of a future, if it comes in time.
 pub(crate) async fn in_time<T>(
     clock: &Arc<dyn Clock>,
     limit: Duration,
@@ -71,7 +71,7 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-/// A connection, if there is one to be had.
+/// A connection, if one can be made.
 pub(crate) async fn connect(clock: &Arc<dyn Clock>) -> Option<Channel> {
     let connector = tower::service_fn(|_: http::Uri| async {
         TcpStream::connect((SERVER, PORT)).await.map(TokioIo::new)
@@ -107,7 +107,7 @@ async fn serve(seed: u64, shared: Shared) -> turmoil::Result {
     loop {
         let (stream, _) = listener.accept().await?;
         // At a crash a runtime ends its tasks in an order that depends on how many there have been in the process, in
-        // all simulations; a local set ends them in their own. Connections say farewell in that order.
+        // all simulations; a local set ends them in its own order. Connections close in that order.
         tokio::task::spawn_local(serve_stream(stream, engine.clone(), CancellationToken::new()));
     }
 }
@@ -148,7 +148,7 @@ pub(crate) fn simulate(seed: u64, mistake: Option<Mistake>) -> Report {
     judging.block_on(shared.judge())
 }
 
-/// What repairs a fault.
+/// The repair of a fault.
 #[derive(Clone, Copy)]
 enum Mend {
     Bounce,
@@ -156,7 +156,7 @@ enum Mend {
     Release(&'static str),
 }
 
-/// What goes wrong, by the seed.
+/// The faults of a seed.
 struct Faults {
     random: SplitMix64,
     next: Duration,

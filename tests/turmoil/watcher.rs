@@ -10,13 +10,13 @@ use tonic::Status;
 use crate::book::{Mistake, Shared, Watched};
 use crate::network::{clock, connect, in_time};
 
-/// How often the watcher looks whether all is over.
+/// How often the watcher checks whether everything is over.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A watch without a sign of life for so long is given up; bookmarks come every ten seconds.
+/// A watch without any event for this long is given up; bookmarks come every ten seconds.
 const SILENT_MAX: Duration = Duration::from_secs(11);
 
-/// Watches until every client is done and every change has been told.
+/// Watches until every client is done and every change has been received.
 pub(crate) async fn watch(
     clients: usize,
     mistake: Option<Mistake>,
@@ -87,7 +87,7 @@ fn broken(shared: &Shared, status: &Status) {
     }
 }
 
-/// Where the watch is.
+/// Position of the watch.
 #[derive(Default)]
 struct Position {
     resume_from: u64,

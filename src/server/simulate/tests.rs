@@ -72,7 +72,7 @@ fn machines_can_be_as_other_plans_leave_them() {
             .iter()
             .all(|event| event.snapshot.as_ref().unwrap().plan_id == "plan/upgrade")
     );
-    // What repave-join refuses on a server it refuses here.
+    // Whatever repave-join refuses on a server it refuses here.
     let again = Simulation { plan_id: "repave-join".to_owned(), ..joined };
     let error = simulate(&again).unwrap_err();
     assert!(
@@ -109,7 +109,7 @@ fn examples() -> Vec<Plan> {
     compiled.collect()
 }
 
-/// A machine that serves, whose work is done, and a value for whatever must be given.
+/// A machine in service, whose work is done, and a value for every required parameter.
 fn example(plan: &Plan, script: &str) -> Simulation {
     let required = plan.params.iter().filter(|param| param.required());
     Simulation {
@@ -123,7 +123,7 @@ fn example(plan: &Plan, script: &str) -> Simulation {
     }
 }
 
-/// How a simulation ended, in a line: the run, the steps that did anything, whether the machine counts as serving.
+/// How a simulation ended, in a line: the run, the steps that did anything, whether the machine counts as in service.
 fn ending(simulation: &Simulation) -> String {
     let simulated = simulate(simulation).unwrap();
     let run = &simulated.runs[0];

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-/// An object as it should be.
+/// A correct object.
 pub(crate) trait Model {
     /// State of the object.
     type State: Clone + Ord + std::hash::Hash;
@@ -16,12 +16,12 @@ pub(crate) trait Model {
     /// The state in which every history begins.
     fn initial(&self) -> Self::State;
 
-    /// States in which the object can be after an operation took effect that was answered so; none if it cannot have
-    /// been answered so.
+    /// Possible states of the object after an operation with this answer took effect; none if the answer is
+    /// impossible.
     fn step(&self, state: &Self::State, operation: &Self::Operation) -> Vec<Self::State>;
 }
 
-/// An operation, and when it was asked for and answered, in an order that all clients share.
+/// An operation with the times of its call and its answer, in an order that all clients share.
 #[derive(Debug)]
 pub(crate) struct Event<O> {
     pub(crate) asked: u64,
@@ -51,11 +51,11 @@ pub(crate) fn refute<M: Model>(model: &M, history: &[Event<M::Operation>]) -> Op
 struct Search<'a, M: Model> {
     model: &'a M,
     history: &'a [Event<M::Operation>],
-    /// Indices by the time they were asked for.
+    /// Indices by the time of the call.
     order: Vec<usize>,
     tried: HashSet<(Vec<bool>, Vec<M::State>)>,
     longest: usize,
-    /// What could have been next where the longest order ended.
+    /// Candidates where the longest order ended.
     stuck: Vec<usize>,
 }
 
@@ -94,7 +94,7 @@ impl<M: Model> Search<'_, M> {
         false
     }
 
-    /// Operations that were asked for before any other that is left was answered.
+    /// Operations called before any other remaining one was answered.
     fn candidates(&self, done: &[bool]) -> Vec<usize> {
         let left = || self.order.iter().copied().filter(|&index| !done[index]);
         let first_answer = left().map(|index| self.history[index].answered).min();

@@ -1,4 +1,4 @@
-//! What clients may see of one machine. Written from the rules, without the code that serves them.
+//! What clients may observe of one machine. Written from the rules, independent of the code that serves them.
 
 use bmdemo::pb::Phase;
 
@@ -8,7 +8,7 @@ use super::checker::Model;
 pub(crate) const PHASES: [Phase; 4] =
     [Phase::FactoryReady, Phase::Ready, Phase::InService, Phase::Maintenance];
 
-/// Why the server said no.
+/// Why the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     RunActive,
@@ -35,7 +35,7 @@ pub(crate) struct State {
     active: Option<String>,
 }
 
-/// Design section 3, as far as the histories go.
+/// Legal transitions, as far as the histories use them.
 fn is_legal(from: Phase, to: Phase) -> bool {
     from == to
         || to == Phase::Maintenance
@@ -61,7 +61,7 @@ impl MachineModel {
             Operation::Canceled { run, has_ended } => {
                 kept.filter(|_| (active.as_ref() == Some(run)) != *has_ended)
             }
-            // Whoever asks for the present phase changes nothing, and may be told so or not while a run is active.
+            // Setting the present phase changes nothing, and may be accepted or refused while a run is active.
             Operation::PhaseSet(to) if phase == to => kept,
             Operation::PhaseSet(to) if active.is_none() && is_legal(*phase, *to) => moved(*to),
             Operation::PhaseSet(_) => None,

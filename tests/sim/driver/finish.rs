@@ -18,14 +18,14 @@ use crate::invariants::{
 };
 use crate::watcher::{Seen, Sleeper, Watcher};
 
-/// Time that an operator gives the runs between two looks, once the world has healed.
+/// Time that an operator gives the runs between two checks, once the world has healed.
 const ROUND_MS: u64 = 10 * 60 * 1_000;
 
 /// Rounds after which a run that has not ended is stuck: three days. The longest timeout of a plan is twelve hours.
 const ROUNDS_MAX: u64 = 3 * 24 * 6;
 
 impl Driver {
-    /// Heals the world, and lets operators do what is theirs until every run has ended.
+    /// Heals the world, and lets operators act until every run has ended.
     pub(super) async fn settle(&mut self) {
         self.sim.note("the world heals");
         self.sim.heal();
@@ -39,7 +39,7 @@ impl Driver {
         self.let_runs_end().await;
     }
 
-    /// Operators do what is theirs until every run has ended and every request was answered.
+    /// Operators act until every run has ended and every request was answered.
     pub(crate) async fn let_runs_end(&self) {
         for _ in 0..ROUNDS_MAX {
             self.sim.sleep_ms(ROUND_MS).await;
@@ -125,7 +125,7 @@ impl Driver {
         oracle.judge("promise_12_a_slow_watcher_catches_up", verdict);
     }
 
-    /// Every machine that takes work can be worked on: none is left in a state that nothing leads out of.
+    /// Every machine that accepts work can be worked on: none is left in a state that nothing leads out of.
     async fn reboot_all(&self, engine: &Engine, who: Incarnation) {
         for number in 1..=self.sim.profile.machines {
             let machine = machine(number);

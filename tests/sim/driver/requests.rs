@@ -1,4 +1,4 @@
-//! What clients ask for.
+//! Requests of the clients.
 
 use bmdemo::clock::SplitMix64;
 use bmdemo::executor::request::Verb;
@@ -11,7 +11,7 @@ use crate::client::{Ask, Request};
 use crate::plans::LANGUAGE_ID;
 
 impl Driver {
-    /// A client asks something.
+    /// A client sends a request.
     pub(super) fn ask(&mut self) {
         let Some((who, engine)) = self.current.clone() else { return };
         let times = 1 + self.rng.below(3);

@@ -4,7 +4,7 @@ use bmdemo::model::ConditionKind;
 use super::{Verdict, ensure};
 use crate::book::Book;
 
-/// The effective state of every machine is what the seed's four rules say, of the runs that are active at the same
+/// The effective state of every machine follows the seed's four rules, given the runs that are active at the same
 /// revision.
 pub(crate) fn effective_state_follows_its_rules(book: &Book) -> Verdict {
     for machine in book.machines.values() {

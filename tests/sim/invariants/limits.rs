@@ -4,8 +4,8 @@ use bmdemo::lifecycle::run::State;
 use super::{Verdict, ensure};
 use crate::book::Book;
 
-/// No more runs go forward than the limit says. One that is being ended is not made to wait, and two incarnations at
-/// once count each for itself.
+/// No more runs proceed than the limit allows. A run that is ending does not have to wait, and two simultaneous
+/// incarnations count separately.
 pub(crate) fn limits_are_exact(book: &Book, runs_max: usize, overlapped: bool) -> Verdict {
     if overlapped {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What must hold, one file each, named after the promises of the design (section 9).
+//! The invariants, one file each, named after the promises of the design.
 
 mod effective_state;
 mod legal;

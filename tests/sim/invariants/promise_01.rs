@@ -4,7 +4,7 @@ use bmdemo::store::memory::MemoryStore;
 use super::{Verdict, ensure};
 use crate::client::{Answer, Request};
 
-/// Acknowledged means durable: what an answer shows is what is stored at that revision.
+/// Acknowledged means durable: an answer shows what is stored at that revision.
 pub(crate) async fn promise_01_acknowledged_is_durable(
     store: &MemoryStore,
     request: &Request,

@@ -2,7 +2,7 @@ use super::{Verdict, ensure};
 use crate::book::Book;
 use crate::oracle::Asked;
 
-/// Intent is durable before an effect starts: of the same operation, under an epoch that was claimed by then.
+/// Intent is durable before an effect starts: for the same operation, under an epoch that was claimed by then.
 pub(crate) fn promise_03_intent_is_durable_before_an_effect(
     book: &Book,
     asked: &Asked,

@@ -5,7 +5,7 @@ use super::{Verdict, ensure};
 use crate::book::{Begun, Book, parts};
 use crate::oracle::Look;
 
-/// An operation whose rule is to look or to hold is sent once: after an unknown outcome it is not sent again.
+/// An operation whose rule is verify or hold is sent once: after an unknown outcome it is not sent again.
 pub(crate) fn promise_06_unknown_outcomes_are_not_acted_on_blindly(
     book: &Book,
     operation: &str,
@@ -21,8 +21,8 @@ pub(crate) fn promise_06_unknown_outcomes_are_not_acted_on_blindly(
     }
 }
 
-/// A step takes effect a second time only after somebody saw, when the first effect had begun, that it was not so; or
-/// after an operator said so.
+/// A step takes effect a second time only after an observation, made when the first effect had started, that it was
+/// not done; or after an operator said so.
 pub(crate) fn promise_06_no_second_effect_without_evidence(
     book: &Book,
     entry: &LedgerEntry,

@@ -1,7 +1,7 @@
 use super::{Verdict, ensure};
 use crate::client::{Acknowledged, Answer, Request};
 
-/// The same request id gets the first answer again if the request is the same, and an error of its own if it is not;
+/// The same request id gets the first answer again if the request is the same, and a specific error if it is not;
 /// whatever happened in between.
 pub(crate) fn promise_07_request_ids_are_idempotent(
     first: &Acknowledged,

@@ -2,8 +2,8 @@ use super::{Verdict, ensure};
 use crate::book::Book;
 use crate::watcher::{Scope, Seen};
 
-/// A watch, resumed again and again, has told every change after its first revision once and in order; with
-/// a filter, those of what matched before or after.
+/// A watch, resumed repeatedly, has reported every change after its first revision once and in order; with a filter,
+/// the changes of records that matched before or after.
 pub(crate) fn promise_09_a_watch_misses_and_repeats_nothing(
     book: &Book,
     name: &str,

@@ -46,7 +46,7 @@ fn is_claim(kind: EntryKind) -> bool {
     matches!(kind, EntryKind::RunCreated | EntryKind::RunRecovered)
 }
 
-/// Once a machine was read back under an epoch, nothing begins on it under an older one.
+/// Once a machine was read back under an epoch, nothing starts on it under an older one.
 pub(crate) fn promise_10_no_effect_behind_a_newer_reader(
     book: &Book,
     entry: &LedgerEntry,

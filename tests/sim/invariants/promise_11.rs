@@ -7,9 +7,9 @@ use super::{Verdict, ensure};
 use crate::book::{Book, parts};
 use crate::plans::role;
 
-/// Once a cancel is acknowledged no step begins whose action had not been sent by then. What undoes steps may; and so
-/// may what a former owner of the machine sends until the fence of the present one is up, since nobody can tell it:
-/// then the outcome of the step is unknown, and the present owner looks before it says anything.
+/// Once a cancel is acknowledged no step starts whose action had not been sent by then. Compensations may; so may an
+/// action that a former owner of the machine sends until the fence of the present one is raised, since it cannot be
+/// informed: then the outcome of the step is unknown, and the present owner observes before it decides.
 pub(crate) fn promise_11_no_new_step_after_a_cancel(book: &Book, entry: &LedgerEntry) -> Verdict {
     let operation = entry.operation.as_str();
     let (run, step, _) = parts(operation);
@@ -27,7 +27,7 @@ pub(crate) fn promise_11_no_new_step_after_a_cancel(book: &Book, entry: &LedgerE
     })
 }
 
-/// A run whose cancel was acknowledged ends CANCELED, or as what beat the cancel says.
+/// A run whose cancel was acknowledged ends CANCELED, or as the event that came before the cancel requires.
 pub(crate) fn promise_11_a_cancel_is_never_lost(book: &Book) -> Verdict {
     for id in book.canceled.keys() {
         let Some(run) = book.runs.get(id) else { continue };

@@ -2,7 +2,7 @@ use super::{Verdict, ensure};
 use crate::book::{Book, Object};
 use crate::watcher::Seen;
 
-/// A watcher that has read nothing all the time kept nothing back, and reads everything when it reads again.
+/// A watcher that has read nothing all the time blocked nothing, and reads everything when it reads again.
 pub(crate) fn promise_12_a_slow_watcher_catches_up(book: &Book, seen: &Seen) -> Verdict {
     let runs = |object: &Object| matches!(object, Object::Run(..));
     let later = book.feed.iter().filter(|(revision, object)| *revision > seen.from && runs(object));

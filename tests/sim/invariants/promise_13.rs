@@ -3,8 +3,8 @@ use bmdemo::ids::Revision;
 use super::{Verdict, ensure};
 use crate::client::{Answer, Request};
 
-/// While there is no room nothing new is acknowledged. `full_since` is the newest revision at the time when the room
-/// ran out, if that was before the request and there was none until its answer.
+/// While the disk is full nothing new is acknowledged. `full_since` is the newest revision at the time when it became
+/// full, if that was before the request and it was still full at its answer.
 pub(crate) fn promise_13_a_full_disk_acknowledges_nothing(
     full_since: Option<Revision>,
     request: &Request,

@@ -4,11 +4,11 @@ use bmdemo::lifecycle::run::State;
 use super::{Verdict, ensure};
 use crate::book::Book;
 
-/// Runs that wait for a slot get it in the order in which commits made them wait, however often the server was killed
-/// in between.
+/// Waiting runs get a slot in the order in which commits made them wait, however often the server was killed in
+/// between.
 ///
-/// A run that began to wait earlier than one that goes forward now must have its slot too, its commit being under way:
-/// with the runs that go forward it is within the limit then. Two incarnations at once count each for itself.
+/// A run that started to wait earlier than one that proceeds now must have its slot too, with its commit in flight:
+/// together with the proceeding runs it is within the limit then. Two simultaneous incarnations count separately.
 pub(crate) fn promise_16_first_come_first_served(
     book: &Book,
     (run, since): (RunId, Revision),

@@ -6,7 +6,7 @@ use super::{Verdict, ensure};
 use crate::book::Book;
 use crate::plans::{LANGUAGE_ID, TIME_LIMIT_MS};
 
-/// Places of its steps.
+/// Indices of its steps.
 const SOAK: usize = 1;
 const ASK: usize = 2;
 const ON_FAILURE: usize = 6;
@@ -16,12 +16,13 @@ fn of_language(change: &Change) -> Option<&std::sync::Arc<Run>> {
     change.after::<Run>().filter(|run| run.spec.plan_id == LANGUAGE_ID)
 }
 
-/// A step that asks succeeds by the yes of an operator, in the same commit, and nothing behind it begins before.
+/// A step that asks for approval succeeds by an operator's approval, in the same commit, and no later step starts
+/// before.
 pub(crate) fn promise_21_nothing_goes_on_without_a_yes(book: &Book, change: &Change) -> Verdict {
     let Some(run) = of_language(change) else { return Ok(()) };
     let before = book.runs.get(&run.id);
     let asked = |run: &Run| run.steps[ASK].state;
-    // What a retried run leaves out was answered in the run before.
+    // Steps that a retried run skips were answered in the run before.
     if asked(run) == State::Succeeded && before.is_none_or(|run| asked(run) != State::Succeeded) {
         let yes = change.entries.iter().any(|entry| {
             entry.kind == EntryKind::StepAnswered && entry.actor.kind == ActorKind::Operator
@@ -35,8 +36,8 @@ pub(crate) fn promise_21_nothing_goes_on_without_a_yes(book: &Book, change: &Cha
     })
 }
 
-/// Steps that come last begin when everything else is over; once each of them has settled the run has ended, and has not before, unless
-/// it was aborted or never began.
+/// Finally steps start when everything else is over; once each of them has ended the run has ended, and not before,
+/// unless it was aborted or never started.
 pub(crate) fn promise_21_what_comes_last_is_done_once(book: &Book, change: &Change) -> Verdict {
     let Some(run) = of_language(change) else { return Ok(()) };
     let is_last = |state| matches!(state, RunState::Closing { .. });
@@ -70,7 +71,8 @@ pub(crate) fn promise_21_what_comes_last_is_done_once(book: &Book, change: &Chan
     })
 }
 
-/// No attempt of a step is opened once the time of the run is up; only what follows its end may be.
+/// No attempt of a step is opened after the time limit of the run; only on_failure, compensation and finally steps
+/// may be.
 pub(crate) fn promise_21_the_time_limit_holds(book: &Book, change: &Change) -> Verdict {
     let Some(run) = of_language(change) else { return Ok(()) };
     let Some(started_at) = run.started_at else { return Ok(()) };
@@ -83,7 +85,7 @@ pub(crate) fn promise_21_the_time_limit_holds(book: &Book, change: &Change) -> V
             format!("{} of run {} was opened {late_ms} ms after its beginning", step.name, run.id)
         })?;
     }
-    // A wait takes as long as it says, whatever happens to the server.
+    // A wait takes as long as declared, whatever happens to the server.
     let soak = &run.steps[SOAK];
     let waited =
         soak.finished_at.zip(soak.attempt_at).map(|(end, begin)| end.since(begin).as_millis());
