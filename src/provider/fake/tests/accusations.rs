@@ -38,7 +38,7 @@ fn an_operation_done_twice() {
 
 #[test]
 fn operations_that_overlap() {
-    accused(&[entry(1, 0, 10), entry(2, 9, 12)], "went on until 10");
+    accused(&[entry(1, 0, 10), entry(2, 9, 12)], "ran until 10");
     // A short one in between does not hide the long one.
     let found = violations(&[entry(1, 0, 100), entry(2, 10, 20), entry(3, 50, 60)]);
     assert_eq!(found.len(), 2, "{found:?}");
@@ -48,7 +48,7 @@ fn operations_that_overlap() {
         outcome: Outcome::Running { until: Timestamp(10) },
         ..entry(1, 0, 0)
     };
-    accused(&[running, entry(2, 9, 12)], "went on until 10");
+    accused(&[running, entry(2, 9, 12)], "ran until 10");
 }
 
 #[test]

@@ -238,7 +238,7 @@ async fn a_full_disk_refuses_acts_loses_nothing_and_passes() {
     // Whether it took effect is unknown to the caller: it did, and was not written.
     let error = fixture.act(&reboot(2)).await.unwrap_err();
     assert_eq!(class(&error), ErrorClass::OutcomeUnknown);
-    assert!(error.message.contains("make room"), "{error}");
+    assert!(error.message.contains("free space"), "{error}");
     // After that nothing starts, and nothing that is not durable is reported.
     let error = fixture.act(&reboot(3)).await.unwrap_err();
     assert_eq!(class(&error), ErrorClass::Transient);
