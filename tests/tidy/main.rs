@@ -1,4 +1,4 @@
-//! What the compiler does not hold: layers, purity, reasons, sizes, and that documents name what is there.
+//! Checks that the compiler does not make: layers, purity, reasons, sizes, prose, and that documents name existing files.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,8 +6,8 @@
 )]
 
 mod circles;
+mod prose;
 mod supply;
-mod words;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -332,7 +332,7 @@ fn files_are_short() {
             long.push(format!("{} has {lines} lines, more than {most}", file.path));
         }
         if exception.is_some() && lines <= LINES_MAX {
-            long.push(format!("{} is short by now: take it out of LONG", file.path));
+            long.push(format!("{} is short now: remove it from LONG", file.path));
         }
     }
     for (path, _, reason) in LONG {
@@ -419,12 +419,12 @@ fn snapshots_belong_to_tests_that_exist() {
     no_findings("snapshots without a test", &orphans);
 }
 
-/// Folders of somebody's machine. Written in two parts, so that this file does not accuse itself.
+/// Home folders of a private machine. Written in two parts, so that this file does not accuse itself.
 const MACHINE_PATHS: &[&str] =
     &[concat!("/ro", "ot"), concat!("/wo", "rk"), concat!("/ho", "me"), concat!("/Us", "ers")];
 
 #[test]
-fn no_file_names_a_path_of_somebodys_machine() {
+fn no_file_names_a_path_of_a_private_machine() {
     let mut found = Vec::new();
     for file in files("") {
         for path in MACHINE_PATHS {
