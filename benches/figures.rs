@@ -157,7 +157,7 @@ async fn drive(channel: &Channel, in_flight: usize, count: usize) -> (Duration, 
         .await
         .expect("a watch")
         .into_inner();
-    let told = waiters.clone();
+    let waiting = waiters.clone();
     let watch = tokio::spawn(async move {
         while let Ok(Some(event)) = stream.message().await {
             let Some(run) = event.snapshot.filter(|run| run.phase() == pb::RunPhase::Succeeded)
@@ -165,7 +165,7 @@ async fn drive(channel: &Channel, in_flight: usize, count: usize) -> (Duration, 
                 continue;
             };
             let waiter =
-                told.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.request_id);
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.request_id);
             if let Some(waiter) = waiter {
                 let _ = waiter.send(());
             }

@@ -142,7 +142,7 @@ async fn store_round(writers: u64, seconds: Duration, dir: &std::path::Path) -> 
             let mut count = 0;
             while !stop.load(Relaxed) {
                 let committed = store.commit(turn(&run, count, clock.now())).await;
-                let committed = committed.expect("nobody else writes the run");
+                let committed = committed.expect("the run has no other writer");
                 run = committed.run().expect("it was written").clone();
                 count += 1;
             }

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn results_that_weigh_too_much_are_told_without_what_can_be_asked_for() {
+    fn results_that_are_too_large_come_without_steps() {
         let light = results(BATCH_MAX, 1024);
         assert_eq!(bounded(light.clone()), light);
         let heavy = bounded(results(BATCH_MAX, 4096));

@@ -38,7 +38,7 @@ pub(super) async fn of_object(
         }
         None => None,
     };
-    // One more than requested tells whether there is another page.
+    // One more than requested shows whether there is another page.
     let mut rows = engine.store().history(subject, after, limit + 1).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
@@ -84,8 +84,8 @@ pub(super) async fn of_everything(
                 return Ok(pb::ListHistoryResponse { entries, next_page_token });
             }
             after = change.revision;
-            let told = told(&change);
-            entries.extend(told.into_iter().filter(|entry| matches(request, entry)));
+            let entries_of_change = entries_of(&change);
+            entries.extend(entries_of_change.into_iter().filter(|entry| matches(request, entry)));
         }
     }
     Ok(pb::ListHistoryResponse { entries, next_page_token: list.token((after.0, 0)) })
@@ -100,7 +100,7 @@ fn matches(request: &pb::ListHistoryRequest, entry: &pb::HistoryEntry) -> bool {
     of_kind && (request.actor.is_empty() || name == request.actor)
 }
 
-fn told(change: &Change) -> Vec<pb::HistoryEntry> {
+fn entries_of(change: &Change) -> Vec<pb::HistoryEntry> {
     let entry = convert::history::entry;
     let (Change { revision, at, object, entries, .. }, machine_id) = (change, change.machine_id());
     let machine_id = machine_id.map_or("", |id| id.as_str());
@@ -109,5 +109,5 @@ fn told(change: &Change) -> Vec<pb::HistoryEntry> {
         Object::Machine(_) => None,
     };
     let run_id = run_id.unwrap_or_default();
-    entries.iter().map(|told| entry(told, *revision, *at, machine_id, &run_id)).collect()
+    entries.iter().map(|one| entry(one, *revision, *at, machine_id, &run_id)).collect()
 }

@@ -168,13 +168,13 @@ impl From<ApiError> for Status {
             }
             ApiError::Filter(error) => {
                 answer.violation("filter", &error.to_string());
-                answer.tell("position", error.position.to_string());
+                answer.metadata("position", error.position.to_string());
             }
             ApiError::PageTokenInvalid | ApiError::PageTokenMismatch => {
                 answer.violation("page_token", &error.to_string());
             }
             ApiError::MessageTooLarge => {
-                answer.tell("bytes_max", REQUEST_BYTES_MAX.to_string());
+                answer.metadata("bytes_max", REQUEST_BYTES_MAX.to_string());
             }
             ApiError::MessageMalformed(_)
             | ApiError::CompressionUnsupported(_)
@@ -208,27 +208,27 @@ fn engine(answer: &mut Answer, error: &EngineError) {
             if *refusal == Refusal::RunActive
                 && let Some(run) = run_named_in(subject).or_else(|| run_named_in(message))
             {
-                answer.tell("active_run_id", run.to_string());
+                answer.metadata("active_run_id", run.to_string());
             }
         }
         EngineError::RequestIdReused { request_id } => {
             answer
                 .violation("request_id", "was used before for a different request: use a new one");
-            answer.tell("request_id", request_id.clone());
+            answer.metadata("request_id", request_id.clone());
         }
         EngineError::EtagMismatch { kind, id, given, current } => {
             answer.resource(kind, id);
-            answer.tell("given", given.clone());
-            answer.tell("current", current.clone());
+            answer.metadata("given", given.clone());
+            answer.metadata("current", current.clone());
             answer.hint("read the object again, then decide".into());
         }
         EngineError::Exhausted { limit, message } => {
             answer.details.add_quota_failure_violation(*limit, message.as_str());
-            answer.tell("limit", (*limit).to_owned());
+            answer.metadata("limit", (*limit).to_owned());
             answer.retry(Duration::from_secs(1));
         }
         EngineError::Compacted { oldest } => {
-            answer.tell("oldest", oldest.to_string());
+            answer.metadata("oldest", oldest.to_string());
             answer.hint(
                 "start a new watch from 0: it sends the present state first, then changes".into(),
             );
@@ -265,13 +265,13 @@ fn store(answer: &mut Answer, error: &StoreError) {
             let subject = format!("machines/{machine_id}");
             let message = error.to_string();
             answer.precondition("RUN_ACTIVE", &subject, &message);
-            answer.tell("active_run_id", run_id.to_string());
+            answer.metadata("active_run_id", run_id.to_string());
         }
         StoreError::RequestUsed(record) => {
             answer.message = error.to_string();
             answer
                 .violation("request_id", "was used before for a different request: use a new one");
-            answer.tell("request_id", record.request_id.clone());
+            answer.metadata("request_id", record.request_id.clone());
         }
         StoreError::NoSlot { .. } => {
             answer.message = error.to_string();
@@ -279,7 +279,7 @@ fn store(answer: &mut Answer, error: &StoreError) {
         }
         StoreError::Compacted { oldest } => {
             answer.message = error.to_string();
-            answer.tell("oldest", oldest.to_string());
+            answer.metadata("oldest", oldest.to_string());
         }
         StoreError::Fenced { .. } => {
             tracing::warn!(%error, "a request was for a machine that another server owns");

@@ -249,7 +249,7 @@ impl Checks {
     /// An enum value that may be unspecified; the outer `None` means that it was refused.
     #[expect(
         clippy::option_option,
-        reason = "refused, not given, given: the caller tells them apart"
+        reason = "refused, not given, given: the caller distinguishes them"
     )]
     pub(crate) fn optional<E: Named>(&mut self, field: &str, number: i32) -> Option<Option<E>> {
         match E::try_from(number) {

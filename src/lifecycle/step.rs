@@ -28,7 +28,7 @@ pub const UNKNOWN_CHECKS_MAX: u32 = 5;
 
 /// Most attempts of a step that are not counted because a crash of the server interrupted them. Bounded, since the
 /// step itself may be what crashes the server.
-pub const FORGIVEN_MAX: u32 = 5;
+pub const INTERRUPTED_MAX: u32 = 5;
 
 /// Longest time that a provider can postpone the next attempt, in milliseconds.
 pub const RETRY_AT_MS_MAX: u64 = 60 * 60 * 1_000;
@@ -93,7 +93,7 @@ impl StepMachine {
         let rules = self.0;
         match (event, *basis) {
             (Event::Observed(Seen::Done), Basis::Fresh) => Transition(State::Succeeded),
-            // Anything reported as done is verified, whoever reports it.
+            // Anything reported as done is verified, whatever the source.
             (Event::Observed(Seen::Done), Basis::Poll | Basis::Unknown { .. }) => {
                 context.verify(*attempt, 0)
             }
@@ -378,10 +378,10 @@ impl Context {
         if self.facts.stopping {
             return Transition(State::Canceled);
         }
-        if !retried || attempt >= rules.attempts_max.saturating_add(self.facts.forgiven) {
+        if !retried || attempt >= rules.attempts_max.saturating_add(self.facts.interrupted) {
             return Transition(State::Failed);
         }
-        let failures = attempt.saturating_sub(self.facts.forgiven).max(1);
+        let failures = attempt.saturating_sub(self.facts.interrupted).max(1);
         let until = self.later(rules, failures);
         self.effects.push(Effect::WakeAt(until));
         Transition(State::BackingOff { attempt, until, basis: Basis::Fresh })
@@ -394,9 +394,9 @@ impl Context {
         if self.facts.stopping {
             return Transition(State::Canceled);
         }
-        if cut_off && self.facts.forgiven < FORGIVEN_MAX {
-            self.effects.push(Effect::Forgive);
-        } else if attempt >= rules.attempts_max.saturating_add(self.facts.forgiven) {
+        if cut_off && self.facts.interrupted < INTERRUPTED_MAX {
+            self.effects.push(Effect::Interrupted);
+        } else if attempt >= rules.attempts_max.saturating_add(self.facts.interrupted) {
             return Transition(State::Failed);
         }
         let until = self.facts.now;

@@ -22,7 +22,7 @@ pub struct StepRecord {
     /// How often the outcome of the present attempt has been unknown.
     pub unknowns: u32,
     /// Attempts that are not counted: a crash of the server interrupted them, and they had no effect.
-    pub forgiven: u32,
+    pub interrupted: u32,
     /// Operation id of the present attempt at the provider.
     pub operation: Option<OperationId>,
     /// Handle that the provider gave to the operation, if any.
@@ -62,7 +62,7 @@ impl StepRecord {
             state: step::State::Waiting,
             attempt: 0,
             unknowns: 0,
-            forgiven: 0,
+            interrupted: 0,
             operation: None,
             handle: None,
             started_at: None,

@@ -110,12 +110,11 @@ fn id(reader: &mut Reader, table: &DeTable<'_>, start: &Range<usize>) -> Option<
     if text.strip_prefix("plan/").is_some_and(is_name) {
         return Some(Read { value: text.to_owned(), span: node.span() });
     }
-    let mended =
-        text.rsplit('/').next().unwrap_or_default().to_lowercase().replace(['_', ' '], "-");
+    let fixed = text.rsplit('/').next().unwrap_or_default().to_lowercase().replace(['_', ' '], "-");
     let mut help =
         "an id is `plan/` and a name of 1 to 63 lower-case letters, digits and `-`".to_owned();
-    if is_name(&mended) {
-        help = format!("{help}: `plan/{mended}`");
+    if is_name(&fixed) {
+        help = format!("{help}: `plan/{fixed}`");
     }
     reader.report(
         "plan::bad-id",

@@ -206,9 +206,9 @@ impl Reader {
         let mut help = format!(
             "use 1 to {NAME_BYTES_MAX} lower-case letters, digits and `-`, beginning and ending with a letter or digit"
         );
-        let mended = text.to_lowercase().replace(['_', ' '], "-");
-        if is_name(&mended) {
-            help = format!("{help}: `{mended}`");
+        let fixed = text.to_lowercase().replace(['_', ' '], "-");
+        if is_name(&fixed) {
+            help = format!("{help}: `{fixed}`");
         }
         self.report(
             "plan::bad-name",

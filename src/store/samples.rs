@@ -158,7 +158,7 @@ impl Sampler {
             state: self.step_state(),
             attempt: self.small(),
             unknowns: self.small(),
-            forgiven: self.small(),
+            interrupted: self.small(),
             operation: self
                 .maybe(|sampler| OperationId::from_stored(&format!("op {}", sampler.text()))),
             handle: self.maybe(Self::text),

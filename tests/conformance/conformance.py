@@ -97,8 +97,8 @@ class Conformance:
         code, promised, metadata = self.documented[reason]
         found = details(error)
         info = found.get("ErrorInfo")
-        told = info and (info.domain, info.reason)
-        self.check(f"{reason} is provoked", told == (DOMAIN, reason), f"{error.code()} {told} {error.details()}")
+        answer = info and (info.domain, info.reason)
+        self.check(f"{reason} is provoked", answer == (DOMAIN, reason), f"{error.code()} {answer} {error.details()}")
         self.check(f"{reason} has the code {code}", error.code().name == code, error.code())
         missing = [name for name in promised if name not in found]
         missing += [key for key in metadata if not (info and key in info.metadata)]
@@ -188,7 +188,7 @@ class Conformance:
         machine = {"machine_id": "batch-3", "labels": {"rack": "r9"}}
         api.UpdateMachine(machine=machine, update_mask={"paths": ["labels.rack"]})
         watch.until(kind("REMOVED"))
-        self.check("what leaves the filter is told", True)
+        self.check("what leaves the filter is reported", True)
         watch.cancel()
         again = api.WatchMachines(filter='labels.rack = "r2"', resume_from=change.revision)
         removed = next(again)
@@ -354,15 +354,15 @@ class Conformance:
     def every_method_refuses_nonsense(self):
         for name, method in self.api.methods.items():
             error = error_of(lambda: self.api.raw(name, b"\x0f\xff\xff"))
-            told = details(error).get("ErrorInfo") if error else None
-            self.check(f"{name} refuses what is no message", told and told.reason == "MESSAGE_MALFORMED", error)
+            answer = details(error).get("ErrorInfo") if error else None
+            self.check(f"{name} refuses what is no message", answer and answer.reason == "MESSAGE_MALFORMED", error)
             # A watch of everything is a good request.
             if name.startswith("Watch"):
                 continue
             error = error_of(lambda: self.api.raw(name, b""))
-            told = details(error).get("ErrorInfo") if error else None
-            fine = error is None or (told and told.domain == DOMAIN and told.reason in self.documented)
-            self.check(f"{name} answers an empty request", fine and not (told and told.reason == "INTERNAL"), error)
+            answer = details(error).get("ErrorInfo") if error else None
+            fine = error is None or (answer and answer.domain == DOMAIN and answer.reason in self.documented)
+            self.check(f"{name} answers an empty request", fine and not (answer and answer.reason == "INTERNAL"), error)
 
     def every_method_answered(self):
         silent = set(self.api.methods) - self.api.answered
@@ -383,13 +383,13 @@ class Conformance:
         streamed = events.returncode == 0 and "RUN_EVENT_TYPE_SYNCED" in events.stdout
         self.check("buf curl reads a stream to its end", streamed, events)
         missing = curl("MachineService/GetMachine", '{"machineId": "nowhere"}')
-        told = json.loads(missing.stderr)
-        info = next(base64.b64decode(d["value"] + "==") for d in told["details"] if d["type"] == "google.rpc.ErrorInfo")
-        typed = told["code"] == "not_found" and error_details_pb2.ErrorInfo.FromString(info).reason == "NOT_FOUND"
+        answer = json.loads(missing.stderr)
+        info = next(base64.b64decode(d["value"] + "==") for d in answer["details"] if d["type"] == "google.rpc.ErrorInfo")
+        typed = answer["code"] == "not_found" and error_details_pb2.ErrorInfo.FromString(info).reason == "NOT_FOUND"
         self.check("buf curl shows the details of errors", missing.returncode != 0 and typed, missing)
 
     def shutdown(self):
-        """Ends the server: watches are told, and it ends well."""
+        """Ends the server: watches are notified, and it ends well."""
         watch = self.api.WatchRuns(changes_only=True)
         next(watch)
         self.server.process.send_signal(signal.SIGTERM)
@@ -437,7 +437,7 @@ def storage(conformance, binary, work):
     found = conformance.fails("REVISION_COMPACTED", lambda: api.WatchRuns(resume_from=1))
     conformance.check("the oldest revision is a number", found["ErrorInfo"].metadata["oldest"].isdigit(), found)
     first = next(api.WatchRuns(resume_from=1, allow_reset=True))
-    conformance.check("allow_reset begins anew", first.type == api.value("RUN_EVENT_TYPE_RESET"), first)
+    conformance.check("allow_reset starts over", first.type == api.value("RUN_EVENT_TYPE_RESET"), first)
 
     # No file may grow: the write-ahead log cannot be written.
     limit = lambda most: resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
@@ -446,8 +446,8 @@ def storage(conformance, binary, work):
     conformance.fails("STORE_OUTCOME_UNKNOWN", register)
     # Nothing is written over what may be half there.
     conformance.fails("STORE_UNAVAILABLE", register)
-    conformance.check("reads go on meanwhile", api.GetMachine(machine_id="kept").machine_id == "kept")
-    # Only a restart mends it, so that both probes of an orchestrator fail.
+    conformance.check("reads still work meanwhile", api.GetMachine(machine_id="kept").machine_id == "kept")
+    # Only a restart restores it, so that both probes of an orchestrator fail.
     health = health_pb2_grpc.HealthStub(server.channel())
     status = lambda service: health.Check(health_pb2.HealthCheckRequest(service=service)).status
     for service in ("", "liveness", "baremetal.v1.RunService"):
@@ -457,7 +457,7 @@ def storage(conformance, binary, work):
     server.stop()
     server.start()
     api = Api(server.channel())
-    conformance.check("a restart mends it, and the request can be repeated", register().machine_id == "late")
+    conformance.check("a restart restores it, and the request can be repeated", register().machine_id == "late")
     conformance.check("the server ends with 0", server.stop() == 0, "".join(server.log[-5:]))
     with sqlite3.connect(data / "bmdemo.db") as database:
         database.execute("UPDATE machines SET body = '{' WHERE id = 'damaged'")

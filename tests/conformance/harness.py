@@ -25,7 +25,7 @@ DOMAIN = "baremetal.v1"
 
 
 class Tally:
-    """Counts checks, and goes on after one that failed."""
+    """Counts checks, and continues after one that failed."""
 
     def __init__(self):
         self.passed, self.failed = 0, []
@@ -91,7 +91,7 @@ class Server:
             Server.live.discard(self)
 
     def channel(self):
-        """A connection that is shared with nobody."""
+        """A connection that is not shared."""
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
         return grpc.insecure_channel(self.address, options=options)
 
@@ -108,7 +108,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Api:
-    """Every RPC of the server, made from what reflection tells."""
+    """Every RPC of the server, built from reflection."""
 
     def __init__(self, channel):
         self.channel = channel

@@ -14,7 +14,7 @@ from harness import DOMAIN, PATIENCE_S, details
 SEEDS = [1, 2546331682]
 # Requests of each method.
 REQUESTS = 40
-# A stream, or a wait, that goes on for so long is a good answer.
+# A stream, or a wait, that lasts this long is a good answer.
 PATIENCE_OF_A_CALL_S = 1.5
 
 F = descriptor.FieldDescriptor
@@ -91,7 +91,7 @@ def section(conformance):
         print(f"      seed {seed}")
         ask_all(conformance, random.Random(seed), seed)
     alive = conformance.api.channel.unary_unary(conformance.api.path("ListPlans"))(b"", timeout=PATIENCE_S)
-    conformance.check("and the server goes on", len(alive) > 0)
+    conformance.check("and the server continues", len(alive) > 0)
     panics = [line for line in conformance.server.log if "panicked" in line]
     conformance.check("without a panic", not panics, panics[:2])
 
@@ -117,10 +117,10 @@ def ask_all(conformance, chance, seed):
                 if waits >= 5:
                     break
                 continue
-            told = details(error).get("ErrorInfo")
-            fine = told and told.domain == DOMAIN and told.reason in conformance.documented and told.reason != "INTERNAL"
+            answer = details(error).get("ErrorInfo")
+            fine = answer and answer.domain == DOMAIN and answer.reason in conformance.documented and answer.reason != "INTERNAL"
             if fine:
-                reasons[told.reason] = reasons.get(told.reason, 0) + 1
+                reasons[answer.reason] = reasons.get(answer.reason, 0) + 1
             else:
                 odd.append((error.code(), error.details(), body[:200].hex()))
         conformance.check(f"{name} answers the nonsense of seed {seed} by its reasons", not odd, odd[:2])

@@ -6,7 +6,7 @@
 //! cd fuzz && cargo +nightly fuzz run filter        # with coverage, for as long as wanted
 //! ```
 //!
-//! An input that a fuzzer finds goes into `fuzz/corpus/<target>/`, and so is tested for ever.
+//! An input that a fuzzer finds goes into `fuzz/corpus/<target>/`, and so is always tested.
 
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "public in the crate of the fuzzer")]

@@ -83,7 +83,7 @@ async fn long_header_lists_are_taken() {
 }
 
 #[tokio::test]
-async fn a_server_without_file_descriptors_waits_and_goes_on() {
+async fn a_server_without_file_descriptors_waits_and_continues() {
     let server = Server::with_open_files(40, &["--ephemeral", "--port", "0"]).await;
     let mut flood = Vec::new();
     for _ in 0..60 {

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 pub(crate) type Page<T> = (Vec<T>, String, u64);
 
 /// An event of a watch, of either kind.
-pub(crate) enum Told<T> {
+pub(crate) enum News<T> {
     Snapshot(T),
     Synced,
     Change(T),
@@ -45,7 +45,7 @@ pub(crate) trait Kept: Clone + PartialEq + Debug + Send + Sync + 'static {
         resume_from: u64,
     ) -> impl Future<
         Output = Result<
-            impl Stream<Item = Result<(Told<Self>, u64), Status>> + Send + Unpin + use<Self>,
+            impl Stream<Item = Result<(News<Self>, u64), Status>> + Send + Unpin + use<Self>,
             Status,
         >,
     > + Send;
@@ -73,7 +73,7 @@ impl Kept for pb::Machine {
         channel: Channel,
         filter: &str,
         resume_from: u64,
-    ) -> Result<impl Stream<Item = Result<(Told<Self>, u64), Status>> + Send + Unpin + use<>, Status>
+    ) -> Result<impl Stream<Item = Result<(News<Self>, u64), Status>> + Send + Unpin + use<>, Status>
     {
         let filter = filter.to_owned();
         let request = pb::WatchMachinesRequest {
@@ -86,17 +86,17 @@ impl Kept for pb::Machine {
         Ok(events.map(|event| {
             let event = event?;
             let (kind, object) = (event.r#type, event.snapshot.clone().unwrap_or_default());
-            let told = match event.r#type() {
-                pb::MachineEventType::Snapshot => Told::Snapshot(object),
-                pb::MachineEventType::Synced => Told::Synced,
-                pb::MachineEventType::Change => Told::Change(object),
-                pb::MachineEventType::Removed => Told::Removed(object),
-                pb::MachineEventType::Bookmark => Told::Bookmark,
+            let news = match event.r#type() {
+                pb::MachineEventType::Snapshot => News::Snapshot(object),
+                pb::MachineEventType::Synced => News::Synced,
+                pb::MachineEventType::Change => News::Change(object),
+                pb::MachineEventType::Removed => News::Removed(object),
+                pb::MachineEventType::Bookmark => News::Bookmark,
                 pb::MachineEventType::Reset | pb::MachineEventType::Unspecified => {
-                    Told::Unexpected(kind)
+                    News::Unexpected(kind)
                 }
             };
-            Ok((told, event.revision))
+            Ok((news, event.revision))
         }))
     }
 }
@@ -122,7 +122,7 @@ impl Kept for pb::Run {
         channel: Channel,
         filter: &str,
         resume_from: u64,
-    ) -> Result<impl Stream<Item = Result<(Told<Self>, u64), Status>> + Send + Unpin + use<>, Status>
+    ) -> Result<impl Stream<Item = Result<(News<Self>, u64), Status>> + Send + Unpin + use<>, Status>
     {
         let filter = filter.to_owned();
         let request = pb::WatchRunsRequest {
@@ -135,15 +135,15 @@ impl Kept for pb::Run {
         Ok(events.map(|event| {
             let event = event?;
             let (kind, object) = (event.r#type, event.snapshot.clone().unwrap_or_default());
-            let told = match event.r#type() {
-                pb::RunEventType::Snapshot => Told::Snapshot(object),
-                pb::RunEventType::Synced => Told::Synced,
-                pb::RunEventType::Change => Told::Change(object),
-                pb::RunEventType::Removed => Told::Removed(object),
-                pb::RunEventType::Bookmark => Told::Bookmark,
-                pb::RunEventType::Reset | pb::RunEventType::Unspecified => Told::Unexpected(kind),
+            let news = match event.r#type() {
+                pb::RunEventType::Snapshot => News::Snapshot(object),
+                pb::RunEventType::Synced => News::Synced,
+                pb::RunEventType::Change => News::Change(object),
+                pb::RunEventType::Removed => News::Removed(object),
+                pb::RunEventType::Bookmark => News::Bookmark,
+                pb::RunEventType::Reset | pb::RunEventType::Unspecified => News::Unexpected(kind),
             };
-            Ok((told, event.revision))
+            Ok((news, event.revision))
         }))
     }
 }
@@ -199,23 +199,23 @@ impl<T: Kept> Copy<T> {
         Self { objects, resume, ..Self::new(filter) }
     }
 
-    fn take(&mut self, told: Told<T>, revision: u64) {
+    fn take(&mut self, news: News<T>, revision: u64) {
         let is_synced = self.resume > 0;
-        match told {
-            Told::Snapshot(object) => {
+        match news {
+            News::Snapshot(object) => {
                 assert!(!is_synced, "a snapshot after the list: {object:?}");
                 self.objects.insert(object.id().to_owned(), Arc::new(object));
             }
-            Told::Synced => assert!(!is_synced, "synced twice"),
-            Told::Change(object) => {
+            News::Synced => assert!(!is_synced, "synced twice"),
+            News::Change(object) => {
                 self.objects.insert(object.id().to_owned(), Arc::new(object));
             }
-            Told::Removed(object) => {
+            News::Removed(object) => {
                 self.removals += 1;
                 self.objects.remove(object.id());
             }
-            Told::Bookmark => {}
-            Told::Unexpected(kind) => panic!("an event that was not asked for: {kind}"),
+            News::Bookmark => {}
+            News::Unexpected(kind) => panic!("an event that was not asked for: {kind}"),
         }
         assert!(revision == 0 || revision >= self.resume, "{revision} after {}", self.resume);
         if revision > self.resume {
@@ -265,8 +265,8 @@ impl<T: Kept> Copy<T> {
                     tokio::select! {
                         event = events.next() => {
                             let Some(event) = event else { return Ok(false) };
-                            let (told, revision) = event?;
-                            self.take(told, revision);
+                            let (news, revision) = event?;
+                            self.take(news, revision);
                             events_left -= 1;
                         }
                         changed = settle.changed() => if changed.is_err() {

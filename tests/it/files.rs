@@ -45,7 +45,7 @@ async fn pipes_devices_and_huge_files_are_refused_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_ends_whatever_it_was_told_to_read_again() {
+async fn a_server_ends_during_a_reload() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::ephemeral(&["--plans-dir", dir.path().to_str().unwrap()]).await;
     pipe(&dir.path().join("pipe.toml"));

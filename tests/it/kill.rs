@@ -37,7 +37,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_repeated() {
         server.signal("KILL").await;
         server.ended().await;
         server = Server::start(&args).await;
-        load.go_on_with_recovered(&server, &mut random).await;
+        load.continue_with_recovered(&server, &mut random).await;
     }
     let acknowledged = load.judge(server, &data).await;
     assert!(acknowledged > kills, "only {acknowledged} runs were acknowledged: no load");

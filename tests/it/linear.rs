@@ -37,9 +37,9 @@ async fn requests_to_a_machine_are_linearizable_through_restarts() {
         for (machine, history) in histories.iter().enumerate() {
             assert!(history.len() > REQUESTS_OF_A_CLIENT, "only {} requests", history.len());
             if let Some(why) = refute(&MachineModel, history) {
-                let told: Vec<_> = history.iter().map(|event| format!("{event:?}")).collect();
+                let lines: Vec<_> = history.iter().map(|event| format!("{event:?}")).collect();
                 let number = machine + 1;
-                panic!("seed {seed}, machine-{number}: {why}\nhistory:\n{}", told.join("\n"));
+                panic!("seed {seed}, machine-{number}: {why}\nhistory:\n{}", lines.join("\n"));
             }
         }
     }

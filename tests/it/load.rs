@@ -45,7 +45,7 @@ impl Load {
     }
 
     /// There is a new server.
-    pub(crate) async fn go_on_with(&self, server: &Server) {
+    pub(crate) async fn continue_with(&self, server: &Server) {
         self.publish.send_replace(Some(server.channel().await));
     }
 
@@ -53,8 +53,8 @@ impl Load {
     ///
     /// A step that is interrupted more than five times before it is observed is held for an operator, so servers must
     /// not be killed repeatedly before they have come that far.
-    pub(crate) async fn go_on_with_recovered(&self, server: &Server, random: &mut SplitMix64) {
-        self.go_on_with(server).await;
+    pub(crate) async fn continue_with_recovered(&self, server: &Server, random: &mut SplitMix64) {
+        self.continue_with(server).await;
         if random.below(4) == 0 {
             return;
         }

@@ -186,16 +186,16 @@ async fn a_run_is_seen_by_a_collector() {
 
     let start = named("/baremetal.v1.RunService/StartRun")[0];
     assert_eq!((hex(&start.trace_id), hex(&start.parent)), (TRACE.to_owned(), CALLER.to_owned()));
-    let told = fields(&start.attributes);
-    assert_eq!(told["request_id"], "traced");
-    assert_eq!(told["status"], "Ok");
+    let found = fields(&start.attributes);
+    assert_eq!(found["request_id"], "traced");
+    assert_eq!(found["status"], "Ok");
 
     let runs = named("run");
     let [seen] = runs[..] else { panic!("one run, not {runs:?}") };
-    let told = fields(&seen.attributes);
-    assert_eq!((&told["run_id"], &told["plan"]), (&run.run_id, &run.plan_id));
-    assert_eq!((&*told["machine_id"], &*told["outcome"]), ("machine-1", "SUCCEEDED"));
-    assert_eq!(told["taken_up"], "false");
+    let found = fields(&seen.attributes);
+    assert_eq!((&found["run_id"], &found["plan"]), (&run.run_id, &run.plan_id));
+    assert_eq!((&*found["machine_id"], &*found["outcome"]), ("machine-1", "SUCCEEDED"));
+    assert_eq!(found["taken_up"], "false");
     assert_eq!(seen.links[0].span_id, start.span_id);
     assert_eq!(seen.links[0].trace_id, start.trace_id);
 
@@ -204,7 +204,7 @@ async fn a_run_is_seen_by_a_collector() {
     let attempts: Vec<_> = steps
         .iter()
         .map(|step| fields(&step.attributes))
-        .map(|told| format!("{} {} {}", told["step"], told["attempt"], told["outcome"]))
+        .map(|span| format!("{} {} {}", span["step"], span["attempt"], span["outcome"]))
         .collect();
     assert_eq!(
         attempts,

@@ -326,8 +326,8 @@ async fn pages_are_a_full_scan_while_others_write() {
         }
     };
     for seed in seeds {
-        let told = Seed(seed);
-        machines_come_once(told.0).await;
-        runs_come_once(told.0).await;
+        let seeded = Seed(seed);
+        machines_come_once(seeded.0).await;
+        runs_come_once(seeded.0).await;
     }
 }

@@ -61,7 +61,7 @@ async fn nothing_acknowledged_is_lost_with_the_power() {
         server.ended().await;
         disk.remount();
         server = Server::start(&args).await;
-        load.go_on_with_recovered(&server, &mut random).await;
+        load.continue_with_recovered(&server, &mut random).await;
     }
     let acknowledged = load.judge(server, &data).await;
     announce(&format!("power loss: {cuts} cuts, {acknowledged} acknowledged, 0 lost"));

@@ -74,7 +74,7 @@ async fn hundreds_of_runs_are_started_and_watched_over_one_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_lets_steps_settle_and_tells_its_watchers() {
+async fn a_server_that_ends_lets_steps_finish_and_notifies_its_watchers() {
     let server = Server::start(&["--ephemeral", "--port", "0", "--slow"]).await;
     let channel = server.channel().await;
     register(&channel, 2).await;
@@ -82,8 +82,8 @@ async fn a_server_that_ends_lets_steps_settle_and_tells_its_watchers() {
     let watch = tokio::spawn(async move { watched(channel, &run.run_id).await });
     server.signal("TERM").await;
     server.logged("shutting down").await;
-    let told = within("the watcher is told", watch).await.unwrap().unwrap_err();
-    assert_eq!(told.code(), Code::Unavailable, "{told}");
+    let ended = within("the watcher is ended", watch).await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
     let (status, _, log) = server.ended().await;
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("stopped"), "{log}");

@@ -52,7 +52,7 @@ async fn used() -> DataDir {
 }
 
 #[tokio::test]
-async fn a_killed_server_goes_on_where_it_was() {
+async fn a_killed_server_resumes_where_it_was() {
     let dir = DataDir::new();
     let server = dir.serve("default").await;
     let channel = server.channel().await;

@@ -133,7 +133,7 @@ async fn ctrl_c_detaches_and_a_cancel_ends_the_run() {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_after_the_server_was_killed() {
+async fn a_watch_resumes_after_the_server_was_killed() {
     let data = tempfile::tempdir().unwrap();
     let port = |port: &str| {
         let script = "machine=machine-1 step=join do=slow:5s";

@@ -87,7 +87,7 @@ async fn blocked(channel: &Channel, number: usize) -> pb::Condition {
     let mut events = client.watch_machines(request).await.unwrap().into_inner();
     let found = async {
         loop {
-            let event = events.next().await.expect("the watch goes on").unwrap();
+            let event = events.next().await.expect("the watch continues").unwrap();
             let needed = event.snapshot.as_ref().and_then(intervention);
             if let Some(needed) = needed.filter(|needed| needed.status) {
                 return needed;

@@ -225,15 +225,15 @@ fn seeds(count: usize) -> Vec<u64> {
 }
 
 fn assert_something_happened([removals, resumed, seen]: [usize; 3]) {
-    eprintln!("{removals} removals, {resumed} resumed, gone on from {seen} revisions");
+    eprintln!("{removals} removals, {resumed} resumed, resumed from {seen} revisions");
     assert!(removals > 0 && resumed > 0 && seen > 0, "the proof did not prove anything");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_end_with_the_truth() {
     for seed in seeds(repeats("BMDEMO_WATCHING_SEEDS", 2, 30)) {
-        let told = Seed(seed);
-        let counts = scenario(told.0, Fleet::local().await, WRITES_OF_A_ROUND).await;
+        let seeded = Seed(seed);
+        let counts = scenario(seeded.0, Fleet::local().await, WRITES_OF_A_ROUND).await;
         assert_something_happened(counts);
     }
 }
@@ -241,8 +241,8 @@ async fn copies_end_with_the_truth() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_end_with_the_truth_of_the_real_server() {
     for seed in seeds(repeats("BMDEMO_WATCHING_PROCESS_SEEDS", 1, 4)) {
-        let told = Seed(seed);
-        let counts = scenario(told.0, Fleet::process().await, 15).await;
+        let seeded = Seed(seed);
+        let counts = scenario(seeded.0, Fleet::process().await, 15).await;
         assert_something_happened(counts);
     }
 }

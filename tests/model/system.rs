@@ -345,7 +345,7 @@ impl Server {
 
     async fn get_run(&self, number: usize) -> pb::Run {
         let request = pb::GetRunRequest { run_id: self.runs[number].clone(), read_mask: None };
-        self.all_runs().get_run(request).await.expect("a run is there for ever").into_inner()
+        self.all_runs().get_run(request).await.expect("runs are never deleted").into_inner()
     }
 
     async fn compare(&self, model: &Model) {

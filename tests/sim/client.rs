@@ -163,7 +163,7 @@ impl Clients {
         // A stopped process answers when it is continued, a dead one never.
         self.sim.gates.pass(who).await;
         self.record().waiting.remove(&number);
-        self.sim.note(format!("client {number} is told {}", describe(&answer)));
+        self.sim.note(format!("client {number} receives {}", describe(&answer)));
         let full = (full_before == self.full()).then_some(full_before.1).flatten();
         self.judge(&request, &answer, full).await;
         answer

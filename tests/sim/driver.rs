@@ -51,7 +51,7 @@ pub(crate) fn simulate(seed: u64, profile: Profile, planted: Option<Planted>) ->
             () = driver.run() => {}
             // Time passes only when no task can run: here all wait for something that never comes.
             () = sim.sleep_ms(PATIENCE_MS) => {
-                let verdict = Err("the simulation waits for ever".to_owned());
+                let verdict = Err("the simulation waits forever".to_owned());
                 sim.oracle().judge("promise_05_nothing_is_stuck", verdict);
             }
         }

@@ -55,23 +55,23 @@ pub(crate) enum Look {
 }
 
 /// A result of a provider.
-pub(crate) trait Told {
+pub(crate) trait Answered {
     fn look(&self) -> Look;
 }
 
-impl Told for () {
+impl Answered for () {
     fn look(&self) -> Look {
         Look::Nothing
     }
 }
 
-impl Told for Health {
+impl Answered for Health {
     fn look(&self) -> Look {
         Look::Nothing
     }
 }
 
-impl Told for Acted {
+impl Answered for Acted {
     fn look(&self) -> Look {
         match self {
             Self::Done { .. } => Look::Done,
@@ -80,7 +80,7 @@ impl Told for Acted {
     }
 }
 
-impl Told for Observation {
+impl Answered for Observation {
     fn look(&self) -> Look {
         match self {
             Self::Done { .. } => Look::Done,
@@ -91,7 +91,7 @@ impl Told for Observation {
     }
 }
 
-impl Told for Verification {
+impl Answered for Verification {
     fn look(&self) -> Look {
         match self {
             Self::Holds { .. } => Look::Holds,
@@ -158,7 +158,7 @@ impl Oracle {
                 judged!(promise_08_terminal_is_immutable(book, change)),
                 judged!(promise_10_claims_raise_the_epoch(book, change, changes)),
                 judged!(promise_10_fenced_executor_cannot_write(book, by, change)),
-                judged!(promise_21_nothing_goes_on_without_a_yes(book, change)),
+                judged!(promise_21_nothing_continues_without_approval(book, change)),
                 judged!(promise_21_what_comes_last_is_done_once(book, change)),
                 judged!(promise_21_the_time_limit_holds(book, change)),
             ];
@@ -273,19 +273,19 @@ impl Oracle {
     }
 
     /// The world has decided the result of a call.
-    pub(crate) fn told(&mut self, asked: &Asked, told: Result<Look, &ProviderError>) {
+    pub(crate) fn answered(&mut self, asked: &Asked, answer: Result<Look, &ProviderError>) {
         let operation = asked.call.as_ref().map(|call| call.operation.to_string());
         let name = operation.clone().unwrap_or_default();
-        self.note(format!("{:?} {name} of {}: {told:?}", asked.kind, asked.machine));
+        self.note(format!("{:?} {name} of {}: {answer:?}", asked.kind, asked.machine));
         let sequence = self.book.next();
         let fenced =
-            matches!(told, Err(error) if matches!(error.kind, ProviderErrorKind::Fenced { .. }));
+            matches!(answer, Err(error) if matches!(error.kind, ProviderErrorKind::Fenced { .. }));
         if asked.kind == CallKind::Observe && !fenced {
             let newest = self.book.read_under.entry(asked.machine.clone()).or_default();
             *newest = asked.epoch.max(*newest);
         }
         let looks = matches!(asked.kind, CallKind::Observe | CallKind::Verify);
-        if let (Some(operation), Ok(look), true) = (operation, told, looks) {
+        if let (Some(operation), Ok(look), true) = (operation, answer, looks) {
             self.book.looks.entry(operation).or_default().push(Looked { sequence, look });
         }
     }

@@ -12,7 +12,7 @@ use bmdemo::provider::{
 use tokio::sync::oneshot;
 
 use crate::gate::{Incarnation, Life};
-use crate::oracle::{Asked, Told};
+use crate::oracle::{Answered, Asked};
 use crate::sim::{CallKind, Point, Sim, poll_once};
 
 /// The fake provider, seen by one incarnation.
@@ -53,7 +53,7 @@ impl SimProvider {
         if self.sim.is_healed() { self.calm.clone() } else { self.rough.clone() }
     }
 
-    async fn send<T: Told + Send + 'static>(
+    async fn send<T: Answered + Send + 'static>(
         &self,
         asked: Asked,
         call: impl FnOnce(Arc<FakeProvider>) -> Fut<'static, T> + Send + 'static,
@@ -75,31 +75,31 @@ impl SimProvider {
             let acts = asked.kind == CallKind::Act;
             let begun_before = if acts { this.world.ledger().len() } else { 0 };
             let mut going = call(this.provider());
-            let told = poll_once(&mut going).await;
+            let answer = poll_once(&mut going).await;
             let ledger = if acts { this.world.ledger() } else { Vec::new() };
             {
                 let mut oracle = this.sim.oracle();
                 for entry in ledger.iter().skip(begun_before) {
                     oracle.began(&asked, entry, &ledger);
                 }
-                if let Poll::Ready(told) = &told {
-                    oracle.told(&asked, told.as_ref().map(Told::look));
+                if let Poll::Ready(answer) = &answer {
+                    oracle.answered(&asked, answer.as_ref().map(Answered::look));
                 }
             }
-            let told = match told {
-                Poll::Ready(told) => told,
+            let answer = match answer {
+                Poll::Ready(answer) => answer,
                 Poll::Pending => going.await,
             };
-            drop(reply.send(told));
+            drop(reply.send(answer));
         });
         let wire = Wire { sim: sim.clone(), who, task: task.abort_handle() };
-        let told = answer.await;
+        let answer = answer.await;
         sim.point(who, Point::AfterCall(kind, operation.as_ref())).await;
         sim.delay(sim.profile.wire_ms).await;
         sim.gates.pass(who).await;
         drop(wire);
-        match told {
-            Ok(told) => told,
+        match answer {
+            Ok(answer) => answer,
             Err(_) => std::future::pending().await,
         }
     }

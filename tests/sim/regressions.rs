@@ -6,8 +6,8 @@ use crate::runner::{accusation, run_one};
 /// Every bug that the simulation has found so far. A change of the simulation itself may change what a seed does: the
 /// line stays, as the list of what to look for.
 const SEEDS: &[(u64, &str)] = &[
-    (54, "a start whose commit was durable and reported as unknown: nobody drove the run"),
-    (22, "the same: the run had given its slot back, and one more than the limit went on"),
+    (54, "a start whose commit was durable and reported as unknown: no worker drove the run"),
+    (22, "the same: the run had given its slot back, and one more than the limit continued"),
     (59, "a held run that was canceled undid its steps without a slot"),
     (
         679,
@@ -37,7 +37,7 @@ const SEEDS: &[(u64, &str)] = &[
     ),
     (
         72987,
-        "a run went on without a slot: it had been paused, and so given its slot back, before it heard that it had one",
+        "a run continued without a slot: it had been paused, and so released its slot, before it learned that it had one",
     ),
     (155_602, "the same"),
 ];

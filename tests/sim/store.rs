@@ -54,7 +54,7 @@ impl SimStore {
         }
         let in_doubt = sim.trouble(sim.profile.unknown_permille);
         if in_doubt && sim.below(2) == 0 {
-            sim.note("a commit is lost, and nobody can tell");
+            sim.note("a commit is lost, with an unknown outcome");
             return Err(StoreError::Unknown(io("a simulated loss of a commit")));
         }
         let copy = batch.clone();
@@ -70,7 +70,7 @@ impl SimStore {
         sim.delay(sim.profile.store_ms).await;
         sim.gates.pass(self.who).await;
         if in_doubt && result.is_ok() {
-            sim.note("a commit is durable, and nobody can tell");
+            sim.note("a commit is durable, with an unknown outcome");
             return Err(StoreError::Unknown(io("a simulated loss of an answer")));
         }
         result

@@ -64,7 +64,7 @@ impl Serving {
 pub(crate) struct Seen {
     /// Revision from which it has watched.
     pub(crate) from: Revision,
-    pub(crate) told: Vec<(Revision, Object)>,
+    pub(crate) changes: Vec<(Revision, Object)>,
     /// Where it can resume.
     pub(crate) resume: Revision,
 }
@@ -159,7 +159,7 @@ impl Watcher {
         from: Revision,
         serving: Arc<Serving>,
     ) -> Self {
-        let seen = Arc::new(Mutex::new(Seen { from, told: Vec::new(), resume: from }));
+        let seen = Arc::new(Mutex::new(Seen { from, changes: Vec::new(), resume: from }));
         let watcher = Self { scope: scope.clone(), seen: seen.clone() };
         tokio::spawn(async move {
             loop {
@@ -168,7 +168,7 @@ impl Watcher {
                     let mut seen = lock(&seen);
                     // Half of a commit is repeated.
                     let resume = seen.resume;
-                    seen.told.retain(|(revision, _)| *revision <= resume);
+                    seen.changes.retain(|(revision, _)| *revision <= resume);
                     resume
                 };
                 let mut items = open(&engine, &scope, Start::Resume(resume));
@@ -201,7 +201,7 @@ fn take(seen: &Mutex<Seen>, item: Item) {
     let mut seen = lock(seen);
     match item {
         Item::Change { revision, resume, object } => {
-            seen.told.push((revision, object));
+            seen.changes.push((revision, object));
             seen.resume = resume;
         }
         Item::Bookmark(revision) => seen.resume = revision,
@@ -225,7 +225,7 @@ impl Sleeper {
         let start = Start::Resume(from);
         let items = hub.watch_runs(store.clone(), Filter::default(), start);
         let mut items: Items = Box::pin(items.map(|item| item.map(of_run)));
-        let seen = Mutex::new(Seen { from, told: Vec::new(), resume: from });
+        let seen = Mutex::new(Seen { from, changes: Vec::new(), resume: from });
         // It subscribes, and then reads no more.
         let first = std::future::poll_fn(|context| {
             std::task::Poll::Ready(match items.as_mut().poll_next(context) {

@@ -101,7 +101,7 @@ impl Client {
             let status = match answer {
                 Some(Ok(answer)) => return Ok(answer.into_inner()),
                 Some(Err(status)) => status,
-                None => Status::deadline_exceeded("nobody kept the deadline"),
+                None => Status::deadline_exceeded("the deadline was not enforced"),
             };
             self.shared.note(format!("{} {what}: {:?}", self.name, status.code()));
             if DEFINITE.contains(&status.code()) {

@@ -3,7 +3,7 @@
 //!
 //! The production engine and connection code serve the store in memory and the fake provider behind turmoil's network,
 //! in virtual time. However the network behaves: a request id never makes two runs, what was acknowledged is there, no
-//! step is repeated, every run ends, and a watch that is resumed tells every change once and in order.
+//! step is repeated, every run ends, and a resumed watch reports every change once and in order.
 //!
 //! ```sh
 //! cargo test --test turmoil                                            # 20 seeds
@@ -43,7 +43,7 @@ fn run(seed: u64, mistake: Option<Mistake>) -> Report {
 }
 
 #[test]
-fn requests_are_not_doubled_and_watches_go_on_where_they_were() {
+fn requests_are_not_repeated_and_watches_resume_where_they_were() {
     if let Some(seed) = number("BMDEMO_TURMOIL_SEED") {
         tracing_subscriber::fmt()
             .without_time()

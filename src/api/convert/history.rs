@@ -81,7 +81,7 @@ mod tests {
     use crate::model::EntryKind;
 
     #[test]
-    fn a_commit_is_told_in_words() {
+    fn a_commit_is_summarized_in_words() {
         let engine = Actor::engine;
         let entries = [
             Entry::new(EntryKind::StepSucceeded, engine()).step("repave"),

@@ -92,7 +92,7 @@ fn declared<'a>(run: &'a Run, place: usize, plan: Option<&'a Plan>) -> Declared<
 impl Declared<'_> {
     /// Most attempts: those of the plan, plus one for each interrupted attempt that is not counted.
     fn attempts_max(&self, record: &StepRecord) -> u32 {
-        self.step.map_or(0, |step| step.retry.max_attempts.saturating_add(record.forgiven))
+        self.step.map_or(0, |step| step.retry.max_attempts.saturating_add(record.interrupted))
     }
 
     fn risk(&self) -> Risk {

@@ -38,13 +38,13 @@ impl Answer {
         Self { reason, message, metadata: HashMap::new(), details: ErrorDetails::new() }
     }
 
-    pub(super) fn tell(&mut self, key: &str, value: String) {
+    pub(super) fn metadata(&mut self, key: &str, value: String) {
         self.metadata.insert(key.to_owned(), value);
     }
 
     pub(super) fn hint(&mut self, hint: String) {
         if !hint.is_empty() {
-            self.tell("hint", hint);
+            self.metadata("hint", hint);
         }
     }
 

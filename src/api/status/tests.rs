@@ -137,8 +137,8 @@ fn describe(status: &Status) -> String {
         writeln!(text, "  field {}: {}", violation.field, violation.description).unwrap();
     }
     for violation in details.precondition_failure().map_or(&[][..], |failure| &failure.violations) {
-        let told = (&violation.r#type, &violation.subject, &violation.description);
-        writeln!(text, "  precondition {} of {}: {}", told.0, told.1, told.2).unwrap();
+        let failure = (&violation.r#type, &violation.subject, &violation.description);
+        writeln!(text, "  precondition {} of {}: {}", failure.0, failure.1, failure.2).unwrap();
     }
     for violation in details.quota_failure().map_or(&[][..], |failure| &failure.violations) {
         writeln!(text, "  quota {}: {}", violation.subject, violation.description).unwrap();

@@ -27,7 +27,7 @@ async fn a_batch_registers_in_order_and_names_what_is_wrong() {
     let machines = vec![good("m-5"), bad, other, good("m-4"), good("m-1")];
     let request = pb::BatchRegisterMachinesRequest { machines };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
-    let told: Vec<_> = response
+    let answer: Vec<_> = response
         .results
         .iter()
         .map(|result| match result.outcome.as_ref().unwrap() {
@@ -35,7 +35,7 @@ async fn a_batch_registers_in_order_and_names_what_is_wrong() {
             pb::machine_result::Outcome::Error(error) => error.reason.as_str(),
         })
         .collect();
-    assert_eq!(told, ["m-5", "FIELD_INVALID", "ALREADY_EXISTS", "m-4", "m-1"]);
+    assert_eq!(answer, ["m-5", "FIELD_INVALID", "ALREADY_EXISTS", "m-4", "m-1"]);
     let list = pb::ListMachinesRequest::default();
     let page = api.machines.list_machines(list).await.unwrap().into_inner();
     let ids: Vec<_> = page.machines.iter().map(|machine| machine.machine_id.as_str()).collect();

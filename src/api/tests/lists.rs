@@ -75,14 +75,14 @@ async fn history_is_paged_from_the_oldest() {
     api.register("m-1").await;
     let run = api.start("m-1", "reboot").await.unwrap();
     api.finished(&run.run_id).await;
-    let mut told = Vec::new();
+    let mut listed = Vec::new();
     let mut page_token = String::new();
     loop {
         let machine_id = "m-1".to_owned();
         let request = pb::ListMachineHistoryRequest { machine_id, page_size: 2, page_token };
         let page = api.machines.list_machine_history(request).await.unwrap().into_inner();
         assert!(page.entries.len() <= 2);
-        told.extend(page.entries);
+        listed.extend(page.entries);
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
@@ -94,8 +94,8 @@ async fn history_is_paged_from_the_oldest() {
         ..Default::default()
     };
     let whole = api.machines.list_machine_history(request).await.unwrap().into_inner();
-    assert_eq!(told, whole.entries);
-    assert_eq!(told[0].kind, "machine.registered");
+    assert_eq!(listed, whole.entries);
+    assert_eq!(listed[0].kind, "machine.registered");
     let request = pb::ListRunHistoryRequest { run_id: run.run_id.clone(), ..Default::default() };
     let of_run = api.runs.list_run_history(request).await.unwrap().into_inner().entries;
     assert_eq!(of_run[0].kind, "run.created");

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Field violations of an answer, one a line.
-fn told<T: std::fmt::Debug>(what: &str, result: Result<T, Status>) -> String {
+fn violations_of<T: std::fmt::Debug>(what: &str, result: Result<T, Status>) -> String {
     let status = result.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
     let details = status.get_error_details();
@@ -19,10 +19,10 @@ async fn wrong_fields_are_named_all_at_once() {
     let mut text = String::new();
 
     let empty = pb::RegisterMachineRequest::default();
-    text += &told("register: nothing", api.machines.register_machine(empty).await);
+    text += &violations_of("register: nothing", api.machines.register_machine(empty).await);
     let machine = pb::Machine { machine_id: "Machine 1".to_owned(), ..Default::default() };
     let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
-    text += &told("register: no spec", api.machines.register_machine(request).await);
+    text += &violations_of("register: no spec", api.machines.register_machine(request).await);
     let mut request = registration("m-1");
     request.request_id = "\u{7}".to_owned();
     let machine = request.machine.as_mut().unwrap();
@@ -33,10 +33,11 @@ async fn wrong_fields_are_named_all_at_once() {
     spec.provider.clear();
     spec.serial = "s".repeat(257);
     spec.mac_addresses.push("nonsense".to_owned());
-    text += &told("register: everything wrong", api.machines.register_machine(request).await);
+    text +=
+        &violations_of("register: everything wrong", api.machines.register_machine(request).await);
 
     let update = pb::UpdateMachineRequest::default();
-    text += &told("update: nothing", api.machines.update_machine(update).await);
+    text += &violations_of("update: nothing", api.machines.update_machine(update).await);
     for paths in [
         vec!["*"],
         vec!["spec.provider", "machine_id", "status.conditions", "etag", "spec.colour", ""],
@@ -51,19 +52,19 @@ async fn wrong_fields_are_named_all_at_once() {
             update_mask: Some(prost_types::FieldMask { paths }),
             ..Default::default()
         };
-        text += &told(&what, api.machines.update_machine(request).await);
+        text += &violations_of(&what, api.machines.update_machine(request).await);
     }
     let clear = pb::ClearInterventionRequest::default();
-    text += &told("clear: nothing", api.machines.clear_intervention(clear).await);
+    text += &violations_of("clear: nothing", api.machines.clear_intervention(clear).await);
     let get = pb::GetMachineRequest { machine_id: "../etc".to_owned(), ..Default::default() };
-    text += &told("get: bad id", api.machines.get_machine(get).await);
+    text += &violations_of("get: bad id", api.machines.get_machine(get).await);
     let list = pb::ListMachinesRequest { page_size: -1, ..Default::default() };
-    text += &told("list: negative page", api.machines.list_machines(list).await);
+    text += &violations_of("list: negative page", api.machines.list_machines(list).await);
     let list = pb::ListPlansRequest { filter: "a=b".to_owned(), ..Default::default() };
-    text += &told("list plans: filter", api.plans.list_plans(list).await);
+    text += &violations_of("list plans: filter", api.plans.list_plans(list).await);
 
     let start = pb::StartRunRequest::default();
-    text += &told("start: nothing", api.runs.start_run(start).await);
+    text += &violations_of("start: nothing", api.runs.start_run(start).await);
     let start = pb::StartRunRequest {
         machine_id: "m-1".to_owned(),
         r#type: 77,
@@ -71,13 +72,13 @@ async fn wrong_fields_are_named_all_at_once() {
         reason: "\u{1b}[31m".to_owned(),
         ..Default::default()
     };
-    text += &told("start: unknown type", api.runs.start_run(start).await);
+    text += &violations_of("start: unknown type", api.runs.start_run(start).await);
     let abort = pb::AbortRunRequest { run_id: "7".to_owned(), ..Default::default() };
-    text += &told("abort: no reason", api.runs.abort_run(abort).await);
+    text += &violations_of("abort: no reason", api.runs.abort_run(abort).await);
     let skip = pb::SkipStepRequest::default();
-    text += &told("skip: nothing", api.runs.skip_step(skip).await);
+    text += &violations_of("skip: nothing", api.runs.skip_step(skip).await);
     let resolve = pb::ResolveStepRequest { resolution: 9, ..Default::default() };
-    text += &told("resolve: unknown resolution", api.runs.resolve_step(resolve).await);
+    text += &violations_of("resolve: unknown resolution", api.runs.resolve_step(resolve).await);
     crate::assert_golden!("api_refusals", text);
 }
 

@@ -7,7 +7,7 @@ fn watch(filter: &str) -> pb::WatchRunsRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_of_one_run_tells_everything_and_ends() {
+async fn a_watch_of_one_run_reports_everything_and_ends() {
     let mut api = Api::new().await;
     api.register("m-1").await;
     let run = api.start("m-1", "reboot").await.unwrap();

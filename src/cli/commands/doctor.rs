@@ -146,8 +146,8 @@ async fn versions_and_clock(
     good: &mut Good,
     client: &Client,
 ) -> Result<(), Error> {
-    let told = client.server_facts().await?;
-    match told.version {
+    let answer = client.server_facts().await?;
+    match answer.version {
         Some(version) if version == env!("CARGO_PKG_VERSION") => {
             say(session, good, &Verdict::Good, "server", &version)?
         }
@@ -157,7 +157,7 @@ async fn versions_and_clock(
         }
         None => say(session, good, &Verdict::Look, "server", "does not report its version")?,
     }
-    if let Some(at_ms) = told.clock_ms {
+    if let Some(at_ms) = answer.clock_ms {
         let skew = i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX) - at_ms;
         let verdict = if skew.abs() > SKEW_MS_MAX { Verdict::Look } else { Verdict::Good };
         let text = match skew {
@@ -167,7 +167,7 @@ async fn versions_and_clock(
         };
         say(session, good, &verdict, "clock", &text)?;
     }
-    if let Some(info) = &told.info {
+    if let Some(info) = &answer.info {
         store_and_limits(session, good, info)?;
         data_and_reload(session, good, info)?;
     }
@@ -259,9 +259,9 @@ pub(crate) async fn version(session: &mut Session, _args: &VersionArgs) -> Resul
     session.ui.flush()?;
     // Not reaching a server is no error here.
     if let Ok(client) = session.client().await
-        && let Ok(told) = client.server_facts().await
+        && let Ok(answer) = client.server_facts().await
     {
-        let version = told.version.unwrap_or_else(|| "of unknown version".to_owned());
+        let version = answer.version.unwrap_or_else(|| "of unknown version".to_owned());
         let address = client.address.clone();
         writeln!(session.ui.out(), "server {} at {address}", sanitized(&version))?;
     }

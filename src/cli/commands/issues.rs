@@ -69,7 +69,7 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
     if unreadable_machines + unreadable_runs > 0 {
         session.ui.note(&format!(
             "Stored records that cannot be read: {unreadable_machines} machines, {unreadable_runs} active runs. \
-             Next: bmdemo-server check names them, bmdemo-server repair mends them."
+             Next: bmdemo-server check names them, bmdemo-server repair restores them."
         ));
     }
     let look = session.ui.look;

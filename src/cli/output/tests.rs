@@ -291,7 +291,7 @@ fn retries_failures_skips_and_cancels() {
 }
 
 #[test]
-fn a_hold_is_told_once() {
+fn a_hold_is_shown_once() {
     let mut held = run(pb::RunPhase::Running, vec![step("wipe", pb::StepState::Running, 1, "")]);
     held.finished_at = None;
     held.waiting = Some(pb::Waiting {

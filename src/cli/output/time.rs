@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_on_terminals_tell_the_time_since() {
+    fn tables_on_terminals_show_the_time_since() {
         let at = Timestamp { seconds: 1_000_000, nanos: 0 };
         let piped = Look::default();
         let terminal = Look { relative: true, ..piped };

@@ -89,7 +89,7 @@ async fn enough_failures_stop_it() {
 }
 
 #[tokio::test]
-async fn ctrl_c_starts_no_more_and_says_what_goes_on() {
+async fn ctrl_c_starts_no_more_and_lists_what_is_in_progress() {
     let server = fleet(3).await;
     server.behave("machine-1", Behaviour::Hang("repave"));
     let running = client("repave -l role=worker -y --max-parallel 1").on(&server);

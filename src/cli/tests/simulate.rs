@@ -3,7 +3,7 @@
 use super::client;
 
 #[tokio::test]
-async fn simulations_tell_when_what_happened() {
+async fn simulations_print_a_timeline() {
     let own = tempfile::tempdir().unwrap();
     let path = own.path().join("burn-in.toml");
     let plan = client("plan new burn-in").run().await.stdout;

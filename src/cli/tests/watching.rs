@@ -65,7 +65,7 @@ async fn ctrl_c_detaches_and_says_how_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_list_of_runs_goes_on_with_changes_and_doubles_none() {
+async fn a_list_of_runs_continues_with_changes_and_repeats_none() {
     let server = Server::start().await;
     client("import 2").on(&server).run().await;
     client("repave machine-1").on(&server).run().await;

@@ -115,7 +115,7 @@ fn a_result_that_the_machine_cannot_reach_is_refused_before_anything_is_done() {
 }
 
 #[test]
-fn every_reason_is_named_the_weightiest_first() {
+fn every_reason_is_named_the_most_important_first() {
     let mut worst = machine(Phase::Retired);
     worst.active_run = Some(RunId::new(Timestamp(1), [1, 0]));
     worst.conditions = Default::default();

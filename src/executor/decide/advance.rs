@@ -173,7 +173,7 @@ impl Draft {
     }
 
     /// Continues after a step has ended.
-    pub(super) fn go_on_after(&mut self, place: usize, input: &StepInput, facts: Facts<'_>) {
+    pub(super) fn continue_after(&mut self, place: usize, input: &StepInput, facts: Facts<'_>) {
         if matches!(self.run.state, run::State::Unwinding { .. }) {
             self.unwind(facts);
             return;

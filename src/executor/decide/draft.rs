@@ -47,7 +47,7 @@ pub enum Effect {
         /// Index of the step.
         step: usize,
     },
-    /// Tell the provider to stop the step's operation, and drop the call in flight.
+    /// Ask the provider to stop the step's operation, and drop the call in flight.
     Stop {
         /// Index of the step.
         step: usize,

@@ -222,7 +222,7 @@ impl Draft {
             random: facts.random,
             stopping: true,
             unknowns: record.unknowns,
-            forgiven: record.forgiven,
+            interrupted: record.interrupted,
             retry_at: None,
         };
         let before = record.state;

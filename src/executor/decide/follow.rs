@@ -158,7 +158,7 @@ impl Draft {
                 Some(undone) => self.take_back(undone, facts),
             }
         }
-        self.go_on_after(place, input, facts);
+        self.continue_after(place, input, facts);
     }
 }
 

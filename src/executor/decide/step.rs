@@ -131,7 +131,7 @@ impl Draft {
             random: facts.random,
             stopping,
             unknowns: self.run.steps[place].unknowns,
-            forgiven: self.run.steps[place].forgiven,
+            interrupted: self.run.steps[place].interrupted,
             retry_at: input.answer.retry_at,
         };
         let Ok((after, effects)) = step::apply(rules, before, event, step_facts) else {
@@ -243,9 +243,9 @@ impl Draft {
                     let message = format!("outcome of {} is unknown", self.run.steps[place].name);
                     self.note(entry.message(message));
                 }
-                step::Effect::Forgive => {
+                step::Effect::Interrupted => {
                     let record = &mut self.run.steps[place];
-                    record.forgiven += 1;
+                    record.interrupted += 1;
                     CUT_OFF.clone_into(&mut record.message);
                 }
                 step::Effect::Observe => self.effects.push(Effect::Observe { step: place }),

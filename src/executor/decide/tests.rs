@@ -152,7 +152,7 @@ impl Bench {
             let step = bench.current();
             bench.succeed(step);
         }
-        bench.tell(place, Event::Observed(Seen::NotDone));
+        bench.send(place, Event::Observed(Seen::NotDone));
         assert_eq!(bench.state(place), State::Acting { attempt: 1 });
         bench
     }
@@ -160,7 +160,7 @@ impl Bench {
     /// A run that is held because the outcome of the destructive step is unknown.
     fn held_unknown() -> Self {
         let mut bench = Self::acting("hold", WRITE);
-        bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+        bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
         assert_eq!(bench.run.state, run::State::Held);
         bench
     }
@@ -188,7 +188,7 @@ impl Bench {
         self.decide(Draft::admit)
     }
 
-    fn tell(&mut self, place: usize, event: Event) {
+    fn send(&mut self, place: usize, event: Event) {
         self.decide(|draft, facts| draft.step(&StepInput::bare(place, event), facts));
     }
 
@@ -231,13 +231,13 @@ impl Bench {
     }
 
     /// Returns success for the open step's calls until it has succeeded.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other state waits for somebody else")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other state waits for another event")]
     fn succeed(&mut self, place: usize) {
         for _ in 0..4 {
             match self.state(place) {
-                State::Observing { .. } => self.tell(place, Event::Observed(Seen::NotDone)),
-                State::Acting { .. } => self.tell(place, Event::Acted),
-                State::Verifying { .. } => self.tell(place, Event::Verified),
+                State::Observing { .. } => self.send(place, Event::Observed(Seen::NotDone)),
+                State::Acting { .. } => self.send(place, Event::Acted),
+                State::Verifying { .. } => self.send(place, Event::Verified),
                 _ => break,
             }
         }
@@ -257,7 +257,7 @@ impl Bench {
 
     /// Fails the step in flight permanently.
     fn fail(&mut self, place: usize) {
-        self.tell(place, Event::CallFailed(ErrorClass::Permanent));
+        self.send(place, Event::CallFailed(ErrorClass::Permanent));
         assert_eq!(self.state(place), State::Failed);
     }
 

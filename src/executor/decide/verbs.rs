@@ -194,7 +194,7 @@ impl Draft {
             random: facts.random,
             stopping: false,
             unknowns: 0,
-            forgiven: 0,
+            interrupted: 0,
             retry_at: None,
         };
         // A dry application first: the refusal must name the reason, and change nothing.

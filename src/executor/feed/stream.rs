@@ -116,7 +116,7 @@ impl Opening {
             resume,
             sync_at: None,
             floors: Vec::new(),
-            young: BTreeMap::new(),
+            created_since: BTreeMap::new(),
             newest_old: u64::MAX,
             pending: VecDeque::new(),
             bookmark: None,
@@ -158,7 +158,7 @@ struct Live<T: Grouped> {
     floors: Vec<(u64, Revision)>,
     /// Ordinals of the records sent as snapshots that were created after the listing started. Events of a deleted
     /// record with the same id are not sent after them: they would be taken for events of the new one.
-    young: BTreeMap<T::Id, u64>,
+    created_since: BTreeMap<T::Id, u64>,
     /// The last ordinal assigned before the listing started.
     newest_old: u64,
     pending: VecDeque<WatchItem<T>>,
@@ -205,7 +205,7 @@ impl<T: Grouped> Live<T> {
         }
         for record in page.items {
             if record.ordinal() > self.newest_old {
-                self.young.insert(record.id().clone(), record.ordinal());
+                self.created_since.insert(record.id().clone(), record.ordinal());
             }
             self.pending.push_back(WatchItem::Snapshot(record, page.as_of));
         }
@@ -324,8 +324,10 @@ impl<T: Grouped> Live<T> {
         let mut last = None;
         for Judged { event, verdict } in &part.events {
             let ordinal = event.record.ordinal();
-            let successor = self.young.get(event.record.id());
-            if revision <= self.floor(ordinal) || successor.is_some_and(|young| *young > ordinal) {
+            let successor = self.created_since.get(event.record.id());
+            if revision <= self.floor(ordinal)
+                || successor.is_some_and(|created_since| *created_since > ordinal)
+            {
                 continue;
             }
             last = Some(self.pending.len());
@@ -372,7 +374,7 @@ impl<T: Grouped> Live<T> {
             && position >= *newest
         {
             self.floors = Vec::new();
-            self.young = BTreeMap::new();
+            self.created_since = BTreeMap::new();
         }
     }
 

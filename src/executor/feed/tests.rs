@@ -107,28 +107,28 @@ fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
 
 fn drain<T>(stream: &mut Items<T>) -> Vec<String>
 where
-    WatchItem<T>: Told,
+    WatchItem<T>: Line,
 {
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     loop {
         match poll(stream) {
-            Poll::Ready(Some(Ok(item))) => told.push(item.told()),
-            Poll::Ready(Some(Err(error))) => told.push(format!("error: {error}")),
+            Poll::Ready(Some(Ok(item))) => lines.push(item.line()),
+            Poll::Ready(Some(Err(error))) => lines.push(format!("error: {error}")),
             Poll::Ready(None) => {
-                told.push("end".to_owned());
-                return told;
+                lines.push("end".to_owned());
+                return lines;
             }
-            Poll::Pending => return told,
+            Poll::Pending => return lines,
         }
     }
 }
 
 /// A line for each item, for the tests below.
-trait Told {
-    fn told(&self) -> String;
+trait Line {
+    fn line(&self) -> String;
 }
 
-fn tell<T>(item: &WatchItem<T>, name: impl Fn(&T) -> String) -> String {
+fn line_of<T>(item: &WatchItem<T>, name: impl Fn(&T) -> String) -> String {
     match item {
         WatchItem::Snapshot(object, as_of) => format!("snapshot {} @{as_of}", name(object)),
         WatchItem::Synced(revision) => format!("synced @{revision}"),
@@ -143,20 +143,20 @@ fn tell<T>(item: &WatchItem<T>, name: impl Fn(&T) -> String) -> String {
     }
 }
 
-impl Told for WatchItem<Machine> {
-    fn told(&self) -> String {
-        tell(self, |machine| format!("{} {}", machine.id, machine.phase))
+impl Line for WatchItem<Machine> {
+    fn line(&self) -> String {
+        line_of(self, |machine| format!("{} {}", machine.id, machine.phase))
     }
 }
 
-impl Told for WatchItem<Run> {
-    fn told(&self) -> String {
-        tell(self, |run| format!("{} {}", run.machine_id, run.phase()))
+impl Line for WatchItem<Run> {
+    fn line(&self) -> String {
+        line_of(self, |run| format!("{} {}", run.machine_id, run.phase()))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_lists_then_follows_and_tells_what_leaves() {
+async fn a_watch_lists_then_follows_and_reports_removals() {
     let world = World::new(WatchLimits::default());
     let first = world.register("m-1").await;
     let mut all = world.machines("", Start::Snapshot);
@@ -203,13 +203,13 @@ async fn a_watch_of_one_run_ends_after_its_terminal_state() {
     let ended = Run { state: RunState::Succeeded, ..(*pending).clone() };
     world.write_run(ended, Vec::new()).await;
     assert_eq!(drain(&mut watch), ["change m-1 SUCCEEDED @3 resume 3", "end"]);
-    for (start, told) in [
+    for (start, lines) in [
         (Start::Snapshot, vec!["snapshot m-1 SUCCEEDED @3", "synced @3", "end"]),
         (Start::Resume(Revision(2)), vec!["change m-1 SUCCEEDED @3 resume 3", "end"]),
         (Start::Resume(Revision(3)), vec!["end"]),
         (Start::Now, vec!["synced @3", "end"]),
     ] {
-        assert_eq!(drain(&mut world.runs(&filter, start)), told, "{start:?}");
+        assert_eq!(drain(&mut world.runs(&filter, start)), lines, "{start:?}");
     }
     let mut narrow = world.runs(&format!("{filter} AND phase=PENDING"), Start::Resume(Revision(2)));
     assert_eq!(drain(&mut narrow), ["removed m-1 SUCCEEDED @3 resume 3", "end"]);
@@ -223,7 +223,7 @@ async fn an_idle_watch_sends_bookmarks_that_count_commits_of_others() {
     assert_eq!(drain(&mut watch), ["synced @1"]);
     world.register("m-2").await;
     let before = world.hub.shared.clock.now();
-    assert_eq!(watch.next().await.unwrap().unwrap().told(), "bookmark @2");
+    assert_eq!(watch.next().await.unwrap().unwrap().line(), "bookmark @2");
     assert_eq!(world.hub.shared.clock.now().since(before), Duration::from_secs(10));
 }
 
@@ -250,9 +250,9 @@ async fn closing_ends_watches_after_what_they_have() {
     assert_eq!(drain(&mut watch), ["synced @0"]);
     world.register("m-1").await;
     world.hub.close();
-    let told = drain(&mut watch);
+    let lines = drain(&mut watch);
     assert_eq!(
-        told,
+        lines,
         ["change m-1 FACTORY_READY @1 resume 1", "error: the server is shutting down", "end"]
     );
     assert_eq!(drain(&mut world.machines("", Start::Now))[0], "error: the server is shutting down");
@@ -261,10 +261,10 @@ async fn closing_ends_watches_after_what_they_have() {
 #[tokio::test(start_paused = true)]
 async fn a_revision_of_another_store_is_refused() {
     let world = World::new(WatchLimits::default());
-    let told = drain(&mut world.machines("", Start::Resume(Revision(7))));
+    let lines = drain(&mut world.machines("", Start::Resume(Revision(7))));
     assert!(
-        told[0].starts_with("error: resume_from: is 7, but the newest revision is 0"),
-        "{told:?}"
+        lines[0].starts_with("error: resume_from: is 7, but the newest revision is 0"),
+        "{lines:?}"
     );
 }
 
@@ -277,9 +277,9 @@ async fn a_lagging_watcher_is_marked_and_catches_up() {
         world.register(&format!("m-{number}")).await;
     }
     assert_eq!(world.hub.lagging(), 1);
-    let told = drain(&mut watch);
-    assert_eq!(told.len(), 10);
-    assert_eq!(told[9], "change m-10 FACTORY_READY @10 resume 10");
+    let lines = drain(&mut watch);
+    assert_eq!(lines.len(), 10);
+    assert_eq!(lines[9], "change m-10 FACTORY_READY @10 resume 10");
     assert_eq!(world.hub.lagging(), 0);
 }
 

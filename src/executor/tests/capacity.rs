@@ -80,7 +80,7 @@ async fn a_held_run_gives_its_slot_back_and_waits_for_another() {
     harness.until(second, |run| run.phase() == run::Phase::Running).await;
     let resumed = harness.operate(first, Verb::Resume).await.unwrap();
     assert_eq!(resumed.state, run::State::Resuming);
-    assert_eq!(harness.engine.load().0, 1, "one slot, whoever asks");
+    assert_eq!(harness.engine.load().0, 1, "one slot, however many ask");
     let second = harness.finished(second).await;
     let first = harness.finished(first).await;
     assert_eq!((first.phase(), second.phase()), (run::Phase::Succeeded, run::Phase::Succeeded));

@@ -76,7 +76,7 @@ async fn a_crash_forgets_no_cancel_no_pause_and_no_place_in_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_while_undoing_goes_on_undoing() {
+async fn a_crash_while_undoing_resumes_undoing() {
     let (mut harness, id) = Harness::at_step("", "plan/repave-join", 0).await;
     harness.operate(id, Verb::Cancel).await.unwrap();
     harness.until(id, |run| run.steps.len() == 6).await;

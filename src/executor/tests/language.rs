@@ -78,7 +78,7 @@ async fn label(harness: &Harness, rack: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_waits_asks_and_goes_on() {
+async fn a_run_waits_asks_and_continues() {
     let (mut harness, id) = started().await;
     harness.pass(HOUR / 4).await;
     harness.crash().await;

@@ -66,7 +66,7 @@ async fn who_is_probed_follows_phase_and_run() {
     assert_eq!(reachable(&harness, 2).await, None, "FACTORY_READY machines are never asked");
     harness.set_phase(2, Phase::Ready).await.unwrap();
     harness.pass(2 * MINUTE_MS).await;
-    assert_eq!(reachable(&harness, 2).await, Some(true), "the feed of commits tells");
+    assert_eq!(reachable(&harness, 2).await, Some(true), "the feed of commits reports it");
     // While a run is active its steps know better: a reboot is no outage.
     let run = harness.start(1, "plan/reboot").await.unwrap();
     assert_eq!(harness.finished(run.id).await.phase(), run::Phase::Succeeded);

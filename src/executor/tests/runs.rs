@@ -30,7 +30,7 @@ const RESULTS: [(&str, Phase, Option<bool>, Option<bool>); 5] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn every_plan_goes_through_and_leaves_what_it_declares() {
+async fn every_plan_succeeds_and_sets_what_it_declares() {
     assert_eq!(RESULTS.map(|(plan, ..)| plan), PLANS);
     for timing in [Timing::Default, Timing::Zero] {
         for (plan, phase, reachable, in_cluster) in RESULTS {

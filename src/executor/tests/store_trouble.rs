@@ -259,8 +259,8 @@ async fn troubled() -> (Harness, Arc<Troubled>) {
 
 /// The traces of a run: its history and the output of its steps.
 async fn traces(harness: &Harness, run: RunId) -> (Vec<(EntryKind, String)>, String) {
-    let told = |entry: Entry| (entry.kind, entry.step);
-    let history = harness.history(run).await.into_iter().map(told).collect();
+    let kind_and_step = |entry: Entry| (entry.kind, entry.step);
+    let history = harness.history(run).await.into_iter().map(kind_and_step).collect();
     let chunks = harness.store.logs(run, 0, 10_000).await.unwrap();
     (history, chunks.iter().map(|chunk| chunk.text.as_str()).collect())
 }
@@ -294,7 +294,7 @@ async fn trouble_with_any_commit_of_a_run_leaves_no_trace() {
 
 /// An engine that lost its machine changes neither the store nor the world, until a restart claims it again.
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_machine_belongs_to_somebody_else_is_left_alone() {
+async fn a_run_whose_machine_another_server_owns_is_not_touched() {
     for commits in 0.. {
         let (mut harness, store) = troubled().await;
         let id = harness.start(1, "plan/repave-join").await.unwrap().id;

@@ -104,7 +104,7 @@ async fn a_skip_of_any_step_that_has_not_started() {
             (State::Skipped, 0),
             "{what}"
         );
-        assert_eq!(run.steps[0].state, State::Succeeded, "{what}: the step in flight went on");
+        assert_eq!(run.steps[0].state, State::Succeeded, "{what}: the step in flight continued");
         assert!(harness.ledger().iter().all(|entry| entry.action != step.name), "{what}");
         let history = harness.history(id).await;
         let skipped: Vec<_> =

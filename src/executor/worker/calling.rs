@@ -102,7 +102,7 @@ impl Worker {
         }
     }
 
-    /// Tells the provider to stop a step's operation, without waiting for it.
+    /// Asks the provider to stop a step's operation, without waiting for it.
     pub(super) fn stop_call(&mut self, place: usize) {
         self.forget_call();
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };

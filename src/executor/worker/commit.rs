@@ -60,7 +60,7 @@ impl Worker {
             Ok(()) => Ok(true),
             Err(StoreError::Unknown(_)) => Ok(self.settle_in_doubt().await),
             Err(StoreError::Fenced { current, .. }) => {
-                self.step_down(current);
+                self.relinquish_fenced(current);
                 Ok(true)
             }
             Err(StoreError::Conflict { .. }) => Ok(!self.reload().await),

@@ -68,12 +68,12 @@ impl Worker {
                 })
                 .await;
             }
-            _ => self.step_down(current),
+            _ => self.relinquish_fenced(current),
         }
     }
 
     /// Another server owns the machine's work: stop, and change nothing.
-    pub(super) fn step_down(&mut self, current: Epoch) {
+    pub(super) fn relinquish_fenced(&mut self, current: Epoch) {
         tracing::warn!(machine = %self.id, %current, "fenced: another server owns the machine's work");
         match self.active.as_ref().map(|active| active.run.id) {
             Some(run_id) => self.relinquish(run_id),

@@ -87,7 +87,9 @@ impl Worker {
                 Err(error) => {
                     buffer.put_back(lines);
                     match &error {
-                        StoreError::Fenced { current, .. } => return self.step_down(*current),
+                        StoreError::Fenced { current, .. } => {
+                            return self.relinquish_fenced(*current);
+                        }
                         StoreError::Conflict { .. } => {
                             if !self.reload().await {
                                 return;

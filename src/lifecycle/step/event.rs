@@ -124,7 +124,7 @@ pub enum Effect {
     Unknown,
     /// A crash of the server interrupted the attempt, which had no effect: it is not counted towards the most
     /// attempts.
-    Forgive,
+    Interrupted,
     /// Ask the machine whether it is done.
     Observe,
     /// Send the action.
@@ -133,7 +133,7 @@ pub enum Effect {
     Verify,
     /// Wake the step at this time.
     WakeAt(Timestamp),
-    /// Tell the provider to stop the operation.
+    /// Ask the provider to stop the operation.
     Stop,
     /// Hold the run: the outcome is unknown.
     Hold,
@@ -172,7 +172,7 @@ pub struct Facts {
     /// How often this attempt's outcome has been unknown before.
     pub unknowns: u32,
     /// Attempts of this step that were not counted.
-    pub forgiven: u32,
+    pub interrupted: u32,
     /// Earliest time of the next attempt requested by the provider, from a call that failed.
     pub retry_at: Option<Timestamp>,
 }

@@ -218,7 +218,7 @@ fn the_diagrams_of_the_documents_are_current() {
     }
     assert!(
         document == wanted,
-        "docs/lifecycles.md is out of date; draw it anew with: UPDATE_DOCS=1 cargo test --lib lifecycle::tests::diagram"
+        "docs/lifecycles.md is out of date; redraw it with: UPDATE_DOCS=1 cargo test --lib lifecycle::tests::diagram"
     );
 }
 

@@ -6,7 +6,7 @@ use super::samples::*;
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::{
-    self, Basis, Effect, ErrorClass, Event, FORGIVEN_MAX, Facts, OnUnknown, Resolution, Rules,
+    self, Basis, Effect, ErrorClass, Event, Facts, INTERRUPTED_MAX, OnUnknown, Resolution, Rules,
     Seen, State, UNKNOWN_CHECKS_MAX,
 };
 
@@ -174,7 +174,7 @@ struct Watcher {
     looked: bool,
     unknowns: u32,
     /// Attempts that are not counted.
-    forgiven: u32,
+    interrupted: u32,
     /// The present attempt was interrupted by a crash of the server.
     cut_off: bool,
 }
@@ -196,11 +196,11 @@ impl Watcher {
                     assert_eq!(attempt, self.opened + 1, "attempts are numbered densely");
                     self.opened = attempt;
                     assert!(
-                        attempt <= rules.attempts_max + self.granted + self.forgiven,
-                        "attempt {attempt} of {} ({} granted, {} forgiven)",
+                        attempt <= rules.attempts_max + self.granted + self.interrupted,
+                        "attempt {attempt} of {} ({} granted, {} interrupted)",
                         rules.attempts_max,
                         self.granted,
-                        self.forgiven
+                        self.interrupted
                     );
                     (self.acts, self.unknowns, self.cut_off) = (0, 0, false);
                 }
@@ -215,10 +215,10 @@ impl Watcher {
                     self.looked = false;
                 }
                 Effect::Unknown => self.unknowns += 1,
-                Effect::Forgive => {
-                    assert!(self.cut_off && self.looked, "forgiven, and it was not cut off");
-                    self.forgiven += 1;
-                    assert!(self.forgiven <= FORGIVEN_MAX, "forgiven without bound");
+                Effect::Interrupted => {
+                    assert!(self.cut_off && self.looked, "interrupted, and it was not cut off");
+                    self.interrupted += 1;
+                    assert!(self.interrupted <= INTERRUPTED_MAX, "interrupted without bound");
                 }
                 Effect::Extend
                 | Effect::Observe
@@ -250,8 +250,8 @@ proptest! {
         for (noise, stopping, dice) in events {
             // Mostly the event that the state waits for, so that walks make progress.
             let event = if dice == 0 { benign(state) } else { noise };
-            let (unknowns, forgiven) = (watcher.unknowns, watcher.forgiven);
-            let facts = Facts { stopping, unknowns, forgiven, ..BASE.facts };
+            let (unknowns, interrupted) = (watcher.unknowns, watcher.interrupted);
+            let facts = Facts { stopping, unknowns, interrupted, ..BASE.facts };
             let Ok((next, effects)) = step::apply(rules, state, event, facts) else { continue };
             watcher.see(rules, state, event, &effects);
             if !state.is_settled() && stopping {

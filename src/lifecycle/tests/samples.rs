@@ -5,7 +5,7 @@ use crate::lifecycle::backoff::Backoff;
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::{
-    Basis, Effect, ErrorClass, Event, FORGIVEN_MAX, Facts, OnUnknown, Resolution, Rules, Seen,
+    Basis, Effect, ErrorClass, Event, Facts, INTERRUPTED_MAX, OnUnknown, Resolution, Rules, Seen,
     State, UNKNOWN_CHECKS_MAX,
 };
 
@@ -209,7 +209,7 @@ pub(super) fn step_effect(effect: Effect) -> String {
         Effect::WakeAt(at) => format!("wake {}", ms(at)),
         Effect::Extend => "extend".to_owned(),
         Effect::Unknown => "note unknown".to_owned(),
-        Effect::Forgive => "forgive".to_owned(),
+        Effect::Interrupted => "interrupt".to_owned(),
         Effect::Observe => "observe".to_owned(),
         Effect::Act => "act".to_owned(),
         Effect::Verify => "verify".to_owned(),
@@ -239,7 +239,14 @@ pub(super) const BASE: Setting = Setting {
         must_settle: false,
         is_own: false,
     },
-    facts: Facts { now: NOW, random: 0, stopping: false, unknowns: 0, forgiven: 0, retry_at: None },
+    facts: Facts {
+        now: NOW,
+        random: 0,
+        stopping: false,
+        unknowns: 0,
+        interrupted: 0,
+        retry_at: None,
+    },
 };
 
 /// Settings that differ from [`BASE`] in one or two things.
@@ -262,7 +269,7 @@ pub(super) fn settings() -> Vec<Setting> {
             rules: Rules { must_settle: true, ..retry },
             facts: stopping,
         },
-        facts("forgiven too often", Facts { forgiven: FORGIVEN_MAX, ..BASE.facts }),
+        facts("interrupted too often", Facts { interrupted: INTERRUPTED_MAX, ..BASE.facts }),
         facts("unknown too often", Facts { unknowns: UNKNOWN_CHECKS_MAX, ..BASE.facts }),
         rules(
             "retries every class",

@@ -221,7 +221,7 @@ impl Fault {
     }
 
     /// Whether it can affect a call that the rule names.
-    fn can_befall(self, kind: CallKind) -> bool {
+    fn can_affect(self, kind: CallKind) -> bool {
         match self {
             // Any call can fail or hang.
             Self::Fail | Self::FailPermanent | Self::FailHuman | Self::Busy { .. } | Self::Hang => {
@@ -290,7 +290,7 @@ fn parse_rule(number: usize, text: &str) -> Result<Rule, String> {
     let [machine, step, attempt, run, call, fault, times, p] = values;
     let fault = Fault::parse(fault.ok_or_else(|| format!("do is missing: expected do={FAULTS}"))?)?;
     let call = call.map(CallKind::parse).transpose()?;
-    if let Some(call) = call.filter(|call| !fault.can_befall(*call)) {
+    if let Some(call) = call.filter(|call| !fault.can_affect(*call)) {
         return Err(format!("call={}: this fault cannot affect that call", call.as_str()));
     }
     Ok(Rule {

@@ -22,7 +22,7 @@ pub(super) struct StepBody<'a> {
     #[serde(default, rename = "unk", skip_serializing_if = "is_default")]
     unknowns: u32,
     #[serde(default, rename = "fg", skip_serializing_if = "is_default")]
-    forgiven: u32,
+    interrupted: u32,
     /// Empty for the name that an attempt has anyway, which is most of the bytes of a step.
     #[serde(default, rename = "op", skip_serializing_if = "is_default")]
     operation: Option<Text<'a>>,
@@ -251,7 +251,7 @@ impl<'a> StepBody<'a> {
             state: step.state.into(),
             attempt: step.attempt,
             unknowns: step.unknowns,
-            forgiven: step.forgiven,
+            interrupted: step.interrupted,
             operation,
             handle: step.handle.as_deref().map(Cow::Borrowed),
             started_at: ms(step.started_at),
@@ -289,7 +289,7 @@ impl StepBody<'_> {
             name: self.name.into_owned(),
             attempt: self.attempt,
             unknowns: self.unknowns,
-            forgiven: self.forgiven,
+            interrupted: self.interrupted,
             operation,
             handle: self.handle.map(Cow::into_owned),
             started_at: at(self.started_at),

@@ -373,7 +373,7 @@ fn queries_use_indexes() {
 
 /// Without that, the log of a server that is never idle would grow for ever.
 #[tokio::test]
-async fn a_long_log_is_copied_and_begun_anew_while_commits_go_on() {
+async fn a_long_log_is_checkpointed_and_reset_during_commits() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
     populate(&store).await;

@@ -309,7 +309,7 @@ pub(super) async fn an_empty_batch_gets_a_revision(fresh: Fresh) {
     assert_eq!(store.changes(Revision(0), 9).await.unwrap(), []);
 }
 
-pub(super) async fn a_polled_commit_goes_on_when_its_writer_leaves(fresh: Fresh) {
+pub(super) async fn a_polled_commit_continues_when_its_writer_leaves(fresh: Fresh) {
     let store = &*fresh.store;
     {
         let machine = samples::machine(1);

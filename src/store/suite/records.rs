@@ -182,7 +182,7 @@ pub(super) async fn plans_are_kept_once(fresh: Fresh) {
     assert_eq!(store.plan("digest").await.unwrap().as_deref(), Some("first"));
 }
 
-pub(super) async fn a_name_that_comes_back_goes_on_from_its_epoch(fresh: Fresh) {
+pub(super) async fn a_reused_id_continues_from_its_epoch(fresh: Fresh) {
     let mut store = fresh.store;
     let first = register(&*store, 1).await;
     let seventh = Machine { epoch: Epoch(7), ..(*first).clone() };

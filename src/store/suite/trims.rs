@@ -112,7 +112,7 @@ pub(super) async fn ended_runs_go_by_number(fresh: Fresh) {
     assert_eq!(kept(store).await, [active.ordinal]);
 }
 
-pub(super) async fn readers_behind_the_compaction_are_told(fresh: Fresh) {
+pub(super) async fn readers_behind_the_compaction_get_an_error(fresh: Fresh) {
     let store = &*fresh.store;
     ended_runs(&fresh, 6).await;
     let whole = store.changes(Revision(0), usize::MAX).await.unwrap();

@@ -298,7 +298,7 @@ fn every_wrong_store_is_caught() {
         (Bug::HalfWritten, "a_refused_batch_leaves_no_trace"),
         (Bug::ChangeMissed, "readers_see_every_change_once_in_order"),
         (Bug::CommitCutInFeed, "changes_come_as_whole_commits"),
-        (Bug::CompactionHidden, "readers_behind_the_compaction_are_told"),
+        (Bug::CompactionHidden, "readers_behind_the_compaction_get_an_error"),
         (Bug::PagesByOffset, "pages_are_stable_under_inserts_and_deletions"),
         (Bug::PastIgnored, "a_run_is_known_as_of_every_revision"),
         (Bug::HistoryUnordered, "history_is_ordered_and_pages"),

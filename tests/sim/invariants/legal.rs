@@ -185,8 +185,14 @@ fn enumerate() -> Graph {
             for event in events() {
                 for (stopping, unknowns) in [(false, 0), (true, 0), (false, 5)] {
                     let now = Timestamp(0);
-                    let facts =
-                        Facts { now, random: 0, stopping, unknowns, forgiven: 0, retry_at: None };
+                    let facts = Facts {
+                        now,
+                        random: 0,
+                        stopping,
+                        unknowns,
+                        interrupted: 0,
+                        retry_at: None,
+                    };
                     let Ok((next, _)) = step::apply(rules, state, event, facts) else { continue };
                     graph.entry(kind(state)).or_default().insert(kind(next));
                     if next.attempt().is_none_or(|attempt| attempt <= 3) && met.insert(next) {

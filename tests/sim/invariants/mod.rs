@@ -47,7 +47,7 @@ pub(crate) use promise_12::promise_12_a_slow_watcher_catches_up;
 pub(crate) use promise_13::promise_13_a_full_disk_acknowledges_nothing;
 pub(crate) use promise_16::promise_16_first_come_first_served;
 pub(crate) use promise_21::{
-    promise_21_nothing_goes_on_without_a_yes, promise_21_the_time_limit_holds,
+    promise_21_nothing_continues_without_approval, promise_21_the_time_limit_holds,
     promise_21_what_comes_last_is_done_once,
 };
 

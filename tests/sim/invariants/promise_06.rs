@@ -45,7 +45,7 @@ pub(crate) fn promise_06_no_second_effect_without_evidence(
     let resolved = book.resolved.get(&key).is_some_and(|at| *at > before.sequence);
     ensure(seen || resolved, || {
         format!(
-            "{operation} began after {}, which took effect and of which nobody saw that it was not so",
+            "{operation} began after {}, which took effect and was not observed as not done",
             before.operation
         )
     })

@@ -19,12 +19,12 @@ pub(crate) fn promise_09_a_watch_misses_and_repeats_nothing(
         .filter(|(revision, object)| *revision > seen.from && scope.covers(object))
         .cloned()
         .collect();
-    let at = expected.iter().zip(&seen.told).position(|(expected, told)| expected != told);
+    let at = expected.iter().zip(&seen.changes).position(|(expected, changes)| expected != changes);
     ensure(at.is_none(), || {
         let at = at.unwrap_or(0);
-        format!("watcher {name} was told {:?} in place of {:?}", seen.told[at], expected[at])
+        format!("watcher {name} received {:?} in place of {:?}", seen.changes[at], expected[at])
     })?;
-    ensure(expected.len() == seen.told.len(), || {
-        format!("watcher {name} was told {} changes of {}", seen.told.len(), expected.len())
+    ensure(expected.len() == seen.changes.len(), || {
+        format!("watcher {name} received {} changes of {}", seen.changes.len(), expected.len())
     })
 }

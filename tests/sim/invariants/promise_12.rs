@@ -7,7 +7,7 @@ pub(crate) fn promise_12_a_slow_watcher_catches_up(book: &Book, seen: &Seen) -> 
     let runs = |object: &Object| matches!(object, Object::Run(..));
     let later = book.feed.iter().filter(|(revision, object)| *revision > seen.from && runs(object));
     let expected = later.count();
-    ensure(seen.told.len() == expected, || {
-        format!("the slow watcher was told {} changes of {expected}", seen.told.len())
+    ensure(seen.changes.len() == expected, || {
+        format!("the slow watcher received {} changes of {expected}", seen.changes.len())
     })
 }

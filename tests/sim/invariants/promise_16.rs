@@ -24,7 +24,7 @@ pub(crate) fn promise_16_first_come_first_served(
     let running = active.filter(forward).count();
     ensure(overtaken.is_empty() || running + overtaken.len() <= runs_max, || {
         format!(
-            "run {run} has waited since r{since} and goes on with {running} of {runs_max}, before {overtaken:?}"
+            "run {run} has waited since r{since} and continues with {running} of {runs_max}, before {overtaken:?}"
         )
     })
 }

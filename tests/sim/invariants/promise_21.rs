@@ -18,7 +18,10 @@ fn of_language(change: &Change) -> Option<&std::sync::Arc<Run>> {
 
 /// A step that asks for approval succeeds by an operator's approval, in the same commit, and no later step starts
 /// before.
-pub(crate) fn promise_21_nothing_goes_on_without_a_yes(book: &Book, change: &Change) -> Verdict {
+pub(crate) fn promise_21_nothing_continues_without_approval(
+    book: &Book,
+    change: &Change,
+) -> Verdict {
     let Some(run) = of_language(change) else { return Ok(()) };
     let before = book.runs.get(&run.id);
     let asked = |run: &Run| run.steps[ASK].state;

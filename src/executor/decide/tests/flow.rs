@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_run_goes_through_its_steps_and_sets_its_result() {
+fn a_run_completes_its_steps_and_sets_its_result() {
     let mut bench = Bench::started("verify");
     assert_eq!(bench.kinds(), ["run.started", "step.started"]);
     bench.succeed(BOOT);
@@ -55,7 +55,7 @@ fn a_guard_looks_at_the_machine_as_it_is_when_the_steps_turn_comes() {
 #[test]
 fn a_step_that_is_so_already_is_not_done_again() {
     let mut bench = Bench::started("verify");
-    bench.tell(BOOT, Event::Observed(Seen::Done));
+    bench.send(BOOT, Event::Observed(Seen::Done));
     assert_eq!(bench.state(BOOT), State::Succeeded);
     assert!(!bench.acts());
     assert_eq!(bench.current(), DRAIN);
@@ -102,15 +102,15 @@ fn attempts_that_are_used_up_fail_the_step_as_what_ended_it() {
     ] {
         let mut bench = Bench::started("verify");
         for attempt in 1..=2 {
-            bench.tell(BOOT, Event::Observed(Seen::NotDone));
+            bench.send(BOOT, Event::Observed(Seen::NotDone));
             if event == Event::NotVerified {
-                bench.tell(BOOT, Event::Acted);
+                bench.send(BOOT, Event::Acted);
             }
-            bench.tell(BOOT, event);
+            bench.send(BOOT, event);
             if attempt == 1 {
                 assert!(matches!(bench.state(BOOT), State::BackingOff { attempt: 1, .. }));
                 assert_eq!(bench.kinds(), ["step.retrying"]);
-                bench.tell(BOOT, Event::Woken);
+                bench.send(BOOT, Event::Woken);
                 assert_eq!(bench.kinds(), ["step.started"]);
             }
         }
@@ -132,7 +132,7 @@ fn late_echoes_change_nothing() {
         (WRITE, Event::Verified),
         (99, Event::Acted),
     ] {
-        bench.tell(place, event);
+        bench.send(place, event);
         assert_eq!((&bench.run, &bench.machine), (&before.0, &before.1), "{place} {event:?}");
         assert_eq!((bench.effects.len(), bench.entries.len()), (0, 0));
     }
@@ -148,14 +148,14 @@ fn a_server_that_shuts_down_opens_no_attempt() {
     // nor the next attempt after a failure,
     let mut bench = Bench::acting("verify", BOOT);
     bench.draining = true;
-    bench.tell(BOOT, Event::CallFailed(ErrorClass::Transient));
-    bench.tell(BOOT, Event::Woken);
+    bench.send(BOOT, Event::CallFailed(ErrorClass::Transient));
+    bench.send(BOOT, Event::Woken);
     assert!(matches!(bench.state(BOOT), State::BackingOff { attempt: 1, .. }));
     // nor the next attempt after observing an unknown outcome,
     let mut bench = Bench::acting("verify", WRITE);
     bench.draining = true;
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     assert_eq!((bench.run.steps[WRITE].attempt, bench.acts()), (1, false));
     // nor a compensation. After the restart all of them continue.
     let mut unwinding = Bench::acting("verify", DRAIN);
@@ -166,7 +166,7 @@ fn a_server_that_shuts_down_opens_no_attempt() {
         bench.draining = false;
         bench.recover();
         if let State::BackingOff { .. } = bench.state(WRITE) {
-            bench.tell(WRITE, Event::Woken);
+            bench.send(WRITE, Event::Woken);
         }
         bench.finish();
         assert!(!bench.run.state.is_active(), "{:#?}", bench.run);

@@ -23,15 +23,15 @@ fn a_pause_takes_effect_when_the_attempt_has_settled() {
 #[test]
 fn a_pause_between_attempts_takes_effect_at_once_and_the_attempt_waits() {
     let mut bench = Bench::acting("verify", BOOT);
-    bench.tell(BOOT, Event::CallFailed(ErrorClass::Transient));
+    bench.send(BOOT, Event::CallFailed(ErrorClass::Transient));
     bench.operate(Verb::Pause).unwrap();
     assert_eq!(bench.run.state, run::State::Held);
-    bench.tell(BOOT, Event::Woken);
+    bench.send(BOOT, Event::Woken);
     assert!(matches!(bench.state(BOOT), State::BackingOff { .. }), "nothing starts while held");
     bench.operate(Verb::Resume).unwrap();
     bench.admit();
     assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Wake { step: BOOT, .. })));
-    bench.tell(BOOT, Event::Woken);
+    bench.send(BOOT, Event::Woken);
     assert_eq!(bench.run.steps[BOOT].attempt, 2);
 }
 
@@ -39,10 +39,10 @@ fn a_pause_between_attempts_takes_effect_at_once_and_the_attempt_waits() {
 fn an_attempt_in_flight_is_held_before_the_next_one() {
     let mut bench = Bench::acting("verify", WRITE);
     bench.operate(Verb::Pause).unwrap();
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     assert_eq!(bench.run.state, run::State::Pausing);
     // It did not happen: that ends the attempt, and the next one waits for the operator.
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     assert_eq!((bench.run.state, bench.acts()), (run::State::Held, false));
     assert_eq!(bench.run.steps[WRITE].attempt, 1);
 }
@@ -81,7 +81,7 @@ fn a_pause_before_the_slot_holds_the_run() {
 fn skipping_a_later_step_leaves_the_one_in_flight_alone() {
     let mut bench = Bench::acting("verify", BOOT);
     bench.operate(skip("write")).unwrap();
-    assert_eq!(bench.effects, [], "the call of boot goes on");
+    assert_eq!(bench.effects, [], "the call of boot continues");
     assert_eq!(bench.kinds(), ["step.skipped"]);
     assert_eq!(bench.entries[0].actor, Actor::operator("tester"));
     assert_eq!(bench.state(BOOT), State::Acting { attempt: 1 });
@@ -114,7 +114,7 @@ fn a_step_is_skipped_only_where_nothing_of_it_is_in_flight() {
     let mut unknown = Bench::held_unknown();
     assert!(unknown.refusal(skip("write")).1.contains("resolve it"));
     // Between two attempts it can be, and the run continues.
-    bench.tell(DRAIN, Event::CallFailed(ErrorClass::Transient));
+    bench.send(DRAIN, Event::CallFailed(ErrorClass::Transient));
     bench.operate(skip("drain")).unwrap();
     assert_eq!(bench.current(), WRITE);
 }
@@ -122,20 +122,20 @@ fn a_step_is_skipped_only_where_nothing_of_it_is_in_flight() {
 #[test]
 fn an_unknown_outcome_is_looked_at_before_anything_is_sent_again() {
     let mut bench = Bench::acting("verify", WRITE);
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     assert_eq!(bench.kinds(), ["step.outcome-unknown"]);
     assert!(bench.effects.contains(&Effect::Observe { step: WRITE }) && !bench.acts());
     let mut done = bench.clone();
     // An observation of success is verified too.
-    done.tell(WRITE, Event::Observed(Seen::Done));
+    done.send(WRITE, Event::Observed(Seen::Done));
     assert!(matches!(done.state(WRITE), State::Verifying { attempt: 1, .. }) && !done.acts());
     done.finish();
     assert_eq!(done.run.state, run::State::Succeeded);
 
     // Not done: the attempt is over, the next one takes a new operation id.
     let first = bench.run.steps[WRITE].operation.clone();
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
-    bench.tell(WRITE, Event::Woken);
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Woken);
     assert_eq!(bench.run.steps[WRITE].attempt, 2);
     assert_ne!(bench.run.steps[WRITE].operation, first);
     bench.finish();
@@ -146,12 +146,12 @@ fn an_unknown_outcome_is_looked_at_before_anything_is_sent_again() {
 fn retry_acts_again_under_the_same_operation() {
     let mut bench = Bench::acting("retry", WRITE);
     let first = bench.run.steps[WRITE].operation.clone();
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     assert!(bench.acts());
     assert_eq!((bench.run.steps[WRITE].attempt, &bench.run.steps[WRITE].operation), (1, &first));
     // Not forever.
     for _ in 0..20 {
-        bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+        bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     }
     assert_eq!(bench.run.state, run::State::Held);
 }
@@ -180,7 +180,7 @@ fn an_operator_resolves_an_unknown_outcome() {
         assert_eq!(bench.run.state, run::State::Resuming);
         assert_eq!(bench.state(CHECK), State::Waiting, "it has no slot yet");
         bench.admit();
-        bench.tell(WRITE, Event::Woken);
+        bench.send(WRITE, Event::Woken);
         bench.finish();
         assert_eq!(bench.run.state, run::State::Succeeded, "{resolution:?}");
         assert_eq!((bench.run.steps[WRITE].attempt, bench.state(WRITE)), (attempts, state));
@@ -206,7 +206,7 @@ fn resolving_a_step_answers_only_for_its_outcome() {
 
 #[test]
 fn a_refused_verb_says_what_the_run_is_doing() {
-    let steered = |mut bench: Bench, verb| {
+    let controlled = |mut bench: Bench, verb| {
         bench.operate(verb).unwrap();
         bench
     };
@@ -219,7 +219,7 @@ fn a_refused_verb_says_what_the_run_is_doing() {
         (Bench::accepted("verify", &[]), Verb::Resume, "resumed: it is PENDING"),
         (Bench::started("verify"), Verb::Resume, "resumed: it is RUNNING"),
         (
-            steered(Bench::acting("verify", WRITE), Verb::Cancel),
+            controlled(Bench::acting("verify", WRITE), Verb::Cancel),
             Verb::Pause,
             "paused: it is being canceled",
         ),
@@ -233,16 +233,16 @@ fn a_refused_verb_says_what_the_run_is_doing() {
 #[test]
 fn a_resolved_retry_may_exceed_the_attempts_by_one() {
     let mut bench = Bench::acting("hold", WRITE);
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
-    bench.tell(WRITE, Event::Woken);
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
-    bench.tell(WRITE, Event::TimedOut);
+    bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
+    bench.send(WRITE, Event::Woken);
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::TimedOut);
     bench.operate(resolve("write", Some(Resolution::Retry))).unwrap();
     bench.admit();
-    bench.tell(WRITE, Event::Woken);
+    bench.send(WRITE, Event::Woken);
     assert_eq!(bench.run.steps[WRITE].attempt, 3);
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
     assert_eq!(bench.state(WRITE), State::Failed);
 }
 
@@ -288,19 +288,19 @@ fn the_loop_breaker_forgets_what_is_long_ago() {
 fn the_loop_breaker_counts_every_attempt_of_a_step() {
     for unknown in [false, true] {
         let mut bench = about_to_write(&[10_000]);
-        bench.tell(WRITE, Event::Observed(Seen::NotDone));
+        bench.send(WRITE, Event::Observed(Seen::NotDone));
         if unknown {
-            bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
-            bench.tell(WRITE, Event::Observed(Seen::NotDone));
+            bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+            bench.send(WRITE, Event::Observed(Seen::NotDone));
         } else {
-            bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+            bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
         }
-        bench.tell(WRITE, Event::Woken);
+        bench.send(WRITE, Event::Woken);
         assert_eq!(bench.run.state, run::State::Held, "unknown: {unknown}");
         assert_eq!(bench.run.steps[WRITE].attempt, 1);
         bench.operate(Verb::Resume).unwrap();
         bench.admit();
-        bench.tell(WRITE, Event::Woken);
+        bench.send(WRITE, Event::Woken);
         assert_eq!(bench.run.steps[WRITE].attempt, 2);
     }
 }
@@ -317,7 +317,7 @@ fn the_loop_breaker_holds_nothing_that_destroys_nothing() {
 fn compensations_are_never_held_by_the_loop_breaker() {
     let mut bench = about_to_write(&[]);
     bench.loop_breaker = Some((0, 60_000));
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     bench.fail(WRITE);
     bench.finish();
     assert_eq!(bench.run.state, run::State::Failed);

@@ -76,7 +76,7 @@ impl Bench {
         let mut bench = Self::language();
         bench.succeed(DRAIN_FIRST);
         bench.pass(10 * MINUTE);
-        bench.tell(SOAK, Event::Woken);
+        bench.send(SOAK, Event::Woken);
         bench
     }
 
@@ -125,7 +125,7 @@ fn a_step_waits_and_no_provider_is_asked() {
     bench.recover();
     assert!(bench.effects.contains(&Effect::Wake { step: SOAK, at: until }));
     bench.pass(10 * MINUTE);
-    bench.tell(SOAK, Event::Woken);
+    bench.send(SOAK, Event::Woken);
     assert_eq!(bench.state(SOAK), State::Succeeded);
 }
 
@@ -208,10 +208,10 @@ fn no_answer_in_time_counts_as_a_no_over_a_restart_too() {
     let at = bench.now.plus_ms(30 * MINUTE);
     assert!(bench.effects.contains(&Effect::Deadline { step: ASK, at }), "{:?}", bench.effects);
     bench.pass(30 * MINUTE - 1);
-    bench.tell(ASK, Event::Woken);
+    bench.send(ASK, Event::Woken);
     assert_eq!(bench.run.state, run::State::Held, "it is not time yet");
     bench.pass(1);
-    bench.tell(ASK, Event::TimedOut);
+    bench.send(ASK, Event::TimedOut);
     assert_eq!((bench.state(ASK), bench.current()), (State::Failed, TELL));
     let message = &bench.run.error.as_ref().unwrap().message;
     assert_eq!(message, "step ask: no answer within 30m, which counts as a rejection");
@@ -224,18 +224,18 @@ fn a_step_waits_until_the_machine_is_as_it_says() {
     assert_eq!(bench.run.steps[TESTED].deadline_at, Some(deadline_at));
     let before = bench.clone();
     bench.pass(10_000);
-    bench.tell(TESTED, Event::Woken);
+    bench.send(TESTED, Event::Woken);
     assert_eq!(bench.kinds(), Vec::<&str>::new(), "a look that changes nothing is not stored");
     let until = bench.now.plus_ms(10_000);
     assert_eq!(bench.state(TESTED), State::Polling { attempt: 1, until });
     bench.machine.labels.insert("burn-in".to_owned(), "passed".to_owned());
-    bench.tell(TESTED, Event::Woken);
+    bench.send(TESTED, Event::Woken);
     assert_eq!(bench.state(TESTED), State::Succeeded);
     assert_eq!(bench.current(), BYE);
     // It does not wait forever.
     let mut bench = before;
     bench.pass(60 * MINUTE);
-    bench.tell(TESTED, Event::TimedOut);
+    bench.send(TESTED, Event::TimedOut);
     assert_eq!((bench.state(TESTED), bench.current()), (State::Failed, TELL));
 }
 
@@ -243,7 +243,7 @@ fn a_step_waits_until_the_machine_is_as_it_says() {
 fn what_comes_last_comes_last_and_changes_nothing() {
     let mut bench = Bench::waiting_for_label();
     bench.machine.labels.insert("burn-in".to_owned(), "passed".to_owned());
-    bench.tell(TESTED, Event::Woken);
+    bench.send(TESTED, Event::Woken);
     let closing = run::State::Closing { ending: run::Ending::Succeeded };
     assert_eq!((bench.run.state, bench.current()), (closing, BYE));
     assert_eq!(bench.state(TELL), State::Waiting);
@@ -252,7 +252,7 @@ fn what_comes_last_comes_last_and_changes_nothing() {
     // Unknown whether it took effect: recorded, nothing more.
     for end in [Event::CallFailed(ErrorClass::Permanent), Event::Observed(Seen::Unknowable)] {
         let mut bench = bench.clone();
-        bench.tell(BYE, end);
+        bench.send(BYE, end);
         assert_eq!(bench.run.state, run::State::Succeeded, "{end:?}");
         assert_eq!(bench.state(TELL), State::Skipped, "the run did not fail");
         assert_eq!(bench.intervention(), None);
@@ -267,7 +267,7 @@ fn a_failed_step_for_a_failure_does_not_stop_the_others() {
     // A compensation has its own timeout and attempts.
     let at = bench.now.plus_ms(7 * MINUTE);
     assert_eq!(bench.run.steps[UNDO].deadline_at, Some(at));
-    bench.tell(UNDO, Event::CallFailed(ErrorClass::Transient));
+    bench.send(UNDO, Event::CallFailed(ErrorClass::Transient));
     assert_eq!(bench.state(UNDO), State::Failed);
     bench.finish();
     assert_eq!(bench.run.state, run::State::Failed);
@@ -300,12 +300,12 @@ fn the_time_of_a_whole_run_is_limited() {
     assert!(bench.effects.contains(&limit), "it is watched after a restart");
     bench = Bench::answered(true);
     bench.admit();
-    bench.tell(REBOOT, Event::Observed(Seen::NotDone));
+    bench.send(REBOOT, Event::Observed(Seen::NotDone));
     bench.pass(120 * MINUTE);
     bench.decide(|draft, facts| draft.time_up(facts));
     assert_eq!((bench.run.state, bench.current()), (run::State::Stopping, REBOOT));
-    bench.tell(REBOOT, Event::Acted);
-    bench.tell(REBOOT, Event::Verified);
+    bench.send(REBOOT, Event::Acted);
+    bench.send(REBOOT, Event::Verified);
     assert_eq!((bench.state(REBOOT), bench.current()), (State::Succeeded, TELL));
     bench.finish();
     assert_eq!(bench.run.state, run::State::Failed);
@@ -317,11 +317,11 @@ fn the_time_of_a_whole_run_is_limited() {
 fn nothing_is_opened_once_the_time_is_up() {
     // The timer may be late: the store or the server was unavailable.
     let mut late = Bench::language();
-    late.tell(DRAIN_FIRST, Event::Observed(Seen::NotDone));
-    late.tell(DRAIN_FIRST, Event::Acted);
+    late.send(DRAIN_FIRST, Event::Observed(Seen::NotDone));
+    late.send(DRAIN_FIRST, Event::Acted);
     late.pass(120 * MINUTE);
     let mut restarted = late.clone();
-    late.tell(DRAIN_FIRST, Event::Verified);
+    late.send(DRAIN_FIRST, Event::Verified);
     assert_eq!((late.state(SOAK), late.current()), (State::Waiting, TELL));
     assert_eq!(late.error(), (RunErrorCode::TimedOut, "soak"));
     restarted.recover();
@@ -349,7 +349,7 @@ fn a_destructive_step_is_not_repeated_once_the_run_is_canceled() {
         if event == Event::Recovered {
             bench.recover();
         } else {
-            bench.tell(WRITE, event);
+            bench.send(WRITE, event);
         }
         assert!(!bench.acts(), "{event:?}: {:?}", bench.effects);
         assert_eq!(bench.state(WRITE), State::Canceled);
@@ -374,7 +374,7 @@ fn a_restored_run_asks_again_and_closes_as_it_was_going_to() {
     assert_eq!(asking.current(), REBOOT);
     let mut closing = Bench::waiting_for_label();
     closing.machine.labels.insert("burn-in".to_owned(), "passed".to_owned());
-    closing.tell(TESTED, Event::Woken);
+    closing.send(TESTED, Event::Woken);
     restored(&mut closing);
     let ending = run::Ending::Succeeded;
     assert_eq!((closing.run.state, closing.current()), (run::State::Closing { ending }, BYE));

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn tell_with(bench: &mut Bench, place: usize, event: Event, answer: Answer) {
+fn send_with(bench: &mut Bench, place: usize, event: Event, answer: Answer) {
     bench.decide(|draft, facts| draft.step(&StepInput { place, event, answer }, facts));
 }
 
 /// The last decision's entry about the step: kind, reason, message.
-fn told(bench: &Bench) -> (&str, &str, &str) {
+fn last_entry(bench: &Bench) -> (&str, &str, &str) {
     let entry = bench.entries.iter().find(|entry| !entry.step.is_empty());
     let entry = entry.unwrap_or_else(|| panic!("no step in {:?}", bench.entries));
     (entry.kind.as_str(), &entry.reason, &entry.message)
@@ -27,7 +27,7 @@ fn what_was_seen_replaces_what_was_seen_before_as_a_whole() {
         (record.expected, record.observed) = ("on".to_owned(), "off".to_owned());
         let (expected, observed) = (answer.0.to_owned(), answer.1.to_owned());
         let answer = Answer { expected, observed, ..Answer::default() };
-        tell_with(&mut bench, WRITE, Event::Acted, answer);
+        send_with(&mut bench, WRITE, Event::Acted, answer);
         let record = &bench.run.steps[WRITE];
         assert_eq!((record.expected.as_str(), record.observed.as_str()), kept);
     }
@@ -46,29 +46,32 @@ fn a_step_has_settled_once() {
     bench.succeed(WRITE);
     assert_eq!(times(&bench), (Some(then), false));
     bench.now = bench.now.plus_ms(5_000);
-    bench.tell(WRITE, Event::Cancel);
+    bench.send(WRITE, Event::Cancel);
     assert_eq!(times(&bench), (Some(then), false), "a late cancel");
 }
 
 #[test]
 fn attempts_are_numbered_from_the_second_one() {
     let mut bench = Bench::started("verify");
-    assert_eq!(told(&bench), ("step.started", "", "step boot started"));
-    bench.tell(BOOT, Event::CallFailed(ErrorClass::Transient));
-    bench.tell(BOOT, Event::Woken);
-    assert_eq!(told(&bench), ("step.started", "", "step boot started, attempt 2"));
+    assert_eq!(last_entry(&bench), ("step.started", "", "step boot started"));
+    bench.send(BOOT, Event::CallFailed(ErrorClass::Transient));
+    bench.send(BOOT, Event::Woken);
+    assert_eq!(last_entry(&bench), ("step.started", "", "step boot started, attempt 2"));
 }
 
 #[test]
 fn an_operation_is_noted_as_accepted_once() {
     let mut bench = Bench::acting("verify", BOOT);
     let until = bench.now.plus_ms(1_000);
-    bench.tell(BOOT, Event::Accepted { until });
-    assert_eq!(told(&bench), ("step.accepted", "", "step boot: the provider is working on it"));
-    bench.tell(BOOT, Event::Woken);
-    bench.tell(BOOT, Event::Observed(Seen::InProgress { until }));
+    bench.send(BOOT, Event::Accepted { until });
+    assert_eq!(
+        last_entry(&bench),
+        ("step.accepted", "", "step boot: the provider is working on it")
+    );
+    bench.send(BOOT, Event::Woken);
+    bench.send(BOOT, Event::Observed(Seen::InProgress { until }));
     assert_eq!(bench.state(BOOT), State::Polling { attempt: 1, until });
-    assert_eq!(bench.entries, [], "it still goes on");
+    assert_eq!(bench.entries, [], "it is still running");
 }
 
 /// Events that end an attempt, without a message of their own: the reason and the message in the history.
@@ -84,14 +87,14 @@ fn the_history_says_what_ended_an_attempt() {
     ] {
         let mut bench = Bench::started("verify");
         for attempt in 1..=2 {
-            before.iter().for_each(|event| bench.tell(BOOT, *event));
-            bench.tell(BOOT, event);
-            let (kind, told_reason, text) = told(&bench);
-            assert_eq!(told_reason, reason, "{event:?}");
+            before.iter().for_each(|event| bench.send(BOOT, *event));
+            bench.send(BOOT, event);
+            let (kind, shown_reason, text) = last_entry(&bench);
+            assert_eq!(shown_reason, reason, "{event:?}");
             if attempt == 1 {
                 let start = format!("step boot attempt 1 failed: {message}; next attempt at ");
                 assert!(kind == "step.retrying" && text.starts_with(&start), "{event:?}: {text}");
-                bench.tell(BOOT, Event::Woken);
+                bench.send(BOOT, Event::Woken);
             } else {
                 assert_eq!((kind, text), ("step.failed", &*format!("step boot failed: {message}")));
             }
@@ -101,13 +104,13 @@ fn the_history_says_what_ended_an_attempt() {
         [(ErrorClass::Permanent, "PERMANENT"), (ErrorClass::NeedsHuman, "NEEDS_HUMAN")]
     {
         let mut bench = Bench::acting("verify", BOOT);
-        bench.tell(BOOT, Event::CallFailed(class));
-        assert_eq!(told(&bench), ("step.failed", reason, "step boot failed: failed"));
+        bench.send(BOOT, Event::CallFailed(class));
+        assert_eq!(last_entry(&bench), ("step.failed", reason, "step boot failed: failed"));
     }
     let mut bench = Bench::acting("verify", WRITE);
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
-    let (kind, reason, text) = told(&bench);
+    bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
+    let (kind, reason, text) = last_entry(&bench);
     assert_eq!((kind, reason), ("step.retrying", "OBSERVED"));
     assert!(text.contains("the provider no longer knows the operation"), "{text}");
 }
@@ -115,16 +118,16 @@ fn the_history_says_what_ended_an_attempt() {
 #[test]
 fn the_history_says_why_a_step_ended_otherwise() {
     let mut bench = Bench::acting("verify", BOOT);
-    bench.tell(BOOT, Event::Acted);
-    bench.tell(BOOT, Event::Verified);
-    assert_eq!(told(&bench), ("step.succeeded", "", "step boot succeeded"));
+    bench.send(BOOT, Event::Acted);
+    bench.send(BOOT, Event::Verified);
+    assert_eq!(last_entry(&bench), ("step.succeeded", "", "step boot succeeded"));
 
     let mut bench = Bench::accepted("verify", &[("check", "false")]);
     bench.admit();
     for place in [BOOT, DRAIN] {
         bench.succeed(place);
     }
-    bench.tell(WRITE, Event::Observed(Seen::Done));
+    bench.send(WRITE, Event::Observed(Seen::Done));
     let skipped = bench.entries.iter().find(|entry| entry.step == "check").unwrap();
     assert_eq!((skipped.kind.as_str(), &*skipped.reason), ("step.skipped", "GUARD"));
 
@@ -144,23 +147,23 @@ fn a_message_lasts_until_there_is_something_else_to_say() {
     };
     // A failure without a message keeps what was known; a timeout is the latest event.
     let mut bench = booting();
-    bench.tell(BOOT, Event::CallFailed(ErrorClass::Transient));
+    bench.send(BOOT, Event::CallFailed(ErrorClass::Transient));
     assert_eq!(said(&bench), "still booting");
-    bench.tell(BOOT, Event::Woken);
-    bench.tell(BOOT, Event::TimedOut);
+    bench.send(BOOT, Event::Woken);
+    bench.send(BOOT, Event::TimedOut);
     assert_eq!((bench.state(BOOT), &*said(&bench)), (State::Failed, "timed out"));
     let mut bench = booting();
     bench.run.steps[BOOT].state = State::Observing { attempt: 1, basis: Basis::Fresh };
-    bench.tell(BOOT, Event::TimedOut);
+    bench.send(BOOT, Event::TimedOut);
     assert_eq!(said(&bench), "timed out");
     // A success clears complaints, and may have its own message.
     let mut bench = booting();
     bench.succeed(BOOT);
     assert_eq!(said(&bench), "");
     let mut bench = booting();
-    bench.tell(BOOT, Event::Acted);
+    bench.send(BOOT, Event::Acted);
     let answer = Answer { message: "up in 40 s".to_owned(), ..Answer::default() };
-    tell_with(&mut bench, BOOT, Event::Verified, answer);
+    send_with(&mut bench, BOOT, Event::Verified, answer);
     assert_eq!(said(&bench), "up in 40 s");
 }
 

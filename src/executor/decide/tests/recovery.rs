@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::lifecycle::step::FORGIVEN_MAX;
+use crate::lifecycle::step::INTERRUPTED_MAX;
 
 /// States in which the store may have kept a step, with the rest of its record.
 const STORED: [State; 10] = [
@@ -48,7 +48,7 @@ fn text(bench: &Bench) -> String {
 }
 
 #[test]
-fn every_stored_state_is_taken_up() {
+fn every_stored_state_is_recovered() {
     let mut table = String::new();
     for state in STORED {
         let _ = writeln!(table, "{state:?}");
@@ -92,7 +92,7 @@ fn no_recovered_run_is_stuck() {
                     if !bench.run.state.is_active() {
                         break;
                     }
-                    go_on(&mut bench);
+                    proceed(&mut bench);
                 }
                 let name = format!("{state:?} {rule} {run_state:?}");
                 assert!(!bench.run.state.is_active(), "{name}: {:#?}", bench.run);
@@ -104,7 +104,7 @@ fn no_recovered_run_is_stuck() {
 
 /// The scheduler, the world and an operator provide what the run waits for.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other state fails the test")]
-fn go_on(bench: &mut Bench) {
+fn proceed(bench: &mut Bench) {
     match bench.run.state {
         run::State::Pending | run::State::Resuming => {
             bench.admit();
@@ -121,10 +121,10 @@ fn go_on(bench: &mut Bench) {
         _ => {
             let place = bench.current();
             match bench.state(place) {
-                State::Polling { .. } | State::BackingOff { .. } => bench.tell(place, Event::Woken),
-                State::Observing { .. } => bench.tell(place, Event::Observed(Seen::Done)),
-                State::Acting { .. } => bench.tell(place, Event::Acted),
-                State::Verifying { .. } => bench.tell(place, Event::Verified),
+                State::Polling { .. } | State::BackingOff { .. } => bench.send(place, Event::Woken),
+                State::Observing { .. } => bench.send(place, Event::Observed(Seen::Done)),
+                State::Acting { .. } => bench.send(place, Event::Acted),
+                State::Verifying { .. } => bench.send(place, Event::Verified),
                 other => panic!("{other:?} in {:#?}", bench.run),
             }
         }
@@ -136,14 +136,14 @@ fn a_pause_that_waited_for_an_attempt_still_does_after_a_restart() {
     let mut bench = stored("verify", State::Acting { attempt: 1 }, run::State::Pausing);
     bench.recover();
     assert_eq!(bench.run.state, run::State::Pausing);
-    bench.tell(WRITE, Event::Observed(Seen::Done));
-    bench.tell(WRITE, Event::Verified);
+    bench.send(WRITE, Event::Observed(Seen::Done));
+    bench.send(WRITE, Event::Verified);
     assert_eq!(bench.run.state, run::State::Held);
     assert_eq!(bench.state(CHECK), State::Waiting);
 }
 
 #[test]
-fn a_harmless_step_in_flight_is_stopped_when_a_canceled_run_is_taken_up() {
+fn a_harmless_step_in_flight_is_stopped_when_a_canceled_run_is_recovered() {
     let mut bench = Bench::acting("verify", DRAIN);
     bench.run.state = run::State::Canceling;
     bench.recover();
@@ -153,10 +153,10 @@ fn a_harmless_step_in_flight_is_stopped_when_a_canceled_run_is_taken_up() {
 }
 
 #[test]
-fn a_compensation_is_taken_up_where_it_was() {
+fn a_compensation_resumes_where_it_was() {
     let mut bench = Bench::acting("verify", WRITE);
     bench.fail(WRITE);
-    bench.tell(4, Event::Observed(Seen::NotDone));
+    bench.send(4, Event::Observed(Seen::NotDone));
     bench.recover();
     assert!(matches!(bench.run.state, run::State::Unwinding { .. }));
     bench.finish();
@@ -213,49 +213,49 @@ fn only_waits_that_cannot_have_been_meant_are_cut_short() {
 /// The server ends while the step acts, and the observation afterwards says that it was not done: how the step
 /// continues.
 fn cut_off_once(bench: &mut Bench) {
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     bench.recover();
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
 }
 
 /// That the server crashed says nothing about the step, so it costs no attempt; unless it happens repeatedly, since
 /// the step itself may crash the server.
 #[test]
-fn an_attempt_cut_off_by_the_end_of_the_server_does_not_count() {
+fn an_attempt_interrupted_by_a_crash_does_not_count() {
     let mut bench = Bench::started("verify");
     while bench.state(WRITE) == State::Waiting {
         let step = bench.current();
         bench.succeed(step);
     }
-    for forgiven in 1..=FORGIVEN_MAX {
+    for interrupted in 1..=INTERRUPTED_MAX {
         cut_off_once(&mut bench);
         let record = &bench.run.steps[WRITE];
-        let (attempt, until) = (forgiven, bench.now);
+        let (attempt, until) = (interrupted, bench.now);
         assert_eq!(record.state, State::BackingOff { attempt, until, basis: Basis::Fresh });
-        assert_eq!(record.forgiven, forgiven);
+        assert_eq!(record.interrupted, interrupted);
         assert!(record.message.contains("not counted"), "{}", record.message);
-        bench.tell(WRITE, Event::Woken);
+        bench.send(WRITE, Event::Woken);
     }
     // From now on each one counts, and the plan allows two.
     cut_off_once(&mut bench);
-    bench.tell(WRITE, Event::Woken);
-    assert_eq!(bench.run.steps[WRITE].attempt, FORGIVEN_MAX + 2);
+    bench.send(WRITE, Event::Woken);
+    assert_eq!(bench.run.steps[WRITE].attempt, INTERRUPTED_MAX + 2);
     cut_off_once(&mut bench);
     assert_eq!(bench.state(WRITE), State::Failed);
-    assert_eq!(bench.run.steps[WRITE].forgiven, FORGIVEN_MAX);
+    assert_eq!(bench.run.steps[WRITE].interrupted, INTERRUPTED_MAX);
 }
 
 /// Attempts that are not counted leave the step all its attempts, and not one more.
 #[test]
-fn failures_count_besides_what_was_forgiven() {
+fn failures_count_besides_interrupted_attempts() {
     let mut bench = Bench::acting("verify", WRITE);
     bench.recover();
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     for _ in 0..2 {
         assert!(!bench.state(WRITE).is_settled());
-        bench.tell(WRITE, Event::Woken);
-        bench.tell(WRITE, Event::Observed(Seen::NotDone));
-        bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+        bench.send(WRITE, Event::Woken);
+        bench.send(WRITE, Event::Observed(Seen::NotDone));
+        bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
     }
     assert_eq!(bench.state(WRITE), State::Failed);
     assert_eq!(bench.run.steps[WRITE].attempt, 3);
@@ -265,12 +265,12 @@ fn failures_count_besides_what_was_forgiven() {
 #[test]
 fn an_answer_lost_before_the_server_ended_counts() {
     let mut bench = Bench::acting("verify", WRITE);
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::OutcomeUnknown));
     bench.recover();
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
-    assert_eq!(bench.run.steps[WRITE].forgiven, 0);
-    bench.tell(WRITE, Event::Woken);
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
+    assert_eq!(bench.run.steps[WRITE].interrupted, 0);
+    bench.send(WRITE, Event::Woken);
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
     assert_eq!((bench.state(WRITE), bench.run.steps[WRITE].attempt), (State::Failed, 2));
 }

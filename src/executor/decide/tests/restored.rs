@@ -21,7 +21,7 @@ fn resume(bench: &mut Bench) {
 
 /// The provider has completed the open attempt since.
 fn found_done(bench: &mut Bench) {
-    bench.tell(WRITE, Event::Observed(Seen::Done));
+    bench.send(WRITE, Event::Observed(Seen::Done));
 }
 
 fn reason(bench: &Bench) -> HoldReason {
@@ -83,7 +83,7 @@ fn an_unwinding_continues_when_the_run_is_resumed() {
         if canceled {
             bench.operate(Verb::Cancel).unwrap();
         }
-        bench.tell(WRITE, Event::CallFailed(ErrorClass::Permanent));
+        bench.send(WRITE, Event::CallFailed(ErrorClass::Permanent));
         assert!(matches!(bench.run.state, run::State::Unwinding { .. }));
         restore(&mut bench);
         bench.operate(Verb::Cancel).unwrap();

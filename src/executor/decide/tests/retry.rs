@@ -37,7 +37,7 @@ fn a_retry_begins_at_the_step_that_did_not_succeed() {
 }
 
 #[test]
-fn a_retry_goes_back_to_what_the_step_needs() {
+fn a_retry_returns_to_what_the_step_needs() {
     let mut bench = Bench::acting("verify", WRITE);
     bench.operate(Verb::Abort).unwrap();
     assert_eq!(left_out(&bench), Vec::<String>::new(), "write needs boot");

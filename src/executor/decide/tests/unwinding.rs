@@ -40,10 +40,10 @@ fn an_unknown_outcome_of_a_compensation_is_looked_at_unless_it_can_be_repeated()
         let mut bench = Bench::accepted("hold", &[]);
         bench.plan = compile(&PLAN.replace("RULE", "hold").replace("clear-netboot", action));
         bench.admit();
-        bench.tell(BOOT, Event::Observed(Seen::NotDone));
+        bench.send(BOOT, Event::Observed(Seen::NotDone));
         bench.fail(BOOT);
-        bench.tell(4, Event::Observed(Seen::NotDone));
-        bench.tell(4, Event::CallFailed(ErrorClass::OutcomeUnknown));
+        bench.send(4, Event::Observed(Seen::NotDone));
+        bench.send(4, Event::CallFailed(ErrorClass::OutcomeUnknown));
         assert_eq!(bench.acts(), repeated, "{action}: {:?}", bench.state(4));
         assert_eq!(bench.effects.contains(&Effect::Observe { step: 4 }), !repeated, "{action}");
     }
@@ -61,7 +61,7 @@ fn a_failed_compensation_of_a_canceled_run_needs_a_person() {
 }
 
 #[test]
-fn a_cancel_before_the_destructive_step_needs_nobody() {
+fn a_cancel_before_the_destructive_step_needs_no_operator() {
     let mut bench = Bench::acting("verify", BOOT);
     bench.operate(Verb::Cancel).unwrap();
     assert!(bench.effects.contains(&Effect::Stop { step: BOOT }));
@@ -93,7 +93,7 @@ fn a_cancel_waits_for_a_destructive_step_that_was_sent() {
 fn a_destructive_step_that_fails_during_a_cancel_is_not_tried_again() {
     let mut bench = Bench::acting("verify", WRITE);
     bench.operate(Verb::Cancel).unwrap();
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
     assert_eq!(bench.state(WRITE), State::Canceled);
     bench.finish();
     assert_eq!(bench.run.state, run::State::Canceled);
@@ -106,7 +106,7 @@ fn a_destructive_action_is_never_sent_after_a_cancel() {
     // Asked whether it is done already; nothing has been sent.
     assert!(matches!(bench.state(WRITE), State::Observing { basis: Basis::Fresh, .. }));
     bench.operate(Verb::Cancel).unwrap();
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     assert!(!bench.acts());
     bench.finish();
     assert_eq!(bench.run.state, run::State::Canceled);
@@ -120,7 +120,7 @@ fn a_cancel_after_the_last_step_was_sent_may_come_too_late() {
     for place in [BOOT, DRAIN] {
         bench.succeed(place);
     }
-    bench.tell(WRITE, Event::Observed(Seen::NotDone));
+    bench.send(WRITE, Event::Observed(Seen::NotDone));
     bench.operate(Verb::Cancel).unwrap();
     bench.succeed(WRITE);
     // `check` was not reached: whether its guard holds does not matter to a cancel.
@@ -168,7 +168,7 @@ fn a_cancel_while_the_outcome_is_unknown_leaves_the_machine_blocked() {
 fn an_outcome_that_becomes_unknown_during_a_cancel_blocks_the_machine() {
     let mut bench = Bench::acting("hold", WRITE);
     bench.operate(Verb::Cancel).unwrap();
-    bench.tell(WRITE, Event::TimedOut);
+    bench.send(WRITE, Event::TimedOut);
     bench.finish();
     assert_eq!(bench.run.state, run::State::Canceled);
     assert_eq!(bench.intervention(), Some((true, REASON_OUTCOME_UNKNOWN)));
@@ -177,7 +177,7 @@ fn an_outcome_that_becomes_unknown_during_a_cancel_blocks_the_machine() {
 #[test]
 fn a_cancel_between_attempts_ends_the_step() {
     let mut bench = Bench::acting("verify", WRITE);
-    bench.tell(WRITE, Event::CallFailed(ErrorClass::Transient));
+    bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
     bench.operate(Verb::Cancel).unwrap();
     assert_eq!(bench.state(WRITE), State::Canceled);
     bench.finish();
@@ -198,12 +198,12 @@ fn an_abort_leaves_everything_alone_and_raises_the_fence() {
     assert_eq!(bench.run.steps.len(), 4, "nothing is undone");
     assert_eq!(bench.names(State::Canceled), ["write", "check"]);
     // The call in flight has ended now, with an unknown outcome; the waiting steps never started.
-    let told = |place: usize| {
+    let record_of = |place: usize| {
         let step = &bench.run.steps[place];
         (step.message.as_str(), step.finished_at)
     };
-    assert_eq!(told(WRITE), ("aborted; whether it took effect is unknown", Some(bench.now)));
-    assert_eq!(told(CHECK), ("not started: the run was aborted", None));
+    assert_eq!(record_of(WRITE), ("aborted; whether it took effect is unknown", Some(bench.now)));
+    assert_eq!(record_of(CHECK), ("not started: the run was aborted", None));
 }
 
 #[test]

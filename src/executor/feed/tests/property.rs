@@ -86,7 +86,7 @@ impl Client {
         resume: Revision,
         object: &Machine,
     ) -> Result<(), TestCaseError> {
-        prop_assert!(revision > self.resume, "{revision} was told before {}", self.resume);
+        prop_assert!(revision > self.resume, "{revision} was received before {}", self.resume);
         prop_assert!(resume <= revision && resume >= self.resume);
         if let Some(held) = self.copy.get(&object.id) {
             // Only if the connection was lost inside a commit may a change be repeated.
@@ -166,13 +166,13 @@ async fn scenario(seed: u64) -> Result<(), TestCaseError> {
             .filter(|(revision, machine)| *revision > synced && filter.matches_machine(machine))
             .map(|(revision, machine)| (*revision, machine.id.clone()))
             .collect();
-        let mut told = client.changes.clone();
+        let mut items = client.changes.clone();
         // The order inside one commit is the store's; a lost connection inside a commit repeats it.
         wanted.sort();
-        prop_assert!(told.is_sorted_by_key(|(revision, _)| *revision));
-        told.sort();
-        told.dedup();
-        prop_assert_eq!(told, wanted, "every later change of {:?}, once", client.filter);
+        prop_assert!(items.is_sorted_by_key(|(revision, _)| *revision));
+        items.sort();
+        items.dedup();
+        prop_assert_eq!(items, wanted, "every later change of {:?}, once", client.filter);
     }
     Ok(())
 }

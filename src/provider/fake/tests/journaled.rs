@@ -42,7 +42,7 @@ async fn a_world_is_the_same_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_in_flight_ends_in_world_time_while_nobody_runs() {
+async fn an_operation_in_flight_ends_in_world_time_without_an_engine() {
     let dir = tempfile::tempdir().unwrap();
     let first = fixture(dir.path(), Timing::Default);
     let (repave, drain) = (call(1, "repave", 1), call(1, "drain", 1));
@@ -172,7 +172,7 @@ async fn many_acts_share_a_flush_and_a_lone_act_makes_one() {
 }
 
 #[tokio::test]
-async fn a_journal_that_grows_is_written_anew() {
+async fn a_growing_journal_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::open_with(dir.path(), 10_000).unwrap();
     let script = Script::parse("step=wipe do=fail times=1").unwrap();

@@ -54,7 +54,7 @@ async fn fail_after_takes_effect_but_does_not_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_is_never_answered_and_delays_nobody() {
+async fn a_hanging_call_delays_no_other() {
     let fixture = Fixture::timed("machine=machine-1 do=hang times=1");
     let repave = call(1, "repave", 1);
     let mut hanging = fixture.provider.act(&fixture.target, &repave, fixture.logs());

@@ -17,7 +17,7 @@ async fn a_repave_join_takes_two_and_a_half_seconds_of_virtual_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_is_accepted_goes_on_and_ends_by_itself() {
+async fn an_operation_is_accepted_continues_and_ends_by_itself() {
     let fixture = Fixture::timed("");
     let repave = call(1, "repave", 1);
     let Acted::Accepted { handle, poll_at } = fixture.act(&repave).await.unwrap() else { panic!() };
