@@ -47,7 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compile_protos()
 }
 
-/// Checks `plans/*.toml` and writes them as one static. A mistake in a plan ends the build with what `plan check` would say.
+/// Checks `plans/*.toml` and writes them as one static. A mistake in a plan fails the build with the messages of
+/// `plan check`.
 fn compile_plans() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=plans");
     let mut paths: Vec<PathBuf> = std::fs::read_dir("plans")?
@@ -99,7 +100,7 @@ fn list<T>(items: &[T], emit: impl Fn(&T) -> String) -> String {
     source
 }
 
-/// Rust source of each type, as an expression that can stand in a static.
+/// Rust source of each type, as an expression for a static.
 mod emit {
     use super::list;
     use super::plan::schema::{
@@ -253,7 +254,7 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_source_info(true).include_imports(true);
     compiler.open_file("baremetal/v1/baremetal.proto")?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    // Encoded by the compiler: options of our own would be lost in the types of prost.
+    // Encoded by the compiler: our own options would be lost in the types of prost.
     std::fs::write(out_dir.join("baremetal.bin"), compiler.encode_file_descriptor_set())?;
     std::fs::write(out_dir.join("methods.rs"), methods::source(&compiler.descriptor_pool())?)?;
     let mut config = prost_build::Config::new();
@@ -265,7 +266,7 @@ fn compile_protos() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Generates clients and servers. Servers send the events of watches as `Encoded`: once encoded for all who watch.
+/// Generates clients and servers. Servers send the events of watches as `Encoded`: encoded once for all watchers.
 struct Services;
 
 impl prost_build::ServiceGenerator for Services {
@@ -289,8 +290,8 @@ impl prost_build::ServiceGenerator for Services {
     }
 }
 
-/// The list of methods, out of the option `touches` of each. A method without it, or with one that names a field which is
-/// not there, ends the build.
+/// The list of methods, from the option `touches` of each. A method without it, or with one that names a missing
+/// field, fails the build.
 mod methods {
     use std::fmt::Write as _;
 
@@ -328,10 +329,10 @@ mod methods {
     fn entry(method: &MethodDescriptor, touches: &ExtensionDescriptor) -> Result<String, String> {
         let options = method.options();
         if !options.has_extension(touches) {
-            return Err("says by no option (touches) what it touches".to_owned());
+            return Err("has no option `touches`".to_owned());
         }
         let value = options.get_extension(touches);
-        let touches = value.as_message().ok_or("touches is no message")?;
+        let touches = value.as_message().ok_or("touches is not a message")?;
         let object = object(touches)?;
         let id_field = text(touches, "id_field");
         let request = method.input();

@@ -1,4 +1,4 @@
-//! Addresses as people write them: `host`, `host:port`, `[v6]:port`. The only reader of them.
+//! Addresses as people write them: `host`, `host:port`, `[v6]:port`. The only parser for them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,39 +26,41 @@ pub struct Authority {
     pub port: Option<u16>,
 }
 
-/// Why a text is not an address, with how to mend it.
+/// Why a text is not an address, with how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Nothing before the port, or nothing at all.
-    #[error("names no host: write host or host:port")]
+    #[error("has no host: write host or host:port")]
     NoHost,
     /// `user@host`.
-    #[error("must not name a user: write the host alone, credentials do not belong here")]
+    #[error("must not have a user: write the host only, without credentials")]
     User,
     /// An address of IPv6 without its brackets.
     #[error("has an IPv6 address without brackets: write [{0}], with a port [{0}]:443")]
     Brackets(Ipv6Addr),
     /// Brackets around something else.
-    #[error("has brackets around what is no IPv6 address: write it as in [2001:db8::1]:443")]
+    #[error(
+        "has brackets around something that is not an IPv6 address: write it as in [2001:db8::1]:443"
+    )]
     NotV6,
-    /// A port that cannot be.
-    #[error("has an impossible port {0:?}: ports are 1 to 65535")]
+    /// An invalid port.
+    #[error("has the invalid port {0:?}: ports are 1 to 65535")]
     Port(String),
-    /// What stands behind the host.
+    /// Something after the host.
     #[error("must end after the host and the port, without {0:?}")]
     Rest(String),
-    /// A host that cannot be.
+    /// An invalid host name.
     #[error(
-        "names an impossible host {0:?}: a name has letters, digits and, inside, '-' or '_', with dots between its parts"
+        "names the invalid host {0:?}: a name has letters, digits and, inside, '-' or '_', with dots between its parts"
     )]
     Name(String),
-    /// Four numbers that are no address, or an address that no host can have.
+    /// Four numbers that are not an address, or an address that no host can have.
     #[error("names {0}, which cannot be the address of a host")]
     NoAddress(String),
 }
 
 impl Authority {
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
     /// [`AddressError`], whose text follows the name of the field.
@@ -95,7 +97,7 @@ impl Authority {
 }
 
 impl Host {
-    /// Reads a name or an address of IPv4.
+    /// Parses a name or an IPv4 address.
     fn parse(text: &str) -> Result<Self, AddressError> {
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Ok(Self::Ip(address.into()));
@@ -112,7 +114,7 @@ impl Host {
         if name.len() > NAME_BYTES_MAX || !name.split('.').all(is_part) {
             return Err(AddressError::Name(text.to_owned()));
         }
-        // A last part of digits makes it four numbers to every resolver (WHATWG URL, "ends in a number").
+        // A last part of digits makes resolvers take it for an IPv4 address (WHATWG URL, "ends in a number").
         let last = name.rsplit('.').next().unwrap_or(name);
         if last.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(AddressError::NoAddress(text.to_owned()));
@@ -143,7 +145,7 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
 }
 
 impl fmt::Display for Host {
-    /// As it stands in a URL.
+    /// In the form for a URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(IpAddr::V6(address)) => write!(f, "[{address}]"),

@@ -1,7 +1,7 @@
 //! Time and randomness: the only module that reads the operating system's clock and entropy.
 //!
-//! Everything that waits, waits on a [`Clock`] that was passed in, so that tests run in virtual time; everything
-//! random comes from a [`Random`] that was passed in, so that a run of the simulation replays from its seed.
+//! Everything waits on an injected [`Clock`], so that tests run in virtual time; all randomness comes from an
+//! injected [`Random`], so that a run of the simulation replays from its seed.
 
 pub mod simulated;
 
@@ -111,7 +111,7 @@ pub struct TokioClock {
 }
 
 impl TokioClock {
-    /// A clock that says `start` now.
+    /// A clock whose time is `start` now.
     #[expect(clippy::disallowed_methods, reason = "virtual time of a paused runtime")]
     #[must_use]
     pub fn new(start: Timestamp) -> Self {

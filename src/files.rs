@@ -1,7 +1,7 @@
-//! Reads and makes the files that people name: regular ones, of a bounded size, without waiting for another process.
+//! Opens files that users name: regular files, of a bounded size, without waiting for another process.
 //!
-//! A name may lead to a pipe without a writer, a device without an end, or a directory. Opening does not wait for
-//! a writer, what was opened is looked at before it is read, and no more is read than is taken.
+//! A path may lead to a pipe without a writer, an endless device, or a directory. Opening does not wait for a writer,
+//! the file type is checked before reading, and reading stops at the limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -13,7 +13,8 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// Those of the operating system, and one that says what the file is if it is not regular or too large.
+/// Those of the operating system, and one that names the file type if it is not regular, or its size if it is too
+/// large.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -21,7 +22,7 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     options.custom_flags(flags(rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY));
     let file = match options.open(path) {
         Ok(file) => file,
-        // A socket cannot be opened; say what it is.
+        // A socket cannot be opened; name the file type.
         Err(error) => {
             return Err(std::fs::metadata(path)
                 .ok()
@@ -36,18 +37,18 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     bounded(&file, metadata.len(), bytes_max)
 }
 
-/// As [`read`], for text.
+/// Like [`read`], for text.
 ///
 /// # Errors
-/// As [`read`], and if it is not UTF-8.
+/// Like [`read`], and if it is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     text(read(path, bytes_max)?)
 }
 
-/// Reads a file of our own, of any size: a regular one, and never through a symbolic link.
+/// Reads one of our own files, of any size: a regular one, and never through a symbolic link.
 ///
 /// # Errors
-/// Those of the operating system, and one that says what is there instead of a regular file.
+/// Those of the operating system, and one that names what is there instead of a regular file.
 pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_own(OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
@@ -63,7 +64,7 @@ fn bounded(source: impl Read, len: u64, bytes_max: u64) -> io::Result<Vec<u8>> {
         return Err(too_large(len.to_string()));
     }
     let mut bytes = Vec::new();
-    // It may have grown since, or be one of those that do not say how long they are.
+    // It may have grown since, or not report its size.
     source.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
         return Err(too_large("more".to_owned()));
@@ -104,18 +105,19 @@ fn irregular(metadata: &std::fs::Metadata) -> Option<io::Error> {
     Some(io::Error::new(error, format!("it is {is}, not a regular file")))
 }
 
-/// Makes opening fail where the last part of the path is a symbolic link: for files that a program writes where others
-/// might have put a link to a file that they want to see overwritten. Nor does opening wait for the other end of a pipe.
+/// Makes opening fail if the last part of the path is a symbolic link: for files that a program writes where someone
+/// else might have put a link to a file that should be overwritten. Nor does opening wait for the other end of a
+/// pipe.
 pub fn never_follow(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     options.custom_flags(flags(rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK));
     options
 }
 
-/// Opens as the options say, never through a symbolic link, and nothing but a regular file.
+/// Opens with these options, never through a symbolic link, and only a regular file.
 ///
 /// # Errors
-/// Those of the operating system, and one that says what is there instead of a regular file.
+/// Those of the operating system, and one that names what is there instead of a regular file.
 pub fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = never_follow(options).open(path).map_err(|error| refuse_link(path, error))?;
     match irregular(&file.metadata()?) {
@@ -124,10 +126,11 @@ pub fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Refuses a path whose last part is a symbolic link, or something that is not a regular file; one where nothing is will do.
+/// Refuses a path whose last part is a symbolic link, or something that is not a regular file; a path that does not
+/// exist is accepted.
 ///
 /// # Errors
-/// One that says what is there.
+/// One that names what is there.
 pub fn refuse_others(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_symlink() => Err(link()),
@@ -198,7 +201,7 @@ mod tests {
         symlink(at("loop"), at("loop")).unwrap();
         assert!(read(&at("loop"), 10).is_err());
         assert_eq!(read(&at("nothing"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
-        // Says that it is empty, and is not.
+        // It reports that it is empty, and is not.
         assert!(message(Path::new("/proc/self/status")).contains("more bytes"));
     }
 

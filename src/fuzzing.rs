@@ -1,6 +1,6 @@
-//! Doors for the fuzz targets of `fuzz/`, to code that nobody else has a reason to call from outside.
+//! Entry points for the fuzz targets of `fuzz/`, to code that is otherwise private.
 //!
-//! Hidden, and no part of what the crate promises. What is already public is called directly.
+//! Hidden, and not part of the public API. Public code is called directly.
 
 use crate::api::page::List;
 use crate::ids::{Revision, RunId};
@@ -24,7 +24,7 @@ impl Record {
     pub const ALL: [Self; 4] = [Self::Machine, Self::Run, Self::Delta, Self::Entries];
 }
 
-/// A stored record as it would be stored again; `None` if it is none.
+/// A stored record as it would be stored again; `None` if it cannot be decoded.
 #[must_use]
 pub fn stored_again(kind: Record, text: &str) -> Option<String> {
     let (ordinal, revision) = (1, Revision(1));
@@ -41,13 +41,13 @@ pub fn stored_again(kind: Record, text: &str) -> Option<String> {
     })
 }
 
-/// Where a page token says that a list goes on; `None` if it is no token of that list, or goes on nowhere.
+/// Where a page token says that a list continues; `None` if the token is not valid for that list, or is at its end.
 #[must_use]
 pub fn page_cursor(filter: &str, token: &str) -> Option<(u64, u64)> {
     List::new("ListRuns", &[filter]).cursor(token).ok()?
 }
 
-/// The page token of a list that goes on there.
+/// The page token of a list that continues there.
 #[must_use]
 pub fn page_token(filter: &str, cursor: (u64, u64)) -> String {
     List::new("ListRuns", &[filter]).token(cursor)

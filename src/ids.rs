@@ -21,7 +21,7 @@ pub enum IdError {
         /// Most characters allowed.
         max: usize,
     },
-    /// A character, or its place, is not allowed.
+    /// A character, or its position, is not allowed.
     #[error("must consist of a-z, 0-9 and, inside, '-', '.' or '_'")]
     Characters,
     /// Not a UUID.
@@ -29,7 +29,7 @@ pub enum IdError {
     NotUuid,
 }
 
-/// Id of a machine, chosen by whoever registers it: `[a-z0-9]([a-z0-9._-]*[a-z0-9])?`, at most 128 bytes.
+/// Id of a machine, chosen by the client that registers it: `[a-z0-9]([a-z0-9._-]*[a-z0-9])?`, at most 128 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MachineId(Arc<str>);
 
@@ -59,18 +59,18 @@ impl MachineId {
         &self.0
     }
 
-    /// What machines sort by: [`natural_key`] of the text.
+    /// The sort key of machines: [`natural_key`] of the text.
     #[must_use]
     pub fn natural_key(&self) -> String {
         natural_key(&self.0)
     }
 }
 
-/// A text whose bytes sort as people count: machine-2 before machine-10. Different texts have different keys.
+/// A text whose bytes give the natural order: machine-2 before machine-10. Different texts have different keys.
 ///
-/// A run of digits becomes its length and its digits without leading zeros, behind a byte that sorts before every
-/// printable one, so that a number comes before a letter. Where leading zeros were left out, the text follows, behind
-/// a byte that sorts before everything that a longer text could have there.
+/// A run of digits becomes its length and its digits without leading zeros, after a byte that sorts before every
+/// printable one, so that a number comes before a letter. If leading zeros were left out, the text follows, after a
+/// byte that sorts before everything that a longer text could have there.
 #[must_use]
 pub fn natural_key(text: &str) -> String {
     const NUMBER: char = '\u{2}';
@@ -125,7 +125,7 @@ impl FromStr for MachineId {
 pub struct RunId(uuid::Uuid);
 
 impl RunId {
-    /// Makes an id from the time and random bits that the caller passes in.
+    /// Creates an id from the given time and random bits.
     #[must_use]
     pub fn new(now: Timestamp, random: [u64; 2]) -> Self {
         let mut bytes = [0_u8; 10];
@@ -176,8 +176,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Name of a batch of writes, by which its writer can ask what came of it. Chosen by the writer at random; zero for
-/// batches that are not asked about.
+/// Id of a batch of writes, by which its writer can look up the outcome. Chosen by the writer at random; zero for
+/// batches that are not looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BatchId(pub u64);
 
@@ -187,7 +187,7 @@ impl fmt::Display for BatchId {
     }
 }
 
-/// Fencing number of a machine's work: grows by one at every claim and restart, never reused.
+/// Fencing number of a machine: grows by one at every claim and restart, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);
 
@@ -205,7 +205,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Name of one try of one step towards a provider: `run/step/attempt`. The same name means the same operation.
+/// Id of one attempt of one step at a provider: `run/step/attempt`. The same id means the same operation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(Arc<str>);
 
@@ -223,7 +223,7 @@ impl OperationId {
         let rest = self.0.strip_prefix(&*run.0.hyphenated().encode_lower(&mut id));
         let rest =
             rest.and_then(|rest| rest.strip_prefix('/')?.strip_prefix(step)?.strip_prefix('/'));
-        // As it is written: a number has other spellings too.
+        // Compared as written: a number has other spellings too.
         rest.is_some_and(|rest| !rest.starts_with(['0', '+']) && rest.parse() == Ok(attempt))
     }
 

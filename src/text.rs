@@ -1,12 +1,13 @@
-//! Characters that people cannot see, or that change how others are shown.
+//! Invisible characters, and characters that change how others are displayed.
 //!
-//! Ids, names and labels may not have them; every other text may, and is shown with them escaped. This is the only list.
+//! Ids, names and labels may not contain them; every other text may, and they are escaped when it is shown. This is
+//! the only list.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character has no picture of its own: controls, separators of lines and paragraphs, and whatever reorders,
-/// joins or hides text. These are the default ignorable characters of Unicode with the ones that steer direction.
+/// Whether a character is invisible: controls, separators of lines and paragraphs, and characters that reorder, join
+/// or hide text. These are Unicode's default ignorable characters and its bidirectional controls.
 #[must_use]
 pub const fn is_hidden(c: char) -> bool {
     matches!(c,

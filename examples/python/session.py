@@ -93,7 +93,7 @@ def watch(pb, runs, run_id):
             for event in runs.WatchRuns(request, wait_for_ready=True):
                 lost_at = None
                 revision = event.revision or revision
-                # A watch that broke before SYNCED begins anew, with a state that may have been shown.
+                # A watch that broke before SYNCED starts over, with a state that may have been shown.
                 if event.HasField("snapshot") and event.snapshot.revision > shown:
                     shown = event.snapshot.revision
                     yield event

@@ -37,8 +37,8 @@ fn timely<T>(message: T) -> Request<T> {
 }
 
 fn retry_delay(status: &Status) -> Duration {
-    let told = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
-    told.unwrap_or(Duration::from_millis(200))
+    let delay = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+    delay.unwrap_or(Duration::from_millis(200))
 }
 
 /// Whether the connection broke, as opposed to a refusal by the server.
@@ -102,8 +102,8 @@ fn refused<T>(
     };
     let details = status.get_error_details();
     let info = details.error_info();
-    let told = info.is_some_and(|info| info.domain == "baremetal.v1" && info.reason == reason);
-    expect(status.code() == code && told, &format!("{code:?} with the reason {reason}"))?;
+    let is_ours = info.is_some_and(|info| info.domain == "baremetal.v1" && info.reason == reason);
+    expect(status.code() == code && is_ours, &format!("{code:?} with the reason {reason}"))?;
     Ok(details)
 }
 

@@ -124,8 +124,8 @@ async function refused(attempt: () => Promise<unknown>, code: grpc.status, reaso
       throw error;
     }
     const found = details(error);
-    const { domain, reason: told } = found.ErrorInfo ?? {};
-    const holds = error.code === code && domain === "baremetal.v1" && told === reason;
+    const { domain, reason: given } = found.ErrorInfo ?? {};
+    const holds = error.code === code && domain === "baremetal.v1" && given === reason;
     expect(holds, `${grpc.status[code]} with the reason ${reason}`);
     return found;
   }
@@ -144,7 +144,7 @@ async function* watch(runs: grpc.Client, runId: string): AsyncGenerator<RunEvent
       for await (const event of stream) {
         lostAt = 0;
         revision = event.revision === "0" ? revision : event.revision;
-        // A watch that broke before SYNCED begins anew, with a state that may have been shown.
+        // A watch that broke before SYNCED starts over, with a state that may have been shown.
         if (event.snapshot && BigInt(event.snapshot.revision) > shown) {
           shown = BigInt(event.snapshot.revision);
           yield event;

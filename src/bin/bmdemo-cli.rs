@@ -8,7 +8,7 @@ fn main() -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     let code = runtime.block_on(bmdemo::cli::run(std::env::args_os(), bmdemo::cli::Io::process()));
-    // A read of standard input or a name lookup may still block a thread; nothing is owed to it.
+    // A read of standard input or a name lookup may still block a thread, which needs no cleanup.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// A run makes some thousands of small allocations, most of them freed by another thread: with the system's allocator a
-/// quarter of a loaded server's processor time went into it.
+/// A run makes some thousands of small allocations, most of them freed by another thread: with the system's allocator
+/// that took a quarter of a loaded server's processor time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long to wait at the end for a read that a file system holds up; nothing is owed to it.
+/// How long to wait at the end for a read that a file system blocks; it needs no cleanup.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

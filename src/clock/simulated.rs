@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use super::{Clock, Sleep, Timestamp};
 
-/// A clock that stands still until [`SimulatedClock::advance`] takes it to the next instant that somebody waits for.
+/// A clock that stands still until [`SimulatedClock::advance`] moves it to the next instant at which a sleeper is
+/// due.
 ///
-/// On a runtime of one thread that calls `advance` whenever it has nothing to do, a year of waiting passes in no time,
-/// and always in the same order.
+/// On a single-threaded runtime that calls `advance` whenever it is idle, a year of waiting passes instantly, and
+/// always in the same order.
 #[derive(Debug)]
 pub struct SimulatedClock {
     start: Timestamp,
     shared: Arc<Mutex<Waiting>>,
 }
 
-/// Who waits, by the instant and in the order in which they began to.
+/// The sleepers, by due time and in the order in which they started.
 #[derive(Debug, Default)]
 struct Waiting {
     now: Duration,
@@ -32,13 +33,13 @@ fn lock(shared: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 }
 
 impl SimulatedClock {
-    /// A clock that says `start` now.
+    /// A clock whose time is `start` now.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         Self { start, shared: Arc::default() }
     }
 
-    /// How long it is to the next instant that is waited for; `None` if nothing waits.
+    /// Time until the next sleeper is due; `None` if there is none.
     #[must_use]
     pub fn until_next(&self) -> Option<Duration> {
         let waiting = lock(&self.shared);
@@ -46,8 +47,8 @@ impl SimulatedClock {
         Some(at.saturating_sub(waiting.now))
     }
 
-    /// Goes to the next instant that somebody waits for and wakes whoever does; of several, the first to have begun.
-    /// Returns whether there was anybody.
+    /// Moves to the next due time and wakes its sleeper; of several, the one that started first. Returns whether
+    /// there was one.
     pub fn advance(&self) -> bool {
         let mut waiting = lock(&self.shared);
         let Some(((at, _), waker)) = waiting.sleepers.pop_first() else { return false };
@@ -78,7 +79,7 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// Somebody who waits. Gone from the clock once it is over, or once nobody wants to know any more.
+/// A sleeper. It leaves the clock when it is done or dropped.
 struct Sleeper {
     shared: Arc<Mutex<Waiting>>,
     place: (Duration, u64),
@@ -137,7 +138,7 @@ mod tests {
         });
         let seen = seen.lock().unwrap();
         assert_eq!(*seen, [("soon", 1_001), ("also soon", 1_001), ("late", 86_401_000)]);
-        assert!(!clock.advance(), "nobody waits any more");
+        assert!(!clock.advance(), "no sleeper is left");
         assert_eq!(clock.until_next(), None);
         let _nap = clock.sleep(Duration::from_millis(7));
         assert_eq!(clock.until_next(), Some(Duration::from_millis(7)));

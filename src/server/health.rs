@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watches_tell_changes_once_and_unknown_services_stay_open() {
+    async fn watches_report_changes_once_and_unknown_services_stay_open() {
         let readiness = Readiness::new();
         let service = Service { state: readiness.0.subscribe() };
         let watch = async |name: &str| {
