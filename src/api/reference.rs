@@ -73,7 +73,7 @@ fn touches(method: &str) -> String {
     let does = if method.is_mutation { "Changes" } else { "Reads" };
     let object = format!("{:?}", method.object).to_lowercase();
     match (method.object, method.id_field) {
-        (ObjectKind::Server, _) => format!("{does} what the server has"),
+        (ObjectKind::Server, _) => format!("{does} the state of the server"),
         (_, "") => format!("{does} {object}s"),
         (_, field) => format!("{does} the {object} that `{field}` names"),
     }

@@ -38,7 +38,7 @@ const AWAY: Duration = Duration::from_millis(500);
   bmdemo-cli wait machine-1 --for run=done && echo free
   bmdemo-cli wait machine-1 --for deleted
 
-Exits with 5 if the time is over.")]
+Exits with 5 on timeout.")]
 pub(crate) struct WaitArgs {
     /// Machines
     #[arg(value_name = "MACHINE")]
@@ -58,7 +58,7 @@ pub(crate) struct WaitArgs {
 #[command(after_help = "Examples:
   bmdemo-cli run wait f1034752 --timeout 10m
 
-Exits with 0 if all succeeded, 3 if one failed or is held until an operator acts, 4 if one was canceled, 5 if the time is over.")]
+Exits with 0 if all succeeded, 3 if one failed or is held until an operator acts, 4 if one was canceled, 5 on timeout.")]
 pub(crate) struct RunWaitArgs {
     /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN", required = true)]
