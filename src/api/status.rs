@@ -67,6 +67,15 @@ pub enum ApiError {
          request_id"
     )]
     DeadlineExceeded,
+    /// The request was not complete in time.
+    #[error(
+        "the request was not complete within {} s: nothing was changed; send the whole request at once",
+        .limit.as_secs()
+    )]
+    RequestIncomplete {
+        /// Time that a request has.
+        limit: Duration,
+    },
     /// There is no such method.
     #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
     MethodUnknown(String),
@@ -95,7 +104,7 @@ impl ApiError {
             Self::MessageMalformed(_) => Reason::MessageMalformed,
             Self::MessageTooLarge => Reason::MessageTooLarge,
             Self::CompressionUnsupported(_) => Reason::CompressionUnsupported,
-            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::DeadlineExceeded | Self::RequestIncomplete { .. } => Reason::DeadlineExceeded,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
             Self::NotReady => Reason::NotReady,
         }
@@ -178,7 +187,8 @@ impl From<ApiError> for Status {
             }
             ApiError::MessageMalformed(_)
             | ApiError::CompressionUnsupported(_)
-            | ApiError::DeadlineExceeded => {}
+            | ApiError::DeadlineExceeded
+            | ApiError::RequestIncomplete { .. } => {}
             ApiError::NotReady => answer.retry(Duration::from_secs(1)),
             ApiError::MethodUnknown(_) => {
                 answer.hint(

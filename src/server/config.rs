@@ -134,6 +134,8 @@ pub(super) struct Config {
     pub(super) insecure_no_auth: bool,
     /// Where to serve metrics.
     pub(super) metrics_listen: Option<SocketAddr>,
+    /// Names that requests may give the server, besides its addresses and localhost.
+    pub(super) host_names: Vec<String>,
     /// Caps on connections.
     pub(super) caps: Caps,
     /// How long connections are kept.
@@ -192,6 +194,7 @@ impl Config {
             insecure_no_auth: args.insecure_no_auth
                 || file.server.insecure_no_auth.unwrap_or(false),
             metrics_listen: args.metrics_listen.or(file.server.metrics_listen),
+            host_names: file.server.host_names.unwrap_or_default(),
             caps: Caps {
                 connections_max: file.server.connections_max.unwrap_or(caps.connections_max),
                 connections_per_peer_max: file
@@ -250,6 +253,9 @@ impl Config {
         }
         for name in self.probes.keys() {
             bounds::provider("probes", name, &PROVIDERS)?;
+        }
+        for name in &self.host_names {
+            bounds::host_name("server.host_names", name)?;
         }
         let mut labels = self.limits.runs_max_by_label.keys();
         labels.try_for_each(|label| bounds::label("limits.runs_max_by_label", label))

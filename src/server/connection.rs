@@ -4,7 +4,6 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -14,25 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Keep;
 use super::edge::Edge;
+use super::limits::{
+    AGE_GRACE, FIRST_BYTE, GREETING, HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    STREAMS_MAX,
+};
 use crate::clock::{Clock, Sleep};
 
-/// Time a peer has for its first byte.
-const FIRST_BYTE: Duration = Duration::from_secs(5);
-/// Time a peer has, after its first byte, for the rest of its greeting.
-const GREETING: Duration = Duration::from_secs(5);
 /// HTTP/2 connection preface and an empty SETTINGS frame: what every client sends first.
 const GREETING_BYTES: usize = 24 + 9;
-
-/// Most streams of one connection at the same time: 256 runs started and watched over one connection, and room.
-const STREAMS_MAX: u32 = 1_000;
-/// Longest header list, in bytes.
-const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
-/// A peer that has been silent this long is asked whether it is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// And has this long to answer.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams that go on when a connection has reached its age get this long to end.
-const AGE_GRACE: Duration = Duration::from_secs(60);
 
 /// Serves until the peer leaves, breaks the protocol, says nothing, or `stop` and its streams have ended.
 pub(super) async fn serve<IO>(
@@ -179,6 +167,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeted<IO> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

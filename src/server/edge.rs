@@ -21,9 +21,13 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, field};
 
+use super::body::Timely;
+use super::checks::{self, HeadRefusal, HostNames};
 use super::metrics::Metrics;
-use super::telemetry;
+use super::refusals::Refusals;
+use super::{limits, telemetry};
 use crate::api::Deadline;
+use crate::api::methods;
 use crate::api::status::ApiError;
 use crate::clock::Clock;
 use crate::executor::EngineError;
@@ -46,18 +50,42 @@ pub(super) struct Edge {
     ready: Arc<OnceLock<Routes>>,
     clock: Arc<dyn Clock>,
     metrics: Option<Arc<Metrics>>,
+    /// What a request must say of where it goes; `None` where nobody but this program can connect.
+    host_names: Option<Arc<HostNames>>,
+    refusals: Refusals,
     info: Option<TcpConnectInfo>,
 }
 
 impl Edge {
     /// Nothing but `always` is served until `ready` is set.
     pub(super) fn new(always: Routes, ready: Arc<OnceLock<Routes>>, clock: Arc<dyn Clock>) -> Self {
-        Self { always, ready, clock, metrics: None, info: None }
+        Self {
+            always,
+            ready,
+            clock,
+            metrics: None,
+            host_names: None,
+            refusals: Refusals::default(),
+            info: None,
+        }
     }
 
     /// The same, counting its calls.
     pub(super) fn measured(self, metrics: Option<Arc<Metrics>>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// The same, refusing what pages of other sites send, and counting what is refused.
+    pub(super) fn guarded(self, host_names: HostNames, refusals: Refusals) -> Self {
+        Self { host_names: Some(Arc::new(host_names)), refusals, ..self }
+    }
+
+    /// Whether the head of a request says that it is for us, and a call.
+    fn check_head<B>(&self, request: &Request<B>) -> Result<(), HeadRefusal> {
+        if let Some(names) = &self.host_names {
+            checks::source(request.uri(), request.headers(), names)?;
+        }
+        checks::call(request.method(), request.headers())
     }
 
     /// The same for the calls of one connection.
@@ -71,7 +99,7 @@ impl Edge {
     }
 
     fn routes_of(&self, path: &str) -> Option<Routes> {
-        if path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.") {
+        if path.starts_with("/grpc.health.") || is_reflection(path) {
             return Some(self.always.clone());
         }
         self.ready.get().cloned()
@@ -91,7 +119,17 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if let Err(refusal) = self.check_head(&request) {
+            self.refusals.count(refusal.cause());
+            return Box::pin(std::future::ready(Ok(refusal.response())));
+        }
+        let body_limit = match is_reflection(request.uri().path()) {
+            // Its requests come one after the other, as its client needs them.
+            true => limits::CALL,
+            false => limits::BODY,
+        };
+        let mut request = request.map(|body| Timely::new(body, body_limit, self.clock.clone()));
         if let Some(info) = &self.info {
             request.extensions_mut().insert(info.clone());
         }
@@ -115,6 +153,7 @@ where
             let late = ApiError::from(EngineError::DeadlineExceeded);
             return Box::pin(std::future::ready(Ok(Status::from(late).into_http())));
         }
+        let timeout = timeout.or_else(|| (!lasts(&path)).then_some(limits::CALL));
         if let Some(timeout) = timeout {
             // The engine asks once more before it commits.
             request.extensions_mut().insert(Deadline(self.clock.monotonic() + timeout));
@@ -149,6 +188,17 @@ where
             })
         })
     }
+}
+
+/// Whether a call lasts as long as it says itself, or until its client leaves.
+fn lasts(path: &str) -> bool {
+    methods::by_path(path).is_some_and(|method| method.is_stream || method.name == "WaitRun")
+        || path == "/grpc.health.v1.Health/Watch"
+        || is_reflection(path)
+}
+
+fn is_reflection(path: &str) -> bool {
+    path.starts_with("/grpc.reflection.")
 }
 
 /// The answer of a call. A handler that panics answers INTERNAL, and the other calls of its connection go on.
@@ -231,135 +281,4 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tonic_health::pb::health_server::{Health, HealthServer};
-    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-    use tonic_types::StatusExt as _;
-
-    use super::*;
-    use crate::clock::{Timestamp, TokioClock};
-
-    /// Answers Check after ten seconds, and Watch not at all.
-    struct Slow(Arc<dyn Clock>);
-
-    #[tonic::async_trait]
-    impl Health for Slow {
-        async fn check(
-            &self,
-            request: tonic::Request<HealthCheckRequest>,
-        ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
-            assert!(request.into_inner().service != "bug", "on purpose");
-            self.0.sleep(Duration::from_secs(10)).await;
-            Ok(tonic::Response::new(HealthCheckResponse::default()))
-        }
-
-        type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
-
-        async fn watch(
-            &self,
-            _: tonic::Request<HealthCheckRequest>,
-        ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-            Err(Status::unimplemented("on purpose"))
-        }
-    }
-
-    /// Code and reason of the answer to what is no gRPC message, or none that is taken.
-    async fn broken(edge: &Edge, body: &str, encoding: &str) -> (Code, String) {
-        let request = Request::builder().method("POST").uri(CHECK);
-        let request = request
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("grpc-encoding", encoding)
-            .body(Body::new(body.to_owned()));
-        let response = edge.clone().call(request.unwrap()).await.unwrap();
-        let status = Status::from_header_map(response.headers()).unwrap();
-        let info = status.get_error_details().error_info().cloned().unwrap();
-        (status.code(), info.reason)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_tonic_refuses_by_itself_has_a_reason() {
-        let edge = edge();
-        let malformed = (Code::InvalidArgument, "MESSAGE_MALFORMED".to_owned());
-        // Nothing at all, half a header, less than was announced, a flag that there is not.
-        for body in ["", "\0\0", "\0\0\0\0\u{9}", "\u{7}\0\0\0\0"] {
-            assert_eq!(broken(&edge, body, "identity").await, malformed, "{body:?}");
-        }
-        assert_eq!(broken(&edge, "\u{1}\0\0\0\0", "identity").await, malformed, "not compressed");
-        let bug = broken(&edge, "\0\0\0\0\u{5}\n\u{3}bug", "identity").await;
-        assert_eq!(bug, (Code::Internal, "INTERNAL".to_owned()));
-        let large = broken(&edge, "\0\u{7f}\0\0\0", "identity").await;
-        assert_eq!(large, (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned()));
-        let packed = broken(&edge, "\u{1}\0\0\0\0", "gzip").await;
-        assert_eq!(packed, (Code::Unimplemented, "COMPRESSION_UNSUPPORTED".to_owned()));
-    }
-
-    /// Code and message of the answer to an empty call.
-    async fn call(edge: &Edge, path: &str, timeout: Option<&str>) -> (Code, String, Duration) {
-        let mut request = Request::builder().method("POST").uri(path);
-        request = request.header("content-type", "application/grpc").header("te", "trailers");
-        if let Some(timeout) = timeout {
-            request = request.header("grpc-timeout", timeout);
-        }
-        let begun = edge.clock.monotonic();
-        let body = Body::new(String::from("\0\0\0\0\0"));
-        let response = edge.clone().call(request.body(body).unwrap()).await.unwrap();
-        let status = Status::from_header_map(response.headers());
-        let (code, message) =
-            status.map_or((Code::Ok, String::new()), |s| (s.code(), s.message().to_owned()));
-        (code, message, edge.clock.monotonic().saturating_sub(begun))
-    }
-
-    fn edge() -> Edge {
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp(0)));
-        let always = Routes::new(HealthServer::new(Slow(clock.clone())));
-        Edge::new(always, Arc::default(), clock)
-    }
-
-    const CHECK: &str = "/grpc.health.v1.Health/Check";
-
-    #[tokio::test(start_paused = true)]
-    async fn an_expired_deadline_is_deadline_exceeded() {
-        let (code, message, took) = call(&edge(), CHECK, Some("9999m")).await;
-        assert_eq!((code, took), (Code::DeadlineExceeded, Duration::from_millis(9_999)));
-        assert!(message.contains("deadline") && message.contains("request_id"), "{message}");
-        let (code, _, took) = call(&edge(), CHECK, Some("11S")).await;
-        assert_eq!((code, took), (Code::Ok, Duration::from_secs(10)));
-        assert_eq!(call(&edge(), CHECK, None).await.0, Code::Ok);
-        assert_eq!(call(&edge(), CHECK, Some("99999999H")).await.0, Code::Ok);
-        assert_eq!(call(&edge(), CHECK, Some("soon")).await.0, Code::InvalidArgument);
-        for passed in ["0n", "0H"] {
-            let (code, message, took) = call(&edge(), CHECK, Some(passed)).await;
-            assert_eq!((code, took), (Code::DeadlineExceeded, Duration::ZERO));
-            assert!(message.contains("nothing was changed"), "{message}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_served_says_so() {
-        let edge = edge();
-        let start_run = "/baremetal.v1.RunService/StartRun";
-        let (code, message, _) = call(&edge, start_run, None).await;
-        assert_eq!(code, Code::Unavailable);
-        assert!(message.contains("not ready yet"), "{message}");
-        edge.ready.set(Routes::default()).unwrap();
-        for unknown in [start_run, "/", "/grpc.health.v1.Health/Czech"] {
-            let (code, message, _) = call(&edge, unknown, None).await;
-            assert_eq!(code, Code::Unimplemented);
-            assert!(message.ends_with(&format!("no method {unknown}")), "{message}");
-        }
-        // A handler's own words stay.
-        let (_, message, _) = call(&edge, "/grpc.health.v1.Health/Watch", None).await;
-        assert_eq!(message, "on purpose");
-    }
-
-    #[test]
-    fn timeouts_are_those_of_the_protocol() {
-        assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
-        assert_eq!(parse_timeout("1n"), Some(Duration::from_nanos(1)));
-        for bad in ["", "S", "5", "5s", "-5S", "+5S", "123456789S", "5 S", "ä", "5ä"] {
-            assert_eq!(parse_timeout(bad), None, "{bad:?}");
-        }
-    }
-}
+mod tests;

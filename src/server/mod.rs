@@ -1,6 +1,8 @@
 //! The server process: configuration, wiring, connections, health, logs, shutdown.
 
 mod accept;
+mod body;
+mod checks;
 mod config;
 mod connection;
 mod edge;
@@ -8,11 +10,13 @@ mod error;
 mod gate;
 mod health;
 mod host;
+mod limits;
 mod maintenance;
 mod metrics;
 mod notices;
 mod plans;
 mod reflection;
+mod refusals;
 mod restore;
 mod shutdown;
 pub mod simulate;

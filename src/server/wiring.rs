@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::checks::HostNames;
 use super::config::{Args, Config, ConfigError, Keep, Retention};
 use super::edge::Edge;
 use super::error::StartError;
@@ -18,6 +19,7 @@ use super::health::Readiness;
 use super::host::Host;
 use super::metrics::{self, Metrics, Sources};
 use super::notices::{log_overdue, notices};
+use super::refusals::Refusals;
 use super::{accept, connection, maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
@@ -85,7 +87,9 @@ impl Server {
             ),
             None => None,
         };
-        let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new()));
+        let refusals = Refusals::default();
+        let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new(&refusals)));
+        let host_names = HostNames::new(&config.host_names);
         let random = random(config.seed);
         let opened = storage::open(&config.storage, config.fake_world, &clock, &*random).await?;
 
@@ -94,8 +98,9 @@ impl Server {
             StartError::Internal { what: "cannot serve reflection", source: error.into() }
         })?;
         let ready = Arc::new(OnceLock::new());
-        let edge =
-            Edge::new(always.prepare(), ready.clone(), clock.clone()).measured(metrics.clone());
+        let edge = Edge::new(always.prepare(), ready.clone(), clock.clone())
+            .measured(metrics.clone())
+            .guarded(host_names.clone(), refusals.clone());
         let gate = Gate::new(config.caps);
         let stop = CancellationToken::new();
         // Ends the accept loop too if what follows fails.
@@ -153,6 +158,7 @@ impl Server {
                 listener,
                 metrics,
                 sources,
+                metrics::http::Guard { host_names, refusals },
                 clock.clone(),
                 stop.clone(),
             ));

@@ -6,6 +6,7 @@
     reason = "helpers of tests: whatever fails fails the test, and what they say is for people"
 )]
 
+mod abuse;
 mod accept;
 mod configuration;
 mod copies;

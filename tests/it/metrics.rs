@@ -10,8 +10,13 @@ use crate::support::{Server, within};
 
 /// Head and body of an answer to `GET path`.
 async fn get(address: &str, path: &str) -> (String, String) {
+    get_from(address, address, path).await
+}
+
+/// The same, calling the server by a name.
+async fn get_from(address: &str, host: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     within("the scrape is answered", stream.read_to_string(&mut answer)).await.unwrap();
@@ -66,4 +71,15 @@ async fn a_scrape_says_what_was_called_and_what_is_so() {
         assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
     }
     assert!(get(&address, "/").await.0.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn metrics_are_not_for_pages_of_other_sites() {
+    let (_server, address) = measured().await;
+    for (host, status) in [("localhost:9464", "200"), ("evil.example", "421")] {
+        let (head, _) = get_from(&address, host, "/metrics").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {head}");
+    }
+    let (_, body) = get(&address, "/metrics").await;
+    assert!(body.contains("bmdemo_refusals_total{cause=\"host\"} 1"), "{body}");
 }

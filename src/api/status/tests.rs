@@ -92,6 +92,7 @@ fn errors() -> Vec<ApiError> {
         ApiError::MessageTooLarge,
         ApiError::CompressionUnsupported("Content is compressed with `gzip`".to_owned()),
         ApiError::DeadlineExceeded,
+        ApiError::RequestIncomplete { limit: Duration::from_secs(10) },
         ApiError::NotReady,
         ApiError::MethodUnknown("/baremetal.v1.RunService/Fly".to_owned()),
     ];

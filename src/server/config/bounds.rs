@@ -43,6 +43,25 @@ pub(super) fn label(family: &str, name: &str) -> Result<(), String> {
     }
 }
 
+/// Refuses what can be no name of a host.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn host_name(key: &str, name: &str) -> Result<(), String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    if bare.len() <= 253 && bare.split('.').all(label) {
+        return Ok(());
+    }
+    Err(format!(
+        "{key}: {} is no name of a host: give it as in \"bmdemo.example.com\", without scheme and port",
+        escaped(name)
+    ))
+}
+
 /// Refuses zero, with what it would mean, and what is beyond all sense.
 ///
 /// # Errors

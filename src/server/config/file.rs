@@ -33,6 +33,7 @@ pub(crate) struct Server {
     pub(crate) port: Option<u16>,
     pub(crate) insecure_no_auth: Option<bool>,
     pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) host_names: Option<Vec<String>>,
     pub(crate) connections_max: Option<usize>,
     pub(crate) connections_per_peer_max: Option<usize>,
     pub(crate) connection_age_max: Option<Span>,

@@ -39,6 +39,7 @@ fn the_example_gives_the_defaults() {
     let specific = [
         "seed",
         "metrics_listen",
+        "host_names",
         "connection_age_max",
         "data_dir",
         "dir",

@@ -15,7 +15,10 @@ use tonic::body::Body;
 use super::measured::Metrics;
 use super::snapshot::Sources;
 use crate::clock::Clock;
+use crate::server::checks::{self, HostNames};
 use crate::server::gate::{Caps, Gate};
+use crate::server::limits::{HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::server::refusals::Refusals;
 
 /// Scrapers are few.
 const CAPS: Caps = Caps { connections_max: 32, connections_per_peer_max: 8 };
@@ -23,21 +26,32 @@ const CAPS: Caps = Caps { connections_max: 32, connections_per_peer_max: 8 };
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest life of a scraper's connection: an idle one is given up.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Most scrapes of one connection at the same time.
+const STREAMS_MAX: u32 = 8;
 /// Wait after a failed accept.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Media type of OpenMetrics text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What keeps pages of other sites from reading metrics.
+#[derive(Debug)]
+pub(in crate::server) struct Guard {
+    pub(in crate::server) host_names: HostNames,
+    pub(in crate::server) refusals: Refusals,
+}
+
 /// Serves until `stop`.
 pub(in crate::server) async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     sources: Sources,
+    guard: Guard,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
     let sources = Arc::new(sources);
+    let guard = Arc::new(guard);
     let gate = Gate::new(CAPS);
     loop {
         let accepted = tokio::select! {
@@ -49,17 +63,31 @@ pub(in crate::server) async fn serve(
             continue;
         };
         let Ok(permit) = gate.enter(peer.ip()) else { continue };
-        let (metrics, sources) = (metrics.clone(), sources.clone());
+        let (metrics, sources, guard) = (metrics.clone(), sources.clone(), guard.clone());
         let service = tower::service_fn(move |request: Request<_>| {
-            let (metrics, sources) = (metrics.clone(), sources.clone());
-            async move { Ok::<_, Infallible>(answer(request, &metrics, &sources).await) }
+            let (metrics, sources, guard) = (metrics.clone(), sources.clone(), guard.clone());
+            async move {
+                if let Err(refusal) =
+                    checks::source(request.uri(), request.headers(), &guard.host_names)
+                {
+                    guard.refusals.count(refusal.cause());
+                    return Ok::<_, Infallible>(refusal.response());
+                }
+                Ok(answer(request, &metrics, &sources).await)
+            }
         });
         let age = clock.sleep(CONNECTION_AGE_MAX);
         let stop = stop.clone();
         tokio::spawn(async move {
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            builder.http2().timer(TokioTimer::new());
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX)
+                .max_header_list_size(HEADER_LIST_BYTES_MAX)
+                .keep_alive_interval(KEEPALIVE_INTERVAL)
+                .keep_alive_timeout(KEEPALIVE_TIMEOUT);
             let connection =
                 builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
             tokio::select! {

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::api::methods;
 use crate::clock::Clock;
 use crate::provider::Provider;
+use crate::server::refusals::Refusals;
 use crate::store::Store;
 
 use super::interventions::Interventions;
@@ -40,8 +41,9 @@ pub(in crate::server) struct Metrics {
 }
 
 impl Metrics {
-    pub(in crate::server) fn new() -> Self {
+    pub(in crate::server) fn new(refusals: &Refusals) -> Self {
         let mut registry = Registry::with_prefix("bmdemo");
+        refusals.register(&mut registry);
         let calls = Family::default();
         registry.register(
             "rpcs",

@@ -1,0 +1,4 @@
+//! Peers that mean harm, in small: what they try must not reach a handler, nor the other clients.
+
+mod heads;
+mod wire;
