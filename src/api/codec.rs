@@ -13,11 +13,18 @@ use super::status::ApiError;
 
 /// A message to send: either plain, or partly encoded in advance.
 pub trait Wire {
+    /// Bytes that it takes.
+    fn size(&self) -> usize;
+
     /// Writes it in the wire format.
     fn put(&self, buffer: &mut EncodeBuf<'_>);
 }
 
 impl<M: Message> Wire for M {
+    fn size(&self) -> usize {
+        self.encoded_len()
+    }
+
     fn put(&self, buffer: &mut EncodeBuf<'_>) {
         self.encode_raw(buffer);
     }
@@ -56,6 +63,10 @@ impl<M> From<M> for Encoded<M> {
 }
 
 impl<M: Message> Wire for Encoded<M> {
+    fn size(&self) -> usize {
+        self.shared.as_ref().map_or(0, |shared| shared.len()) + self.own.encoded_len()
+    }
+
     fn put(&self, buffer: &mut EncodeBuf<'_>) {
         if let Some(shared) = &self.shared {
             buffer.put_slice(shared);
@@ -102,6 +113,8 @@ impl<T: Wire> Encoder for StrictEncoder<T> {
     type Error = Status;
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // As much as it takes and no more: what is not sent yet is kept as it is.
+        buffer.reserve(message.size());
         message.put(buffer);
         Ok(())
     }

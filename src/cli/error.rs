@@ -184,6 +184,8 @@ pub(crate) fn effective_code(status: &Status) -> Code {
         .any(|error| error.is::<tonic::TimeoutExpired>());
     if expired || (status.code() == Code::Cancelled && status.message() == "Timeout expired") {
         Code::DeadlineExceeded
+    } else if is_cut_off(status) {
+        Code::Unavailable
     } else {
         status.code()
     }
@@ -193,12 +195,13 @@ pub(crate) fn effective_code(status: &Status) -> Code {
 ///
 /// A status that the server sent has no source; one that tonic made from a broken transport has.
 pub(crate) fn is_connection_loss(status: &Status) -> bool {
-    if effective_code(status) == Code::DeadlineExceeded {
-        return false;
-    }
-    status.code() == Code::Unavailable
-        || (std::error::Error::source(status).is_some()
-            && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled))
+    effective_code(status) == Code::Unavailable
+}
+
+/// Whether the connection ended before there was an answer: the client makes such a status itself, of a broken transport.
+pub(crate) fn is_cut_off(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+        && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled)
 }
 
 #[cfg(test)]
@@ -229,6 +232,8 @@ mod tests {
         assert!(is_connection_loss(&Status::unavailable("draining")));
         assert!(!is_connection_loss(&Status::unknown("bug")));
         let broken: Box<dyn std::error::Error + Send + Sync> = "reset by peer".into();
-        assert!(is_connection_loss(&Status::from_error(broken)));
+        let broken = Status::from_error(broken);
+        assert!(is_connection_loss(&broken));
+        assert_eq!(Error::rpc(broken).code(), 78);
     }
 }

@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::activity::Activity;
 use super::config::Keep;
-use super::connection;
+use super::connection::{self, Membership};
 use super::edge::Edge;
 use super::gate::Gate;
 use crate::clock::Clock;
@@ -56,14 +57,16 @@ pub(super) async fn serve(
             }
         };
         back_off = BACK_OFF.0;
-        match gate.enter(peer.ip()) {
+        let activity = Activity::new(clock.clone());
+        match gate.enter(peer.ip(), &activity) {
             Ok(permit) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
                 }
                 let local = stream.local_addr().ok();
                 let edge = edge.of_connection(local, Some(peer));
-                let served = connection::serve(stream, edge, keep, clock.clone(), stop.clone());
+                let of = Membership { activity, leave: permit.leave.clone() };
+                let served = connection::serve(stream, edge, keep, of, clock.clone(), stop.clone());
                 connections.spawn(async move {
                     served.await;
                     drop(permit);

@@ -2,6 +2,7 @@
 
 mod args;
 mod bounds;
+mod check;
 mod choice;
 mod file;
 #[cfg(test)]
@@ -15,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) use self::args::{Args, Command};
-use self::bounds::{HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
 pub(super) use self::choice::{FakeWorld, Format, Level};
 use self::file::File;
 use super::gate::Caps;
+use super::limits as connection_limits;
+use super::room::Bounds;
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
 use crate::files;
@@ -98,6 +100,8 @@ pub(super) struct Keep {
     /// After this time a connection is told to go (GOAWAY), so that load balancers can spread clients anew; `None`
     /// for never.
     pub(super) age_max: Option<Duration>,
+    /// A connection without a stream for this long is ended; `None` for never.
+    pub(super) idle_max: Option<Duration>,
 }
 
 /// What is forgotten, and when.
@@ -140,6 +144,8 @@ pub(super) struct Config {
     pub(super) caps: Caps,
     /// How long connections are kept.
     pub(super) keep: Keep,
+    /// Bytes of answers that have not been sent.
+    pub(super) unsent: Bounds,
     /// Time that steps get to reach a commit point when the server ends.
     pub(super) shutdown_grace: Duration,
     /// Least severe level that is logged.
@@ -201,8 +207,25 @@ impl Config {
                     .server
                     .connections_per_peer_max
                     .unwrap_or(caps.connections_per_peer_max),
+                connections_loopback_max: file
+                    .server
+                    .connections_loopback_max
+                    .unwrap_or(caps.connections_loopback_max),
             },
-            keep: Keep { age_max: file.server.connection_age_max.map(|span| span.0) },
+            keep: Keep {
+                age_max: file.server.connection_age_max.map(|span| span.0),
+                idle_max: Some(span(
+                    file.server.connection_idle_max,
+                    connection_limits::CONNECTION_IDLE_MAX,
+                )),
+            },
+            unsent: Bounds {
+                of_connection: file
+                    .server
+                    .unsent_bytes_per_connection_max
+                    .unwrap_or(connection_limits::UNSENT_BYTES_PER_CONNECTION_MAX),
+                in_all: file.server.unsent_bytes_max.unwrap_or(connection_limits::UNSENT_BYTES_MAX),
+            },
             shutdown_grace: span(file.server.shutdown_grace, Duration::from_secs(10)),
             log_level: args.log_level.or(file.log.level).unwrap_or_default(),
             log_format: args.log_format.or(file.log.format).unwrap_or_default(),
@@ -228,79 +251,6 @@ impl Config {
         };
         config.check()?;
         Ok(config)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let public = [Some(self.listen), self.metrics_listen]
-            .into_iter()
-            .flatten()
-            .find(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = public
-            && !self.insecure_no_auth
-        {
-            return Err(ConfigError::Setting(format!(
-                "refusing to listen on {}: calls there are neither encrypted nor authenticated, so anyone who reaches \
-                 the address can wipe every machine; listen on 127.0.0.1, or take the risk with --insecure-no-auth",
-                address.ip()
-            )));
-        }
-        self.check_names().and_then(|()| self.check_numbers()).map_err(ConfigError::Setting)
-    }
-
-    fn check_names(&self) -> Result<(), String> {
-        for name in self.limits.runs_max_by_provider.keys() {
-            bounds::provider("limits.runs_max_by_provider", name, &PROVIDERS)?;
-        }
-        for name in self.probes.keys() {
-            bounds::provider("probes", name, &PROVIDERS)?;
-        }
-        for name in &self.host_names {
-            bounds::host_name("server.host_names", name)?;
-        }
-        let mut labels = self.limits.runs_max_by_label.keys();
-        labels.try_for_each(|label| bounds::label("limits.runs_max_by_label", label))
-    }
-
-    fn check_numbers(&self) -> Result<(), String> {
-        let Self { limits, caps, retention, .. } = self;
-        let [none, no_run] = ["nothing would ever be served", "no run of it would ever start"];
-        let held = "every run would be held at its first destructive step";
-        let [no_log, no_probe] =
-            ["nothing that a step prints would be kept", "nothing would be probed"];
-        let per_peer = caps.connections_per_peer_max as u64;
-        number("server.connections_max", caps.connections_max as u64, MANY, none)?;
-        number("server.connections_per_peer_max", per_peer, MANY, none)?;
-        number("limits.runs_max", limits.runs_max as u64, MANY, none)?;
-        for (name, most) in &limits.runs_max_by_provider {
-            number(&format!("limits.runs_max_by_provider.{name}"), *most as u64, MANY, no_run)?;
-        }
-        for (name, most) in &limits.runs_max_by_label {
-            number(&format!("limits.runs_max_by_label.{name}"), *most as u64, MANY, no_run)?;
-        }
-        number("loop_breaker.destructive_max", limits.destructive_max as u64, MANY, held)?;
-        number("limits.step_log_bytes_max", limits.step_log_bytes_max, LOG_BYTES_MAX, no_log)?;
-        let forgotten = "no run that has ended would be kept";
-        number("retention.ended_runs_max", retention.ended_runs_max, MANY * 1000, forgotten)?;
-        for (provider, policy) in &self.probes {
-            let key = |name: &str| format!("probes.{provider}.{name}");
-            number(&key("concurrent_max"), policy.concurrent_max as u64, MANY, no_probe)?;
-            span(&key("interval"), Duration::from_millis(policy.interval_ms), SECOND, YEARS)?;
-            span(&key("timeout"), Duration::from_millis(policy.timeout_ms), SECOND / 1000, HOUR)?;
-        }
-        let window = Duration::from_millis(limits.destructive_window_ms);
-        span("loop_breaker.window", window, SECOND, YEARS)?;
-        span("retention.ended_runs", retention.ended_runs, SECOND, YEARS)?;
-        span("retention.interval", retention.interval, SECOND, YEARS)?;
-        span("server.shutdown_grace", self.shutdown_grace, Duration::ZERO, HOUR * 24)?;
-        if let Some(age) = self.keep.age_max {
-            span("server.connection_age_max", age, SECOND, YEARS)?;
-        }
-        if retention.requests < REQUESTS_MIN {
-            return Err(
-                "retention.requests is below 1d: request ids are promised to be kept a day".into(),
-            );
-        }
-        Ok(())
     }
 }
 

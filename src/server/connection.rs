@@ -4,35 +4,54 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
+use super::activity::Activity;
 use super::config::Keep;
 use super::edge::Edge;
 use super::limits::{
     AGE_GRACE, FIRST_BYTE, GREETING, HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    STREAMS_MAX,
+    LEAVE_GRACE, STREAMS_MAX,
 };
+use super::sending::Streams;
 use crate::clock::{Clock, Sleep};
 
 /// HTTP/2 connection preface and an empty SETTINGS frame: what every client sends first.
 const GREETING_BYTES: usize = 24 + 9;
+
+/// What a connection is to the others.
+#[derive(Debug, Clone)]
+pub(super) struct Membership {
+    /// Its use.
+    pub(super) activity: Activity,
+    /// Cancelled when it has to make room.
+    pub(super) leave: CancellationToken,
+}
 
 /// Serves until the peer leaves, breaks the protocol, says nothing, or `stop` and its streams have ended.
 pub(super) async fn serve<IO>(
     stream: IO,
     edge: Edge,
     keep: Keep,
+    of: Membership,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    let Membership { activity, leave } = of;
+    let streams = Streams {
+        clock: clock.clone(),
+        activity: activity.clone(),
+        refusals: edge.refusals().clone(),
+    };
+    let mut builder = auto::Builder::new(streams).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -48,6 +67,7 @@ pub(super) async fn serve<IO>(
     let mut stopping = false;
     let mut leaving = false;
     let mut age = keep.age_max.map(|age| clock.sleep(age));
+    let mut idle = keep.idle_max.map(|idle| clock.sleep(idle));
     loop {
         tokio::select! {
             // In a fixed order: simulations repeat what they did. The connection is ready once, at its end.
@@ -69,6 +89,24 @@ pub(super) async fn serve<IO>(
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
                 age = Some(clock.sleep(AGE_GRACE));
+            }
+            () = leave.cancelled(), if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+                age = Some(clock.sleep(LEAVE_GRACE));
+            }
+            () = due(&mut idle), if !leaving => {
+                let left = keep.idle_max.zip(activity.idle_for().or(Some(Duration::ZERO)));
+                idle = match left.map(|(most, idle)| most.saturating_sub(idle)) {
+                    Some(Duration::ZERO) => {
+                        leaving = true;
+                        connection.as_mut().graceful_shutdown();
+                        age = Some(clock.sleep(AGE_GRACE));
+                        None
+                    }
+                    Some(left) => Some(clock.sleep(left)),
+                    None => None,
+                };
             }
         }
     }
@@ -167,8 +205,6 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeted<IO> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

@@ -25,7 +25,8 @@ use super::body::Timely;
 use super::checks::{self, HeadRefusal, HostNames};
 use super::metrics::Metrics;
 use super::refusals::Refusals;
-use super::{limits, telemetry};
+use super::room::{Bounds, Place, Room};
+use super::{limits, sending, telemetry};
 use crate::api::Deadline;
 use crate::api::methods;
 use crate::api::status::ApiError;
@@ -53,6 +54,9 @@ pub(super) struct Edge {
     /// What a request must say of where it goes; `None` where nobody but this program can connect.
     host_names: Option<Arc<HostNames>>,
     refusals: Refusals,
+    room: Room,
+    /// The part of the connection in the room; `None` before there is one.
+    place: Option<Place>,
     info: Option<TcpConnectInfo>,
 }
 
@@ -66,6 +70,8 @@ impl Edge {
             metrics: None,
             host_names: None,
             refusals: Refusals::default(),
+            room: Room::new(Bounds::default()),
+            place: None,
             info: None,
         }
     }
@@ -78,6 +84,16 @@ impl Edge {
     /// The same, refusing what pages of other sites send, and counting what is refused.
     pub(super) fn guarded(self, host_names: HostNames, refusals: Refusals) -> Self {
         Self { host_names: Some(Arc::new(host_names)), refusals, ..self }
+    }
+
+    /// The same, with room for answers that have not been sent.
+    pub(super) fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
+    /// What is refused is counted here.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Whether the head of a request says that it is for us, and a call.
@@ -95,7 +111,7 @@ impl Edge {
         peer: Option<SocketAddr>,
     ) -> Self {
         let info = TcpConnectInfo { local_addr: local, remote_addr: peer };
-        Self { info: Some(info), ..self.clone() }
+        Self { info: Some(info), place: Some(self.room.place()), ..self.clone() }
     }
 
     fn routes_of(&self, path: &str) -> Option<Routes> {
@@ -163,38 +179,70 @@ where
         };
         let expired = timeout.map(|timeout| self.clock.sleep(timeout));
         let metrics = self.metrics.clone();
+        let place = self.place.clone();
         Box::pin(async move {
-            let answer = caught(routes.call(request)).instrument(span.clone());
+            let answer = async {
+                // Before the handler reads anything.
+                let held = match (&place, bytes_expected(&path)) {
+                    (Some(place), Some(bytes)) => Some(place.enter(bytes).await),
+                    _ => None,
+                };
+                let response = caught(routes.call(request)).instrument(span.clone()).await;
+                response.map(|response| (response, held))
+            };
             let response = match expired {
                 None => answer.await,
                 Some(expired) => tokio::select! {
                     biased;
                     answer = answer => answer,
                     // The handler is dropped here; what it has given to the engine goes on.
-                    () = expired => Ok(Status::from(ApiError::DeadlineExceeded).into_http()),
+                    () = expired => Ok((Status::from(ApiError::DeadlineExceeded).into_http(), None)),
                 },
             };
-            let response = response.map(|response| in_our_terms(response, &path));
-            if let Ok(response) = &response {
-                let code = code_of(response).unwrap_or(Code::Ok);
-                span.record("status", field::debug(code));
-                if let Some(metrics) = metrics {
-                    metrics.called(&path, code);
-                }
+            let (response, held) = response?;
+            let mut response = in_our_terms(response, &path);
+            let status = code_of(&response);
+            let code = status.unwrap_or(Code::Ok);
+            span.record("status", field::debug(code));
+            if let Some(metrics) = metrics {
+                metrics.called(&path, code);
             }
-            response.map(|mut response| {
-                response.headers_mut().insert("bmdemo-version", VERSION);
-                response
-            })
+            response.headers_mut().insert("bmdemo-version", VERSION);
+            if status.is_some() {
+                // Nothing but a head.
+                return Ok(response);
+            }
+            let held = held.or_else(|| Some(place.filter(|_| !is_stream(&path))?.hold(0)));
+            let (head, body) = response.into_parts();
+            let body = match held {
+                Some(held) => sending::whole(body, held).await,
+                None => sending::noted(body),
+            };
+            Ok(Response::from_parts(head, body))
         })
     }
 }
 
 /// Whether a call lasts as long as it says itself, or until its client leaves.
 fn lasts(path: &str) -> bool {
-    methods::by_path(path).is_some_and(|method| method.is_stream || method.name == "WaitRun")
+    is_stream(path) || methods::by_path(path).is_some_and(|method| method.name == "WaitRun")
+}
+
+/// Whether a call is answered by several messages.
+fn is_stream(path: &str) -> bool {
+    methods::by_path(path).is_some_and(|method| method.is_stream)
         || path == "/grpc.health.v1.Health/Watch"
         || is_reflection(path)
+}
+
+/// The most that a call is taken to answer, for which there must be room before it begins; `None` for calls that last.
+fn bytes_expected(path: &str) -> Option<u64> {
+    if lasts(path) {
+        return None;
+    }
+    let is_of_several = methods::by_path(path)
+        .is_some_and(|method| method.name.starts_with("List") || method.name.starts_with("Batch"));
+    Some(if is_of_several { limits::ANSWER_LARGE_BYTES } else { limits::ANSWER_SMALL_BYTES })
 }
 
 fn is_reflection(path: &str) -> bool {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::api::RESPONSE_BYTES_MAX;
+
 /// Time a peer has for its first byte.
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(5);
 /// Time a peer has, after its first byte, for the rest of its greeting.
@@ -23,3 +25,24 @@ pub(super) const AGE_GRACE: Duration = Duration::from_secs(60);
 pub(super) const CALL: Duration = Duration::from_secs(60);
 /// Time that a request has to arrive as a whole, from when the server begins to read it.
 pub(super) const BODY: Duration = Duration::from_secs(10);
+
+/// A stream whose peer takes nothing of what waits for it for this long is reset.
+pub(super) const STALL: Duration = Duration::from_secs(30);
+/// An answer is handed over in pieces of at most so many bytes: the largest frame of HTTP/2 without asking the peer.
+pub(super) const PIECE_BYTES: usize = 16 * 1024;
+/// Bytes of answers that have not been sent, of one connection and of all.
+pub(super) const UNSENT_BYTES_PER_CONNECTION_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const UNSENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Least that can be set: answers of the largest size must fit.
+pub(super) const UNSENT_BYTES_MIN: u64 = 8 * RESPONSE_BYTES_MAX as u64;
+/// Bytes of one connection while an eighth of the whole is taken: one large answer, or many small ones.
+pub(super) const UNSENT_BYTES_CROWDED_MAX: u64 = RESPONSE_BYTES_MAX as u64;
+/// What a call about one object is taken to answer until it has.
+pub(super) const ANSWER_SMALL_BYTES: u64 = 64 * 1024;
+/// What a call about several objects is taken to answer until it has.
+pub(super) const ANSWER_LARGE_BYTES: u64 = RESPONSE_BYTES_MAX as u64;
+
+/// A connection without a stream for this long is ended, unless the configuration says otherwise.
+pub(super) const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(5 * 60);
+/// A connection that makes room for another one has this long to learn about it.
+pub(super) const LEAVE_GRACE: Duration = Duration::from_secs(1);

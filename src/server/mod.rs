@@ -1,6 +1,7 @@
 //! The server process: configuration, wiring, connections, health, logs, shutdown.
 
 mod accept;
+mod activity;
 mod body;
 mod checks;
 mod config;
@@ -18,6 +19,8 @@ mod plans;
 mod reflection;
 mod refusals;
 mod restore;
+mod room;
+mod sending;
 mod shutdown;
 pub mod simulate;
 pub mod stage;

@@ -10,8 +10,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::activity::Activity;
 use super::checks::HostNames;
 use super::config::{Args, Config, ConfigError, Keep, Retention};
+use super::connection::Membership;
 use super::edge::Edge;
 use super::error::StartError;
 use super::gate::Gate;
@@ -20,6 +22,7 @@ use super::host::Host;
 use super::metrics::{self, Metrics, Sources};
 use super::notices::{log_overdue, notices};
 use super::refusals::Refusals;
+use super::room::Room;
 use super::{accept, connection, maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
@@ -89,6 +92,7 @@ impl Server {
         };
         let refusals = Refusals::default();
         let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new(&refusals)));
+        let room = Room::new(config.unsent);
         let host_names = HostNames::new(&config.host_names);
         let random = random(config.seed);
         let opened = storage::open(&config.storage, config.fake_world, &clock, &*random).await?;
@@ -100,8 +104,9 @@ impl Server {
         let ready = Arc::new(OnceLock::new());
         let edge = Edge::new(always.prepare(), ready.clone(), clock.clone())
             .measured(metrics.clone())
-            .guarded(host_names.clone(), refusals.clone());
-        let gate = Gate::new(config.caps);
+            .guarded(host_names.clone(), refusals.clone())
+            .with_room(room.clone());
+        let gate = Gate::new(config.caps, refusals.clone());
         let stop = CancellationToken::new();
         // Ends the accept loop too if what follows fails.
         let guard = stop.clone().drop_guard();
@@ -153,7 +158,7 @@ impl Server {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(url = %format!("http://{address}/metrics"), "serving metrics");
             }
-            let sources = Sources { engine: engine.clone(), gate, sqlite: opened.sqlite };
+            let sources = Sources { engine: engine.clone(), gate, room, sqlite: opened.sqlite };
             tokio::spawn(metrics::http::serve(
                 listener,
                 metrics,
@@ -255,7 +260,8 @@ where
     let always = reflection::add_to(Routes::new(readiness.service()))?;
     let ready = Arc::new(OnceLock::from(crate::api::routes(engine)));
     let edge = Edge::new(always, ready, clock.clone()).of_connection(None, None);
-    connection::serve(stream, edge, Keep::default(), clock, stop).await;
+    let of = Membership { activity: Activity::new(clock.clone()), leave: CancellationToken::new() };
+    connection::serve(stream, edge, Keep::default(), of, clock, stop).await;
     Ok(())
 }
 

@@ -38,13 +38,16 @@ async fn connections_above_the_cap_are_refused_until_others_leave() {
     config.write_all(b"[server]\nconnections_max = 2\n").unwrap();
     let server = Server::ephemeral(&["--config", config.path().to_str().unwrap()]).await;
     let (first, second) = (server.channel().await, server.channel().await);
+    let mut watches = Vec::new();
     for channel in [&first, &second] {
-        HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+        // Idle ones would make room.
+        let mut client = HealthClient::new(channel.clone());
+        watches.push(client.watch(HealthCheckRequest::default()).await.unwrap());
     }
     let mut third = server.raw().await;
     assert!(is_closed(&mut third).await);
     server.logged("connections_max").await;
-    drop((first, second));
+    drop((first, second, watches));
     // The places are free once the server has noticed that the others left.
     within("a place is free", async {
         loop {

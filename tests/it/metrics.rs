@@ -1,5 +1,7 @@
 //! Scrapes of a real server.
 
+use std::io::Write as _;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
@@ -9,7 +11,7 @@ use crate::runs::{register, repave, watched};
 use crate::support::{Server, within};
 
 /// Head and body of an answer to `GET path`.
-async fn get(address: &str, path: &str) -> (String, String) {
+pub(crate) async fn get(address: &str, path: &str) -> (String, String) {
     get_from(address, address, path).await
 }
 
@@ -26,7 +28,15 @@ async fn get_from(address: &str, host: &str, path: &str) -> (String, String) {
 
 /// A server that serves metrics, and where.
 async fn measured() -> (Server, String) {
-    let server = Server::ephemeral(&["--metrics-listen", "127.0.0.1:0"]).await;
+    measured_with("").await
+}
+
+/// The same with settings of its connections.
+pub(crate) async fn measured_with(settings: &str) -> (Server, String) {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    write!(config, "[server]\n{settings}").unwrap();
+    let config = config.path().to_str().unwrap();
+    let server = Server::ephemeral(&["--metrics-listen", "127.0.0.1:0", "--config", config]).await;
     let log = server.logged("/metrics").await;
     let url = log.split("http://").nth(1).unwrap().split("/metrics").next().unwrap().to_owned();
     (server, url)

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::super::error::{Error, effective_code};
+use super::super::error::{Error, effective_code, is_cut_off};
 use super::text::{Look, Meaning, sanitized, wrapped};
 
 /// Writes an error: `Error:`, its causes, what the server added, and hints. `suggestions` are ids like the one typed.
@@ -21,6 +21,9 @@ pub(crate) fn write_error(
     let message = match status {
         Some(status) if effective_code(status) == Code::DeadlineExceeded => {
             "the server did not answer in time".to_owned()
+        }
+        Some(status) if is_cut_off(status) => {
+            "the server closed the connection without an answer".to_owned()
         }
         Some(status) if status.message().is_empty() => {
             format!("the server answered {:?}", status.code())
@@ -111,6 +114,11 @@ fn write_details(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 fn status_hints(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let mut hints = Vec::new();
+    if is_cut_off(status) {
+        hints.push(
+            "it may be stopping, or at its limit of connections (server.connections_max): try again in a while".to_owned(),
+        );
+    }
     if let Some(info) = details.error_info() {
         match info.metadata.get("active_run_id").or_else(|| info.metadata.get("run_id")) {
             Some(run) if info.reason == "RUN_ACTIVE" => {

@@ -77,6 +77,19 @@ pub(super) fn number(key: &str, value: u64, most: u64, if_zero: &str) -> Result<
     Ok(())
 }
 
+/// Refuses fewer bytes than what they are for takes.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn bytes(key: &str, value: u64, least: u64) -> Result<(), String> {
+    match value < least {
+        true => {
+            Err(format!("{key} is {value}: give at least {least}, or large answers have no room"))
+        }
+        false => Ok(()),
+    }
+}
+
 /// Refuses a length of time that is too short or beyond all sense.
 ///
 /// # Errors

@@ -36,7 +36,11 @@ pub(crate) struct Server {
     pub(crate) host_names: Option<Vec<String>>,
     pub(crate) connections_max: Option<usize>,
     pub(crate) connections_per_peer_max: Option<usize>,
+    pub(crate) connections_loopback_max: Option<usize>,
     pub(crate) connection_age_max: Option<Span>,
+    pub(crate) connection_idle_max: Option<Span>,
+    pub(crate) unsent_bytes_max: Option<u64>,
+    pub(crate) unsent_bytes_per_connection_max: Option<u64>,
     pub(crate) shutdown_grace: Option<Span>,
 }
 

@@ -15,13 +15,15 @@ use tonic::body::Body;
 use super::measured::Metrics;
 use super::snapshot::Sources;
 use crate::clock::Clock;
+use crate::server::activity::Activity;
 use crate::server::checks::{self, HostNames};
 use crate::server::gate::{Caps, Gate};
 use crate::server::limits::{HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::server::refusals::Refusals;
 
 /// Scrapers are few.
-const CAPS: Caps = Caps { connections_max: 32, connections_per_peer_max: 8 };
+const CAPS: Caps =
+    Caps { connections_max: 32, connections_per_peer_max: 8, connections_loopback_max: 8 };
 /// Time that a scraper has for the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest life of a scraper's connection: an idle one is given up.
@@ -52,7 +54,7 @@ pub(in crate::server) async fn serve(
 ) {
     let sources = Arc::new(sources);
     let guard = Arc::new(guard);
-    let gate = Gate::new(CAPS);
+    let gate = Gate::new(CAPS, guard.refusals.clone());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -62,11 +64,14 @@ pub(in crate::server) async fn serve(
             clock.sleep(BACK_OFF).await;
             continue;
         };
-        let Ok(permit) = gate.enter(peer.ip()) else { continue };
+        let activity = Activity::new(clock.clone());
+        let Ok(permit) = gate.enter(peer.ip(), &activity) else { continue };
         let (metrics, sources, guard) = (metrics.clone(), sources.clone(), guard.clone());
         let service = tower::service_fn(move |request: Request<_>| {
             let (metrics, sources, guard) = (metrics.clone(), sources.clone(), guard.clone());
+            let scrape = activity.begin();
             async move {
+                let _scrape = scrape;
                 if let Err(refusal) =
                     checks::source(request.uri(), request.headers(), &guard.host_names)
                 {
@@ -95,6 +100,7 @@ pub(in crate::server) async fn serve(
                     tracing::debug!(error, "a scraper's connection ended");
                 },
                 () = age => {}
+                () = permit.leave.cancelled() => {}
                 () = stop.cancelled() => {}
             }
             drop(permit);

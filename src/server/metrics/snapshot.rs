@@ -19,6 +19,7 @@ use crate::lifecycle::run::State;
 use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
 use crate::server::gate::Gate;
+use crate::server::room::Room;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Query, StoreError, Unreadable};
 
@@ -36,6 +37,7 @@ const PAGE: usize = 500;
 pub(in crate::server) struct Sources {
     pub(in crate::server) engine: Engine,
     pub(in crate::server) gate: Gate,
+    pub(in crate::server) room: Room,
     /// The store on disk, if there is one.
     pub(in crate::server) sqlite: Option<Arc<SqliteStore>>,
 }
@@ -76,6 +78,7 @@ pub(super) struct Gauges {
     watchers: Gauge,
     watchers_lagging: Gauge,
     connections: Gauge,
+    unsent: Gauge,
     revision: Gauge,
     machines: Family<PhaseLabels, Gauge>,
     active: Family<StateLabels, Gauge>,
@@ -115,6 +118,11 @@ impl Gauges {
                 &gauges.watchers_lagging,
             ),
             ("connections", "Open connections", &gauges.connections),
+            (
+                "unsent_bytes",
+                "Bytes of answers that are made, or may be, and not sent yet",
+                &gauges.unsent,
+            ),
             ("store_revision", "Revision of the newest commit", &gauges.revision),
             (
                 "active_runs_unseen",
@@ -144,7 +152,7 @@ impl Gauges {
 
     /// Brings every gauge up to date.
     pub(super) async fn read(&self, sources: &Sources) {
-        let Sources { engine, gate, sqlite } = sources;
+        let Sources { engine, gate, room, sqlite } = sources;
         let (with_slot, waiting, actors) = engine.load();
         self.with_slot.set(signed(with_slot));
         self.waiting_for_slot.set(signed(waiting));
@@ -152,6 +160,7 @@ impl Gauges {
         self.watchers.set(signed(engine.watch().watchers()));
         self.watchers_lagging.set(signed(engine.watch().lagging()));
         self.connections.set(signed(gate.open()));
+        self.unsent.set(i64::try_from(room.bytes()).unwrap_or(i64::MAX));
 
         self.needing_intervention.clear();
         for (reason, count) in self.interventions.count() {

@@ -6,9 +6,12 @@ use h2::{RecvStream, SendStream};
 use http::{Request, Response};
 use prost::bytes::Bytes;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::support::{Server, within};
 
-/// Path of a method that changes something.
+/// Paths of methods.
+pub(super) const LIST: &str = "/baremetal.v1.MachineService/ListMachines";
 pub(super) const REGISTER: &str = "/baremetal.v1.MachineService/RegisterMachine";
 
 /// A connection, greeted.
@@ -20,13 +23,20 @@ pub(super) struct Wire {
 impl Wire {
     /// Connects, and grants each answer so many bytes before it is read.
     pub(super) async fn open(server: &Server, window: u32) -> Self {
-        let stream = server.raw().await;
+        Self::over(server.raw().await, window, &server.address.to_string()).await
+    }
+
+    /// The same over any stream.
+    pub(super) async fn over<IO>(stream: IO, window: u32, authority: &str) -> Self
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut builder = Builder::new();
         builder.initial_window_size(window).initial_connection_window_size(1 << 24);
         let handshake = builder.handshake::<_, Bytes>(stream);
         let (requests, connection) = within("the server greets", handshake).await.unwrap();
         tokio::spawn(connection);
-        Self { requests, authority: server.address.to_string() }
+        Self { requests, authority: authority.to_owned() }
     }
 
     /// The head of a call as clients of gRPC send it.
@@ -83,6 +93,16 @@ pub(super) fn registration(machine_id: &str) -> pb::RegisterMachineRequest {
     let machine =
         pb::Machine { machine_id: machine_id.to_owned(), spec: Some(spec), ..Default::default() };
     pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() }
+}
+
+/// The same of a machine of 20 KB.
+pub(super) fn fat(machine_id: &str) -> pb::RegisterMachineRequest {
+    let mut request = registration(machine_id);
+    if let Some(machine) = &mut request.machine {
+        let label = |n: usize| (format!("label-{n:02}-{}", "x".repeat(50)), "v".repeat(256));
+        machine.labels = (0..64).map(label).collect();
+    }
+    request
 }
 
 /// What a whole answer says: its messages, and its `grpc-status`.

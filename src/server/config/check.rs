@@ -1,0 +1,95 @@
+//! What the settings must be, taken together.
+
+use std::time::Duration;
+
+use super::bounds::{self, HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
+use super::{Config, ConfigError, PROVIDERS, REQUESTS_MIN, connection_limits};
+
+impl Config {
+    /// Refuses settings that contradict each other or make no sense.
+    ///
+    /// # Errors
+    /// [`ConfigError::Setting`], naming the key.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let public = [Some(self.listen), self.metrics_listen]
+            .into_iter()
+            .flatten()
+            .find(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = public
+            && !self.insecure_no_auth
+        {
+            return Err(ConfigError::Setting(format!(
+                "refusing to listen on {}: calls there are neither encrypted nor authenticated, so anyone who reaches \
+                 the address can wipe every machine; listen on 127.0.0.1, or take the risk with --insecure-no-auth",
+                address.ip()
+            )));
+        }
+        self.check_names().and_then(|()| self.check_numbers()).map_err(ConfigError::Setting)
+    }
+
+    fn check_names(&self) -> Result<(), String> {
+        for name in self.limits.runs_max_by_provider.keys() {
+            bounds::provider("limits.runs_max_by_provider", name, &PROVIDERS)?;
+        }
+        for name in self.probes.keys() {
+            bounds::provider("probes", name, &PROVIDERS)?;
+        }
+        for name in &self.host_names {
+            bounds::host_name("server.host_names", name)?;
+        }
+        let mut labels = self.limits.runs_max_by_label.keys();
+        labels.try_for_each(|label| bounds::label("limits.runs_max_by_label", label))
+    }
+
+    fn check_numbers(&self) -> Result<(), String> {
+        let Self { limits, caps, retention, .. } = self;
+        let [none, no_run] = ["nothing would ever be served", "no run of it would ever start"];
+        let held = "every run would be held at its first destructive step";
+        let [no_log, no_probe] =
+            ["nothing that a step prints would be kept", "nothing would be probed"];
+        let per_peer = caps.connections_per_peer_max as u64;
+        number("server.connections_max", caps.connections_max as u64, MANY, none)?;
+        number("server.connections_per_peer_max", per_peer, MANY, none)?;
+        let loopback = caps.connections_loopback_max as u64;
+        number("server.connections_loopback_max", loopback, MANY, none)?;
+        let unsent = self.unsent;
+        let (least, one) =
+            (connection_limits::UNSENT_BYTES_MIN, connection_limits::ANSWER_LARGE_BYTES);
+        bounds::bytes("server.unsent_bytes_max", unsent.in_all, least)?;
+        bounds::bytes("server.unsent_bytes_per_connection_max", unsent.of_connection, one)?;
+        number("limits.runs_max", limits.runs_max as u64, MANY, none)?;
+        for (name, most) in &limits.runs_max_by_provider {
+            number(&format!("limits.runs_max_by_provider.{name}"), *most as u64, MANY, no_run)?;
+        }
+        for (name, most) in &limits.runs_max_by_label {
+            number(&format!("limits.runs_max_by_label.{name}"), *most as u64, MANY, no_run)?;
+        }
+        number("loop_breaker.destructive_max", limits.destructive_max as u64, MANY, held)?;
+        number("limits.step_log_bytes_max", limits.step_log_bytes_max, LOG_BYTES_MAX, no_log)?;
+        let forgotten = "no run that has ended would be kept";
+        number("retention.ended_runs_max", retention.ended_runs_max, MANY * 1000, forgotten)?;
+        for (provider, policy) in &self.probes {
+            let key = |name: &str| format!("probes.{provider}.{name}");
+            number(&key("concurrent_max"), policy.concurrent_max as u64, MANY, no_probe)?;
+            span(&key("interval"), Duration::from_millis(policy.interval_ms), SECOND, YEARS)?;
+            span(&key("timeout"), Duration::from_millis(policy.timeout_ms), SECOND / 1000, HOUR)?;
+        }
+        let window = Duration::from_millis(limits.destructive_window_ms);
+        span("loop_breaker.window", window, SECOND, YEARS)?;
+        span("retention.ended_runs", retention.ended_runs, SECOND, YEARS)?;
+        span("retention.interval", retention.interval, SECOND, YEARS)?;
+        span("server.shutdown_grace", self.shutdown_grace, Duration::ZERO, HOUR * 24)?;
+        if let Some(idle) = self.keep.idle_max {
+            span("server.connection_idle_max", idle, SECOND, YEARS)?;
+        }
+        if let Some(age) = self.keep.age_max {
+            span("server.connection_age_max", age, SECOND, YEARS)?;
+        }
+        if retention.requests < REQUESTS_MIN {
+            return Err(
+                "retention.requests is below 1d: request ids are promised to be kept a day".into(),
+            );
+        }
+        Ok(())
+    }
+}
