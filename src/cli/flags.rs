@@ -116,7 +116,7 @@ pub(crate) struct OutputArgs {
     /// Output form: table, wide, json, jsonl, yaml, name, csv, jsonpath=TEMPLATE
     #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = parse_format)]
     pub(crate) output: Format,
-    /// Columns of a table or of CSV, for example machine_id,phase,labels.rack
+    /// Columns of a table or of CSV, for example machine_id,phase; a name that is none lists them
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
 }

@@ -8,6 +8,7 @@ use super::names;
 use super::request::{NewRun, Origin};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
+use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
@@ -120,7 +121,7 @@ pub fn blockers(
                 machine.phase,
                 allowed.join(", ")
             ),
-            format!("set the phase of the machine to one of {} first", allowed.join(", ")),
+            phase_hint(machine.phase, &plan.allowed_phases),
         );
     }
     // An active run is reported above; its PROVISIONING would only repeat that.
@@ -280,6 +281,26 @@ pub fn repeat_of(before: &Run) -> NewRun {
         plan_id: before.spec.plan_id.clone(),
         parameters: before.spec.parameters.clone(),
         force: before.spec.forced,
+    }
+}
+
+/// How a machine comes to a phase in which the plan is allowed: only moves that are legal from where it is.
+fn phase_hint(from: Phase, allowed: &[crate::plan::Phase]) -> String {
+    let listed = |phases: Vec<Phase>| {
+        phases.iter().map(|phase| phase.as_str()).collect::<Vec<_>>().join(" or ")
+    };
+    let targets = from.targets();
+    let fitting: Vec<Phase> = targets
+        .iter()
+        .copied()
+        .filter(|phase| allowed.contains(&names::plan_phase(*phase)))
+        .collect();
+    if !fitting.is_empty() {
+        format!("set the phase of the machine to {} first", listed(fitting))
+    } else if targets.is_empty() {
+        format!("a machine in {from} stays in it")
+    } else {
+        format!("from {from} a machine can only be set to {}", listed(targets))
     }
 }
 

@@ -198,6 +198,19 @@ impl RunMachine {
             // The answer was no.
             Event::StepFailed if context.facts.asks => Transition(context.facts.failed()),
             Event::Cancel => Transition(State::Canceling),
+            // It would go on with the answer: whoever pauses it must know.
+            Event::Pause if context.facts.outcome_unknown => {
+                context.denied = Some(
+                    "it is held until the outcome of a step is resolved, and continues then: resolve the step or cancel the run instead",
+                );
+                Handled
+            }
+            Event::Pause if context.facts.asks => {
+                context.denied = Some(
+                    "it is held until an approval is answered, and continues then: answer with no or cancel the run instead",
+                );
+                Handled
+            }
             Event::Pause => Handled,
             _ => Super,
         }

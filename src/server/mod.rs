@@ -49,11 +49,7 @@ use self::wiring::{Server, Settings};
 pub async fn cli_main(args: Vec<OsString>) -> u8 {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
-        Err(error) => {
-            // Help and version come here too, with code 0. A closed output changes nothing.
-            drop(error.print());
-            return u8::try_from(error.exit_code()).unwrap_or(2);
-        }
+        Err(error) => return report_usage(&error),
     };
     let mut stdout = std::io::stdout();
     let result = match &args.command {
@@ -79,6 +75,19 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
             error.exit_code()
         }
     }
+}
+
+/// Prints what clap has to say: help and version are data, with code 0, the rest is an error.
+fn report_usage(error: &clap::Error) -> u8 {
+    // A closed output changes nothing.
+    if error.use_stderr() {
+        // As every other error of ours begins.
+        let text = error.render().to_string().replacen("error:", "Error:", 1);
+        drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    } else {
+        drop(error.print());
+    }
+    u8::try_from(error.exit_code()).unwrap_or(2)
 }
 
 async fn run(args: &Args) -> Result<(), StartError> {

@@ -57,6 +57,8 @@ async fn wrong_flags_are_usage_errors_and_help_is_not_an_error() {
             (Some(2), ""),
             "{flags:?}"
         );
+        // One spelling for every error, whoever found it.
+        assert!(text(&output.stderr).starts_with("Error: "), "{}", text(&output.stderr));
     }
     let help = run_to_end(&["--help"]).await;
     assert_eq!(help.status.code(), Some(0));

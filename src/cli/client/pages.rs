@@ -149,14 +149,14 @@ impl Client {
         }
         let about = About::Run(name.to_owned());
         // A whole UUID cannot be a part of another one.
-        if name.len() < resolve::PART_MIN || error.grpc_code() == Some(Code::NotFound) {
+        if error.grpc_code() == Some(Code::NotFound) {
             return Err(error.about(about));
         }
         let runs = self.all_runs("", usize::MAX).await?;
         let found = resolve::by_part("run", name, runs.iter().map(|run| run.run_id.as_str()))?;
         let run = runs.into_iter().find(|run| found.as_deref() == Some(&run.run_id));
         run.ok_or_else(|| {
-            let none = format!("no run id has \"{name}\", and no machine has that id");
+            let none = format!("no run id contains \"{name}\", and no machine has that id");
             Error::rpc(Status::not_found(none)).about(about)
         })
     }

@@ -50,6 +50,8 @@ pub(crate) struct ManArgs {
 
 /// Free space for the server's files below this is reported.
 const BYTES_FREE_MIN: u64 = 1 << 30;
+/// Lines shown of why a reload was refused, after the first: enough for the first diagnostic.
+const RELOAD_LINES_MAX: usize = 6;
 
 /// The result of a check.
 enum Verdict {
@@ -226,7 +228,8 @@ fn data_and_reload(
     }
     let Some(reload) = &info.last_reload else { return Ok(()) };
     let ago = ago(reload.at.as_ref()).unwrap_or_default();
-    match reload.error.lines().next() {
+    let mut lines = reload.error.lines();
+    match lines.next() {
         None => {
             let text = format!("configuration and plans were reloaded {ago}");
             say(session, good, &Verdict::Good, "reload", &text)
@@ -234,7 +237,17 @@ fn data_and_reload(
         Some(why) => {
             let text =
                 format!("reload refused {ago}, the previous configuration stays in force: {why}");
-            say(session, good, &Verdict::Bad, "reload", &text)
+            say(session, good, &Verdict::Bad, "reload", &text)?;
+            // A diagnostic has the file and the line below its first one.
+            for line in lines.filter(|line| !line.trim().is_empty()).take(RELOAD_LINES_MAX) {
+                let line = format!("  {}", sanitized(line));
+                writeln!(session.ui.out(), "{line}")?;
+            }
+            writeln!(
+                session.ui.out(),
+                "  Next: bmdemo-cli plan check FILE… on the server's plans"
+            )?;
+            Ok(())
         }
     }
 }

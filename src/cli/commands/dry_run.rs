@@ -13,7 +13,9 @@ use crate::pb::run_result::Outcome;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, effective_name, phase_name, sanitized, step_line, wrapped};
+use super::super::output::{
+    Meaning, effective_name, phase_name, role_text, sanitized, step_line, wrapped,
+};
 use super::super::session::Session;
 use super::recipe::{StartFlags, What, request};
 use super::refusals;
@@ -46,7 +48,12 @@ pub(crate) async fn show(
     let accepted = machines.iter().find_map(|machine| {
         verdicts.get(&machine.machine_id).and_then(|verdict| verdict.as_ref().ok())
     });
+    let mut role = "steps";
     for (index, step) in plan.steps.iter().enumerate() {
+        if step.role != role && !step.role.is_empty() {
+            role = &step.role;
+            writeln!(session.ui.out(), "{}:", role_text(role))?;
+        }
         let status = accepted
             .and_then(|run| run.steps.iter().find(|status| status.name == step.name))
             .filter(|status| status.state() == pb::StepState::Skipped);

@@ -7,8 +7,8 @@ use clap::Args;
 use crate::pb;
 
 use super::super::error::{Error, Exit};
-use super::super::flags::OutputArgs;
-use super::super::output::{Issue, issues_of, write_issues};
+use super::super::flags::{Format, OutputArgs};
+use super::super::output::{Issue, Record as _, issues_of, write_issues};
 use super::super::query::Selection;
 use super::super::session::Session;
 use super::show;
@@ -32,6 +32,7 @@ pub(crate) struct IssuesArgs {
 }
 
 pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<Exit, Error> {
+    show::check_columns::<Issue>(&args.output)?;
     let client = session.client().await?;
     let selected = args.selection.to_filter()?;
     let within = |filter: &str| {
@@ -50,21 +51,22 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         active.into_iter().map(|run| (run.machine_id.clone(), run)).collect();
     let now_ms = session.ui.now_ms();
     let mut issues: Vec<Issue> = Vec::new();
-    let mut troubled = Vec::new();
     for machine in machines {
         let run = match active.remove(&machine.machine_id) {
             Some(run) => Some(run),
             None => client.last_run(&machine.machine_id).await?,
         };
-        let found = issues_of(&machine, run.as_ref(), now_ms);
-        if !found.is_empty() {
-            troubled.push(machine);
-        }
-        issues.extend(found);
+        issues.extend(issues_of(&machine, run.as_ref(), now_ms));
     }
     let exit = if args.exit_code && !issues.is_empty() { Exit::Refused } else { Exit::Ok };
-    if args.output.output.is_data() || !args.output.columns.is_empty() {
-        return show::machines(session, &troubled, &args.output).map(|shown| shown.or(exit));
+    if args.output.output == Format::Name {
+        // Machines to hand on, each once.
+        issues.dedup_by(|next, first| next.id() == first.id());
+    }
+    if show::listed(session, &issues, &args.output)?
+        || show::columned(session, &issues, &args.output)?
+    {
+        return Ok(exit);
     }
     if unreadable_machines + unreadable_runs > 0 {
         session.ui.note(&format!(

@@ -8,7 +8,7 @@ use crate::pb;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::flags::OutputArgs;
+use super::super::flags::{Format, OutputArgs};
 use super::super::output::sanitized;
 use super::super::query::Selection;
 use super::super::session::Session;
@@ -122,7 +122,12 @@ async fn change(
     if let ([machine], true) = (machines.as_slice(), how.selection.is_empty()) {
         let request = request(&client, &machine.machine_id, labels, &how.reason);
         let machine = client.update_machine(request).await?;
-        return show::machine(session, &machine, &how.output);
+        let mut output = how.output.clone();
+        if output.output == Format::Table && output.columns.is_empty() {
+            // What was asked for is what is shown.
+            output.columns = ["machine_id", "phase", "labels"].map(str::to_owned).to_vec();
+        }
+        return show::machine(session, &machine, &output);
     }
     let text = text(labels);
     let question = Question {

@@ -25,7 +25,8 @@ const RECONNECTS_MAX: u32 = 60;
 /// Lines buffered between the streams and the screen.
 const UNDER_WAY: usize = 64;
 
-/// Print the output of the steps of runs, step by step. With several runs each line begins with its machine.
+/// Print the output of the steps of runs, step by step. With several runs each line begins with its machine; a selection
+/// means the newest run of each machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli logs machine-1
@@ -59,7 +60,7 @@ enum News {
 
 pub(crate) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let runs = targets::active_runs(&client, &args.runs, &args.selection).await?;
+    let runs = targets::newest_runs(&client, &args.runs, &args.selection).await?;
     let several = runs.len() > 1 || !args.selection.is_empty();
     let columns = runs.iter().map(|run| run.machine_id.len()).max().unwrap_or(0);
     let mut waiting: VecDeque<pb::Run> = runs.into();

@@ -77,7 +77,7 @@ fn single<T: Record>(session: &mut Session, record: &T, args: &OutputArgs) -> Re
 }
 
 /// Writes a list as CSV or as a table of chosen columns; returns whether the requested form is one of these.
-fn columned<T: Columned>(
+pub(crate) fn columned<T: Columned>(
     session: &mut Session,
     records: &[T],
     args: &OutputArgs,

@@ -69,8 +69,24 @@ pub(crate) async fn active_runs(
     selection: &RunSelection,
 ) -> Result<Vec<pb::Run>, Error> {
     let mut runs = named(client, names, selection).await?;
-    runs.extend(selected(client, selection, ACTIVE, "").await?);
+    runs.extend(selected(client, selection, Some(ACTIVE), "").await?);
     distinct(runs, "no run in progress matches")
+}
+
+/// The runs named, or of the runs that are selected the newest of each machine, each once.
+///
+/// # Errors
+/// Usage, as [`machines`].
+pub(crate) async fn newest_runs(
+    client: &Client,
+    names: &[String],
+    selection: &RunSelection,
+) -> Result<Vec<pb::Run>, Error> {
+    let mut runs = named(client, names, selection).await?;
+    let mut seen = HashSet::new();
+    let newest = selected(client, selection, None, "created_at desc").await?;
+    runs.extend(newest.into_iter().filter(|run| seen.insert(run.machine_id.clone())));
+    distinct(runs, "no run matches")
 }
 
 /// The runs named, or the last runs of the selected machines that failed or were canceled, each once.
@@ -84,7 +100,7 @@ pub(crate) async fn retriable_runs(
 ) -> Result<Vec<pb::Run>, Error> {
     let mut runs = named(client, names, selection).await?;
     let mut newest: BTreeMap<String, pb::Run> = BTreeMap::new();
-    for run in selected(client, selection, RETRIABLE, "created_at desc").await? {
+    for run in selected(client, selection, Some(RETRIABLE), "created_at desc").await? {
         newest.entry(run.machine_id.clone()).or_insert(run);
     }
     for run in newest.into_values() {
@@ -112,18 +128,18 @@ async fn named(
     Ok(runs)
 }
 
-/// The runs selected, of those that match `also`; none where nothing is selected.
+/// The runs selected, of those that match `also` too; none where nothing is selected.
 async fn selected(
     client: &Client,
     selection: &RunSelection,
-    also: &str,
+    also: Option<&str>,
     order: &str,
 ) -> Result<Vec<pb::Run>, Error> {
     if selection.is_empty() {
         return Ok(Vec::new());
     }
     let machines = labelled(client, selection).await?;
-    let filter = selection.to_filter(Some(also));
+    let filter = selection.to_filter(also);
     client.runs_on(machines.as_ref(), &filter, order, usize::MAX).await
 }
 

@@ -92,10 +92,10 @@ impl Drawing {
         }
         if let Some(last) = self.last_main() {
             if let Some(at) = self.first(Role::OnFailure) {
-                writeln!(out, "    s{last} -. on failure .-> s{at}")?;
+                writeln!(out, "    s{last} -. if a step fails .-> s{at}")?;
             }
             if let Some(at) = self.first(Role::Finally) {
-                writeln!(out, "    s{last} -. finally .-> s{at}")?;
+                writeln!(out, "    s{last} -. whatever the end .-> s{at}")?;
             }
         }
         for (at, step) in self.steps.iter().enumerate() {
@@ -135,10 +135,10 @@ impl Drawing {
         }
         if let Some(last) = self.last_main() {
             if let Some(at) = self.first(Role::OnFailure) {
-                writeln!(out, "    s{last} -> s{at} [style=dotted, label=\"on failure\"];")?;
+                writeln!(out, "    s{last} -> s{at} [style=dotted, label=\"if a step fails\"];")?;
             }
             if let Some(at) = self.first(Role::Finally) {
-                writeln!(out, "    s{last} -> s{at} [style=dotted, label=\"finally\"];")?;
+                writeln!(out, "    s{last} -> s{at} [style=dotted, label=\"whatever the end\"];")?;
             }
         }
         for (at, step) in self.steps.iter().enumerate() {

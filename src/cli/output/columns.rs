@@ -72,6 +72,8 @@ impl Content {
 pub(crate) trait Columned {
     /// Names of all columns, plus `labels.<key>` where there are labels.
     const COLUMNS: &'static [&'static str];
+    /// Other names that are taken for columns.
+    const ALIASES: &'static [&'static str] = &[];
     /// Whether `labels.<key>` is a column too.
     const LABELS: bool;
     /// The content of a column; `None` if there is no such column.
@@ -142,18 +144,33 @@ impl Columned for pb::Machine {
 
 impl Columned for pb::Run {
     const COLUMNS: &'static [&'static str] = &[
-        "run_id", "machine", "type", "plan", "phase", "steps", "duration", "step", "waiting",
-        "error", "created", "started", "finished", "by", "reason", "retry_of",
+        "run_id",
+        "machine_id",
+        "type",
+        "plan_id",
+        "phase",
+        "steps",
+        "duration",
+        "step",
+        "waiting",
+        "error",
+        "created",
+        "started",
+        "finished",
+        "by",
+        "reason",
+        "retry_of",
     ];
+    const ALIASES: &'static [&'static str] = &["machine", "plan"];
     const LABELS: bool = false;
 
     fn content(&self, column: &str, now_ms: u64) -> Option<Content> {
         let waiting = self.waiting.as_ref().map(|waiting| wait_reason_name(waiting.reason));
         Some(match column {
             "run_id" => Content::Run(self.run_id.clone()),
-            "machine" => Content::Text(self.machine_id.clone()),
+            "machine_id" | "machine" => Content::Text(self.machine_id.clone()),
             "type" => Content::Text(run_type_name(self.r#type)),
-            "plan" => Content::Text(self.plan_id.clone()),
+            "plan_id" | "plan" => Content::Text(self.plan_id.clone()),
             "phase" => Content::Painted(ended_name(self), run_meaning(self.phase)),
             "steps" => {
                 let (done, all) = steps_done(self);
@@ -185,7 +202,7 @@ impl Columned for pb::Run {
 pub(crate) fn unknown_column<T: Columned>(asked: &[String]) -> Option<&str> {
     let is_column = |name: &str| {
         let label = T::LABELS && name.strip_prefix("labels.").is_some_and(|key| !key.is_empty());
-        T::COLUMNS.contains(&name) || label
+        T::COLUMNS.contains(&name) || T::ALIASES.contains(&name) || label
     };
     asked.iter().map(String::as_str).find(|name| !is_column(name))
 }

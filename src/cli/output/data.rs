@@ -16,23 +16,31 @@ use crate::text::is_hidden;
 
 use super::text::sanitized;
 
-/// A message of the API that can be printed as data.
-pub(crate) trait Record: prost::Message {
-    /// Full name of the message in the proto.
-    const NAME: &'static str;
+/// What can be printed as data: a message of the API, or what the CLI concludes from several.
+pub(crate) trait Record {
     /// Name of a list of these in JSON.
     const LIST: &'static str;
+    /// The form that serializes as JSON does.
+    type Data: Serialize;
     /// What `-o name` prints.
     fn id(&self) -> &str;
+    /// The record for a serializer.
+    ///
+    /// # Errors
+    /// If this build's descriptors are broken.
+    fn data(&self) -> io::Result<Self::Data>;
 }
 
 macro_rules! records {
     ($($kind:ident, $list:literal, $id:ident;)+) => {
         $(impl Record for pb::$kind {
-            const NAME: &'static str = concat!("baremetal.v1.", stringify!($kind));
             const LIST: &'static str = $list;
+            type Data = Canonical;
             fn id(&self) -> &str {
                 &self.$id
+            }
+            fn data(&self) -> io::Result<Canonical> {
+                dynamic(concat!("baremetal.v1.", stringify!($kind)), self)
             }
         })+
     };
@@ -66,18 +74,19 @@ fn pool() -> Option<&'static DescriptorPool> {
     POOL.get_or_init(|| DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).ok()).as_ref()
 }
 
-fn dynamic<T: Record>(record: &T) -> io::Result<Canonical> {
-    let descriptor = pool().and_then(|pool| pool.get_message_by_name(T::NAME));
+/// The message of this full name in the proto.
+fn dynamic<T: prost::Message>(name: &str, message: &T) -> io::Result<Canonical> {
+    let descriptor = pool().and_then(|pool| pool.get_message_by_name(name));
     let descriptor =
-        descriptor.ok_or_else(|| io::Error::other(format!("{} has no descriptor", T::NAME)))?;
-    let message = DynamicMessage::decode(descriptor, record.encode_to_vec().as_slice())
+        descriptor.ok_or_else(|| io::Error::other(format!("{name} has no descriptor")))?;
+    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .map_err(io::Error::other)?;
     Ok(Canonical(message))
 }
 
 /// Serializes as canonical protobuf JSON: lowerCamelCase, defaults left out, 64-bit numbers as strings. Unlike
 /// prost-reflect's own, it sorts maps, so that the same record always prints the same.
-struct Canonical(DynamicMessage);
+pub(crate) struct Canonical(DynamicMessage);
 
 impl Serialize for Canonical {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -173,9 +182,9 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// Serializes as the list response of the API; the list is present even if it is empty.
-struct List(&'static str, Vec<Canonical>);
+struct List<D>(&'static str, Vec<D>);
 
-impl Serialize for List {
+impl<D: Serialize> Serialize for List<D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1))?;
         map.serialize_entry(self.0, &self.1)?;
@@ -185,12 +194,12 @@ impl Serialize for List {
 
 /// One record as JSON.
 pub(crate) fn json_of<T: Record>(record: &T) -> io::Result<serde_json::Value> {
-    serde_json::to_value(dynamic(record)?).map_err(io::Error::other)
+    serde_json::to_value(record.data()?).map_err(io::Error::other)
 }
 
 /// A list of records as JSON, in the form of the API's list response.
 pub(crate) fn json_of_list<T: Record>(records: &[T]) -> io::Result<serde_json::Value> {
-    let list = List(T::LIST, records.iter().map(dynamic).collect::<io::Result<_>>()?);
+    let list = List(T::LIST, records.iter().map(Record::data).collect::<io::Result<_>>()?);
     serde_json::to_value(list).map_err(io::Error::other)
 }
 
@@ -205,7 +214,7 @@ pub(crate) fn write_list<T: Record>(
             records.iter().try_for_each(|record| write_one(out, form, record))
         }
         DataForm::Json | DataForm::Yaml => {
-            let list = List(T::LIST, records.iter().map(dynamic).collect::<io::Result<_>>()?);
+            let list = List(T::LIST, records.iter().map(Record::data).collect::<io::Result<_>>()?);
             write_document(out, form, &list)
         }
     }
@@ -220,7 +229,7 @@ pub(crate) fn write_one<T: Record>(
     match form {
         DataForm::Name => writeln!(out, "{}", sanitized(record.id())),
         DataForm::Json | DataForm::Jsonl | DataForm::Yaml => {
-            write_document(out, form, &dynamic(record)?)
+            write_document(out, form, &record.data()?)
         }
     }
 }
@@ -432,30 +441,43 @@ mod tests {
 
     #[test]
     fn json_reads_back_as_the_message() {
-        fn check<T: Record + Default + PartialEq + fmt::Debug>(record: &T) {
+        fn check<T>(name: &str, record: &T)
+        where
+            T: Record + prost::Message + Default + PartialEq + fmt::Debug,
+        {
             let mut json = Vec::new();
             write_one(&mut json, DataForm::Json, record).unwrap();
-            let descriptor = pool().unwrap().get_message_by_name(T::NAME).unwrap();
+            let descriptor = pool().unwrap().get_message_by_name(name).unwrap();
             let mut reader = serde_json::Deserializer::from_slice(&json);
             let read = DynamicMessage::deserialize(descriptor, &mut reader).unwrap();
             assert_eq!(read.transcode_to::<T>().unwrap(), *record);
         }
-        check(&machine());
-        check(&pb::LogChunk {
-            data: b"any \xff bytes\n".to_vec(),
-            offset: u64::MAX,
-            ..Default::default()
-        });
-        check(&pb::Run {
-            parameters: [("b".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())].into(),
-            steps: vec![pb::StepStatus {
-                expected_duration: Some(prost_types::Duration { seconds: 5, nanos: 500_000_000 }),
-                attempt: -1,
+        check("baremetal.v1.Machine", &machine());
+        check(
+            "baremetal.v1.LogChunk",
+            &pb::LogChunk {
+                data: b"any \xff bytes\n".to_vec(),
+                offset: u64::MAX,
                 ..Default::default()
-            }],
-            phase: 99,
-            ..Default::default()
-        });
+            },
+        );
+        check(
+            "baremetal.v1.Run",
+            &pb::Run {
+                parameters: [("b".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())]
+                    .into(),
+                steps: vec![pb::StepStatus {
+                    expected_duration: Some(prost_types::Duration {
+                        seconds: 5,
+                        nanos: 500_000_000,
+                    }),
+                    attempt: -1,
+                    ..Default::default()
+                }],
+                phase: 99,
+                ..Default::default()
+            },
+        );
     }
 
     #[test]

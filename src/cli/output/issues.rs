@@ -2,23 +2,88 @@
 
 use std::io::{self, Write};
 
+use prost_types::Timestamp;
+use serde::Serialize;
+
 use crate::pb;
 
+use super::columns::{Columned, Content};
+use super::data::Record;
 use super::describe::{next_for_hold, next_for_machine};
 use super::progress::hold;
 use super::text::{
     Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width, wrapped,
 };
-use super::time::{elapsed_text, instant};
+use super::time::{elapsed_text, instant, rfc3339};
 
 /// One thing that needs a look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Issue {
     pub(super) machine: String,
+    /// The run it is about; empty if it is about the machine alone.
+    run: String,
     pub(super) what: String,
+    /// When it began.
+    since: Option<Timestamp>,
+    /// Milliseconds from when it began until now.
     pub(super) since_ms: Option<i64>,
     pub(super) why: String,
+    /// The next command to type.
     next: Option<String>,
+}
+
+/// An issue as JSON has it: named as in the API, what is empty left out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IssueData {
+    machine_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    run_id: String,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    why: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Record for Issue {
+    const LIST: &'static str = "issues";
+    type Data = IssueData;
+
+    fn id(&self) -> &str {
+        &self.machine
+    }
+
+    fn data(&self) -> io::Result<IssueData> {
+        Ok(IssueData {
+            machine_id: self.machine.clone(),
+            run_id: self.run.clone(),
+            what: self.what.clone(),
+            since: self.since.map(|at| rfc3339(Some(&at))),
+            why: self.why.clone(),
+            next: self.next.clone(),
+        })
+    }
+}
+
+impl Columned for Issue {
+    const COLUMNS: &'static [&'static str] =
+        &["machine_id", "run_id", "what", "since", "why", "next"];
+    const LABELS: bool = false;
+
+    fn content(&self, column: &str, _: u64) -> Option<Content> {
+        Some(match column {
+            "machine_id" => Content::Text(self.machine.clone()),
+            "run_id" => Content::Run(self.run.clone()),
+            "what" => Content::Text(self.what.clone()),
+            "since" => Content::Time(self.since),
+            "why" => Content::Text(self.why.clone()),
+            "next" => Content::Text(self.next.clone().unwrap_or_default()),
+            _ => return None,
+        })
+    }
 }
 
 impl Issue {
@@ -32,11 +97,19 @@ impl Issue {
 pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u64) -> Vec<Issue> {
     let status = machine.status.clone().unwrap_or_default();
     let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
-    let since = |at: Option<&prost_types::Timestamp>| instant(at).map(|at| now - at);
     let mut issues = Vec::new();
-    let mut push = |what: String, since_ms: Option<i64>, why: String, next: Option<String>| {
-        issues.push(Issue { machine: machine.machine_id.clone(), what, since_ms, why, next });
+    let mut push = |run_id: &str, what: String, since, why: String, next: Option<String>| {
+        issues.push(Issue {
+            machine: machine.machine_id.clone(),
+            run: run_id.to_owned(),
+            what,
+            since,
+            since_ms: instant(since.as_ref()).map(|at| now - at),
+            why,
+            next,
+        });
     };
+    let mut has_next = false;
     for condition in &status.conditions {
         let kind = condition.r#type();
         let is_bad = match kind {
@@ -60,27 +133,28 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
                 Some(format!("bmdemo-cli machine describe {}", machine.machine_id))
             };
             let what = format!("{not}{}", condition_name(condition.r#type));
-            push(what, since(condition.last_transition_at.as_ref()), why, next);
+            // A run is named where one led to it; the last run does not make a machine unreachable.
+            let run_id = match kind {
+                pb::ConditionType::NeedsIntervention => run.map_or("", |run| &run.run_id),
+                _ => "",
+            };
+            has_next |= kind == pb::ConditionType::NeedsIntervention && next.is_some();
+            push(run_id, what, condition.last_transition_at, why, next);
         }
     }
     if let Some(disks) = &status.untrusted_disks {
-        let next = format!(
-            "bmdemo-cli run start {} {}",
-            sanitized(&disks.plan_id),
-            sanitized(&machine.machine_id)
-        );
+        // One machine, one thing to do next: a retry that succeeds makes the disks trusted too.
+        let next = (!has_next)
+            .then(|| format!("bmdemo-cli run start {} {}", disks.plan_id, machine.machine_id));
         let what = "disks not trusted".to_owned();
-        let why = format!(
-            "step {} of {} destroys data and did not succeed",
-            sanitized(&disks.step),
-            sanitized(&disks.plan_id)
-        );
-        push(what, since(disks.at.as_ref()), why, Some(next));
+        let why =
+            format!("step {} of {} destroys data and did not succeed", disks.step, disks.plan_id);
+        push(&disks.run_id, what, disks.at, why, next);
     }
     let Some(run) = run.filter(|run| run.finished_at.is_none()) else { return issues };
     if let Some(waiting) = hold(run) {
         let what = format!("run held: {}", wait_reason_name(waiting.reason));
-        push(what, since(waiting.since.as_ref()), waiting.message.clone(), next_for_hold(run));
+        push(&run.run_id, what, waiting.since, waiting.message.clone(), next_for_hold(run));
     } else if let Some(waiting) = run.waiting.as_ref().filter(|waiting| {
         matches!(
             waiting.reason(),
@@ -93,8 +167,9 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
         }
         let what = format!("run waits: {}", wait_reason_name(waiting.reason));
         push(
+            &run.run_id,
             what,
-            since(waiting.since.as_ref()),
+            waiting.since,
             why,
             Some(format!("bmdemo-cli run describe {}", run.run_id)),
         );
@@ -104,7 +179,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
     for step in run.steps.iter().filter(|step| step.overdue && !is_held) {
         let why = format!("{} takes longer than expected", step.name);
         let next = format!("bmdemo-cli run describe {}", run.run_id);
-        push("step overdue".to_owned(), since(step.started_at.as_ref()), why, Some(next));
+        push(&run.run_id, "step overdue".to_owned(), step.started_at, why, Some(next));
     }
     issues
 }

@@ -32,7 +32,7 @@ pub(crate) use error::{hint_of, write_error};
 pub(crate) use history::{Subjects, write_history};
 pub(crate) use issues::{Issue, issues_of, write_issues};
 pub(crate) use jsonpath::Template;
-pub(crate) use plan::{step_line, write_plan, write_plans};
+pub(crate) use plan::{role_text, step_line, write_plan, write_plans};
 pub(crate) use progress::{Progress, hold, write_hold, write_line};
 pub(crate) use runbox::{write_header, write_result};
 pub(crate) use schema::schema_json;

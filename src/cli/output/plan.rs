@@ -44,6 +44,15 @@ pub(crate) fn step_line(look: Look, index: usize, step: &pb::PlanStep) -> String
     format!("  {}. {} ({}){risk}", index + 1, sanitized(&step.name), sanitized(&step.action))
 }
 
+/// When the steps of this role are carried out.
+pub(crate) fn role_text(role: &str) -> &'static str {
+    match role {
+        "on_failure" => "After a failure, before anything is undone",
+        "finally" => "Last, whatever the end",
+        _ => "Steps",
+    }
+}
+
 /// Writes one plan: its purpose, where it may run, parameters, steps with their rules.
 pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io::Result<()> {
     let mut sheet = Sheet { out, look, now_ms: 0 };
@@ -99,11 +108,7 @@ pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io
     for (index, step) in plan.steps.iter().enumerate() {
         if step.role != role && !step.role.is_empty() {
             role = &step.role;
-            sheet.heading(match role {
-                "on_failure" => "After a failure, before anything is undone",
-                "finally" => "Last, whatever the end",
-                _ => "Steps",
-            })?;
+            sheet.heading(role_text(role))?;
         }
         writeln!(sheet.out, "{}", step_line(look, index, step))?;
         let mut rules = vec![

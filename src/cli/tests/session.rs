@@ -220,5 +220,10 @@ async fn issues_say_why_and_what_next() {
     let output = client("issues").on(&server).run().await;
     let names = client("issues -o name").on(&server).run().await;
     assert_eq!(names.stdout, "machine-1\nmachine-3\n");
-    crate::assert_golden!("cli_issues", output.to_string());
+    let mut shown = output.to_string();
+    for form in ["json", "csv", "table --columns machine_id,what,next", "table --columns phase"] {
+        let output = client(&format!("issues -o {form}")).on(&server).run().await;
+        shown.push_str(&format!("$ bmdemo-cli issues -o {form}\n{output}"));
+    }
+    crate::assert_golden!("cli_issues", shown);
 }

@@ -133,3 +133,24 @@ fn every_reason_is_named_the_most_important_first() {
     );
     assert_eq!(refusals(&machine(Phase::Ready), None), [Refusal::ProviderMissing]);
 }
+
+#[test]
+fn the_way_to_a_phase_that_is_allowed_is_one_that_exists() {
+    use crate::plan::Phase as Allowed;
+    for (from, allowed, hint) in [
+        (Phase::Maintenance, &[Allowed::Ready][..], "set the phase of the machine to READY first"),
+        (
+            Phase::Rma,
+            &[Allowed::Ready, Allowed::FactoryReady],
+            "set the phase of the machine to FACTORY_READY first",
+        ),
+        (
+            Phase::Rma,
+            &[Allowed::Ready],
+            "from RMA a machine can only be set to FACTORY_READY or RETIRED",
+        ),
+        (Phase::Retired, &[Allowed::Ready], "a machine in RETIRED stays in it"),
+    ] {
+        assert_eq!(phase_hint(from, allowed), hint);
+    }
+}

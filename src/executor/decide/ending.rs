@@ -25,6 +25,11 @@ impl Draft {
         match self.run.state {
             run::State::Unwinding { ending } => {
                 let places: Vec<_> = self.compensations(facts.plan).collect();
+                let what = if places.is_empty() {
+                    "running the on_failure steps"
+                } else {
+                    "undoing completed steps"
+                };
                 for place in places {
                     let mut record =
                         StepRecord::waiting(format!("undo {}", self.run.steps[place].name));
@@ -44,7 +49,7 @@ impl Draft {
                     Some(_) | None => why,
                 };
                 let entry = Entry::new(EntryKind::RunUnwinding, Actor::engine());
-                self.note(entry.message(format!("undoing completed steps: {why}")));
+                self.note(entry.message(format!("{what}: {why}")));
                 self.unwind(facts);
             }
             run::State::Closing { .. } => {

@@ -79,11 +79,14 @@ impl Draft {
             "outcome of step {name} is unknown (operation {}); resolve it as done, retry, skip or abort",
             self.run.steps[place].operation.as_ref().map_or("none", OperationId::as_str),
         );
-        let entry = self
-            .step_entry(EntryKind::StepOutcomeUnknown, place)
-            .reason(REASON_OUTCOME_UNKNOWN)
-            .message(format!("outcome of {name} is unknown"));
-        self.note(entry);
+        // An attempt that was looked at again in vain is in the history already.
+        if self.run.steps[place].unknowns == 0 {
+            let entry = self
+                .step_entry(EntryKind::StepOutcomeUnknown, place)
+                .reason(REASON_OUTCOME_UNKNOWN)
+                .message(format!("outcome of {name} is unknown"));
+            self.note(entry);
+        }
         self.run.steps[place].deadline_at = None;
         self.effects.push(Effect::Forget);
         if self.role(place, facts).is_some_and(|role| role != Role::Main) {

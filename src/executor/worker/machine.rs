@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::changes::apply_changes;
 use super::checks::{CONFLICTS_MAX, check_etag};
 use super::state::Worker;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::{MachineChanges, Origin};
-use crate::lifecycle::machine::Phase;
 use crate::model::machine::{Condition, REASON_ABORTED};
 use crate::model::{ActorKind, ConditionKind, Entry, EntryKind, Machine};
 use crate::provider::Health;
@@ -216,144 +216,6 @@ impl Worker {
             message: format!("machine {} is being changed by other requests; try again", self.id),
         })
     }
-}
-
-fn apply_changes(
-    machine: &mut Machine,
-    changes: &MachineChanges,
-    origin: &Origin,
-    entries: &mut Vec<Entry>,
-) -> Result<(), EngineError> {
-    let before = machine.clone();
-    if let Some(provider) = changes.provider.as_ref().filter(|provider| !provider.is_empty())
-        && *provider != machine.spec.provider
-    {
-        return Err(EngineError::invalid(
-            "machine.spec.provider",
-            format!(
-                "is {:?} and cannot be changed: register another machine",
-                machine.spec.provider
-            ),
-        ));
-    }
-    spec_is_free(machine, changes)?;
-    if let Some(labels) = &changes.labels {
-        machine.labels.clone_from(labels);
-    }
-    for (key, value) in &changes.label_edits {
-        match value {
-            Some(value) => machine.labels.insert(key.clone(), value.clone()),
-            None => machine.labels.remove(key),
-        };
-    }
-    let spec = &mut machine.spec;
-    let texts = [
-        (&mut spec.ssh_endpoint, &changes.ssh_endpoint),
-        (&mut spec.bmc_endpoint, &changes.bmc_endpoint),
-        (&mut spec.target_cluster, &changes.target_cluster),
-        (&mut spec.serial, &changes.serial),
-    ];
-    for (field, change) in texts {
-        if let Some(value) = change {
-            field.clone_from(value);
-        }
-    }
-    if let Some(addresses) = &changes.mac_addresses {
-        machine.spec.mac_addresses.clone_from(addresses);
-    }
-    if machine.labels != before.labels || machine.spec != before.spec {
-        let entry = Entry::new(EntryKind::MachineUpdated, origin.actor.clone());
-        entries.push(entry.reason(&origin.reason).message("labels or spec changed"));
-    }
-    let Some(to) = changes.phase else { return Ok(()) };
-    if changes.as_it_was && to == machine.phase {
-        return Ok(());
-    }
-    if let Some(run_id) = machine.active_run {
-        return Err(EngineError::Refused {
-            refusal: Refusal::RunActive,
-            subject: format!("runs/{run_id}"),
-            message: format!(
-                "the phase of machine {} cannot be set while run {run_id} is active",
-                machine.id
-            ),
-            hint: format!("wait for run {run_id}, or cancel it"),
-        });
-    }
-    disks_allow(machine, to, changes.force, &origin.reason)?;
-    let from = machine.phase;
-    machine.phase = from.moved_to(to).map_err(|illegal| EngineError::Refused {
-        refusal: Refusal::IllegalPhase,
-        subject: format!("machines/{}", machine.id),
-        message: illegal.to_string(),
-        hint: String::new(),
-    })?;
-    if from != to {
-        entries.push(
-            Entry::new(EntryKind::PhaseChanged, origin.actor.clone())
-                .moved(from.as_str(), to.as_str())
-                .reason(&origin.reason)
-                .message(format!("phase {from} -> {to} by {}", origin.actor.name)),
-        );
-    }
-    Ok(())
-}
-
-/// Fields that calls depend on cannot change while a run is active: a call must not reach a controller that was never
-/// fenced.
-fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), EngineError> {
-    let Some(run_id) = machine.active_run else { return Ok(()) };
-    let spec = &machine.spec;
-    let moves = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
-    let field = if moves(&changes.bmc_endpoint, &spec.bmc_endpoint) {
-        "spec.bmc_endpoint"
-    } else if moves(&changes.ssh_endpoint, &spec.ssh_endpoint) {
-        "spec.ssh_endpoint"
-    } else if changes.mac_addresses.as_ref().is_some_and(|new| *new != spec.mac_addresses) {
-        "spec.mac_addresses"
-    } else {
-        return Ok(());
-    };
-    Err(EngineError::Refused {
-        refusal: Refusal::RunActive,
-        subject: format!("runs/{run_id}"),
-        message: format!(
-            "{field} of machine {} cannot be changed while run {run_id} is active",
-            machine.id
-        ),
-        hint: format!("wait for run {run_id}, or cancel it"),
-    })
-}
-
-/// A phase that returns the machine to use is refused while its disks are not trusted.
-fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Result<(), EngineError> {
-    let offers = match to {
-        Phase::FactoryReady | Phase::Ready | Phase::InService => true,
-        Phase::Maintenance | Phase::Rma | Phase::Retired => false,
-    };
-    let Some(disks) = machine.untrusted_disks.as_ref().filter(|_| offers && to != machine.phase)
-    else {
-        return Ok(());
-    };
-    if force && reason.trim().is_empty() {
-        let why = "say why the machine can be used although its disks are not trusted";
-        return Err(EngineError::invalid("reason", why));
-    }
-    if force {
-        return Ok(());
-    }
-    Err(EngineError::Refused {
-        refusal: Refusal::DisksUntrusted,
-        subject: format!("machines/{}", machine.id),
-        message: format!(
-            "machine {} cannot be set to {to}: step {} of {} destroys data and did not succeed in run {}",
-            machine.id, disks.step, disks.plan_id, disks.run_id
-        ),
-        hint: format!(
-            "run {} successfully, or look at the machine and clear its NeedsIntervention with a reason, or use force with a reason",
-            disks.plan_id
-        ),
-    })
 }
 
 /// An operator has looked at the machine: its disks are trusted again.

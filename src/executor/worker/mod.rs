@@ -8,6 +8,7 @@
 mod call;
 mod calling;
 mod caught;
+mod changes;
 mod checks;
 mod commit;
 mod delete;

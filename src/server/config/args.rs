@@ -41,7 +41,7 @@ pub(crate) struct Args {
     pub(crate) fake_world: Option<FakeWorld>,
 
     /// Failures that the fake provider plays: rules such as `machine=machine-2 step=repave do=fail`, separated by
-    /// `;`, or @FILE
+    /// `;`, or @FILE; docs/simulator.md lists what can go wrong
     #[arg(long, value_name = "TEXT|@FILE")]
     pub(crate) fake_script: Option<String>,
 

@@ -161,6 +161,10 @@ fn a_step_that_asks_holds_the_run_until_a_yes() {
             "run RUN cannot be resumed: a step asks for approval: approve or reject it instead",
         ),
         (
+            Verb::Pause,
+            "run RUN cannot be paused: it is held until an approval is answered, and continues then: answer with no or cancel the run instead",
+        ),
+        (
             skip("ask"),
             "step ask cannot be skipped: it asks for approval: approve or reject it instead",
         ),
