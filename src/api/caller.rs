@@ -17,12 +17,12 @@ use crate::executor::{Engine, EngineError};
 use crate::ids::Revision;
 use crate::model::Actor;
 use crate::model::filter::{Filter, Subject};
-use crate::text::is_hidden;
+use crate::text::hidden_in;
 
 /// Metadata in which a client declares who it acts for. Not verified.
 pub const ACTOR_METADATA: &str = "bmdemo-actor";
 
-/// Longest name of an actor, in characters; the rest is cut off.
+/// Longest name of an actor, in characters.
 const ACTOR_CHARS_MAX: usize = 64;
 
 /// When the caller stops waiting for the answer, on the monotonic clock of the engine. The server attaches it to the
@@ -39,9 +39,9 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    fn new(metadata: &MetadataMap, extensions: &Extensions) -> Self {
+    fn new(metadata: &MetadataMap, extensions: &Extensions) -> Result<Self, EngineError> {
         let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        Self { actor: actor(metadata), deadline: extensions.get().copied(), peer }
+        Ok(Self { actor: actor(metadata)?, deadline: extensions.get().copied(), peer })
     }
 
     /// What the caller may see: today everything. Lists, counts and watches AND it with the filter of the request.
@@ -89,7 +89,7 @@ where
     H: Future<Output = Result<T, ApiError>>,
 {
     let (metadata, extensions, message) = request.into_parts();
-    let caller = Caller::new(&metadata, &extensions);
+    let caller = Caller::new(&metadata, &extensions).map_err(ApiError::from)?;
     tracing::trace!(method = M::METHOD.name, peer = ?caller.peer, actor = %caller.actor.name, "a call");
     if caller.deadline.is_some_and(|Deadline(at)| engine.clock().monotonic() >= at) {
         return Err(ApiError::from(EngineError::DeadlineExceeded).into());
@@ -97,15 +97,29 @@ where
     handler(caller, message).await.map(Response::new).map_err(Status::from)
 }
 
-/// The declared caller: shown to people and kept in the history, so only printable characters stay.
-fn actor(metadata: &MetadataMap) -> Actor {
-    let declared = metadata.get(ACTOR_METADATA).map(|value| value.as_encoded_bytes());
-    let text = String::from_utf8_lossy(declared.unwrap_or_default());
-    // Replacement characters for invalid UTF-8 are dropped too.
-    let printable = |c: &char| !is_hidden(*c) && *c != char::REPLACEMENT_CHARACTER;
-    let name: String = text.chars().filter(printable).take(ACTOR_CHARS_MAX).collect();
-    let name = name.trim();
-    Actor::operator(if name.is_empty() { "anonymous" } else { name })
+/// The declared caller. It is shown to people and kept in the history, so one name must not look like another: it is
+/// accepted unchanged or refused.
+fn actor(metadata: &MetadataMap) -> Result<Actor, EngineError> {
+    let Some(declared) = metadata.get(ACTOR_METADATA) else {
+        return Ok(Actor::operator("anonymous"));
+    };
+    let refused = |why: String| EngineError::invalid(format!("metadata {ACTOR_METADATA}"), why);
+    let name = std::str::from_utf8(declared.as_encoded_bytes())
+        .map_err(|_| refused("must be UTF-8".to_owned()))?
+        .trim();
+    if name.is_empty() {
+        return Err(refused("is empty: give a name, or leave it out".to_owned()));
+    }
+    if let Some(hidden) = hidden_in(name) {
+        let code = u32::from(hidden);
+        return Err(refused(format!(
+            "must not contain the character U+{code:04X}, which is invisible: leave it out"
+        )));
+    }
+    if name.chars().count() > ACTOR_CHARS_MAX {
+        return Err(refused(format!("must have at most {ACTOR_CHARS_MAX} characters")));
+    }
+    Ok(Actor::operator(name))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -124,7 +138,7 @@ mod tests {
     use crate::pb;
 
     fn digest<M: Called>(mut request: M) -> String {
-        let caller = Caller::new(&MetadataMap::new(), &Extensions::new());
+        let caller = Caller::new(&MetadataMap::new(), &Extensions::new()).unwrap();
         caller.origin(&mut request, "", None).body_digest
     }
 
@@ -157,19 +171,26 @@ mod tests {
     }
 
     #[test]
-    fn an_actor_is_what_can_be_printed() {
+    fn an_actor_is_accepted_unchanged_or_refused() {
         let declared = |value: &[u8]| {
             let mut headers = http::HeaderMap::new();
             let value = http::HeaderValue::from_bytes(value).unwrap();
             headers.insert(ACTOR_METADATA, value);
-            actor(&MetadataMap::from_headers(headers)).name.to_string()
+            actor(&MetadataMap::from_headers(headers)).map(|actor| actor.name.to_string())
         };
-        assert_eq!(actor(&MetadataMap::new()).name.as_ref(), "anonymous");
-        assert_eq!(declared(b"ann"), "ann");
-        assert_eq!(declared(b"  "), "anonymous");
-        assert_eq!(declared("zo\u{eb} \u{202e}x".as_bytes()), "zo\u{eb} x");
-        assert_eq!(declared(b"a\tb"), "ab");
-        assert_eq!(declared(&[0xff, b'a']), "a");
-        assert_eq!(declared(&[b'x'; 200]).len(), 64);
+        assert_eq!(actor(&MetadataMap::new()).unwrap().name.as_ref(), "anonymous");
+        assert_eq!(declared(b" ann ").unwrap(), "ann");
+        assert_eq!(declared("zo\u{eb} x".as_bytes()).unwrap(), "zo\u{eb} x");
+        assert_eq!(declared(&[b'x'; 64]).unwrap().len(), 64);
+        for (wrong, why) in [
+            (&b"  "[..], "is empty"),
+            ("ali\u{202e}ce".as_bytes(), "U+202E"),
+            (b"a\tb", "U+0009"),
+            (&[0xff, b'a'], "must be UTF-8"),
+            (&[b'x'; 65], "at most 64 characters"),
+        ] {
+            let error = format!("{:?}", declared(wrong).unwrap_err());
+            assert!(error.contains(why) && error.contains("bmdemo-actor"), "{error}");
+        }
     }
 }

@@ -19,7 +19,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// Your name in the audit trail [env: BMDEMO_ACTOR, USER]
-    #[arg(long = "as", global = true, value_name = "NAME")]
+    // With an id of its own: a command with an argument `actor` would give its value to this one too.
+    #[arg(id = "as", long = "as", global = true, value_name = "NAME", value_parser = parse_actor)]
     pub(crate) actor: Option<String>,
     /// Wait up to a minute for the server to listen
     #[arg(long, global = true)]
@@ -119,6 +120,25 @@ pub(crate) struct OutputArgs {
     /// Columns of a table or of CSV, for example machine_id,phase; a name that is none lists them
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
+}
+
+/// Longest name of an actor, in characters; the server has the same limit.
+const ACTOR_CHARS_MAX: usize = 64;
+
+/// A name for the audit trail. Invisible characters are refused, so that no name looks like another.
+pub(crate) fn parse_actor(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() {
+        return Err("it is empty: give a name".to_owned());
+    }
+    if let Some(hidden) = crate::text::hidden_in(name) {
+        let code = u32::from(hidden);
+        return Err(format!("it has the character U+{code:04X}, which is invisible: leave it out"));
+    }
+    if name.chars().count() > ACTOR_CHARS_MAX {
+        return Err(format!("it is longer than {ACTOR_CHARS_MAX} characters"));
+    }
+    Ok(name.to_owned())
 }
 
 /// Milliseconds of a length of time: `30s`, `5m`, `1h30m`, `500ms`.

@@ -10,7 +10,7 @@ use crate::clock::{Clock, Random, SeededRandom};
 
 use super::client::{Client, Target};
 use super::error::{About, Error};
-use super::flags::{ColorChoice, Global};
+use super::flags::{ColorChoice, Global, parse_actor};
 use super::output::Look;
 use super::ui::{Io, Ui};
 use super::{config, output, resolve};
@@ -65,13 +65,22 @@ impl Session {
         } else {
             ("localhost:50051".to_owned(), "default")
         };
-        let in_context = || context.and_then(|context| context.actor.clone());
-        let actor = global
-            .actor
-            .clone()
-            .or_else(|| var("BMDEMO_ACTOR"))
-            .or_else(in_context)
-            .or_else(|| var("USER"));
+        let chosen = var("BMDEMO_ACTOR")
+            .map(|name| (name, "BMDEMO_ACTOR"))
+            .or_else(|| Some((context.and_then(|context| context.actor.clone())?, "the context")));
+        let actor = match (&global.actor, chosen) {
+            (Some(name), _) => Some(name.clone()),
+            (None, Some((name, place))) => match parse_actor(&name) {
+                Ok(name) => Some(name),
+                Err(why) => {
+                    let what = format!("{place} has a name {name:?} that cannot be used: {why}");
+                    let error = Error::usage(what, "give another one with --as NAME");
+                    return Err(Box::new((Ui::new(io, out_look, err_look), error)));
+                }
+            },
+            // It was not chosen for this, so an unusable one stops no command.
+            (None, None) => var("USER").and_then(|name| parse_actor(&name).ok()),
+        };
         let target = Target {
             server,
             actor,

@@ -212,4 +212,24 @@ mod tests {
         let parsed = command().try_get_matches_from(["bmdemo-cli", "list", "--server", "h:1"]);
         assert!(parsed.is_ok());
     }
+
+    /// An argument of a command that has the id of a global option would set that option too.
+    #[test]
+    fn no_argument_of_a_command_has_the_id_of_a_global_option() {
+        fn check(command: &clap::Command, global: &[String]) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                let id = argument.get_id().to_string();
+                assert!(!global.contains(&id), "{} {id}", command.get_name());
+            }
+            command.get_subcommands().for_each(|command| check(command, global));
+        }
+        let root = Cli::command();
+        let global: Vec<String> = root
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert!(global.len() > 5);
+        check(&root, &global);
+    }
 }

@@ -95,5 +95,7 @@ fn in_step(run: &Run) -> Option<Waiting> {
 pub fn is_overdue(run: &Run, place: usize, expected_ms: u64, now: crate::clock::Timestamp) -> bool {
     let Some(step) = run.steps.get(place) else { return false };
     let open = step.state != State::Waiting && !step.state.is_settled();
-    open && step.attempt_at.is_some_and(|at| at.plus_ms(expected_ms) < now)
+    // A held run waits for an operator, not for its step.
+    let moves = !matches!(run.state, run::State::Held | run::State::Resuming);
+    open && moves && step.attempt_at.is_some_and(|at| at.plus_ms(expected_ms) < now)
 }

@@ -198,7 +198,7 @@ impl RunMachine {
             // The answer was no.
             Event::StepFailed if context.facts.asks => Transition(context.facts.failed()),
             Event::Cancel => Transition(State::Canceling),
-            // It would go on with the answer: whoever pauses it must know.
+            // The run continues with the answer, so a pause would be lost without a word.
             Event::Pause if context.facts.outcome_unknown => {
                 context.denied = Some(
                     "it is held until the outcome of a step is resolved, and continues then: resolve the step or cancel the run instead",

@@ -39,8 +39,26 @@ pub(super) enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The option that gives another one, with its value.
+        option: &'static str,
         /// Why.
         source: std::io::Error,
+    },
+    /// The file of a backup cannot be written.
+    #[error("cannot write {}", .path.display())]
+    BackupFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is to be restored is no backup.
+    #[error("{} is not a backup of bmdemo: {message}", .path.display())]
+    NotABackup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
     },
     /// The data directory or its database cannot be used.
     #[error(transparent)]
@@ -105,13 +123,15 @@ impl StartError {
             Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
                 EX_DATAERR
             }
-            Self::Database(OpenError::Io { .. } | OpenError::Used { .. })
+            Self::BackupFile { .. }
+            | Self::Database(OpenError::Io { .. } | OpenError::Used { .. })
             | Self::World(WorldError::Io { .. }) => EX_CANTCREAT,
             Self::Database(
                 OpenError::NotOurs { .. } | OpenError::Corrupt { .. } | OpenError::Sqlite { .. },
             )
             | Self::World(WorldError::Damaged { .. })
             | Self::Damaged { .. }
+            | Self::NotABackup { .. }
             | Self::Recovery(EngineError::Store(_))
             | Self::Store(_) => EX_IOERR,
             Self::Recovery(_) | Self::Internal { .. } => EX_SOFTWARE,
@@ -121,19 +141,25 @@ impl StartError {
     /// What to do about it, if there is something to say that the error does not.
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            Self::Listen { address, option, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 Some(format!(
-                    "another process listens on port {}; stop it, or give --port N (0 takes a free one)",
+                    "another process listens on port {}; stop it, or give {option}",
                     address.port()
                 ))
             }
             Self::Database(OpenError::InUse { .. }) => {
                 Some("stop the other server, or give another directory with --data-dir DIR".into())
             }
-            Self::Database(OpenError::Io { source, .. })
+            Self::BackupFile { source, .. }
                 if source.kind() == std::io::ErrorKind::AlreadyExists =>
             {
                 Some("give the name of a new file; nothing is overwritten".into())
+            }
+            Self::BackupFile { .. } => {
+                Some("give a new file in a directory that exists and has room".into())
+            }
+            Self::NotABackup { .. } => {
+                Some("give a file that `bmdemo-server backup` made, undamaged".into())
             }
             Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
                 Some("give another place with --data-dir DIR, or keep nothing with --ephemeral".into())

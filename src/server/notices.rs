@@ -23,7 +23,12 @@ const PAGE: usize = 500;
 /// Something for the log.
 #[derive(Debug)]
 enum Notice {
-    Run { run: Arc<Run>, what: &'static str },
+    Run {
+        run: Arc<Run>,
+        what: &'static str,
+        /// What the history says of it, with the reason that was given.
+        entry: String,
+    },
     Machine(Arc<Machine>),
 }
 
@@ -45,10 +50,17 @@ impl Listener for Notices {
         let runs = committed.changes.iter().filter_map(|change| Some((change, change.after()?)));
         for (change, run) in runs {
             let run: &Arc<Run> = run;
-            for what in change.entries.iter().filter_map(|entry| trouble(entry.kind)) {
+            let troubles =
+                change.entries.iter().filter_map(|entry| Some((entry, trouble(entry.kind)?)));
+            for (entry, what) in troubles {
                 named.push(&run.machine_id);
                 // The log has ended with the server: there is nothing left to say it to.
-                drop(self.0.send(Notice::Run { run: run.clone(), what }));
+                let entry = if entry.reason.is_empty() {
+                    entry.message.to_string()
+                } else {
+                    format!("{}: {}", entry.message, entry.reason)
+                };
+                drop(self.0.send(Notice::Run { run: run.clone(), what, entry }));
             }
         }
         for machine in committed.changes.iter().filter_map(newly_in_need) {
@@ -66,12 +78,12 @@ fn trouble(kind: EntryKind) -> Option<&'static str> {
         EntryKind::RunCanceled => Some("a run was canceled"),
         EntryKind::RunAborted => Some("a run was aborted"),
         EntryKind::RunHeld => Some("a run is held"),
+        EntryKind::RunCancelRequested => Some("a cancel was requested"),
         EntryKind::RunCreated
         | EntryKind::RunStarted
         | EntryKind::RunSucceeded
         | EntryKind::RunPauseRequested
         | EntryKind::RunResumed
-        | EntryKind::RunCancelRequested
         | EntryKind::RunUnwinding
         | EntryKind::RunClosing
         | EntryKind::RunTimeUp
@@ -109,20 +121,20 @@ impl Noticed {
     pub(super) async fn log(mut self) {
         while let Some(notice) = self.0.recv().await {
             match notice {
-                Notice::Run { run, what } => log_run(&run, what),
+                Notice::Run { run, what, entry } => log_run(&run, what, &entry),
                 Notice::Machine(machine) => log_machine(&machine),
             }
         }
     }
 }
 
-fn log_run(run: &Run, what: &'static str) {
+fn log_run(run: &Run, what: &'static str, entry: &str) {
     let step = run.current_step.and_then(|place| run.steps.get(place));
     let step = step.map_or("", |step| step.name.as_str());
     let (reason, why) = match (&run.error, &run.hold) {
         (_, Some(hold)) => (hold.reason.as_str(), hold.message.as_str()),
         (Some(error), None) => (error.code.as_str(), error.message.as_str()),
-        (None, None) => ("", ""),
+        (None, None) => ("", entry),
     };
     tracing::warn!(
         run_id = %run.id,

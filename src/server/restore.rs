@@ -73,21 +73,24 @@ fn counted(count: usize, noun: &str) -> String {
 
 fn open(restoring: &Restoring, backup: &Path) -> Result<SqliteStore, StartError> {
     let opened = SqliteStore::open(restoring.store_dir(), SqliteOptions::default());
-    opened.map_err(|error| of_backup(error, backup).into())
+    opened.map_err(|error| of_backup(error, backup))
 }
 
 /// What is wrong with the copy is wrong with the backup.
-fn of_backup(error: OpenError, backup: &Path) -> OpenError {
+fn of_backup(error: OpenError, backup: &Path) -> StartError {
     match error {
         OpenError::Corrupt { message, .. } => {
-            OpenError::Corrupt { path: backup.to_owned(), message }
+            StartError::NotABackup { path: backup.to_owned(), message }
         }
+        OpenError::NotOurs { .. } => StartError::NotABackup {
+            path: backup.to_owned(),
+            message: "it is another program's database".to_owned(),
+        },
         error @ (OpenError::InUse { .. }
         | OpenError::Used { .. }
         | OpenError::TooNew { .. }
-        | OpenError::NotOurs { .. }
         | OpenError::Io { .. }
-        | OpenError::Sqlite { .. }) => error,
+        | OpenError::Sqlite { .. }) => error.into(),
     }
 }
 

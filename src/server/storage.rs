@@ -95,7 +95,18 @@ pub(super) fn back_up(config: &Config, to: &Path, out: &mut dyn Write) -> Result
     if !from.exists() {
         return Err(StartError::NoDatabase { path: from });
     }
-    sqlite::backup(&from, to)?;
+    sqlite::backup(&from, to).map_err(|error| match error {
+        sqlite::OpenError::Io { path, source, .. } if path == to => {
+            StartError::BackupFile { path, source }
+        }
+        error @ (sqlite::OpenError::InUse { .. }
+        | sqlite::OpenError::Used { .. }
+        | sqlite::OpenError::TooNew { .. }
+        | sqlite::OpenError::NotOurs { .. }
+        | sqlite::OpenError::Corrupt { .. }
+        | sqlite::OpenError::Io { .. }
+        | sqlite::OpenError::Sqlite { .. }) => error.into(),
+    })?;
     if let Err(error) = host::backed_up(data_dir(config)?, SystemClock::new().now()) {
         tracing::debug!(%error, "when the backup was finished could not be noted");
     }

@@ -76,18 +76,24 @@ impl Server {
         })
         .await?;
         let (timing, script) = fake_behaviour(&config)?;
-        let listener = accept::bind(config.listen)
-            .await
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let listener = accept::bind(config.listen).await.map_err(|source| StartError::Listen {
+            address: config.listen,
+            option: "--port N (0 takes a free one)",
+            source,
+        })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: config.listen,
+            option: "--port N (0 takes a free one)",
+            source,
+        })?;
         let metrics_listener = match config.metrics_listen {
-            Some(address) => Some(
-                accept::bind(address)
-                    .await
-                    .map_err(|source| StartError::Listen { address, source })?,
-            ),
+            Some(address) => {
+                Some(accept::bind(address).await.map_err(|source| StartError::Listen {
+                    address,
+                    option: "--metrics-listen HOST:PORT (port 0 takes a free one)",
+                    source,
+                })?)
+            }
             None => None,
         };
         let refusals = Refusals::default();

@@ -57,7 +57,7 @@ async fn wrong_flags_are_usage_errors_and_help_is_not_an_error() {
             (Some(2), ""),
             "{flags:?}"
         );
-        // One spelling for every error, whoever found it.
+        // One spelling for every error.
         assert!(text(&output.stderr).starts_with("Error: "), "{}", text(&output.stderr));
     }
     let help = run_to_end(&["--help"]).await;

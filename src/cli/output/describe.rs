@@ -191,7 +191,9 @@ fn write_trouble(sheet: &mut Sheet<'_>, run: &pb::Run, indent: &str) -> io::Resu
             let attempt = format!("{} of {}", waiting.attempt, waiting.max_attempts);
             sheet.field(&format!("{indent}  attempt"), &attempt)?;
         }
-        sheet.time(&format!("{indent}  next at"), waiting.next_wake_at.as_ref())?;
+        // A look that was due is repeated without a record of the next one.
+        let ahead = waiting.next_wake_at.as_ref().filter(|at| sheet.is_ahead(at));
+        sheet.time(&format!("{indent}  next at"), ahead)?;
         sheet.time(&format!("{indent}  deadline"), waiting.deadline_at.as_ref())?;
     }
     let current = run.steps.iter().find(|step| step.name == run.current_step);

@@ -134,10 +134,8 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             };
             let what = format!("{not}{}", condition_name(condition.r#type));
             // A run is named where one led to it; the last run does not make a machine unreachable.
-            let run_id = match kind {
-                pb::ConditionType::NeedsIntervention => run.map_or("", |run| &run.run_id),
-                _ => "",
-            };
+            let about_run = run.filter(|_| kind == pb::ConditionType::NeedsIntervention);
+            let run_id = about_run.map_or("", |run| &run.run_id);
             has_next |= kind == pb::ConditionType::NeedsIntervention && next.is_some();
             push(run_id, what, condition.last_transition_at, why, next);
         }
@@ -179,7 +177,12 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
     for step in run.steps.iter().filter(|step| step.overdue && !is_held) {
         let why = format!("{} takes longer than expected", step.name);
         let next = format!("bmdemo-cli run describe {}", run.run_id);
-        push(&run.run_id, "step overdue".to_owned(), step.started_at, why, Some(next));
+        // Overdue since the time it was expected to end; when a later attempt began is not in the answer.
+        let since = step.started_at.filter(|_| step.attempt == 1).map(|at| {
+            let expected = step.expected_duration.unwrap_or_default();
+            Timestamp { seconds: at.seconds.saturating_add(expected.seconds), nanos: at.nanos }
+        });
+        push(&run.run_id, "step overdue".to_owned(), since, why, Some(next));
     }
     issues
 }

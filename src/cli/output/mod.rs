@@ -7,6 +7,7 @@ mod columns;
 mod data;
 mod describe;
 mod error;
+mod escape;
 mod history;
 mod issues;
 mod jsonpath;
@@ -20,6 +21,7 @@ mod table;
 mod text;
 mod time;
 mod timeline;
+mod yaml;
 
 pub(crate) use author::{Drawing, template, write_action, write_actions};
 pub(crate) use board::{Fleet, RATE_MS, View, board};

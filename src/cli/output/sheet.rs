@@ -43,6 +43,11 @@ impl Sheet<'_> {
         self.painted(label, &text)
     }
 
+    /// Whether a time is still to come.
+    pub(super) fn is_ahead(&self, at: &prost_types::Timestamp) -> bool {
+        instant(Some(at)).is_some_and(|ms| ms > i64::try_from(self.now_ms).unwrap_or(i64::MAX))
+    }
+
     /// `2026-11-23T05:00:00.000Z (3m 05s ago)`, empty if absent.
     pub(super) fn when(&self, at: Option<&prost_types::Timestamp>) -> String {
         let Some(ms) = instant(at) else { return String::new() };

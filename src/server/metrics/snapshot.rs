@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Timestamp;
 use crate::executor::request::WaitReason;
-use crate::executor::waiting::waiting;
+use crate::executor::waiting::{is_overdue, waiting};
 use crate::executor::{Engine, EngineError};
 use crate::lifecycle::machine;
 use crate::lifecycle::run::State;
@@ -248,12 +248,11 @@ impl Active {
         if let Some(waiting) = waiting(run, engine.held_back(run).as_ref()) {
             *self.waiting.entry(reason_name(waiting.reason)).or_default() += 1;
         }
-        let Some(record) = run.current_step.and_then(|place| run.steps.get(place)) else {
+        // The shortest possible expectation: no plan is read for a step that no plan makes overdue.
+        let Some(place) = run.current_step.filter(|place| is_overdue(run, *place, 0, now)) else {
             return Ok(());
         };
-        let Some(attempt_at) = record.attempt_at.filter(|_| !record.state.is_settled()) else {
-            return Ok(());
-        };
+        let Some(record) = run.steps.get(place) else { return Ok(()) };
         let plan = match engine.pinned_plan(run).await {
             Ok(plan) => plan,
             // It blocks its machine, and no figure.
@@ -264,8 +263,9 @@ impl Active {
             }
             Err(error) => return Err(error),
         };
-        let overdue =
-            plan.step(&record.name).is_some_and(|step| attempt_at.plus_ms(step.expected_ms) < now);
+        let overdue = plan
+            .step(&record.name)
+            .is_some_and(|step| is_overdue(run, place, step.expected_ms, now));
         if overdue {
             *self.overdue.entry((run.spec.plan_id.clone(), record.name.clone())).or_default() += 1;
         }

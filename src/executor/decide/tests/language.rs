@@ -387,3 +387,14 @@ fn a_restored_run_asks_again_and_closes_as_it_was_going_to() {
     let ending = run::Ending::Failed;
     assert_eq!((telling.run.state, telling.current()), (run::State::Unwinding { ending }, TELL));
 }
+
+/// It waits for a person, however long its step is expected to take.
+#[test]
+fn a_step_of_a_held_run_is_not_overdue() {
+    use crate::executor::waiting::is_overdue;
+    let mut run = Bench::asking().run;
+    let later = run.steps[ASK].attempt_at.unwrap().plus_ms(30 * 24 * 60 * MINUTE);
+    assert!(!is_overdue(&run, ASK, 0, later));
+    run.state = run::State::Running;
+    assert!(is_overdue(&run, ASK, 0, later));
+}
