@@ -79,7 +79,7 @@ impl Draft {
             "outcome of step {name} is unknown (operation {}); resolve it as done, retry, skip or abort",
             self.run.steps[place].operation.as_ref().map_or("none", OperationId::as_str),
         );
-        // The history has it already if a second look told nothing either.
+        // The history has it already if a second look could not tell either.
         if self.run.steps[place].unknowns == 0 {
             let entry = self
                 .step_entry(EntryKind::StepOutcomeUnknown, place)
