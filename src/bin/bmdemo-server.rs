@@ -9,7 +9,7 @@ use std::time::Duration;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long to wait at the end for a read that a file system blocks; it needs no cleanup.
-const GOODBYE: Duration = Duration::from_secs(1);
+const EXIT_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -17,6 +17,6 @@ fn main() -> ExitCode {
         Err(_) => return ExitCode::from(70),
     };
     let code = runtime.block_on(bmdemo::server::cli_main(std::env::args_os().collect()));
-    runtime.shutdown_timeout(GOODBYE);
+    runtime.shutdown_timeout(EXIT_GRACE);
     ExitCode::from(code)
 }

@@ -1,4 +1,4 @@
-//! What a provider can do for a machine.
+//! What a provider supports for a machine.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ impl Capabilities {
         Capability::ALL.iter().copied().collect()
     }
 
-    /// Whether this one is among them.
+    /// Whether this one is included.
     #[must_use]
     pub const fn contains(self, capability: Capability) -> bool {
         self.0 & Self::bit(capability) != 0
     }
 
-    /// Those that are among them, in declaration order.
+    /// Those included, in declaration order.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         Capability::ALL.iter().copied().filter(move |capability| self.contains(*capability))
     }

@@ -1,4 +1,4 @@
-//! How a call fails.
+//! Errors of provider calls.
 
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
@@ -16,16 +16,16 @@ pub struct ProviderError {
     pub message: String,
     /// What was expected, empty if nothing was checked.
     pub expected: String,
-    /// What was seen instead.
+    /// What was observed instead.
     pub observed: String,
-    /// Earliest time at which trying again makes sense, if the provider says one.
+    /// Earliest time for a retry, if the provider gives one.
     pub retry_at: Option<Timestamp>,
 }
 
 /// What the caller of a failed call can do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderErrorKind {
-    /// As the class says.
+    /// Determined by the class.
     Class(ErrorClass),
     /// A newer epoch owns the machine: stop working on it.
     Fenced {
@@ -37,23 +37,23 @@ pub enum ProviderErrorKind {
 /// What went wrong: a closed list whose names never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorCode {
-    /// The operation was carried out and failed.
+    /// The operation was performed and failed.
     Failed,
     /// No connection could be made.
     Unreachable,
     /// No answer came in time.
     Timeout,
-    /// The connection could not be secured, or the certificate is not the one that is known.
+    /// The connection could not be secured, or the certificate is not the known one.
     Tls,
     /// The credentials were refused.
     Unauthorized,
-    /// It works on something else, or asks to be asked later.
+    /// It is working on something else, or asks to be retried later.
     Busy,
-    /// The action, or an argument of it, is not known there.
+    /// The action, or an argument of it, is not supported.
     Unsupported,
-    /// An argument or an input has a value that cannot be.
+    /// An argument or an input has an invalid value.
     Invalid,
-    /// The machine is not in a state that allows it.
+    /// The machine's state does not allow it.
     Precondition,
     /// It was stopped before it took effect.
     Stopped,
@@ -61,7 +61,7 @@ pub enum ErrorCode {
     Fenced,
     /// The provider is not configured, or cannot keep its own records.
     Unavailable,
-    /// A bug of the provider.
+    /// A bug in the provider.
     Internal,
 }
 
@@ -131,7 +131,7 @@ impl ProviderError {
         Self { kind, ..Self::new(ErrorClass::Permanent, ErrorCode::Fenced, message) }
     }
 
-    /// Adds what was expected and what was seen.
+    /// Adds what was expected and what was observed.
     #[must_use]
     pub fn seen(mut self, expected: impl Into<String>, observed: impl Into<String>) -> Self {
         self.expected = expected.into();
@@ -139,7 +139,7 @@ impl ProviderError {
         self
     }
 
-    /// Adds the earliest time at which trying again makes sense.
+    /// Adds the earliest time for a retry.
     #[must_use]
     pub fn retry_at(mut self, at: Timestamp) -> Self {
         self.retry_at = Some(at);

@@ -1,6 +1,6 @@
-//! Takes connections: how many there may be, and what happens when there are no file descriptors left.
+//! Accepts connections: enforces caps, and copes with running out of file descriptors.
 //!
-//! tonic's own loop has neither caps nor deadlines: a peer that connects and says nothing would stay for ever.
+//! tonic's own loop has neither caps nor deadlines: a peer that connects and sends nothing would stay forever.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::edge::Edge;
 use super::gate::Gate;
 use crate::clock::Clock;
 
-/// Wait after a failed accept, first and at most.
+/// Delay after a failed accept, first and longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Connections that are refused, or cannot be accepted, are logged at most this often.
+/// Refused connections, and failures to accept, are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Serves until `stop`, then says goodbye on every connection (GOAWAY) and waits at most `goodbye` for them.
+/// Serves until `stop`, then sends GOAWAY on every connection and waits at most `goodbye` for them.
 pub(super) async fn serve(
     listener: TcpListener,
     gate: Gate,
@@ -44,9 +44,9 @@ pub(super) async fn serve(
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                // Most likely no file descriptors: connections wait in the kernel's queue until some are free.
+                // Most likely out of file descriptors: connections wait in the kernel's queue until some are free.
                 if failure.is_due(&*clock) {
-                    tracing::warn!(%error, "cannot accept connections, waiting");
+                    tracing::warn!(%error, "cannot accept connections; retrying");
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -106,7 +106,7 @@ impl Complaint {
     }
 }
 
-/// Errors that say that one peer has gone, not that accepting does not work.
+/// Errors that concern one peer, as opposed to failures of accepting.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),

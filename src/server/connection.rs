@@ -1,4 +1,4 @@
-//! Serves one connection: HTTP/2 with limits, a deadline for the peer's greeting, keepalive and an age.
+//! Serves one connection: HTTP/2 with limits, a deadline for the peer's preface, keepalive and a maximum age.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -34,7 +34,7 @@ pub(super) struct Membership {
     pub(super) leave: CancellationToken,
 }
 
-/// Serves until the peer leaves, breaks the protocol, says nothing, or `stop` and its streams have ended.
+/// Serves until the peer leaves, breaks the protocol or stays silent, or until `stop` once its streams have ended.
 pub(super) async fn serve<IO>(
     stream: IO,
     edge: Edge,
@@ -55,7 +55,7 @@ pub(super) async fn serve<IO>(
     builder
         .http2()
         .timer(TokioTimer::new())
-        // No client of gRPC reads it; and it would be the computer's time in simulations of other times.
+        // No gRPC client reads it; in a simulation it would be the real time.
         .auto_date_header(false)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
@@ -70,7 +70,7 @@ pub(super) async fn serve<IO>(
     let mut idle = keep.idle_max.map(|idle| clock.sleep(idle));
     loop {
         tokio::select! {
-            // In a fixed order: simulations repeat what they did. The connection is ready once, at its end.
+            // In a fixed order, so that simulations replay. The connection is ready once, at its end.
             biased;
             served = connection.as_mut() => {
                 if let Err(error) = served {
@@ -120,12 +120,12 @@ async fn due(sleep: &mut Option<Sleep>) {
     }
 }
 
-/// A stream whose peer must greet in time: reading fails with `TimedOut` otherwise.
+/// A stream whose peer must send its preface in time: otherwise reading fails with `TimedOut`.
 struct Greeted<IO> {
     stream: IO,
     clock: Arc<dyn Clock>,
     received: usize,
-    /// `None` once the greeting is complete.
+    /// `None` once the preface is complete.
     deadline: Option<Sleep>,
 }
 
@@ -164,7 +164,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Greeted<IO> {
                     ready!(deadline.as_mut().poll(cx));
                     Poll::Ready(Err(io::Error::new(
                         io::ErrorKind::TimedOut,
-                        "the peer did not greet in time",
+                        "the peer did not send its preface in time",
                     )))
                 }
                 None => Poll::Pending,
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::clock::{Timestamp, TokioClock};
 
-    /// What the reader sees of a peer that sends some bytes and then is silent, and after how long.
+    /// What the reader gets from a peer that sends some bytes and then is silent, and after how long.
     async fn heard(sent: &[u8]) -> (usize, Option<io::ErrorKind>, Duration) {
         let clock = Arc::new(TokioClock::new(Timestamp(0)));
         let (mut peer, stream) = tokio::io::duplex(64);

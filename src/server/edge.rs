@@ -159,7 +159,7 @@ where
             status = field::Empty,
         );
         if !span.is_disabled() {
-            telemetry::take_up(&span, request.headers());
+            telemetry::continue_trace(&span, request.headers());
         }
         let timeout = match timeout(request.headers()) {
             Ok(timeout) => timeout,

@@ -1,4 +1,4 @@
-//! Why the server did not start, for the person who started it, and the exit codes that say so to programs.
+//! Why the server did not start, for the person who started it, with exit codes for programs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::provider::fake::WorldError;
 use crate::store::StoreError;
 use crate::store::sqlite::{OpenError, RepairError};
 
-/// A command asks for what cannot be done.
+/// A command asks for something impossible.
 const EX_USAGE: u8 = 64;
 /// The database was written by a newer version.
 const EX_DATAERR: u8 = 65;
@@ -17,7 +17,7 @@ const EX_DATAERR: u8 = 65;
 const EX_NOINPUT: u8 = 66;
 /// Cannot listen.
 const EX_UNAVAILABLE: u8 = 69;
-/// A bug of ours.
+/// A bug in the server.
 const EX_SOFTWARE: u8 = 70;
 /// A file or directory cannot be created.
 const EX_CANTCREAT: u8 = 73;
@@ -28,13 +28,13 @@ const EX_TEMPFAIL: u8 = 75;
 /// The configuration is refused.
 const EX_CONFIG: u8 = 78;
 
-/// Why the server did not start, or did not do what was asked.
+/// Why the server did not start, or did not perform a command.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address cannot be listened on.
+    /// The server cannot listen at the address.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -69,13 +69,13 @@ pub(super) enum StartError {
     /// A command needs a database, and there is none.
     #[error("there is no database {}", .path.display())]
     NoDatabase {
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
     },
     /// There is no backup to restore.
     #[error("there is no backup {}", .path.display())]
     NoBackup {
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
     },
     /// The check of a database found problems.
@@ -94,16 +94,16 @@ pub(super) enum StartError {
         /// Why not.
         source: RepairError,
     },
-    /// Runs could not be taken up.
+    /// The runs could not be recovered.
     #[error("cannot recover the runs")]
     Recovery(#[source] EngineError),
     /// The store cannot be used.
     #[error("cannot use the store")]
     Store(#[source] StoreError),
-    /// A bug of ours, or an operating system without signals.
+    /// A bug in the server, or an operating system without signals.
     #[error("{what}")]
     Internal {
-        /// What does not work.
+        /// What failed.
         what: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -111,7 +111,7 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// The exit code, out of those of sysexits.h.
+    /// The exit code, from sysexits.h.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => EX_CONFIG,
@@ -138,7 +138,7 @@ impl StartError {
         }
     }
 
-    /// What to do about it, if there is something to say that the error does not.
+    /// What to do about it, if the error does not say so already.
     fn hint(&self) -> Option<String> {
         match self {
             Self::Listen { address, option, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
@@ -153,7 +153,7 @@ impl StartError {
             Self::BackupFile { source, .. }
                 if source.kind() == std::io::ErrorKind::AlreadyExists =>
             {
-                Some("give the name of a new file; nothing is overwritten".into())
+                Some("give the name of a new file; existing files are not overwritten".into())
             }
             Self::BackupFile { .. } => {
                 Some("give a new file in a directory that exists and has room".into())
@@ -162,19 +162,19 @@ impl StartError {
                 Some("give a file that `bmdemo-server backup` made, undamaged".into())
             }
             Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
-                Some("give another place with --data-dir DIR, or keep nothing with --ephemeral".into())
+                Some("give another directory with --data-dir DIR, or store nothing with --ephemeral".into())
             }
             Self::Database(OpenError::Used { .. }) => {
-                Some("give a new directory with --data-dir DIR; nothing is overwritten".into())
+                Some("give a new directory with --data-dir DIR; existing databases are not overwritten".into())
             }
             Self::NoDatabase { .. } => {
-                Some("a server makes it when it first starts; --data-dir DIR says where to look".into())
+                Some("a server creates it at its first start; give its directory with --data-dir DIR".into())
             }
             Self::Recovery(_) | Self::Store(_) => {
-                Some("bmdemo-server check says what is wrong with the database".into())
+                Some("to see what is wrong with the database, run: bmdemo-server check".into())
             }
             Self::Damaged { .. } => {
-                Some("stop the server; `bmdemo-server repair` mends what the history leads to, and drops only what is named; or put a backup in its place".into())
+                Some("stop the server; then `bmdemo-server repair` restores records from their history, and drops only those you name; or restore a backup".into())
             }
             Self::Config(_)
             | Self::Listen { .. }

@@ -1,7 +1,7 @@
-//! grpc.health.v1 by its specification.
+//! grpc.health.v1 according to its specification.
 //!
-//! tonic-health ends a Watch of an unknown service with NOT_FOUND; the specification wants SERVICE_UNKNOWN and an open
-//! stream, since the service may come.
+//! tonic-health ends a Watch of an unknown service with NOT_FOUND; the specification requires SERVICE_UNKNOWN and an
+//! open stream, since the service may come.
 
 use std::pin::Pin;
 
@@ -13,8 +13,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Services whose status is that of the whole server: not serving until recovery is done, while draining, and once the
-/// store takes no more writes.
+/// Services with the status of the whole server: not serving until recovery is done, while draining, and once the
+/// store accepts no more writes.
 const READINESS: [&str; 6] = [
     "",
     "readiness",
@@ -23,22 +23,22 @@ const READINESS: [&str; 6] = [
     "baremetal.v1.RunService",
     "baremetal.v1.ServerService",
 ];
-/// Services that serve for as long as the process answers and need not be started anew: a store that takes no more writes
-/// is mended by nothing else.
+/// Services that serve as long as the process responds and need not be restarted: a store that accepts no more writes
+/// needs a restart.
 const LIVENESS: [&str; 3] =
     ["liveness", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
-/// How the server is.
+/// Health of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It takes up its runs, or is about to end.
+    /// It is recovering its runs, or is about to end.
     NotReady,
     Ready,
-    /// Its store takes no more writes: only a restart helps.
+    /// Its store accepts no more writes: only a restart helps.
     Broken,
 }
 
-/// Says whether the server is ready; shared with those who know.
+/// Sets whether the server is ready; shared by the parts that know.
 #[derive(Debug, Clone)]
 pub(super) struct Readiness(watch::Sender<State>);
 
@@ -48,7 +48,7 @@ impl Readiness {
         Self(watch::Sender::new(State::NotReady))
     }
 
-    /// Tells every watcher.
+    /// Notifies every watcher.
     pub(super) fn set(&self, ready: bool) {
         self.0.send_if_modified(|state| {
             let is_broken = *state == State::Broken;
@@ -59,12 +59,12 @@ impl Readiness {
         });
     }
 
-    /// Nothing can be written any more, until the server is started anew.
+    /// Nothing can be written any more, until the server is restarted.
     pub(super) fn broken(&self) {
         self.0.send_replace(State::Broken);
     }
 
-    /// The service to be served.
+    /// The service to serve.
     pub(super) fn service(&self) -> HealthServer<Service> {
         HealthServer::new(Service { state: self.0.subscribe() })
     }
@@ -76,7 +76,7 @@ pub(super) struct Service {
     state: watch::Receiver<State>,
 }
 
-/// Status of a service, `None` if there is none of that name.
+/// Status of a service, `None` if it does not exist.
 fn status_of(service: &str, state: State) -> Option<ServingStatus> {
     let serves = if LIVENESS.contains(&service) {
         state != State::Broken

@@ -1,4 +1,4 @@
-//! What the server knows of itself: its data directory, and how it last read its configuration.
+//! Facts about the server's host: its data directory, and the last reload of its configuration.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::api::{DataFacts, Facts};
 use crate::clock::Timestamp;
 use crate::files;
 
-/// Where a backup leaves when it was finished, in the data directory: one line, milliseconds since 1970.
+/// File in the data directory with the time of the last backup: one line, milliseconds since 1970.
 const LAST_BACKUP: &str = "last-backup";
 
 /// Longest content of that file that is read.
@@ -18,7 +18,7 @@ const LAST_BACKUP_BYTES_MAX: u64 = 64;
 /// Longest error of a reload that is kept; the log has all of it.
 const ERROR_CHARS_MAX: usize = 4_000;
 
-/// What the server knows of itself.
+/// Facts about the server's host.
 #[derive(Debug)]
 pub(super) struct Host {
     dir: Option<PathBuf>,
@@ -34,13 +34,13 @@ impl Host {
         Self { dir, last_reload: Mutex::default() }
     }
 
-    /// Keeps how configuration and plans were read again: why they were refused, if they were.
+    /// Records a reload of configuration and plans: why it was refused, if it was.
     pub(super) fn reloaded(&self, at: Timestamp, error: Option<String>) {
         let error = error.map(|error| error.chars().take(ERROR_CHARS_MAX).collect());
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, error));
     }
 
-    /// Looks at the disk.
+    /// Reads the facts from the disk.
     pub(super) fn facts(&self) -> Facts {
         let last_reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Facts { data: self.dir.as_deref().map(data_facts), last_reload }
@@ -64,10 +64,10 @@ fn last_backup(dir: &Path) -> Option<Timestamp> {
     text.trim().parse().ok().map(Timestamp)
 }
 
-/// Notes in the data directory that a backup was finished.
+/// Records in the data directory that a backup was finished.
 ///
 /// # Errors
-/// Those of the file system; the backup is whole all the same.
+/// Those of the file system; the backup is complete all the same.
 pub(super) fn backed_up(dir: &Path, at: Timestamp) -> std::io::Result<()> {
     let new = dir.join(format!("{LAST_BACKUP}.new"));
     match std::fs::remove_file(&new) {

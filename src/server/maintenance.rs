@@ -1,4 +1,4 @@
-//! What goes on beside the calls: retention, and the warning of an unprotected server.
+//! Background work: retention, and the warning of an unprotected server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use super::config::Retention;
 use crate::clock::{Clock, Timestamp};
 use crate::store::{self, Store, StoreError, Trimmed};
 
-/// The warning of an unprotected server comes again after this time.
+/// Interval at which the warning of an unprotected server is repeated.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Pause between two parts of one round, so that trimming never crowds out commits.
 const PART_PAUSE: Duration = Duration::from_millis(20);
 
-/// Forgets what the policy says, round after round. Never returns; a new policy starts a round at once.
+/// Deletes what the policy says, round after round. Never returns; a new policy starts a round at once.
 pub(super) async fn retain(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -25,7 +25,7 @@ pub(super) async fn retain(
         match round(&*store, &*clock, present).await {
             Ok(trimmed) if trimmed == Trimmed::default() => {}
             Ok(Trimmed { runs, changes, requests }) => {
-                tracing::info!(runs, changes, requests, "forgot what is older than the retention");
+                tracing::info!(runs, changes, requests, "deleted data older than the retention");
             }
             Err(error) => tracing::warn!(%error, "retention could not finish its round"),
         }
@@ -66,12 +66,12 @@ fn before(now: Timestamp, age: Duration) -> Timestamp {
     Timestamp(now.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// Says again and again that everybody who reaches the server controls every machine.
+/// Repeatedly warns that anyone who can reach the server controls every machine.
 pub(super) async fn warn_of_exposure(clock: Arc<dyn Clock>, address: std::net::SocketAddr) {
     loop {
         tracing::warn!(
             %address,
-            "serving WITHOUT encryption and authentication (--insecure-no-auth): anyone who reaches this address controls \
+            "serving WITHOUT encryption and authentication (--insecure-no-auth): anyone who can reach this address controls \
              every machine"
         );
         clock.sleep(WARNING_INTERVAL).await;

@@ -1,5 +1,5 @@
-//! One line in the log for each run that ends other than well, is held or takes too long, and for each machine that
-//! comes to need an operator. A server whose runs fail must not be silent.
+//! One log line for each run that fails, is canceled, is held or takes too long, and for each machine that comes to
+//! need an operator. A server whose runs fail must not be silent.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::model::{Change, ConditionKind, EntryKind, Machine, Run};
 use crate::store::{Committed, Listener, Query, StoreError};
 use crate::text::escaped;
 
-/// Time between two looks for attempts that take too long.
+/// Time between two checks for attempts that take too long.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Most active runs that one look reads.
+/// Most active runs that one check reads.
 const ACTIVE_RUNS_MAX: usize = 10_000;
 const PAGE: usize = 500;
 
@@ -32,10 +32,10 @@ enum Notice {
     Machine(Arc<Machine>),
 }
 
-/// Hears of commits and passes on what belongs into the log, so that no commit waits for the log.
+/// Listens to commits and passes on what belongs into the log, so that no commit waits for the log.
 pub(super) struct Notices(UnboundedSender<Notice>);
 
-/// What has been passed on and not been logged yet.
+/// Notices that are not logged yet.
 pub(super) struct Noticed(UnboundedReceiver<Notice>);
 
 /// The two ends.
@@ -54,7 +54,7 @@ impl Listener for Notices {
                 change.entries.iter().filter_map(|entry| Some((entry, trouble(entry.kind)?)));
             for (entry, what) in troubles {
                 named.push(&run.machine_id);
-                // The log has ended with the server: there is nothing left to say it to.
+                // The log has ended with the server: there is nowhere to log to.
                 let entry = if entry.reason.is_empty() {
                     entry.message.to_string()
                 } else {
@@ -71,7 +71,7 @@ impl Listener for Notices {
     }
 }
 
-/// What to say of an entry of a run's history; nothing of what goes as it should.
+/// The message for an entry of a run's history; `None` for what goes as it should.
 fn trouble(kind: EntryKind) -> Option<&'static str> {
     match kind {
         EntryKind::RunFailed => Some("a run failed"),
@@ -117,7 +117,7 @@ fn newly_in_need(change: &Change) -> Option<&Arc<Machine>> {
 }
 
 impl Noticed {
-    /// Logs what is passed on, until the store is gone.
+    /// Logs the notices, until the store is gone.
     pub(super) async fn log(mut self) {
         while let Some(notice) = self.0.recv().await {
             match notice {
@@ -157,7 +157,7 @@ fn log_machine(machine: &Machine) {
     );
 }
 
-/// Says once of each attempt that takes longer than its plan expects, as long as the engine runs.
+/// Logs once for each attempt that takes longer than its plan expects, as long as the engine runs.
 pub(super) async fn log_overdue(engine: Engine) {
     let mut said = HashSet::new();
     loop {
@@ -197,7 +197,7 @@ async fn overdue(engine: &Engine) -> Result<HashSet<Attempt>, EngineError> {
         let page = engine.store().runs(query).await?;
         for run in &page.items {
             let Some(place) = run.current_step else { continue };
-            // The shortest expectation of all: no plan need be looked at for what has just begun.
+            // The shortest expectation of all: an attempt that has just started needs no look at its plan.
             if !is_overdue(run, place, 0, now) {
                 continue;
             }

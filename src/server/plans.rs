@@ -1,4 +1,4 @@
-//! Plans of `--plans-dir`: added to the built-in ones, or replacing those of the same id.
+//! Plans of `--plans-dir`: added to the built-in ones, or replacing those with the same id.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::plan::{Plan, Registry, SourceFile, compile, render};
 /// The plans of the server: the built-in ones and those of `dir`.
 ///
 /// # Errors
-/// [`ConfigError`] with every diagnostic of every file, or what cannot be read.
+/// [`ConfigError`] with every diagnostic of every file, or the file that cannot be read.
 pub(super) fn load(dir: Option<&Path>) -> Result<Registry, ConfigError> {
     let Some(dir) = dir else { return Ok(Registry::built_in()) };
     let own = compile_dir(dir)?;
@@ -36,7 +36,7 @@ fn compile_dir(dir: &Path) -> Result<Vec<Plan>, ConfigError> {
     })
 }
 
-/// The plan files of a directory, sorted; hidden ones are left out, as editors and mounts leave copies in them.
+/// The plan files of a directory, sorted; hidden ones are skipped, since editors and mounts leave copies in them.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: dir.to_owned(), source };
     let mut files = Vec::new();

@@ -3,7 +3,8 @@
 use tonic::service::Routes;
 use tonic_reflection::server::{Builder, Error};
 
-/// Every descriptor that is served: ours, health, reflection itself, and google.rpc so that error details decode.
+/// Every descriptor that is served: ours, health, reflection itself, and google.rpc so that error details can be
+/// decoded.
 const DESCRIPTORS: [&[u8]; 5] = [
     crate::pb::FILE_DESCRIPTOR_SET,
     tonic_health::pb::FILE_DESCRIPTOR_SET,

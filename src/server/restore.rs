@@ -1,4 +1,4 @@
-//! `bmdemo-server restore`: a backup becomes the database of a data directory that has not been used.
+//! `bmdemo-server restore`: a backup becomes the database of an unused data directory.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,8 +19,8 @@ const BATCH_MAX: usize = 250;
 /// Most runs that are named; all of them can be listed once the server runs.
 const NAMED_MAX: usize = 20;
 
-/// Restores a backup: verifies it, holds the runs that were active in it, and lets machines continue from epochs above
-/// all that a provider may have seen since. The data directory has no database until all of this is done.
+/// Restores a backup: verifies it, holds the runs that were active in it, and makes machines continue from epochs
+/// above all that a provider may have seen since. The data directory has no database until all of this is done.
 ///
 /// # Errors
 /// [`StartError`] if there is no backup, it is damaged or newer than this version, or the directory has been used.
@@ -34,7 +34,7 @@ pub(super) async fn restore(
         return Err(StartError::NoBackup { path: backup.to_owned() });
     }
     let restoring = Restoring::begin(backup, dir).map_err(|error| of_backup(error, backup))?;
-    // Opening brings an older schema up, which the check expects.
+    // Opening migrates an older schema, which the check expects.
     drop(open(&restoring, backup)?);
     let report = sqlite::check(restoring.store_dir()).map_err(|error| of_backup(error, backup))?;
     report_problems(&report, backup, out)?;
@@ -76,7 +76,7 @@ fn open(restoring: &Restoring, backup: &Path) -> Result<SqliteStore, StartError>
     opened.map_err(|error| of_backup(error, backup))
 }
 
-/// What is wrong with the copy is wrong with the backup.
+/// An error of the copy is an error of the backup.
 fn of_backup(error: OpenError, backup: &Path) -> StartError {
     match error {
         OpenError::Corrupt { message, .. } => {
@@ -99,13 +99,13 @@ struct Restored {
     machines: usize,
     held: Vec<Run>,
     floor: Epoch,
-    /// From what it was restored, for people.
+    /// What it was restored from, for people.
     what: String,
 }
 
 async fn hold_all(store: &SqliteStore, now: Timestamp) -> Result<Restored, StoreError> {
     let what = describe(store).await?;
-    // In microseconds since 1970: a later restore of the same backup, too, begins above what came of this one.
+    // In microseconds since 1970: a later restore of the same backup also starts above every epoch of this one.
     let floor = store.raise_epochs(Epoch(now.0.saturating_mul(1000))).await?;
     let mut done = Restored { machines: 0, held: Vec::new(), floor, what };
     let mut after = None;
@@ -123,7 +123,7 @@ async fn hold_all(store: &SqliteStore, now: Timestamp) -> Result<Restored, Store
             let stored = store.run(id).await?.ok_or_else(|| StoreError::Corrupt {
                 kind: "run",
                 id: id.to_string(),
-                message: format!("machine {} names it, and it is not there", machine.id),
+                message: format!("machine {} refers to it, but it does not exist", machine.id),
             })?;
             let mut run = Run::clone(&stored);
             let entries = restored::hold(&mut run, &done.what, now).map_err(|error| {
@@ -143,7 +143,7 @@ async fn hold_all(store: &SqliteStore, now: Timestamp) -> Result<Restored, Store
     }
 }
 
-/// What the backup holds, by its newest change.
+/// Describes the backup by its newest change.
 async fn describe(store: &SqliteStore) -> Result<String, StoreError> {
     let (newest, oldest) = store.revisions().await?;
     let mut what = format!("restored from a backup of revision {newest}");

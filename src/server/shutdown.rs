@@ -1,9 +1,9 @@
-//! Signals: SIGTERM and SIGINT end the server, SIGHUP reads the configuration again.
+//! Signals: SIGTERM and SIGINT end the server, SIGHUP reloads the configuration.
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals of this process. From the moment this exists they do not end the process by themselves.
+/// The signals of this process. While this exists they do not end the process by themselves.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -14,7 +14,7 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Takes the signals over.
+    /// Takes over the signals.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -26,7 +26,7 @@ impl Signals {
         })
     }
 
-    /// Resolves when the process is told to end, with the signal and the exit code of ending by it.
+    /// Resolves when the process is asked to end, with the signal and the exit code for it.
     pub(super) async fn end(&mut self) -> (&'static str, i32) {
         tokio::select! {
             _ = self.terminate.recv() => ("SIGTERM", 128 + 15),
@@ -34,7 +34,7 @@ impl Signals {
         }
     }
 
-    /// Resolves when the process is told to end (`Some`) or to read its configuration again (`None`).
+    /// Resolves when the process is asked to end (`Some`) or to reload its configuration (`None`).
     pub(super) async fn next(&mut self) -> Option<&'static str> {
         tokio::select! {
             _ = self.terminate.recv() => Some("SIGTERM"),
@@ -59,7 +59,7 @@ impl Signals {
         Ok(Self(()))
     }
 
-    /// Resolves when the process is told to end, with the signal and the exit code of ending by it.
+    /// Resolves when the process is asked to end, with the signal and the exit code for it.
     pub(super) async fn end(&mut self) -> (&'static str, i32) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
@@ -67,7 +67,7 @@ impl Signals {
         ("Ctrl-C", 130)
     }
 
-    /// Resolves when the process is told to end.
+    /// Resolves when the process is asked to end.
     pub(super) async fn next(&mut self) -> Option<&'static str> {
         Some(self.end().await.0)
     }

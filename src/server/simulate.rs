@@ -1,7 +1,7 @@
-//! A plan tried on simulated machines in virtual time: the engine and the API of a server, without a server.
+//! Simulates a plan on fake machines in virtual time: the engine and the API of a server, without a server.
 //!
-//! Everything is in memory and on one thread, time passes only when there is nothing to do, and all chance comes from
-//! the seed: the same simulation always ends the same, to the millisecond, and a day of it takes no time.
+//! Everything is in memory and on one thread, time passes only when there is nothing to do, and all randomness comes
+//! from the seed: the same simulation always ends the same, to the millisecond, and a simulated day takes no time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -28,9 +28,9 @@ use crate::provider::fake::{
 use crate::store::memory::MemoryStore;
 use crate::store::{Batch, Store, Write};
 
-/// When every simulation begins: 2026-01-01T00:00:00Z.
+/// Start of every simulation: 2026-01-01T00:00:00Z.
 const START: Timestamp = Timestamp(1_767_225_600_000);
-/// Longest simulation, in virtual time: longer than any plan can take without an operator, and short to play.
+/// Longest simulation, in virtual time: longer than any plan can take without an operator, and quick to run.
 const LIMIT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Most machines of a simulation.
 pub const MACHINES_MAX: usize = 1_000;
@@ -38,15 +38,16 @@ pub const MACHINES_MAX: usize = 1_000;
 /// What to simulate.
 #[derive(Debug, Clone)]
 pub struct Simulation {
-    /// Plans to add to the built-in ones, or to replace those of the same id.
+    /// Plans to add to the built-in ones, or to replace those with the same id.
     pub plans: Vec<Plan>,
     /// The plan to run, with or without `plan/`.
     pub plan_id: String,
-    /// Plans run first, one after the other and without failures, so that the machines are as these leave them.
+    /// Plans to run first, one after the other and without failures, so that the machines start in the state that
+    /// they leave.
     pub after: Vec<String>,
     /// How many machines, `machine-1` and so on; at most [`MACHINES_MAX`].
     pub machines: usize,
-    /// Phase of the machines before anything is run; the first that the first plan allows if absent.
+    /// Phase of the machines at the start; if absent, the first that the first plan allows.
     pub phase: Option<Phase>,
     /// Labels of the machines.
     pub labels: BTreeMap<String, String>,
@@ -54,17 +55,17 @@ pub struct Simulation {
     pub parameters: BTreeMap<String, String>,
     /// Override the plan's refusal by effective state.
     pub force: bool,
-    /// What goes wrong: a script of the fake provider.
+    /// Failures: a script of the fake provider.
     pub script: String,
-    /// How long actions take, as `--fake-timing` says it; as long as the plan expects if absent.
+    /// Duration of actions, as for `--fake-timing`; if absent, as long as the plan expects.
     pub timing: Option<String>,
-    /// What steps that ask for an approval are answered: yes, no, or nothing until their time is up.
+    /// Answer to steps that ask for approval: yes, no, or none until they time out.
     pub approve: Option<bool>,
-    /// What ids, jitter and chance are drawn from.
+    /// Seed of ids, jitter and randomness.
     pub seed: u64,
 }
 
-/// How a simulation went.
+/// Result of a simulation.
 #[derive(Debug, Clone)]
 pub struct Simulated {
     /// The plan that was run.
@@ -73,22 +74,22 @@ pub struct Simulated {
     pub before: Vec<pb::Machine>,
     /// Every change of every run, in order.
     pub events: Vec<pb::RunEvent>,
-    /// The runs as they ended, or as they are held for good.
+    /// The runs as they ended, or as they are held permanently.
     pub runs: Vec<pb::Run>,
     /// The machines after it.
     pub after: Vec<pb::Machine>,
 }
 
-/// Why there is nothing to show.
+/// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
-    /// The script cannot be read.
+    /// The script cannot be parsed.
     #[error(transparent)]
     Script(#[from] ScriptError),
-    /// The timing cannot be read.
+    /// The timing cannot be parsed.
     #[error(transparent)]
     Timing(#[from] TimingError),
-    /// The plans contradict each other, or the plan is none of them.
+    /// The plans contradict each other, or the plan does not exist.
     #[error("{0}")]
     Plans(String),
     /// The API refused, as it would on a real server.
@@ -100,7 +101,7 @@ pub enum SimulateError {
     /// The run did not end within ninety virtual days.
     #[error("the run did not end within 90 days of virtual time")]
     Endless,
-    /// A bug of ours, or no thread was to be had.
+    /// A bug, or no thread was available.
     #[error("cannot simulate: {0}")]
     Runtime(String),
 }
@@ -111,10 +112,10 @@ impl From<Status> for SimulateError {
     }
 }
 
-/// Plays a simulation to its end. Blocks; call it where that is allowed.
+/// Runs a simulation to its end. Blocks; call it where that is allowed.
 ///
 /// # Errors
-/// [`SimulateError`], before anything was run or where a run cannot be started.
+/// [`SimulateError`], before anything was run or if a run cannot be started.
 pub fn simulate(simulation: &Simulation) -> Result<Simulated, SimulateError> {
     let clock = Arc::new(SimulatedClock::new(START));
     let idle = clock.clone();
@@ -181,7 +182,7 @@ impl Bench {
     fn new(simulation: &Simulation, clock: Arc<SimulatedClock>) -> Result<Self, SimulateError> {
         let plans = plans_with(&simulation.plans);
         let plan = find(&plans, &simulation.plan_id)?;
-        // A mistake in the script is named by the number of the user's own rule.
+        // A mistake in the script is reported with the number of the user's own rule.
         Script::parse(&simulation.script)?;
         let (timing, durations) = match &simulation.timing {
             Some(timing) => (timing.parse()?, String::new()),
@@ -201,7 +202,7 @@ impl Bench {
         })
     }
 
-    /// Puts the machines into the store as the first plan wants them.
+    /// Puts the machines into the store in the state that the first plan requires.
     async fn register(&self, simulation: &Simulation) -> Result<(), SimulateError> {
         let first = simulation.after.first().unwrap_or(&simulation.plan_id);
         let plan = find(&self.plans, first)?;
@@ -267,7 +268,7 @@ impl Bench {
     }
 }
 
-/// The built-in plans and `own`. Where one of `own` takes the place of a default, the built-in one gives way.
+/// The built-in plans and `own`. If one of `own` takes the place of a default, the built-in one loses it.
 fn plans_with(own: &[Plan]) -> Vec<Plan> {
     let mut plans: Vec<Plan> = BUILT_IN
         .iter()
@@ -299,7 +300,8 @@ fn find<'a>(plans: &'a [Plan], id: &str) -> Result<&'a Plan, SimulateError> {
 /// Rules that make every action of a plan take as long as the plan expects.
 fn durations(plan: &Plan) -> String {
     let mut rules = String::new();
-    // A rule names a step or an action: steps that are named like an action come last, so that they take no other's.
+    // A rule names a step or an action: steps that are named like an action come last, so that they do not match
+    // another's.
     let is_action = |name: &str| ActionSpec::find(name).is_some();
     let steps = plan.steps.iter().filter(|step| !step.action.is_own());
     let (late, early): (Vec<_>, Vec<_>) = steps.partition(|step| is_action(&step.name));
@@ -334,7 +336,7 @@ impl Api {
         Ok(machines)
     }
 
-    /// Starts a run on every machine and follows them until each has ended or is held for good.
+    /// Starts a run on every machine and follows them until each has ended or is held permanently.
     async fn run_all(
         &self,
         machines: &[String],
@@ -343,7 +345,7 @@ impl Api {
     ) -> Result<(Vec<pb::RunEvent>, Vec<pb::Run>), SimulateError> {
         let mut client = RunServiceClient::new(self.routes.clone());
         let mut stream = client.watch_runs(pb::WatchRunsRequest::default()).await?.into_inner();
-        // Everything up to here is the past: what comes later is told.
+        // Everything up to here is the past: later changes are reported.
         while let Some(event) = stream.message().await? {
             if event.r#type() == pb::RunEventType::Synced {
                 break;
@@ -384,7 +386,7 @@ impl Api {
     }
 }
 
-/// Whether only an operator could let the run go on.
+/// Whether only an operator could make the run continue.
 fn is_held_for_good(run: &pb::Run) -> bool {
     [
         pb::WaitReason::OutcomeUnknown,

@@ -1,7 +1,7 @@
-//! A server on a stage: engine and API in memory and in virtual time, for the demo.
+//! A server for the demo: engine and API in memory and in virtual time.
 //!
-//! Everything is on one thread and all chance comes from the seed, so that the same session always prints the same. The
-//! pace may be that of real time, for people who watch, or none.
+//! Everything is on one thread and all randomness comes from the seed, so that the same session always prints the
+//! same. It can be paced like real time, for people who watch, or not at all.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,25 +21,25 @@ use crate::plan::Registry;
 use crate::provider::fake::{FakeOptions, FakeProvider, Script, ScriptError};
 use crate::store::memory::MemoryStore;
 
-/// When every session begins: 2026-01-01T00:00:00Z.
+/// Start of every session: 2026-01-01T00:00:00Z.
 const START: Timestamp = Timestamp(1_767_225_600_000);
-/// Bytes under way between the client and the server.
+/// Bytes in flight between the client and the server.
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// The script cannot be read.
+    /// The script cannot be parsed.
     #[error(transparent)]
     Script(#[from] ScriptError),
     /// The engine failed.
     #[error("the engine did not start")]
     Engine(#[from] EngineError),
-    /// The connection inside the process could not be made: a bug of ours.
+    /// The connection inside the process could not be made: a bug.
     #[error("cannot connect to the server in this process")]
     Connect(#[from] tonic::transport::Error),
-    /// No thread or runtime was to be had.
-    #[error("cannot play in this process: {0}")]
+    /// No thread or runtime was available.
+    #[error("cannot run the demo in this process: {0}")]
     Runtime(String),
 }
 
@@ -48,7 +48,7 @@ pub enum StageError {
 pub enum Pace {
     /// As fast as the work is done.
     None,
-    /// As real time does, until something is received or the sender is gone.
+    /// Like real time, until something is received or the sender is gone.
     Real(Receiver<()>),
 }
 
@@ -60,11 +60,11 @@ pub struct Stage {
     stop: CancellationToken,
 }
 
-/// Runs `work` in virtual time on this thread, and returns what it returns. `work` gets the clock for [`Stage::start`].
+/// Runs `work` in virtual time on this thread, and returns its result. `work` gets the clock for [`Stage::start`].
 /// Blocks; call it where that is allowed.
 ///
 /// # Errors
-/// [`StageError::Runtime`] if there is no runtime to be had.
+/// [`StageError::Runtime`] if no runtime can be created.
 pub fn perform<F: Future>(
     pace: Pace,
     work: impl FnOnce(Arc<dyn Clock>) -> F,
@@ -72,11 +72,12 @@ pub fn perform<F: Future>(
     let clock = Arc::new(SimulatedClock::new(START));
     let idle = clock.clone();
     let pace = Mutex::new(pace);
-    // What waits may never have been polled, or not be wanted any more: then nothing runs that would let time pass again.
+    // A waiting future may never have been polled, or not be wanted any more: then nothing runs that would advance
+    // time again.
     let awake: Arc<Mutex<Option<Waker>>> = Arc::default();
     let main = awake.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
-        // Only the deadlines of calls look at it: none of them comes before its answer.
+        // Only the deadlines of calls use it: none of them passes before its response.
         .enable_time()
         .on_thread_park(move || {
             if is_time(&pace, idle.until_next())
@@ -99,7 +100,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for as long as the pace says; false if that was interrupted.
+/// Waits for as long as the pace says; false if interrupted.
 fn is_time(pace: &Mutex<Pace>, wait: Option<Duration>) -> bool {
     match (&*lock(pace), wait) {
         (Pace::Real(interrupt), Some(wait)) => {
@@ -110,11 +111,11 @@ fn is_time(pace: &Mutex<Pace>, wait: Option<Duration>) -> bool {
 }
 
 impl Stage {
-    /// Starts an engine without machines. `script` says what the fake provider does wrong; at most `runs_max` runs are in
-    /// progress at a time.
+    /// Starts an engine without machines. `script` has the faults of the fake provider; at most `runs_max` runs are
+    /// in progress at a time.
     ///
     /// # Errors
-    /// [`StageError`] if the script cannot be read or the engine does not start.
+    /// [`StageError`] if the script cannot be parsed or the engine does not start.
     pub async fn start(
         clock: Arc<dyn Clock>,
         seed: u64,
@@ -145,7 +146,7 @@ impl Stage {
     /// A connection, as over a network.
     ///
     /// # Errors
-    /// [`StageError::Connect`], a bug of ours.
+    /// [`StageError::Connect`], a bug.
     pub async fn connect(&self) -> Result<Channel, StageError> {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (engine, stop) = (self.engine.clone(), self.stop.clone());

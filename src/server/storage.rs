@@ -16,19 +16,19 @@ use crate::store::sqlite::{
     self, DATABASE_FILE, Dropped, RepairError, Repaired, SqliteOptions, SqliteStore,
 };
 
-/// Operations that a world in memory remembers of each machine; the engine asks for the last one or two.
+/// Operations that a world in memory remembers per machine; the engine asks for the last one or two.
 const OPERATIONS_MAX: usize = 16;
 
-/// What is kept.
+/// The opened storage.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
-    /// The same store, for its figures, if it is on disk.
+    /// The same store, for its metrics, if it is on disk.
     pub(super) sqlite: Option<Arc<SqliteStore>>,
-    /// What really happened to the machines of the fake provider.
+    /// The world of the fake provider.
     pub(super) world: World,
 }
 
-/// Opens what is kept.
+/// Opens the storage.
 ///
 /// # Errors
 /// [`StartError`] if it cannot be created, is in use, damaged or too new.
@@ -40,7 +40,7 @@ pub(super) async fn open(
 ) -> Result<Opened, StartError> {
     let dir = match storage {
         Storage::Ephemeral => {
-            tracing::info!("everything is kept in memory: nothing survives a restart");
+            tracing::info!("everything is stored in memory: nothing survives a restart");
             let store = Arc::new(MemoryStore::new(clock.clone()));
             return Ok(Opened {
                 store,
@@ -53,7 +53,7 @@ pub(super) async fn open(
     let fresh_key = random.next_u64();
     let options = SqliteOptions { clock: Some(clock.clone()), ..SqliteOptions::default() };
     tracing::info!(data_dir = %dir.display(), "data directory");
-    // Opening reads and checks files, long ones for long: signals are to be heard meanwhile.
+    // Opening reads and checks files, which may take long: signals must be handled meanwhile.
     blocking("opening the data directory failed", move || {
         // The store first: its lock keeps other servers out of the whole directory.
         let sqlite = Arc::new(SqliteStore::open(&dir, options)?);
@@ -66,7 +66,7 @@ pub(super) async fn open(
     .await
 }
 
-/// Does what may wait for a disk on a thread of its own; `failed` says what it is if it panics.
+/// Runs work that may block on a disk on its own thread; `failed` describes it if it panics.
 pub(super) async fn blocking<T: Send + 'static>(
     failed: &'static str,
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
@@ -86,7 +86,7 @@ pub(super) fn data_dir(config: &Config) -> Result<&Path, StartError> {
     }
 }
 
-/// Copies the database to a new file, also while a server is using it.
+/// Copies the database to a new file, even while a server is using it.
 ///
 /// # Errors
 /// [`StartError`] if there is no database, or the file exists or cannot be written.
@@ -108,13 +108,13 @@ pub(super) fn back_up(config: &Config, to: &Path, out: &mut dyn Write) -> Result
         | sqlite::OpenError::Sqlite { .. }) => error.into(),
     })?;
     if let Err(error) = host::backed_up(data_dir(config)?, SystemClock::new().now()) {
-        tracing::debug!(%error, "when the backup was finished could not be noted");
+        tracing::debug!(%error, "the time of the backup could not be recorded");
     }
     said(writeln!(out, "copied {} to {}", from.display(), to.display()));
     Ok(())
 }
 
-/// Checks the database and writes what it found. What was edited on purpose is accepted first.
+/// Checks the database and writes the findings. Intended edits are accepted first.
 ///
 /// # Errors
 /// [`StartError`] if there is no database, it cannot be opened, or something in it is wrong.
@@ -146,11 +146,11 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Mends what cannot be read, drops what is named, and writes what it did.
+/// Repairs unreadable records, drops those that are named, and writes what it did.
 ///
 /// # Errors
-/// [`StartError`] if there is no database, a server is using it, something is not dropped, or something still cannot be
-/// read.
+/// [`StartError`] if there is no database, a server is using it, something is not dropped, or something still cannot
+/// be read.
 pub(super) fn repair(
     config: &Config,
     runs: &[RunId],
@@ -171,7 +171,7 @@ pub(super) fn repair(
                 StartError::NotRepaired { path: path.clone(), source }
             }
         })?;
-    let done = [("mended", &mended), ("dropped", &dropped), ("left", &unreadable)];
+    let done = [("repaired", &mended), ("dropped", &dropped), ("left", &unreadable)];
     for (what, records) in done {
         for record in records {
             said(writeln!(out, "{what}: {record}"));
@@ -180,8 +180,8 @@ pub(super) fn repair(
     if !unreadable.is_empty() {
         return Err(StartError::Damaged { path, problems: unreadable.len() });
     }
-    let (mended, dropped) = (mended.len(), dropped.len());
-    said(writeln!(out, "{}: {mended} mended, {dropped} dropped", path.display()));
+    let (repaired, dropped) = (mended.len(), dropped.len());
+    said(writeln!(out, "{}: {repaired} repaired, {dropped} dropped", path.display()));
     Ok(())
 }
 
@@ -203,7 +203,7 @@ pub(super) fn report_problems(
     Err(StartError::Damaged { path: path.to_owned(), problems: report.problems.len() })
 }
 
-/// If the output is closed, the exit code says what matters.
+/// If the output is closed, the exit code still says what matters.
 pub(super) fn said(written: std::io::Result<()>) {
     drop(written);
 }

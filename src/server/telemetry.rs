@@ -15,7 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::config::{Config, ConfigError, Format, Level};
 
-/// Directives: the libraries below us stay quiet unless something is wrong.
+/// Directives: libraries only log problems.
 fn directives(level: Level) -> &'static str {
     match level {
         Level::Debug => "info,bmdemo=debug",
@@ -25,7 +25,7 @@ fn directives(level: Level) -> &'static str {
     }
 }
 
-/// What is written and sent of what happens in this process.
+/// The logs and spans of this process.
 #[derive(Debug)]
 pub(super) struct Telemetry {
     #[cfg(feature = "otlp")]
@@ -33,8 +33,8 @@ pub(super) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends the log of this process to stderr, and its spans to a collector if there is one. The first call wins: a
-    /// process has one log.
+    /// Starts logging to stderr, and exporting spans to a collector if there is one. The first call wins: a process
+    /// has one log.
     ///
     /// # Errors
     /// If the collector's address cannot be used.
@@ -60,7 +60,7 @@ impl Telemetry {
         let log = log.with_filter(EnvFilter::new(directives(config.log_level)));
         let started = tracing_subscriber::registry().with(spans).with(log).try_init();
         if let Err(error) = started {
-            tracing::debug!(%error, "the log is set up already");
+            tracing::debug!(%error, "logging is already set up");
         }
         #[cfg(not(feature = "otlp"))]
         if let Some(otlp) = &config.otlp {
@@ -74,7 +74,7 @@ impl Telemetry {
         })
     }
 
-    /// Sends what has not been sent yet.
+    /// Sends the remaining spans.
     pub(super) async fn stop(self) {
         #[cfg(feature = "otlp")]
         if let Some(export) = self.export {
@@ -83,10 +83,10 @@ impl Telemetry {
     }
 }
 
-/// Makes the span of a call part of the caller's trace, where spans are exported.
-pub(super) fn take_up(span: &Span, headers: &HeaderMap) {
+/// Makes the span of a call part of the caller's trace, if spans are exported.
+pub(super) fn continue_trace(span: &Span, headers: &HeaderMap) {
     #[cfg(feature = "otlp")]
-    otlp::take_up(span, headers);
+    otlp::continue_trace(span, headers);
     #[cfg(not(feature = "otlp"))]
     let _ = (span, headers);
 }

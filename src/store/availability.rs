@@ -1,16 +1,16 @@
-//! Whether the store takes writes: one state that everything waits on, and the few lines of log that tell of it.
+//! Whether the store accepts writes: one state that everything waits on, and its few log lines.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// Whether a store takes writes. Reads go on in every state.
+/// Whether a store accepts writes. Reads work in every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Availability {
-    /// It does.
+    /// It accepts writes.
     #[default]
     Ok,
-    /// There is no room. The store itself looks for some, and says so here when there is.
+    /// The disk is full. The store itself checks for space, and changes this state when there is some.
     Full {
         /// Since when.
         since: Timestamp,
@@ -23,23 +23,23 @@ pub enum Availability {
 }
 
 impl Availability {
-    /// Whether a write may be tried.
+    /// Whether a write may be attempted.
     #[must_use]
     pub fn takes_writes(self) -> bool {
         self == Self::Ok
     }
 }
 
-/// How often a store that is full says so in the log.
+/// How often a full store repeats its log line.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// A store that is full again this soon after there was room has been full all the time.
+/// A store that is full again this soon after there was space counts as full all the time.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// What is worth a line in the log.
+/// Events for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// A first write was refused.
+    /// The first write was refused.
     Began,
     /// The store is still full.
     Lasts {
@@ -48,7 +48,7 @@ pub(super) enum Notice {
         /// Writes refused so far.
         refused: u64,
     },
-    /// There is room again.
+    /// There is space again.
     Ended {
         /// How long the store was full.
         lasted: Duration,
@@ -57,7 +57,7 @@ pub(super) enum Notice {
     },
 }
 
-/// A time without room, from the first write that is refused until writes have been taken for a while. Times are
+/// A time with a full disk, from the first write that is refused until writes have succeeded for a while. Times are
 /// monotonic.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Option<Lasting>);
@@ -66,18 +66,18 @@ pub(super) struct Outage(Option<Lasting>);
 struct Lasting {
     began: Duration,
     noticed: Duration,
-    /// When there was room again.
+    /// When there was space again.
     room: Option<Duration>,
     refused: u64,
 }
 
 impl Outage {
-    /// Whether the clock has to be looked at.
+    /// Whether the clock must be checked.
     pub(super) fn lasts(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Writes found no room.
+    /// Writes found the disk full.
     pub(super) fn refused(&mut self, writes: u64, now: Duration) -> Option<Notice> {
         let Some(lasting) = &mut self.0 else {
             self.0 = Some(Lasting { began: now, noticed: now, room: None, refused: writes });
@@ -88,7 +88,7 @@ impl Outage {
         self.pass(now)
     }
 
-    /// A write found room.
+    /// A write found space.
     pub(super) fn room(&mut self, now: Duration) -> Option<Notice> {
         self.0.as_mut()?.room.get_or_insert(now);
         self.pass(now)

@@ -9,7 +9,7 @@ use super::taken::Slots;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Images, Machine, Object, Record, Run};
 
-/// What is stored of a machine, as far as preconditions go.
+/// The stored state of a machine, as far as preconditions need it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MachineHead {
     pub(super) ordinal: u64,
@@ -17,7 +17,7 @@ pub(super) struct MachineHead {
     pub(super) epoch: Epoch,
 }
 
-/// What is stored of a run, as far as preconditions go.
+/// The stored state of a run, as far as preconditions need it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunHead {
     pub(super) ordinal: u64,
@@ -25,12 +25,12 @@ pub(super) struct RunHead {
     pub(super) active: bool,
 }
 
-/// The stored state that a batch meets.
+/// The stored state that a batch is checked against.
 pub(super) trait View {
     fn request(&self, scope: &str, request_id: &str) -> Result<Option<RequestRecord>, StoreError>;
     fn machine(&self, id: &MachineId) -> Result<Option<MachineHead>, StoreError>;
-    /// Epoch from which a machine of this name that is registered has to continue: that at which the last one was deleted,
-    /// or the floor of a restored store.
+    /// Epoch from which a machine that is registered with this id must continue: that at which the last one was
+    /// deleted, or the floor of a restored store.
     fn gone(&self, id: &MachineId) -> Result<Option<Epoch>, StoreError>;
     /// The machine that has a MAC address.
     fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError>;
@@ -41,7 +41,7 @@ pub(super) trait View {
     fn slots(&self) -> &Slots;
 }
 
-/// What is known of a batch that may be written.
+/// What is known about a batch that may be written.
 #[derive(Debug)]
 pub(super) struct Checked {
     /// The ordinals of the records that it replaces, in the order of its writes; `None` for a new one.
@@ -58,7 +58,7 @@ pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<Ch
         return Err(StoreError::RequestUsed(Box::new(used)));
     }
     for (machine_id, held) in &batch.holds {
-        // A machine that is gone has no epoch in force, and whoever held one owns nothing any more.
+        // A deleted machine has no epoch in force, and a writer that held one no longer owns anything.
         let current = view.machine(machine_id)?.map(|head| head.epoch);
         if current != Some(*held) {
             return Err(StoreError::Fenced {
@@ -109,7 +109,7 @@ impl<'a, T: Ord> Named<'a, T> {
     }
 }
 
-/// What the runs named so far do to the ownership of machines.
+/// How the runs named so far change the ownership of machines.
 #[derive(Default)]
 struct Owners<'a> {
     freed: Vec<RunId>,
@@ -130,7 +130,7 @@ struct Writes<'a> {
 /// itself, at the revision that the batch would have.
 fn unchanged<T: Record>(images: &Images<T>, stored: Revision) -> Result<(), StoreError> {
     let expected = images.before.as_ref().map_or(Revision(0), |before| before.revision());
-    // What is not there cannot be deleted, whatever was expected.
+    // A record that does not exist cannot be deleted, whatever was expected.
     let nothing = stored == Revision(0) && images.is_deletion();
     if stored == expected && !nothing {
         return Ok(());
@@ -157,8 +157,8 @@ impl<'a> Writes<'a> {
         Ok(head.map(|head| head.ordinal))
     }
 
-    /// A MAC address belongs to one machine. What a machine has already is not looked at again: older versions took the
-    /// same one twice.
+    /// A MAC address belongs to one machine. Addresses that a machine has already are not checked again: older
+    /// versions accepted duplicates.
     fn take_macs(&mut self, images: &'a Images<Machine>) -> Result<(), StoreError> {
         let Some(machine) = &images.after else { return Ok(()) };
         let has = images.before.as_ref().map_or(&[][..], |before| &before.spec.mac_addresses);
@@ -174,7 +174,7 @@ impl<'a> Writes<'a> {
 
     fn run(&mut self, images: &'a Images<Run>) -> Result<Option<u64>, StoreError> {
         let Some(run) = &images.after else {
-            // Runs are not deleted: they go by trimming.
+            // Runs are not deleted this way: they are trimmed.
             return unchanged(images, self.next).map(|()| None);
         };
         let head = self.view.run(run.id)?;

@@ -1,4 +1,4 @@
-//! Why a store call did not do what was asked.
+//! Errors of store calls.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::ids::{Epoch, MachineId, Revision, RunId};
 /// Boxed future of a store call. A commit is never cheaper than one disk flush, so the box is noise.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Why a store call did not do what was asked. Nothing was written unless the variant says otherwise.
+/// Why a store call failed. Nothing was written unless the variant says otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else wrote first: read again, decide again. An object that a batch names twice conflicts with itself.
+    /// Another writer was first: read again, decide again. An object that a batch names twice conflicts with itself.
     #[error("{kind} {id} is at revision {stored}, not at the expected {expected}")]
     Conflict {
         /// "machine", "run", or "log of run": then the two numbers are offsets, since a log has no gaps.
         kind: &'static str,
         /// Its id.
         id: String,
-        /// Revision that the writer saw; zero if it expected nothing to be there.
+        /// Revision that the writer saw; zero if it expected no record.
         expected: Revision,
-        /// Revision that is stored; zero if nothing is.
+        /// Revision that is stored; zero if there is none.
         stored: Revision,
     },
     /// Another run is active on the machine.
@@ -33,15 +33,15 @@ pub enum StoreError {
         /// The run that owns it.
         run_id: RunId,
     },
-    /// A MAC address is another machine's.
-    #[error("MAC address {mac} is that of machine {machine_id}")]
+    /// A MAC address belongs to another machine.
+    #[error("MAC address {mac} belongs to machine {machine_id}")]
     MacTaken {
         /// The address.
         mac: String,
         /// The machine that has it.
         machine_id: MachineId,
     },
-    /// The writer's epoch is older than the machine's: somebody else owns its work. Never retry.
+    /// The writer's epoch is older than the machine's: another server owns its work. Never retry.
     #[error("fenced: epoch {held} of machine {machine_id} is older than {current}")]
     Fenced {
         /// Machine.
@@ -54,24 +54,24 @@ pub enum StoreError {
     /// The request id was used before.
     #[error("request id {:?} was used before", .0.request_id)]
     RequestUsed(Box<RequestRecord>),
-    /// As many slots of a key are taken as may be: wait for one to be given back.
+    /// All slots of a key are taken: wait for one to be released.
     #[error("all {max} slots of {key} are taken")]
     NoSlot {
-        /// Of which.
+        /// The key.
         key: SlotKey,
-        /// How many may be taken of it.
+        /// The limit of the key.
         max: u64,
     },
     /// The reader's revision is older than what is kept: list again, then watch.
     #[error("history before revision {oldest} has been compacted")]
     Compacted {
-        /// Oldest revision from which a reader can go on.
+        /// Oldest revision from which a reader can continue.
         oldest: Revision,
     },
-    /// There is no room. Writes are refused until there is; reads go on.
+    /// The disk is full. Writes are refused until there is space; reads still work.
     #[error("the store is full")]
     Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// Nobody knows whether the write is durable: the store refuses further writes until it is opened again.
+    /// It is unknown whether the write is durable: the store refuses further writes until it is reopened.
     #[error("the outcome of a write is unknown")]
     Unknown(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The backend failed; retrying may help.
@@ -90,7 +90,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether what failed can succeed when it is tried again as it is.
+    /// Whether a retry without changes can succeed.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {

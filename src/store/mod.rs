@@ -1,7 +1,7 @@
-//! What the engine asks of storage; implementations live in [`memory`] and [`sqlite`].
+//! The port to storage; implementations are in [`memory`] and [`sqlite`].
 //!
-//! The database is the truth and memory a cache held by whoever owns the work. Every write is conditional on the
-//! revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
+//! The database is the source of truth, and memory a cache held by the owner of the work. Every write is conditional
+//! on the revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
 
 mod availability;
 mod batch;
@@ -35,26 +35,27 @@ use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 
-/// Most rows that a page of a list examines for a filter that no index serves.
+/// Most rows that a page of a list examines for a filter without an index.
 pub const SCAN_ROWS_MAX: usize = 10_000;
 
-/// Most runs, most request ids and most changes of machines that one [`Store::trim`] forgets.
+/// Most runs, most request ids and most changes of machines that one [`Store::trim`] deletes.
 pub const TRIM_ROWS_MAX: usize = 256;
 
-/// Number of commits whose outcome can be asked for.
+/// Number of commits whose outcome can be looked up.
 pub const OUTCOMES_MAX: usize = 65_536;
 
-/// What a list is ordered by.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
     /// Order of registration or creation, which is that of ordinals.
     #[default]
     Created,
-    /// Id: of machines as people count (machine-2 before machine-10), of runs as their text.
+    /// By id: of machines in natural order (machine-2 before machine-10), of runs as text.
     Id,
 }
 
-/// A place in a list: that of an object which may be gone since. Opaque to callers, who hand back what a page gave.
+/// A position in a list: that of an object which may have been deleted since. Opaque to callers, who pass back what a
+/// page returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
     /// Of a list in the order of creation.
@@ -77,11 +78,11 @@ impl Position {
 /// Which machines or runs to list.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// Which.
+    /// The filter.
     pub filter: Filter,
-    /// What they are ordered by.
+    /// The order.
     pub order: Order,
-    /// Only those that come after this place in the list. A place of a list in another order is not looked at.
+    /// Only those after this position in the list. The position of a list in another order is ignored.
     pub after: Option<Position>,
     /// Most items to return.
     pub limit: usize,
@@ -96,12 +97,12 @@ pub struct Query {
 pub struct Page<T> {
     /// The items.
     pub items: Vec<Arc<T>>,
-    /// Where to go on (`after`), `None` at the end. A page may be short and still not be the last: a filter that no
-    /// index serves examines a bounded number of rows a page.
+    /// Where to continue (`after`), `None` at the end. A page may be short and still not be the last: with a filter
+    /// without an index a page examines a bounded number of rows.
     pub next: Option<Position>,
     /// Revision at which the page was read.
     pub as_of: Revision,
-    /// Records that belong here, or may, and cannot be read: they are left out.
+    /// Records that are, or may be, part of the page but cannot be read: they are left out.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -142,19 +143,20 @@ pub struct LogHead {
     pub step_bytes: BTreeMap<String, u64>,
 }
 
-/// What to forget. Nothing of an active run is ever forgotten.
+/// What to delete. Nothing of an active run is ever deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Runs that ended before this instant go, with their history and logs; machine history before it goes too.
+    /// Runs that ended before this instant are deleted, with their history and logs; machine history before it is
+    /// deleted too.
     pub ended_before: Timestamp,
     /// Of the ended runs, at most this many are kept: those that ended last.
     pub ended_runs_max: u64,
-    /// Request ids used before this instant go, unless their object is an active run. They outlive their object, so
-    /// that a late repetition never starts a run anew.
+    /// Request ids used before this instant are deleted, unless their object is an active run. They outlive their
+    /// object, so that a late repetition never starts a run again.
     pub requests_before: Timestamp,
 }
 
-/// What was forgotten.
+/// What was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trimmed {
     /// Runs.
@@ -165,40 +167,40 @@ pub struct Trimmed {
     pub requests: u64,
 }
 
-/// Hears of every commit, in the order of revisions, after it is durable and before its writer is answered.
+/// Receives every commit, in the order of revisions, after it is durable and before its writer gets the result.
 pub trait Listener: Send + Sync {
     /// Called from the commit path: must not block, and must not call the store.
     fn committed(&self, committed: &Arc<Committed>);
 }
 
-/// Durable home of machines, runs and their history.
+/// Durable storage of machines, runs and their history.
 pub trait Store: Send + Sync + 'static {
-    /// Writes all of `batch` or nothing; resolves once it is durable. The commit goes on if the future is dropped.
+    /// Writes all of `batch` or nothing; resolves once it is durable. The commit continues if the future is dropped.
     ///
     /// Preconditions are checked in this order: request id, `holds`, writes, slots, logs.
     fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>>;
-    /// What came of a batch whose commit was answered with [`StoreError::Unknown`]. Settles it: a batch that is said
-    /// not to be durable never will be.
+    /// The outcome of a batch whose commit returned [`StoreError::Unknown`]. The result is final: a batch that is
+    /// reported as not durable never will be.
     ///
-    /// The store remembers the last [`OUTCOMES_MAX`] commits that have an id. `since` is a revision that the batch
-    /// would have come after, such as that of the records it was decided on: if all commits since then are remembered,
-    /// the answer is certain.
+    /// The store remembers the last [`OUTCOMES_MAX`] commits that have an id. `since` is a revision before that of
+    /// the batch, such as that of the records it was decided on: if all commits since then are remembered, the result
+    /// is certain.
     fn outcome(&self, id: BatchId, since: Revision) -> Fut<'_, Outcome>;
-    /// Whether writes are taken, now and whenever that changes.
+    /// Whether writes are accepted, now and whenever that changes.
     fn availability(&self) -> watch::Receiver<Availability>;
-    /// Deals out the work on machines among the servers of this store.
+    /// Assigns the work on machines to the servers of this store.
     fn ownership(&self) -> &dyn Ownership;
     /// How many slots are taken of each key.
     fn slots(&self) -> Fut<'_, BTreeMap<SlotKey, u64>>;
     /// One machine.
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>>;
-    /// What was seen of a machine last, if anything was. It has no revision and no history.
+    /// The latest observation of a machine, if there is one. It has no revision and no history.
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>>;
-    /// One machine as it was after the commit `at`; `None` if it did not exist or its history is gone.
+    /// One machine as of the commit `at`; `None` if it did not exist or its history is gone.
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>>;
     /// One run.
     fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>>;
-    /// One run as it was after the commit `at`; `None` if it did not exist or its history is gone.
+    /// One run as of the commit `at`; `None` if it did not exist or its history is gone.
     fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>>;
     /// A page of machines.
     fn machines(&self, query: Query) -> Fut<'_, Page<Machine>>;
@@ -210,10 +212,10 @@ pub trait Store: Send + Sync + 'static {
     fn count_runs(&self, filter: Filter) -> Fut<'_, u64>;
     /// Canonical text of a pinned plan.
     fn plan<'a>(&'a self, digest: &'a str) -> Fut<'a, Option<Arc<str>>>;
-    /// What a request id was used for.
+    /// The use of a request id.
     fn request<'a>(&'a self, scope: &'a str, request_id: &'a str)
     -> Fut<'a, Option<RequestRecord>>;
-    /// Entries of one object's history after a place (revision, index), oldest first.
+    /// Entries of one object's history after a position (revision, index), oldest first.
     fn history(
         &self,
         subject: Subject,
@@ -224,17 +226,17 @@ pub trait Store: Send + Sync + 'static {
     /// one, and no more once `limit` changes are reached.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`] if changes after `after` have been forgotten.
+    /// [`StoreError::Compacted`] if changes after `after` have been deleted.
     fn changes(&self, after: Revision, limit: usize) -> Fut<'_, Vec<Change>>;
     /// Log chunks of a run from an offset, in order.
     fn logs(&self, run: RunId, from: u64, limit: usize) -> Fut<'_, Vec<Arc<LogChunk>>>;
-    /// How much of the output of a run is stored; nothing, if there is no such run.
+    /// How much of the output of a run is stored; empty if there is no such run.
     fn log_head(&self, run: RunId) -> Fut<'_, LogHead>;
-    /// Revision of the newest commit, and the oldest from which [`Store::changes`] can go on.
+    /// Revision of the newest commit, and the oldest from which [`Store::changes`] can continue.
     fn revisions(&self) -> Fut<'_, (Revision, Revision)>;
-    /// Forgets what the policy says, a bounded amount a call; call again until nothing is forgotten.
+    /// Deletes what the policy says, a bounded amount per call; call again until nothing is deleted.
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed>;
-    /// Lets a listener hear of every later commit.
+    /// Registers a listener for every later commit.
     fn listen(&self, listener: Arc<dyn Listener>);
     /// "memory" or "sqlite", for people.
     fn kind(&self) -> &'static str;

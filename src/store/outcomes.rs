@@ -1,4 +1,4 @@
-//! What came of the last batches that have an id.
+//! Outcomes of the last batches that have an id.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -37,7 +37,7 @@ impl Outcomes {
         self.revisions.insert(id, revision);
     }
 
-    /// What came of a batch that would have come after `since`.
+    /// Outcome of a batch that would have come after `since`.
     pub(super) fn of(&self, id: BatchId, since: Revision) -> Outcome {
         match self.revisions.get(&id) {
             Some(revision) => Outcome::Committed(*revision),

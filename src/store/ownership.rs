@@ -1,7 +1,7 @@
-//! Whose work a machine is, where several servers share a store.
+//! Ownership of machines, if several servers share a store.
 //!
-//! Machines are dealt out in shards. A lease says that the work of a shard is this server's; it decides who starts
-//! work, and no more than that: what keeps a former owner from writing is the epoch of each machine
+//! Machines are assigned in shards. A lease says that this server owns the work of a shard; it only decides who
+//! starts work: what keeps a former owner from writing is the epoch of each machine
 //! ([`Batch::holds`](super::Batch::holds)), which the new owner raises first.
 
 use super::error::Fut;
@@ -20,8 +20,8 @@ impl Shard {
         (0..SHARDS).map(Self)
     }
 
-    /// The shard of a machine. It is the same for ever, so the hash is written down here: FNV-1a of 64 bits, and the last
-    /// steps of `SplitMix64`, since names that differ in their last digit only would fall close together.
+    /// The shard of a machine. It must never change, so the hash is defined here: FNV-1a of 64 bits, and the last
+    /// steps of `SplitMix64`, since ids that differ only in their last digit would otherwise be close together.
     #[must_use]
     pub fn of(machine: &MachineId) -> Self {
         let hash = machine.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -39,7 +39,7 @@ impl Shard {
     }
 }
 
-/// A shard whose work is this server's.
+/// A shard owned by this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// Which.
@@ -48,33 +48,33 @@ pub struct Lease {
     pub epoch: Epoch,
 }
 
-/// Whose work a machine is.
+/// The owner of a machine's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// This server's.
+    /// This server.
     Us,
-    /// That of the server at this address.
+    /// The server at this address.
     Other {
-        /// Where it can be reached.
+        /// Its address.
         address: String,
     },
-    /// That of none: its lease has run out, or was given back.
+    /// None: the lease has expired, or was released.
     None,
 }
 
-/// Deals out the work on machines among the servers of a store.
+/// Assigns the work on machines to the servers of a store.
 pub trait Ownership: Send + Sync {
-    /// Takes up to `limit` shards that no server has.
+    /// Claims up to `limit` shards that no server owns.
     fn claim(&self, limit: usize) -> Fut<'_, Vec<Lease>>;
-    /// Keeps leases from running out; returns those that are still this server's.
+    /// Renews leases; returns those that this server still owns.
     fn renew<'a>(&'a self, held: &'a [Lease]) -> Fut<'a, Vec<Lease>>;
-    /// Gives leases back, so that others need not wait until they run out.
+    /// Releases leases, so that others need not wait until they expire.
     fn release<'a>(&'a self, held: &'a [Lease]) -> Fut<'a, ()>;
-    /// Whose work a machine is.
+    /// The owner of a machine's work.
     fn owner_of<'a>(&'a self, machine: &'a MachineId) -> Fut<'a, Owner>;
 }
 
-/// The one server of a store that only one can have: everything is its own.
+/// The one server of a store that only one can use: it owns everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnsAll;
 

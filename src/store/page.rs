@@ -1,4 +1,4 @@
-//! Filling one page of a list within its bounds.
+//! Fills one page of a list within its bounds.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Filling<T> {
 }
 
 impl<T> Filling<T> {
-    /// An empty page; a limit of zero is taken as one, since an empty page would lead nowhere.
+    /// An empty page; a limit of zero counts as one, since an empty page would lead nowhere.
     pub(super) fn new(query: &Query) -> Self {
         let limit = query.limit.max(1);
         let order = query.order;
@@ -33,13 +33,13 @@ impl<T> Filling<T> {
         }
     }
 
-    /// Whether the next row is beyond the page. To be asked before looking at a row that exists.
+    /// Whether the next row is beyond the page. Call it before examining a row that exists.
     pub(super) fn is_full(&mut self) -> bool {
         self.more = self.items.len() >= self.limit || self.examined >= SCAN_ROWS_MAX;
         self.more
     }
 
-    /// Takes a row into account: `item` if it matches.
+    /// Counts a row: `item` if it matches.
     pub(super) fn push(&mut self, ordinal: u64, id: &impl ToString, item: Option<Arc<T>>) {
         self.examined += 1;
         self.last = Some(match self.order {
@@ -49,7 +49,7 @@ impl<T> Filling<T> {
         self.items.extend(item);
     }
 
-    /// Takes a row into account that cannot be read.
+    /// Counts a row that cannot be read.
     pub(super) fn leave_out(&mut self, ordinal: u64, unreadable: Unreadable) {
         self.push(ordinal, &unreadable.id, None);
         self.unreadable.push(unreadable);

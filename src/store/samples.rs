@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::plan::{Value, Values};
 
-/// Arbitrary records: every field takes every kind of value, sense or nonsense.
+/// Arbitrary records: every field gets every kind of value, sensible or not.
 pub(super) struct Sampler(pub(super) SplitMix64);
 
 impl Sampler {
@@ -78,7 +78,7 @@ impl Sampler {
             serial: self.text(),
         };
         let id = self.machine_id();
-        // Each is one machine's.
+        // Each belongs to one machine.
         for mac in &mut spec.mac_addresses {
             *mac = format!("{id}/{mac}");
         }
@@ -240,7 +240,7 @@ impl Sampler {
         }
     }
 
-    /// A change of a run such as the engine might make: header and some steps, now and then one step more.
+    /// A change of a run such as the engine might make: header and some steps, sometimes with an additional step.
     pub(super) fn change_run(&mut self, before: &Run) -> Run {
         let mut after = self.run();
         after.steps = before.steps.clone();

@@ -1,16 +1,16 @@
-//! Limits on what runs at the same time: what a commit can ask of them.
+//! Limits on concurrent runs, as far as a commit can request them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::RunId;
 
-/// Something of which only so much may be in use at a time, such as the runs of a rack.
+/// Something with a limit on concurrent use, such as the runs of a rack.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotKey(Arc<str>);
 
 impl SlotKey {
-    /// The key of a name. It must not hold a line feed.
+    /// The key with a name, which must not contain a line feed.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(name.replace('\n', " ").into())
@@ -29,20 +29,20 @@ impl fmt::Display for SlotKey {
     }
 }
 
-/// What a commit does to the slots of a run. A run that ends gives back what it has by itself.
+/// The effect of a commit on the slots of a run. A run that ends releases its slots by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotMove {
-    /// The active run takes one slot of each key, instead of those that it has. Fails with [`StoreError::NoSlot`](super::StoreError::NoSlot) if as
-    /// many of a key are taken as may be.
+    /// The active run takes one slot of each key, instead of those that it has. Fails with
+    /// [`StoreError::NoSlot`](super::StoreError::NoSlot) if all slots of a key are taken.
     Take {
-        /// Who.
+        /// The run.
         run: RunId,
-        /// Of which, and how many may be taken of it.
+        /// The keys, and the limit of each.
         keys: Vec<(SlotKey, u64)>,
     },
-    /// The run gives back what it has.
+    /// The run releases its slots.
     Give {
-        /// Who.
+        /// The run.
         run: RunId,
     },
 }

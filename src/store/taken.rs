@@ -1,4 +1,4 @@
-//! Limits on what runs at the same time, kept by the commits that take and give back slots.
+//! Limits on concurrent runs, enforced by the commits that take and release slots.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl Slots {
         }
     }
 
-    /// Takes from a run what it holds; says whether it held anything.
+    /// Takes from a run what it holds; returns whether it held anything.
     pub(super) fn remove(&mut self, run: RunId) -> bool {
         let Some(keys) = self.held.remove(&run) else { return false };
         for key in keys {
@@ -46,8 +46,8 @@ impl Slots {
         true
     }
 
-    /// What the runs hold after a batch, for each whose slots it moves; `is_active` says so of stored runs. Runs are
-    /// served in the order of the batch, after those that end have given back theirs.
+    /// What the runs hold after a batch, for each whose slots it moves; `is_active` tells whether a stored run is
+    /// active. Runs are served in the order of the batch, after those that end have released theirs.
     pub(super) fn check(
         &self,
         batch: &Batch,
@@ -89,9 +89,9 @@ impl Slots {
 /// Slots while a batch is checked.
 struct Moving<'a> {
     slots: &'a Slots,
-    /// What those hold that have moved.
+    /// What the runs that have moved hold.
     held: BTreeMap<RunId, Vec<SlotKey>>,
-    /// What the moves have added to the number that is taken.
+    /// What the moves have added to the number of taken slots.
     change: BTreeMap<SlotKey, i64>,
 }
 

@@ -187,7 +187,7 @@ async fn ended_runs_are_forgotten_as_configured() {
     std::fs::write(&config, "[retention]\nended_runs = \"1s\"\ninterval = \"1s\"\n").unwrap();
     let (flag, config) = (dir.flag(), config.to_str().unwrap().to_owned());
     let server = Server::start(&["--port", "0", "--data-dir", &flag, "--config", &config]).await;
-    server.logged("forgot what is older than the retention").await;
+    server.logged("deleted data older than the retention").await;
     let channel = server.channel().await;
     let mut runs = RunServiceClient::new(channel.clone());
     let left = runs.list_runs(pb::ListRunsRequest::default()).await.unwrap().into_inner();

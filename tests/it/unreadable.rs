@@ -141,7 +141,7 @@ async fn one_run_that_cannot_be_read_blocks_its_machine_alone_and_is_mended() {
     assert_eq!(code, Some(64), "what can be read is not dropped: {said}");
     let (code, said) = data.command(&["repair"]).await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains(&format!("mended: run {broken} of machine machine-3")), "{said}");
+    assert!(said.contains(&format!("repaired: run {broken} of machine machine-3")), "{said}");
     assert_eq!(data.command(&["check"]).await.0, Some(0));
     let server = data.serve("zero").await;
     let channel = server.channel().await;

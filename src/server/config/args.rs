@@ -1,4 +1,4 @@
-//! Flags of the server: of `bmdemo-server`, and of the client's hidden `serve`.
+//! Flags of the server, for `bmdemo-server` and for the client's hidden `serve`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::choice::{FakeWorld, Format, Level};
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "bmdemo-server", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// Port to listen on; 0 takes a free one [default: 50051]
+    /// Port to listen on; 0 picks a free one [default: 50051]
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
 
@@ -23,37 +23,37 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) listen: Option<IpAddr>,
 
-    /// Allow an address that others can reach, although calls are neither encrypted nor authenticated
+    /// Allow a non-loopback address, although calls are neither encrypted nor authenticated
     #[arg(long)]
     pub(crate) insecure_no_auth: bool,
 
-    /// Use slow timing for demos: as --fake-timing slow
+    /// Use slow timing for demos: same as --fake-timing slow
     #[arg(long, conflicts_with = "fake_timing")]
     pub(crate) slow: bool,
 
-    /// How long operations of the fake provider take: default, slow, zero, or a factor such as 0.5
+    /// Duration of the fake provider's operations: default, slow, zero, or a factor such as 0.5
     #[arg(long, value_name = "TIMING")]
     pub(crate) fake_timing: Option<String>,
 
-    /// Where the fake provider's machines are kept: disk (in the data directory) or memory, where they forget what
-    /// was done to them when the server ends, for measuring the engine alone [default: disk]
+    /// Where the fake provider's machines are stored: disk (in the data directory) or memory, where their state is
+    /// lost when the server ends, for measuring the engine alone [default: disk]
     #[arg(long, value_name = "WHERE")]
     pub(crate) fake_world: Option<FakeWorld>,
 
-    /// Failures that the fake provider plays: rules such as `machine=machine-2 step=repave do=fail`, separated by
-    /// `;`, or @FILE; docs/simulator.md lists what can go wrong
+    /// Failures that the fake provider injects: rules such as `machine=machine-2 step=repave do=fail`, separated by
+    /// `;`, or @FILE; docs/simulator.md lists the faults
     #[arg(long, value_name = "TEXT|@FILE")]
     pub(crate) fake_script: Option<String>,
 
-    /// Seed of ids, jitter and the fake provider, for runs that repeat [default: random]
+    /// Seed of ids, jitter and the fake provider, for reproducible runs [default: random]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 
-    /// Least severe level that is logged [default: info]
+    /// Lowest level that is logged [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<Level>,
 
-    /// Shape of the log [default: text]
+    /// Format of the log [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<Format>,
 
@@ -61,15 +61,15 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "data_dir")]
     pub(crate) ephemeral: bool,
 
-    /// Where the database is kept [default: bmdemo in the platform's state directory]
+    /// Directory of the database [default: bmdemo in the platform's state directory]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Plans (*.toml) that are added to the built-in ones, or replace those of the same id; read again on SIGHUP
+    /// Plans (*.toml) that are added to the built-in ones, or replace those with the same id; reloaded on SIGHUP
     #[arg(long, value_name = "DIR")]
     pub(crate) plans_dir: Option<PathBuf>,
 
-    /// Settings; flags win over it. docs/config.toml documents every key
+    /// Configuration file; flags take precedence over it. docs/config.toml documents every key
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 
@@ -77,8 +77,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_socket)]
     pub(crate) metrics_listen: Option<SocketAddr>,
 
-    /// Export spans to the OpenTelemetry collector at URL, http://HOST:PORT, over OTLP/gRPC
-    /// [default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT of the environment]
+    /// Export spans to the OpenTelemetry collector at URL, http://HOST:PORT, over OTLP/gRPC [default:
+    /// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT in the environment]
     #[arg(long, value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
 
@@ -90,35 +90,36 @@ pub(crate) struct Args {
 /// What to do instead of serving.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
-    /// Copy the database to FILE, also while a server is using it; FILE must not exist
+    /// Copy the database to FILE, even while a server is using it; FILE must not exist
     Backup {
-        /// Where to
+        /// File to write
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make the database of an unused data directory out of a backup. Runs that were active in it are held until an
+    /// Create the database of an unused data directory from a backup. Runs that were active in it are held until an
     /// operator resumes or aborts them
     Restore {
-        /// The copy that `backup` has made
+        /// File written by `backup`
         #[arg(value_name = "BACKUP")]
         backup: PathBuf,
     },
-    /// Check the database: its pages, every record, and what must agree between records
+    /// Check the database: its pages, every record, and the consistency between records
     Check {
-        /// Accept what you have edited by hand, under the name that `check` gives it; the server must be stopped
+        /// Accept a row that you have edited by hand, under the name that `check` prints; the server must be stopped
         #[arg(long, value_name = "NAME")]
         accept: Vec<String>,
     },
-    /// Mend records that cannot be read from their history, while no server uses the database
+    /// Repair unreadable records from their history, while no server uses the database
     ///
-    /// What the history does not lead to stays as it is, and is named. Make a copy first: `bmdemo-server backup FILE`.
+    /// A record that its history does not restore stays as it is, and is named. Make a copy first: `bmdemo-server
+    /// backup FILE`.
     Repair {
-        /// Drop a run that cannot be read or mended, or whose plan cannot be read; its machine stays blocked until
+        /// Drop a run that cannot be read or repaired, or whose plan cannot be read; its machine stays blocked until
         /// NeedsIntervention is cleared
         #[arg(long, value_name = "RUN", value_parser = RunId::parse)]
         drop_run: Vec<RunId>,
 
-        /// Drop a machine that cannot be read or mended and has no active run; it can be registered anew
+        /// Drop a machine that cannot be read or repaired and has no active run; it can be registered again
         #[arg(long, value_name = "MACHINE", value_parser = MachineId::parse)]
         drop_machine: Vec<MachineId>,
     },
@@ -126,19 +127,19 @@ pub(crate) enum Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-   0  ended as asked
+   0  success
    2  usage
-  64  what is to be dropped is not there, or can be read
+  64  a record to drop does not exist, or can be read
   65  the database was written by a newer version
   66  there is no database to back up, check or repair, or no backup to restore
   69  cannot listen
-  70  a bug of ours
+  70  a bug in the server
   73  cannot create a file or directory, or it has been used
   74  the database is damaged or cannot be read
   75  the data directory is in use by another server
   78  the configuration is refused";
 
-/// An IP address, also in the brackets of URLs, or `localhost`.
+/// An IP address, with or without the brackets of URLs, or `localhost`.
 pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
     if text.eq_ignore_ascii_case("localhost") {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -150,7 +151,7 @@ pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
     };
     parsed.ok_or_else(|| {
         let port = text.parse::<SocketAddr>().is_ok();
-        let port = if port { "; the port goes to --port" } else { "" };
+        let port = if port { "; give the port with --port" } else { "" };
         format!("expected an IP address such as 127.0.0.1 or [::1]{port}")
     })
 }

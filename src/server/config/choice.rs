@@ -1,6 +1,6 @@
 //! Settings that are one of a few words, for flags and for the file.
 
-/// Least severe level that is logged.
+/// Lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::server) enum Level {
@@ -11,26 +11,26 @@ pub(in crate::server) enum Level {
     Info,
     /// What an operator should look at.
     Warn,
-    /// What does not work.
+    /// Failures.
     Error,
 }
 
-/// Shape of the log.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::server) enum Format {
-    /// One readable line an event, coloured on a terminal.
+    /// One readable line per event, coloured on a terminal.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where the fake provider's machines are kept.
+/// Where the fake provider's machines are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::server) enum FakeWorld {
-    /// In a journal in the data directory: what happened to them survives the server, as with real machines.
+    /// In a journal in the data directory: their state survives the server, as with real machines.
     #[default]
     Disk,
     /// In memory: for measuring the engine without the simulator's own flushes.

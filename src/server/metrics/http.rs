@@ -26,11 +26,11 @@ const CAPS: Caps =
     Caps { connections_max: 32, connections_per_peer_max: 8, connections_loopback_max: 8 };
 /// Time that a scraper has for the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest life of a scraper's connection: an idle one is given up.
+/// Longest life of a scraper's connection: an idle one is closed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Most scrapes of one connection at the same time.
 const STREAMS_MAX: u32 = 8;
-/// Wait after a failed accept.
+/// Delay after a failed accept.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Media type of OpenMetrics text.

@@ -1,4 +1,4 @@
-//! Machines that need an operator, by reason: read once from the store, then kept by its commits.
+//! Machines that need an operator, by reason: read once from the store, then updated by its commits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +10,8 @@ use crate::store::{Committed, Listener, Query, Store, StoreError};
 
 const PAGE: usize = 500;
 
-/// The machines, with the revision at which each was seen. While the store is being read those that need no operator are
-/// kept too, so that what is read late does not undo what was heard meanwhile.
+/// The machines, with the revision at which each was seen. While the store is being read those that need no operator
+/// are kept too, so that a late read does not undo a newer commit.
 #[derive(Debug, Default)]
 struct Known {
     machines: BTreeMap<MachineId, (Revision, Option<String>)>,
@@ -93,7 +93,7 @@ impl Listener for Interventions {
     }
 }
 
-/// Whether the machine needs an operator, or needed one before: most changes are of machines that do not.
+/// Whether the machine needs an operator, or needed one before: most changes concern machines that do not.
 fn touches(images: &Images<Machine>) -> bool {
     let needs =
         |machine: &Arc<Machine>| machine.conditions.is_true(ConditionKind::NeedsIntervention);

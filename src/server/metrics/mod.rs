@@ -1,7 +1,7 @@
-//! Prometheus metrics: what was counted since the start, and what is so at the moment of a scrape.
+//! Prometheus metrics: counters since the start, and gauges read at a scrape.
 //!
-//! Counters are fed by the store's commits, by the calls to providers and by the calls of clients; gauges are read when
-//! somebody asks. Labels are bounded: plans, steps, providers and our own methods, never ids.
+//! Counters are fed by the store's commits, by the calls to providers and by the calls of clients; gauges are read on
+//! demand. Labels are bounded: plans, steps, providers and our own methods, never ids.
 
 pub(super) mod http;
 mod interventions;

@@ -87,14 +87,10 @@ impl Runs {
         );
         let help = "Attempts whose outcome became unknown";
         registry.register("step_outcomes_unknown", help, runs.unknown.clone());
-        let help = "Steps that failed although they were tried more than once";
+        let help = "Steps that failed after more than one attempt";
         registry.register("step_retries_exhausted", help, runs.exhausted.clone());
-        registry.register(
-            "steps_ended",
-            "Steps that settled, by outcome",
-            runs.steps_ended.clone(),
-        );
-        let help = "Time from the first attempt of a step until it settled";
+        registry.register("steps_ended", "Steps that ended, by outcome", runs.steps_ended.clone());
+        let help = "Time from the first attempt of a step until it ended";
         registry.register_with_unit(
             "step_duration",
             help,

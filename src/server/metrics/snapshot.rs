@@ -1,4 +1,4 @@
-//! Gauges: what is so at the moment of a scrape.
+//! Gauges, read at a scrape.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::store::{Query, StoreError, Unreadable};
 use super::interventions::Interventions;
 use super::store::Disk;
 
-/// Figures that take reading the store are read again after this time.
+/// Figures that need a read of the store are read again after this time.
 const FRESH: Duration = Duration::from_secs(10);
-/// Most active runs that one scrape looks at; the gauges say so when there are more.
+/// Most active runs that one scrape reads; the gauges say so if there are more.
 const ACTIVE_RUNS_MAX: usize = 10_000;
 const PAGE: usize = 500;
 
-/// Where gauges are read from.
+/// Sources of the gauges.
 #[derive(Debug)]
 pub(in crate::server) struct Sources {
     pub(in crate::server) engine: Engine,
@@ -94,7 +94,7 @@ pub(super) struct Gauges {
     read_at: Mutex<Option<Duration>>,
 }
 
-/// What the active runs come to.
+/// Figures of the active runs.
 #[derive(Debug, Default)]
 struct Active {
     by_state: BTreeMap<&'static str, (i64, Duration)>,
@@ -109,12 +109,16 @@ impl Gauges {
         let gauges = Self { interventions, ..Self::default() };
         for (name, help, gauge) in [
             ("runs_with_slot", "Runs in progress within the limits", &gauges.with_slot),
-            ("runs_waiting_for_slot", "Runs that a limit keeps back", &gauges.waiting_for_slot),
-            ("machines_with_work", "Machines that the engine works on", &gauges.actors),
+            (
+                "runs_waiting_for_slot",
+                "Runs that wait because of a limit",
+                &gauges.waiting_for_slot,
+            ),
+            ("machines_with_work", "Machines that the engine is working on", &gauges.actors),
             ("watchers", "Watches and log followers that are open", &gauges.watchers),
             (
                 "watchers_lagging",
-                "Watchers served from the log until they catch up",
+                "Watchers served from the change log until they catch up",
                 &gauges.watchers_lagging,
             ),
             ("connections", "Open connections", &gauges.connections),
@@ -126,7 +130,7 @@ impl Gauges {
             ("store_revision", "Revision of the newest commit", &gauges.revision),
             (
                 "active_runs_unseen",
-                "1 if there are more active runs than the gauges below look at",
+                "1 if there are more active runs than the gauges below cover",
                 &gauges.unseen,
             ),
         ] {
@@ -150,7 +154,7 @@ impl Gauges {
         gauges
     }
 
-    /// Brings every gauge up to date.
+    /// Updates every gauge.
     pub(super) async fn read(&self, sources: &Sources) {
         let Sources { engine, gate, room, sqlite } = sources;
         let (with_slot, waiting, actors) = engine.load();

@@ -1,4 +1,4 @@
-//! The store: how long commits take, and what its writer counts.
+//! Metrics of the store: duration of commits, and its writer's counters.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -181,7 +181,7 @@ struct GroupLabels {
     commits_min: u64,
 }
 
-/// What the writer of the store on disk counts.
+/// The counters of the writer of the store on disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     commits: Counter,
@@ -199,17 +199,12 @@ impl Disk {
             ("store_commits", "Commits made durable", &self.commits),
             ("store_commits_refused", "Commits refused by a precondition", &self.refused),
             ("store_flushes", "Transactions, each with one flush to the disk", &self.flushes),
-            (
-                "store_checkpoints",
-                "Times that the log was copied into the database",
-                &self.checkpoints,
-            ),
+            ("store_checkpoints", "Checkpoints of the write-ahead log", &self.checkpoints),
         ] {
             registry.register(name, help, counter.clone());
         }
         registry.register("store_queue", "Commits that wait for the writer", self.queued.clone());
-        let help =
-            "1 after a flush has failed: nothing is written until the server is started again";
+        let help = "1 after a flush has failed: nothing is written until the server is restarted";
         registry.register("store_broken", help, self.broken.clone());
         let help = "Transactions, by the number of commits that they made durable at once";
         registry.register("store_groups", help, self.groups.clone());

@@ -1,8 +1,8 @@
-//! Export of spans over OTLP/gRPC, as the OpenTelemetry SDK does it: in batches, from a thread of its own. What a
-//! collector does not take is dropped; nothing waits for it.
+//! Export of spans over OTLP/gRPC by the OpenTelemetry SDK: in batches, from its own thread. Spans that a collector
+//! does not accept are dropped; nothing waits for it.
 //!
-//! The variables of the SDK apply: `OTEL_TRACES_SAMPLER`, `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_RESOURCE_ATTRIBUTES` and so
-//! on.
+//! The variables of the SDK apply: `OTEL_TRACES_SAMPLER`, `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_RESOURCE_ATTRIBUTES` and
+//! so on.
 
 use std::time::Duration;
 
@@ -25,15 +25,16 @@ use crate::server::config::Otlp;
 /// Name of the service, unless `OTEL_SERVICE_NAME` gives another.
 const SERVICE: &str = "bmdemo-server";
 
-/// Time that the last spans get to be sent when the server ends.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// Time to send the last spans when the server ends.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// An export that is going on.
+/// A running export.
 #[derive(Debug)]
 pub(super) struct Export(SdkTracerProvider);
 
 impl Export {
-    /// Begins; must be called in a tokio runtime. Whether the collector is there shows only when spans are sent.
+    /// Starts the export; must be called in a tokio runtime. Whether the collector is reachable shows only when spans
+    /// are sent.
     ///
     /// # Errors
     /// If the endpoint or a variable of the environment cannot be used.
@@ -57,7 +58,7 @@ impl Export {
         Ok(Self(provider))
     }
 
-    /// Where spans of ours go. Events stay in the log.
+    /// The layer that exports our spans. Events stay in the log.
     pub(super) fn layer<S>(&self) -> Box<dyn Layer<S> + Send + Sync>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -73,10 +74,11 @@ impl Export {
             .boxed()
     }
 
-    /// Sends what has not been sent.
+    /// Sends the remaining spans.
     pub(super) async fn stop(self) {
         // The SDK blocks.
-        let stopped = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FAREWELL));
+        let stopped =
+            tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_LIMIT));
         if let Ok(Err(error)) = stopped.await {
             tracing::warn!(%error, "the last spans could not be sent");
         }
@@ -96,7 +98,7 @@ impl Extractor for Headers<'_> {
 }
 
 /// Makes a span part of the trace that the caller's `traceparent` names, if there is one.
-pub(super) fn take_up(span: &Span, headers: &HeaderMap) {
+pub(super) fn continue_trace(span: &Span, headers: &HeaderMap) {
     if !headers.contains_key("traceparent") {
         return;
     }

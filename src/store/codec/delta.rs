@@ -1,4 +1,4 @@
-//! Stored shape of what changed in a run.
+//! Stored form of what changed in a run.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::step::StepBody;
 use crate::ids::{Revision, RunId};
 use crate::model::{Header, Progress, RunDelta};
 
-/// Has the header that its change has: one of the two.
+/// Has the header of its change: one of the two.
 #[derive(Serialize, Deserialize)]
 struct DeltaBody<'a> {
     #[serde(default, rename = "h", borrow, skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ impl ProgressBody<'_> {
     }
 }
 
-/// The stored form of what changed in the run `id`, without ordinal and revision.
+/// The stored form of a change of the run `id`, without ordinal and revision.
 pub(crate) fn encode_delta(delta: &RunDelta, id: RunId) -> String {
     let (id, whole, progress) = match &delta.header {
         Header::Whole(run) => (run.id, Some(RunBody::from(&**run)), None),
@@ -86,7 +86,7 @@ pub(crate) fn encode_delta(delta: &RunDelta, id: RunId) -> String {
     to_json(&DeltaBody { whole, progress, steps: steps.collect() })
 }
 
-/// What changed in a run, of a stored form; `id` is the run's, unless this is its first change.
+/// Decodes a change of a run; `id` is the run's, unless this is its first change.
 pub(crate) fn decode_delta(
     text: &str,
     id: Option<RunId>,

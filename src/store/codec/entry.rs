@@ -1,4 +1,4 @@
-//! Stored shape of history entries.
+//! Stored form of history entries.
 
 use std::borrow::Cow;
 

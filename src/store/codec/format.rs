@@ -1,4 +1,4 @@
-//! What all stored shapes share: the number of the format, errors, and how fields are written and left out.
+//! What all stored forms share: the format number, errors, and how fields are written and left out.
 
 use std::borrow::Cow;
 
@@ -23,13 +23,13 @@ pub(crate) enum DecodeError {
         /// The name.
         name: String,
     },
-    /// A field is missing that the rest of the record calls for.
+    /// A field is missing that the rest of the record requires.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A field has a value that it cannot have.
+    /// A field has an invalid value.
     #[error("{0}")]
     Invalid(String),
-    /// It is not what was written.
+    /// It has been altered.
     #[error("its checksum does not match: it is not what was written")]
     Checksum,
     /// Written by a newer version.
@@ -39,7 +39,7 @@ pub(crate) enum DecodeError {
 
 pub(super) type Text<'a> = Cow<'a, str>;
 
-/// Room for most records, so that writing one need not look for more.
+/// Enough for most records, so that writing one needs no further allocation.
 const USUAL_BYTES: usize = 1536;
 
 pub(super) fn to_json(value: &impl Serialize) -> String {

@@ -1,4 +1,4 @@
-//! Stored shape of machines.
+//! Stored form of machines.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ pub(crate) fn encode_machine(machine: &Machine) -> String {
     })
 }
 
-/// The machine of a stored form.
+/// Decodes a machine from its stored form.
 pub(crate) fn decode_machine(
     text: &str,
     ordinal: u64,

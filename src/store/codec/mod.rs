@@ -1,8 +1,8 @@
-//! Stored shapes of records: JSON objects with short names that never change their meaning.
+//! Stored forms of records: JSON objects with short names that never change their meaning.
 //!
-//! Nothing else knows stored bytes. What may grow is additive: a new field has a default, and is left out while it has
-//! it. Enumerations are stored by name; a name that is not known is an error, never guessed. The ordinal and the
-//! revision of a record are columns of their own, since the store gives them after a record has been encoded.
+//! Nothing else knows the stored bytes. Growth is additive: a new field has a default, and is left out while it has
+//! it. Enums are stored by name; an unknown name is an error, never guessed. The ordinal and the revision of a record
+//! are separate columns, since the store assigns them after a record has been encoded.
 
 mod delta;
 mod entry;

@@ -1,4 +1,4 @@
-//! Stored shape of runs.
+//! Stored form of runs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -221,7 +221,7 @@ pub(crate) fn encode_run(run: &Run) -> String {
     to_json(&RunBody::from(run))
 }
 
-/// The run of a stored form.
+/// Decodes a run from its stored form.
 pub(crate) fn decode_run(text: &str, ordinal: u64, revision: Revision) -> Result<Run, DecodeError> {
     from_json::<RunBody<'_>>(text)?.decode(ordinal, revision)
 }

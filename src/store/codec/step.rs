@@ -1,4 +1,4 @@
-//! Stored shape of steps.
+//! Stored form of steps.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(super) struct StepBody<'a> {
     unknowns: u32,
     #[serde(default, rename = "fg", skip_serializing_if = "is_default")]
     interrupted: u32,
-    /// Empty for the name that an attempt has anyway, which is most of the bytes of a step.
+    /// Empty for the usual id of an attempt, which is most of the bytes of a step.
     #[serde(default, rename = "op", skip_serializing_if = "is_default")]
     operation: Option<Text<'a>>,
     #[serde(default, rename = "h", skip_serializing_if = "is_default")]
@@ -54,8 +54,8 @@ pub(super) struct StepBody<'a> {
     compensates: Option<usize>,
 }
 
-/// What a step gives to later ones. A bare text is a handle: the only output that there was before outputs had names, and still
-/// the most frequent one.
+/// Outputs of a step. A bare text is a handle: the only output before outputs had names, and still the most frequent
+/// one.
 #[derive(PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum OutputBody {
@@ -124,7 +124,7 @@ impl From<ValueBody> for Value {
     }
 }
 
-/// A state as its name and the numbers that the name calls for.
+/// A state as its name and the numbers that the name requires.
 #[derive(Serialize, Deserialize)]
 struct StateBody<'a> {
     #[serde(rename = "s")]
@@ -240,7 +240,7 @@ fn unknown(what: &'static str, name: &str) -> DecodeError {
 }
 
 impl<'a> StepBody<'a> {
-    /// Of a step of `run`.
+    /// The stored form of a step of `run`.
     pub(super) fn new(step: &'a StepRecord, run: RunId) -> Self {
         let operation = step.operation.as_ref().map(|id| {
             let usual = id.is_of(run, &step.name, step.attempt);

@@ -56,7 +56,7 @@ fn running() -> Run {
     run
 }
 
-/// What is stored today has to be readable for ever: a difference here is a change of the format.
+/// What is stored today has to be readable forever: a difference here is a change of the format.
 #[test]
 fn the_stored_format_is_locked() {
     let mut machine = samples::machine(1);

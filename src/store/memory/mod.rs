@@ -1,8 +1,8 @@
 //! Store in memory: for tests, the simulation and `--ephemeral`. Nothing survives the process.
 //!
-//! Everything is ordered (no hash maps), so a simulation replays exactly. A call does its whole work when its future
-//! is polled for the first time, without waiting in between: a future that is dropped before that did nothing, one
-//! that was polled has been applied. Wrappers that inject faults or delays can rely on this.
+//! Everything is ordered (no hash maps), so a simulation replays exactly. A call does all its work when its future is
+//! polled for the first time, without waiting in between: a future that is dropped before that did nothing, one that
+//! was polled has been applied. Wrappers that inject faults or delays can rely on this.
 
 mod commit;
 mod read;
@@ -28,7 +28,7 @@ use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     availability: watch::Sender<Availability>,
-    /// Locked for the whole of a commit, so that listeners hear in the order of revisions.
+    /// Locked during a whole commit, so that listeners get commits in the order of revisions.
     listeners: Mutex<Vec<Arc<dyn Listener>>>,
     state: Mutex<State>,
 }

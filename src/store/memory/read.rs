@@ -37,7 +37,7 @@ impl State {
         self.fold_before(*self.run_ids.get(&id)?, (Revision(at.0.saturating_add(1)), 0))
     }
 
-    /// The run as it was before `end`.
+    /// The run as of before `end`.
     fn fold_before(&self, ordinal: u64, end: Place) -> Option<Run> {
         let places = self.runs.get(&ordinal)?.changes.iter().take_while(|place| **place < end);
         places.fold(None, |before, place| match &self.changes[place].image {
@@ -157,7 +157,7 @@ impl State {
             return Err(StoreError::Compacted { oldest: self.compacted });
         }
         let mut changes: Vec<Change> = Vec::new();
-        // Runs of this page as they were after their last change in it.
+        // Runs of this page after their last change in it.
         let mut folded: BTreeMap<u64, Arc<Run>> = BTreeMap::new();
         let places = (Bound::Excluded((after, u32::MAX)), Bound::Unbounded);
         for (place, record) in self.changes.range(places) {
@@ -205,7 +205,7 @@ impl State {
     }
 }
 
-/// The ordinals that a query is about.
+/// The range of ordinals of a query.
 fn bounds(query: &Query) -> (Bound<u64>, Bound<u64>) {
     let after = match query.order {
         Order::Created => query.after.as_ref().and_then(Position::ordinal),
@@ -222,8 +222,8 @@ fn contains(query: &Query, ordinal: u64) -> bool {
     std::ops::RangeBounds::contains(&bounds(query), &ordinal)
 }
 
-/// The ordinals in the order of the query; in the order of ids, only those after its place. `key` is what an object
-/// sorts by, `key_of` what an id does.
+/// The ordinals in the order of the query; in the order of ids, only those after its position. `key` is the sort key
+/// of an object, `key_of` that of an id.
 fn directed<'a>(
     query: &Query,
     ordinals: impl DoubleEndedIterator<Item = u64> + 'a,

@@ -1,4 +1,4 @@
-//! What the store in memory holds, and the primitives that keep its indexes in step.
+//! The data of the store in memory, and the primitives that keep its indexes consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::store::outcomes::Outcomes;
 use crate::store::taken::Slots;
 use crate::store::{RequestRecord, StoreError};
 
-/// Place of a change: revision of its commit, and place within the commit.
+/// Key of a change: revision of its commit, and index within the commit.
 pub(super) type Place = (Revision, u32);
 
-/// What is kept of one change.
+/// One stored change.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) at: Timestamp,
     pub(super) machine_id: MachineId,
     pub(super) entries: Arc<[Entry]>,
-    /// Place of the first entry among the entries of the commit.
+    /// Index of its first entry among the entries of the commit.
     pub(super) first_entry: u32,
     pub(super) image: Image,
 }
 
-/// What a change did to its object.
+/// The effect of a change on its object.
 #[derive(Debug)]
 pub(super) enum Image {
     /// The machine before and after it.
@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    /// Stores a run under its ordinal, and brings every index up to it.
+    /// Stores a run under its ordinal, and updates every index.
     pub(super) fn put_run(&mut self, run: Arc<Run>, ended_at: Option<Timestamp>) {
         let ordinal = run.ordinal;
         let changes = match self.runs.remove(&ordinal) {
@@ -135,7 +135,7 @@ impl State {
         self.runs.insert(ordinal, RunRow { run, ended_at, changes });
     }
 
-    /// Forgets a run with its changes and logs, and its plan if no other run has it. Returns the number of changes.
+    /// Deletes a run with its changes and logs, and its plan if no other run has it. Returns the number of changes.
     pub(super) fn remove_run(&mut self, ordinal: u64) -> u64 {
         let Some(row) = self.runs.remove(&ordinal) else { return 0 };
         self.unindex_run(ordinal, &row);

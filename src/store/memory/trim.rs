@@ -1,4 +1,4 @@
-//! Forgetting what the policy says.
+//! Deletes what the retention policy says.
 
 use super::state::State;
 use crate::clock::Timestamp;
@@ -14,7 +14,8 @@ impl State {
         trimmed
     }
 
-    /// Changes of machines go strictly oldest first: what is left says truly how a machine was at a revision.
+    /// Changes of machines are deleted strictly oldest first: the rest still gives the true state of a machine at a
+    /// revision.
     fn trim_machine_changes(&mut self, before: Timestamp, trimmed: &mut Trimmed) {
         let places = self.machine_changes.iter().copied();
         let old: Vec<_> = places
@@ -70,7 +71,7 @@ impl State {
         ordinal.is_some_and(|ordinal| self.active.contains(ordinal))
     }
 
-    /// Readers that have not come as far as `revision` have to list again.
+    /// Readers before `revision` must list again.
     fn compact(&mut self, revision: Revision) {
         self.compacted = self.compacted.max(revision);
     }

@@ -12,7 +12,7 @@ use crate::ids::{MachineId, Revision};
 use crate::model::LogChunk;
 use crate::store::{Committed, RequestRecord};
 
-/// What a batch did.
+/// The effects of a batch.
 #[derive(Debug)]
 pub(super) struct Applied {
     pub(super) committed: Committed,
@@ -20,7 +20,7 @@ pub(super) struct Applied {
     pub(super) rows: u64,
 }
 
-/// A batch that is being written.
+/// A batch in progress.
 pub(super) struct Writing<'a> {
     pub(super) conn: &'a Connection,
     pub(super) rows: &'a mut Rows,
@@ -33,7 +33,7 @@ pub(super) struct Writing<'a> {
     pub(super) applied: Applied,
 }
 
-/// What is common to the row of every change.
+/// The columns that the rows of all changes share.
 pub(super) struct ChangeRow<'a> {
     pub(super) machine_id: &'a MachineId,
     /// Ordinal of the machine that changed.
@@ -44,7 +44,7 @@ pub(super) struct ChangeRow<'a> {
     pub(super) kind: &'static str,
     pub(super) entries: &'a str,
     pub(super) body: &'a str,
-    /// The machine before, where no change that is kept says how it was.
+    /// The machine before the change, if no change that is kept has it.
     pub(super) prior: Option<String>,
 }
 

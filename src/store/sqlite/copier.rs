@@ -1,7 +1,7 @@
-//! Copies the log of SQLite into the database beside the writer, so that commits need not wait for it.
+//! Checkpoints the write-ahead log of SQLite beside the writer, so that commits need not wait for it.
 //!
-//! A copy that runs beside the writer ends with what was in the log when it began; what has come meanwhile is little,
-//! and the writer copies that itself, between two transactions. Then SQLite begins the log anew.
+//! A checkpoint beside the writer covers what was in the log when it started; the little that has been added
+//! meanwhile the writer checkpoints itself, between two transactions. Then SQLite resets the log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use rusqlite::Connection;
 
 use super::open::{OpenError, connect_copier, sqlite};
 
-/// The log is copied from this many pages (16 MiB) on: so many that pages that are written again and again are copied
-/// once, so few that a server that was killed opens its store at once.
+/// Pages (16 MiB) in the log at which it is checkpointed: enough that pages which are rewritten often are copied
+/// once, and few enough that a killed server reopens its store at once.
 const PAGES: u32 = 4096;
 
-/// If readers have kept the log from beginning anew, it is tried again after this many more pages.
+/// If readers have kept the log from being reset, the checkpoint is retried after this many more pages.
 const PAGES_MORE: u32 = 1024;
 
-/// What the writer knows of the log, and the thread that copies it.
+/// The writer's state of the log, and the checkpointing thread.
 pub(super) struct Copier {
     /// Pages in the log after the last commit.
     pages: Arc<AtomicU32>,
-    /// Pages at which it is copied next.
+    /// Pages at which the next checkpoint starts.
     copy_at: u32,
-    /// The answer is awaited.
+    /// A checkpoint is running.
     copying: bool,
     asks: Option<SyncSender<()>>,
     answers: Receiver<rusqlite::Result<()>>,
@@ -55,7 +55,7 @@ impl Copier {
             }
         });
         let thread = thread.map_err(|source| OpenError::Io {
-            action: "start a thread to copy the log",
+            action: "start a thread for checkpoints",
             path: path.to_owned(),
             source,
         })?;
@@ -63,14 +63,14 @@ impl Copier {
         Ok(Self { pages, copy_at: PAGES, copying: false, asks, answers, thread })
     }
 
-    /// To be called between transactions. Begins a copy when it is time to; returns how one has ended that was begun.
+    /// Called between transactions. Starts a checkpoint when it is due; returns the result of one that has ended.
     pub(super) fn poll(&mut self) -> Option<rusqlite::Result<()>> {
         let pages = self.pages.load(Relaxed);
         if self.copying {
             let ended = match self.answers.try_recv() {
                 Err(TryRecvError::Empty) => return None,
                 Ok(result) => result,
-                // It panicked: from now on the writer copies.
+                // It panicked: from now on the writer checkpoints.
                 Err(TryRecvError::Disconnected) => {
                     self.asks = None;
                     Ok(())
@@ -81,7 +81,7 @@ impl Copier {
             return Some(ended);
         }
         if pages < PAGES {
-            // It was begun anew.
+            // It was reset.
             self.copy_at = PAGES;
         }
         if pages < self.copy_at {

@@ -10,14 +10,14 @@ use crate::ids::{Epoch, Revision};
 /// Key of the only row.
 const ID: i64 = 1;
 
-/// The counters of the store; written once a transaction.
+/// The counters of the store; written once per transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
     pub(super) machine_ordinal: u64,
     pub(super) run_ordinal: u64,
-    /// No machine is registered below it.
+    /// No machine is registered below this epoch.
     pub(super) epoch_floor: Epoch,
 }
 

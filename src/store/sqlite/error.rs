@@ -1,4 +1,4 @@
-//! From SQLite's errors to ours, and between SQLite's integers and ours.
+//! Conversion of SQLite's errors and integers to ours.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::store::codec::DecodeError;
 /// Number of changes that one commit can hold.
 const CHANGES_MAX_LOG2: u32 = 20;
 
-/// What a failed statement means, if it was not a COMMIT.
+/// Meaning of a failed statement other than COMMIT.
 pub(super) fn failed(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full(Arc::new(error)),
@@ -25,7 +25,7 @@ pub(super) fn failed(error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// Something that should be running is not.
+/// A thread that should be running is not.
 pub(super) fn gone(what: &'static str) -> StoreError {
     #[derive(Debug, thiserror::Error)]
     #[error("the {0} has stopped")]
@@ -39,7 +39,7 @@ pub(super) fn corrupt(kind: &'static str, id: impl ToString) -> impl Fn(DecodeEr
     move |error| StoreError::Corrupt { kind, id: id.clone(), message: error.to_string() }
 }
 
-/// Names a record that cannot be read by its id instead of its row.
+/// Names an unreadable record by its id instead of its row.
 pub(super) fn named<T: ToString>(id: T) -> impl FnOnce(StoreError) -> StoreError {
     move |error| match error {
         StoreError::Corrupt { kind, message, .. } => {

@@ -1,4 +1,4 @@
-//! What the writer knows of the store without asking it: loaded when it is opened.
+//! The writer's state that is loaded when the store is opened.
 
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -12,10 +12,10 @@ use crate::store::outcomes::Outcomes;
 use crate::store::slots::SlotKey;
 use crate::store::taken::Slots;
 
-/// `format` of the table `meta`, which has never changed: the version of the schema says everything.
+/// `format` of the table `meta`, which has never changed: the version of the schema is sufficient.
 const FORMAT: i64 = 1;
 
-/// What is loaded.
+/// The loaded state.
 pub(super) struct Loaded {
     pub(super) counters: Counters,
     /// Time of the last commit.
@@ -60,7 +60,7 @@ pub(super) fn load_slots(conn: &Connection) -> rusqlite::Result<Slots> {
     Ok(slots)
 }
 
-/// What came of the batches of the last transaction, of which alone an earlier process may not know it.
+/// The outcomes of the last transaction's batches, the only ones that an earlier process may not know.
 fn load_outcomes(conn: &Connection, head: Revision) -> rusqlite::Result<Outcomes> {
     let stored: Vec<u8> =
         conn.query_row("SELECT format, outcomes, outcomes_sum FROM meta", [], |row| {
@@ -77,14 +77,14 @@ fn load_outcomes(conn: &Connection, head: Revision) -> rusqlite::Result<Outcomes
     Ok(outcomes)
 }
 
-/// Keeps what comes of the batches of the open transaction, the first after `since`.
+/// Stores the outcomes of the open transaction's batches, the first after `since`.
 pub(super) fn save_outcomes(
     conn: &Connection,
     since: Revision,
     named: &[(BatchId, Revision)],
 ) -> rusqlite::Result<()> {
     if named.is_empty() {
-        // It is still true that no batch is missing after what is stored.
+        // No batch is missing after the stored ones.
         return Ok(());
     }
     let numbers = named.iter().flat_map(|(id, revision)| [id.0, revision.0]);

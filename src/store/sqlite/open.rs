@@ -20,33 +20,33 @@ pub const DATABASE_FILE: &str = "bmdemo.db";
 /// Name of the file that keeps a second server out of the data directory.
 pub const LOCK_FILE: &str = "bmdemo.lock";
 
-/// What the lock file says once the database has been set up: from then on an empty or missing one is a loss.
+/// Content of the lock file once the database has been set up: after that an empty or missing database is a loss.
 const SET_UP: &[u8] = b"bmdemo data directory; bmdemo.db has been set up\n";
 
 /// A database below this size is checked as a whole when it is opened.
 const QUICK_CHECK_BYTES_MAX: u64 = 64 << 20;
 
-/// What every database file of SQLite begins with.
+/// The first bytes of every SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Why a data directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process is using it.
     #[error("data directory {} is in use by another live server", .dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
     },
-    /// A backup was to be restored where there is a database, or was one.
-    #[error("data directory {} has been used; a backup is restored into one that has not", .dir.display())]
+    /// The directory of a restore has a database, or had one.
+    #[error("data directory {} has been used; restore into an unused directory", .dir.display())]
     Used {
         /// The directory.
         dir: PathBuf,
     },
     /// A later version has written it.
     #[error(
-        "{} has schema version {found}, newer than {known}, the newest that this version knows; use a newer bmdemo",
+        "{} has schema version {found}, newer than {known}, the newest that this version supports; use a newer bmdemo",
         .path.display()
     )]
     TooNew {
@@ -57,7 +57,7 @@ pub enum OpenError {
         /// Newest version that this program knows.
         known: i64,
     },
-    /// Something else has written it.
+    /// It is not our database.
     #[error("{} is not a database of bmdemo", .path.display())]
     NotOurs {
         /// The file.
@@ -71,23 +71,23 @@ pub enum OpenError {
         /// What is wrong.
         message: String,
     },
-    /// The operating system said no.
+    /// The operating system failed.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On which file.
+        /// Its file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// SQLite said no.
+    /// SQLite failed.
     #[error("cannot open {}", .path.display())]
     Sqlite {
         /// The database.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: rusqlite::Error,
     },
@@ -95,7 +95,7 @@ pub enum OpenError {
 
 /// An opened data directory.
 pub(super) struct Opened {
-    /// Held for as long as the store is open.
+    /// Held as long as the store is open.
     pub(super) lock: File,
     pub(super) conn: Connection,
     pub(super) loaded: Loaded,
@@ -155,7 +155,7 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
     File::open(dir).and_then(|file| file.sync_all()).map_err(io("flush", dir))
 }
 
-/// Locks the directory, and says whether its database has been set up.
+/// Locks the directory, and returns whether its database has been set up.
 pub(super) fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
@@ -171,7 +171,7 @@ pub(super) fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
     Ok((file, !content.is_empty()))
 }
 
-/// Whether the database file is new or one of SQLite's. A new one is made.
+/// Whether the database file is new or a SQLite file. A new one is created.
 fn check_file(dir: &Path, path: &Path, set_up: bool) -> Result<FileState, OpenError> {
     let corrupt = |message: &str| {
         Err(OpenError::Corrupt { path: path.to_owned(), message: message.to_owned() })
@@ -203,7 +203,7 @@ fn check_file(dir: &Path, path: &Path, set_up: bool) -> Result<FileState, OpenEr
         [] if set_up => corrupt("it is empty, though the directory has been used"),
         [] => Ok(FileState::New),
         MAGIC => Ok(FileState::Existing),
-        _ => corrupt("it does not begin as a database does"),
+        _ => corrupt("it does not start like a database"),
     }
 }
 
@@ -216,15 +216,15 @@ enum FileState {
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    // Until the file is known to be ours, closing it must leave it as it is.
+    // Until the file is known to be ours, closing it must not change it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Somebody may be looking at the file with another tool.
+    // Another tool may be reading the file.
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }
 
-/// A connection that copies the log while the writer writes.
+/// A connection that checkpoints the log while the writer writes.
 pub(super) fn connect_copier(path: &Path) -> rusqlite::Result<Connection> {
     let conn = connect(path)?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -241,7 +241,7 @@ pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// Refuses what is not ours or newer than we are.
+/// Refuses a database that is not ours or that is newer than this version.
 pub(super) fn refuse_foreign(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(|error| sqlite(path, error))?;
@@ -271,15 +271,16 @@ fn configure(conn: &Connection, options: &SqliteOptions) -> rusqlite::Result<()>
     conn.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = if options.unsafe_no_flush_for_tests { "NORMAL" } else { "FULL" };
     conn.pragma_update(None, "synchronous", synchronous)?;
-    // The log is copied beside the writer, see `copier`.
+    // The log is checkpointed beside the writer, see `checkpointer`.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-    // SQLite walks the whole cache at the end of a transaction that has split a page, and behind it is the system's.
+    // SQLite walks the whole cache at the end of a transaction that has split a page, and the system caches the file
+    // anyway.
     conn.pragma_update(None, "cache_size", -8 * 1024)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     if let Some(pages) = options.pages_max {
         conn.pragma_update(None, "max_page_count", pages)?;
     }
-    // What a failed flush left behind is written anew, and so is durable before anybody relies on it.
+    // Pages left by a failed flush are written again, and so are durable before anything relies on them.
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
@@ -304,7 +305,7 @@ fn check_content(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Whether the schema is that of this program.
+/// Whether the schema is that of this version.
 pub(super) fn migrated(conn: &Connection) -> rusqlite::Result<bool> {
     conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map(|v| v == VERSION)
 }

@@ -7,15 +7,15 @@ use crate::clock::Clock;
 /// A failure that a test can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no room.
+    /// The disk is full.
     Full,
-    /// The flush fails, and what was to be flushed is lost.
+    /// The flush fails, and its data is lost.
     SyncLost,
-    /// The flush fails, and what was to be flushed is durable all the same.
+    /// The flush fails, and its data is durable nevertheless.
     SyncKept,
 }
 
-/// Asked before every COMMIT whether it should fail.
+/// Called before every COMMIT: whether it should fail.
 pub type FaultHook = Arc<dyn Fn() -> Option<Fault> + Send + Sync>;
 
 /// How to open a store. The default is what a server wants.
@@ -27,7 +27,7 @@ pub struct SqliteOptions {
     pub pages_max: Option<u32>,
     /// Failures to inject.
     pub fault: Option<FaultHook>,
-    /// What gives commits their time; `None` for the clock of the system.
+    /// Time of commits; `None` for the clock of the system.
     pub clock: Option<Arc<dyn Clock>>,
 }
 

@@ -1,6 +1,6 @@
-//! Threads that read, each with a connection of its own.
+//! Reader threads, each with its own connection.
 //!
-//! There are two lanes, so that lists and counts never keep the reads of single records waiting.
+//! There are two lanes, so that lists and counts never block reads of single records.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -43,7 +43,7 @@ impl Lane {
         Ok(Self { jobs: Some(jobs), threads })
     }
 
-    /// Queues a job. Returns whether there is anybody to do it.
+    /// Queues a job. Returns whether there is a thread to run it.
     pub(super) fn send(&self, job: Job) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
     }
@@ -63,7 +63,7 @@ fn work(conn: &Connection, queue: &Mutex<Receiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // A job that panics drops its answer, which its caller sees; the thread goes on.
+        // A job that panics drops its answer, which its caller notices; the thread continues.
         let _ = catch_unwind(AssertUnwindSafe(|| job(conn)));
     }
 }

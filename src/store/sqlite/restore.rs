@@ -1,4 +1,4 @@
-//! Restoring a backup into a data directory that has not been used.
+//! Restores a backup into an unused data directory.
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
@@ -15,15 +15,15 @@ use super::writer::Writer;
 use crate::ids::Epoch;
 use crate::store::StoreError;
 
-/// Where the store is until it is whole, in the data directory.
+/// Subdirectory of the store until it is complete, in the data directory.
 const UNFINISHED: &str = "restoring";
 
-/// How far beyond every epoch that a store knows the floor of a restore lies at least: no machine is claimed this often
-/// between a backup and its restore.
+/// Least distance of a restore's floor from every epoch in the store: no machine is claimed this often between a
+/// backup and its restore.
 const EPOCHS_MAX_SINCE: u64 = 1_000_000_000;
 
-/// A data directory into which a backup is being restored. It has no database until that is finished; what is dropped
-/// before leaves nothing behind.
+/// A data directory into which a backup is being restored. It has no database until that is finished; if dropped
+/// earlier it leaves nothing behind.
 #[derive(Debug)]
 pub struct Restoring {
     dir: PathBuf,
@@ -33,7 +33,7 @@ pub struct Restoring {
 }
 
 impl Restoring {
-    /// Copies the backup into the data directory `dir`, which is made if it is not there, for a store to be
+    /// Copies the backup into the data directory `dir`, which is created if it does not exist, for a store to be
     /// opened in [`Restoring::store_dir`].
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Restoring {
             return Err(OpenError::Used { dir: dir.to_owned() });
         }
         let unfinished = dir.join(UNFINISHED);
-        // What an earlier restore left that was cut off.
+        // Left over from an interrupted restore.
         match std::fs::remove_dir_all(&unfinished) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(io("remove", &unfinished)(error));
@@ -66,13 +66,13 @@ impl Restoring {
         Ok(restoring)
     }
 
-    /// Where the store is meanwhile.
+    /// Directory of the store during the restore.
     #[must_use]
     pub fn store_dir(&self) -> &Path {
         &self.unfinished
     }
 
-    /// Puts the database in its place. The store in [`Restoring::store_dir`] must have been closed.
+    /// Moves the database to its place. The store in [`Restoring::store_dir`] must have been closed.
     ///
     /// # Errors
     /// [`OpenError::Io`]; then the data directory has no database.
@@ -80,7 +80,7 @@ impl Restoring {
         let from = self.unfinished.join(DATABASE_FILE);
         let log = self.unfinished.join(format!("{DATABASE_FILE}-wal"));
         if log.metadata().is_ok_and(|log| log.len() > 0) {
-            let error = std::io::Error::other("its log could not be copied into it");
+            let error = std::io::Error::other("its log could not be checkpointed");
             return Err(io("finish", &from)(error));
         }
         File::open(&from).and_then(|file| file.sync_all()).map_err(io("flush", &from))?;
@@ -92,7 +92,7 @@ impl Restoring {
 
 impl Drop for Restoring {
     fn drop(&mut self) {
-        // What is left over is removed by the next restore.
+        // A leftover is removed by the next restore.
         drop(std::fs::remove_dir_all(&self.unfinished));
     }
 }

@@ -1,4 +1,4 @@
-//! Room on the disk: what the writer does while there is none.
+//! Disk space: what the writer does while the disk is full.
 
 use std::fs::{OpenOptions, remove_file};
 use std::io::{ErrorKind, Write as _};
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use crate::store::availability::Notice;
 
-/// How often the writer looks for room while there is none.
+/// How often the writer checks for space while the disk is full.
 pub(super) const INTERVAL: Duration = Duration::from_millis(250);
 
-/// So much has to fit before writes are said to be taken again: with less, everything that waits would come at once
+/// Space that must be available before writes are accepted again: with less, all waiting writes would come at once
 /// and be refused at once.
 const BYTES_MIN: usize = 1 << 20;
 
-/// Name of the file that room is looked for with; removed at once.
+/// Name of the file that tests for space; removed at once.
 const FILE: &str = "bmdemo.room";
 
-/// Whether the disk of a directory has some room.
+/// Whether there is some space on the disk of a directory.
 pub(super) fn is_there(dir: &Path) -> bool {
     let path = dir.join(FILE);
     // Left over from a server that was killed.
@@ -30,7 +30,7 @@ pub(super) fn is_there(dir: &Path) -> bool {
         file.sync_all()
     });
     let _ = remove_file(&path);
-    // Any other failure says nothing about room: the next write finds out.
+    // Any other failure says nothing about space: the next write finds out.
     let full = |error: &std::io::Error| {
         matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     };
@@ -43,13 +43,13 @@ pub(super) fn log(dir: &Path, notice: Notice) {
     match notice {
         Notice::Began => tracing::warn!(
             %data_dir,
-            "the store is full: nothing is written until there is room; reads go on"
+            "the store is full: nothing is written until there is space; reads still work"
         ),
         Notice::Lasts { lasted, refused } => tracing::warn!(
             %data_dir, seconds = lasted.as_secs(), refused, "the store is still full"
         ),
         Notice::Ended { lasted, refused } => tracing::info!(
-            %data_dir, seconds = lasted.as_secs(), refused, "the store has room again"
+            %data_dir, seconds = lasted.as_secs(), refused, "the store has space again"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What the threads of a store share.
+//! State shared by the threads of a store.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::stats::Counting;
 use crate::clock::Clock;
 use crate::store::{Availability, Listener};
 
-/// What the threads of a store share.
+/// State shared by the threads of a store.
 pub(super) struct Shared {
     pub(super) listeners: Mutex<Vec<Arc<dyn Listener>>>,
     pub(super) stats: Counting,

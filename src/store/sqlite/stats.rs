@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Number of buckets of [`StoreStats::groups`].
 pub const GROUP_BUCKETS: usize = 13;
 
-/// Counters as they are kept.
+/// The counters.
 #[derive(Debug, Default)]
 pub(super) struct Counting {
     pub(super) commits: AtomicU64,
@@ -46,9 +46,9 @@ pub struct StoreStats {
     pub refused: u64,
     /// Transactions, each with one flush of the log.
     pub flushes: u64,
-    /// Times that the log was copied into the database.
+    /// Checkpoints of the write-ahead log.
     pub checkpoints: u64,
-    /// Batches that wait for the writer now.
+    /// Batches that are waiting for the writer.
     pub queued: u64,
     /// Transactions by the number of batches in them: 1, 2-3, 4-7 and so on.
     pub groups: [u64; GROUP_BUCKETS],

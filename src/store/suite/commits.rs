@@ -1,4 +1,4 @@
-//! Preconditions, and what a commit promises.
+//! Preconditions, and guarantees of a commit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ pub(super) async fn no_update_is_lost_under_contention(fresh: Fresh) {
     assert_eq!(machine.revision, Revision(1 + WRITERS * UPDATES));
 }
 
-/// What no store does: runs go by trimming.
+/// Not supported by any store: runs are deleted by trimming.
 fn run_deletion(run: &Run) -> Write {
     let images = Images { before: Some(Arc::new(run.clone())), after: None };
     Write { object: Run::object(images), entries: Vec::new() }
@@ -126,7 +126,7 @@ pub(super) async fn a_refused_batch_leaves_no_trace(fresh: Fresh) {
     let before =
         (all_machines(store).await, all_runs(store).await, store.revisions().await.unwrap());
 
-    // Everything that a batch can write, all of it fine.
+    // Everything that a batch can write, all of it valid.
     let fine = || {
         let (other, changed) = (samples::machine(2), marked(&run, "changed"));
         let mut fine = batch([machine_write(None, &other), run_write(Some(&run), &changed)]);
@@ -236,7 +236,7 @@ pub(super) async fn a_run_may_follow_another_in_one_batch(fresh: Fresh) {
     );
 }
 
-/// A writer that holds an old epoch fails, alone and among others that write at the same time.
+/// A writer that holds an old epoch fails, alone and among concurrent writers.
 pub(super) async fn a_fenced_writer_cannot_write(fresh: Fresh) {
     let store = fresh.store;
     let machine = register(&*store, 1).await;
@@ -347,7 +347,7 @@ pub(super) async fn a_mac_address_belongs_to_one_machine(fresh: Fresh) {
     }
     let grown = batch([machine_write(Some(&two), &with(&two, &["c", "a"]))]);
     assert_eq!(taken(store.commit(grown).await), "a of machine-1");
-    // What a machine gives up, or leaves behind when it is deleted, is free.
+    // Addresses that a machine gives up, or leaves when it is deleted, are free.
     let one = put_machine(&*store, Some(&one), &with(&one, &["b"])).await;
     let two = put_machine(&*store, Some(&two), &with(&two, &["a", "c"])).await;
     let third = with(&samples::machine(3), &["b"]);
@@ -355,6 +355,6 @@ pub(super) async fn a_mac_address_belongs_to_one_machine(fresh: Fresh) {
     assert_eq!(taken(refused), "b of machine-1");
     store.commit(batch([deletion(&one)])).await.unwrap();
     put_machine(&*store, None, &third).await;
-    // Other changes of a machine leave it what it has.
+    // Other changes of a machine keep its addresses.
     put_machine(&*store, Some(&two), &Machine { epoch: two.epoch.next(), ..(*two).clone() }).await;
 }

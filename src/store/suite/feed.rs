@@ -1,4 +1,4 @@
-//! The feed of changes, and listeners.
+//! The change feed, and listeners.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use crate::ids::RunId;
 use crate::model::{Change, Images, LogChunk, Record};
 use crate::store::Listener;
 
-/// Commits at random, with a random number of changes each, some of them deletions, some refused.
+/// Random commits, with a random number of changes each, some of them deletions, some refused.
 async fn commit_at_random(store: Arc<dyn Store>, writer: u64, commits: u64) {
     let mut random = SplitMix64::new(writer);
     for count in 0..commits {
@@ -38,7 +38,7 @@ async fn commit_at_random(store: Arc<dyn Store>, writer: u64, commits: u64) {
         if random.chance(1, 5) {
             writes.push(machine_write(None, &samples::machine(random.below(3))));
         }
-        // Writers meet at the machines 0 to 2: some conflict, which is part of the game.
+        // Writers share the machines 0 to 2: some conflicts are expected.
         let _ = store.commit(batch(writes)).await;
     }
 }
@@ -71,7 +71,7 @@ pub(super) async fn changes_come_as_whole_commits(fresh: Fresh) {
     }
 }
 
-/// Reads the feed to the end, now and then forgetting where it was and going on from what it has.
+/// Reads the feed to the end, sometimes losing its position and continuing from what it has.
 async fn follow(store: Arc<dyn Store>, seed: u64, until: Arc<tokio::sync::Notify>) -> Vec<Change> {
     let mut random = SplitMix64::new(seed);
     let (mut seen, mut ended) = (Vec::<Change>::new(), false);
@@ -108,7 +108,7 @@ pub(super) async fn readers_see_every_change_once_in_order(fresh: Fresh) {
         writers.spawn(commit_at_random(store.clone(), writer, 40));
     }
     writers.join_all().await;
-    // A reader may not be waiting yet: tell them until all have ended.
+    // A reader may not be waiting yet: notify them until all have ended.
     let mut seen = Vec::new();
     while !readers.is_empty() {
         stop.notify_waiters();
@@ -117,10 +117,10 @@ pub(super) async fn readers_see_every_change_once_in_order(fresh: Fresh) {
         }
         tokio::task::yield_now().await;
     }
-    let told = heard.changes.lock().unwrap().clone();
-    assert!(told.is_sorted_by_key(|change| change.revision) && told.len() > 200);
+    let reported = heard.changes.lock().unwrap().clone();
+    assert!(reported.is_sorted_by_key(|change| change.revision) && reported.len() > 200);
     for seen in seen {
-        assert_eq!(seen, told, "readers and listeners see the same");
+        assert_eq!(seen, reported, "readers and listeners see the same");
     }
 }
 
@@ -177,7 +177,7 @@ pub(super) async fn a_list_and_the_changes_after_it_make_the_final_state(fresh: 
     }
 }
 
-/// What a listener was told.
+/// What a listener received.
 #[derive(Default)]
 struct Heard {
     revisions: Mutex<Vec<Revision>>,
@@ -206,8 +206,8 @@ pub(super) async fn listeners_hear_in_order_before_the_writer(fresh: Fresh) {
             for count in 0..20 {
                 let machine = samples::machine(writer * 100 + count);
                 let committed = store.commit(batch([machine_write(None, &machine)])).await.unwrap();
-                let told = heard.revisions.lock().unwrap().contains(&committed.revision);
-                assert!(told, "listeners are told before the writer");
+                let reported = heard.revisions.lock().unwrap().contains(&committed.revision);
+                assert!(reported, "listeners are notified before the writer");
                 let refused = store.commit(batch([machine_write(None, &machine)])).await;
                 assert_eq!(outcome(&refused), "conflict");
             }
@@ -216,8 +216,8 @@ pub(super) async fn listeners_hear_in_order_before_the_writer(fresh: Fresh) {
     writers.join_all().await;
     let chunk = samples::chunk(run.id, 0);
     store.commit(Batch { logs: vec![chunk.clone()], ..Batch::default() }).await.unwrap();
-    let told: Vec<u64> = heard.revisions.lock().unwrap().iter().map(|one| one.0).collect();
-    assert!(told.iter().copied().eq(3..=3 + 8 * 20), "every commit, in order: {told:?}");
+    let reported: Vec<u64> = heard.revisions.lock().unwrap().iter().map(|one| one.0).collect();
+    assert!(reported.iter().copied().eq(3..=3 + 8 * 20), "every commit, in order: {reported:?}");
     let read = store.changes(Revision(2), 9999).await.unwrap();
     assert_eq!(*heard.changes.lock().unwrap(), read);
     assert_eq!(*heard.logs.lock().unwrap(), [Arc::new(chunk)]);

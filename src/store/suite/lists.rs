@@ -94,7 +94,7 @@ pub(super) async fn pages_make_up_the_whole(fresh: Fresh) {
     assert_eq!(page.as_of, store.revisions().await.unwrap().0);
 }
 
-/// What was there from the first page to the last is listed exactly once, whatever comes and goes in between.
+/// Objects that exist from the first page to the last are listed exactly once, whatever comes and goes in between.
 pub(super) async fn pages_are_stable_under_inserts_and_deletions(fresh: Fresh) {
     let store = &*fresh.store;
     for seed in 0..8 {
@@ -217,7 +217,7 @@ pub(super) async fn filters_agree_with_a_scan(fresh: Fresh) {
     assert_eq!(store.count_runs(Filter::default()).await.unwrap(), 34);
 }
 
-/// A filter that matches nothing and that no index serves comes back after a bounded number of rows, and goes on.
+/// A filter that matches nothing and has no index returns after a bounded number of rows, and continues.
 pub(super) async fn a_page_examines_a_bounded_number_of_rows(fresh: Fresh) {
     let store = &*fresh.store;
     let total = SCAN_ROWS_MAX + 500;
@@ -237,7 +237,7 @@ pub(super) async fn a_page_examines_a_bounded_number_of_rows(fresh: Fresh) {
     assert_eq!((page.items.len(), page.next), (0, None));
 }
 
-/// Labels come, change and go, and so do machines; the index of labels follows.
+/// Labels are added, changed and removed, and so are machines; the index of labels follows.
 pub(super) async fn labels_are_found_as_they_are(fresh: Fresh) {
     let store = &*fresh.store;
     let with = async |text: &str| -> Vec<String> {

@@ -1,7 +1,7 @@
-//! What every store has to do: one list of cases, run against each backend.
+//! The contract of every store: one list of cases, run against each backend.
 //!
-//! A backend is added with a function that makes a [`Fresh`] store and one line at the end of this file. `wrong` shows
-//! that the cases can fail.
+//! To add a backend, write a function that creates a [`Fresh`] store and one line at the end of this file. `wrong`
+//! shows that the cases can fail.
 
 mod commits;
 mod feed;
@@ -36,7 +36,7 @@ pub(super) struct Fresh {
     /// For stores that outlive their process.
     pub(super) reopen: Option<Reopen>,
     pub(super) clock: Arc<Hand>,
-    /// What has to live as long as the store.
+    /// A resource that must live as long as the store.
     pub(super) _guard: Option<tempfile::TempDir>,
 }
 
@@ -85,7 +85,7 @@ fn run_write(before: Option<&Run>, after: &Run) -> Write {
     Write::new(before, after.clone(), entries(EntryKind::StepStarted))
 }
 
-/// A deletion of a machine as it is stored.
+/// A deletion of a machine as stored.
 fn deletion(machine: &Machine) -> Write {
     Write::deletion(Arc::new(machine.clone()), Vec::new())
 }
@@ -103,7 +103,7 @@ async fn register(store: &dyn Store, number: u64) -> Arc<Machine> {
     put_machine(store, None, &samples::machine(number)).await
 }
 
-/// A change of the machine as it is stored.
+/// A change of the machine as stored.
 async fn change_of(store: &dyn Store, id: &MachineId, change: impl FnOnce(&mut Machine)) -> Write {
     let before = store.machine(id).await.unwrap().unwrap();
     let mut after = (*before).clone();
@@ -125,7 +125,7 @@ async fn put_run(store: &dyn Store, before: &Run, after: &Run) -> Arc<Run> {
     committed.run().unwrap().clone()
 }
 
-/// A run with a mark that tells it from others.
+/// A run with a mark that distinguishes it from others.
 fn marked(run: &Run, mark: &str) -> Run {
     let (reason, since) = (HoldReason::Paused, Timestamp(1));
     let hold = Some(Hold { reason, message: mark.to_owned(), since });
@@ -181,7 +181,7 @@ fn outcome(result: &Result<Arc<Committed>, StoreError>) -> &'static str {
     }
 }
 
-/// Hands the list of all cases to a macro, after its own arguments.
+/// Passes the list of all cases to a macro, after its own arguments.
 macro_rules! with_cases {
     ($then:ident $($arguments:tt)*) => {
         $then! { [$($arguments)*]

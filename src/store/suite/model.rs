@@ -1,4 +1,4 @@
-//! Random operations, compared with a model that is as simple as can be: a copy of everything at every revision.
+//! Random operations, compared with the simplest possible model: a copy of everything at every revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,13 +28,13 @@ fn ordinal_of<T: Record>(stored: Option<&T>, last: &mut u64) -> u64 {
     )
 }
 
-/// Whether what is stored is what the writer saw.
+/// Whether the stored record is what the writer saw.
 fn is_as_seen<T: Record>(stored: Option<&T>, images: &Images<T>) -> bool {
     stored.map(T::revision) == images.before.as_ref().map(|before| before.revision())
 }
 
 impl World {
-    /// Writes or deletes a machine; names what is wrong with it, if something is.
+    /// Writes or deletes a machine; returns what is wrong with it, if anything.
     fn write_machine(
         &mut self,
         images: &Images<Machine>,
@@ -92,7 +92,7 @@ struct Model {
 }
 
 impl Model {
-    /// What should come of a batch; applies it if it should be committed.
+    /// The expected result of a batch; applies it if it should be committed.
     fn commit(&mut self, batch: &Batch) -> &'static str {
         let revision = Revision(self.past.len() as u64 + 1);
         let mut next = self.now.clone();
@@ -139,10 +139,10 @@ impl Model {
         "committed"
     }
 
-    /// A batch that is right more often than not.
+    /// A batch that is more often valid than not.
     fn batch(&self, sampler: &mut Sampler) -> Batch {
         let mut made = Batch::default();
-        // Now and then a writer saw something else, or nothing.
+        // Sometimes a writer saw another record, or none.
         let seen_by = |sampler: &mut Sampler, stored: Option<Revision>| match sampler.below(8) {
             0 => Some(Revision(sampler.below(9) as u64)).filter(|seen| seen.0 > 0),
             _ => stored,
@@ -174,7 +174,7 @@ impl Model {
                 Some(stored) => sampler.change_run(stored),
                 None => samples::run(number, &machine),
             };
-            // Terminal is terminal: the engine sees to that.
+            // Terminal states are final: the engine ensures that.
             if stored.is_none_or(|stored| stored.state.is_active()) && sampler.below(3) == 0 {
                 run.state = sampler.pick(&State::ALL);
                 run.finished_at = (!run.state.is_active()).then_some(T0);

@@ -1,4 +1,4 @@
-//! Slots, outcomes, holds of many machines, the time of commits, and who owns what.
+//! Slots, outcomes, holds of many machines, the time of commits, and ownership.
 
 use tokio::task::JoinSet;
 
@@ -16,7 +16,7 @@ fn moving(slots: impl IntoIterator<Item = SlotMove>) -> Batch {
     Batch { slots: slots.into_iter().collect(), ..Batch::default() }
 }
 
-/// What is taken, as text.
+/// The taken slots, as text.
 async fn taken(store: &dyn Store) -> Vec<(String, u64)> {
     let slots = store.slots().await.unwrap();
     slots.into_iter().map(|(key, used)| (key.to_string(), used)).collect()
@@ -26,7 +26,7 @@ fn expected(slots: &[(&str, u64)]) -> Vec<(String, u64)> {
     slots.iter().map(|(key, used)| ((*key).to_owned(), *used)).collect()
 }
 
-/// Active runs on machines of their own.
+/// Active runs, each on its own machine.
 async fn active_runs(store: &dyn Store, count: u64) -> Vec<Arc<Run>> {
     let mut runs = Vec::new();
     for number in 1..=count {
@@ -44,7 +44,7 @@ pub(super) async fn slots_are_taken_and_given_back_by_commits(fresh: Fresh) {
     store.commit(moving([take(&runs[0], &both), take(&runs[1], &both)])).await.unwrap();
     assert_eq!(taken(&*store).await, expected(&[("all", 2), ("rack/a", 2)]));
 
-    // A rack that is full does not delay another, and a refused batch leaves no trace.
+    // A full rack does not delay another, and a refused batch leaves no trace.
     let third = batch([run_write(Some(&runs[2]), &marked(&runs[2], "started"))]);
     let refused = store.commit(Batch { slots: vec![take(&runs[2], &both)], ..third.clone() }).await;
     let Err(StoreError::NoSlot { key, max: 2 }) = refused else { panic!("{refused:?}") };
@@ -54,7 +54,7 @@ pub(super) async fn slots_are_taken_and_given_back_by_commits(fresh: Fresh) {
     store.commit(Batch { slots: vec![elsewhere], ..third }).await.unwrap();
     let refused = store.commit(moving([take(&runs[3], &[("all", 3)])])).await;
     assert_eq!(outcome(&refused), "no slot");
-    // Whoever takes again has them once; what is given back can be taken in the same batch.
+    // Taking again has no effect; slots that are released can be taken in the same batch.
     store.commit(moving([take(&runs[0], &both)])).await.unwrap();
     let give = SlotMove::Give { run: runs[0].id };
     store.commit(moving([give.clone(), take(&runs[3], &both)])).await.unwrap();
@@ -67,7 +67,7 @@ pub(super) async fn slots_are_taken_and_given_back_by_commits(fresh: Fresh) {
         fresh.store = reopen(fresh.store);
         assert_eq!(taken(&*fresh.store).await, used, "slots are as durable as runs");
     }
-    // A run that ends gives back what it has.
+    // A run that ends releases its slots.
     end(&fresh, &runs[1], T0).await;
     let store = fresh.store.clone();
     assert_eq!(taken(&*store).await, expected(&[("all", 2), ("rack/a", 1), ("rack/b", 1)]));
@@ -120,7 +120,7 @@ pub(super) async fn the_outcome_of_a_batch_can_be_asked_for(fresh: Fresh) {
     assert_eq!(ask(2).await.unwrap(), Outcome::NotCommitted);
     assert_eq!(ask(3).await.unwrap(), Outcome::Committed(third.revision));
     assert_eq!(ask(4).await.unwrap(), Outcome::NotCommitted);
-    // Who comes after a restart is told of the last transaction, and of nothing that may be older.
+    // After a restart the last transaction's outcome is known, and nothing that may be older.
     let Some(reopen) = &fresh.reopen else { return };
     let store = reopen(fresh.store);
     let ask = |id, since| store.outcome(BatchId(id), since);
@@ -204,7 +204,7 @@ pub(super) async fn facts_lie_beside_the_machine(fresh: Fresh) {
         store = reopen(store);
     }
     assert_eq!(store.observed(&machine.id).await.unwrap(), Some(seen("1.1", Power::Off)));
-    // The next machine of the name is another one.
+    // The next machine with the id is another one.
     store.commit(Batch::of(Write::deletion(machine.clone(), Vec::new()))).await.unwrap();
     assert_eq!(store.observed(&machine.id).await.unwrap(), None);
 }

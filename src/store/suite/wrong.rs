@@ -1,4 +1,4 @@
-//! Stores that are wrong on purpose: a suite that passes them has proved nothing.
+//! Stores with deliberate bugs: a suite that passes them has proved nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -27,21 +27,21 @@ enum Bug {
     ChangeMissed,
     CommitCutInFeed,
     CompactionHidden,
-    /// Pages count rows instead of remembering a place.
+    /// Pages count rows instead of remembering a position.
     PagesByOffset,
-    /// Reads show the present, whatever revision is asked for.
+    /// Reads show the present, whatever revision is requested.
     PastIgnored,
     HistoryUnordered,
     ListenersToldLate,
     LogsOffByOne,
     LogsMiscounted,
     ActiveRunTrimmed,
-    /// A change says nothing of the record before it.
+    /// A change lacks the record before it.
     BeforeForgotten,
     /// Of several machines only the first is held.
     OneHoldChecked,
     SlotsIgnored,
-    /// A batch is said not to be durable without a look.
+    /// A batch is reported as not durable without checking.
     OutcomeGuessed,
 }
 
@@ -57,7 +57,7 @@ impl Wrong {
     }
 }
 
-/// A listener that is told of a commit only when the next one comes.
+/// A listener that is notified of a commit only when the next one comes.
 struct Late(Arc<dyn Listener>, std::sync::Mutex<Option<Arc<Committed>>>);
 
 impl Listener for Late {

@@ -1,4 +1,4 @@
-//! Disks that are full, and flushes that fail.
+//! Full disks, and failing flushes.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -54,12 +54,12 @@ async fn a_full_disk_at_commit_writes_nothing_and_passes() {
     let mut availability = store.availability();
     assert!(matches!(*availability.borrow(), Availability::Full { .. }));
     full.store(false, Relaxed);
-    // The store itself finds out, and tells all that wait.
+    // The store itself detects it, and notifies all that wait.
     availability.wait_for(|state| state.takes_writes()).await.unwrap();
     assert_eq!(register(&store, 2).await.unwrap().revision, Revision(2));
 }
 
-/// Whether or not the write was durable in fact: nobody is told that it is, and nothing is written after it.
+/// Whether or not the write was in fact durable: it is not acknowledged, and nothing is written after it.
 #[tokio::test]
 async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
     for (fault, kept) in [(Fault::SyncLost, false), (Fault::SyncKept, true)] {
@@ -67,8 +67,8 @@ async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
         let commits = AtomicBool::new(true);
         let options = hook(move || (!commits.swap(false, Relaxed)).then_some(fault));
         let store = SqliteStore::open(dir.path(), options).unwrap();
-        let told = Arc::new(Told::default());
-        store.listen(told.clone());
+        let reported = Arc::new(Reported::default());
+        store.listen(reported.clone());
         register(&store, 1).await.unwrap();
         let id = BatchId(7);
         let in_doubt = Batch { id, ..with_machine(2) };
@@ -83,7 +83,7 @@ async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
             assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         }
         assert!(store.machine(&samples::machine(1).id).await.unwrap().is_some(), "reads go on");
-        assert_eq!(*told.0.lock().unwrap(), [Revision(1)]);
+        assert_eq!(*reported.0.lock().unwrap(), [Revision(1)]);
         drop(store);
         let store = open(dir.path()).unwrap();
         assert_eq!(machine_ids(&store).await.len(), if kept { 2 } else { 1 });
@@ -97,16 +97,16 @@ async fn a_failed_flush_stops_all_writes_until_the_store_is_opened_again() {
 }
 
 #[derive(Default)]
-struct Told(Mutex<Vec<Revision>>);
+struct Reported(Mutex<Vec<Revision>>);
 
-impl Listener for Told {
+impl Listener for Reported {
     fn committed(&self, committed: &Arc<Committed>) {
         self.0.lock().unwrap().push(committed.revision);
     }
 }
 
-/// What the writer remembers of active runs is what is stored, also after a transaction that was rolled back: the same
-/// write is taken when it comes again.
+/// The writer's cache of active runs equals what is stored, even after a rollback: the same write succeeds when it is
+/// repeated.
 #[tokio::test]
 async fn a_write_that_found_no_room_is_taken_when_it_comes_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Files that older versions have written.
+//! Files written by older versions.
 
 use rusqlite::params;
 
@@ -29,7 +29,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     let logs = store.logs(run, 0, 1_000).await.unwrap();
     assert_eq!(logs.len(), 3);
     drop(store);
-    // Back to the first version, as it kept log chunks.
+    // Back to the first version, with its form of log chunks.
     edit(
         dir.path(),
         "CREATE TABLE old (run INTEGER NOT NULL, chunk INTEGER NOT NULL, at INTEGER NOT NULL, step TEXT NOT NULL,
@@ -71,7 +71,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     assert!(matches!(refused, Err(StoreError::MacTaken { .. })), "{refused:?}");
 }
 
-/// Of every version since the first, those that were released among them.
+/// Every version since the first, including the released ones.
 #[tokio::test]
 async fn a_file_of_every_version_opens() {
     for (version, _) in (1..VERSION).zip(MIGRATIONS) {
