@@ -93,7 +93,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     fill(&ballast);
     let room = register_until_full(&channel).await;
     // The log says so once, however many runs in flight have found the disk full too and wait for space.
-    server.logged("the store is full: nothing is written until there is room").await;
+    server.logged("the store is full: nothing is written until there is space").await;
 
     // Refused requests leave no trace, and everything acknowledged can be read.
     assert_full(&register_as(&channel, "refused").await.unwrap_err());
