@@ -126,7 +126,8 @@ async fn register(channel: &Channel, count: usize) {
             }),
             ..Default::default()
         });
-        let request = pb::BatchRegisterMachinesRequest { machines: batch.collect() };
+        let request =
+            pb::BatchRegisterMachinesRequest { machines: batch.collect(), validate_only: false };
         machines(channel).batch_register_machines(request).await.expect("registered");
     }
 }

@@ -53,7 +53,12 @@ pub(super) async fn register_machines(
             Err(error) => outcomes.push(Some(Err(error))),
         }
     }
-    let mut registered = engine.register_machines(&origin, good).await?.into_iter();
+    let registered = if request.validate_only {
+        engine.would_register(good).await
+    } else {
+        engine.register_machines(&origin, good).await?
+    };
+    let mut registered = registered.into_iter();
     let results = given.iter().zip(outcomes).map(|(given, outcome)| {
         let outcome = outcome.unwrap_or_else(|| match registered.next() {
             Some(result) => result.map(|stored| machine(&stored)).map_err(ApiError::from),

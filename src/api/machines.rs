@@ -184,8 +184,13 @@ impl Machines {
     ) -> Result<pb::Machine, ApiError> {
         let update = update::update(&request)?;
         let reason = request.reason.clone();
+        let validate_only = request.validate_only;
         let origin = caller.origin(&mut request, &reason, update.expected);
-        let updated = self.engine.update_machine(&origin, &update.id, update.changes).await?;
+        let updated = if validate_only {
+            self.engine.would_update(&origin, &update.id, &update.changes).await?
+        } else {
+            self.engine.update_machine(&origin, &update.id, update.changes).await?
+        };
         Ok(machine(&updated))
     }
 

@@ -287,8 +287,14 @@ impl Server {
     ) -> Result<tonic::Response<pb::Machine>, Status> {
         let update_mask = Some(prost_types::FieldMask { paths: vec![path.to_owned()] });
         let machine = Some(machine);
-        let request =
-            pb::UpdateMachineRequest { machine, update_mask, request_id, reason, force: false };
+        let request = pb::UpdateMachineRequest {
+            machine,
+            update_mask,
+            request_id,
+            reason,
+            force: false,
+            validate_only: false,
+        };
         self.machines().update_machine(request).await
     }
 

@@ -12,7 +12,7 @@ fn outcome_of_run(result: &pb::RunResult) -> Result<&pb::Run, &str> {
 async fn with_machines(count: usize) -> Api {
     let mut api = Api::new().await;
     let machines = (1..=count).map(|n| registration(&format!("m-{n}")).machine.unwrap()).collect();
-    let request = pb::BatchRegisterMachinesRequest { machines };
+    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
     api.machines.batch_register_machines(request).await.unwrap();
     api
 }
@@ -25,7 +25,7 @@ async fn a_batch_registers_in_order_and_names_what_is_wrong() {
     other.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:ff".to_owned());
     let bad = pb::Machine { machine_id: "M".to_owned(), ..Default::default() };
     let machines = vec![good("m-5"), bad, other, good("m-4"), good("m-1")];
-    let request = pb::BatchRegisterMachinesRequest { machines };
+    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
     let answer: Vec<_> = response
         .results
@@ -342,4 +342,49 @@ async fn a_verb_with_a_stale_etag_is_refused() {
     let etag = api.runs.get_run(get).await.unwrap().into_inner().etag;
     let fresh = pb::CancelRunRequest { run_id: run.run_id, etag, ..Default::default() };
     assert!(api.runs.cancel_run(fresh).await.unwrap().into_inner().cancel_requested);
+}
+
+/// A dry run answers as the real one would, and changes nothing.
+#[tokio::test(start_paused = true)]
+async fn what_is_only_validated_is_not_done() {
+    let mut api = with_machines(1).await;
+    let good = |id: &str| registration(id).machine.unwrap();
+    let mut wrong = good("m-3");
+    wrong.spec.as_mut().unwrap().mac_addresses = vec!["zz".to_owned()];
+    let mut other = good("m-1");
+    other.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:ff".to_owned());
+    let mut twice = good("m-2");
+    twice.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:fe".to_owned());
+    let machines = vec![good("m-2"), wrong, other, twice];
+    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: true };
+    let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
+    let answer: Vec<_> = response
+        .results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            pb::machine_result::Outcome::Machine(machine) => machine.machine_id.as_str(),
+            pb::machine_result::Outcome::Error(error) => error.reason.as_str(),
+        })
+        .collect();
+    assert_eq!(answer, ["m-2", "FIELD_INVALID", "ALREADY_EXISTS", "ALREADY_EXISTS"]);
+    let update = |value: &str| pb::UpdateMachineRequest {
+        machine: Some(pb::Machine {
+            machine_id: "m-1".to_owned(),
+            labels: [("rack".to_owned(), value.to_owned())].into(),
+            ..Default::default()
+        }),
+        validate_only: true,
+        ..Default::default()
+    };
+    let would = api.machines.update_machine(update("r1")).await.unwrap().into_inner();
+    assert_eq!(would.labels["rack"], "r1");
+    assert_eq!(refusal(api.machines.update_machine(update("\u{1b}")).await).1, "FIELD_INVALID");
+    let list = pb::ListMachinesRequest::default();
+    let page = api.machines.list_machines(list).await.unwrap().into_inner();
+    let known: Vec<_> = page
+        .machines
+        .iter()
+        .map(|m| (m.machine_id.as_str(), m.labels.contains_key("rack")))
+        .collect();
+    assert_eq!(known, [("m-1", false)]);
 }

@@ -235,7 +235,7 @@ async fn a_mac_address_belongs_to_one_machine() {
     let mut third = registration("m-3").machine.unwrap();
     third.spec.as_mut().unwrap().mac_addresses = taken;
     let machines = vec![registration("m-4").machine.unwrap(), third];
-    let request = pb::BatchRegisterMachinesRequest { machines };
+    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
     let results = api.machines.batch_register_machines(request).await.unwrap().into_inner().results;
     let reasons: Vec<_> = results
         .iter()

@@ -5,6 +5,7 @@ mod file;
 use std::collections::BTreeMap;
 
 use clap::Args;
+use tonic::Code;
 
 use crate::pb;
 use crate::pb::machine_result::Outcome as Registered;
@@ -72,10 +73,18 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     let look = session.ui.look;
     let mut changes = Vec::new();
     let mut refused = Vec::new();
-    for wanted in &wanted {
-        let machine = known.get(&wanted.machine_id);
-        let (change, differences) = change(wanted, machine);
-        let refusal = match (&change, machine) {
+    let found: Vec<_> = wanted
+        .iter()
+        .map(|wanted| (wanted, change(wanted, known.get(&wanted.machine_id))))
+        .collect();
+    let mut refusals = if args.dry_run {
+        would_refuse(&client, found.iter().map(|(_, (change, _))| change), args).await?
+    } else {
+        BTreeMap::new()
+    };
+    for (wanted, (change, differences)) in found {
+        let refusal = match (&change, known.get(&wanted.machine_id)) {
+            _ if args.dry_run => refusals.remove(&wanted.machine_id),
             (Change::Update(_, paths), Some(machine)) => refusals::of_spec(machine, paths),
             _ => None,
         };
@@ -137,6 +146,73 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     carry_out(session, changes, args).await
 }
 
+/// What the server says against changes, by machine. Nothing is changed.
+async fn would_refuse(
+    client: &Client,
+    changes: impl Iterator<Item = &Change>,
+    args: &ApplyArgs,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut refusals = BTreeMap::new();
+    let mut new = Vec::new();
+    for change in changes {
+        match change {
+            Change::Register(machine) => new.push(machine.clone()),
+            Change::Update(machine, paths) => {
+                let request = pb::UpdateMachineRequest {
+                    validate_only: true,
+                    ..update(client, machine.clone(), paths.clone(), &args.reason)
+                };
+                match client.update_machine(request).await {
+                    Err(error) if is_refusal(&error) => {
+                        refusals.insert(machine.machine_id.clone(), error.to_string());
+                    }
+                    other => drop(other?),
+                }
+            }
+            Change::Nothing => {}
+        }
+    }
+    for machines in new.chunks(BATCH) {
+        let request =
+            pb::BatchRegisterMachinesRequest { machines: machines.to_vec(), validate_only: true };
+        for result in client.batch_register_machines(request).await?.results {
+            if let Some(Registered::Error(error)) = result.outcome {
+                refusals.insert(result.machine_id, error.message);
+            }
+        }
+    }
+    Ok(refusals)
+}
+
+/// Whether an error is about this machine alone; what concerns the server ends the command.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.grpc_code(),
+        Some(
+            Code::InvalidArgument
+                | Code::FailedPrecondition
+                | Code::AlreadyExists
+                | Code::Aborted
+                | Code::NotFound
+        )
+    )
+}
+
+fn update(
+    client: &Client,
+    machine: pb::Machine,
+    paths: Vec<String>,
+    reason: &str,
+) -> pb::UpdateMachineRequest {
+    pb::UpdateMachineRequest {
+        machine: Some(machine),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        request_id: client.new_request_id(),
+        reason: reason.to_owned(),
+        ..pb::UpdateMachineRequest::default()
+    }
+}
+
 /// Registers in batches, then changes the others one by one.
 async fn carry_out(
     session: &mut Session,
@@ -157,7 +233,8 @@ async fn carry_out(
     let mut refused = 0;
     let look = session.ui.look;
     for machines in new.chunks(BATCH) {
-        let request = pb::BatchRegisterMachinesRequest { machines: machines.to_vec() };
+        let request =
+            pb::BatchRegisterMachinesRequest { machines: machines.to_vec(), validate_only: false };
         for result in client.batch_register_machines(request).await?.results {
             let (glyph, meaning, text) = match result.outcome {
                 Some(Registered::Machine(_)) => {
@@ -187,13 +264,7 @@ async fn carry_out(
     let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
     let (updated, _) = bulk::each(session, work, |client: Client, id: String, _: News| {
         let (machine, paths) = updates.get(&id).cloned().unwrap_or_default();
-        let request = pb::UpdateMachineRequest {
-            machine: Some(machine),
-            update_mask: Some(prost_types::FieldMask { paths }),
-            request_id: client.new_request_id(),
-            reason: args.reason.clone(),
-            force: false,
-        };
+        let request = update(&client, machine, paths, &args.reason);
         async move {
             client.update_machine(request).await?;
             Ok(Outcome::Changed("changed".to_owned()))

@@ -55,8 +55,12 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     for first in (1..=count).step_by(BATCH) {
         let last = count.min(first.saturating_add(BATCH_MACHINES - 1));
         let machines = (first..=last).map(|number| machine(number, &args.labels)).collect();
-        let answer =
-            client.batch_register_machines(pb::BatchRegisterMachinesRequest { machines }).await?;
+        let answer = client
+            .batch_register_machines(pb::BatchRegisterMachinesRequest {
+                machines,
+                validate_only: false,
+            })
+            .await?;
         for result in answer.results {
             match result.outcome {
                 Some(Outcome::Machine(machine)) => {

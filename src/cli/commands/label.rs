@@ -180,6 +180,7 @@ fn request(
         request_id: client.new_request_id(),
         reason: reason.to_owned(),
         force: false,
+        validate_only: false,
     }
 }
 

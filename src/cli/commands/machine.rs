@@ -262,6 +262,7 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
         request_id: client.new_request_id(),
         reason: args.reason.clone(),
         force: args.force,
+        validate_only: false,
     };
     if let ([machine], true) = (machines.as_slice(), args.selection.is_empty()) {
         let updated = client.update_machine(change(&client, machine.machine_id.clone())).await?;

@@ -181,6 +181,7 @@ async fn write(
         request_id: client.new_request_id(),
         reason: reason.to_owned(),
         force: false,
+        validate_only: false,
     };
     client.update_machine(request).await.map_err(|error| error.about(about))
 }

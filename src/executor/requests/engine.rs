@@ -16,7 +16,7 @@ use crate::executor::ports::{EngineConfig, Ports};
 use crate::executor::request::{HeldBack, MachineChanges, NewRun, Origin, Verb};
 use crate::executor::scheduler::Scheduler;
 use crate::executor::scheduler::probes::{self, ProbePolicy};
-use crate::executor::worker::{Message, Reply};
+use crate::executor::worker::{Message, Reply, apply_changes, check_etag};
 use crate::ids::{MachineId, RunId};
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Registry};
@@ -188,6 +188,24 @@ impl Engine {
     ) -> Result<Arc<Machine>, EngineError> {
         let origin = Box::new(origin.clone());
         self.ask(id, |reply| Message::Update { origin, changes: Box::new(changes), reply }).await
+    }
+
+    /// The machine as [`Engine::update_machine`] would leave it; nothing is changed. MAC addresses of other machines are
+    /// checked by the commit alone.
+    ///
+    /// # Errors
+    /// Those of the change.
+    pub async fn would_update(
+        &self,
+        origin: &Origin,
+        id: &MachineId,
+        changes: &MachineChanges,
+    ) -> Result<Arc<Machine>, EngineError> {
+        let machine = self.machine(id).await?;
+        check_etag("machine", id.as_str(), origin, machine.revision)?;
+        let mut changed = Machine::clone(&machine);
+        apply_changes(&mut changed, changes, origin, &mut Vec::new())?;
+        Ok(Arc::new(changed))
     }
 
     /// Clears NeedsIntervention.

@@ -1,5 +1,6 @@
 //! Registration of machines: idempotent by itself, and independent of workers, since a new machine has no work.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -8,7 +9,7 @@ use super::engine::Engine;
 use crate::executor::error::EngineError;
 use crate::executor::idempotency::request;
 use crate::executor::request::{NewMachine, Origin};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, MachineId};
 use crate::model::{Entry, EntryKind, Machine};
 use crate::store::{Batch, StoreError, Write};
 
@@ -111,6 +112,34 @@ impl Engine {
             }
         }
         Ok(results)
+    }
+
+    /// What registering these machines would answer, one result each in the order given. Nothing is registered; MAC
+    /// addresses of other machines are checked by the commit alone.
+    pub async fn would_register(
+        &self,
+        new: Vec<NewMachine>,
+    ) -> Vec<Result<Arc<Machine>, EngineError>> {
+        let mut results: Vec<Result<Arc<Machine>, EngineError>> = Vec::with_capacity(new.len());
+        let mut seen: BTreeMap<MachineId, Arc<Machine>> = BTreeMap::new();
+        for new in new {
+            let known = match seen.get(&new.id) {
+                Some(machine) => Ok(Some(machine.clone())),
+                None => self.ports.store.machine(&new.id).await,
+            };
+            results.push(match known {
+                Ok(Some(existing)) => same_machine(existing, &new),
+                Ok(None) => {
+                    let now = self.ports.clock.now();
+                    let machine = Machine::registered(new.id.clone(), new.labels, new.spec, now);
+                    let machine = Arc::new(machine);
+                    seen.insert(new.id, machine.clone());
+                    Ok(machine)
+                }
+                Err(error) => Err(error.into()),
+            });
+        }
+        results
     }
 
     fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> Write {

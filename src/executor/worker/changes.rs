@@ -10,7 +10,7 @@ use crate::model::{Entry, EntryKind, Machine};
 ///
 /// # Errors
 /// Invalid input or a refusal; then `machine` is not to be written.
-pub(super) fn apply_changes(
+pub(in crate::executor) fn apply_changes(
     machine: &mut Machine,
     changes: &MachineChanges,
     origin: &Origin,

@@ -10,7 +10,7 @@ pub(super) const CONFLICTS_MAX: usize = 5;
 /// How often the engine retries after a failure caused by a bug before it gives up a run.
 pub(in crate::executor) const FAULTS_MAX: u32 = 3;
 
-pub(super) fn check_etag(
+pub(in crate::executor) fn check_etag(
     kind: &'static str,
     id: &str,
     origin: &Origin,

@@ -30,6 +30,7 @@ mod state;
 mod timers;
 
 pub(super) use caught::Caught;
-pub(super) use checks::FAULTS_MAX;
+pub(super) use changes::apply_changes;
+pub(super) use checks::{FAULTS_MAX, check_etag};
 pub(super) use message::{Message, Parked, Reply, Rest, Scheduling};
 pub(super) use state::Worker;
