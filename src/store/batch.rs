@@ -75,7 +75,7 @@ pub struct PinnedPlan {
     /// Digest of the canonical text.
     pub digest: String,
     /// Canonical text.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// Writes that become durable together. An empty batch is legal and gets a revision.

@@ -130,6 +130,7 @@ impl Worker {
             provider,
             fenced: false,
             call: None,
+            prepared: None,
             timers: Timers::default(),
             logs: Arc::new(LogBuffer::default()),
             log_head: Some(LogHead::default()),
@@ -150,7 +151,7 @@ impl Worker {
             request: request(origin, scope, &id.to_string(), now),
             plan: Some(PinnedPlan {
                 digest: registered.digest().to_owned(),
-                text: registered.canonical().to_string(),
+                text: registered.canonical().clone(),
             }),
         };
         if let Some(reply) = self.early_reply.take() {

@@ -39,7 +39,7 @@ impl State {
             changes.push(Change { revision, at, object, before_is_gone, entries });
         }
         if let Some(plan) = batch.plan {
-            self.plans.entry(plan.digest).or_insert_with(|| plan.text.into());
+            self.plans.entry(plan.digest).or_insert(plan.text);
         }
         if let Some(mut request) = batch.request {
             request.revision = revision;

@@ -9,14 +9,17 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::commit::step_name;
 use super::counters::Counters;
-use super::error::{failed, ms, named, revision_of};
+use super::error::{failed, ms, named, place_after, revision_of};
+use super::fold::{brought_up, fold, run_row};
 use super::open::{
     DATABASE_FILE, OpenError, connect, connect_reader, migrated, refuse_foreign, sqlite, sync_dir,
     take_lock,
 };
-use super::read::{self, fold, for_each, machine_row, number, run_row, text};
+use super::read::{self, machine_row};
+use super::row::{for_each, number, text};
 use super::seal::SEALS;
 use crate::ids::Revision;
+use crate::model::Run;
 use crate::store::StoreError;
 use crate::store::codec::state_name;
 
@@ -281,13 +284,29 @@ fn check_runs(
                 Err(error) => return Err(error),
             }
         }
-        match fold(conn, run.ordinal, i64::MAX) {
-            Ok(Some(folded)) if folded == run => {}
+        match fold(conn, run.ordinal, place_after(run.revision)) {
+            Ok(Some(folded)) if folded == run => check_newest(conn, run, report),
             Ok(_) => report.problem(format!("run {id}: its history does not lead to it")),
             Err(error) => report.problem(describe(&error)),
         }
         Ok(true)
     })
+}
+
+/// What is indexed of a run is as it is, however far its row is behind. The row of a run that has ended is not.
+fn check_newest(conn: &Connection, row: Run, report: &mut Report) {
+    let (id, phase, revision) = (row.id, row.phase(), row.revision);
+    let newest = if row.state.is_active() {
+        brought_up(conn, row)
+    } else {
+        fold(conn, row.ordinal, i64::MAX).map(|newest| newest.unwrap_or(row))
+    };
+    match newest.map_err(named(id)) {
+        Ok(newest) if newest.revision == revision => {}
+        Ok(newest) if newest.state.is_active() && newest.phase() == phase => {}
+        Ok(_) => report.problem(format!("run {id}: its columns and its newest change differ")),
+        Err(error) => report.problem(describe(&error)),
+    }
 }
 
 fn check_changes(

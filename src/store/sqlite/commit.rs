@@ -1,5 +1,6 @@
 //! Writing one batch into the open transaction.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -8,14 +9,15 @@ use super::append::{Applied, ChangeRow, Writing};
 use super::counters::Counters;
 use super::encoded::{Encoded, EncodedWrite};
 use super::error::{int, ms, uint};
-use super::heads::{Rows, RunRow, Stored};
+use super::fold::BEHIND_MAX;
+use super::heads::{PLANS_MAX, Rows, RunRow, Stored};
 use super::load::save_slots;
 use super::{observed, seal};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::model::{Change, Images, Machine, Object, Record, Run};
 use crate::store::check::{Checked, MachineHead, RunHead, check};
-use crate::store::codec::{encode_machine, state_name};
+use crate::store::codec::{encode_machine, encode_run, state_name};
 use crate::store::{Batch, Committed, SlotKey, StoreError};
 
 /// Why a batch was not written.
@@ -96,10 +98,16 @@ impl Writing<'_> {
             self.applied.committed.changes.push(change);
             self.applied.rows += 1;
         }
-        if let Some(plan) = &batch.plan {
+        if let Some(plan) = &batch.plan
+            && !self.rows.plans.contains(&plan.digest)
+        {
             let sql = "INSERT OR IGNORE INTO plans (digest, text, sum) VALUES (?1, ?2, ?3)";
             let sum = seal::of(&[seal::text(&plan.digest), seal::text(&plan.text)]);
             self.conn.prepare_cached(sql)?.execute(params![plan.digest, plan.text, sum])?;
+            if self.rows.plans.len() >= PLANS_MAX {
+                self.rows.plans.clear();
+            }
+            self.rows.plans.insert(plan.digest.clone());
         }
         if let Some(request) = &batch.request {
             self.request(request)?;
@@ -242,13 +250,42 @@ impl Writing<'_> {
     }
 
     fn run(&mut self, run: &Run, before: Revision, encoded: &EncodedWrite) -> rusqlite::Result<()> {
-        let body = &encoded.body;
+        let behind = self.behind(run);
+        if behind == 0 {
+            self.run_row(run, before, &encoded.body)?;
+        }
+        self.keep_run(run, before == Revision(0), behind);
+        self.change(&ChangeRow {
+            machine_id: &run.machine_id,
+            machine: None,
+            run: Some(run.ordinal),
+            before,
+            kind: "run",
+            entries: &encoded.entries,
+            body: &encoded.delta,
+            prior: None,
+        })
+    }
+
+    /// By how many changes the row of a run may be behind after this one; zero if it has to be written.
+    fn behind(&self, run: &Run) -> u32 {
+        match self.rows.runs.get(&run.id) {
+            Some(row) if run.state.is_active() && row.phase == run.phase().as_str() => {
+                (row.behind + 1) % (BEHIND_MAX + 1)
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Writes the row of a run. `body` is empty if the writer of the batch did not expect that.
+    fn run_row(&self, run: &Run, before: Revision, body: &str) -> rusqlite::Result<()> {
+        let body = if body.is_empty() { Cow::Owned(encode_run(run)) } else { Cow::Borrowed(body) };
         let active = run.state.is_active();
         let ended_at = (!active).then(|| ms(run.finished_at.unwrap_or(self.at)));
         let step = step_name(run);
         let (ordinal, phase) = (int(run.ordinal), run.phase().as_str());
         let (state, started_at) = (state_name(run.state), run.started_at.map(ms));
-        let sum = seal_record(run.ordinal, self.revision, body);
+        let sum = seal_record(run.ordinal, self.revision, &body);
         if before == Revision(0) {
             let sql = "INSERT INTO runs (ordinal, state, step, started_at, revision, body, phase, active, ended_at,
                 id, machine_id, plan, type, digest, created_at, sum)
@@ -288,17 +325,7 @@ impl Writing<'_> {
                 self.conn.prepare_cached(sql)?.execute(values)?;
             }
         }
-        self.keep_run(run, before == Revision(0));
-        self.change(&ChangeRow {
-            machine_id: &run.machine_id,
-            machine: None,
-            run: Some(run.ordinal),
-            before,
-            kind: "run",
-            entries: &encoded.entries,
-            body: &encoded.delta,
-            prior: None,
-        })
+        Ok(())
     }
 
     /// Keeps what was written of a machine for as long as its run is active.
@@ -312,12 +339,12 @@ impl Writing<'_> {
     }
 
     /// Keeps what was written of a run while it is active. Its chunks are counted when they are written.
-    fn keep_run(&mut self, run: &Run, is_new: bool) {
+    fn keep_run(&mut self, run: &Run, is_new: bool, behind: u32) {
         let before = self.rows.runs.remove(&run.id);
         if run.state.is_active() {
             let chunks = if is_new { Some(0) } else { before.and_then(|row| row.chunks) };
             let head = RunHead { ordinal: run.ordinal, revision: run.revision, active: true };
-            let row = RunRow { head, phase: run.phase().as_str(), chunks };
+            let row = RunRow { head, phase: run.phase().as_str(), behind, chunks };
             self.rows.runs.insert(run.id, row);
         }
     }

@@ -1,6 +1,8 @@
 //! What a batch is stored as.
 
-use crate::model::{Object, RunDelta};
+use std::sync::Arc;
+
+use crate::model::{Images, Object, Run, RunDelta};
 use crate::store::codec::{encode_delta, encode_entries, encode_machine, encode_run};
 use crate::store::{Batch, Write};
 
@@ -11,7 +13,7 @@ pub(super) struct Encoded(pub(super) Vec<EncodedWrite>);
 /// The stored forms of one write.
 #[derive(Debug)]
 pub(super) struct EncodedWrite {
-    /// The record after the change; before it, if it is deleted.
+    /// The record after the change; before it, if it is deleted. Empty for a run whose row need not be written.
     pub(super) body: String,
     /// What changed, where the history keeps that instead of the record.
     pub(super) delta: String,
@@ -34,11 +36,21 @@ impl EncodedWrite {
             Object::Run(images) => match &images.after {
                 Some(run) => {
                     let delta = RunDelta::between(images.before.as_deref(), run);
-                    (encode_run(run), encode_delta(&delta, run.id))
+                    (run_body(images, run), encode_delta(&delta, run.id))
                 }
                 None => Default::default(),
             },
         };
         Self { body, delta, entries: encode_entries(&write.entries) }
+    }
+}
+
+/// Empty for a change that leaves the indexed columns of the run's row as they are.
+fn run_body(images: &Images<Run>, run: &Run) -> String {
+    let is_same = |before: &Arc<Run>| before.phase() == run.phase();
+    if run.state.is_active() && images.before.as_ref().is_some_and(is_same) {
+        String::new()
+    } else {
+        encode_run(run)
     }
 }

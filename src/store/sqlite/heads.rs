@@ -3,7 +3,7 @@
 //! Only the writer's connection writes, so what it wrote last is what is stored. A row is kept while its run is active,
 //! so that memory is bounded by the work at hand; what is not kept is looked up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -15,12 +15,17 @@ use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::taken::Slots;
 use crate::store::{RequestRecord, StoreError};
 
+/// Most plans known to be stored: more than a fleet uses at a time.
+pub(super) const PLANS_MAX: usize = 256;
+
 /// Of an active run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunRow {
     pub(super) head: RunHead,
     /// Name of its phase.
     pub(super) phase: &'static str,
+    /// Changes since its row was written.
+    pub(super) behind: u32,
     /// Log chunks stored, if that has been looked up.
     pub(super) chunks: Option<u64>,
 }
@@ -31,6 +36,8 @@ pub(super) struct Rows {
     /// Of machines whose run is active.
     pub(super) machines: HashMap<MachineId, MachineHead>,
     pub(super) runs: HashMap<RunId, RunRow>,
+    /// Digests of plans that are stored, at most [`PLANS_MAX`]. Forgotten when rows are trimmed, which may take some away.
+    pub(super) plans: HashSet<String>,
     /// Loaded again when a transaction is rolled back.
     pub(super) slots: Slots,
 }
@@ -94,7 +101,10 @@ impl View for Stored<'_> {
         if let Some(row) = self.rows.runs.get(&id) {
             return Ok(Some(row.head));
         }
-        let sql = "SELECT ordinal, revision, active FROM runs WHERE id = ?1";
+        // The row may be behind the newest change.
+        let sql = "SELECT ordinal, max(revision, coalesce(
+                (SELECT place >> 20 FROM changes WHERE run = ordinal ORDER BY place DESC LIMIT 1), 0)), active
+            FROM runs WHERE id = ?1";
         let head = |row: &rusqlite::Row<'_>| {
             Ok(RunHead {
                 ordinal: uint(row.get(0)?),

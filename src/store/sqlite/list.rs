@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rusqlite::{Connection, ToSql};
 
 use super::error::{failed, int, uint};
-use super::read::{self, for_each, machine_row, run_row};
+use super::fold::current_run;
+use super::read::{self, machine_row};
+use super::row::{for_each, number};
 use crate::ids::{MachineId, natural_key};
 use crate::model::filter::Filter;
 use crate::model::{Machine, Run};
@@ -226,7 +228,7 @@ pub(super) fn machines(conn: &Connection, query: &Query) -> Result<Page<Machine>
         }
         let machine = match machine_row(row) {
             Err(StoreError::Corrupt { kind: "machine" | "column", message, .. }) => {
-                let ordinal = read::number(row, 0)?;
+                let ordinal = number(row, 0)?;
                 let sql = "SELECT id, id FROM machines WHERE ordinal = ?1";
                 page.leave_out(ordinal, unreadable(conn, sql, "machine", ordinal, message)?);
                 return Ok(true);
@@ -246,9 +248,9 @@ pub(super) fn runs(conn: &Connection, query: &Query) -> Result<Page<Run>, StoreE
         if page.is_full() {
             return Ok(false);
         }
-        let run = match run_row(row) {
+        let run = match current_run(conn, row) {
             Err(StoreError::Corrupt { kind: "run" | "column", message, .. }) => {
-                let ordinal = read::number(row, 0)?;
+                let ordinal = number(row, 0)?;
                 let sql = "SELECT id, machine_id FROM runs WHERE ordinal = ?1";
                 page.leave_out(ordinal, unreadable(conn, sql, "run", ordinal, message)?);
                 return Ok(true);
@@ -310,7 +312,7 @@ pub(super) fn count_runs(conn: &Connection, filter: Filter) -> Result<u64, Store
     let query = Query { filter, ..Query::default() };
     let mut count = 0;
     Statement::runs(conn, &query)?.each(conn, &query, |row| {
-        match run_row(row) {
+        match current_run(conn, row) {
             Ok(run) => count += u64::from(query.filter.matches_run(&run)),
             Err(StoreError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
@@ -333,7 +335,7 @@ pub(super) fn explain(
     };
     let mut plan = Vec::new();
     statement.run(conn, "EXPLAIN QUERY PLAN ", query, |row| {
-        plan.push(read::text(row, 3)?.to_owned());
+        plan.push(super::row::text(row, 3)?.to_owned());
         Ok(true)
     })?;
     Ok(plan.join("; "))

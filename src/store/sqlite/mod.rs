@@ -11,6 +11,7 @@ mod copier;
 mod counters;
 mod encoded;
 mod error;
+mod fold;
 mod heads;
 mod list;
 mod load;
@@ -22,6 +23,7 @@ mod readers;
 mod repair;
 mod restore;
 mod room;
+mod row;
 mod schema;
 mod seal;
 mod shared;
@@ -281,11 +283,11 @@ impl Store for SqliteStore {
     }
 
     fn run(&self, id: RunId) -> Fut<'_, Option<Arc<Run>>> {
-        self.point(move |conn| read::run(conn, id))
+        self.point(move |conn| in_transaction(conn, |conn| fold::run(conn, id)))
     }
 
     fn run_at(&self, id: RunId, at: Revision) -> Fut<'_, Option<Arc<Run>>> {
-        self.point(move |conn| in_transaction(conn, |conn| read::run_at(conn, id, at)))
+        self.point(move |conn| in_transaction(conn, |conn| fold::run_at(conn, id, at)))
     }
 
     fn machines(&self, query: Query) -> Fut<'_, Page<Machine>> {

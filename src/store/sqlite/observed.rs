@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::error::{corrupt, ms};
-use super::read::{first, number, text};
+use super::row::{first, number, text};
 use crate::clock::Timestamp;
 use crate::ids::MachineId;
 use crate::model::{MachineFacts, Observed, Power};

@@ -7,60 +7,16 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::{corrupt, failed, int, named, place, place_after, revision_of, uint};
+use super::fold::{changed, fold};
+use super::row::{first, for_each, number, text};
 use super::seal;
 use crate::clock::Timestamp;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::{
     Change, Entry, HistoryRow, Images, LogChunk, LogStream, Machine, Record as _, Run,
 };
-use crate::store::codec::{DecodeError, decode_delta, decode_entries, decode_machine, decode_run};
+use crate::store::codec::{DecodeError, decode_entries, decode_machine};
 use crate::store::{LogHead, RequestRecord, StoreError, Subject};
-
-/// The text of a column, borrowed.
-pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, StoreError> {
-    let value = row.get_ref(column).map_err(failed)?;
-    value.as_str().map_err(|error| StoreError::Corrupt {
-        kind: "column",
-        id: column.to_string(),
-        message: error.to_string(),
-    })
-}
-
-pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
-    Ok(uint(row.get(column).map_err(failed)?))
-}
-
-/// The rows of a query, each given to `each` until that says to stop.
-pub(super) fn for_each(
-    conn: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-    mut each: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
-) -> Result<(), StoreError> {
-    let mut query = conn.prepare_cached(sql).map_err(failed)?;
-    let mut rows = query.query(params).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        if !each(row)? {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// The first row of a query.
-pub(super) fn first<T>(
-    conn: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Option<T>, StoreError> {
-    let mut found = None;
-    for_each(conn, sql, params, |row| {
-        found = Some(read(row)?);
-        Ok(false)
-    })?;
-    Ok(found)
-}
 
 /// A machine from the columns ordinal, revision, body, sum.
 pub(super) fn machine_row(row: &Row<'_>) -> Result<Machine, StoreError> {
@@ -69,14 +25,6 @@ pub(super) fn machine_row(row: &Row<'_>) -> Result<Machine, StoreError> {
     seal::verify(row, 0..3, 3, corrupt("machine", ordinal))?;
     let revision = Revision(number(row, 1)?);
     decode_machine(text(row, 2)?, ordinal, revision).map_err(corrupt("machine", ordinal))
-}
-
-/// A run from the columns ordinal, revision, body, sum.
-pub(super) fn run_row(row: &Row<'_>) -> Result<Run, StoreError> {
-    let ordinal = number(row, 0)?;
-    seal::verify(row, 0..3, 3, corrupt("run", ordinal))?;
-    let revision = Revision(number(row, 1)?);
-    decode_run(text(row, 2)?, ordinal, revision).map_err(corrupt("run", ordinal))
 }
 
 pub(super) fn machine(
@@ -108,55 +56,6 @@ pub(super) fn machine_at(
         // No change of it is kept: it is known only if it has not changed since.
         None => Ok(machine(conn, id)?.filter(|machine| machine.revision <= at)),
     }
-}
-
-pub(super) fn run(conn: &Connection, id: RunId) -> Result<Option<Arc<Run>>, StoreError> {
-    let sql = "SELECT ordinal, revision, body, sum FROM runs WHERE id = ?1";
-    Ok(first(conn, sql, [id.to_string()], run_row).map_err(named(id))?.map(Arc::new))
-}
-
-fn run_ordinal(conn: &Connection, id: RunId) -> Result<Option<u64>, StoreError> {
-    let sql = "SELECT ordinal FROM runs WHERE id = ?1";
-    first(conn, sql, [id.to_string()], |row| number(row, 0))
-}
-
-pub(super) fn run_at(
-    conn: &Connection,
-    id: RunId,
-    at: Revision,
-) -> Result<Option<Arc<Run>>, StoreError> {
-    match run_ordinal(conn, id)? {
-        Some(ordinal) => Ok(fold(conn, ordinal, place_after(at))?.map(Arc::new)),
-        None => Ok(None),
-    }
-}
-
-/// The run after a change of it, given the run before it.
-fn changed(
-    body: &str,
-    before: Option<Run>,
-    ordinal: u64,
-    revision: Revision,
-) -> Result<Run, StoreError> {
-    let id = before.as_ref().map(|run| run.id);
-    let delta = decode_delta(body, id, ordinal, revision);
-    // What is decoded without a run before it is whole.
-    let run = delta.and_then(|delta| delta.apply(before).ok_or(DecodeError::Missing("the run")));
-    run.map_err(corrupt("change of run", ordinal))
-}
-
-/// The run after its last change that is not after `to`.
-pub(super) fn fold(conn: &Connection, ordinal: u64, to: i64) -> Result<Option<Run>, StoreError> {
-    let sql =
-        "SELECT place, body, body_sum FROM changes WHERE run = ?1 AND place <= ?2 ORDER BY place";
-    let mut run = None;
-    for_each(conn, sql, params![int(ordinal), to], |row| {
-        let revision = revision_of(row.get(0).map_err(failed)?);
-        seal::verify(row, 1..2, 2, corrupt("change of run", ordinal))?;
-        run = Some(changed(text(row, 1)?, run.take(), ordinal, revision)?);
-        Ok(true)
-    })?;
-    Ok(run)
 }
 
 pub(super) fn active_run(
@@ -255,7 +154,7 @@ pub(super) fn history(
                     SELECT place FROM changes WHERE machine_id = ?1 AND run IS NULL AND place >= ?2
                     UNION ALL
                     SELECT own.place FROM runs JOIN changes own ON own.run = runs.ordinal
-                    WHERE runs.machine_id = ?1 AND runs.revision >= ?3 AND own.place >= ?2)
+                    WHERE runs.machine_id = ?1 AND (runs.active = 1 OR runs.revision >= ?3) AND own.place >= ?2)
                 ORDER BY c.place";
             let revision = int(revision_of(from).0);
             for_each(conn, sql, params![id.as_str(), from, revision], each)?;

@@ -11,17 +11,19 @@ use super::check::describe;
 use super::commit::{Stopped, apply, seal_record};
 use super::counters::Counters;
 use super::encoded::Encoded;
-use super::error::{failed, int, named};
+use super::error::{failed, int, named, place_after};
+use super::fold::{current_run, fold};
 use super::heads::Rows;
 use super::load::Loaded;
 use super::open::{OpenError, Opened, open, sqlite};
 use super::options::SqliteOptions;
-use super::read::{self, fold, for_each, machine_row, number, run_row, text};
+use super::read::{self, machine_row};
+use super::row::{for_each, number, text};
 use super::seal;
 use crate::clock::Timestamp;
-use crate::ids::{MachineId, RunId};
+use crate::ids::{MachineId, Revision, RunId};
 use crate::model::machine::{Condition, REASON_RECORD_UNREADABLE};
-use crate::model::{Actor, ConditionKind, Entry, EntryKind, Machine};
+use crate::model::{Actor, ConditionKind, Entry, EntryKind, Machine, Run};
 use crate::store::codec::{encode_machine, encode_run};
 use crate::store::{Batch, StoreError, Write};
 
@@ -143,7 +145,7 @@ impl Repairing<'_> {
         let mut broken = Vec::new();
         let sql = "SELECT ordinal, revision, body, sum, id, machine_id FROM runs ORDER BY ordinal";
         for_each(self.conn, sql, [], |row| {
-            if let Err(error) = run_row(row).map_err(named(text(row, 4)?)) {
+            if let Err(error) = current_run(self.conn, row).map_err(named(text(row, 4)?)) {
                 let (id, machine) = (text(row, 4)?.to_owned(), text(row, 5)?.to_owned());
                 // A revision that is no number is part of the damage.
                 broken.push((number(row, 0)?, number(row, 1).ok(), id, machine, error));
@@ -151,8 +153,7 @@ impl Repairing<'_> {
             Ok(true)
         })?;
         for (ordinal, revision, id, machine, error) in broken {
-            let folded = fold(self.conn, ordinal, i64::MAX).ok().flatten();
-            let Some(run) = folded.filter(|run| Some(run.revision.0) == revision) else {
+            let Some(run) = self.run_by_history(ordinal, revision) else {
                 self.repaired
                     .unreadable
                     .push(format!("{} (of machine {machine})", describe(&error)));
@@ -165,6 +166,14 @@ impl Repairing<'_> {
             self.repaired.mended.push(format!("run {id} of machine {machine}"));
         }
         Ok(())
+    }
+
+    /// The run as its row should have it, if all of its changes can be read and lead to the revision of the row.
+    fn run_by_history(&self, ordinal: u64, revision: Option<u64>) -> Option<Run> {
+        fold(self.conn, ordinal, i64::MAX).ok()?;
+        let revision = Revision(revision?);
+        let run = fold(self.conn, ordinal, place_after(revision)).ok()??;
+        (run.revision == revision).then_some(run)
     }
 
     /// The machine as its last change left it, if that is kept and agrees with its columns.
@@ -187,7 +196,8 @@ impl Repairing<'_> {
         let sql = "SELECT ordinal, revision, body, sum, machine_id, digest FROM runs WHERE id = ?1";
         for_each(self.conn, sql, [id.to_string()], |row| {
             let (machine, digest) = (text(row, 4)?.to_owned(), text(row, 5)?.to_owned());
-            let is_readable = run_row(row).is_ok() && self.plan_is_readable(&digest)?;
+            let is_readable =
+                current_run(self.conn, row).is_ok() && self.plan_is_readable(&digest)?;
             let revision = number(row, 1).unwrap_or(newest);
             found = Some((number(row, 0)?, revision, machine, digest, is_readable));
             Ok(false)

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::counters::Counters;
 use super::error::{failed, int, ms, revision_of, uint};
-use super::read::{for_each, number};
+use super::row::{for_each, number};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::store::{Retention, StoreError, TRIM_ROWS_MAX, Trimmed};

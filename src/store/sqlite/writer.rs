@@ -267,6 +267,7 @@ impl Writer {
 
     pub(super) fn trim(&mut self, retention: Retention) -> Result<Trimmed, StoreError> {
         let mut trimmed = Trimmed::default();
+        self.rows.plans.clear();
         let written = self.transaction(|conn, counters| {
             trimmed = trim::trim(conn, counters, retention)?;
             Ok(trimmed.runs + trimmed.changes + trimmed.requests)

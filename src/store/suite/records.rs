@@ -173,7 +173,7 @@ pub(super) async fn logs_are_dense(fresh: Fresh) {
 pub(super) async fn plans_are_kept_once(fresh: Fresh) {
     let store = &*fresh.store;
     let pin = |text: &str| {
-        let plan = PinnedPlan { digest: "digest".to_owned(), text: text.to_owned() };
+        let plan = PinnedPlan { digest: "digest".to_owned(), text: text.into() };
         Batch { plan: Some(plan), ..Batch::default() }
     };
     assert_eq!(store.plan("digest").await.unwrap(), None);
@@ -225,7 +225,7 @@ pub(super) async fn everything_survives_reopening(fresh: Fresh) {
     let last = Batch {
         writes: vec![deletion(&deleted)],
         request: Some(request("used", run.id)),
-        plan: Some(PinnedPlan { digest: "digest".to_owned(), text: "text".to_owned() }),
+        plan: Some(PinnedPlan { digest: "digest".to_owned(), text: "text".into() }),
         logs: vec![samples::chunk(run.id, 0)],
         ..Batch::default()
     };

@@ -35,7 +35,7 @@ pub(super) async fn an_active_run_loses_nothing(fresh: Fresh) {
         run = put_run(store, &run, &marked(&run, mark)).await;
         versions.push(run.clone());
     }
-    let plan = PinnedPlan { digest: run.spec.plan_digest.clone(), text: "text".to_owned() };
+    let plan = PinnedPlan { digest: run.spec.plan_digest.clone(), text: "text".into() };
     let more = Batch {
         logs: vec![samples::chunk(run.id, 0)],
         request: Some(request("start", run.id)),

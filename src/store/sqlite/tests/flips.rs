@@ -36,7 +36,7 @@ async fn filled(dir: &Path) -> PathBuf {
         at: Timestamp(7),
         revision: Revision(0),
     };
-    let plan = PinnedPlan { digest: "digest".to_owned(), text: "text".to_owned() };
+    let plan = PinnedPlan { digest: "digest".to_owned(), text: "text".into() };
     let batch = Batch {
         id: BatchId(77),
         logs: vec![samples::chunk(run, 0), samples::chunk(run, 1)],
