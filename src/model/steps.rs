@@ -81,10 +81,10 @@ impl StepRecord {
     }
 }
 
-/// Steps in order. A run is copied at every decision and for every watcher; a copy shares each step until it is
-/// written to, so that it costs one pointer per step.
+/// Steps in order. A run is copied at every decision and for every watcher; a copy shares all steps until one of them
+/// is written to, and each of the others after that, so that it costs one pointer, or one pointer per step.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Steps(Vec<Arc<StepRecord>>);
+pub struct Steps(Arc<Vec<Arc<StepRecord>>>);
 
 impl Steps {
     /// How many there are.
@@ -117,7 +117,7 @@ impl Steps {
 
     /// The step at an index, to be changed in this copy only.
     pub fn get_mut(&mut self, place: usize) -> Option<&mut StepRecord> {
-        self.0.get_mut(place).map(Arc::make_mut)
+        Arc::make_mut(&mut self.0).get_mut(place).map(Arc::make_mut)
     }
 
     /// The last step.
@@ -128,14 +128,15 @@ impl Steps {
 
     /// Appends a step.
     pub fn push(&mut self, step: impl Into<Arc<StepRecord>>) {
-        self.0.push(step.into());
+        Arc::make_mut(&mut self.0).push(step.into());
     }
 
     /// Puts a step at an index, or at the end if there is no such index.
     pub(super) fn put(&mut self, place: usize, step: Arc<StepRecord>) {
-        match self.0.get_mut(place) {
+        let steps = Arc::make_mut(&mut self.0);
+        match steps.get_mut(place) {
             Some(old) => *old = step,
-            None => self.0.push(step),
+            None => steps.push(step),
         }
     }
 }
@@ -150,13 +151,13 @@ impl Index<usize> for Steps {
 
 impl IndexMut<usize> for Steps {
     fn index_mut(&mut self, place: usize) -> &mut StepRecord {
-        Arc::make_mut(&mut self.0[place])
+        Arc::make_mut(&mut Arc::make_mut(&mut self.0)[place])
     }
 }
 
 impl FromIterator<StepRecord> for Steps {
     fn from_iter<I: IntoIterator<Item = StepRecord>>(steps: I) -> Self {
-        Self(steps.into_iter().map(Arc::new).collect())
+        Self(Arc::new(steps.into_iter().map(Arc::new).collect()))
     }
 }
 

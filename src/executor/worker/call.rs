@@ -1,6 +1,7 @@
 //! One call of a provider, and what its result means for the step.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
@@ -8,6 +9,7 @@ use crate::executor::decide::{Answer, StepInput};
 use crate::executor::tasks::CallGuard;
 use crate::ids::Epoch;
 use crate::lifecycle::step::{ErrorClass, Event, Seen};
+use crate::model::{Machine, StepRecord};
 use crate::provider::{
     Acted, Call, Logs, Observation, Provider, ProviderError, ProviderErrorKind, Target,
     Verification,
@@ -73,6 +75,27 @@ pub(super) struct CallTask(pub(super) AbortHandle);
 impl Drop for CallTask {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// What the calls of one attempt have in common.
+pub(super) struct Prepared {
+    pub(super) place: usize,
+    pub(super) attempt: u32,
+    pub(super) machine: Arc<Machine>,
+    pub(super) target: Arc<Target>,
+    pub(super) call: Arc<Call>,
+}
+
+impl Prepared {
+    /// Whether it is what a call of this step would be sent with. What the steps before it have given stays as it is while
+    /// an attempt is open.
+    pub(super) fn is_for(&self, place: usize, record: &StepRecord, machine: &Arc<Machine>) -> bool {
+        self.place == place
+            && self.attempt == record.attempt
+            && Arc::ptr_eq(&self.machine, machine)
+            && record.operation.as_ref() == Some(&self.call.operation)
+            && record.handle == self.call.handle
     }
 }
 

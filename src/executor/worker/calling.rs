@@ -6,15 +6,15 @@ use std::task::{Context, Poll, Waker};
 
 use tracing::Instrument as _;
 
-use super::call::{CallInFlight, CallTask, Called, Kind, Outcome, failed, perform};
+use super::call::{CallInFlight, CallTask, Called, Kind, Outcome, Prepared, failed, perform};
 use super::caught::Caught;
 use super::logs::CallLogs;
 use super::message::Message;
-use super::state::Worker;
+use super::state::{Active, Worker};
 use crate::executor::planted::Planted;
 use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::ErrorClass;
-use crate::model::{RunErrorCode, Steps};
+use crate::model::{Machine, RunErrorCode, Steps};
 use crate::plan::{Plan, Values};
 use crate::provider::{Call, ErrorCode, Logs, ProviderError, Target};
 
@@ -25,22 +25,10 @@ impl Worker {
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };
         let serial = self.next_serial;
         self.next_serial += 1;
-        let target = Target::from(&**machine);
         let Some(record) = active.run.steps.get(place) else { return };
-        let Some(action) = crate::executor::decide::action(&active.plan, record, place) else {
-            return;
-        };
-        let call = Call {
-            operation: record
-                .operation
-                .clone()
-                .unwrap_or_else(|| OperationId::new(active.run.id, &record.name, record.attempt)),
-            epoch: machine.epoch,
-            action: action.name.to_string(),
-            args: action.resolve(&active.params),
-            inputs: inputs(&active.plan, &active.run.steps, place),
-            handle: record.handle.clone(),
-        };
+        let usable = active.prepared.take().filter(|one| one.is_for(place, record, machine));
+        let Some(prepared) = usable.or_else(|| prepare(active, machine, place)) else { return };
+        let (target, call) = (prepared.target.clone(), prepared.call.clone());
         let fence = (!active.fenced).then_some(machine.epoch);
         let logs: Logs = Arc::new(CallLogs {
             clock: self.ports.clock.clone(),
@@ -49,6 +37,7 @@ impl Worker {
             place,
             attempt: record.attempt,
         });
+        active.prepared = Some(prepared);
         let Some(provider) = active.provider.clone() else {
             let error = ProviderError::new(
                 ErrorClass::NeedsHuman,
@@ -165,6 +154,29 @@ impl Worker {
             }
         });
     }
+}
+
+/// What is sent with the calls of the present attempt of a step.
+fn prepare(active: &Active, machine: &Arc<Machine>, place: usize) -> Option<Prepared> {
+    let record = active.run.steps.get(place)?;
+    let action = crate::executor::decide::action(&active.plan, record, place)?;
+    let operation = record.operation.clone();
+    let call = Call {
+        operation: operation
+            .unwrap_or_else(|| OperationId::new(active.run.id, &record.name, record.attempt)),
+        epoch: machine.epoch,
+        action: action.name.to_string(),
+        args: action.resolve(&active.params),
+        inputs: inputs(&active.plan, &active.run.steps, place),
+        handle: record.handle.clone(),
+    };
+    Some(Prepared {
+        place,
+        attempt: record.attempt,
+        machine: machine.clone(),
+        target: Arc::new(Target::from(&**machine)),
+        call: Arc::new(call),
+    })
 }
 
 /// The outputs of the steps that this one needs, by step; for a compensation also the output of the step that it

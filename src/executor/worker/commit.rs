@@ -107,7 +107,7 @@ impl Worker {
             }
             return Ok(());
         }
-        let log_head = self.log_head_if_printed().await?;
+        let log_head = self.take_log_head_if_printed().await?;
         let asked = self.name_batch();
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else {
             return Ok(());
@@ -151,8 +151,8 @@ impl Worker {
         };
         match self.await_store(self.ports.clone().commit_owned(batch)).await {
             Ok(committed) => {
-                if log_head.is_some() {
-                    self.set_log_head(log_head.as_ref());
+                if let Some(head) = log_head {
+                    self.set_log_head(head);
                 }
                 self.committed(committed.machine().cloned(), committed.run().cloned());
                 self.perform(&in_doubt.effects, in_doubt.moment);
@@ -160,7 +160,6 @@ impl Worker {
                 Ok(())
             }
             Err(error @ StoreError::Unknown(_)) => {
-                self.set_log_head(None);
                 self.in_doubt = Some(in_doubt);
                 Err(error)
             }

@@ -25,29 +25,28 @@ impl Worker {
         }
     }
 
-    /// How much of the output of the active run is stored.
-    pub(super) async fn log_head(&mut self) -> Result<LogHead, StoreError> {
-        let Some(active) = &self.active else { return Ok(LogHead::default()) };
-        if let Some(head) = &active.log_head {
-            return Ok(head.clone());
+    /// How much of the output of the active run is stored. Taken out: who stores more says how much that is then, with
+    /// [`Worker::set_log_head`], and after a commit that failed it is looked up again.
+    pub(super) async fn take_log_head(&mut self) -> Result<LogHead, StoreError> {
+        let Some(active) = &mut self.active else { return Ok(LogHead::default()) };
+        match active.log_head.take() {
+            Some(head) => Ok(head),
+            None => self.ports.store.log_head(active.run.id).await,
         }
-        let head = self.ports.store.log_head(active.run.id).await?;
-        self.set_log_head(Some(&head));
-        Ok(head)
     }
 
     /// The same, if there is output to store.
-    pub(super) async fn log_head_if_printed(&mut self) -> Result<Option<LogHead>, StoreError> {
+    pub(super) async fn take_log_head_if_printed(&mut self) -> Result<Option<LogHead>, StoreError> {
         if self.active.as_ref().is_none_or(|active| active.logs.is_empty()) {
             return Ok(None);
         }
-        self.log_head().await.map(Some)
+        self.take_log_head().await.map(Some)
     }
 
-    /// Remembers how much is stored; `None` if it must be looked up again.
-    pub(super) fn set_log_head(&mut self, head: Option<&LogHead>) {
+    /// Remembers how much is stored.
+    pub(super) fn set_log_head(&mut self, head: LogHead) {
         if let Some(active) = &mut self.active {
-            active.log_head = head.cloned();
+            active.log_head = Some(head);
         }
     }
 
@@ -57,7 +56,7 @@ impl Worker {
             if self.active.as_ref().is_none_or(|active| active.logs.is_empty()) {
                 return;
             }
-            let head = match self.log_head().await {
+            let head = match self.take_log_head().await {
                 Ok(head) => head,
                 Err(error) => {
                     self.wait_for_store(&error).await;
@@ -70,15 +69,14 @@ impl Worker {
             let step_bytes_max = self.ports.limits.step_log_bytes_max;
             let (logs, head) = chunks(&active.run, &lines, head, step_bytes_max);
             if logs.is_empty() {
-                return;
+                return self.set_log_head(head);
             }
             let holds = vec![(self.id.clone(), machine.epoch)];
             let asked = self.name_batch();
             let batch = Batch { id: asked.id, holds, logs, ..Batch::default() };
             match self.await_store(self.ports.clone().commit_owned(batch)).await {
-                Ok(_) => return self.set_log_head(Some(&head)),
+                Ok(_) => return self.set_log_head(head),
                 Err(StoreError::Unknown(_)) => {
-                    self.set_log_head(None);
                     if self.chunks_are_stored(asked, run_id, head.chunks).await {
                         return;
                     }

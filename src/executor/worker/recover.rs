@@ -186,6 +186,7 @@ impl Worker {
             params: Arc::new(params),
             fenced: false,
             call: None,
+            prepared: None,
             timers: Timers::default(),
             logs: Arc::new(LogBuffer::default()),
             log_head: None,

@@ -29,20 +29,22 @@ impl Worker {
             }
         }
         loop {
-            self.settle_in_doubt().await;
-            if let Some(message) = self.stash.pop_front() {
+            if self.in_doubt.is_some() {
+                self.settle_in_doubt().await;
+            }
+            // What has come already needs no timer beside it, and mostly the answer of a provider has.
+            let stashed = self.stash.pop_front();
+            if let Some(message) = stashed.or_else(|| self.mailbox.try_recv().ok()) {
                 self.handle(message).await;
                 continue;
             }
-            if self.mailbox.is_empty() {
-                if let Some(run_id) = self.abandoned() {
-                    Box::pin(self.adopt(run_id)).await;
-                    continue;
-                }
-                if self.leave() {
-                    guard.done = true;
-                    return;
-                }
+            if let Some(run_id) = self.abandoned() {
+                Box::pin(self.adopt(run_id)).await;
+                continue;
+            }
+            if self.leave() {
+                guard.done = true;
+                return;
             }
             let due = self.active.as_ref().and_then(|active| active.timers.next_due());
             let nap = self.until(due);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::call::CallInFlight;
+use super::call::{CallInFlight, Prepared};
 use super::logs::{Line, LogBuffer};
 use super::message::{Message, Reply, Scheduling};
 use super::spans::Spans;
@@ -80,6 +80,8 @@ pub(super) struct Active {
     /// Whether the provider has confirmed the machine's present epoch.
     pub(super) fenced: bool,
     pub(super) call: Option<CallInFlight>,
+    /// What the last call was sent with: the next ones of its attempt are sent with the same.
+    pub(super) prepared: Option<Prepared>,
     pub(super) timers: Timers,
     pub(super) logs: Arc<LogBuffer>,
     /// How much of its steps' output is stored; `None` until that is looked up.
