@@ -227,23 +227,22 @@ impl Sum {
     fn add(&mut self, value: ValueRef<'_>) {
         match value {
             ValueRef::Null => self.bytes(&[0]),
-            ValueRef::Integer(number) => {
-                self.bytes(&[1]);
-                self.bytes(&number.to_le_bytes());
-            }
-            ValueRef::Real(number) => {
-                self.bytes(&[2]);
-                self.bytes(&number.to_le_bytes());
-            }
+            ValueRef::Integer(number) => self.word(1, number.to_le_bytes()),
+            ValueRef::Real(number) => self.word(2, number.to_le_bytes()),
             ValueRef::Text(text) => self.long(3, text),
             ValueRef::Blob(bytes) => self.long(4, bytes),
         }
     }
 
     fn long(&mut self, kind: u8, bytes: &[u8]) {
-        self.bytes(&[kind]);
-        self.bytes(&(bytes.len() as u64).to_le_bytes());
+        self.word(kind, (bytes.len() as u64).to_le_bytes());
         self.bytes(bytes);
+    }
+
+    fn word(&mut self, kind: u8, word: [u8; 8]) {
+        let mut bytes = [kind; 9];
+        bytes[1..].copy_from_slice(&word);
+        self.bytes(&bytes);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
