@@ -45,13 +45,14 @@ pub(super) fn brought_up(conn: &Connection, run: Run) -> Result<Run, StoreError>
 }
 
 /// A change that cannot be read makes the record unreadable.
-fn of_record(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Corrupt { kind: "change of run", id, message } => {
-            StoreError::Corrupt { kind: "run", id, message: format!("a change of it: {message}") }
-        }
-        other => other,
+fn of_record(mut error: StoreError) -> StoreError {
+    if let StoreError::Corrupt { kind, message, .. } = &mut error
+        && *kind == "change of run"
+    {
+        *kind = "run";
+        *message = format!("a change of it: {message}");
     }
+    error
 }
 
 pub(super) fn run(conn: &Connection, id: RunId) -> Result<Option<Arc<Run>>, StoreError> {
