@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 use tonic::codegen::{Bytes, StdError};
 
+use super::peers::Peer;
 use crate::api::status::ApiError;
 use crate::clock::{Clock, Sleep};
 
@@ -19,11 +20,18 @@ pub(super) struct Timely<B> {
     limit: Duration,
     /// Set when the reader first has to wait: most bodies are there when they are read.
     deadline: Option<Sleep>,
+    /// Who pays for its bytes.
+    peer: Option<Peer>,
 }
 
 impl<B> Timely<B> {
     pub(super) fn new(body: B, limit: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { body: Box::pin(body), clock, limit, deadline: None }
+        Self { body: Box::pin(body), clock, limit, deadline: None, peer: None }
+    }
+
+    /// The same, whose bytes count as written by a peer.
+    pub(super) fn paid_by(self, peer: Option<Peer>) -> Self {
+        Self { peer, ..self }
     }
 }
 
@@ -41,6 +49,11 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) {
+            if let (Some(peer), Some(Ok(frame))) = (&this.peer, &frame)
+                && let Some(data) = frame.data_ref()
+            {
+                peer.write(data.len() as u64);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let deadline = this.deadline.get_or_insert_with(|| this.clock.sleep(this.limit));

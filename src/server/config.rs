@@ -20,6 +20,7 @@ pub(super) use self::choice::{FakeWorld, Format, Level};
 use self::file::File;
 use super::gate::Caps;
 use super::limits as connection_limits;
+use super::peers::Rates;
 use super::room::Bounds;
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
@@ -146,6 +147,10 @@ pub(super) struct Config {
     pub(super) keep: Keep,
     /// Bytes of answers that have not been sent.
     pub(super) unsent: Bounds,
+    /// What one peer may ask for in a time.
+    pub(super) rates: Rates,
+    /// Most watches and followed logs.
+    pub(super) watches_max: usize,
     /// Time that steps get to reach a commit point when the server ends.
     pub(super) shutdown_grace: Duration,
     /// Least severe level that is logged.
@@ -219,6 +224,17 @@ impl Config {
                     connection_limits::CONNECTION_IDLE_MAX,
                 )),
             },
+            rates: Rates {
+                mutations_per_s: file
+                    .server
+                    .mutations_per_peer_per_s
+                    .unwrap_or(connection_limits::MUTATIONS_PER_PEER_PER_S),
+                written_bytes_per_s: file
+                    .server
+                    .written_bytes_per_peer_per_s
+                    .unwrap_or(connection_limits::WRITTEN_BYTES_PER_PEER_PER_S),
+            },
+            watches_max: file.server.watches_max.unwrap_or(connection_limits::WATCHES_MAX),
             unsent: Bounds {
                 of_connection: file
                     .server

@@ -24,8 +24,11 @@ use tracing::{Instrument as _, field};
 use super::body::Timely;
 use super::checks::{self, HeadRefusal, HostNames};
 use super::metrics::Metrics;
+use super::peers::{Peer, Peers, TooMany};
+use super::progress::Progress;
 use super::refusals::Refusals;
 use super::room::{Bounds, Place, Room};
+use super::watches::{Watches, Watching};
 use super::{limits, sending, telemetry};
 use crate::api::Deadline;
 use crate::api::methods;
@@ -57,6 +60,10 @@ pub(super) struct Edge {
     room: Room,
     /// The part of the connection in the room; `None` before there is one.
     place: Option<Place>,
+    peers: Option<Peers>,
+    /// The peer of the connection, where its rates are limited.
+    peer: Option<Peer>,
+    watches: Option<Watches>,
     info: Option<TcpConnectInfo>,
 }
 
@@ -72,6 +79,9 @@ impl Edge {
             refusals: Refusals::default(),
             room: Room::new(Bounds::default()),
             place: None,
+            peers: None,
+            peer: None,
+            watches: None,
             info: None,
         }
     }
@@ -89,6 +99,41 @@ impl Edge {
     /// The same, with room for answers that have not been sent.
     pub(super) fn with_room(self, room: Room) -> Self {
         Self { room, ..self }
+    }
+
+    /// The same, limiting what a peer may ask for in a time, and how many watches there are.
+    pub(super) fn rationed(self, peers: Peers, watches: Watches) -> Self {
+        Self { peers: Some(peers), watches: Some(watches), ..self }
+    }
+
+    /// Takes what a mutation takes of what its peer may ask for.
+    fn ration(&self, path: &str) -> Result<Option<Peer>, Status> {
+        let is_mutation = methods::by_path(path).is_some_and(|method| method.is_mutation);
+        let Some(peer) = self.peer.as_ref().filter(|_| is_mutation) else { return Ok(None) };
+        peer.mutate().map_err(|TooMany { limit, setting, per_s, .. }| {
+            self.refusals.count(setting);
+            let message = format!(
+                "this address changes more than the server takes of one, {per_s} a second (server.{setting})"
+            );
+            Status::from(ApiError::Engine(EngineError::Exhausted { limit, message }))
+        })?;
+        Ok(Some(peer.clone()))
+    }
+
+    /// A place for a watch, where they are limited; `None` for what is no watch.
+    fn watching(&self, path: &str) -> Result<Option<Watching>, Status> {
+        let (Some(watches), Some(place)) = (&self.watches, &self.place) else { return Ok(None) };
+        if !is_stream(path) || is_reflection(path) {
+            return Ok(None);
+        }
+        let Some(stream) = Progress::of_this_stream() else { return Ok(None) };
+        watches.begin(place.connection(), stream).map(Some).ok_or_else(|| {
+            self.refusals.count("watches_max");
+            let message =
+                "as many watches are open as are allowed, and no connection has more of them (server.watches_max)";
+            let message = message.to_owned();
+            Status::from(ApiError::Engine(EngineError::Exhausted { limit: "WATCHERS", message }))
+        })
     }
 
     /// What is refused is counted here.
@@ -111,7 +156,8 @@ impl Edge {
         peer: Option<SocketAddr>,
     ) -> Self {
         let info = TcpConnectInfo { local_addr: local, remote_addr: peer };
-        Self { info: Some(info), place: Some(self.room.place()), ..self.clone() }
+        let peer = self.peers.as_ref().zip(peer).map(|(peers, address)| peers.at(address.ip()));
+        Self { info: Some(info), place: Some(self.room.place()), peer, ..self.clone() }
     }
 
     fn routes_of(&self, path: &str) -> Option<Routes> {
@@ -145,7 +191,12 @@ where
             true => limits::CALL,
             false => limits::BODY,
         };
-        let mut request = request.map(|body| Timely::new(body, body_limit, self.clock.clone()));
+        let payer = match self.ration(request.uri().path()) {
+            Ok(payer) => payer,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        let mut request =
+            request.map(|body| Timely::new(body, body_limit, self.clock.clone()).paid_by(payer));
         if let Some(info) = &self.info {
             request.extensions_mut().insert(info.clone());
         }
@@ -179,12 +230,24 @@ where
         };
         let expired = timeout.map(|timeout| self.clock.sleep(timeout));
         let metrics = self.metrics.clone();
-        let place = self.place.clone();
+        let (place, refusals) = (self.place.clone(), self.refusals.clone());
+        let edge = self.watches.is_some().then(|| self.clone());
         Box::pin(async move {
+            // Only here is it known which stream this is.
+            let watching = match edge.as_ref().map_or(Ok(None), |edge| edge.watching(&path)) {
+                Ok(watching) => watching,
+                Err(status) => return Ok(status.into_http()),
+            };
             let answer = async {
                 // Before the handler reads anything.
                 let held = match (&place, bytes_expected(&path)) {
-                    (Some(place), Some(bytes)) => Some(place.enter(bytes).await),
+                    (Some(place), Some(bytes)) => match place.enter(bytes).await {
+                        Some(held) => Some(held),
+                        None => {
+                            refusals.count("calls_waiting");
+                            return Ok((too_many_wait().into_http(), None));
+                        }
+                    },
                     _ => None,
                 };
                 let response = caught(routes.call(request)).instrument(span.clone()).await;
@@ -216,11 +279,17 @@ where
             let (head, body) = response.into_parts();
             let body = match held {
                 Some(held) => sending::whole(body, held).await,
-                None => sending::noted(body),
+                None => sending::noted(body, watching),
             };
             Ok(Response::from_parts(head, body))
         })
     }
+}
+
+fn too_many_wait() -> Status {
+    let message = "too many calls of this connection wait until answers are read: read them, and ask for less at a time";
+    let message = message.to_owned();
+    ApiError::Engine(EngineError::Exhausted { limit: "CALLS_WAITING", message }).into()
 }
 
 /// Whether a call lasts as long as it says itself, or until its client leaves.

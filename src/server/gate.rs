@@ -142,7 +142,7 @@ impl Drop for Permit {
 }
 
 /// The address under which a peer is counted.
-fn counted_as(address: IpAddr) -> IpAddr {
+pub(super) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         canonical if canonical.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         v4 @ IpAddr::V4(_) => v4,

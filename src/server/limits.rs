@@ -46,3 +46,17 @@ pub(super) const ANSWER_LARGE_BYTES: u64 = RESPONSE_BYTES_MAX as u64;
 pub(super) const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(5 * 60);
 /// A connection that makes room for another one has this long to learn about it.
 pub(super) const LEAVE_GRACE: Duration = Duration::from_secs(1);
+
+/// Watches and followed logs, of all connections: fewer than the engine takes, so that a stream that gives way has left before
+/// the next one needs its place, and so that WaitRun finds one.
+pub(super) const WATCHES_MAX: usize = 1_900;
+/// Mutations of one peer a second; several times what a server carries out on two cores.
+pub(super) const MUTATIONS_PER_PEER_PER_S: u64 = 10_000;
+/// Bytes of mutations of one peer a second.
+pub(super) const WRITTEN_BYTES_PER_PEER_PER_S: u64 = 8 * 1024 * 1024;
+/// Least that can be set.
+pub(super) const WRITTEN_BYTES_PER_PEER_PER_S_MIN: u64 = 1024;
+
+/// Calls that wait for room, of all connections; and of one that has more than its part when there are as many.
+pub(super) const CALLS_WAITING_MAX: usize = 4_096;
+pub(super) const CALLS_WAITING_PER_CONNECTION: usize = 128;

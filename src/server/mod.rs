@@ -15,7 +15,9 @@ mod limits;
 mod maintenance;
 mod metrics;
 mod notices;
+mod peers;
 mod plans;
+mod progress;
 mod reflection;
 mod refusals;
 mod restore;
@@ -26,6 +28,7 @@ pub mod simulate;
 pub mod stage;
 mod storage;
 mod telemetry;
+mod watches;
 mod wiring;
 
 use std::ffi::OsString;

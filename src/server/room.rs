@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::limits::{
-    ANSWER_SMALL_BYTES, UNSENT_BYTES_CROWDED_MAX, UNSENT_BYTES_MAX, UNSENT_BYTES_PER_CONNECTION_MAX,
+    ANSWER_SMALL_BYTES, CALLS_WAITING_MAX, CALLS_WAITING_PER_CONNECTION, UNSENT_BYTES_CROWDED_MAX,
+    UNSENT_BYTES_MAX, UNSENT_BYTES_PER_CONNECTION_MAX,
 };
 
 /// How many bytes there may be.
@@ -162,18 +163,29 @@ impl Drop for Seat {
 pub(super) struct Place(Arc<Seat>);
 
 impl Place {
-    /// Waits for room for an answer of at most so many bytes, after those of this connection that wait already.
-    pub(super) async fn enter(&self, bytes: u64) -> Held {
+    /// Number of the connection.
+    pub(super) fn connection(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Waits for room for an answer of at most so many bytes, after those of this connection that wait already. `None` if
+    /// too many calls wait, and enough of them are of this connection.
+    pub(super) async fn enter(&self, bytes: u64) -> Option<Held> {
         let Seat { room, id } = &*self.0;
         let granted = {
             let mut state = room.lock();
             let in_all = state.bytes;
+            let waiting: usize = state.connections.values().map(|one| one.waiting.len()).sum();
             let connection = state.connections.entry(*id).or_default();
             let is_first = connection.waiting.is_empty();
             if is_first && fits(room.bounds, connection.bytes, in_all, bytes) {
                 connection.bytes += bytes;
                 state.bytes += bytes;
-                return Held { room: room.clone(), id: *id, bytes };
+                return Some(Held { room: room.clone(), id: *id, bytes });
+            }
+            let own = connection.waiting.len();
+            if waiting >= CALLS_WAITING_MAX && own >= CALLS_WAITING_PER_CONNECTION {
+                return None;
             }
             let (sender, granted) = oneshot::channel();
             connection.waiting.push_back(Waiter { bytes, granted: sender });
@@ -183,7 +195,7 @@ impl Place {
             granted
         };
         match granted.await {
-            Ok(held) => held,
+            Ok(held) => Some(held),
             // The connection has ended, and with it this call.
             Err(_) => std::future::pending().await,
         }
@@ -249,7 +261,7 @@ mod tests {
     fn connections_take_turns_and_who_has_gone_is_passed_over() {
         let room = Room::new(Bounds { of_connection: 4 * MIB, in_all: 8 * MIB });
         let (greedy, honest) = (room.place(), room.place());
-        let first = greedy.enter(4 * MIB).now_or_never().unwrap();
+        let first = greedy.enter(4 * MIB).now_or_never().flatten().unwrap();
         let mut queue: Vec<_> = (0..3).map(|_| Box::pin(greedy.enter(4 * MIB))).collect();
         for call in &mut queue {
             assert!(call.now_or_never().is_none());
@@ -272,7 +284,7 @@ mod tests {
     fn what_is_sent_or_lost_gives_its_room_back() {
         let room = Room::new(BOUNDS);
         let place = room.place();
-        let mut held = place.enter(4 * MIB).now_or_never().unwrap();
+        let mut held = place.enter(4 * MIB).now_or_never().flatten().unwrap();
         held.resize(1000);
         assert_eq!(room.bytes(), 1000);
         let counted = place.hold(500);
@@ -281,5 +293,20 @@ mod tests {
         drop((held, counted));
         assert_eq!(room.bytes(), 0);
         assert!(room.lock().connections.is_empty());
+    }
+
+    #[test]
+    fn a_connection_with_many_calls_waits_with_some_of_them_only() {
+        let room = Room::new(Bounds { of_connection: 4 * MIB, in_all: 8 * MIB });
+        let (greedy, honest) = (room.place(), room.place());
+        let _held = greedy.enter(4 * MIB).now_or_never().flatten().unwrap();
+        let mut queue: Vec<_> =
+            (0..CALLS_WAITING_MAX).map(|_| Box::pin(greedy.enter(4 * MIB))).collect();
+        for call in &mut queue {
+            assert!(call.now_or_never().is_none());
+        }
+        assert!(matches!(greedy.enter(4 * MIB).now_or_never(), Some(None)));
+        // Others may wait still.
+        assert!(honest.enter(4 * MIB).now_or_never().is_none());
     }
 }

@@ -9,7 +9,6 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
@@ -20,33 +19,11 @@ use tonic::codegen::Bytes;
 
 use super::activity::Activity;
 use super::limits::{PIECE_BYTES, STALL};
+use super::progress::{self, Progress};
 use super::refusals::Refusals;
 use super::room::Held;
+use super::watches::Watching;
 use crate::clock::{Clock, Sleep};
-
-tokio::task_local! {
-    static PROGRESS: Arc<Progress>;
-}
-
-/// Whether a stream waits for its peer.
-#[derive(Debug, Default)]
-struct Progress {
-    /// Pieces handed over.
-    pieces: AtomicU64,
-    /// The piece that the peer has not taken, from 1; 0 if there is none.
-    waiting: AtomicU64,
-}
-
-impl Progress {
-    fn of_this_stream() -> Option<Arc<Self>> {
-        PROGRESS.try_with(Clone::clone).ok()
-    }
-
-    fn handed_over(&self) {
-        let piece = self.pieces.fetch_add(1, Ordering::Relaxed) + 1;
-        self.waiting.store(piece, Ordering::Relaxed);
-    }
-}
 
 /// Carries out the streams of one connection, and ends those whose peer takes nothing of what waits for it.
 #[derive(Debug, Clone)]
@@ -64,24 +41,38 @@ where
         let open = self.activity.begin();
         let Self { clock, refusals, .. } = self.clone();
         let progress = Arc::new(Progress::default());
-        tokio::spawn(PROGRESS.scope(progress.clone(), async move {
-            if !carried_out(stream, &progress, &*clock).await {
-                refusals.count("stalled");
+        tokio::spawn(progress::of(progress.clone(), async move {
+            match carried_out(stream, &progress, &*clock).await {
+                End::Done => {}
+                End::Stalled => refusals.count("stalled"),
+                End::GaveWay => refusals.count("watch_gave_way"),
             }
             drop(open);
         }));
     }
 }
 
-/// Whether the stream came to its end by itself.
-async fn carried_out(stream: impl Future, progress: &Progress, clock: &dyn Clock) -> bool {
+/// How a stream ended.
+enum End {
+    /// By itself.
+    Done,
+    /// Its peer took nothing.
+    Stalled,
+    /// Another connection needed its place.
+    GaveWay,
+}
+
+async fn carried_out(stream: impl Future, progress: &Progress, clock: &dyn Clock) -> End {
     let mut stream = pin!(stream);
     let mut timer: Option<(u64, Sleep)> = None;
     poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(true);
+            return Poll::Ready(End::Done);
         }
-        let piece = progress.waiting.load(Ordering::Relaxed);
+        if progress.has_ended_at(cx) {
+            return Poll::Ready(End::GaveWay);
+        }
+        let piece = progress.piece_waiting();
         if piece == 0 {
             timer = None;
             return Poll::Pending;
@@ -90,7 +81,7 @@ async fn carried_out(stream: impl Future, progress: &Progress, clock: &dyn Clock
             timer = Some((piece, clock.sleep(STALL)));
         }
         let stalled = timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
-        if stalled { Poll::Ready(false) } else { Poll::Pending }
+        if stalled { Poll::Ready(End::Stalled) } else { Poll::Pending }
     })
     .await
 }
@@ -99,12 +90,13 @@ async fn carried_out(stream: impl Future, progress: &Progress, clock: &dyn Clock
 struct Noted {
     body: Body,
     progress: Arc<Progress>,
+    _watching: Option<Watching>,
 }
 
-/// Has a stream of messages say whether it waits for its peer.
-pub(super) fn noted(body: Body) -> Body {
+/// Has a stream of messages say whether it waits for its peer, and keep its place as long as it lasts.
+pub(super) fn noted(body: Body, watching: Option<Watching>) -> Body {
     match Progress::of_this_stream() {
-        Some(progress) => Body::new(Noted { body, progress }),
+        Some(progress) => Body::new(Noted { body, progress, _watching: watching }),
         None => body,
     }
 }
@@ -117,7 +109,7 @@ impl http_body::Body for Noted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        self.progress.waiting.store(0, Ordering::Relaxed);
+        self.progress.waits_for_us();
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()) {
             self.progress.handed_over();
@@ -219,7 +211,7 @@ impl http_body::Body for Whole {
             this.data.pop_front();
         }
         if let Some(progress) = &this.progress {
-            progress.waiting.store(0, Ordering::Relaxed);
+            progress.waits_for_us();
         }
         Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }

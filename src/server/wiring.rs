@@ -21,8 +21,10 @@ use super::health::Readiness;
 use super::host::Host;
 use super::metrics::{self, Metrics, Sources};
 use super::notices::{log_overdue, notices};
+use super::peers::Peers;
 use super::refusals::Refusals;
 use super::room::Room;
+use super::watches::Watches;
 use super::{accept, connection, maintenance, plans, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
@@ -111,7 +113,8 @@ impl Server {
         let edge = Edge::new(always.prepare(), ready.clone(), clock.clone())
             .measured(metrics.clone())
             .guarded(host_names.clone(), refusals.clone())
-            .with_room(room.clone());
+            .with_room(room.clone())
+            .rationed(Peers::new(config.rates, clock.clone()), Watches::new(config.watches_max));
         let gate = Gate::new(config.caps, refusals.clone());
         let stop = CancellationToken::new();
         // Ends the accept loop too if what follows fails.

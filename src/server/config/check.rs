@@ -52,6 +52,15 @@ impl Config {
         number("server.connections_per_peer_max", per_peer, MANY, none)?;
         let loopback = caps.connections_loopback_max as u64;
         number("server.connections_loopback_max", loopback, MANY, none)?;
+        let mutations = self.rates.mutations_per_s;
+        number("server.mutations_per_peer_per_s", mutations, MANY, "nothing could be changed")?;
+        bounds::bytes(
+            "server.written_bytes_per_peer_per_s",
+            self.rates.written_bytes_per_s,
+            connection_limits::WRITTEN_BYTES_PER_PEER_PER_S_MIN,
+        )?;
+        let watched = "nothing could be watched";
+        number("server.watches_max", self.watches_max as u64, MANY, watched)?;
         let unsent = self.unsent;
         let (least, one) =
             (connection_limits::UNSENT_BYTES_MIN, connection_limits::ANSWER_LARGE_BYTES);
