@@ -133,8 +133,15 @@ impl Machines {
         let id = checks.machine_id("machine_id", &request.machine_id);
         let mask = checks.read_mask::<pb::Machine>(request.read_mask.as_ref());
         let id = checks.done(id)?;
-        let mut shown = machine(self.engine.machine(&id).await?.as_ref());
+        let found = self.engine.machine(&id).await?;
+        let mut shown = machine(&found);
         if let Some(status) = &mut shown.status {
+            let drivers = self.engine.drivers(&found).into_iter();
+            let named = drivers.map(|(capability, driver)| pb::CapabilityDriver {
+                capability: capability.to_string(),
+                driver,
+            });
+            status.capabilities = named.collect();
             status.observed = self.engine.store().observed(&id).await?.as_ref().map(observed);
         }
         mask.apply(&mut shown);

@@ -114,6 +114,8 @@ masked!(
         effective_rule,
         epoch,
         untrusted_disks,
+        observed,
+        capabilities,
     ]
 );
 
@@ -200,6 +202,13 @@ mod tests {
             }
             let top = paths.iter().filter(|path| !path.contains('.'));
             assert_eq!(top.count(), fields.len());
+            for outer in ["spec", "status"].into_iter().filter(|outer| paths.contains(outer)) {
+                let inside = message.get_field_by_name(outer).unwrap().kind();
+                for field in inside.as_message().unwrap().fields() {
+                    let path = format!("{outer}.{}", field.name());
+                    assert!(paths.contains(&path.as_str()), "{name} lacks {path}");
+                }
+            }
         }
     }
 }

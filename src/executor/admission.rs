@@ -172,7 +172,10 @@ pub fn blockers(
                             "step {} of {} needs the capability {needed}, which provider {:?} of machine {id} lacks",
                             step.name, plan.id, machine.spec.provider
                         ),
-                        String::new(),
+                        format!(
+                            "name a driver for {needed} in [machine_classes.{}] of the server's configuration, or take another plan",
+                            machine.spec.provider
+                        ),
                     );
                 }
             }

@@ -1,4 +1,5 @@
-//! What the engine asks of hardware: a provider per kind of machine, described by its capabilities.
+//! What the engine asks of hardware: a provider per class of machine, described by its capabilities. A class is a driver, or
+//! names a driver for each capability ([`routed`]).
 //!
 //! Every action is a contract in four calls (design section 5): *fence* (raise the machine's epoch at the provider,
 //! so that late calls of a former owner are refused), *observe* (is it already so?), *act* (with an operation id and
@@ -7,6 +8,7 @@
 mod capabilities;
 mod error;
 pub mod fake;
+pub mod routed;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, OperationId};
 use crate::model::{LogStream, Machine, MachineFacts, MachineSpec};
-use crate::plan::Values;
+use crate::plan::{Capability, Values};
 
 pub use capabilities::Capabilities;
 pub use error::{ErrorCode, ProviderError, ProviderErrorKind};
@@ -49,6 +51,8 @@ pub struct Call {
     pub epoch: Epoch,
     /// Action of the plan, for example "repave".
     pub action: String,
+    /// What the action needs: decides which driver of the machine's class is called.
+    pub capability: Capability,
     /// Arguments of the action, defaults filled in.
     pub args: Values,
     /// What the steps named in `needs` have given, by step; for a compensation also what the step that it undoes has given.
@@ -142,7 +146,7 @@ pub trait LogSink: Send + Sync {
 /// Where a call's output goes.
 pub type Logs = Arc<dyn LogSink>;
 
-/// Drives the machines of one kind.
+/// Drives the machines of one class.
 ///
 /// Calls may be dropped at any await; what has been sent by then may still happen.
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
@@ -150,8 +154,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn name(&self) -> &str;
     /// What it can do for this machine. Must not wait: it is asked before every run.
     fn capabilities(&self, target: &Target) -> Capabilities;
-    /// Raises the machine's epoch: from now on calls under an older one are refused. Idempotent.
-    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()>;
+    /// Name of the driver that has this capability; empty if none has.
+    fn driver(&self, capability: Capability) -> &str {
+        let _ = capability;
+        self.name()
+    }
+    /// Raises the machine's epoch wherever the plan's capabilities, `uses`, lead: from now on calls under an older one are
+    /// refused there. Idempotent.
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()>;
     /// Looks; changes nothing.
     fn observe<'a>(
         &'a self,

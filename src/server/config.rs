@@ -4,6 +4,7 @@ mod args;
 mod bounds;
 mod check;
 mod choice;
+mod classes;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub(super) use self::args::{Args, Command};
 pub(super) use self::choice::{FakeWorld, Format, Level};
+pub(super) use self::classes::{Driver, MachineClass};
 use self::file::File;
 use super::gate::Caps;
 use super::limits as connection_limits;
@@ -33,9 +35,6 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Request ids are promised to be kept at least this long.
 const REQUESTS_MIN: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The providers that a server has.
-pub(super) const PROVIDERS: [&str; 1] = ["fake"];
 
 /// Why a configuration is refused. The texts are for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +172,8 @@ pub(super) struct Config {
     pub(super) seed: Option<u64>,
     /// Limits of the engine.
     pub(super) limits: Limits,
+    /// Which driver does what, by class of machines.
+    pub(super) machine_classes: BTreeMap<String, MachineClass>,
     /// Which providers' machines are probed, and how.
     pub(super) probes: BTreeMap<String, ProbePolicy>,
     /// What is forgotten.
@@ -253,6 +254,11 @@ impl Config {
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,
             seed: args.seed.or(file.seed),
             limits: limits(file.limits, &file.loop_breaker),
+            machine_classes: file
+                .machine_classes
+                .iter()
+                .map(|(name, class)| (name.clone(), MachineClass::new(class.routes())))
+                .collect(),
             probes: file
                 .probes
                 .into_iter()

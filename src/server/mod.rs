@@ -18,6 +18,7 @@ mod notices;
 mod peers;
 mod plans;
 mod progress;
+mod providers;
 mod reflection;
 mod refusals;
 mod restore;

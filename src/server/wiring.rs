@@ -25,11 +25,10 @@ use super::peers::Peers;
 use super::refusals::Refusals;
 use super::room::Room;
 use super::watches::Watches;
-use super::{accept, connection, maintenance, plans, reflection, storage};
+use super::{accept, connection, maintenance, plans, providers, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
 use crate::plan::Registry;
-use crate::provider::Provider;
 use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 
 /// Time that connections get to finish after the engine has stopped.
@@ -129,17 +128,17 @@ impl Server {
             GOODBYE,
         ));
 
-        let fake: Arc<dyn Provider> =
-            Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
+        let fake = Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
+        let providers = providers::all(&config, fake);
         let (notices, noticed) = notices();
         opened.store.listen(Arc::new(notices));
-        let (provider, store) = match &metrics {
-            Some(metrics) => metrics.around(fake, opened.store, &clock),
-            None => (fake, opened.store),
+        let (providers, store) = match &metrics {
+            Some(metrics) => metrics.around(providers, opened.store, &clock),
+            None => (providers, opened.store),
         };
         let engine = Engine::start(EngineConfig {
             store,
-            providers: vec![provider],
+            providers,
             plans,
             clock: clock.clone(),
             random,

@@ -8,6 +8,7 @@
 
 mod abuse;
 mod accept;
+mod classes;
 mod configuration;
 mod copies;
 mod demo;

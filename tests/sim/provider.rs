@@ -119,11 +119,11 @@ impl Provider for SimProvider {
         self.calm.capabilities(target)
     }
 
-    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         let asked = self.asked(CallKind::Fence, target, None, epoch);
         let target = target.clone();
         Box::pin(self.send(asked, move |provider| {
-            Box::pin(async move { provider.fence(&target, epoch).await })
+            Box::pin(async move { provider.fence(&target, epoch, uses).await })
         }))
     }
 

@@ -43,6 +43,7 @@ pub(in crate::api) fn machine(machine: &Machine) -> pb::Machine {
                 at: Some(timestamp(disks.at)),
             }),
             observed: None,
+            capabilities: Vec::new(),
         }),
         created_at: Some(timestamp(machine.created_at)),
         updated_at: Some(timestamp(machine.updated_at)),

@@ -1,5 +1,6 @@
 //! One machine or run in full: its state, the reasons, and the next command to type.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use crate::pb;
@@ -47,6 +48,7 @@ pub(crate) fn write_machine(
     }
     sheet.field("Active run", &status.active_run_id)?;
     sheet.field("Provider", &spec.provider)?;
+    sheet.field("Drivers", &drivers_text(&spec.provider, &status.capabilities))?;
     sheet.field("MAC", &spec.mac_addresses.join(", "))?;
     sheet.field("SSH", &spec.ssh_endpoint)?;
     sheet.field("BMC", &spec.bmc_endpoint)?;
@@ -74,6 +76,16 @@ pub(crate) fn write_machine(
         Some(command) => sheet.next(&command),
         None => Ok(()),
     }
+}
+
+/// What can be done with a machine and by which driver; empty where its provider does everything itself.
+fn drivers_text(provider: &str, capabilities: &[pb::CapabilityDriver]) -> String {
+    let mut drivers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for able in capabilities.iter().filter(|able| able.driver != provider) {
+        drivers.entry(&able.driver).or_default().push(&able.capability);
+    }
+    let each = drivers.iter().map(|(driver, able)| format!("{} by {driver}", able.join(", ")));
+    sanitized(&each.collect::<Vec<_>>().join("; ")).into_owned()
 }
 
 fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Result<()> {

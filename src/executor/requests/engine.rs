@@ -19,7 +19,7 @@ use crate::executor::scheduler::probes::{self, ProbePolicy};
 use crate::executor::worker::{Message, Reply, apply_changes, check_etag};
 use crate::ids::{MachineId, RunId};
 use crate::model::{Machine, Run};
-use crate::plan::{Plan, Registry};
+use crate::plan::{Capability, Plan, Registry};
 use crate::provider::{Provider, Target};
 use crate::store::Store;
 
@@ -86,6 +86,17 @@ impl Engine {
     #[must_use]
     pub fn providers(&self) -> &BTreeMap<String, Arc<dyn Provider>> {
         &self.ports.providers
+    }
+
+    /// What can be done with a machine, and the name of the driver that does it; nothing if its provider is not there.
+    #[must_use]
+    pub fn drivers(&self, machine: &Machine) -> Vec<(Capability, String)> {
+        let Some(provider) = self.ports.provider(&machine.spec.provider) else { return Vec::new() };
+        let can = provider.capabilities(&Target::from(machine));
+        can.iter()
+            .filter(|capability| *capability != Capability::Engine)
+            .map(|capability| (capability, provider.driver(capability).to_owned()))
+            .collect()
     }
 
     /// The limits.

@@ -43,8 +43,8 @@ impl Provider for Panicking {
         self.fake.capabilities(target)
     }
 
-    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
-        self.fake.fence(target, epoch)
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
+        self.fake.fence(target, epoch, uses)
     }
 
     fn observe<'a>(

@@ -11,8 +11,8 @@ use crate::ids::Epoch;
 use crate::lifecycle::step::{ErrorClass, Event, Seen};
 use crate::model::{Machine, StepRecord};
 use crate::provider::{
-    Acted, Call, Logs, Observation, Provider, ProviderError, ProviderErrorKind, Target,
-    Verification,
+    Acted, Call, Capabilities, Logs, Observation, Provider, ProviderError, ProviderErrorKind,
+    Target, Verification,
 };
 
 /// Which call.
@@ -110,14 +110,14 @@ pub(super) async fn perform(
     target: &Target,
     call: &Call,
     logs: Logs,
-    fence: Option<Epoch>,
+    fence: Option<(Epoch, Capabilities)>,
     late_fence: bool,
 ) -> Outcome {
     // Claim in the store, raise the fence, read back, act: the order that held in 20,000 simulated takeovers.
     let late = late_fence && kind == Kind::Observe;
-    if let Some(epoch) = fence
+    if let Some((epoch, uses)) = fence
         && !late
-        && let Err(error) = provider.fence(target, epoch).await
+        && let Err(error) = provider.fence(target, epoch, uses).await
     {
         return match error.kind {
             ProviderErrorKind::Fenced { current } => Outcome::Fenced { current },
@@ -129,9 +129,9 @@ pub(super) async fn perform(
         Kind::Act => provider.act(target, call, logs).await.map(|a| acted(place, a)),
         Kind::Verify => provider.verify(target, call, logs).await.map(|v| verified(place, v)),
     };
-    if let Some(epoch) = fence
+    if let Some((epoch, uses)) = fence
         && late
-        && provider.fence(target, epoch).await.is_err()
+        && provider.fence(target, epoch, uses).await.is_err()
     {
         tracing::debug!("planted bug: fence raised late and refused");
     }

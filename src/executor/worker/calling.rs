@@ -16,7 +16,7 @@ use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{Machine, RunErrorCode, Steps};
 use crate::plan::{Plan, Values};
-use crate::provider::{Call, ErrorCode, Logs, ProviderError, Target};
+use crate::provider::{Call, Capabilities, ErrorCode, Logs, ProviderError, Target};
 
 impl Worker {
     /// Sends a call of a step; an earlier one is dropped.
@@ -29,7 +29,7 @@ impl Worker {
         let usable = active.prepared.take().filter(|one| one.is_for(place, record, machine));
         let Some(prepared) = usable.or_else(|| prepare(active, machine, place)) else { return };
         let (target, call) = (prepared.target.clone(), prepared.call.clone());
-        let fence = (!active.fenced).then_some(machine.epoch);
+        let fence = (!active.fenced).then(|| (machine.epoch, uses(&active.plan)));
         let logs: Logs = Arc::new(CallLogs {
             clock: self.ports.clock.clone(),
             worker: self.own.clone(),
@@ -101,11 +101,14 @@ impl Worker {
             return;
         };
         let target = Target::from(&**machine);
-        let action = crate::executor::decide::action(&active.plan, record, place);
+        let Some(action) = crate::executor::decide::action(&active.plan, record, place) else {
+            return;
+        };
         let call = Call {
             operation,
             epoch: machine.epoch,
-            action: action.map_or_else(String::new, |action| action.name.to_string()),
+            action: action.name.to_string(),
+            capability: action.traits.capability,
             args: Values::new(),
             inputs: BTreeMap::new(),
             handle: record.handle.clone(),
@@ -147,9 +150,10 @@ impl Worker {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
         let Some(provider) = active.provider.clone() else { return };
         let target = Target::from(&**machine);
+        let uses = uses(&active.plan);
         self.send_off(async move {
             // The next claim raises it again before anything acts: one try is enough.
-            if let Err(error) = provider.fence(&target, epoch).await {
+            if let Err(error) = provider.fence(&target, epoch, uses).await {
                 tracing::warn!(machine = %target.machine_id, %error, "the fence could not be raised");
             }
         });
@@ -166,6 +170,7 @@ fn prepare(active: &Active, machine: &Arc<Machine>, place: usize) -> Option<Prep
             .unwrap_or_else(|| OperationId::new(active.run.id, &record.name, record.attempt)),
         epoch: machine.epoch,
         action: action.name.to_string(),
+        capability: action.traits.capability,
         args: action.resolve(&active.params),
         inputs: inputs(&active.plan, &active.run.steps, place),
         handle: record.handle.clone(),
@@ -177,6 +182,11 @@ fn prepare(active: &Active, machine: &Arc<Machine>, place: usize) -> Option<Prep
         target: Arc::new(Target::from(&**machine)),
         call: Arc::new(call),
     })
+}
+
+/// What the steps of a plan need of the provider: where a fence has to be raised.
+fn uses(plan: &Plan) -> Capabilities {
+    plan.capabilities().map(|(_, capability)| capability).collect()
 }
 
 /// The outputs of the steps that this one needs, by step; for a compensation also the output of the step that it

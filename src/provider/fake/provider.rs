@@ -18,7 +18,7 @@ impl Provider for FakeProvider {
         Capabilities::all()
     }
 
-    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, _uses: Capabilities) -> Fut<'a, ()> {
         Box::pin(async move { answer(self.decide_fence(target, epoch), None).await })
     }
 

@@ -13,11 +13,11 @@ use crate::clock::{Clock, Timestamp, TokioClock};
 use crate::ids::{Epoch, MachineId, OperationId, RunId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{LogStream, MachineSpec};
-use crate::plan::{Value, Values};
+use crate::plan::{ActionSpec, Capability, Value, Values};
 use crate::provider::Target;
 use crate::provider::{
-    Acted, Call, Fut, LogSink, Logs, Observation, Provider, ProviderError, ProviderErrorKind,
-    Verification,
+    Acted, Call, Capabilities, Fut, LogSink, Logs, Observation, Provider, ProviderError,
+    ProviderErrorKind, Verification,
 };
 
 /// World time at which the tests begin.
@@ -68,6 +68,7 @@ pub(super) fn call(run_number: u64, action: &str, attempt: u32) -> Call {
         operation: OperationId::new(run(run_number), action, attempt),
         epoch: Epoch(1),
         action: action.to_owned(),
+        capability: ActionSpec::find(action).map_or(Capability::Engine, |spec| spec.capability),
         args,
         inputs: BTreeMap::new(),
         handle: None,

@@ -132,6 +132,7 @@ pub(super) fn in_words(message: &str) -> String {
         ("expected socket address", "expected an address and a port, such as \"127.0.0.1:9464\""),
         ("invalid socket address syntax", "expected an address and a port, such as 127.0.0.1:9464"),
         ("expected path string", "expected a path in quotes"),
+        ("wanted string or table", "expected the name of a driver in quotes"),
         ("expected a map", "expected a table"),
     ] {
         text = text.replace(kind, words);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::bounds::{self, HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
-use super::{Config, ConfigError, PROVIDERS, REQUESTS_MIN, connection_limits};
+use super::classes::Driver;
+use super::{Config, ConfigError, REQUESTS_MIN, connection_limits};
+use crate::plan::Capability;
 
 impl Config {
     /// Refuses settings that contradict each other or make no sense.
@@ -28,11 +30,23 @@ impl Config {
     }
 
     fn check_names(&self) -> Result<(), String> {
+        for (name, class) in &self.machine_classes {
+            class.check(name)?;
+        }
+        let classes = self.machine_classes.keys().map(String::as_str);
+        let providers: Vec<&str> = std::iter::once(Driver::Fake.as_str()).chain(classes).collect();
         for name in self.limits.runs_max_by_provider.keys() {
-            bounds::provider("limits.runs_max_by_provider", name, &PROVIDERS)?;
+            bounds::provider("limits.runs_max_by_provider", name, &providers)?;
         }
         for name in self.probes.keys() {
-            bounds::provider("probes", name, &PROVIDERS)?;
+            bounds::provider("probes", name, &providers)?;
+            if let Some(class) = self.machine_classes.get(name)
+                && !class.routes.contains_key(&Capability::Probe)
+            {
+                return Err(format!(
+                    "probes.{name} cannot be: the class has no driver that looks; give machine_classes.{name}.probe one"
+                ));
+            }
         }
         for name in &self.host_names {
             bounds::host_name("server.host_names", name)?;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::choice::{FakeWorld, Format, Level};
-use crate::plan::duration;
+use super::classes::Driver;
+use crate::plan::{Capability, duration};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +22,7 @@ pub(crate) struct File {
     pub(crate) fake: Fake,
     pub(crate) limits: Limits,
     pub(crate) loop_breaker: LoopBreaker,
+    pub(crate) machine_classes: BTreeMap<String, MachineClass>,
     pub(crate) probes: BTreeMap<String, Probe>,
     pub(crate) retention: Retention,
 }
@@ -107,6 +109,38 @@ pub(crate) struct Probe {
     pub(crate) interval: Option<Span>,
     pub(crate) timeout: Option<Span>,
     pub(crate) concurrent_max: Option<usize>,
+}
+
+/// The driver of each capability.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct MachineClass {
+    netboot: Option<Driver>,
+    imaging: Option<Driver>,
+    power: Option<Driver>,
+    cluster_join: Option<Driver>,
+    wipe: Option<Driver>,
+    network: Option<Driver>,
+    notify: Option<Driver>,
+    probe: Option<Driver>,
+    drain: Option<Driver>,
+}
+
+impl MachineClass {
+    /// Each capability with what the file says of it.
+    pub(super) fn routes(&self) -> [(Capability, Option<Driver>); 9] {
+        [
+            (Capability::Netboot, self.netboot),
+            (Capability::Imaging, self.imaging),
+            (Capability::Power, self.power),
+            (Capability::ClusterJoin, self.cluster_join),
+            (Capability::Wipe, self.wipe),
+            (Capability::Network, self.network),
+            (Capability::Notify, self.notify),
+            (Capability::Probe, self.probe),
+            (Capability::Drain, self.drain),
+        ]
+    }
 }
 
 /// An address as the flag takes it.

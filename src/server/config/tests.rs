@@ -1,6 +1,7 @@
 use clap::{CommandFactory as _, Parser as _};
 
 use super::*;
+use crate::plan::Capability;
 
 /// The documented example with every commented-out key switched on: those are the lines with no space after the `#`.
 fn example() -> String {
@@ -47,12 +48,19 @@ fn the_example_gives_the_defaults() {
         "fake",
         "rack",
     ];
-    let probes = ["[probes.fake]", "interval = \"1m\"", "timeout = \"10s\"", "concurrent_max = 64"];
+    let class = |key: &str| Capability::parse(key).is_some();
+    let sections = [
+        "[machine_classes.rack-server]",
+        "[probes.fake]",
+        "interval = \"1m\"",
+        "timeout = \"10s\"",
+        "concurrent_max = 64",
+    ];
     let text: Vec<String> = example()
         .lines()
         .filter(|line| {
             let key = line.split_once(" = ").map_or("", |(key, _)| key);
-            !specific.contains(&key) && !probes.contains(line)
+            !specific.contains(&key) && !class(key) && !sections.contains(line)
         })
         .map(str::to_owned)
         .collect();
@@ -94,6 +102,11 @@ fn errors_in_the_file_name_their_place() {
         "# äöü\n[limits]\nruns_max = \"ä\"",
         "[limits]\nruns_max = 1\nruns_max = 2",
         "[limits",
+        "[machine_classes.rack]\npwoer = \"fake\"",
+        "[machine_classes.rack]\nengine = \"fake\"",
+        "[machine_classes.rack]\npower = \"fkae\"",
+        "[machine_classes.rack]\npower = 7",
+        "machine_classes = 7",
     ] {
         let error = load(&["--ephemeral"], text).unwrap_err();
         assert!(matches!(error, ConfigError::File { .. }), "{text}");
@@ -122,6 +135,11 @@ fn errors_in_the_file_name_their_place() {
         "[loop_breaker]\nwindow = \"0s\"",
         "[retention]\nended_runs_max = 0",
         "[server]\nshutdown_grace = \"2d\"",
+        "[machine_classes.fake]\npower = \"fake\"",
+        "[machine_classes.Rack_1]\npower = \"fake\"",
+        "[machine_classes.rack]",
+        "[machine_classes.rack]\npower = \"fake\"\n[probes.rack]",
+        "[machine_classes.rack]\npower = \"fake\"\n[probes.rakc]",
     ] {
         let error = load(&["--ephemeral"], text).unwrap_err();
         table += &format!("{text:?}\n    {error}\n");

@@ -63,18 +63,21 @@ impl Metrics {
         Self { registry, runs, interventions, gauges, calls, providers, store_commits }
     }
 
-    /// Measures what goes through a provider and a store: returns the two to be used in their place.
+    /// Measures what goes through providers and a store: returns those to be used in their place.
     pub(in crate::server) fn around(
         &self,
-        provider: Arc<dyn Provider>,
+        providers: Vec<Arc<dyn Provider>>,
         store: Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
-    ) -> (Arc<dyn Provider>, Arc<dyn Store>) {
+    ) -> (Vec<Arc<dyn Provider>>, Arc<dyn Store>) {
         store.listen(self.runs.clone());
         store.listen(self.interventions.clone());
-        let provider = Metered::new(provider, self.providers.clone(), clock.clone());
+        let metered = |provider| -> Arc<dyn Provider> {
+            Arc::new(Metered::new(provider, self.providers.clone(), clock.clone()))
+        };
+        let providers = providers.into_iter().map(metered).collect();
         let store = MeteredStore::new(store, self.store_commits.clone(), clock.clone());
-        (Arc::new(provider), Arc::new(store))
+        (providers, Arc::new(store))
     }
 
     /// Reads what only the store knows, once.

@@ -12,6 +12,7 @@ use super::seconds::{Seconds, seconds};
 use crate::clock::Clock;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
+use crate::plan::Capability;
 use crate::provider::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     ProviderErrorKind, Target, Verification,
@@ -133,8 +134,12 @@ impl Provider for Metered {
         self.inner.capabilities(target)
     }
 
-    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
-        self.measured("fence", self.inner.fence(target, epoch))
+    fn driver(&self, capability: Capability) -> &str {
+        self.inner.driver(capability)
+    }
+
+    fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
+        self.measured("fence", self.inner.fence(target, epoch, uses))
     }
 
     fn observe<'a>(

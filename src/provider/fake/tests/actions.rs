@@ -78,11 +78,11 @@ async fn what_is_a_state_need_not_be_brought_about_again() {
 async fn an_older_epoch_is_refused_by_every_call_that_has_one() {
     let fixture = Fixture::zero("");
     let (provider, target) = (&fixture.provider, &fixture.target);
-    provider.fence(target, Epoch(3)).await.unwrap();
-    provider.fence(target, Epoch(3)).await.unwrap();
+    provider.fence(target, Epoch(3), Capabilities::all()).await.unwrap();
+    provider.fence(target, Epoch(3), Capabilities::all()).await.unwrap();
     let late = call(1, "repave", 1);
     let errors = [
-        provider.fence(target, Epoch(2)).await.unwrap_err(),
+        provider.fence(target, Epoch(2), Capabilities::all()).await.unwrap_err(),
         fixture.observe(&late).await.unwrap_err(),
         fixture.act(&late).await.unwrap_err(),
         fixture.verify(&late).await.unwrap_err(),

@@ -178,7 +178,7 @@ async fn a_growing_journal_is_compacted() {
     let script = Script::parse("step=wipe do=fail times=1").unwrap();
     let options = FakeOptions { timing: Timing::Zero, script, world, ..FakeOptions::default() };
     let fixture = Fixture::new(options);
-    fixture.provider.fence(&fixture.target, Epoch(1)).await.unwrap();
+    fixture.provider.fence(&fixture.target, Epoch(1), Capabilities::all()).await.unwrap();
     fixture.act(&call(999, "wipe", 1)).await.unwrap_err();
     let mut largest = 0;
     for run in 0..70 {
@@ -291,7 +291,7 @@ async fn whatever_happened_reads_back() {
             let mut call = call(life * 100 + number, action, 1);
             call.epoch = Epoch(life);
             let logs: Logs = Arc::new(Lines::default());
-            let _ = provider.fence(machine, Epoch(life)).await;
+            let _ = provider.fence(machine, Epoch(life), Capabilities::all()).await;
             // Some are asked again, some left alone while they run, and some hang.
             let nap = std::time::Duration::from_millis(random.below(60));
             tokio::select! {

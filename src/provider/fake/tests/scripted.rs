@@ -105,7 +105,7 @@ async fn an_unreachable_machine_gets_no_call() {
         fixture.act(&repave).await.unwrap_err(),
         fixture.observe(&repave).await.unwrap_err(),
         fixture.verify(&repave).await.unwrap_err(),
-        fixture.provider.fence(&fixture.target, Epoch(9)).await.unwrap_err(),
+        fixture.provider.fence(&fixture.target, Epoch(9), Capabilities::all()).await.unwrap_err(),
     ];
     for error in errors {
         assert_eq!(

@@ -1,0 +1,120 @@
+//! Classes of machines: which driver has which capability.
+
+use std::collections::BTreeMap;
+
+use crate::plan::Capability;
+use crate::text::escaped;
+
+/// Longest name of a class, in characters.
+const NAME_CHARS_MAX: usize = 63;
+
+/// What carries out the actions of a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::server) enum Driver {
+    /// The simulator.
+    Fake,
+}
+
+impl Driver {
+    /// Every driver.
+    #[cfg(test)]
+    pub(in crate::server) const ALL: [Self; 1] = [Self::Fake];
+
+    /// Its name: also that of the provider that needs no class.
+    pub(in crate::server) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fake => "fake",
+        }
+    }
+
+    /// Whether it knows the actions of this capability.
+    const fn offers(self, capability: Capability) -> bool {
+        match self {
+            Self::Fake => !matches!(capability, Capability::Engine),
+        }
+    }
+}
+
+/// The machines that are driven in the same way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::server) struct MachineClass {
+    /// Which driver does what.
+    pub(in crate::server) routes: BTreeMap<Capability, Driver>,
+}
+
+impl MachineClass {
+    /// The class as the file has it.
+    pub(super) fn new(routes: impl IntoIterator<Item = (Capability, Option<Driver>)>) -> Self {
+        let named =
+            routes.into_iter().filter_map(|(capability, driver)| Some((capability, driver?)));
+        Self { routes: named.collect() }
+    }
+
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// What is wrong, naming the key.
+    pub(super) fn check(&self, name: &str) -> Result<(), String> {
+        let key = format!("machine_classes.{}", escaped(name));
+        if name == Driver::Fake.as_str() {
+            return Err(format!("{key}: fake is the simulator's own class; take another name"));
+        }
+        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let is_name = (1..=NAME_CHARS_MAX).contains(&name.len())
+            && name.chars().all(inside)
+            && !name.starts_with('-')
+            && !name.ends_with('-');
+        if !is_name {
+            return Err(format!(
+                "{key} can be no class: a name has 1 to {NAME_CHARS_MAX} lower-case letters, digits and, inside, '-'"
+            ));
+        }
+        if self.routes.is_empty() {
+            return Err(format!(
+                "{key} names no driver, so its machines could do nothing; give at least one, such as power = \"fake\""
+            ));
+        }
+        match self.routes.iter().find(|(capability, driver)| !driver.offers(**capability)) {
+            Some((capability, driver)) => {
+                let known = Capability::ALL.iter().filter(|at| driver.offers(**at));
+                let known: Vec<&str> = known.map(|at| at.as_str()).collect();
+                Err(format!(
+                    "{key}.{capability} is {:?}, which does not do that: it does {}",
+                    driver.as_str(),
+                    known.join(", ")
+                ))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+    use super::*;
+
+    #[test]
+    fn drivers_are_read_by_their_names() {
+        for driver in Driver::ALL {
+            let read: Driver = serde_json::from_value(driver.as_str().into()).unwrap();
+            assert_eq!(read, driver);
+        }
+    }
+
+    /// A new capability is a new key of a class.
+    #[test]
+    fn a_class_has_a_key_for_every_capability_of_a_provider() {
+        let routes = file::MachineClass::default().routes();
+        let mut keys: Vec<Capability> = routes.iter().map(|(capability, _)| *capability).collect();
+        keys.push(Capability::Engine);
+        assert_eq!(keys, Capability::ALL);
+        for (capability, _) in routes {
+            let text = format!("{capability} = \"fake\"");
+            let class: file::MachineClass = toml::from_str(&text).unwrap();
+            let class = MachineClass::new(class.routes());
+            assert_eq!(class.routes, BTreeMap::from([(capability, Driver::Fake)]));
+        }
+    }
+}
