@@ -1,9 +1,9 @@
 //! What the engine asks of hardware: a provider per class of machine, described by its capabilities. A class is a driver, or
 //! names a driver for each capability ([`routed`]).
 //!
-//! Every action is a contract in four calls (design section 5): *fence* (raise the machine's epoch at the provider,
-//! so that late calls of a former owner are refused), *observe* (is it already so?), *act* (with an operation id and
-//! the epoch), *verify* (is it so, and does it stay so?).
+//! Every action is a contract in four calls: *fence* (raise the machine's epoch at the provider, so that late calls
+//! of a former owner are refused), *observe* (is it done already?), *act* (with an operation id and the epoch),
+//! *verify* (is it done, and does it stay so?).
 
 mod capabilities;
 mod error;
@@ -32,7 +32,7 @@ pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Se
 pub struct Target {
     /// Id.
     pub machine_id: MachineId,
-    /// Where it answers.
+    /// Its addresses and other fields.
     pub spec: MachineSpec,
 }
 
@@ -45,7 +45,7 @@ impl From<&Machine> for Target {
 /// One operation: the same id means the same operation, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Name of the operation: run/step/attempt.
+    /// Operation id: run/step/attempt.
     pub operation: OperationId,
     /// Epoch under which it is sent.
     pub epoch: Epoch,
@@ -53,91 +53,91 @@ pub struct Call {
     pub action: String,
     /// What the action needs: decides which driver of the machine's class is called.
     pub capability: Capability,
-    /// Arguments of the action, defaults filled in.
+    /// Arguments of the action, with defaults filled in.
     pub args: Values,
-    /// What the steps named in `needs` have given, by step; for a compensation also what the step that it undoes has given.
+    /// Outputs of the steps named in `needs`, by step; for a compensation also the output of the step that it undoes.
     pub inputs: BTreeMap<String, Values>,
-    /// Name that the provider gave to the operation, if it did.
+    /// Handle that the provider gave to the operation, if any.
     pub handle: Option<String>,
 }
 
-/// Answer of *observe*.
+/// Result of *observe*.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// It is so: the operation, or what it is to bring about, is done.
+    /// It is done: the operation, or the state that it should bring about.
     Done {
-        /// What shows it.
+        /// The evidence.
         evidence: String,
-        /// What later steps need.
+        /// Outputs for later steps.
         output: Values,
     },
-    /// It is not so, and nothing is under way.
+    /// It is not done, and no operation is in progress.
     NotDone {
-        /// What was seen.
+        /// What was observed.
         observed: String,
     },
-    /// The operation is under way.
+    /// The operation is in progress.
     InProgress {
         /// When to ask again.
         poll_at: Timestamp,
     },
-    /// It cannot be told.
+    /// It cannot be determined.
     Unknowable {
         /// Why.
         why: String,
     },
 }
 
-/// Answer of *act*.
+/// Result of *act*.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acted {
     /// Done.
     Done {
-        /// What shows it.
+        /// The evidence.
         evidence: String,
-        /// What later steps need, for example a handle of join material. Never a secret.
+        /// Outputs for later steps, for example a handle of join material. Never a secret.
         output: Values,
     },
-    /// Taken; the provider goes on by itself.
+    /// Accepted; the provider continues by itself.
     Accepted {
-        /// Name that the provider gives to the operation.
+        /// Handle that the provider gives to the operation.
         handle: String,
         /// When to ask.
         poll_at: Timestamp,
     },
 }
 
-/// Answer of *verify*.
+/// Result of *verify*.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// It is so, and stays so.
+    /// It is done, and stays so.
     Holds {
-        /// What shows it.
+        /// The evidence.
         evidence: String,
     },
-    /// It is not so, whatever was reported.
+    /// It is not done, whatever was reported.
     Broken {
-        /// What should be.
+        /// What was expected.
         expected: String,
-        /// What is.
+        /// What was observed.
         observed: String,
     },
 }
 
-/// Answer of a health probe.
+/// Result of a health probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// The machine answers.
     pub reachable: bool,
     /// It answers, with reduced capacity.
     pub degraded: bool,
-    /// What was seen, for people.
+    /// What was observed, for people.
     pub message: String,
-    /// What else was seen; nothing, if the machine does not answer.
+    /// Other observed facts; empty if the machine does not answer.
     pub facts: MachineFacts,
 }
 
-/// Takes what an operation prints.
+/// Receives the output of an operation.
 pub trait LogSink: Send + Sync {
     /// One line, without its line feed.
     fn line(&self, stream: LogStream, text: &str);
@@ -152,17 +152,17 @@ pub type Logs = Arc<dyn LogSink>;
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Name, as in a machine's `spec.provider`.
     fn name(&self) -> &str;
-    /// What it can do for this machine. Must not wait: it is asked before every run.
+    /// What it supports for this machine. Must not wait: it is called before every run.
     fn capabilities(&self, target: &Target) -> Capabilities;
     /// Name of the driver that has this capability; empty if none has.
     fn driver(&self, capability: Capability) -> &str {
         let _ = capability;
         self.name()
     }
-    /// Raises the machine's epoch wherever the plan's capabilities, `uses`, lead: from now on calls under an older one are
-    /// refused there. Idempotent.
+    /// Raises the machine's epoch at every driver of the plan's capabilities, `uses`: from now on they refuse calls under
+    /// an older one. Idempotent.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()>;
-    /// Looks; changes nothing.
+    /// Observes; changes nothing.
     fn observe<'a>(
         &'a self,
         target: &'a Target,
@@ -178,9 +178,9 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         call: &'a Call,
         logs: Logs,
     ) -> Fut<'a, Verification>;
-    /// Tells an operation to stop; best effort, idempotent.
+    /// Asks an operation to stop; best effort, idempotent.
     fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()>;
-    /// Asks how the machine is; changes nothing.
+    /// Asks for the machine's health; changes nothing.
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health>;
     /// Whether its machines are real: then bulk and destructive commands ask first, probes are on by default and the
     /// loop breaker counts.

@@ -1,4 +1,4 @@
-//! What the server is told by flags and by its configuration file. Flags win.
+//! Settings of the server, from flags and its configuration file. Flags take precedence.
 
 mod args;
 mod bounds;
@@ -28,12 +28,12 @@ use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
 use crate::files;
 
-/// Port of the seed.
+/// Default port.
 const PORT: u16 = 50_051;
 /// Longest configuration file or failure script, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Request ids are promised to be kept at least this long.
+/// Request ids are guaranteed to be kept at least this long.
 const REQUESTS_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a configuration is refused. The texts are for the person who wrote it.
@@ -47,7 +47,7 @@ pub(super) enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The configuration file has an error at a place.
+    /// The configuration file has an error at a position.
     #[error("{}:{line}:{column}: {message}", .path.display())]
     File {
         /// The file.
@@ -59,7 +59,7 @@ pub(super) enum ConfigError {
         /// What is wrong.
         message: String,
     },
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error("{0}")]
     Setting(String),
     /// Plans in the plans directory are wrong; rendered diagnostics.
@@ -67,7 +67,7 @@ pub(super) enum ConfigError {
     Plans(String),
 }
 
-/// Where machines and runs are kept.
+/// Where machines and runs are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Storage {
     /// In memory.
@@ -81,7 +81,7 @@ pub(super) enum Storage {
 pub(super) enum Otlp {
     /// To this URL.
     Endpoint(String),
-    /// To where the environment says.
+    /// To the endpoint in the environment.
     Environment,
 }
 
@@ -97,21 +97,21 @@ impl fmt::Display for Otlp {
 /// How long connections are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Keep {
-    /// After this time a connection is told to go (GOAWAY), so that load balancers can spread clients anew; `None`
-    /// for never.
+    /// After this time a connection is closed gracefully (GOAWAY), so that load balancers can redistribute clients;
+    /// `None` for never.
     pub(super) age_max: Option<Duration>,
     /// A connection without a stream for this long is ended; `None` for never.
     pub(super) idle_max: Option<Duration>,
 }
 
-/// What is forgotten, and when.
+/// What is deleted, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retention {
-    /// Runs that ended longer ago go.
+    /// Runs that ended longer ago are deleted.
     pub(super) ended_runs: Duration,
     /// Of the ended runs, at most this many newest are kept.
     pub(super) ended_runs_max: u64,
-    /// Request ids used longer ago go, unless their object is an active run.
+    /// Request ids used longer ago are deleted, unless their object is an active run.
     pub(super) requests: Duration,
     /// Time between two rounds.
     pub(super) interval: Duration,
@@ -129,12 +129,12 @@ impl Default for Retention {
     }
 }
 
-/// Everything the server is told, checked.
+/// All settings, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Config {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen; port 0 picks a free one.
     pub(super) listen: SocketAddr,
-    /// Whether an address that others can reach was accepted without authentication.
+    /// Whether a non-loopback address was accepted without authentication.
     pub(super) insecure_no_auth: bool,
     /// Where to serve metrics.
     pub(super) metrics_listen: Option<SocketAddr>,
@@ -152,21 +152,21 @@ pub(super) struct Config {
     pub(super) watches_max: usize,
     /// Time that steps get to reach a commit point when the server ends.
     pub(super) shutdown_grace: Duration,
-    /// Least severe level that is logged.
+    /// Lowest level that is logged.
     pub(super) log_level: Level,
-    /// Shape of the log.
+    /// Format of the log.
     pub(super) log_format: Format,
     /// Where spans are exported to; `None` for nowhere.
     pub(super) otlp: Option<Otlp>,
-    /// Where machines and runs are kept.
+    /// Where machines and runs are stored.
     pub(super) storage: Storage,
-    /// Plans besides the built-in ones.
+    /// Plans in addition to the built-in ones.
     pub(super) plans_dir: Option<PathBuf>,
     /// Timing of the fake provider, as text.
     pub(super) fake_timing: String,
-    /// Where the fake provider's machines are kept, if there is a data directory.
+    /// Where the fake provider's machines are stored, if there is a data directory.
     pub(super) fake_world: FakeWorld,
-    /// Failures that the fake provider plays.
+    /// Failures that the fake provider injects.
     pub(super) fake_script: String,
     /// Seed; `None` for random.
     pub(super) seed: Option<u64>,
@@ -176,7 +176,7 @@ pub(super) struct Config {
     pub(super) machine_classes: BTreeMap<String, MachineClass>,
     /// Which providers' machines are probed, and how.
     pub(super) probes: BTreeMap<String, ProbePolicy>,
-    /// What is forgotten.
+    /// What is deleted.
     pub(super) retention: Retention,
 }
 
@@ -276,7 +276,7 @@ impl Config {
     }
 }
 
-/// Where data is kept: what a flag says, then the file, then the platform's state directory.
+/// Where data is stored: from the flag, then the file, then the platform's state directory.
 fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
     if args.ephemeral {
         return Ok(Storage::Ephemeral);
@@ -290,10 +290,10 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
         )),
         (Some(true), None) => Ok(Storage::Ephemeral),
         (_, Some(dir)) => Ok(Storage::Dir(dir.clone())),
-        // Without HOME the directory of the account would be taken, which for a service often is that of root.
+        // Without HOME the directory of the account would be used, which for a service often is that of root.
         (_, None) if cfg!(unix) && std::env::var_os("HOME").is_none_or(|home| home.is_empty()) => {
             Err(ConfigError::Setting(
-                "HOME is not set, so that no directory is known for the data; give --data-dir DIR or --ephemeral".into(),
+                "HOME is not set, so there is no default data directory; give --data-dir DIR or --ephemeral".into(),
             ))
         }
         (_, None) => etcetera::choose_base_strategy()
@@ -302,15 +302,16 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
             .map(|dir| Storage::Dir(dir.join("bmdemo")))
             .ok_or_else(|| {
                 ConfigError::Setting(
-                    "this platform names no state directory; give --data-dir DIR or --ephemeral"
+                    "this platform has no state directory; give --data-dir DIR or --ephemeral"
                         .into(),
                 )
             }),
     }
 }
 
-/// Where spans go: what a flag says, then the variables that every program of OpenTelemetry heeds. They are meant for all
-/// programs of an environment, so a server that cannot export only says so; a flag is meant for it.
+/// Where spans go: from the flag, then the standard OpenTelemetry variables. The variables are meant for all programs
+/// of an environment, so a server that cannot export only warns about them; the flag is meant for this server, so it
+/// is refused.
 fn otlp(flag: Option<&str>) -> Result<Option<Otlp>, ConfigError> {
     let Some(url) = flag else {
         let variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -319,22 +320,20 @@ fn otlp(flag: Option<&str>) -> Result<Option<Otlp>, ConfigError> {
     };
     let refused = |why: &str| Err(ConfigError::Setting(format!("--otlp-endpoint {url}: {why}")));
     if !cfg!(feature = "otlp") {
-        return refused(
-            "this server was built without the export of spans; build it with --features otlp",
-        );
+        return refused("this server was built without span export; build it with --features otlp");
     }
     match url.parse::<http::Uri>() {
         Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => {
             Ok(Some(Otlp::Endpoint(url.to_owned())))
         }
         Ok(uri) if uri.scheme_str() == Some("https") => refused(
-            "TLS is not built in; send to a collector on this machine over http, and let it go on from there",
+            "TLS is not supported; send to a collector on this machine over http, and let it forward the spans",
         ),
         Ok(_) | Err(_) => refused("expected http://HOST:PORT, as in http://127.0.0.1:4317"),
     }
 }
 
-/// Text of the failure script, `@FILE` read.
+/// Text of the failure script, from `@FILE` if given so.
 fn script(given: Option<String>) -> Result<String, ConfigError> {
     match given {
         Some(text) => match text.strip_prefix('@') {
@@ -381,7 +380,7 @@ fn read_file(path: &Path) -> Result<File, ConfigError> {
     parse_file(path, &read(path)?)
 }
 
-/// Reads the text of a configuration file; `path` is for errors.
+/// Parses a configuration file; `path` is for errors.
 fn parse_file(path: &Path, text: &str) -> Result<File, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start.min(text.len()));

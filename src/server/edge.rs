@@ -1,4 +1,4 @@
-//! What happens to a call before and after its handler: readiness, deadlines, unknown methods.
+//! Handling of calls before and after their handlers: readiness, deadlines, unknown methods.
 //!
 //! tonic answers an expired deadline with CANCELLED, an unknown method with an empty message, and broken framing with
 //! INTERNAL.
@@ -36,25 +36,25 @@ use crate::api::status::ApiError;
 use crate::clock::Clock;
 use crate::executor::EngineError;
 
-/// Deadlines further away than this are not watched.
+/// Deadlines longer than this are not enforced.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Metadata that names the compressions of a peer.
+/// Metadata that lists a peer's supported compressions.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 /// Longest part of a method's name that an error repeats.
 const PATH_CHARS_MAX: usize = 256;
 
-/// Services in front of their handlers. Cheap to clone: one per connection.
+/// Services and the layer around their handlers. Cheap to clone: one per connection.
 #[derive(Debug, Clone)]
 pub(super) struct Edge {
-    /// Served from the first moment: health and reflection.
+    /// Served from the start: health and reflection.
     always: Routes,
     /// Served once the engine has recovered.
     ready: Arc<OnceLock<Routes>>,
     clock: Arc<dyn Clock>,
     metrics: Option<Arc<Metrics>>,
-    /// What a request must say of where it goes; `None` where nobody but this program can connect.
+    /// What the authority of a request must be; `None` where only this program can connect.
     host_names: Option<Arc<HostNames>>,
     refusals: Refusals,
     room: Room,
@@ -222,7 +222,7 @@ where
         }
         let timeout = timeout.or_else(|| (!lasts(&path)).then_some(limits::CALL));
         if let Some(timeout) = timeout {
-            // The engine asks once more before it commits.
+            // The engine checks once more before it commits.
             request.extensions_mut().insert(Deadline(self.clock.monotonic() + timeout));
         }
         let Some(mut routes) = self.routes_of(&path) else {
@@ -258,7 +258,7 @@ where
                 Some(expired) => tokio::select! {
                     biased;
                     answer = answer => answer,
-                    // The handler is dropped here; what it has given to the engine goes on.
+                    // The handler is dropped here; requests that it has passed to the engine continue.
                     () = expired => Ok((Status::from(ApiError::DeadlineExceeded).into_http(), None)),
                 },
             };
@@ -318,13 +318,13 @@ fn is_reflection(path: &str) -> bool {
     path.starts_with("/grpc.reflection.")
 }
 
-/// The answer of a call. A handler that panics answers INTERNAL, and the other calls of its connection go on.
+/// The response of a call. A handler that panics answers INTERNAL, and the other calls of its connection continue.
 async fn caught(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
 ) -> Result<Response<Body>, Infallible> {
     let mut answer = pin!(answer);
     let poll = |cx: &mut Context<'_>| {
-        // What has panicked is not polled again.
+        // A future that has panicked is not polled again.
         catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))).unwrap_or_else(|_| {
             let bug = EngineError::Internal("a handler panicked".to_owned());
             Poll::Ready(Ok(Status::from(ApiError::Engine(bug)).into_http()))
@@ -333,11 +333,11 @@ async fn caught(
     std::future::poll_fn(poll).await
 }
 
-/// What every answer carries as metadata, for `bmdemo-cli doctor` and whoever wonders which server answered.
+/// Metadata of every response, for `bmdemo-cli doctor` and for identifying the server.
 const VERSION: HeaderValue = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
 
-/// Says what tonic refuses by itself in our terms: with a reason, and as the client's fault where it is. Of its own tonic
-/// answers an unknown method without a word, and broken framing with INTERNAL.
+/// Rewrites tonic's own refusals as ours: with a reason, and as the client's error where it is one. By itself tonic
+/// answers an unknown method without a message, and broken framing with INTERNAL.
 fn in_our_terms(response: Response<Body>, path: &str) -> Response<Body> {
     let refused = Status::from_header_map(response.headers());
     let Some(status) = refused.filter(|status| status.details().is_empty()) else {
@@ -351,20 +351,20 @@ fn in_our_terms(response: Response<Body>, path: &str) -> Response<Body> {
     } else if code == Code::OutOfRange && message.contains("message length too large") {
         ApiError::MessageTooLarge
     } else if code == Code::Internal {
-        // Whatever is ours has details.
+        // Our own statuses have details.
         ApiError::MessageMalformed(message.to_owned())
     } else {
         return response;
     };
     let mut ours = Status::from(error).into_http();
-    // Tells a client which compressions it may use.
+    // Lists the compressions that a client may use.
     if let Some(encodings) = response.headers().get(ACCEPT_ENCODING) {
         ours.headers_mut().insert(ACCEPT_ENCODING, encodings.clone());
     }
     ours
 }
 
-/// The status of an answer that is nothing but a status; a stream that fails later is not seen here.
+/// The status of a response without a body; a stream that fails later is not seen here.
 fn code_of(response: &Response<Body>) -> Option<Code> {
     response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::activity::Activity;
 use super::refusals::Refusals;
 
-/// How many connections there may be.
+/// Caps on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Caps {
-    /// Of all peers.
+    /// In total.
     pub(super) connections_max: usize,
     /// Of one address; an IPv6 /64 counts as one.
     pub(super) connections_per_peer_max: usize,
@@ -74,7 +74,7 @@ pub(super) struct Gate {
     refusals: Refusals,
 }
 
-/// A place within the caps, given back when dropped.
+/// A place within the caps, released when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     gate: Gate,

@@ -17,7 +17,7 @@ pub(super) const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// And has this long to answer.
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams that go on when a connection has reached its age get this long to end.
+/// Streams still open when a connection has reached its maximum age get this long to end.
 pub(super) const AGE_GRACE: Duration = Duration::from_secs(60);
 
 /// Time that a call has whose client sets no deadline. Streams and WaitRun, which say themselves how long they last, have

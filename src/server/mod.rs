@@ -46,7 +46,7 @@ use self::shutdown::Signals;
 use self::telemetry::Telemetry;
 use self::wiring::{Server, Settings};
 
-/// Runs the server as its command line says, and returns the exit code. `args` begin with the name of the program.
+/// Runs the server with these arguments, and returns the exit code. `args` begin with the name of the program.
 ///
 /// Prints `listening on ADDR:PORT` on stdout when it serves, and nothing else; logs go to stderr. Ends on SIGTERM or
 /// SIGINT; a second one ends the process at once.
@@ -105,7 +105,7 @@ async fn run(args: &Args) -> Result<(), StartError> {
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
         (signal, _) = signals.end() => {
-            tracing::info!(signal, "a signal ended it before the server was ready");
+            tracing::info!(signal, "ended by a signal before the server was ready");
             return Ok(());
         }
     };
@@ -133,11 +133,11 @@ async fn run(args: &Args) -> Result<(), StartError> {
     }
 }
 
-/// Reads configuration and plans again, beside the loop that hears signals: a file system may be slow, or away.
+/// Reloads configuration and plans, beside the loop that handles signals: a file system may be slow, or unavailable.
 #[derive(Default)]
 struct Loading {
     running: Option<JoinHandle<Result<Settings, ConfigError>>>,
-    /// What to read once more, because it was asked for while it was being read.
+    /// Arguments of another reload, requested while one is in progress.
     again: Option<Args>,
 }
 
@@ -151,7 +151,7 @@ impl Loading {
         self.running = Some(tokio::task::spawn_blocking(move || Settings::load(&args)));
     }
 
-    /// Resolves when something has been read; never, if nothing is being read.
+    /// Resolves when a reload is done; never, if there is none.
     async fn done(&mut self) -> Result<Settings, ConfigError> {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let loaded = running.await;
@@ -165,7 +165,7 @@ impl Loading {
     }
 }
 
-/// Tells whoever started us where we listen. They may have stopped listening to us: that is no reason to stop.
+/// Prints the address for the process that started us. A closed pipe is no reason to stop.
 fn announce(server: &Server) {
     let mut stdout = std::io::stdout().lock();
     let told = writeln!(stdout, "listening on {}", server.address()).and_then(|()| stdout.flush());

@@ -1,4 +1,4 @@
-//! Puts the parts together: clock, randomness, store, providers, plans, engine, API, connections.
+//! Wires the parts together: clock, randomness, store, providers, plans, engine, API, connections.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -34,7 +34,7 @@ use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 /// Time that connections get to finish after the engine has stopped.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// What flags and the configuration file say, with the plans that they name.
+/// The settings from flags and the configuration file, with the plans that they name.
 pub(super) struct Settings {
     config: Config,
     plans: Registry,
@@ -44,14 +44,14 @@ impl Settings {
     /// Reads the configuration file and the plans. Blocks the calling thread.
     ///
     /// # Errors
-    /// [`ConfigError`] for what cannot be read or is refused.
+    /// [`ConfigError`] for anything that cannot be read or is refused.
     pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
         let config = Config::load(args)?;
         Ok(Self { plans: plans::load(config.plans_dir.as_deref())?, config })
     }
 }
 
-/// A server that is running.
+/// A running server.
 pub(super) struct Server {
     config: Config,
     address: SocketAddr,
@@ -65,10 +65,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts serving health at once, takes up the active runs, then serves everything.
+    /// Starts serving health at once, recovers the active runs, then serves everything.
     ///
     /// # Errors
-    /// [`StartError`] for whatever does not work; nothing is left running.
+    /// [`StartError`] for whatever fails; nothing is left running.
     pub(super) async fn start(config: Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let plans_dir = config.plans_dir.clone();
@@ -116,7 +116,7 @@ impl Server {
             .rationed(Peers::new(config.rates, clock.clone()), Watches::new(config.watches_max));
         let gate = Gate::new(config.caps, refusals.clone());
         let stop = CancellationToken::new();
-        // Ends the accept loop too if what follows fails.
+        // Ends the accept loop too if a later step fails.
         let guard = stop.clone().drop_guard();
         let serving = tokio::spawn(accept::serve(
             listener,
@@ -195,19 +195,19 @@ impl Server {
         Ok(Self { config, address, engine, host, readiness, retention, stop, serving })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes over what can change while running: plans, retention, and how many runs may be in progress. What is wrong
-    /// changes nothing and is logged.
+    /// Applies the settings that can change while running: plans, retention, and how many runs may be in progress. An
+    /// invalid configuration changes nothing and is logged.
     pub(super) fn reload(&mut self, loaded: Result<Settings, ConfigError>) {
         let Settings { config, plans } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 let why = with_causes(&error);
-                tracing::error!("configuration and plans stay as they were: {why}");
+                tracing::error!("configuration and plans were not reloaded: {why}");
                 self.host.reloaded(self.engine.clock().now(), Some(why));
                 return;
             }
@@ -220,22 +220,22 @@ impl Server {
         self.config.retention = config.retention;
         self.config.limits.set_runs(&config.limits);
         self.host.reloaded(self.engine.clock().now(), None);
-        tracing::info!(plans = count, "read configuration and plans again");
+        tracing::info!(plans = count, "reloaded configuration and plans");
         if self.config != config {
             tracing::warn!("other settings have changed too: they take effect at the next start");
         }
     }
 
-    /// Resolves if the accept loop ends by itself: a bug of ours.
+    /// Resolves if the accept loop ends by itself, which is a bug.
     pub(super) async fn broken(&mut self) -> StartError {
         let source = match (&mut self.serving).await {
             Ok(()) => "it ended".into(),
             Err(error) => error.into(),
         };
-        StartError::Internal { what: "the server no longer takes connections", source }
+        StartError::Internal { what: "the server no longer accepts connections", source }
     }
 
-    /// Says that it is not ready, lets steps reach a commit point, ends the connections.
+    /// Reports not ready, lets steps reach a commit point, ends the connections.
     pub(super) async fn shut_down(self) {
         self.readiness.set(false);
         self.engine.drain(self.config.shutdown_grace).await;
@@ -247,8 +247,8 @@ impl Server {
     }
 }
 
-/// Serves the API of an engine, with health and reflection, on one connection that somebody else has accepted. Returns
-/// when the peer has left, or after `stop` when its streams have ended.
+/// Serves the API of an engine, with health and reflection, on one connection accepted elsewhere. Returns when the
+/// peer has left, or after `stop` when its streams have ended.
 ///
 /// For connections that do not come over TCP, as in simulations of a network.
 ///
@@ -273,7 +273,7 @@ where
     Ok(())
 }
 
-/// An error with everything below it.
+/// An error with all its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -291,7 +291,7 @@ fn random(seed: Option<u64>) -> Arc<dyn Random> {
     }
 }
 
-/// What the flags say of the fake provider.
+/// The fake provider's settings from the flags.
 fn fake_behaviour(config: &Config) -> Result<(crate::provider::fake::Timing, Script), ConfigError> {
     let timing = config
         .fake_timing

@@ -1,4 +1,4 @@
-//! What a commit is asked to do, and what it has done.
+//! A commit's writes, and its result.
 
 use std::sync::Arc;
 
@@ -7,39 +7,39 @@ use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
 use crate::model::{Change, Entry, Images, LogChunk, Machine, Object, Observed, Record, Run};
 
-/// What a request id was used for; kept at least a day and as long as its object is active.
+/// The use of a request id; kept at least a day and as long as its object is active.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestRecord {
     /// RPC and target: `StartRun/machine-1`.
     pub scope: String,
     /// The client's idempotency key.
     pub request_id: String,
-    /// Digest of the request's meaning, to tell a repetition from a different request.
+    /// Digest of the request's content, to tell a repetition from a different request.
     pub body_digest: String,
-    /// Id of the object that the first answer showed.
+    /// Id of the object in the first answer.
     pub object_id: String,
     /// When.
     pub at: Timestamp,
-    /// Revision of the commit, and so of the first answer; given by the store.
+    /// Revision of the commit, and so of the first answer; assigned by the store.
     pub revision: Revision,
 }
 
 /// One record to write or to delete.
 ///
-/// The write is conditional on the record that the writer saw, its image before: if another revision is stored it fails
-/// with [`StoreError::Conflict`], and a record without an image before must not be there yet. The image before has to
-/// be that record as it was stored, since watches judge the change by it.
+/// The write is conditional on the record that the writer saw, its image before: if another revision is stored it
+/// fails with [`StoreError::Conflict`], and a record without an image before must not exist yet. The image before
+/// must be that record as it was stored, since watches judge the change by it.
 ///
-/// Epochs are never used again, so a machine that is inserted goes on from the epoch at which the last of its name was
-/// deleted: with a lower one the insertion fails with [`StoreError::Fenced`], which names it. Inserting an active run
-/// fails with [`StoreError::ActiveRun`] while another run of its machine is active.
+/// Epochs are never reused, so a machine that is inserted continues from the epoch at which the last one with its id
+/// was deleted: with a lower one the insertion fails with [`StoreError::Fenced`], which names it. Inserting an active
+/// run fails with [`StoreError::ActiveRun`] while another run of its machine is active.
 ///
 /// [`StoreError::Conflict`]: super::StoreError::Conflict
 /// [`StoreError::Fenced`]: super::StoreError::Fenced
 /// [`StoreError::ActiveRun`]: super::StoreError::ActiveRun
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// The record before and after. The store gives the latter its new revision and, on insert, its ordinal.
+    /// The record before and after. The store assigns the latter its new revision and, on insert, its ordinal.
     pub object: Object,
     /// What happened.
     pub entries: Vec<Entry>,
@@ -56,7 +56,8 @@ impl Write {
         Self { object: T::object(Images { before, after: Some(after.into()) }), entries }
     }
 
-    /// A record that goes. Only machines can be deleted; runs go by [`Store::trim`](super::Store::trim).
+    /// The deletion of a record. Only machines can be deleted; runs are deleted by
+    /// [`Store::trim`](super::Store::trim).
     #[must_use]
     pub fn deletion(before: Arc<Machine>, entries: Vec<Entry>) -> Self {
         Self { object: Machine::object(Images { before: Some(before), after: None }), entries }
@@ -69,7 +70,7 @@ impl Write {
     }
 }
 
-/// Copy of a plan, kept under its digest for as long as a run refers to it.
+/// Copy of a plan, kept under its digest as long as a run refers to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedPlan {
     /// Digest of the canonical text.
@@ -81,21 +82,21 @@ pub struct PinnedPlan {
 /// Writes that become durable together. An empty batch is legal and gets a revision.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// Name of the batch, for [`Store::outcome`](super::Store::outcome); zero if it is not asked about.
+    /// Id of the batch, for [`Store::outcome`](super::Store::outcome); zero if its outcome is not looked up.
     pub id: BatchId,
     /// Fencing: the stored epochs of these machines must be these.
     pub holds: Vec<(MachineId, Epoch)>,
     /// Records to write, each at most once, in the order in which their changes are shown.
     pub writes: Vec<Write>,
-    /// Slots that runs take and give back.
+    /// Slots that runs take and release.
     pub slots: Vec<SlotMove>,
     /// Plan copy to keep, if it is not kept already.
     pub plan: Option<PinnedPlan>,
-    /// Request id to use up.
+    /// Request id that this batch uses.
     pub request: Option<RequestRecord>,
     /// Log chunks to append.
     pub logs: Vec<LogChunk>,
-    /// Facts seen of machines, in the place of those seen before; those of a machine that is gone are dropped.
+    /// Observed facts of machines, replacing the previous ones; those of a deleted machine are dropped.
     pub observed: Vec<(MachineId, Observed)>,
 }
 
@@ -112,12 +113,12 @@ impl Batch {
     }
 }
 
-/// What a commit made durable, as it is stored: for its writer, and for listeners.
+/// What a commit made durable, as stored: for its writer, and for listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// Revision of the commit.
     pub revision: Revision,
-    /// When, by the store's clock; never before the commit that came before it.
+    /// When, by the store's clock; never before the previous commit.
     pub at: Timestamp,
     /// The records that it changed, with revision and ordinal, in the order of the batch.
     pub changes: Vec<Change>,
@@ -144,13 +145,13 @@ impl Committed {
     }
 }
 
-/// What came of a batch.
+/// Outcome of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is durable, under this revision.
     Committed(Revision),
-    /// It is not, and will not be.
+    /// It is not durable, and never will be.
     NotCommitted,
-    /// So much has been committed since that nothing is known of it any more.
+    /// So much has been committed since that its outcome is no longer known.
     Forgotten,
 }

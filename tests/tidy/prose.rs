@@ -51,14 +51,6 @@ const PASSED_OVER: &[(&str, &str, &str)] = &[
     ("tests/plans/", "", "inputs with and without mistakes"),
     ("tests/tidy/prose.rs", "", "the list itself, and what its tests plant"),
     ("docs/performance.md", "", "texts from before this list"),
-    ("src/provider/mod.rs", "", "texts from before this list"),
-    ("src/server/config.rs", "", "texts from before this list"),
-    ("src/server/edge.rs", "", "texts from before this list"),
-    ("src/server/limits.rs", "", "texts from before this list"),
-    ("src/server/mod.rs", "", "texts from before this list"),
-    ("src/server/wiring.rs", "", "texts from before this list"),
-    ("src/store/batch.rs", "", "texts from before this list"),
-    ("src/store/sqlite/", "", "texts from before this list"),
     ("", "tells whoever sends it back", "a pinned text: the digest of plan/rma covers it"),
 ];
 

@@ -1,4 +1,4 @@
-//! What a setting may be: names that there are, and numbers that make sense.
+//! Bounds of settings: names that exist, and sensible numbers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::text::escaped;
 
 /// Most connections, runs or probes at a time that one server could ever serve.
 pub(super) const MANY: u64 = 1_000_000;
-/// Most log bytes of one step that can be sensible to keep.
+/// Most log bytes of one step that are sensible to keep.
 pub(super) const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// A second.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -29,16 +29,16 @@ pub(super) fn provider(family: &str, name: &str, known: &[&str]) -> Result<(), S
         Some(meant) => format!("did you mean {meant}?"),
         None => format!("there is {}", known.join(", ")),
     };
-    Err(format!("{family}.{} names no provider of this server: {meant}", escaped(name)))
+    Err(format!("{family}.{} is not a provider of this server: {meant}", escaped(name)))
 }
 
-/// Refuses what can be no label.
+/// Refuses an invalid label key.
 ///
 /// # Errors
 /// What is wrong, naming the key.
 pub(super) fn label(family: &str, name: &str) -> Result<(), String> {
     match wrong_label_key(name) {
-        Some(wrong) => Err(format!("{family}.{} can be no label: {wrong}", escaped(name))),
+        Some(wrong) => Err(format!("{family}.{} is not a valid label: {wrong}", escaped(name))),
         None => Ok(()),
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn host_name(key: &str, name: &str) -> Result<(), String> {
     ))
 }
 
-/// Refuses zero, with what it would mean, and what is beyond all sense.
+/// Refuses zero, saying what it would mean, and absurdly large values.
 ///
 /// # Errors
 /// What is wrong, naming the key.
@@ -90,7 +90,7 @@ pub(super) fn bytes(key: &str, value: u64, least: u64) -> Result<(), String> {
     }
 }
 
-/// Refuses a length of time that is too short or beyond all sense.
+/// Refuses a duration that is too short or absurdly long.
 ///
 /// # Errors
 /// What is wrong, naming the key.
@@ -107,7 +107,7 @@ pub(super) fn span(
     Ok(())
 }
 
-/// A length of time as the file writes it, in its largest whole unit.
+/// A duration as the file writes it, in its largest whole unit.
 fn words(span: Duration) -> String {
     let seconds = span.as_secs();
     match () {
@@ -120,7 +120,7 @@ fn words(span: Duration) -> String {
     }
 }
 
-/// What the reader of the file says, without the names of Rust's types, and with what was probably meant.
+/// The parser's message without the names of Rust types, and with a suggestion.
 pub(super) fn in_words(message: &str) -> String {
     let mut text = message.to_owned();
     for (kind, words) in [

@@ -1,4 +1,4 @@
-//! The file of `--config`. Every key is optional; an unknown one is refused, so that a typing error is not ignored.
+//! The file of `--config`. Every key is optional; an unknown one is refused, so that a typing mistake is not ignored.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -127,7 +127,7 @@ pub(crate) struct MachineClass {
 }
 
 impl MachineClass {
-    /// Each capability with what the file says of it.
+    /// Each capability with its driver, if the file names one.
     pub(super) fn routes(&self) -> [(Capability, Option<Driver>); 9] {
         [
             (Capability::Netboot, self.netboot),
@@ -143,7 +143,7 @@ impl MachineClass {
     }
 }
 
-/// An address as the flag takes it.
+/// An address as the flag accepts it.
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     super::args::parse_address(&text).map(Some).map_err(serde::de::Error::custom)

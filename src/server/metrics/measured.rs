@@ -1,4 +1,4 @@
-//! Everything that is measured.
+//! All metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -28,7 +28,7 @@ struct CallLabels {
     code: &'static str,
 }
 
-/// Everything that is measured.
+/// All metrics.
 #[derive(Debug)]
 pub(in crate::server) struct Metrics {
     registry: Registry,
@@ -45,14 +45,10 @@ impl Metrics {
         let mut registry = Registry::with_prefix("bmdemo");
         refusals.register(&mut registry);
         let calls = Family::default();
-        registry.register(
-            "rpcs",
-            "Calls of clients, by method and code of the answer's head",
-            calls.clone(),
-        );
+        registry.register("rpcs", "Calls of clients, by method and status code", calls.clone());
         let providers = Arc::new(ProviderCalls::new(&mut registry));
         let store_commits: Seconds<CommitLabels> = Family::new_with_constructor(commit_seconds);
-        let help = "Time from asking for a commit to its answer";
+        let help = "Time from the request for a commit to its result";
         registry.register_with_unit("store_commit", help, Unit::Seconds, store_commits.clone());
         let build = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
@@ -63,7 +59,7 @@ impl Metrics {
         Self { registry, runs, interventions, gauges, calls, providers, store_commits }
     }
 
-    /// Measures what goes through providers and a store: returns those to be used in their place.
+    /// Wraps providers and a store with measurements: returns those to use instead.
     pub(in crate::server) fn around(
         &self,
         providers: Vec<Arc<dyn Provider>>,
@@ -80,14 +76,14 @@ impl Metrics {
         (providers, Arc::new(store))
     }
 
-    /// Reads what only the store knows, once.
+    /// Reads the figures that only the store knows, once.
     pub(in crate::server) async fn read_once(&self, store: &dyn Store) {
         if let Err(error) = self.interventions.read(store).await {
             tracing::warn!(%error, "metrics: machines that need intervention could not be read");
         }
     }
 
-    /// Counts one call of a client. Methods that there are not are one: their names are the client's.
+    /// Counts one call of a client. Unknown methods count as one: their names come from the client.
     pub(in crate::server) fn called(&self, path: &str, code: tonic::Code) {
         let of_others = path.starts_with("/grpc.") && code != tonic::Code::Unimplemented;
         let method = match methods::by_path(path) {
@@ -108,7 +104,7 @@ impl Metrics {
     }
 }
 
-/// Name of a code as in the specification of gRPC.
+/// Name of a code in the gRPC specification.
 fn code_name(code: tonic::Code) -> &'static str {
     match code {
         tonic::Code::Ok => "OK",

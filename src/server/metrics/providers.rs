@@ -41,13 +41,13 @@ pub(super) struct ProviderCalls {
 }
 
 impl ProviderCalls {
-    /// None yet.
+    /// Empty counters.
     pub(super) fn new(registry: &mut Registry) -> Self {
         let calls = Family::default();
-        let help = "Calls to providers; \"dropped\" ones were given up before they answered";
+        let help = "Calls to providers; \"dropped\" ones were dropped before they returned";
         registry.register("provider_calls", help, calls.clone());
         let seconds: Seconds<ProviderLabels> = Family::new_with_constructor(seconds);
-        let help = "Time that providers took to answer";
+        let help = "Duration of calls to providers";
         registry.register_with_unit("provider_call", help, Unit::Seconds, seconds.clone());
         let errors = Family::default();
         let help = "Calls to providers that failed, by what went wrong";
@@ -109,7 +109,7 @@ fn outcome(error: &ProviderError) -> &'static str {
     }
 }
 
-/// Counts when dropped: also a call that is given up.
+/// Counts when dropped, so that a dropped call is counted too.
 struct Timer<'a> {
     metered: &'a Metered,
     call: &'static str,

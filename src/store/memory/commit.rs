@@ -1,4 +1,4 @@
-//! Applying a batch.
+//! Applies a batch.
 
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl State {
         images
     }
 
-    /// Keeps the change of an object in the history.
+    /// Adds the change of an object to the history.
     fn record(&mut self, object: &Object, entries: &Arc<[Entry]>, numbering: &mut Numbering) {
         let place = (self.revision, numbering.changes);
         let (machine_id, image) = match object {
@@ -121,7 +121,7 @@ impl State {
     }
 }
 
-/// The images as they are stored.
+/// The images as stored.
 fn stamped<T: Record>(mut images: Images<T>, ordinal: u64, revision: Revision) -> Images<T> {
     if let Some(after) = &mut images.after {
         Arc::make_mut(after).stamp(ordinal, revision);
@@ -129,7 +129,7 @@ fn stamped<T: Record>(mut images: Images<T>, ordinal: u64, revision: Revision) -
     images
 }
 
-/// The ordinal after the last one given; none is given twice, even after a deletion.
+/// The next ordinal; none is assigned twice, even after a deletion.
 fn next(counter: &mut u64) -> u64 {
     *counter += 1;
     *counter

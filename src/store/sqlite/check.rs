@@ -26,7 +26,7 @@ use crate::store::codec::state_name;
 /// Most problems that a report lists.
 const PROBLEMS_MAX: usize = 100;
 
-/// What the check of a store found.
+/// Result of the check of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// Revision at which it was checked.
@@ -37,7 +37,7 @@ pub struct Report {
     pub runs: u64,
     /// Changes read.
     pub changes: u64,
-    /// What is wrong, at most 100 lines; empty if all is well.
+    /// The problems, at most 100 lines; empty if there are none.
     pub problems: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl Report {
         }
     }
 
-    /// Takes what a reading step met as a problem.
+    /// Records an error of a read as a problem.
     fn note(&mut self, result: Result<(), StoreError>) {
         if let Err(error) = result {
             self.problem(describe(&error));
@@ -71,11 +71,12 @@ pub(super) fn describe(error: &dyn std::error::Error) -> String {
 
 /// Checks the store in a data directory, or a backup file, without changing it; a server may be using it meanwhile.
 ///
-/// The file itself, that every record can be read and agrees with its columns, that machines and active runs point at
-/// each other, and that the history of every run leads to the run as it is. Reads everything: blocks the calling thread.
+/// Checks the file itself, that every record can be read and agrees with its columns, that machines and active runs
+/// refer to each other, and that the history of every run leads to its record. Reads everything: blocks the calling
+/// thread.
 ///
 /// # Errors
-/// [`OpenError`] if there is no store that can be opened; whatever is wrong inside is in the report.
+/// [`OpenError`] if there is no store that can be opened; problems inside it are in the report.
 pub fn check(path: &Path) -> Result<Report, OpenError> {
     let path = if path.is_dir() { path.join(DATABASE_FILE) } else { path.to_owned() };
     let conn = connect_reader(&path).map_err(|error| sqlite(&path, error))?;
@@ -92,10 +93,8 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
     report.note(result);
     for seal in &SEALS {
         let broken = seal.broken(&transaction, |row| {
-            report.problem(format!(
-                "{}: its checksum does not match: it is not what was written",
-                row.name
-            ));
+            report
+                .problem(format!("{}: its checksum does not match: it has been altered", row.name));
         });
         report.note(broken.map_err(failed));
     }
@@ -106,8 +105,8 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
     Ok(report)
 }
 
-/// Accepts rows of the database in the data directory `dir` that were edited on purpose: those whose checksum does not
-/// match, of the names that [`check`] gives them. Returns the names of those that it has accepted. No server may be using
+/// Accepts rows of the database in the data directory `dir` that were edited on purpose: those whose checksum does
+/// not match, by the names that [`check`] gives them. Returns the names of the accepted rows. No server may be using
 /// the directory.
 ///
 /// # Errors
@@ -119,7 +118,7 @@ pub fn accept(dir: &Path, names: &[String]) -> Result<Vec<String>, OpenError> {
     let conn = connect(&path).map_err(failed)?;
     refuse_foreign(&conn, &path)?;
     let mut accepted: Vec<String> = Vec::new();
-    // One of an older version gets its checksums, whatever its rows hold, when a server first opens it.
+    // A store of an older version gets its checksums, whatever its rows contain, when a server first opens it.
     if !migrated(&conn).map_err(failed)? {
         return Ok(accepted);
     }
@@ -187,7 +186,7 @@ fn check_machines(
             && number(row, 10)? == machine.created_at.0
             && number(row, 11)? == machine.updated_at.0;
         if !same {
-            report.problem(format!("machine {id}: its columns and its record differ"));
+            report.problem(format!("machine {id}: its columns differ from its record"));
         }
         if machine.revision > counters.revision || machine.ordinal > counters.machine_ordinal {
             report.problem(format!("machine {id}: newer than the store"));
@@ -265,21 +264,21 @@ fn check_runs(
             && text(row, 12)? == step_name(&run)
             && number(row, 13)? == run.created_at.0
             && instant(14)? == run.started_at.map(ms)
-            // One without an end of its own has that of its last commit.
+            // A run without its own end time has that of its last commit.
             && (instant(15)? == run.finished_at.map(ms) || !active && run.finished_at.is_none());
         if !same {
-            report.problem(format!("run {id}: its columns and its record differ"));
+            report.problem(format!("run {id}: its columns differ from its record"));
         }
         if run.revision > counters.revision || run.ordinal > counters.run_ordinal {
             report.problem(format!("run {id}: newer than the store"));
         }
         if active {
             match read::machine(conn, &run.machine_id) {
-                // One that cannot be read has been named, and the other runs are still to be looked at.
+                // An unreadable run has been reported, and the other runs must still be checked.
                 Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {}
                 Ok(None) => {
                     let machine = &run.machine_id;
-                    report.problem(format!("run {id}: active on {machine}, which is gone"));
+                    report.problem(format!("run {id}: active on {machine}, which does not exist"));
                 }
                 Err(error) => return Err(error),
             }
@@ -342,12 +341,12 @@ fn check_changes(
     Ok(())
 }
 
-/// Copies the database at `from`, as it is at one revision, to the new file `to`, and makes it durable. A server may be
+/// Copies the database at `from`, as of one revision, to the new file `to`, and makes it durable. A server may be
 /// using the database meanwhile. Blocks the calling thread.
 ///
 /// # Errors
-/// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
-/// begun is removed.
+/// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; an incomplete file
+/// is removed.
 pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
     let io = |action| move |source| OpenError::Io { action, path: to.to_owned(), source };
     let mut options = OpenOptions::new();
@@ -361,7 +360,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
         }
     });
     if copied.is_err() {
-        // What failed matters more than what is left over.
+        // The original error matters more than a leftover file.
         let _ = std::fs::remove_file(to);
     }
     copied
@@ -371,7 +370,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
     let source = connect_reader(from).map_err(|error| sqlite(from, error))?;
     let mut target = Connection::open(to).map_err(|error| sqlite(to, error))?;
     let backup = Backup::new(&source, &mut target).map_err(|error| sqlite(to, error))?;
-    // All pages in one step: the reader's snapshot is one revision, and the writer is not held up by it.
+    // All pages in one step: the reader's snapshot is one revision, and does not block the writer.
     if backup.step(-1).map_err(|error| sqlite(to, error))? == StepResult::Done {
         return Ok(());
     }

@@ -23,9 +23,9 @@ use crate::store::{Batch, Committed, SlotKey, StoreError};
 /// Why a batch was not written.
 #[derive(Debug)]
 pub(super) enum Stopped {
-    /// A precondition does not hold; the transaction goes on without the batch.
+    /// A precondition does not hold; the transaction continues without the batch.
     Refused(StoreError),
-    /// The transaction cannot go on.
+    /// The transaction cannot continue.
     Failed(rusqlite::Error),
 }
 
@@ -35,7 +35,7 @@ impl From<rusqlite::Error> for Stopped {
     }
 }
 
-/// Checks and writes one batch, at the time `at`. If it is refused, nothing of it was written and no counter has moved.
+/// Checks and writes one batch, at the time `at`. If it is refused, nothing was written and no counter has changed.
 pub(super) fn apply(
     conn: &Connection,
     counters: &mut Counters,
@@ -146,7 +146,7 @@ impl Writing<'_> {
             machine.id.natural_key(),
         ];
         if let Some(before) = before {
-            // An index is touched only if its column is named.
+            // An index is updated only if its column is named.
             let (columns, named) = if before.spec.provider != machine.spec.provider {
                 (", phase = ?9, provider = ?10", 10)
             } else if before.phase != machine.phase {
@@ -199,7 +199,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Keeps who has which MAC address.
+    /// Updates the index of MAC addresses.
     fn macs(&mut self, images: &Images<Machine>, ordinal: u64) -> rusqlite::Result<()> {
         let of = |machine: Option<&Arc<Machine>>| {
             machine.map_or(Vec::new(), |machine| machine.spec.mac_addresses.clone())
@@ -208,7 +208,7 @@ impl Writing<'_> {
             machine.is_some_and(|machine| machine.spec.mac_addresses.contains(mac))
         };
         let (before, after) = (images.before.as_ref(), images.after.as_ref());
-        // Nearly every commit leaves them as they are.
+        // Nearly every commit leaves them unchanged.
         if before.map(|machine| &machine.spec.mac_addresses)
             == after.map(|machine| &machine.spec.mac_addresses)
         {
@@ -318,7 +318,7 @@ impl Writing<'_> {
             let unmoved =
                 active && self.rows.runs.get(&run.id).is_some_and(|row| row.phase == phase);
             if !unmoved {
-                // Apart, so that the indexes are touched only if their columns have changed.
+                // Separate, so that the indexes are updated only if their columns have changed.
                 let sql = "UPDATE runs SET phase = ?2, active = ?3, ended_at = ?4
                     WHERE ordinal = ?1 AND (phase <> ?2 OR ended_at IS NOT ?4)";
                 let values = params![ordinal, phase, active, ended_at];
@@ -328,7 +328,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Keeps what was written of a machine for as long as its run is active.
+    /// Caches what was written of a machine as long as its run is active.
     fn keep_machine(&mut self, machine: &Machine) {
         if machine.active_run.is_none() {
             self.rows.machines.remove(&machine.id);
@@ -338,7 +338,7 @@ impl Writing<'_> {
         self.rows.machines.insert(machine.id.clone(), MachineHead { ordinal, revision, epoch });
     }
 
-    /// Keeps what was written of a run while it is active. Its chunks are counted when they are written.
+    /// Caches what was written of a run while it is active. Its chunks are counted when they are written.
     fn keep_run(&mut self, run: &Run, is_new: bool, behind: u32) {
         let before = self.rows.runs.remove(&run.id);
         if run.state.is_active() {
@@ -385,7 +385,7 @@ pub(super) fn seal_record(ordinal: u64, revision: Revision, body: &str) -> i64 {
     seal::of(&[number(ordinal), number(revision.0), seal::text(body)])
 }
 
-/// The images as they are stored.
+/// The images as stored.
 fn stamped<T: Record>(mut images: Images<T>, ordinal: u64, revision: Revision) -> Images<T> {
     if let Some(after) = &mut images.after {
         Arc::make_mut(after).stamp(ordinal, revision);
@@ -398,7 +398,7 @@ fn revision_before<T: Record>(before: Option<&Arc<T>>) -> Revision {
     before.map_or(Revision(0), |before| before.revision())
 }
 
-/// The ordinal after the last one given; none is given twice, even after a deletion.
+/// The next ordinal; none is assigned twice, even after a deletion.
 fn next(counter: &mut u64) -> u64 {
     *counter += 1;
     *counter

@@ -1,4 +1,4 @@
-//! What a batch is stored as.
+//! The stored forms of a batch.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::model::{Images, Object, Run, RunDelta};
 use crate::store::codec::{encode_delta, encode_entries, encode_machine, encode_run};
 use crate::store::{Batch, Write};
 
-/// The stored forms of a batch, made on the thread of its writer so that the writer thread only binds them.
+/// The stored forms of a batch, encoded on its caller's thread so that the writer thread only binds them.
 #[derive(Debug)]
 pub(super) struct Encoded(pub(super) Vec<EncodedWrite>);
 
@@ -15,7 +15,7 @@ pub(super) struct Encoded(pub(super) Vec<EncodedWrite>);
 pub(super) struct EncodedWrite {
     /// The record after the change; before it, if it is deleted. Empty for a run whose row need not be written.
     pub(super) body: String,
-    /// What changed, where the history keeps that instead of the record.
+    /// The change, where the history stores that instead of the record.
     pub(super) delta: String,
     pub(super) entries: String,
 }

@@ -1,7 +1,7 @@
 //! Runs, as their rows and the changes after them say they are.
 //!
 //! The row of an active run may be behind: a commit that leaves its indexed columns as they are appends its change and
-//! nothing else, and whoever reads the run applies the changes after the revision of its row. The row is written again
+//! nothing else, and a reader applies the changes after the revision of its row. The row is written again
 //! with every change of its phase, at the latest after [`BEHIND_MAX`] changes, and when the run ends: the rows of runs
 //! that have ended are never behind.
 
@@ -17,7 +17,7 @@ use crate::model::Run;
 use crate::store::StoreError;
 use crate::store::codec::{DecodeError, decode_delta, decode_run};
 
-/// Most changes of a run that its row may be behind: each costs whoever reads it about as much as the row.
+/// Most changes of a run that its row may be behind: each costs a reader about as much as the row.
 pub(super) const BEHIND_MAX: u32 = 16;
 
 /// A run as its row has it, from the columns ordinal, revision, body, sum.

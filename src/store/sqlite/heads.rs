@@ -1,7 +1,7 @@
-//! What the writer needs to know of the rows that it writes again and again: those of active runs and their machines.
+//! The writer's cache of the rows that it writes repeatedly: those of active runs and their machines.
 //!
-//! Only the writer's connection writes, so what it wrote last is what is stored. A row is kept while its run is active,
-//! so that memory is bounded by the work at hand; what is not kept is looked up.
+//! Only the writer's connection writes, so what it wrote last is what is stored. A row is cached while its run is
+//! active, so that memory is bounded by the work in progress; other rows are looked up.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use crate::store::{RequestRecord, StoreError};
 /// Most plans known to be stored: more than a fleet uses at a time.
 pub(super) const PLANS_MAX: usize = 256;
 
-/// Of an active run.
+/// The cached row of an active run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunRow {
     pub(super) head: RunHead,
@@ -26,27 +26,27 @@ pub(super) struct RunRow {
     pub(super) phase: &'static str,
     /// Changes since its row was written.
     pub(super) behind: u32,
-    /// Log chunks stored, if that has been looked up.
+    /// Number of stored log chunks, if it has been looked up.
     pub(super) chunks: Option<u64>,
 }
 
-/// The rows, by id. Forgotten as a whole when a transaction is rolled back.
+/// The rows, by id. Dropped as a whole when a transaction is rolled back.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// Of machines whose run is active.
+    /// Machines whose run is active.
     pub(super) machines: HashMap<MachineId, MachineHead>,
     pub(super) runs: HashMap<RunId, RunRow>,
     /// Digests of plans that are stored, at most [`PLANS_MAX`]. Forgotten when rows are trimmed, which may take some away.
     pub(super) plans: HashSet<String>,
-    /// Loaded again when a transaction is rolled back.
+    /// Reloaded when a transaction is rolled back.
     pub(super) slots: Slots,
 }
 
-/// What the open transaction sees.
+/// The state that the open transaction sees.
 pub(super) struct Stored<'a> {
     pub(super) conn: &'a Connection,
     pub(super) rows: &'a Rows,
-    /// No machine is registered below it.
+    /// No machine is registered below this epoch.
     pub(super) epoch_floor: Epoch,
 }
 

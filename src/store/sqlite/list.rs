@@ -1,4 +1,4 @@
-//! Pages of lists, and counts. To be called in a transaction, so that a page and its revision belong together.
+//! Pages of lists, and counts. Called in a transaction, so that a page and its revision are consistent.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::{Machine, Run};
 use crate::store::page::Filling;
 use crate::store::{Order, Page, Position, Query, SCAN_ROWS_MAX, StoreError, Unreadable};
 
-/// Rows of an index that are counted at first to find the condition that the fewest rows meet.
+/// Index rows that are counted at first to find the most selective condition.
 const FEW_ROWS: usize = 100;
 
 /// A condition that an index serves, in the order of ordinals.
@@ -34,7 +34,7 @@ impl Condition<'_> {
         matches!(self, Self::Column { index: "", .. })
     }
 
-    /// What rows to read from, with `t` for the table of the objects; what they have to meet; and their ordinal.
+    /// The rows to read, with `t` for the table of the objects; their condition; and their ordinal.
     fn sql(&self, table: &str) -> (String, String, &'static str) {
         match self {
             Self::Column { column, index: "", .. } => {
@@ -83,8 +83,8 @@ impl Condition<'_> {
     }
 }
 
-/// Of the conditions that every match meets, the one that the fewest rows meet, with their number as far as it was
-/// counted. Where several are met by more than a page examines, the first will do.
+/// The most selective of the conditions that every match meets, with the number of its rows as far as counted. If
+/// several have more rows than a page examines, the first will do.
 fn narrowest<'a>(
     conn: &Connection,
     table: &str,
@@ -113,14 +113,14 @@ fn narrowest<'a>(
     Ok(best.or_else(|| conditions.first().map(|first| (*first, usize::MAX))))
 }
 
-/// The rows of a list, in its order. At most one condition is given to SQLite, one that an index serves; all others are
-/// tested on the records, so that the rows examined can be counted and bounded.
+/// The rows of a list, in its order. At most one condition is given to SQLite, one that an index serves; all others
+/// are tested on the records, so that the rows examined can be counted and bounded.
 struct Statement<'a> {
     table: &'static str,
-    /// What the table sorts by in the order of ids.
+    /// The sort key of the table in the order of ids.
     id: &'static str,
     condition: Option<Condition<'a>>,
-    /// The condition leaves few enough rows to sort them by id, so that its index serves all the same.
+    /// The condition leaves few enough rows to sort them by id, so that its index serves nevertheless.
     sorted: bool,
 }
 
@@ -182,7 +182,7 @@ impl<'a> Statement<'a> {
             Some(condition) => condition.sql(self.table),
             None => (format!("{} t", self.table), "1".to_owned(), "t.ordinal"),
         };
-        // With a plus SQLite cannot take the index of the column.
+        // The plus keeps SQLite from using the index of the column.
         let key = match query.order {
             Order::Created => ordinal.to_owned(),
             Order::Id if self.sorted => format!("+t.{}", self.id),
@@ -266,7 +266,7 @@ pub(super) fn runs(conn: &Connection, query: &Query) -> Result<Page<Run>, StoreE
     Ok(page.finish(read::revisions(conn)?.0))
 }
 
-/// Names a record that cannot be read by its columns.
+/// Names an unreadable record by its columns.
 fn unreadable(
     conn: &Connection,
     sql: &str,
@@ -322,7 +322,7 @@ pub(super) fn count_runs(conn: &Connection, filter: Filter) -> Result<u64, Store
     Ok(count)
 }
 
-/// How SQLite goes about a list.
+/// The query plan of a list.
 #[cfg(test)]
 pub(super) fn explain(
     conn: &Connection,

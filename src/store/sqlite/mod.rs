@@ -1,13 +1,13 @@
 //! Store in one SQLite file: the default of the server.
 //!
-//! WAL, flushed at every transaction. One thread writes and groups what waits for it into one transaction; a few
-//! threads read. Whoever wants to look at the file can use the `sqlite3` tool: the views `machine_list`, `run_list` and
-//! `history` are made for that.
+//! WAL, flushed at every transaction. One thread writes and groups waiting batches into one transaction; a few
+//! threads read. To look at the file, use the `sqlite3` tool: the views `machine_list`, `run_list` and `history` are
+//! made for that.
 
 mod append;
 mod check;
+mod checkpointer;
 mod commit;
-mod copier;
 mod counters;
 mod encoded;
 mod error;
@@ -51,7 +51,7 @@ pub use repair::{Dropped, RepairError, Repaired, repair};
 pub use restore::Restoring;
 pub use stats::{GROUP_BUCKETS, StoreStats};
 
-use self::copier::Copier;
+use self::checkpointer::Checkpointer;
 use self::encoded::Encoded;
 use self::error::{failed, gone};
 use self::readers::Lane;
@@ -67,7 +67,7 @@ use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
 
-/// [`Store`] in a data directory. Dropping it finishes the commits that were begun, and releases the directory.
+/// [`Store`] in a data directory. Dropping it finishes the commits in progress, and releases the directory.
 pub struct SqliteStore {
     shared: Arc<Shared>,
     path: PathBuf,
@@ -82,7 +82,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in the directory `dir`, which is made if it is not there.
+    /// Opens the store in the directory `dir`, which is created if it does not exist.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was changed then.
@@ -99,8 +99,8 @@ impl SqliteStore {
         let points = Lane::spawn("point", &opened.path)?;
         let scans = Lane::spawn("scan", &opened.path)?;
         let (work, queue) = channel();
-        let copier = Copier::spawn(&opened.path, &mut opened.conn)?;
-        let writer = Writer::new(opened.conn, copier, opened.loaded, shared.clone());
+        let checkpointer = Checkpointer::spawn(&opened.path, &mut opened.conn)?;
+        let writer = Writer::new(opened.conn, checkpointer, opened.loaded, shared.clone());
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || writer.run(&queue)).map_err(|source| OpenError::Io {
             action: "start a thread to write",
@@ -124,31 +124,31 @@ impl SqliteStore {
         self.shared.stats.read()
     }
 
-    /// Whether writes are refused until the store is opened again, because a flush failed.
+    /// Whether writes are refused until the store is reopened, because a flush failed.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         matches!(*self.shared.availability.borrow(), Availability::Broken { .. })
     }
 
-    /// Resolves when writes are refused until the store is opened again; never, if that does not happen.
+    /// Resolves when writes are refused until the store is reopened; never, if that does not happen.
     pub async fn until_broken(&self) {
         // The sender lives as long as the store.
         let mut availability = self.shared.availability.subscribe();
         let _ = availability.wait_for(|state| matches!(state, Availability::Broken { .. })).await;
     }
 
-    /// Copies the store, as it is at one revision, to the new file `to`. Commits and reads go on meanwhile. Blocks the
+    /// Copies the store, as of one revision, to the new file `to`. Commits and reads continue meanwhile. Blocks the
     /// calling thread.
     ///
     /// # Errors
-    /// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; a file that was
-    /// begun is removed.
+    /// [`OpenError::Io`] if `to` exists or cannot be written, [`OpenError::Sqlite`] if the copy fails; an incomplete
+    /// file is removed.
     pub fn backup(&self, to: &Path) -> Result<(), OpenError> {
         backup(&self.path, to)
     }
 
-    /// Lets no machine be registered below an epoch, which is `least` or one far beyond all that the store knows,
-    /// whichever is greater. For a store that lags behind what providers have seen.
+    /// Refuses machines below an epoch, which is `least` or one far beyond every epoch in the store, whichever is
+    /// greater. For a store that is behind what providers have seen.
     pub fn raise_epochs(&self, least: Epoch) -> Fut<'_, Epoch> {
         self.call(move |writer| writer.raise_epochs(least))
     }
@@ -166,7 +166,7 @@ impl SqliteStore {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
             self.send(Work::Call(Box::new(move |writer| {
-                // Whoever stopped waiting is not interested.
+                // The caller may have stopped waiting.
                 let _ = answer.send(job(writer));
             })))?;
             answered.await.map_err(|_| gone("writer of the store"))?
@@ -193,7 +193,7 @@ impl SqliteStore {
         })
     }
 
-    /// Reads one record by one statement, which sees one revision without a transaction.
+    /// Reads one record with one statement, which sees one revision without a transaction.
     fn point<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -223,12 +223,12 @@ fn in_transaction<T>(
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        // The writer's connection is the last to close: it copies the log into the database, unless a flush failed.
+        // The writer's connection is the last to close: it checkpoints the log, unless a flush failed.
         self.points = None;
         self.scans = None;
         self.work = None;
         if let Some(writer) = self.writer.take() {
-            // A writer that panicked answered nobody after that: nothing was acknowledged that is not durable.
+            // A writer that panicked has sent no answers after that: everything acknowledged is durable.
             let _ = writer.join();
         }
     }

@@ -1,4 +1,4 @@
-//! What probes have seen of machines.
+//! Facts that probes observed about machines.
 
 use rusqlite::{Connection, params};
 
@@ -10,7 +10,7 @@ use crate::model::{MachineFacts, Observed, Power};
 use crate::store::StoreError;
 use crate::store::codec::DecodeError;
 
-/// Keeps what was seen of a machine, unless it is gone.
+/// Stores the observation of a machine, unless it was deleted.
 pub(super) fn save(
     conn: &Connection,
     machine: &MachineId,
@@ -30,7 +30,7 @@ pub(super) fn save(
     Ok(())
 }
 
-/// What was seen of a machine last.
+/// The latest observation of a machine.
 pub(super) fn load(conn: &Connection, id: &MachineId) -> Result<Option<Observed>, StoreError> {
     let sql = "SELECT since, power, firmware, serial, health FROM observed WHERE machine_id = ?1";
     first(conn, sql, [id.as_str()], |row| {

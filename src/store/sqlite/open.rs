@@ -225,7 +225,7 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// A connection that checkpoints the log while the writer writes.
-pub(super) fn connect_copier(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     let conn = connect(path)?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(conn)

@@ -1,5 +1,5 @@
-//! Reads of single records, and of what belongs to them. Each runs on one connection, in one transaction if it takes
-//! more than one statement.
+//! Reads of single records and their history, logs and plans. Each runs on one connection, in one transaction if it
+//! takes more than one statement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::store::{LogHead, RequestRecord, StoreError, Subject};
 /// A machine from the columns ordinal, revision, body, sum.
 pub(super) fn machine_row(row: &Row<'_>) -> Result<Machine, StoreError> {
     let ordinal = number(row, 0)?;
-    // First: a value of another type is damage of this record, not a failure of the store.
+    // Checked first: a value of another type is damage of this record, not a failure of the store.
     seal::verify(row, 0..3, 3, corrupt("machine", ordinal))?;
     let revision = Revision(number(row, 1)?);
     decode_machine(text(row, 2)?, ordinal, revision).map_err(corrupt("machine", ordinal))
@@ -122,7 +122,7 @@ pub(super) fn history(
     after: Option<(Revision, u32)>,
     limit: usize,
 ) -> Result<Vec<HistoryRow>, StoreError> {
-    // The commit that the cursor points into may hold more.
+    // The commit of the cursor may have more.
     let from = after.map_or(0, |(revision, _)| place(revision, 0));
     let mut rows = Vec::new();
     if limit == 0 {
@@ -190,7 +190,7 @@ pub(super) fn revisions(conn: &Connection) -> Result<(Revision, Revision), Store
     })
 }
 
-/// Changes of all objects; to be called in a transaction.
+/// Changes of all objects; called in a transaction.
 pub(super) fn changes(
     conn: &Connection,
     after: Revision,
@@ -220,7 +220,7 @@ pub(super) fn changes(
 /// Reads changes in their order, with the records before and after each.
 struct ChangeReader<'a> {
     conn: &'a Connection,
-    /// Records as they were after their last change that has been read, by ordinal.
+    /// Records after their last change that has been read, by ordinal.
     machines: BTreeMap<u64, Arc<Machine>>,
     runs: BTreeMap<u64, Arc<Run>>,
 }
@@ -279,7 +279,7 @@ impl ChangeReader<'_> {
         Ok(Change { revision, at, object, before_is_gone, entries })
     }
 
-    /// The machine as its change at `revision` left it, if that change is kept.
+    /// The machine after its change at `revision`, if that change is kept.
     fn machine_after(
         &self,
         id: &str,

@@ -1,7 +1,7 @@
-//! Mending records that cannot be read, or dropping them, while no server uses the store.
+//! Repairs unreadable records, or drops them, while no server uses the store.
 //!
-//! The history of a record says what it should be: what changed is kept beside it, and leads to it. A record that the
-//! history does not lead to is left alone, unless it is named to be dropped.
+//! The history of a record gives its state: the changes are stored with it, and lead to it. A record that cannot be
+//! rebuilt from its history is left unchanged, unless it is named to be dropped.
 
 use std::path::Path;
 
@@ -27,10 +27,10 @@ use crate::model::{Actor, ConditionKind, Entry, EntryKind, Machine, Run};
 use crate::store::codec::{encode_machine, encode_run};
 use crate::store::{Batch, StoreError, Write};
 
-/// A record that is to be dropped.
+/// A record to drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dropped {
-    /// A run. Its machine has no active run then, and stays blocked until an operator has looked at it.
+    /// A run. Its machine then has no active run, and stays blocked until an operator has looked at it.
     Run(RunId),
     /// A machine without an active run. It can be registered again.
     Machine(MachineId),
@@ -45,12 +45,12 @@ impl std::fmt::Display for Dropped {
     }
 }
 
-/// What a repair has done.
+/// Result of a repair.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Repaired {
-    /// Records that can be read again, as their history says they are.
+    /// Records that were rebuilt from their history.
     pub mended: Vec<String>,
-    /// Records that are gone.
+    /// Records that were dropped.
     pub dropped: Vec<String>,
     /// Records that still cannot be read, and what is wrong with them.
     pub unreadable: Vec<String>,
@@ -62,10 +62,10 @@ pub enum RepairError {
     /// The store cannot be opened, or a server is using it.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What is to be dropped is not there, can be read, or must not be dropped.
+    /// A record to drop does not exist, can be read, or must not be dropped.
     #[error("{what} is not dropped: {why}")]
     Refused {
-        /// What.
+        /// The record.
         what: Dropped,
         /// Why not, and what to do instead.
         why: String,
@@ -81,8 +81,8 @@ impl From<StoreError> for RepairError {
     }
 }
 
-/// Mends every record of the store in `dir` that its history leads to, and drops those that are named, if they cannot be
-/// mended. All of it happens, or nothing. Reads everything: blocks the calling thread.
+/// Rebuilds every unreadable record of the store in `dir` from its history, and drops those that are named, if they
+/// cannot be rebuilt. All of it happens, or nothing. Reads everything: blocks the calling thread.
 ///
 /// # Errors
 /// [`RepairError`], with nothing changed.
@@ -119,7 +119,7 @@ impl Repairing<'_> {
         self.conn.execute(sql, params).map(|_| ()).map_err(failed)
     }
 
-    /// Mends what can be mended.
+    /// Rebuilds the records for which that is possible.
     fn mend(&mut self) -> Result<(), StoreError> {
         let mut broken = Vec::new();
         let sql = "SELECT ordinal, revision, body, sum, id FROM machines ORDER BY ordinal";
@@ -147,7 +147,7 @@ impl Repairing<'_> {
         for_each(self.conn, sql, [], |row| {
             if let Err(error) = current_run(self.conn, row).map_err(named(text(row, 4)?)) {
                 let (id, machine) = (text(row, 4)?.to_owned(), text(row, 5)?.to_owned());
-                // A revision that is no number is part of the damage.
+                // A revision that is not a number is part of the damage.
                 broken.push((number(row, 0)?, number(row, 1).ok(), id, machine, error));
             }
             Ok(true)
@@ -176,11 +176,11 @@ impl Repairing<'_> {
         (run.revision == revision).then_some(run)
     }
 
-    /// The machine as its last change left it, if that is kept and agrees with its columns.
+    /// The machine after its last change, if that is kept and agrees with its columns.
     fn machine_by_history(&self, id: &str, ordinal: u64) -> Option<Machine> {
         let machine = MachineId::parse(id).ok()?;
         let newest = self.loaded.counters.revision;
-        // An image that cannot be read, and a record that has no image, come to the same.
+        // An image that cannot be read is the same as no image.
         let machine = read::machine_at(self.conn, &machine, newest).ok().flatten()?;
         let sql = "SELECT 1 FROM machines WHERE ordinal = ?1 AND revision = ?2 AND epoch = ?3";
         let agrees = params![int(ordinal), int(machine.revision.0), int(machine.epoch.0)];
@@ -245,7 +245,7 @@ impl Repairing<'_> {
         Ok(text.is_some_and(|text| crate::plan::Plan::from_canonical(&text).is_ok()))
     }
 
-    /// Takes the run from its machine, which stays blocked: what became of it is for an operator to see.
+    /// Removes the run from its machine, which stays blocked: an operator must find out its outcome.
     fn free(&mut self, machine: &Machine, run: RunId) -> Result<(), RepairError> {
         let mut after = machine.clone();
         after.active_run = None;
@@ -317,7 +317,7 @@ impl Repairing<'_> {
         Ok(())
     }
 
-    /// Readers that have not come as far as this revision have to list again.
+    /// Readers before this revision must list again.
     fn forgotten(&mut self, revision: u64) {
         let counters: &mut Counters = &mut self.loaded.counters;
         counters.compacted.0 = counters.compacted.0.max(revision);

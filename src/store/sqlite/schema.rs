@@ -1,4 +1,4 @@
-//! Tables, and how an older file becomes a newer one.
+//! Tables, and the migration of older files.
 //!
 //! Columns are what operators look for, and what indexes serve; the whole record is in `body` (see `store::codec`).
 
@@ -7,13 +7,13 @@ use rusqlite::{Connection, params};
 use super::seal::SEALS;
 use crate::ids::natural_key;
 
-/// Version of the schema that this program writes; in the file as `PRAGMA user_version`.
+/// Version of the schema that this version writes; in the file as `PRAGMA user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// `PRAGMA application_id` of our files: "bmdm".
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
-/// What leads from version `n` to version `n + 1`; each runs in a transaction of its own. Never edited, only added to.
+/// Migrations from version `n` to version `n + 1`; each runs in its own transaction. Never edited, only appended to.
 pub(super) const MIGRATIONS: [Migration; 11] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
@@ -28,10 +28,10 @@ pub(super) const MIGRATIONS: [Migration; 11] = [
     Migration { sql: V11, fill: None },
 ];
 
-/// One step from a version of the schema to the next.
+/// One migration of the schema.
 pub(super) struct Migration {
     pub(super) sql: &'static str,
-    /// What SQL cannot compute; afterwards, in the same transaction.
+    /// What SQL cannot compute; runs afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
 
@@ -55,8 +55,8 @@ FROM runs r LEFT JOIN changes c
 ORDER BY r.ordinal;
 ";
 
-/// What probes have seen of machines, beside their records. It has no checksum: it decides nothing, and the next probe that
-/// sees something else replaces it.
+/// Facts observed by probes, beside the machines' records. They have no checksum: they decide nothing, and the next
+/// probe that observes something else replaces them.
 const V10: &str = "
 CREATE TABLE observed (
     machine_id TEXT PRIMARY KEY,
@@ -68,9 +68,9 @@ CREATE TABLE observed (
 ) WITHOUT ROWID;
 ";
 
-/// What runs hold of what is limited, each key on a line. What came of the batches of the last transaction: the revision
-/// before it, then the id and the revision of each, as numbers of 8 bytes. In the change of a machine, the machine
-/// before it, where the change that says so has been trimmed.
+/// Slots that runs hold, one key per line. Outcomes of the last transaction's batches: the revision before it, then
+/// the id and the revision of each, as numbers of 8 bytes. In the change of a machine, the machine before it, if the
+/// previous change has been trimmed.
 const V6: &str = "
 CREATE TABLE slots (
     run INTEGER PRIMARY KEY,
@@ -81,8 +81,8 @@ ALTER TABLE meta ADD COLUMN outcomes BLOB NOT NULL DEFAULT x'';
 ALTER TABLE changes ADD COLUMN prior TEXT;
 ";
 
-/// The epochs at which machines were deleted, for as long as the store lives: a machine registered anew under the name
-/// goes on from there. Of those that were deleted before, the change that is kept for a while says it.
+/// The epochs at which machines were deleted, kept as long as the store exists: a machine registered again under the
+/// id continues from there. For machines deleted before this version, the change that is kept for a while has it.
 const V2: &str = "
 CREATE TABLE gone (
     id TEXT PRIMARY KEY,
@@ -92,7 +92,7 @@ INSERT OR REPLACE INTO gone
 SELECT machine_id, coalesce(body ->> 'epoch', 0) FROM changes WHERE kind = 'deleted' ORDER BY place;
 ";
 
-/// A change is numbered by `place`: the revision of its commit times 2^20, plus its place in the commit. `machine` is
+/// A change is numbered by `place`: the revision of its commit times 2^20, plus its index in the commit. `machine` is
 /// the ordinal of the machine that changed, `run` that of the run (the other is NULL); `before` the revision that the
 /// object had, zero if it is new; `body` the machine after the change (before it, if it was deleted) or what changed
 /// in the run.
@@ -216,7 +216,7 @@ FROM changes c LEFT JOIN runs r ON r.ordinal = c.run, json_each(c.entries) e
 ORDER BY c.place, e.key;
 ";
 
-/// Log chunks in the order in which they came: those of a commit share a page, where each had one with its run.
+/// Log chunks in the order in which they came: those of a commit share a page, instead of one page per run.
 const V3: &str = "
 CREATE TABLE logs_in_order (
     place INTEGER PRIMARY KEY,
@@ -236,8 +236,8 @@ ALTER TABLE logs_in_order RENAME TO logs;
 CREATE UNIQUE INDEX logs_run ON logs (run, chunk);
 ";
 
-/// Requests in the order in which they came: those of a commit share a page, and only the small entry of the index goes
-/// where chance has put its id. From this version on, a change of a run leaves out what never changes in one.
+/// Requests in the order in which they came: those of a commit share a page, and only the small entry of the index
+/// goes to a random place. From this version on, a change of a run leaves out fields that never change.
 const V4: &str = "
 CREATE TABLE requests_in_order (
     place INTEGER PRIMARY KEY,
@@ -256,8 +256,8 @@ CREATE UNIQUE INDEX requests_id ON requests (request_id, scope);
 CREATE INDEX requests_at ON requests (at);
 ";
 
-/// Labels of machines, each with the ordinal of its machine, and what machines sort by in the order of their ids
-/// (`ids::natural_key`). A machine that cannot be read has no labels here; `check` names it.
+/// Labels of machines, each with the ordinal of its machine, and the sort key of machines' ids (`ids::natural_key`).
+/// An unreadable machine has no labels here; `check` names it.
 const V5: &str = "
 CREATE TABLE machine_labels (
     key TEXT NOT NULL,
@@ -290,7 +290,7 @@ fn fill_sort_keys(conn: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Which machine has a MAC address. Older versions took the same one for several machines: the first keeps it.
+/// The machine with each MAC address. Older versions accepted duplicates: the first machine keeps the address.
 const V7: &str = "
 CREATE TABLE machine_macs (
     mac TEXT PRIMARY KEY,
@@ -302,11 +302,12 @@ INSERT OR IGNORE INTO machine_macs (mac, machine)
     ORDER BY machines.ordinal;
 ";
 
-/// The epoch below which no machine is registered: a restored store does not know those that were used since its backup.
+/// The epoch below which no machine is registered: a restored store does not know those that were used since its
+/// backup.
 const V8: &str = "ALTER TABLE meta ADD COLUMN epoch_floor INTEGER NOT NULL DEFAULT 0;";
 
-/// Checksums of rows, see `seal`. Those of what is stored already are computed here: what was damaged before is not noticed.
-/// This step fills all of `SEALS`: to add one, keep this step to those of today, and fill the new one later.
+/// Checksums of rows, see `seal`. Those of existing rows are computed here: earlier damage is not noticed. This
+/// migration fills all of `SEALS`: to add one, keep this migration to those of today, and fill the new one later.
 const V9: &str = "
 ALTER TABLE machines ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;

@@ -1,9 +1,8 @@
-//! Checksums of stored rows: a bit that changes where it lies, in whatever column, is noticed when the row is read and by
-//! `check`.
+//! Checksums of stored rows: a flipped bit, in whatever column, is noticed when the row is read and by `check`.
 //!
-//! CRC-32C over the values of the columns, each with its type and length, so that no change of 32 bits in a row or less
-//! passes. Indexes, and columns that repeat what a record says, have no checksum: `check` compares them with the records.
-//! Nor has what probes saw (`observed`).
+//! CRC-32C over the values of the columns, each with its type and length, so that no change of up to 32 bits in a row
+//! passes. Indexes, and columns that repeat part of a record, have no checksum: `check` compares them with the
+//! records. Observed facts (`observed`) have none either.
 
 use std::ops::Range;
 
@@ -14,10 +13,10 @@ use super::error::failed;
 use crate::store::StoreError;
 use crate::store::codec::DecodeError;
 
-/// Rows read at a time by what goes through a whole table.
+/// Rows read at a time by scans of a whole table.
 const PAGE: usize = 1_000;
 
-/// Which columns of a table a checksum covers.
+/// The columns that a checksum covers.
 #[derive(Debug)]
 pub(super) struct Seal {
     pub(super) table: &'static str,
@@ -30,7 +29,7 @@ pub(super) struct Seal {
     columns: &'static str,
 }
 
-/// Every checksum, in the order in which they are computed: one may cover another.
+/// Every checksum, in the order of computation: one may cover another.
 pub(super) const SEALS: [Seal; 12] = [
     Seal {
         table: "machines",
@@ -88,12 +87,12 @@ pub(super) struct Broken {
     /// For people, and for accepting it: `machines/machine-1`.
     pub(super) name: String,
     key: Value,
-    /// What the checksum would be.
+    /// The correct checksum.
     right: i64,
 }
 
 impl Seal {
-    /// Gives every row its checksum.
+    /// Computes the checksum of every row.
     pub(super) fn fill(&self, conn: &Connection) -> rusqlite::Result<()> {
         self.each_page(conn, |rows| rows.iter().try_for_each(|row| self.mend(conn, row)))
     }
@@ -110,14 +109,14 @@ impl Seal {
         })
     }
 
-    /// Accepts a row as it is.
+    /// Accepts a row unchanged.
     pub(super) fn mend(&self, conn: &Connection, row: &Broken) -> rusqlite::Result<()> {
         let Self { table, sum, key, .. } = self;
         let sql = format!("UPDATE {table} SET {sum} = ?2 WHERE {key} = ?1");
         conn.prepare_cached(&sql)?.execute(params![row.key, row.right]).map(|_| ())
     }
 
-    /// Goes through the table a page at a time, and gives the broken rows of each page when it has been read.
+    /// Scans the table page by page, and returns the broken rows of each page when it has been read.
     fn each_page(
         &self,
         conn: &Connection,
@@ -163,7 +162,7 @@ fn plain(value: ValueRef<'_>) -> String {
     }
 }
 
-/// Whether the columns of a row that `sum` covers are as they were written.
+/// Whether the columns of a row that `sum` covers are unaltered.
 ///
 /// # Errors
 /// Those of SQLite.
@@ -172,7 +171,7 @@ pub(super) fn holds(row: &Row<'_>, covered: Range<usize>, sum: usize) -> rusqlit
     Ok(row.get_ref(sum)? == ValueRef::Integer(right))
 }
 
-/// Refuses a row that is not what was written. Nothing can begin from it, so that it counts as an error of SQLite's.
+/// Refuses an altered row. Nothing can start from it, so it counts as an SQLite error.
 pub(super) fn sealed(row: &Row<'_>, covered: Range<usize>, sum: usize) -> rusqlite::Result<()> {
     if holds(row, covered, sum)? {
         return Ok(());
@@ -181,7 +180,7 @@ pub(super) fn sealed(row: &Row<'_>, covered: Range<usize>, sum: usize) -> rusqli
     Err(rusqlite::Error::FromSqlConversionFailure(sum, Type::Integer, Box::new(error)))
 }
 
-/// As [`holds`], as an error of the record in the row.
+/// Like [`holds`], as an error of the record in the row.
 pub(super) fn verify(
     row: &Row<'_>,
     covered: Range<usize>,
@@ -253,7 +252,7 @@ impl Sum {
 /// The reflected polynomial of Castagnoli.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// What eight bytes at a time do to a checksum: `TABLES[n][b]` for the byte `b` with `n` bytes after it.
+/// Tables for eight bytes at a time: `TABLES[n][b]` for the byte `b` with `n` bytes after it.
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
@@ -282,7 +281,7 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// CRC-32C of `bytes` after what has come before.
+/// CRC-32C of `bytes`, continued from `before`.
 fn crc32c(before: u32, bytes: &[u8]) -> u32 {
     let mut sum = !before;
     let (chunks, rest) = bytes.as_chunks::<8>();
@@ -303,7 +302,7 @@ fn crc32c(before: u32, bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The check value of the algorithm, and what RFC 3720 gives in appendix B.4.
+    /// The check value of the algorithm, and the examples of RFC 3720, appendix B.4.
     #[test]
     fn the_checksum_is_the_known_one() {
         assert_eq!(crc32c(0, b"123456789"), 0xe306_9283);

@@ -56,7 +56,7 @@ async fn machine_ids(store: &SqliteStore) -> Vec<String> {
 fn edit(dir: &Path, sql: &str) {
     let conn = Connection::open(dir.join(DATABASE_FILE)).unwrap();
     conn.execute_batch(sql).unwrap();
-    // As an operator would who means it; what has no checksums yet gets them when it is opened.
+    // As an operator would who does it on purpose; rows without checksums get them when the store is opened.
     let version = conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     if version.unwrap() == schema::VERSION {
         seal::SEALS.iter().for_each(|seal| seal.fill(&conn).unwrap());
@@ -157,7 +157,7 @@ async fn an_unreadable_record_is_an_error_and_stays() {
     let StoreError::Corrupt { kind: "run", id, message } = read else { panic!("{read:?}") };
     assert_eq!(message, r#"unknown state of a run "dancing""#);
     assert_eq!(id, samples::run_id(1).to_string());
-    // Lists leave it out, and say which.
+    // Lists leave it out, and report it.
     let page = store.runs(Query { limit: 9, ..Query::default() }).await.unwrap();
     assert!(page.items.is_empty(), "{page:?}");
     let [left_out] = page.unreadable.as_slice() else { panic!("{page:?}") };
@@ -235,7 +235,7 @@ async fn a_backup_is_a_store() {
     assert_eq!(register(&restored, 7).await.unwrap().revision, Revision(3));
 }
 
-/// While the writer is busy, whatever comes waits together and shares one flush; what is refused takes no part.
+/// While the writer is busy, new batches wait together and share one flush; refused ones take no part.
 #[tokio::test]
 async fn waiting_batches_share_a_flush() {
     let dir = tempfile::tempdir().unwrap();
@@ -302,7 +302,7 @@ async fn the_file_is_readable() {
     crate::assert_golden!("store_sqlite_views", text);
 }
 
-/// Lists are served by indexes: no sort, and no scan of a table where a filter pins a column.
+/// Lists are served by indexes: no sort, and no scan of a table if a filter pins a column.
 #[test]
 fn queries_use_indexes() {
     let dir = tempfile::tempdir().unwrap();
@@ -372,7 +372,7 @@ fn queries_use_indexes() {
     }
 }
 
-/// Without that, the log of a server that is never idle would grow for ever.
+/// Without this, the log of a server that is never idle would grow forever.
 #[tokio::test]
 async fn a_long_log_is_checkpointed_and_reset_during_commits() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Forgetting what the policy says, a bounded amount at a time, on the writer thread.
+//! Deletes what the retention policy says, a bounded amount at a time, on the writer thread.
 
 use rusqlite::{Connection, params};
 
@@ -34,7 +34,8 @@ fn execute(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Resul
     Ok(rows.map_err(failed)? as u64)
 }
 
-/// Changes of machines go strictly oldest first: what is left says truly how a machine was at a revision.
+/// Changes of machines are deleted strictly oldest first: the rest still gives the true state of a machine at a
+/// revision.
 fn trim_machine_changes(
     conn: &Connection,
     counters: &mut Counters,
@@ -51,7 +52,7 @@ fn trim_machine_changes(
         Ok(is_old)
     })?;
     for place in old {
-        // The next change of the machine is to say how it was before.
+        // The next change of the machine must have its previous state.
         let sql = "UPDATE changes SET prior = old.body, prior_sum = old.body_sum
             FROM (SELECT machine_id, body, body_sum FROM changes WHERE place = ?1) AS old
             WHERE kind = 'machine' AND place = (SELECT place FROM changes
@@ -99,7 +100,7 @@ fn trim_runs(
     Ok(())
 }
 
-/// Readers that have not come as far as `revision` have to list again.
+/// Readers before `revision` must list again.
 fn compact(counters: &mut Counters, revision: Revision) {
     counters.compacted = counters.compacted.max(revision);
 }

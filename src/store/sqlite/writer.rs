@@ -1,7 +1,8 @@
 //! The one thread that writes: it drains its queue into one transaction, so that one flush serves many commits.
 //!
 //! Order: all preconditions of a batch, its writes, the next batch …, COMMIT, listeners, answers. A refused batch
-//! wrote nothing, so the others go on without it. If the transaction fails, none of them is written and all are told.
+//! wrote nothing, so the others continue without it. If the transaction fails, none of them is written and all get
+//! the error.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,8 +14,8 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
+use super::checkpointer::{Checkpointer, checkpoint};
 use super::commit::{Stopped, apply};
-use super::copier::{Copier, copy};
 use super::counters::Counters;
 use super::encoded::Encoded;
 use super::error::failed;
@@ -37,12 +38,12 @@ const GROUP_MAX: usize = 4096;
 /// After a transaction of this many batches or more, the next one waits for [`LINGER`].
 const BUSY_GROUP: usize = 16;
 
-/// How long the writer waits for more batches when many come: a flush or two of a fast disk. A writer that is alone
+/// How long the writer waits for more batches when there are many: a flush or two of a fast disk. A single batch
 /// never waits.
 const LINGER: Duration = Duration::from_micros(250);
 
-/// From this many pages (256 MiB) on, the log is begun anew even if readers have to be waited for: without that, readers
-/// that overlap for ever would let it grow for ever.
+/// Pages (256 MiB) at which the log is reset even if readers must be waited for: otherwise overlapping readers would
+/// let it grow forever.
 const LOG_PAGES_MAX: i64 = 65_536;
 
 /// A batch that waits for its commit.
@@ -52,24 +53,24 @@ pub(super) struct Job {
     pub(super) answer: oneshot::Sender<Result<Arc<Committed>, StoreError>>,
 }
 
-/// What the writer can be asked to do.
+/// Work for the writer.
 pub(super) enum Work {
     Commit(Box<Job>),
-    /// Something else on the writer's connection, between transactions.
+    /// Any other job on the writer's connection, between transactions.
     Call(Box<dyn FnOnce(&mut Writer) + Send>),
 }
 
-/// A flush failed: nobody knows what is durable, and asking again could lie.
+/// A flush failed: it is unknown what is durable, and a retry could report a false success.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "an earlier write may or may not be durable; writes are refused until the store is opened again"
+    "an earlier write may or may not be durable; writes are refused until the store is reopened"
 )]
 struct Broken(#[source] Arc<dyn std::error::Error + Send + Sync>);
 
 /// The writer's side of the store.
 pub(super) struct Writer {
-    /// Before the connection, which is the last to close.
-    copier: Copier,
+    /// Before the connection, which must be the last to close.
+    checkpointer: Checkpointer,
     pub(super) conn: Connection,
     pub(super) counters: Counters,
     pub(super) shared: Arc<Shared>,
@@ -84,14 +85,14 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         conn: Connection,
-        copier: Copier,
+        checkpointer: Checkpointer,
         loaded: Loaded,
         shared: Arc<Shared>,
     ) -> Self {
         let Loaded { counters, at, slots, outcomes } = loaded;
         let rows = Rows { slots, ..Rows::default() };
         let (broken, outage) = (None, Outage::default());
-        Self { copier, conn, counters, shared, broken, rows, at, outcomes, outage }
+        Self { checkpointer, conn, counters, shared, broken, rows, at, outcomes, outage }
     }
 
     /// Works until every sender is gone.
@@ -99,7 +100,7 @@ impl Writer {
         let mut last_group = 0;
         while let Some(work) = self.next_work(queue) {
             if last_group >= BUSY_GROUP {
-                // Where this many wait at once, more come in a moment, and one flush serves them all.
+                // When this many wait at once, more come in a moment, and one flush serves them all.
                 std::thread::sleep(LINGER);
             }
             let mut next = Some(work);
@@ -126,7 +127,7 @@ impl Writer {
         }
     }
 
-    /// The next work. Looks for room meanwhile, if there is none.
+    /// The next work. Checks for space meanwhile, if the disk is full.
     fn next_work(&mut self, queue: &Receiver<Work>) -> Option<Work> {
         while self.outage.lasts() {
             match queue.recv_timeout(room::INTERVAL) {
@@ -150,7 +151,7 @@ impl Writer {
         self.notice(notice);
     }
 
-    /// Takes into account how a transaction of so many writes has ended: whether there is room.
+    /// Updates the availability after a transaction of this many writes: whether the disk is full.
     fn met(&mut self, written: &Result<u64, StoreError>, writes: u64) {
         let now = self.shared.clock.monotonic();
         let (is_full, notice) = match written {
@@ -188,7 +189,7 @@ impl Writer {
         // Whatever the clock says, no commit is older than the one before it.
         let at = self.shared.clock.now().max(self.at);
         let since = self.counters.revision;
-        // Forgotten if the transaction fails: what is kept must be what is stored.
+        // Dropped if the transaction fails: the cache must equal what is stored.
         let mut kept = std::mem::take(&mut self.rows);
         let mut rest = jobs.into_iter();
         let written = self.transaction(|conn, counters| {
@@ -221,7 +222,7 @@ impl Writer {
             }
             answers.extend(rest.map(|job| job.answer));
             for answer in answers {
-                // Whoever stopped waiting is not interested.
+                // The caller may have stopped waiting.
                 let _ = answer.send(Err(error.clone()));
             }
             return;
@@ -252,7 +253,7 @@ impl Writer {
         stats.group(commits);
     }
 
-    /// What came of a batch that was handed over before this call.
+    /// The outcome of a batch that was queued before this call.
     pub(super) fn outcome(&self, id: BatchId, since: Revision) -> Result<Outcome, StoreError> {
         match &self.broken {
             Some(broken) => Err(StoreError::Unavailable(Arc::new(broken.clone()))),
@@ -276,7 +277,7 @@ impl Writer {
         written.map(|_| trimmed)
     }
 
-    /// Runs `write` in a transaction; it says how many rows it wrote. Nothing is flushed if it wrote none.
+    /// Runs `write` in a transaction; it returns how many rows it wrote. Nothing is flushed if it wrote none.
     pub(super) fn transaction(
         &mut self,
         write: impl FnOnce(&Connection, &mut Counters) -> Result<u64, StoreError>,
@@ -309,8 +310,8 @@ impl Writer {
         }
     }
 
-    /// COMMIT. A full disk is found before anything counts as written; any other failure leaves the outcome unknown,
-    /// and is never tried again: a second fsync may succeed although the first one lost the data.
+    /// COMMIT. A full disk is detected before anything counts as written; any other failure leaves the outcome
+    /// unknown, and is never retried: a second fsync may succeed although the first one lost the data.
     fn flush(&mut self) -> Result<(), StoreError> {
         let committed = match self.shared.fault() {
             None => self.execute("COMMIT"),
@@ -324,7 +325,7 @@ impl Writer {
         let Err(error) = committed else { return Ok(()) };
         if matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull)) {
             self.roll_back();
-            // The room that the log takes can be used again once it is copied.
+            // The space of the log can be reused after a checkpoint.
             self.checkpoint();
             return Err(failed(error));
         }
@@ -346,40 +347,40 @@ impl Writer {
 
     /// Refuses every later write, and keeps SQLite from flushing again when the connections are closed.
     fn break_off(&mut self, cause: Arc<dyn std::error::Error + Send + Sync>) {
-        tracing::error!(error = %cause, "the store refuses further writes until it is opened again");
+        tracing::error!(error = %cause, "the store refuses further writes until it is reopened");
         self.broken = Some(Broken(cause));
         let since = self.shared.clock.now();
         self.shared.availability.send_replace(Availability::Broken { since });
-        // It cannot fail for a connection that is open.
+        // It cannot fail for an open connection.
         let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 
-    /// Has the log copied when it is long, and copies what has come meanwhile.
+    /// Starts a checkpoint when the log is long, and checkpoints what has been added meanwhile.
     fn tend_log(&mut self) {
         if self.broken.is_none()
-            && let Some(copied) = self.copier.poll()
+            && let Some(checkpointed) = self.checkpointer.poll()
         {
-            self.copied(copied);
+            self.checkpointed(checkpointed);
             self.checkpoint();
         }
     }
 
-    /// Copies the log into the database, as far as no reader is in the way.
+    /// Checkpoints the log, as far as readers allow.
     fn checkpoint(&mut self) {
         if self.broken.is_some() {
             return;
         }
-        let mut result = copy(&self.conn, "PRAGMA wal_checkpoint(PASSIVE)");
+        let mut result = checkpoint(&self.conn, "PRAGMA wal_checkpoint(PASSIVE)");
         if result.as_ref().is_ok_and(|pages| *pages > LOG_PAGES_MAX) {
-            result = copy(&self.conn, "PRAGMA wal_checkpoint(RESTART)");
+            result = checkpoint(&self.conn, "PRAGMA wal_checkpoint(RESTART)");
         }
         self.shared.stats.checkpoints.fetch_add(1, Relaxed);
-        self.copied(result.map(|_| ()));
+        self.checkpointed(result.map(|_| ()));
     }
 
-    fn copied(&mut self, result: rusqlite::Result<()>) {
+    fn checkpointed(&mut self, result: rusqlite::Result<()>) {
         match result.as_ref().map_err(rusqlite::Error::sqlite_error_code) {
-            // A full disk leaves the log as it is: it is copied when there is room.
+            // A full disk leaves the log unchanged: it is checkpointed when there is space.
             Ok(())
             | Err(Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy)) => {}
             Err(_) => {

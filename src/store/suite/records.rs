@@ -13,7 +13,7 @@ pub(super) async fn records_are_read_as_they_were_written(fresh: Fresh) {
     for seed in 0..40 {
         let mut sampler = Sampler::new(seed);
         let machine = Machine { revision: Revision(0), ..sampler.machine() };
-        // Of a machine of its own: two runs that are active on one are refused.
+        // Each on its own machine: two active runs on one are refused.
         let machine_id = samples::machine(1_000 + seed).id;
         let run = Run { revision: Revision(0), machine_id, ..sampler.run() };
         let committed = store
@@ -89,7 +89,7 @@ pub(super) async fn a_machine_is_known_as_of_every_revision(fresh: Fresh) {
             next.spec.serial = format!("{round}.{version}");
             let stored = put_machine(store, last.as_deref(), &next).await;
             versions.push(Some(stored.clone()));
-            // A commit that has nothing to do with it.
+            // A commit that is unrelated.
             register(store, 100 + round * 10 + version).await;
             versions.push(Some(stored.clone()));
             last = Some(stored);
@@ -159,7 +159,7 @@ pub(super) async fn logs_are_dense(fresh: Fresh) {
     }
     assert_eq!((head.chunks, head.step_bytes), (25, step_bytes));
     assert_eq!(store.log_head(samples::run_id(9)).await.unwrap(), LogHead::default());
-    // Neither output nor its counting touches the record.
+    // Neither output nor its counting changes the record.
     assert_eq!(store.run(run.id).await.unwrap(), Some(run.clone()));
     // The first chunks may come with the run itself.
     end(&fresh, &run, T0).await;
@@ -209,7 +209,7 @@ pub(super) async fn a_reused_id_continues_from_its_epoch(fresh: Fresh) {
     assert_eq!(store.machine(&first.id).await.unwrap(), None);
     let second = put_machine(&*store, None, &anew(7)).await;
     assert_eq!((second.epoch, second.ordinal), (Epoch(7), first.ordinal + 1));
-    // Other names begin where they like.
+    // Other ids start where they like.
     put_machine(&*store, None, &samples::machine(2)).await;
 }
 

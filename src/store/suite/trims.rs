@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::{PinnedPlan, Retention, Subject, TRIM_ROWS_MAX, Trimmed};
 
-/// A policy that forgets nothing.
+/// A policy that deletes nothing.
 const KEEP: Retention = Retention {
     ended_before: Timestamp(0),
     ended_runs_max: u64::MAX,
@@ -91,8 +91,8 @@ pub(super) async fn ended_runs_go_by_age(fresh: Fresh) {
     let policy = Retention { ended_before: T0.plus_ms(4000), ..KEEP };
     let trimmed = trim_all(store, policy).await;
     assert_eq!(kept(store).await, [4, 5, 6, 7, 8, 9, 10], "what ended at the instant stays");
-    // Of the machine: registered, ten starts, and three ends before the instant. Of the three runs three each. What
-    // came before in the order of revisions but with a later time holds back what comes after it.
+    // Of the machine: registered, ten starts, and three ends before the instant. Of the three runs three each. A
+    // change earlier in the order of revisions but with a later time keeps later ones from being deleted.
     assert_eq!(trimmed.runs, 3);
     assert_eq!(trim_all(store, policy).await, Trimmed::default());
     assert_eq!(trim_all(store, KEEP).await, Trimmed::default());
@@ -135,7 +135,7 @@ pub(super) async fn readers_behind_the_compaction_get_an_error(fresh: Fresh) {
     }
 }
 
-/// What is left after trimming at random says the same as it did before.
+/// The data left after random trimming says the same as before.
 pub(super) async fn what_is_kept_is_still_true(fresh: Fresh) {
     let store = &*fresh.store;
     let mut sampler = samples::Sampler::new(5);
@@ -153,7 +153,7 @@ pub(super) async fn what_is_kept_is_still_true(fresh: Fresh) {
             run = put_run(store, &run, &sampler.change_run(&run)).await;
         }
         if number < 18 {
-            // The wall clock goes back now and then.
+            // The wall clock goes back sometimes.
             end(&fresh, &run, T0.plus_ms(5000 + number * 1000 - (number % 3) * 2500)).await;
         }
     }

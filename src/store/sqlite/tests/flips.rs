@@ -1,4 +1,4 @@
-//! Bits that change where they lie, and rows that were edited on purpose.
+//! Flipped bits, and rows that were edited on purpose.
 
 use std::path::PathBuf;
 
@@ -85,7 +85,7 @@ fn varint(bytes: &[u8], mut at: usize) -> (usize, usize) {
     }
 }
 
-/// Where the rows of a b-tree lie in the file, without what has overflowed into pages of its own.
+/// The positions of a b-tree's rows in the file, without overflow pages.
 fn rows(bytes: &[u8], root: usize, found: &mut Vec<std::ops::Range<usize>>) {
     const PAGE: usize = 4096;
     let page = (root - 1) * PAGE;
@@ -108,7 +108,7 @@ fn rows(bytes: &[u8], root: usize, found: &mut Vec<std::ops::Range<usize>>) {
     }
 }
 
-/// In every table every row, some of its bits: as many of each table.
+/// In every table every row, some of its bits: equally many for each table.
 #[tokio::test]
 async fn a_flipped_bit_is_noticed() {
     let flips_of_each = if std::env::var_os("BMDEMO_PROOF").is_some() { 20_000 } else { 60 };
@@ -127,7 +127,7 @@ async fn a_flipped_bit_is_noticed() {
         assert!(!cells.is_empty(), "{table} has no rows");
         let bits: Vec<usize> =
             cells.into_iter().flat_map(|cell| cell.start * 8..cell.end * 8).collect();
-        // A stride that meets every bit of a byte in turn.
+        // A stride that visits every bit of a byte in turn.
         let stride = (bits.len() / flips_of_each).max(1) | 1;
         for bit in bits.into_iter().step_by(stride) {
             let mut damaged = bytes.clone();
@@ -145,7 +145,7 @@ async fn a_flipped_bit_is_noticed() {
     assert!(flipped >= 600, "{flipped}");
 }
 
-/// What is read by itself is verified by itself: nothing of it is shown.
+/// A record that is read alone is verified alone: an altered one is not shown.
 #[tokio::test]
 async fn what_was_not_written_so_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +178,8 @@ async fn what_was_not_written_so_is_not_read() {
     refused(register(&store, 2).await);
 }
 
-/// A value of another type is damage of its record alone: it is not taken for a store that is away, and can be dropped.
+/// A value of another type is damage of its record only: it is not taken for an unavailable store, and can be
+/// dropped.
 #[tokio::test]
 async fn a_revision_that_is_no_number_keeps_nothing_else_from_being_read() {
     let dir = tempfile::tempdir().unwrap();

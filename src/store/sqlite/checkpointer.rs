@@ -11,9 +11,9 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::open::{OpenError, connect_copier, sqlite};
+use super::open::{OpenError, connect_checkpointer, sqlite};
 
-/// Pages (16 MiB) in the log at which it is checkpointed: enough that pages which are rewritten often are copied
+/// Pages (16 MiB) in the log at which it is checkpointed: enough that pages which are rewritten often are checkpointed
 /// once, and few enough that a killed server reopens its store at once.
 const PAGES: u32 = 4096;
 
@@ -21,19 +21,19 @@ const PAGES: u32 = 4096;
 const PAGES_MORE: u32 = 1024;
 
 /// The writer's state of the log, and the checkpointing thread.
-pub(super) struct Copier {
+pub(super) struct Checkpointer {
     /// Pages in the log after the last commit.
     pages: Arc<AtomicU32>,
     /// Pages at which the next checkpoint starts.
-    copy_at: u32,
+    checkpoint_at: u32,
     /// A checkpoint is running.
-    copying: bool,
+    running: bool,
     asks: Option<SyncSender<()>>,
     answers: Receiver<rusqlite::Result<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Copier {
+impl Checkpointer {
     /// Starts the thread, for the database at `path` and its writer's connection.
     pub(super) fn spawn(path: &Path, writer: &mut Connection) -> Result<Self, OpenError> {
         let pages = Arc::new(AtomicU32::new(0));
@@ -43,13 +43,16 @@ impl Copier {
             Ok(())
         };
         writer.wal_hook(Some(hook)).map_err(|error| sqlite(path, error))?;
-        let conn = connect_copier(path).map_err(|error| sqlite(path, error))?;
+        let conn = connect_checkpointer(path).map_err(|error| sqlite(path, error))?;
         let (asks, asked) = sync_channel(1);
         let (answer, answers) = sync_channel(1);
-        let builder = std::thread::Builder::new().name("store-copier".to_owned());
+        let builder = std::thread::Builder::new().name("store-checkpointer".to_owned());
         let thread = builder.spawn(move || {
             while let Ok(()) = asked.recv() {
-                if answer.send(copy(&conn, "PRAGMA wal_checkpoint(PASSIVE)").map(|_| ())).is_err() {
+                if answer
+                    .send(checkpoint(&conn, "PRAGMA wal_checkpoint(PASSIVE)").map(|_| ()))
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -60,13 +63,13 @@ impl Copier {
             source,
         })?;
         let (asks, thread) = (Some(asks), Some(thread));
-        Ok(Self { pages, copy_at: PAGES, copying: false, asks, answers, thread })
+        Ok(Self { pages, checkpoint_at: PAGES, running: false, asks, answers, thread })
     }
 
     /// Called between transactions. Starts a checkpoint when it is due; returns the result of one that has ended.
     pub(super) fn poll(&mut self) -> Option<rusqlite::Result<()>> {
         let pages = self.pages.load(Relaxed);
-        if self.copying {
+        if self.running {
             let ended = match self.answers.try_recv() {
                 Err(TryRecvError::Empty) => return None,
                 Ok(result) => result,
@@ -76,27 +79,27 @@ impl Copier {
                     Ok(())
                 }
             };
-            self.copying = false;
-            self.copy_at = pages.saturating_add(PAGES_MORE);
+            self.running = false;
+            self.checkpoint_at = pages.saturating_add(PAGES_MORE);
             return Some(ended);
         }
         if pages < PAGES {
             // It was reset.
-            self.copy_at = PAGES;
+            self.checkpoint_at = PAGES;
         }
-        if pages < self.copy_at {
+        if pages < self.checkpoint_at {
             return None;
         }
-        self.copying = self.asks.as_ref().is_some_and(|asks| asks.try_send(()).is_ok());
-        if self.copying {
+        self.running = self.asks.as_ref().is_some_and(|asks| asks.try_send(()).is_ok());
+        if self.running {
             return None;
         }
-        self.copy_at = pages.saturating_add(PAGES_MORE);
+        self.checkpoint_at = pages.saturating_add(PAGES_MORE);
         Some(Ok(()))
     }
 }
 
-impl Drop for Copier {
+impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.asks = None;
         if let Some(thread) = self.thread.take() {
@@ -107,6 +110,6 @@ impl Drop for Copier {
 }
 
 /// Runs a checkpoint, and returns how many pages the log has.
-pub(super) fn copy(conn: &Connection, sql: &str) -> rusqlite::Result<i64> {
+pub(super) fn checkpoint(conn: &Connection, sql: &str) -> rusqlite::Result<i64> {
     conn.query_row(sql, [], |row| row.get(1))
 }
