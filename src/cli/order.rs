@@ -21,6 +21,22 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
+    /// Refuses what means nothing for a list that is watched.
+    ///
+    /// # Errors
+    /// Usage, naming the option.
+    pub(crate) fn check_unwatched(&self) -> Result<(), Error> {
+        let given = match (&self.limit, &self.sort_by) {
+            (Some(_), _) => "--limit",
+            (None, Some(_)) => "--sort-by",
+            (None, None) => return Ok(()),
+        };
+        Err(Error::usage(
+            format!("{given} cannot be used with --watch"),
+            "leave one of the two out; a watched list shows every change as it happens",
+        ))
+    }
+
     /// Most records to fetch: all of them if they must be sorted here.
     pub(crate) fn fetch_max(&self) -> usize {
         let sorted_here = self.sort_by.is_some() && self.order_by().is_empty();

@@ -37,7 +37,7 @@ A file:
   machineId: node-7
   labels: {rack: r1, gpu: \"yes\"}
   spec:
-    provider: redfish
+    provider: fake
     bmcEndpoint: https://10.0.0.7
     macAddresses: [\"02:00:00:00:00:07\"]
   ---

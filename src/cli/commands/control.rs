@@ -232,9 +232,14 @@ impl<'a> Order<'a> {
         show::check_columns::<pb::Run>(self.output)?;
         let client = session.client().await?;
         if let ([name], true) = (self.runs, self.selection.is_empty()) {
-            let run_id = client.find_run(name).await?.run_id;
-            let run = verb.call(&client, run_id, self.reason.to_owned()).await?;
+            let found = client.find_run(name).await?;
+            let run = verb.call(&client, found.run_id, self.reason.to_owned()).await?;
             show::run(session, &run, self.output)?;
+            if matches!(verb, Verb::Cancel) && found.finished_at.is_some() {
+                let ended =
+                    format!("Nothing was canceled: the run has ended {}.", ended_name(&run));
+                session.ui.note(&ended);
+            }
             if let Some(next) = verb.next(&run) {
                 session.ui.note(&next);
             }

@@ -175,6 +175,7 @@ pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> R
 pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
     let filter = args.selection.to_filter()?;
     if args.watch {
+        args.paging.check_unwatched()?;
         return live::machines(session, filter, &args.output).await;
     }
     let (order_by, max) = (args.paging.order_by(), args.paging.fetch_max());

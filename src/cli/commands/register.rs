@@ -34,7 +34,7 @@ pub(crate) struct SpecArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine register node-7 --provider fake --mac 02:00:00:00:00:07
-  bmdemo-cli machine register node-8 --provider redfish --bmc https://10.0.0.8 --label rack=r1")]
+  bmdemo-cli machine register node-8 --provider fake --bmc https://10.0.0.8 --label rack=r1")]
 pub(crate) struct RegisterArgs {
     /// Id of the machine
     #[arg(value_name = "MACHINE")]

@@ -137,6 +137,7 @@ pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
     let filter = joined(terms.iter().map(String::as_str));
     let machines = targets::labelled(&client, &args.selection).await?;
     if args.watch {
+        args.paging.check_unwatched()?;
         return live::runs(session, filter, machines, &args.output).await;
     }
     let (order_by, max) = (args.paging.run_order(), args.paging.fetch_max());

@@ -54,7 +54,11 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
     top.load().await?;
     let live = session.ui.is_live() && !args.once;
     if !live {
-        let exit = if args.until_idle { top.until_idle(session).await? } else { Exit::Ok };
+        let mut exit = Exit::Ok;
+        if args.until_idle {
+            exit = top.until_idle(session).await?;
+            top.renew(MachineWatch::new(client, clock, filter)).await?;
+        }
         top.print(session)?;
         return Ok(exit);
     }
@@ -64,6 +68,7 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
     let (screen, exit) = top.show(session, screen, pressed, args.until_idle).await?;
     screen.close(&mut session.ui)?;
     if args.until_idle {
+        top.renew(MachineWatch::new(client, clock, filter)).await?;
         top.print(session)?;
     }
     Ok(exit)
@@ -81,8 +86,21 @@ struct Top {
 }
 
 impl Top {
+    /// Fetches the machines anew: the two watches are independent, and the last changes of the machines may not have
+    /// arrived when the last run has ended.
+    async fn renew(&mut self, machines: MachineWatch) -> Result<(), Error> {
+        self.machines = machines;
+        self.fleet.machines.clear();
+        self.load_machines().await
+    }
+
     /// Fetches the present state.
     async fn load(&mut self) -> Result<(), Error> {
+        self.load_machines().await?;
+        self.load_runs().await
+    }
+
+    async fn load_machines(&mut self) -> Result<(), Error> {
         let mut synced = false;
         while !synced {
             match self.machines.next().await? {
@@ -94,7 +112,11 @@ impl Top {
                 Seen::Ended => self.machines.lose(),
             }
         }
-        synced = false;
+        Ok(())
+    }
+
+    async fn load_runs(&mut self) -> Result<(), Error> {
+        let mut synced = false;
         while !synced {
             match self.runs.next().await? {
                 Seen::Event(event) => {
