@@ -109,7 +109,7 @@ async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
     server.logged("plans=6").await;
     std::fs::write(dir.path().join("bad.toml"), "id = 1").unwrap();
     server.signal("HUP").await;
-    let log = server.logged("stay as they were").await;
+    let log = server.logged("were not reloaded").await;
     assert!(log.contains("bad.toml:1:6"), "{log}");
 }
 
@@ -134,7 +134,7 @@ async fn a_raised_limit_lets_runs_begin() {
     std::fs::write(path, "[limits]\nruns_max = 2\n").unwrap();
     server.signal("HUP").await;
     assert_eq!(next().await.snapshot.unwrap().phase(), pb::RunPhase::Running);
-    let log = server.logged("read configuration and plans again").await;
+    let log = server.logged("reloaded configuration and plans").await;
     assert!(!log.contains("at the next start"), "{log}");
 }
 

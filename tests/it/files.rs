@@ -50,7 +50,7 @@ async fn a_server_ends_during_a_reload() {
     let server = Server::ephemeral(&["--plans-dir", dir.path().to_str().unwrap()]).await;
     pipe(&dir.path().join("pipe.toml"));
     server.signal("HUP").await;
-    let log = server.logged("stay as they were").await;
+    let log = server.logged("were not reloaded").await;
     assert!(log.contains("pipe.toml") && log.contains("it is a named pipe"), "{log}");
     std::fs::remove_file(dir.path().join("pipe.toml")).unwrap();
     std::fs::write(dir.path().join("OWN.TOML"), a_plan("plan/own")).unwrap();

@@ -86,7 +86,7 @@ struct Top {
 }
 
 impl Top {
-    /// Fetches the machines anew: the two watches are independent, and the last changes of the machines may not have
+    /// Fetches the machines again: the two watches are independent, and the last changes of the machines may not have
     /// arrived when the last run has ended.
     async fn renew(&mut self, machines: MachineWatch) -> Result<(), Error> {
         self.machines = machines;

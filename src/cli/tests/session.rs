@@ -227,3 +227,23 @@ async fn issues_say_why_and_what_next() {
     }
     crate::assert_golden!("cli_issues", shown);
 }
+
+#[tokio::test]
+async fn what_a_watched_list_cannot_do_is_refused() {
+    let server = Server::start().await;
+    for line in ["list -w --limit 3", "list -w --sort-by id", "runs -w --limit 3"] {
+        let output = client(line).on(&server).run().await;
+        assert_eq!(output.code, 2, "{line}");
+        assert!(output.stderr.contains("cannot be used with --watch"), "{}", output.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_after_the_end_says_so() {
+    let server = Server::start().await;
+    client("import 1").on(&server).run().await;
+    client("repave machine-1").on(&server).run().await;
+    let output = client("cancel machine-1").on(&server).run().await;
+    assert_eq!(output.code, 0);
+    assert!(output.stderr.contains("Nothing was canceled: the run has ended"), "{output}");
+}

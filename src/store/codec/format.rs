@@ -30,7 +30,7 @@ pub(crate) enum DecodeError {
     #[error("{0}")]
     Invalid(String),
     /// It has been altered.
-    #[error("its checksum does not match: it is not what was written")]
+    #[error("its checksum does not match: it has been altered")]
     Checksum,
     /// Written by a newer version.
     #[error("format {0} is newer than this version reads ({FORMAT})")]

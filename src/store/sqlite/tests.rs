@@ -179,10 +179,10 @@ async fn the_check_finds_what_does_not_fit_together() {
     assert_eq!(check_after("").await, "");
     let id = samples::run_id(1);
     for (sql, expected) in [
-        ("DELETE FROM machines", format!("run {id}: active on machine-1, which is gone")),
+        ("DELETE FROM machines", format!("run {id}: active on machine-1, which does not exist")),
         (
             "UPDATE machines SET phase = 'READY'",
-            "machine machine-1: its columns and its record differ".to_owned(),
+            "machine machine-1: its columns differ from its record".to_owned(),
         ),
         (
             "UPDATE runs SET active = 0",
@@ -202,7 +202,7 @@ async fn the_check_finds_what_does_not_fit_together() {
         ),
         (
             "UPDATE machines SET sort_key = 'x'",
-            "machine machine-1: its columns and its record differ".to_owned(),
+            "machine machine-1: its columns differ from its record".to_owned(),
         ),
         ("UPDATE meta SET revision = 1", "changes are newer than the store".to_owned()),
         ("DELETE FROM runs", "2 changes or log chunks belong to no run".to_owned()),
