@@ -85,14 +85,18 @@ impl Checks {
         if text.chars().count() > chars_max {
             self.refuse(field, format!("must be at most {chars_max} characters long"));
         } else if let Some(hidden) = hidden_in(text) {
-            self.refuse(
-                field,
-                format!(
-                    "must not contain the character U+{:04X}, which is invisible: leave it out",
-                    u32::from(hidden)
-                ),
-            );
+            self.hidden(field, hidden);
         }
+    }
+
+    fn hidden(&mut self, field: &str, hidden: char) {
+        let code = u32::from(hidden);
+        self.refuse(
+            field,
+            format!(
+                "must not contain the character U+{code:04X}, which is invisible: leave it out"
+            ),
+        );
     }
 
     /// How many errors there are so far.
@@ -103,8 +107,10 @@ impl Checks {
     pub(crate) fn reason(&mut self, text: &str) {
         if text.chars().count() > REASON_CHARS_MAX {
             self.refuse("reason", format!("must be at most {REASON_CHARS_MAX} characters long"));
-        } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-            self.refuse("reason", "must not contain control characters");
+        } else if let Some(hidden) =
+            text.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t')
+        {
+            self.hidden("reason", hidden);
         }
     }
 

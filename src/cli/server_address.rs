@@ -1,5 +1,7 @@
 //! Server addresses as users type them: `host`, `host:port`, `[v6]:port`, `http://host:port`.
 
+use std::net::Ipv6Addr;
+
 use crate::address::{Authority, Host};
 use crate::text::escaped;
 
@@ -17,6 +19,17 @@ pub(crate) struct ServerAddress {
     pub(crate) shown: String,
     /// Whether no port was given, so that the default is used.
     pub(crate) port_assumed: bool,
+}
+
+/// How an IPv6 address and a port with no brackets must be written. The address alone is refused with the others.
+fn bare_v6(text: &str) -> Option<String> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return None;
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    host.parse::<Ipv6Addr>().ok()?;
+    port.parse::<u16>().ok()?;
+    Some(format!("write [{host}]:{port}"))
 }
 
 impl ServerAddress {
@@ -56,6 +69,9 @@ impl ServerAddress {
                 )));
             }
         };
+        if let Some(right) = bare_v6(rest) {
+            return Err(refused(&format!("has an IPv6 address without brackets: {right}")));
+        }
         // A port alone means this machine.
         let is_port = rest.strip_prefix(':').is_some_and(|port| !port.contains(':'));
         let rest = if is_port { format!("localhost{rest}") } else { rest.to_owned() };
@@ -101,6 +117,8 @@ mod tests {
         ] {
             assert_eq!(ServerAddress::parse(typed).unwrap().urls, urls, "{typed}");
         }
+        let bare = ServerAddress::parse("::1:23100").unwrap_err().to_string();
+        assert!(bare.contains("write [::1]:23100"), "{bare}");
         assert_eq!(ServerAddress::parse("localhost").unwrap().shown, "http://localhost:50051");
     }
 

@@ -165,7 +165,7 @@ pub(crate) fn command() -> clap::Command {
 }
 
 /// Words that people try, and the commands for them.
-const OTHER_WORDS: [(&str, &str); 12] = [
+const OTHER_WORDS: [(&str, &str); 14] = [
     (
         "explain",
         "for actions of plans: bmdemo-cli plan explain; for a machine: bmdemo-cli machine describe",
@@ -183,7 +183,9 @@ const OTHER_WORDS: [(&str, &str); 12] = [
         "bmdemo-cli machine describe, bmdemo-cli run describe or bmdemo-cli plan describe",
     ),
     ("label", "bmdemo-cli machine label"),
+    ("unlabel", "bmdemo-cli machine unlabel"),
     ("set-phase", "bmdemo-cli machine set-phase"),
+    ("clear-intervention", "bmdemo-cli machine clear-intervention"),
     ("register", "bmdemo-cli machine register"),
     ("apply", "bmdemo-cli machine apply"),
     ("start", "bmdemo-cli run start"),

@@ -112,6 +112,12 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
                 "Commands now talk to {}",
                 sanitized(&config.contexts[&name].server)
             ));
+            if let Some(other) = session.ui.io().var("BMDEMO_SERVER") {
+                session.ui.note(&format!(
+                    "But BMDEMO_SERVER is set and takes precedence: {}. Unset it to use the context.",
+                    sanitized(other)
+                ));
+            }
             let before = config.current.replace(name);
             config.previous = before.or(config.previous);
         }

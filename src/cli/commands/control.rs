@@ -236,8 +236,7 @@ impl<'a> Order<'a> {
             let run = verb.call(&client, found.run_id, self.reason.to_owned()).await?;
             show::run(session, &run, self.output)?;
             if matches!(verb, Verb::Cancel) && found.finished_at.is_some() {
-                let ended =
-                    format!("Nothing was canceled: the run has ended {}.", ended_name(&run));
+                let ended = format!("Nothing to cancel: the run has ended ({}).", ended_name(&run));
                 session.ui.note(&ended);
             }
             if let Some(next) = verb.next(&run) {

@@ -245,5 +245,5 @@ async fn a_cancel_after_the_end_says_so() {
     client("repave machine-1").on(&server).run().await;
     let output = client("cancel machine-1").on(&server).run().await;
     assert_eq!(output.code, 0);
-    assert!(output.stderr.contains("Nothing was canceled: the run has ended"), "{output}");
+    assert!(output.stderr.contains("Nothing to cancel: the run has ended"), "{output}");
 }

@@ -235,8 +235,14 @@ impl Draft {
                     self.run.steps[place].state.phase().as_str()
                 ),
                 None => format!(
-                    "run {} cannot be answered: none of its steps asks for approval",
-                    self.run.id
+                    "run {} cannot be answered: none of its steps asks for approval{}",
+                    self.run.id,
+                    // A run that was paused or restored asks again once it is resumed.
+                    if self.run.state == run::State::Held {
+                        " while it is held: resume it first"
+                    } else {
+                        ""
+                    }
                 ),
             };
             return Err(self.refused(Refusal::StepState, message));

@@ -199,7 +199,12 @@ pub(super) fn expected_field(name: &str, subject: Subject) -> String {
 
 /// The valid names, for an error about `given`.
 pub(super) fn expected_name(given: &str, names: &[&str]) -> String {
-    format!("one of {}{}", names.join(", "), did_you_mean(given, names))
+    let near = if given.eq_ignore_ascii_case("ABORTED") && names.contains(&"CANCELED") {
+        " (a run that was aborted has phase FAILED and error.code = ABORTED)".to_owned()
+    } else {
+        did_you_mean(given, names)
+    };
+    format!("one of {}{near}", names.join(", "))
 }
 
 /// ` (did you mean X?)`, or nothing if no name is close.
