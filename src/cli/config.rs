@@ -63,7 +63,11 @@ impl Config {
             }
             Err(error) => return Err(failed("cannot read", &path, error)),
         };
-        toml::from_str(&text).map_err(|error| failed("there is a mistake in", &path, error))
+        toml::from_str(&text).map_err(|error| {
+            // On one line: the excerpt of the file that the library draws needs several.
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            failed("there is a mistake in", &path, format!("line {line}: {}", error.message()))
+        })
     }
 
     /// Writes the file; readers see either the old one or the new one.

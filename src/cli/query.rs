@@ -196,6 +196,10 @@ fn selector_term(term: &str) -> Option<String> {
     }
     if let Some((key, value)) = term.split_once('=') {
         let value = value.strip_prefix('=').unwrap_or(value);
+        // Two terms with a blank between them, where a comma is needed.
+        if value.trim().contains(char::is_whitespace) && value.contains('=') {
+            return None;
+        }
         return Some(format!("{} = {}", label(key.trim())?, quoted(value.trim())));
     }
     match term.strip_prefix('!') {
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!(filter(Some("a=b"), Some("x OR y")).unwrap(), "labels.a = \"b\" AND (x OR y)");
         assert_eq!(filter(None, Some("phase=READY")).unwrap(), "phase=READY");
         assert_eq!(filter(None, None).unwrap(), "");
-        for wrong in ["", ",", "=b", "a in b", "a in (b", "a b", "x within (a)"] {
+        for wrong in ["", ",", "=b", "a in b", "a in (b", "a b", "a=1 b=2", "x within (a)"] {
             assert_eq!(filter(Some(wrong), None).unwrap_err().code(), 2, "{wrong}");
         }
     }

@@ -219,7 +219,12 @@ fn check_step(plan: &Plan, wanted: &str) -> Result<(), Error> {
     for step in plan.steps.iter() {
         names.push(step.name.to_string());
         if let Some(undo) = &step.compensation {
-            names.extend([format!("undo-{}", step.name), undo.action.name.to_string()]);
+            // In the order of the plan, and an action of several compensations once.
+            for name in [format!("undo-{}", step.name), undo.action.name.to_string()] {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
         }
     }
     let actions = plan.steps.iter().map(|step| step.action.name.to_string());

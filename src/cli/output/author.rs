@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 use crate::plan::schema::WAIT;
-use crate::plan::{ActionSpec, ArgSpec, Plan, Risk, Role, Value, duration};
+use crate::plan::{ActionSpec, ArgSpec, Capability, Plan, Risk, Role, Value, duration};
 
 use super::table::write_plain;
 use super::text::{Look, Meaning, padded, sanitized};
@@ -194,7 +194,11 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     };
     field(out, "Action", spec.name)?;
     field(out, "What it does", spec.description)?;
-    field(out, "Capability", spec.capability.as_str())?;
+    let capability = match spec.capability {
+        Capability::Engine => "none, the engine does it itself",
+        of_provider => of_provider.as_str(),
+    };
+    field(out, "Capability", capability)?;
     field(out, "Risk", spec.risk.as_str())?;
     field(out, "Idempotent", yes_no(spec.idempotent))?;
     if spec.risk.is_destructive() {

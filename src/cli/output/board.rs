@@ -200,6 +200,9 @@ fn title(look: Look, columns: usize, view: &View, machines: usize) -> String {
     if !view.wanted.is_empty() || view.typing {
         let cursor = if view.typing { "_" } else { "" };
         text.push_str(&format!("  /{}{cursor}", sanitized(&view.wanted)));
+        if machines == 0 {
+            text.push_str("  (no id, phase or label has these words)");
+        }
     }
     if !view.note.is_empty() {
         text.push_str(&format!("  {}", sanitized(&view.note)));

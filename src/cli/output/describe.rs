@@ -95,7 +95,8 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
         pb::ConditionType::NeedsIntervention | pb::ConditionType::Degraded
     ) == condition.status;
     let meaning = if alarming { Meaning::Bad } else { Meaning::Good };
-    let mark = sheet.look.paint(meaning, sheet.look.mark(Some(condition.status)).0);
+    // The mark says whether it is as it should be, not whether the condition is true.
+    let mark = sheet.look.paint(meaning, sheet.look.mark(Some(!alarming)).0);
     let name = padded(&condition_name(condition.r#type), 18);
     let reason = if condition.reason.is_empty() { "-" } else { &condition.reason };
     let since = sheet.when(condition.last_transition_at.as_ref());

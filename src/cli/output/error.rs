@@ -161,6 +161,16 @@ fn own_hint(error: &Error) -> Option<String> {
 
 fn rpc_hint(status: &Status, about: &super::super::error::About) -> Option<String> {
     use super::super::error::About;
+    // What tonic makes of an answer that is no gRPC message, such as a page.
+    if status
+        .message()
+        .starts_with("protocol error: received message with invalid compression flag")
+    {
+        return Some(
+            "something else answers at this address, perhaps the metrics of the server: give the address of its API"
+                .to_owned(),
+        );
+    }
     match (effective_code(status), about) {
         (Code::NotFound, About::Machine(_)) => {
             Some("see the machines with: bmdemo-cli list".to_owned())

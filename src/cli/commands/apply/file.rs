@@ -58,10 +58,11 @@ pub(super) struct Wanted {
 /// The text of a file, or of standard input. A path that is not a regular file, or a file that is too large, is
 /// refused before it is read.
 pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
-    let failed = |source: std::io::Error| Error::Local {
-        message: format!("cannot read {file}"),
-        hint: None,
-        source: Some(source.into()),
+    let failed = |source: std::io::Error| {
+        Error::usage(
+            format!("cannot read {file}: {source}"),
+            "give a file, or - for standard input",
+        )
     };
     let too_large = || {
         Error::usage(
