@@ -403,11 +403,11 @@ def limits(conformance, binary):
     channels = [server.channel() for _ in range(3)]
     apis = [Api(channel) for channel in channels]
     watches = []
-    for number in range(2_000):
+    for number in range(1_900):
         watches.append(apis[number % 3].WatchRuns(changes_only=True))
     for watch in watches:
         next(watch)
-    conformance.check("2000 watches are served", len(watches) == 2_000)
+    conformance.check("1900 watches are served", len(watches) == 1_900)
     found = conformance.fails("LIMIT_REACHED", lambda: apis[0].WatchRuns(changes_only=True))
     conformance.check("the limit is named", found["ErrorInfo"].metadata["limit"] == "WATCHERS", found)
     for watch in watches:

@@ -226,7 +226,7 @@ async fn a_run_is_seen_by_a_collector() {
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_used_is_refused() {
     for (url, said) in
-        [("https://127.0.0.1:4317", "TLS is not built in"), ("4317", "http://HOST:PORT")]
+        [("https://127.0.0.1:4317", "TLS is not supported"), ("4317", "http://HOST:PORT")]
     {
         let ended = crate::support::run_to_end(&["--ephemeral", "--otlp-endpoint", url]).await;
         let log = crate::support::text(&ended.stderr);
