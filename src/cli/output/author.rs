@@ -194,9 +194,10 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     };
     field(out, "Action", spec.name)?;
     field(out, "What it does", spec.description)?;
-    let capability = match spec.capability {
-        Capability::Engine => "none, the engine does it itself",
-        of_provider => of_provider.as_str(),
+    let capability = if spec.capability == Capability::Engine {
+        "none, the engine does it itself"
+    } else {
+        spec.capability.as_str()
     };
     field(out, "Capability", capability)?;
     field(out, "Risk", spec.risk.as_str())?;
