@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::output::sanitized;
 
-/// Shortest part that is accepted for an id.
+/// Shortest prefix that is accepted for the id of a machine; runs take any unique part.
 pub(crate) const PART_MIN: usize = 4;
 /// Most candidates named in an error.
 const CANDIDATES_SHOWN_MAX: usize = 5;

@@ -9,6 +9,18 @@ fn outcome_of_run(result: &pb::RunResult) -> Result<&pb::Run, &str> {
     }
 }
 
+/// For each machine of a batch its id, or why it was refused.
+fn registered(response: &pb::BatchRegisterMachinesResponse) -> Vec<&str> {
+    response
+        .results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            pb::machine_result::Outcome::Machine(machine) => machine.machine_id.as_str(),
+            pb::machine_result::Outcome::Error(error) => error.reason.as_str(),
+        })
+        .collect()
+}
+
 async fn with_machines(count: usize) -> Api {
     let mut api = Api::new().await;
     let machines = (1..=count).map(|n| registration(&format!("m-{n}")).machine.unwrap()).collect();
@@ -27,15 +39,7 @@ async fn a_batch_registers_in_order_and_names_what_is_wrong() {
     let machines = vec![good("m-5"), bad, other, good("m-4"), good("m-1")];
     let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
-    let answer: Vec<_> = response
-        .results
-        .iter()
-        .map(|result| match result.outcome.as_ref().unwrap() {
-            pb::machine_result::Outcome::Machine(machine) => machine.machine_id.as_str(),
-            pb::machine_result::Outcome::Error(error) => error.reason.as_str(),
-        })
-        .collect();
-    assert_eq!(answer, ["m-5", "FIELD_INVALID", "ALREADY_EXISTS", "m-4", "m-1"]);
+    assert_eq!(registered(&response), ["m-5", "FIELD_INVALID", "ALREADY_EXISTS", "m-4", "m-1"]);
     let list = pb::ListMachinesRequest::default();
     let page = api.machines.list_machines(list).await.unwrap().into_inner();
     let ids: Vec<_> = page.machines.iter().map(|machine| machine.machine_id.as_str()).collect();
@@ -358,15 +362,7 @@ async fn what_is_only_validated_is_not_done() {
     let machines = vec![good("m-2"), wrong, other, twice];
     let request = pb::BatchRegisterMachinesRequest { machines, validate_only: true };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
-    let answer: Vec<_> = response
-        .results
-        .iter()
-        .map(|result| match result.outcome.as_ref().unwrap() {
-            pb::machine_result::Outcome::Machine(machine) => machine.machine_id.as_str(),
-            pb::machine_result::Outcome::Error(error) => error.reason.as_str(),
-        })
-        .collect();
-    assert_eq!(answer, ["m-2", "FIELD_INVALID", "ALREADY_EXISTS", "ALREADY_EXISTS"]);
+    assert_eq!(registered(&response), ["m-2", "FIELD_INVALID", "ALREADY_EXISTS", "ALREADY_EXISTS"]);
     let update = |value: &str| pb::UpdateMachineRequest {
         machine: Some(pb::Machine {
             machine_id: "m-1".to_owned(),
