@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod error;
+pub mod exec;
 pub mod fake;
 pub mod routed;
 

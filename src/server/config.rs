@@ -5,7 +5,9 @@ mod bounds;
 mod check;
 mod choice;
 mod classes;
+mod exec;
 mod file;
+mod span;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,9 @@ use std::time::Duration;
 pub(super) use self::args::{Args, Command};
 pub(super) use self::choice::{FakeWorld, Format, Level};
 pub(super) use self::classes::{Driver, MachineClass};
+pub(super) use self::exec::ExecClass;
 use self::file::File;
+use self::span::Span;
 use super::gate::Caps;
 use super::limits as connection_limits;
 use super::peers::Rates;
@@ -199,8 +203,7 @@ impl Config {
         let timing = if args.slow { Some("slow".to_owned()) } else { args.fake_timing.clone() };
         let caps = Caps::default();
         let retention = Retention::default();
-        let span =
-            |span: Option<file::Span>, default: Duration| span.map_or(default, |span| span.0);
+        let span = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0);
         let config = Self {
             listen: SocketAddr::new(address, port),
             insecure_no_auth: args.insecure_no_auth
@@ -257,7 +260,9 @@ impl Config {
             machine_classes: file
                 .machine_classes
                 .iter()
-                .map(|(name, class)| (name.clone(), MachineClass::new(class.routes())))
+                .map(|(name, class)| {
+                    (name.clone(), MachineClass::new(class.routes(), class.exec.clone()))
+                })
                 .collect(),
             probes: file
                 .probes
@@ -361,7 +366,7 @@ fn limits(file: file::Limits, breaker: &file::LoopBreaker) -> Limits {
 
 fn probe_policy(file: &file::Probe) -> ProbePolicy {
     let default = ProbePolicy::default();
-    let ms = |span: Option<file::Span>, default| {
+    let ms = |span: Option<Span>, default| {
         span.map_or(default, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
     };
     ProbePolicy {

@@ -17,6 +17,7 @@ mod metrics;
 mod notices;
 mod peers;
 mod plans;
+mod programs;
 mod progress;
 mod providers;
 mod reflection;

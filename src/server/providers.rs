@@ -3,20 +3,40 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::config::{Config, Driver};
+use super::config::{Config, ConfigError, Driver, MachineClass};
+use super::programs::Programs;
 use crate::provider::Provider;
 use crate::provider::routed::Routed;
 
-/// Every provider that a machine can name.
-pub(super) fn all(config: &Config, fake: Arc<dyn Provider>) -> Vec<Arc<dyn Provider>> {
+/// Every provider that a machine can name. Looks at files: blocks the calling thread.
+///
+/// # Errors
+/// [`ConfigError`] for a class whose programs cannot be run.
+pub(super) fn all(
+    config: &Config,
+    fake: &Arc<dyn Provider>,
+    programs: &Programs,
+) -> Result<Vec<Arc<dyn Provider>>, ConfigError> {
     let mut providers = vec![fake.clone()];
     for (name, class) in &config.machine_classes {
-        let driver = |driver: &Driver| match driver {
-            Driver::Fake => fake.clone(),
-        };
-        let routes: BTreeMap<_, _> =
-            class.routes.iter().map(|(at, named)| (*at, driver(named))).collect();
-        providers.push(Arc::new(Routed::new(name.clone(), routes)));
+        let exec = programs
+            .driver(name, class)
+            .map_err(|why| ConfigError::Setting(format!("machine_classes.{name}.{why}")))?;
+        providers.push(Arc::new(Routed::new(name.clone(), routes(class, fake, exec.as_ref()))));
     }
-    providers
+    Ok(providers)
+}
+
+fn routes(
+    class: &MachineClass,
+    fake: &Arc<dyn Provider>,
+    exec: Option<&Arc<dyn Provider>>,
+) -> BTreeMap<crate::plan::Capability, Arc<dyn Provider>> {
+    let driver = |driver: &Driver| match driver {
+        Driver::Fake => Some(fake.clone()),
+        // The configuration has been refused if its class names no programs.
+        Driver::Exec => exec.cloned(),
+    };
+    let routes = class.routes.iter().filter_map(|(at, named)| Some((*at, driver(named)?)));
+    routes.collect()
 }

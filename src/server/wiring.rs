@@ -22,6 +22,7 @@ use super::host::Host;
 use super::metrics::{self, Metrics, Sources};
 use super::notices::{log_overdue, notices};
 use super::peers::Peers;
+use super::programs::Programs;
 use super::refusals::Refusals;
 use super::room::Room;
 use super::watches::Watches;
@@ -29,6 +30,7 @@ use super::{accept, connection, maintenance, plans, providers, reflection, stora
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
 use crate::plan::Registry;
+use crate::provider::Provider;
 use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 
 /// Time that connections get to finish after the engine has stopped.
@@ -60,6 +62,7 @@ pub(super) struct Server {
     readiness: Readiness,
     retention: watch::Sender<Retention>,
     stop: CancellationToken,
+    programs: Programs,
     /// The accept loop.
     serving: JoinHandle<()>,
 }
@@ -128,8 +131,10 @@ impl Server {
             GOODBYE,
         ));
 
-        let fake = Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
-        let providers = providers::all(&config, fake);
+        let fake: Arc<dyn Provider> =
+            Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
+        let programs = Programs::new(&config, clock.clone(), &*random);
+        let providers = providers::all(&config, &fake, &programs)?;
         let (notices, noticed) = notices();
         opened.store.listen(Arc::new(notices));
         let (providers, store) = match &metrics {
@@ -192,7 +197,7 @@ impl Server {
         readiness.set(true);
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
         guard.disarm();
-        Ok(Self { config, address, engine, host, readiness, retention, stop, serving })
+        Ok(Self { config, address, engine, host, readiness, retention, stop, programs, serving })
     }
 
     /// The address it listens on.
@@ -239,6 +244,7 @@ impl Server {
     pub(super) async fn shut_down(self) {
         self.readiness.set(false);
         self.engine.drain(self.config.shutdown_grace).await;
+        self.programs.end(&self.config).await;
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop failed");

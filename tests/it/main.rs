@@ -25,6 +25,7 @@ mod mounts;
 mod otlp;
 mod paging;
 mod power;
+mod programs;
 mod reflection;
 mod restore;
 mod runs;

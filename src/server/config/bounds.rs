@@ -134,6 +134,7 @@ pub(super) fn in_words(message: &str) -> String {
         ("expected path string", "expected a path in quotes"),
         ("wanted string or table", "expected the name of a driver in quotes"),
         ("expected a map", "expected a table"),
+        ("expected a sequence", "expected a list, as in [\"a\", \"b\"]"),
     ] {
         text = text.replace(kind, words);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::exec::ExecClass;
 use crate::plan::Capability;
 use crate::text::escaped;
 
@@ -14,24 +15,27 @@ const NAME_CHARS_MAX: usize = 63;
 pub(in crate::server) enum Driver {
     /// The simulator.
     Fake,
+    /// Programs of the operator's own.
+    Exec,
 }
 
 impl Driver {
     /// Every driver.
     #[cfg(test)]
-    pub(in crate::server) const ALL: [Self; 1] = [Self::Fake];
+    pub(in crate::server) const ALL: [Self; 2] = [Self::Fake, Self::Exec];
 
     /// Its name: also that of the provider that needs no class.
     pub(in crate::server) const fn as_str(self) -> &'static str {
         match self {
             Self::Fake => "fake",
+            Self::Exec => "exec",
         }
     }
 
     /// Whether it knows the actions of this capability.
     const fn offers(self, capability: Capability) -> bool {
         match self {
-            Self::Fake => !matches!(capability, Capability::Engine),
+            Self::Fake | Self::Exec => !matches!(capability, Capability::Engine),
         }
     }
 }
@@ -41,14 +45,19 @@ impl Driver {
 pub(in crate::server) struct MachineClass {
     /// Which driver does what.
     pub(in crate::server) routes: BTreeMap<Capability, Driver>,
+    /// The programs of the driver `exec`.
+    pub(in crate::server) exec: Option<ExecClass>,
 }
 
 impl MachineClass {
     /// The class as the file has it.
-    pub(super) fn new(routes: impl IntoIterator<Item = (Capability, Option<Driver>)>) -> Self {
+    pub(super) fn new(
+        routes: impl IntoIterator<Item = (Capability, Option<Driver>)>,
+        exec: Option<ExecClass>,
+    ) -> Self {
         let named =
             routes.into_iter().filter_map(|(capability, driver)| Some((capability, driver?)));
-        Self { routes: named.collect() }
+        Self { routes: named.collect(), exec }
     }
 
     /// Refuses what makes no sense.
@@ -85,7 +94,20 @@ impl MachineClass {
                     known.join(", ")
                 ))
             }
-            None => Ok(()),
+            None => self.check_exec(&key),
+        }
+    }
+
+    fn check_exec(&self, key: &str) -> Result<(), String> {
+        let by_exec = self.routes.iter().filter(|(_, driver)| **driver == Driver::Exec);
+        let needed: Vec<Capability> = by_exec.map(|(capability, _)| *capability).collect();
+        match &self.exec {
+            None if needed.is_empty() => Ok(()),
+            None => Err(format!(
+                "{key}.{} is \"exec\", and no program is named: add [{key}.exec.actions.ACTION] with act = [\"/a/program\"]",
+                needed[0]
+            )),
+            Some(exec) => exec.check(key, &needed),
         }
     }
 }
@@ -113,7 +135,7 @@ mod tests {
         for (capability, _) in routes {
             let text = format!("{capability} = \"fake\"");
             let class: file::MachineClass = toml::from_str(&text).unwrap();
-            let class = MachineClass::new(class.routes());
+            let class = MachineClass::new(class.routes(), None);
             assert_eq!(class.routes, BTreeMap::from([(capability, Driver::Fake)]));
         }
     }

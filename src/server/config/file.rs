@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 use super::choice::{FakeWorld, Format, Level};
 use super::classes::Driver;
-use crate::plan::{Capability, duration};
+use super::exec::ExecClass;
+use super::span::Span;
+use crate::plan::Capability;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -124,6 +125,7 @@ pub(crate) struct MachineClass {
     notify: Option<Driver>,
     probe: Option<Driver>,
     drain: Option<Driver>,
+    pub(super) exec: Option<ExecClass>,
 }
 
 impl MachineClass {
@@ -147,27 +149,4 @@ impl MachineClass {
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     super::args::parse_address(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-/// A duration as people write it: `30s`, `1h30m`, `90d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span(pub(crate) Duration);
-
-/// Longest span, in days.
-const SPAN_DAYS_MAX: u64 = 3_650;
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        // The durations of plans end at 30 days; retention is longer.
-        if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()) {
-            if days > SPAN_DAYS_MAX {
-                return Err(serde::de::Error::custom(format!("at most {SPAN_DAYS_MAX}d")));
-            }
-            return Ok(Self(Duration::from_secs(days * 24 * 60 * 60)));
-        }
-        duration::parse(&text).map(|ms| Self(Duration::from_millis(ms))).map_err(|error| {
-            serde::de::Error::custom(format!("{error}; write it as \"30s\", \"1h30m\" or \"90d\""))
-        })
-    }
 }

@@ -1,0 +1,28 @@
+//! Programs as a driver: what an action needs is done by programs of the operator's own, named in the server's
+//! configuration.
+//!
+//! A program gets its input as JSON on standard input, runs in a process group of its own, and says by its exit code how
+//! it ended. What it prints is the log of the step; a line on standard output that begins with `bmdemo: ` is its answer.
+//!
+//! What is promised: in one process the same operation never runs twice at the same time, and never again once it has
+//! said how it ended. A program that a killed server has left behind is ended when the next one starts, before
+//! anything else is run for its machine. What it had done by then only `observe` can tell.
+
+mod answer;
+mod driver;
+mod group;
+mod input;
+mod judge;
+mod known;
+mod leftover;
+mod lines;
+mod settings;
+mod supervisor;
+
+#[cfg(test)]
+mod tests;
+
+pub use driver::{Exec, Host};
+pub use judge::{Account, judge};
+pub use settings::{Programs, Settings};
+pub use supervisor::Supervisors;

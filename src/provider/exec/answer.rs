@@ -1,0 +1,431 @@
+//! What the end of a program means for its call.
+//!
+//! The exit code decides. The line `bmdemo: {…}` adds what an exit code cannot say.
+
+use serde_json::{Map, Value as Json};
+
+use super::input::Purpose;
+use super::supervisor::{End, Ended};
+use crate::clock::Timestamp;
+use crate::ids::Epoch;
+use crate::lifecycle::step::ErrorClass;
+use crate::model::{MachineFacts, Power};
+use crate::plan::duration;
+use crate::plan::{Value, Values};
+use crate::provider::{Acted, ErrorCode, Health, Observation, ProviderError, Verification};
+
+/// Not done, does not hold, does not answer, is fenced: the answer of a program that looks is no.
+const NO: i32 = 10;
+/// In progress; for a probe: answers, with reduced capacity.
+const PARTLY: i32 = 11;
+/// It cannot be report.
+const UNKNOWABLE: i32 = 12;
+
+const EX_USAGE: i32 = 64;
+const EX_DATAERR: i32 = 65;
+const EX_UNAVAILABLE: i32 = 69;
+const EX_IOERR: i32 = 74;
+const EX_TEMPFAIL: i32 = 75;
+const EX_NOPERM: i32 = 77;
+const EX_CONFIG: i32 = 78;
+/// A shell could not execute what it was asked to.
+const NOT_EXECUTABLE: i32 = 126;
+/// A shell did not find what it was asked to execute.
+const NOT_FOUND: i32 = 127;
+/// `ssh` has lost its connection, before or after the remote command ran.
+const SSH_FAILED: i32 = 255;
+
+/// When to ask again if a program does not say.
+const POLL_AFTER_MS: u64 = 10_000;
+/// Longest text of an answer that is kept, in bytes.
+const TEXT_BYTES_MAX: usize = 1_024;
+const OUTPUTS_MAX: usize = 32;
+const NAME_BYTES_MAX: usize = 63;
+
+/// The answer of a program; every key is optional.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Answer {
+    evidence: String,
+    message: String,
+    expected: String,
+    observed: String,
+    outputs: Map<String, Json>,
+    handle: Option<String>,
+    poll_after: Option<String>,
+    retry_after: Option<String>,
+    epoch: Option<u64>,
+    power: String,
+    firmware: String,
+    serial: String,
+    health: String,
+}
+
+/// A program that has ended, with its answer.
+struct Report<'a> {
+    purpose: Purpose,
+    /// What it was called for, as in "act of drain".
+    what: String,
+    ended: &'a Ended,
+    answer: Answer,
+    now: Timestamp,
+}
+
+/// What *act* led to.
+pub(super) fn acted(action: &str, ended: &Ended, now: Timestamp) -> Result<Acted, ProviderError> {
+    let report = Report::read(Purpose::Act, action, ended, now)?;
+    if report.code() != Some(0) {
+        return Err(report.failure());
+    }
+    let output = report.outputs()?;
+    match report.answer.handle.clone() {
+        None => Ok(Acted::Done { evidence: report.evidence(), output }),
+        Some(handle) => Ok(Acted::Accepted { handle: short(&handle), poll_at: report.poll_at()? }),
+    }
+}
+
+/// What *observe* saw.
+pub(super) fn observed(
+    action: &str,
+    ended: &Ended,
+    now: Timestamp,
+) -> Result<Observation, ProviderError> {
+    let report = Report::read(Purpose::Observe, action, ended, now)?;
+    match report.code() {
+        Some(0) => Ok(Observation::Done { evidence: report.evidence(), output: report.outputs()? }),
+        Some(NO) => Ok(Observation::NotDone { observed: report.seen() }),
+        Some(PARTLY) => Ok(Observation::InProgress { poll_at: report.poll_at()? }),
+        Some(UNKNOWABLE) => Ok(Observation::Unknowable { why: report.seen() }),
+        Some(_) | None => Err(report.failure()),
+    }
+}
+
+/// What *verify* found.
+pub(super) fn verified(
+    action: &str,
+    ended: &Ended,
+    now: Timestamp,
+) -> Result<Verification, ProviderError> {
+    let report = Report::read(Purpose::Verify, action, ended, now)?;
+    match report.code() {
+        Some(0) => Ok(Verification::Holds { evidence: report.evidence() }),
+        Some(NO) => Ok(Verification::Broken {
+            expected: match short(&report.answer.expected) {
+                expected if expected.is_empty() => format!("{action} done"),
+                expected => expected,
+            },
+            observed: report.seen(),
+        }),
+        Some(_) | None => Err(report.failure()),
+    }
+}
+
+/// How the machine is.
+pub(super) fn probed(ended: &Ended, now: Timestamp) -> Result<Health, ProviderError> {
+    let report = Report::read(Purpose::Probe, "", ended, now)?;
+    let (reachable, degraded) = match report.code() {
+        Some(0) => (true, false),
+        Some(PARTLY) => (true, true),
+        Some(NO) => (false, false),
+        Some(_) | None => return Err(report.failure()),
+    };
+    let answer = &report.answer;
+    let facts = MachineFacts {
+        power: match answer.power.as_str() {
+            "on" => Power::On,
+            "off" => Power::Off,
+            _ => Power::Unknown,
+        },
+        firmware: short(&answer.firmware),
+        serial: short(&answer.serial),
+        health: short(&answer.health),
+    };
+    Ok(Health { reachable, degraded, message: report.seen(), facts })
+}
+
+/// Whether the program that raises an epoch, or one that stops an operation, has done so.
+pub(super) fn done(
+    purpose: Purpose,
+    action: &str,
+    ended: &Ended,
+    now: Timestamp,
+) -> Result<(), ProviderError> {
+    let report = Report::read(purpose, action, ended, now)?;
+    match (report.code(), report.answer.epoch) {
+        (Some(0), _) => Ok(()),
+        (Some(NO), Some(current)) if purpose == Purpose::Fence => {
+            Err(ProviderError::fenced(Epoch(current), report.text()))
+        }
+        (Some(_) | None, _) => Err(report.failure()),
+    }
+}
+
+impl<'a> Report<'a> {
+    fn read(
+        purpose: Purpose,
+        action: &str,
+        ended: &'a Ended,
+        now: Timestamp,
+    ) -> Result<Self, ProviderError> {
+        let what = match action {
+            "" => purpose.as_str().to_owned(),
+            _ => format!("{} of {action}", purpose.as_str()),
+        };
+        let read = ended.answer.as_deref().map(serde_json::from_str).transpose();
+        let (answer, wrong) = match read {
+            Ok(answer) => (answer.unwrap_or_default(), None),
+            Err(error) => (Answer::default(), Some(error)),
+        };
+        let report = Self { purpose, what, ended, answer, now };
+        match wrong {
+            Some(error) if report.code() == Some(0) => {
+                Err(report.unreadable(&format!("its answer cannot be read: {error}")))
+            }
+            // Its exit code says enough.
+            Some(_) | None => Ok(report),
+        }
+    }
+
+    fn code(&self) -> Option<i32> {
+        match self.ended.end {
+            End::Exited(code) => Some(code),
+            End::Signaled(_) | End::TimedOut(_) | End::Asked => None,
+        }
+    }
+
+    /// A program that has ended well, with an answer that makes no sense: if it acts, it has acted.
+    fn unreadable(&self, why: &str) -> ProviderError {
+        let class = match self.purpose {
+            Purpose::Act => ErrorClass::OutcomeUnknown,
+            Purpose::Observe
+            | Purpose::Verify
+            | Purpose::Stop
+            | Purpose::Fence
+            | Purpose::Probe => ErrorClass::Transient,
+        };
+        ProviderError::new(class, ErrorCode::Internal, short(&format!("{}: {why}", self.what)))
+    }
+
+    fn failure(&self) -> ProviderError {
+        let (class, code) = match self.purpose {
+            Purpose::Act => class_of_act(self.ended.end),
+            // That it could not look says nothing about the action, unless the program means the action.
+            Purpose::Observe
+            | Purpose::Verify
+            | Purpose::Stop
+            | Purpose::Fence
+            | Purpose::Probe => match class_of_act(self.ended.end) {
+                (ErrorClass::Permanent, code) => (ErrorClass::Permanent, code),
+                (ErrorClass::NeedsHuman, ErrorCode::Unauthorized) => {
+                    (ErrorClass::NeedsHuman, ErrorCode::Unauthorized)
+                }
+                (
+                    ErrorClass::Transient | ErrorClass::NeedsHuman | ErrorClass::OutcomeUnknown,
+                    code,
+                ) => (ErrorClass::Transient, code),
+            },
+        };
+        let Answer { expected, observed, retry_after, .. } = &self.answer;
+        let error = ProviderError::new(class, code, self.text());
+        let error = error.seen(short(expected), short(observed));
+        match retry_after.as_deref().map(duration::parse) {
+            Some(Ok(ms)) => error.retry_at(self.now.plus_ms(ms)),
+            Some(Err(_)) | None => error,
+        }
+    }
+
+    fn evidence(&self) -> String {
+        match short(&self.answer.evidence) {
+            none if none.is_empty() => format!("{} {}", self.what, self.ended.end),
+            evidence => evidence,
+        }
+    }
+
+    /// What it saw: in its words if it has any.
+    fn seen(&self) -> String {
+        match short(&self.answer.observed) {
+            none if none.is_empty() => self.text(),
+            observed => observed,
+        }
+    }
+
+    /// How it ended, and what it said last.
+    fn text(&self) -> String {
+        let words = match short(&self.answer.message) {
+            none if none.is_empty() => short(&self.ended.last_error),
+            message => message,
+        };
+        match words.as_str() {
+            "" => format!("{} {}", self.what, self.ended.end),
+            _ => format!("{} {}: {words}", self.what, self.ended.end),
+        }
+    }
+
+    fn poll_at(&self) -> Result<Timestamp, ProviderError> {
+        let Some(text) = &self.answer.poll_after else {
+            return Ok(self.now.plus_ms(POLL_AFTER_MS));
+        };
+        let ms = duration::parse(text)
+            .map_err(|error| self.unreadable(&format!("poll_after of its answer: {error}")))?;
+        Ok(self.now.plus_ms(ms))
+    }
+
+    fn outputs(&self) -> Result<Values, ProviderError> {
+        let outputs = &self.answer.outputs;
+        if outputs.len() > OUTPUTS_MAX {
+            let count = outputs.len();
+            return Err(
+                self.unreadable(&format!("{count} outputs, at most {OUTPUTS_MAX} are kept"))
+            );
+        }
+        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        outputs
+            .iter()
+            .map(|(name, value)| {
+                let wrong = |why: &str| self.unreadable(&format!("output {name:?} {why}"));
+                if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(inside) {
+                    return Err(wrong("has a name that is not made of a-z, 0-9, '-' and '_'"));
+                }
+                let value = match value {
+                    Json::String(text) if text.len() <= TEXT_BYTES_MAX => {
+                        Value::Str(text.clone().into())
+                    }
+                    Json::String(_) => return Err(wrong("is longer than 1024 bytes")),
+                    Json::Bool(truth) => Value::Bool(*truth),
+                    Json::Number(number) => number
+                        .as_i64()
+                        .map(Value::Int)
+                        .ok_or_else(|| wrong("is no whole number of 64 bits"))?,
+                    Json::Null | Json::Array(_) | Json::Object(_) => {
+                        return Err(wrong("is no text, whole number, true or false"));
+                    }
+                };
+                Ok((name.clone(), value))
+            })
+            .collect()
+    }
+}
+
+/// What the end of a program that acts means. Without a word that it does not know, a program that fails has done nothing.
+const fn class_of_act(end: End) -> (ErrorClass, ErrorCode) {
+    match end {
+        End::Exited(EX_USAGE | EX_DATAERR) => (ErrorClass::Permanent, ErrorCode::Invalid),
+        End::Exited(EX_UNAVAILABLE) => (ErrorClass::Transient, ErrorCode::Unreachable),
+        End::Exited(EX_IOERR) => (ErrorClass::OutcomeUnknown, ErrorCode::Failed),
+        End::Exited(SSH_FAILED) => (ErrorClass::OutcomeUnknown, ErrorCode::Unreachable),
+        End::Exited(EX_TEMPFAIL) => (ErrorClass::Transient, ErrorCode::Busy),
+        End::Exited(EX_NOPERM) => (ErrorClass::NeedsHuman, ErrorCode::Unauthorized),
+        End::Exited(EX_CONFIG | NOT_EXECUTABLE | NOT_FOUND) => {
+            (ErrorClass::NeedsHuman, ErrorCode::Unavailable)
+        }
+        End::Exited(_) => (ErrorClass::Transient, ErrorCode::Failed),
+        End::Signaled(_) => (ErrorClass::OutcomeUnknown, ErrorCode::Failed),
+        End::TimedOut(_) => (ErrorClass::OutcomeUnknown, ErrorCode::Timeout),
+        End::Asked => (ErrorClass::OutcomeUnknown, ErrorCode::Stopped),
+    }
+}
+
+/// A text of a program, on one line and bounded.
+fn short(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].trim().replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ended(end: End, answer: &str) -> Ended {
+        let answer = (!answer.is_empty()).then(|| answer.to_owned());
+        Ended { end, answer, last_error: "the last words".to_owned() }
+    }
+
+    /// The table of docs/providers.md.
+    #[test]
+    fn exit_codes_have_a_meaning() {
+        let now = Timestamp(0);
+        let mut table = String::new();
+        let ends = [0, 1, 10, 11, 12, 64, 65, 69, 74, 75, 77, 78, 126, 127, 255].map(End::Exited);
+        for end in ends.into_iter().chain([
+            End::Signaled(11),
+            End::TimedOut(Duration::from_secs(300)),
+            End::Asked,
+        ]) {
+            let ended = ended(end, "");
+            let failed = |error: ProviderError| format!("{:?} {:?}", error.kind, error.code);
+            let cells = [
+                acted("drain", &ended, now).map_or_else(failed, |_| "done".to_owned()),
+                observed("drain", &ended, now).map_or_else(failed, |seen| format!("{seen:?}")),
+                verified("drain", &ended, now).map_or_else(failed, |seen| format!("{seen:?}")),
+                done(Purpose::Fence, "", &ended, now).map_or_else(failed, |()| "raised".to_owned()),
+                probed(&ended, now).map_or_else(failed, |health| {
+                    format!("reachable {} degraded {}", health.reachable, health.degraded)
+                }),
+            ];
+            writeln!(table, "{end}").unwrap();
+            for (name, cell) in ["act", "observe", "verify", "fence", "probe"].iter().zip(cells) {
+                let cell: String = cell.chars().take(72).collect();
+                writeln!(table, "  {name:8}{cell}").unwrap();
+            }
+        }
+        crate::assert_golden!("exec_exit_codes", table);
+    }
+
+    #[test]
+    fn an_answer_adds_what_an_exit_code_cannot_say() {
+        let now = Timestamp(1_000);
+        let answer = r#"{"evidence":"7 pods moved","outputs":{"pods":7,"ok":true,"node":"n1"}}"#;
+        let output: Values = [
+            ("pods".to_owned(), Value::Int(7)),
+            ("ok".to_owned(), Value::Bool(true)),
+            ("node".to_owned(), Value::Str("n1".into())),
+        ]
+        .into();
+        let evidence = "7 pods moved".to_owned();
+        let done = acted("drain", &ended(End::Exited(0), answer), now).unwrap();
+        assert_eq!(done, Acted::Done { evidence, output });
+
+        let answer = r#"{"handle":"job-7","poll_after":"30s"}"#;
+        let accepted = acted("drain", &ended(End::Exited(0), answer), now).unwrap();
+        let poll_at = Timestamp(31_000);
+        assert_eq!(accepted, Acted::Accepted { handle: "job-7".to_owned(), poll_at });
+
+        let answer = r#"{"message":"rate limit","retry_after":"5m","expected":"a","observed":"b"}"#;
+        let busy = acted("drain", &ended(End::Exited(75), answer), now).unwrap_err();
+        assert_eq!(busy.message, "act of drain exited with 75: rate limit");
+        assert_eq!(busy.retry_at, Some(Timestamp(301_000)));
+        assert_eq!((busy.expected.as_str(), busy.observed.as_str()), ("a", "b"));
+
+        let fence = super::done(Purpose::Fence, "", &ended(End::Exited(10), r#"{"epoch":9}"#), now);
+        let current = Epoch(9);
+        assert_eq!(fence.unwrap_err().kind, crate::provider::ProviderErrorKind::Fenced { current });
+    }
+
+    /// It has acted: to say that it failed would let it act again.
+    #[test]
+    fn an_unreadable_answer_leaves_the_outcome_of_an_act_unknown() {
+        for answer in [
+            "{",
+            "7",
+            r#"{"evidnce":"a"}"#,
+            r#"{"outputs":{"Name":1}}"#,
+            r#"{"outputs":{"a":1.5}}"#,
+            r#"{"outputs":{"a":null}}"#,
+            r#"{"handle":"a","poll_after":"soon"}"#,
+        ] {
+            let error = acted("drain", &ended(End::Exited(0), answer), Timestamp(0)).unwrap_err();
+            let unknown = ErrorClass::OutcomeUnknown;
+            assert_eq!(error.kind, crate::provider::ProviderErrorKind::Class(unknown), "{answer}");
+            assert!(error.message.starts_with("act of drain: "), "{error}");
+            // Whatever it says, it has failed.
+            let error = acted("drain", &ended(End::Exited(65), answer), Timestamp(0)).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Invalid);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The inputs of programs, as files; and what a server that was killed has left running.
+//!
+//! A program that acts has its input as its standard input, from a file that is locked as long as the program has it open.
+//! The system keeps the lock, so the next server sees by it that a program of the former one still runs, and which group
+//! to end. The file of a program that has ended is removed.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::group::Group;
+use crate::clock::Clock;
+use crate::files;
+use crate::ids::MachineId;
+
+/// Time between two looks whether a program has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A folder of inputs, for one class and one server at a time.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    next: AtomicU64,
+}
+
+/// The files of a program that acts.
+#[derive(Debug)]
+pub(super) struct Slot {
+    input: PathBuf,
+    group: PathBuf,
+}
+
+/// A program of a former server that still runs.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) machine: MachineId,
+    slot: Slot,
+    input: File,
+    /// `None` if that server was killed before it could note it.
+    group: Option<Group>,
+}
+
+impl Folder {
+    /// Creates the folder, for no one else to read.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        Ok(Self { path, next: AtomicU64::new(0) })
+    }
+
+    /// An input that no one finds: for a program that only looks.
+    pub(super) fn input(&self, json: &str) -> io::Result<File> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(format!("{number}.look"));
+        write(&path, json)?;
+        let file = File::open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
+    }
+
+    /// The input of a program that acts, locked.
+    pub(super) fn slot(&self, machine: &MachineId, json: &str) -> io::Result<(Slot, File)> {
+        let slot = self.of(machine);
+        slot.clear();
+        write(&slot.input, json)?;
+        let file = File::open(&slot.input)?;
+        file.try_lock().map_err(io::Error::from)?;
+        Ok((slot, file))
+    }
+
+    /// What a former server has left running; the files of what has ended are removed. Only before anything acts.
+    pub(super) fn left(&self) -> io::Result<Vec<Left>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let machine = name.to_str().and_then(|name| name.strip_suffix(".act"));
+            let Some(Ok(machine)) = machine.map(MachineId::parse) else { continue };
+            let slot = self.of(&machine);
+            let input = match files::open_own(OpenOptions::new().read(true), &slot.input) {
+                Ok(input) => input,
+                Err(error) => {
+                    tracing::warn!(%error, path = %slot.input.display(), "not the input of a program");
+                    continue;
+                }
+            };
+            let noted = files::read_own(&slot.group).ok();
+            let number = noted.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok());
+            let left = Left { machine, slot, input, group: number.and_then(Group::of) };
+            if left.runs() {
+                all.push(left);
+            } else {
+                left.slot.clear();
+            }
+        }
+        Ok(all)
+    }
+
+    fn of(&self, machine: &MachineId) -> Slot {
+        // Each kind of file has an ending of its own, so that no machine's file is that of another.
+        let at = |ending| self.path.join(format!("{machine}.{ending}"));
+        Slot { input: at("act"), group: at("group") }
+    }
+}
+
+impl Slot {
+    /// Notes the group of the program that has been started.
+    pub(super) fn note(&self, group: Group) {
+        if let Err(error) = write(&self.group, &group.number().to_string()) {
+            tracing::warn!(%error, path = %self.group.display(), "the group of a program was not noted");
+        }
+    }
+
+    /// Removes what belongs to a program that has ended.
+    pub(super) fn clear(&self) {
+        for path in [&self.input, &self.group] {
+            match std::fs::remove_file(path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "a file of a program was not removed");
+                }
+            }
+        }
+    }
+}
+
+impl Left {
+    /// Whether it still runs.
+    fn runs(&self) -> bool {
+        match self.input.try_lock() {
+            Ok(()) => false,
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, path = %self.slot.input.display(), "cannot tell whether a program runs");
+                true
+            }
+        }
+    }
+
+    /// Ends it with its children, and resolves when it has ended.
+    pub(super) async fn end(self, clock: &dyn Clock, grace: Duration) {
+        tracing::warn!(machine = %self.machine, "a program that a former server has started still runs: it is ended");
+        if let Some(group) = self.group {
+            group.ask();
+        }
+        let kill_at = clock.monotonic() + grace;
+        let mut is_killed = false;
+        while self.runs() {
+            if !is_killed && clock.monotonic() >= kill_at {
+                is_killed = true;
+                match self.group {
+                    Some(group) => group.kill(),
+                    // Its end has to be waited for.
+                    None => {
+                        tracing::warn!(machine = %self.machine, "the group of the program is unknown")
+                    }
+                }
+            }
+            clock.sleep(LOOK_AGAIN).await;
+        }
+        self.slot.clear();
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    files::open_own(&mut options, path)?.write_all(text.as_bytes())
+}
