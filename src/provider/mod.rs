@@ -1,10 +1,12 @@
 //! What the engine asks of hardware: a provider per class of machine, described by its capabilities. A class is a driver, or
 //! names a driver for each capability ([`routed`]).
+//! Machines that are installed fetch their settings and report at the [`boot`] desk.
 //!
 //! Every action is a contract in four calls: *fence* (raise the machine's epoch at the provider, so that late calls
 //! of a former owner are refused), *observe* (is it done already?), *act* (with an operation id and the epoch),
 //! *verify* (is it done, and does it stay so?).
 
+pub mod boot;
 mod capabilities;
 mod error;
 pub mod exec;

@@ -1,6 +1,7 @@
 //! Settings of the server, from flags and its configuration file. Flags take precedence.
 
 mod args;
+mod boot;
 mod bounds;
 mod check;
 mod choice;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) use self::args::{Args, Command};
+pub(super) use self::boot::BootSettings;
 pub(super) use self::choice::{FakeWorld, Format, Level};
 pub(super) use self::classes::{Driver, MachineClass};
 pub(super) use self::exec::ExecClass;
@@ -31,6 +33,7 @@ use super::room::Bounds;
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
 use crate::files;
+use crate::provider::boot::Image;
 
 /// Default port.
 const PORT: u16 = 50_051;
@@ -176,6 +179,10 @@ pub(super) struct Config {
     pub(super) seed: Option<u64>,
     /// Limits of the engine.
     pub(super) limits: Limits,
+    /// Where machines that are being installed reach the server; `None` for nowhere.
+    pub(super) boot: Option<BootSettings>,
+    /// The images that machines are installed with, by name.
+    pub(super) images: BTreeMap<String, Image>,
     /// Which driver does what, by class of machines.
     pub(super) machine_classes: BTreeMap<String, MachineClass>,
     /// Which providers' machines are probed, and how.
@@ -257,6 +264,8 @@ impl Config {
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,
             seed: args.seed.or(file.seed),
             limits: limits(file.limits, &file.loop_breaker),
+            boot: boot(args, file.boot),
+            images: boot::images(file.images).map_err(ConfigError::Setting)?,
             machine_classes: file
                 .machine_classes
                 .iter()
@@ -312,6 +321,14 @@ fn storage(args: &Args, file: &file::Store) -> Result<Storage, ConfigError> {
                 )
             }),
     }
+}
+
+/// The boot listener: from the flag, then the file; off without an address.
+fn boot(args: &Args, file: Option<file::Boot>) -> Option<BootSettings> {
+    let file = file.unwrap_or_default();
+    let listen = args.boot_listen.or(file.listen)?;
+    let url = file.url.map(|url| url.trim_end_matches('/').to_owned());
+    Some(BootSettings { listen, url })
 }
 
 /// Where spans go: from the flag, then the standard OpenTelemetry variables. The variables are meant for all programs

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::config::ConfigError;
 use crate::executor::EngineError;
+use crate::provider::boot::TokenKeyError;
 use crate::provider::fake::WorldError;
 use crate::store::StoreError;
 use crate::store::sqlite::{OpenError, RepairError};
@@ -44,6 +45,9 @@ pub(super) enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The key of installation tokens cannot be had.
+    #[error(transparent)]
+    TokenKey(#[from] TokenKeyError),
     /// The file of a backup cannot be written.
     #[error("cannot write {}", .path.display())]
     BackupFile {
@@ -116,6 +120,9 @@ impl StartError {
         match self {
             Self::Config(_) => EX_CONFIG,
             Self::Listen { .. } => EX_UNAVAILABLE,
+            Self::TokenKey(TokenKeyError::File { .. }) => EX_CANTCREAT,
+            Self::TokenKey(TokenKeyError::Length { .. }) => EX_IOERR,
+            Self::TokenKey(TokenKeyError::Random) => EX_SOFTWARE,
             Self::NoDatabase { .. } | Self::NoBackup { .. } => EX_NOINPUT,
             Self::NotRepaired { source: RepairError::Refused { .. }, .. } => EX_USAGE,
             Self::NotRepaired { .. } => EX_IOERR,
@@ -178,6 +185,7 @@ impl StartError {
             }
             Self::Config(_)
             | Self::Listen { .. }
+            | Self::TokenKey(_)
             | Self::Database(_)
             | Self::NoBackup { .. }
             | Self::World(_)

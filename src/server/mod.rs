@@ -3,6 +3,7 @@
 mod accept;
 mod activity;
 mod body;
+mod boot;
 mod checks;
 mod config;
 mod connection;

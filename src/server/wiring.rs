@@ -26,7 +26,7 @@ use super::programs::Programs;
 use super::refusals::Refusals;
 use super::room::Room;
 use super::watches::Watches;
-use super::{accept, connection, maintenance, plans, providers, reflection, storage};
+use super::{accept, boot, connection, maintenance, plans, providers, reflection, storage};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
 use crate::plan::Registry;
@@ -100,8 +100,18 @@ impl Server {
             }
             None => None,
         };
+        let boot_listener = match &config.boot {
+            Some(boot) => {
+                let address = boot.listen;
+                let option = "--boot-listen HOST:PORT (port 0 takes a free one)";
+                let listening = accept::bind(address).await;
+                Some(listening.map_err(|source| StartError::Listen { address, option, source })?)
+            }
+            None => None,
+        };
         let refusals = Refusals::default();
         let metrics = metrics_listener.is_some().then(|| Arc::new(Metrics::new(&refusals)));
+        let boot_refusals = refusals.clone();
         let room = Room::new(config.unsent);
         let host_names = HostNames::new(&config.host_names);
         let random = random(config.seed);
@@ -135,6 +145,10 @@ impl Server {
             Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
         let programs = Programs::new(&config, clock.clone(), &*random);
         let providers = providers::all(&config, &fake, &programs)?;
+        let desk = match &boot_listener {
+            Some(listener) => Some(boot::desk(&config, listener, &opened.store, &clock).await?),
+            None => None,
+        };
         let (notices, noticed) = notices();
         opened.store.listen(Arc::new(notices));
         let (providers, store) = match &metrics {
@@ -180,6 +194,12 @@ impl Server {
                 clock.clone(),
                 stop.clone(),
             ));
+        }
+        if let (Some(listener), Some(desk)) = (boot_listener, desk) {
+            tracing::info!(url = %format!("{}/boot/v1", desk.url()), "serving machines that are installed");
+            let names = boot::host_names(&config, &desk);
+            let boot = boot::Boot::new(desk, names, boot_refusals, clock.clone());
+            tokio::spawn(boot::serve(listener, Arc::new(boot), stop.clone()));
         }
         let (retention, policy) = watch::channel(config.retention);
         engine.spawn(maintenance::retain(engine.store().clone(), clock.clone(), policy));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::slots::SlotMove;
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
-use crate::model::{Change, Entry, Images, LogChunk, Machine, Object, Observed, Record, Run};
+use crate::model::{
+    Change, Entry, Images, Installation, LogChunk, Machine, Object, Observed, Record, Run,
+};
 
 /// The use of a request id; kept at least a day and as long as its object is active.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +100,8 @@ pub struct Batch {
     pub logs: Vec<LogChunk>,
     /// Observed facts of machines, replacing the previous ones; those of a deleted machine are dropped.
     pub observed: Vec<(MachineId, Observed)>,
+    /// Installations of machines, replacing the previous ones; those of a deleted machine are dropped.
+    pub installations: Vec<(MachineId, Installation)>,
 }
 
 impl Batch {

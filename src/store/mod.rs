@@ -33,7 +33,7 @@ pub use self::slots::{SlotKey, SlotMove};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
+use crate::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 
 /// Most rows that a page of a list examines for a filter without an index.
 pub const SCAN_ROWS_MAX: usize = 10_000;
@@ -196,6 +196,8 @@ pub trait Store: Send + Sync + 'static {
     fn machine<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Arc<Machine>>>;
     /// The latest observation of a machine, if there is one. It has no revision and no history.
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>>;
+    /// What the machine reported about its latest installation, if there was one. It has no revision and no history.
+    fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>>;
     /// One machine as of the commit `at`; `None` if it did not exist or its history is gone.
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>>;
     /// One run.

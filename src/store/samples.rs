@@ -8,9 +8,9 @@ use crate::ids::{Epoch, MachineId, OperationId, Revision, RunId};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::{run, step};
 use crate::model::{
-    Actor, ActorKind, Condition, ConditionKind, Entry, EntryKind, Hold, HoldReason, LogChunk,
-    LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunSpec, RunType, StepRecord,
-    UntrustedDisks,
+    Actor, ActorKind, Condition, ConditionKind, Entry, EntryKind, Hold, HoldReason, InstallStage,
+    Installation, LogChunk, LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunSpec,
+    RunType, StepRecord, UntrustedDisks,
 };
 use crate::plan::{Value, Values};
 
@@ -311,5 +311,16 @@ pub(super) fn chunk(run: RunId, offset: u64) -> LogChunk {
         stream: LogStream::ALL[usize::try_from(offset % 3).unwrap()],
         text: format!("line {offset}\n"),
         truncated: offset % 7 == 6,
+    }
+}
+
+/// An installation whose image is written.
+pub(super) fn installation() -> Installation {
+    Installation {
+        stage: InstallStage::Written,
+        image_sha256: "00ff".repeat(16),
+        boot_id: "a boot".to_owned(),
+        message: "written in 9 s".to_owned(),
+        ..Installation::begin(OperationId::new(run_id(1), "repave", 1), Timestamp(7))
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
-use bmdemo::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
+use bmdemo::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -104,6 +104,10 @@ impl Store for SimStore {
 
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
         Box::pin(self.read(self.inner.observed(id)))
+    }
+
+    fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
+        Box::pin(self.read(self.inner.installation(id)))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

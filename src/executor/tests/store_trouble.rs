@@ -12,7 +12,8 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::filter::Filter;
 use crate::model::{
-    Change, Entry, EntryKind, HistoryRow, HoldReason, LogChunk, Machine, Observed, Run,
+    Change, Entry, EntryKind, HistoryRow, HoldReason, Installation, LogChunk, Machine, Observed,
+    Run,
 };
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -146,6 +147,10 @@ impl Store for Troubled {
 
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
         self.inner.observed(id)
+    }
+
+    fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
+        self.inner.installation(id)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -77,6 +77,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_socket)]
     pub(crate) metrics_listen: Option<SocketAddr>,
 
+    /// Let machines that are being installed fetch their settings and report at http://ADDR:PORT/boot/v1 [default: off]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_socket)]
+    pub(crate) boot_listen: Option<SocketAddr>,
+
     /// Export spans to the OpenTelemetry collector at URL, http://HOST:PORT, over OTLP/gRPC [default:
     /// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT in the environment]
     #[arg(long, value_name = "URL")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::validate::wrong_label_key;
 use crate::plan::suggest::nearest;
-use crate::text::escaped;
+use crate::text::{escaped, is_hidden};
 
 /// Most connections, runs or probes at a time that one server could ever serve.
 pub(super) const MANY: u64 = 1_000_000;
@@ -60,6 +60,23 @@ pub(super) fn host_name(key: &str, name: &str) -> Result<(), String> {
         "{key}: {} is no name of a host: give it as in \"bmdemo.example.com\", without scheme and port",
         escaped(name)
     ))
+}
+
+/// Refuses a text that is too long or has characters that cannot be shown, such as line feeds.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub(super) fn printable(key: &str, text: &str, most: usize) -> Result<(), String> {
+    if text.chars().count() > most {
+        return Err(format!("{key} is too long: give at most {most} characters"));
+    }
+    match text.chars().find(|c| is_hidden(*c)) {
+        Some(hidden) => Err(format!(
+            "{key} has the character {}, which cannot be shown",
+            hidden.escape_unicode()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Refuses zero, saying what it would mean, and absurdly large values.

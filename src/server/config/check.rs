@@ -48,6 +48,9 @@ impl Config {
                 ));
             }
         }
+        if let Some(boot) = &self.boot {
+            boot.check()?;
+        }
         for name in &self.host_names {
             bounds::host_name("server.host_names", name)?;
         }

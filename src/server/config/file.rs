@@ -23,6 +23,8 @@ pub(crate) struct File {
     pub(crate) fake: Fake,
     pub(crate) limits: Limits,
     pub(crate) loop_breaker: LoopBreaker,
+    pub(crate) boot: Option<Boot>,
+    pub(crate) images: BTreeMap<String, Image>,
     pub(crate) machine_classes: BTreeMap<String, MachineClass>,
     pub(crate) probes: BTreeMap<String, Probe>,
     pub(crate) retention: Retention,
@@ -110,6 +112,24 @@ pub(crate) struct Probe {
     pub(crate) interval: Option<Span>,
     pub(crate) timeout: Option<Span>,
     pub(crate) concurrent_max: Option<usize>,
+}
+
+/// Where machines that are being installed reach the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Boot {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) url: Option<String>,
+}
+
+/// An image that machines are installed with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Image {
+    pub(crate) url: Option<String>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) architecture: Option<String>,
+    pub(crate) kernel_arguments: Option<String>,
 }
 
 /// The driver of each capability.

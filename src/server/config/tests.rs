@@ -48,7 +48,7 @@ fn the_example_gives_the_defaults() {
         "rack",
     ];
     // Sections without a default: they name things of an operator's own.
-    let own = ["[machine_classes.", "[probes."];
+    let own = ["[machine_classes.", "[probes.", "[boot]", "[images."];
     let mut is_own = false;
     let text: Vec<String> = example()
         .lines()

@@ -7,6 +7,7 @@
 mod delta;
 mod entry;
 mod format;
+mod installation;
 mod machine;
 mod run;
 mod step;
@@ -16,5 +17,6 @@ mod tests;
 pub(crate) use delta::{decode_delta, encode_delta};
 pub(crate) use entry::{decode_entries, encode_entries};
 pub(crate) use format::DecodeError;
+pub(crate) use installation::{decode_installation, encode_installation};
 pub(crate) use machine::{decode_machine, encode_machine};
 pub(crate) use run::{decode_run, encode_run, state_name};

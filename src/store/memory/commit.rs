@@ -52,6 +52,11 @@ impl State {
                 self.observed.insert(machine, observed);
             }
         }
+        for (machine, installation) in batch.installations {
+            if self.machine_ids.contains_key(&machine) {
+                self.installations.insert(machine, installation);
+            }
+        }
         let logs: Vec<_> = batch.logs.into_iter().map(Arc::new).collect();
         for chunk in &logs {
             self.logs.entry(chunk.run_id).or_default().push(chunk.clone());
@@ -81,6 +86,7 @@ impl State {
                 self.machine_ids.remove(&machine.id);
                 self.gone.insert(machine.id.clone(), machine.epoch);
                 self.observed.remove(&machine.id);
+                self.installations.remove(&machine.id);
             }
             (None, None) => {}
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
-use crate::model::{Entry, Images, LogChunk, Machine, Observed, Run, RunDelta};
+use crate::model::{Entry, Images, Installation, LogChunk, Machine, Observed, Run, RunDelta};
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::outcomes::Outcomes;
 use crate::store::taken::Slots;
@@ -62,6 +62,7 @@ pub(super) struct State {
     /// Epochs at which machines were deleted.
     pub(super) gone: BTreeMap<MachineId, Epoch>,
     pub(super) observed: BTreeMap<MachineId, Observed>,
+    pub(super) installations: BTreeMap<MachineId, Installation>,
     pub(super) runs: BTreeMap<u64, RunRow>,
     pub(super) run_ids: BTreeMap<RunId, u64>,
     pub(super) runs_of: BTreeMap<MachineId, BTreeSet<u64>>,

@@ -12,7 +12,7 @@ use super::error::{int, ms, uint};
 use super::fold::BEHIND_MAX;
 use super::heads::{PLANS_MAX, Rows, RunRow, Stored};
 use super::load::save_slots;
-use super::{observed, seal};
+use super::{installations, observed, seal};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::model::{Change, Images, Machine, Object, Record, Run};
@@ -114,6 +114,9 @@ impl Writing<'_> {
         }
         for (machine, seen) in &batch.observed {
             observed::save(self.conn, machine, seen)?;
+        }
+        for (machine, installation) in &batch.installations {
+            installations::save(self.conn, machine, installation)?;
         }
         for chunk in batch.logs {
             self.log(Arc::new(chunk))?;
@@ -231,6 +234,8 @@ impl Writing<'_> {
         self.conn.prepare_cached(sql)?.execute([int(machine.ordinal)])?;
         self.rows.machines.remove(&machine.id);
         let sql = "DELETE FROM observed WHERE machine_id = ?1";
+        self.conn.prepare_cached(sql)?.execute([machine.id.as_str()])?;
+        let sql = "DELETE FROM installations WHERE machine_id = ?1";
         self.conn.prepare_cached(sql)?.execute([machine.id.as_str()])?;
         let sql = "INSERT OR REPLACE INTO gone (id, epoch, sum) VALUES (?1, ?2, ?3)";
         let (id, epoch) = (machine.id.as_str(), int(machine.epoch.0));

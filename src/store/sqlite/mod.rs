@@ -13,6 +13,7 @@ mod encoded;
 mod error;
 mod fold;
 mod heads;
+mod installations;
 mod list;
 mod load;
 mod observed;
@@ -65,7 +66,7 @@ use super::{
 use crate::clock::SystemClock;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Machine, Observed, Run};
+use crate::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 
 /// [`Store`] in a data directory. Dropping it finishes the commits in progress, and releases the directory.
 pub struct SqliteStore {
@@ -275,6 +276,11 @@ impl Store for SqliteStore {
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
         let id = id.clone();
         self.point(move |conn| observed::load(conn, &id))
+    }
+
+    fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
+        let id = id.clone();
+        self.point(move |conn| installations::load(conn, &id))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -307,6 +307,7 @@ impl Repairing<'_> {
         self.execute(sql, params![id.as_str(), int(epoch), sum])?;
         self.execute("DELETE FROM machine_macs WHERE machine = ?1", [int(ordinal)])?;
         self.execute("DELETE FROM observed WHERE machine_id = ?1", [id.as_str()])?;
+        self.execute("DELETE FROM installations WHERE machine_id = ?1", [id.as_str()])?;
         self.execute("DELETE FROM machine_labels WHERE machine = ?1", [int(ordinal)])?;
         self.execute("DELETE FROM changes WHERE machine = ?1", [int(ordinal)])?;
         self.execute("DELETE FROM machines WHERE ordinal = ?1", [int(ordinal)])?;

@@ -30,7 +30,7 @@ pub(super) struct Seal {
 }
 
 /// Every checksum, in the order of computation: one may cover another.
-pub(super) const SEALS: [Seal; 12] = [
+pub(super) const SEALS: [Seal; 13] = [
     Seal {
         table: "machines",
         sum: "sum",
@@ -79,6 +79,13 @@ pub(super) const SEALS: [Seal; 12] = [
         columns: "id, revision, compacted, machine_ordinal, run_ordinal, epoch_floor",
     },
     Seal { table: "meta", sum: "outcomes_sum", name: "id", key: "id", columns: "format, outcomes" },
+    Seal {
+        table: "installations",
+        sum: "sum",
+        name: "machine_id",
+        key: "machine_id",
+        columns: "machine_id, body",
+    },
 ];
 
 /// A row whose checksum does not match.

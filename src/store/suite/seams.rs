@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::ids::{BatchId, Epoch};
-use crate::model::{MachineFacts, Observed, Power};
+use crate::model::{InstallStage, MachineFacts, Observed, Power};
 use crate::store::{Availability, Lease, Outcome, Owner, SHARDS, Shard, SlotKey, SlotMove};
 
 fn take(run: &Run, keys: &[(&str, u64)]) -> SlotMove {
@@ -207,4 +207,31 @@ pub(super) async fn facts_lie_beside_the_machine(fresh: Fresh) {
     // The next machine with the id is another one.
     store.commit(Batch::of(Write::deletion(machine.clone(), Vec::new()))).await.unwrap();
     assert_eq!(store.observed(&machine.id).await.unwrap(), None);
+}
+
+pub(super) async fn an_installation_lies_beside_the_machine(fresh: Fresh) {
+    let mut store = fresh.store;
+    let machine = register(&*store, 1).await;
+    let unknown = MachineId::parse("machine-99").unwrap();
+    assert_eq!(store.installation(&machine.id).await.unwrap(), None);
+    let before = store.revisions().await.unwrap().0;
+    let (first, mut second) = (samples::installation(), samples::installation());
+    second.stage = InstallStage::Up;
+    second.boot_id = "another".to_owned();
+    for installation in [&first, &second] {
+        let of = |id: &MachineId| (id.clone(), installation.clone());
+        let installations = vec![of(&machine.id), of(&unknown)];
+        store.commit(Batch { installations, ..Batch::default() }).await.unwrap();
+        assert_eq!(store.installation(&machine.id).await.unwrap().as_ref(), Some(installation));
+    }
+    assert_eq!(store.installation(&unknown).await.unwrap(), None);
+    assert_eq!(store.machine(&machine.id).await.unwrap().as_ref(), Some(&machine));
+    assert!(store.changes(before, 10).await.unwrap().is_empty(), "watches hear nothing of it");
+    if let Some(reopen) = &fresh.reopen {
+        store = reopen(store);
+    }
+    assert_eq!(store.installation(&machine.id).await.unwrap(), Some(second));
+    // The next machine with the id is another one.
+    store.commit(Batch::of(Write::deletion(machine.clone(), Vec::new()))).await.unwrap();
+    assert_eq!(store.installation(&machine.id).await.unwrap(), None);
 }

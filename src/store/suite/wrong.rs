@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, LogChunk, Object, Observed};
+use crate::model::{Change, HistoryRow, Installation, LogChunk, Object, Observed};
 use crate::store::{
     Availability, Fut, Listener, LogHead, Outcome, Ownership, Page, Position, Retention, SlotKey,
     Subject, Trimmed,
@@ -127,6 +127,10 @@ impl Store for Wrong {
 
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>> {
         self.inner.observed(id)
+    }
+
+    fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
+        self.inner.installation(id)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

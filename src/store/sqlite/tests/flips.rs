@@ -7,7 +7,7 @@ use crate::ids::Epoch;
 use crate::store::{PinnedPlan, SlotKey, SlotMove, Subject as Whose};
 
 /// Tables whose rows are flipped.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "machines",
     "runs",
     "changes",
@@ -19,6 +19,7 @@ const TABLES: [&str; 11] = [
     "meta",
     "machine_labels",
     "machine_macs",
+    "installations",
 ];
 
 /// A store with rows in every table, closed.
@@ -43,6 +44,7 @@ async fn filled(dir: &Path) -> PathBuf {
         slots: vec![take],
         request: Some(request),
         plan: Some(plan),
+        installations: vec![(samples::machine(1).id, samples::installation())],
         ..Batch::default()
     };
     store.commit(batch).await.unwrap();
