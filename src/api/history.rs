@@ -6,8 +6,9 @@ use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{convert, lists};
 use crate::executor::Engine;
 use crate::ids::Revision;
-use crate::model::{Change, Object};
+use crate::model::{Change, EntryKind, Object};
 use crate::pb;
+use crate::plan::suggest::nearest;
 use crate::store::Subject;
 
 /// Changes read from the change log at a time.
@@ -62,7 +63,7 @@ pub(super) async fn of_everything(
 ) -> Result<pb::ListHistoryResponse, ApiError> {
     let mut checks = Checks::default();
     let limit = checks.page_size(request.page_size);
-    checks.line("kind", &request.kind, NAME_CHARS_MAX);
+    check_kind(&mut checks, &request.kind);
     checks.line("actor", &request.actor, NAME_CHARS_MAX);
     checks.done(Some(()))?;
     let list = List::new("ListHistory", &[&request.kind, &request.actor]);
@@ -89,6 +90,33 @@ pub(super) async fn of_everything(
         }
     }
     Ok(pb::ListHistoryResponse { entries, next_page_token: list.token((after.0, 0)) })
+}
+
+/// Refuses a kind that no entry can have, so that a typing mistake is not taken for an empty history.
+fn check_kind(checks: &mut Checks, kind: &str) {
+    let group = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let begins = |known: &&str| {
+        *known == kind || known.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.'))
+    };
+    let mut known = EntryKind::ALL.iter().map(|known| known.as_str());
+    if kind.is_empty() || known.clone().any(|known| begins(&known)) {
+        return;
+    }
+    let mut groups: Vec<String> = known.clone().map(group).collect();
+    groups.dedup();
+    let of_group: Vec<&str> = known.by_ref().filter(|known| group(known) == group(kind)).collect();
+    let names = if of_group.is_empty() {
+        format!("kinds begin with {}", groups.join(", "))
+    } else {
+        format!("the kinds of {} are {}", group(kind), of_group.join(", "))
+    };
+    let all = EntryKind::ALL.iter().map(|known| known.as_str());
+    let near = nearest(kind, all.chain(groups.iter().map(String::as_str)));
+    let meant = match near {
+        Some(near) => format!("did you mean {near}? "),
+        None => String::new(),
+    };
+    checks.refuse("kind", format!("{kind:?} is no kind of entry: {meant}{names}"));
 }
 
 fn matches(request: &pb::ListHistoryRequest, entry: &pb::HistoryEntry) -> bool {

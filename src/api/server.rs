@@ -38,6 +38,9 @@ pub struct DataFacts {
 /// Collects facts about the host. May block on a disk: it is called on a blocking thread.
 pub type Host = Arc<dyn Fn() -> Facts + Send + Sync>;
 
+/// What an older server would do wrongly without saying so.
+const FEATURES: [&str; 1] = ["machines.validate_only"];
+
 /// The service.
 pub(super) struct Server {
     engine: Engine,
@@ -95,6 +98,7 @@ impl Server {
             runs_in_progress: in_progress as u64,
             runs_waiting: waiting as u64,
             watchers: engine.watch().watchers() as u64,
+            features: FEATURES.map(str::to_owned).to_vec(),
         })
     }
 }

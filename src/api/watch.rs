@@ -174,19 +174,24 @@ async fn watch<T: Shown>(
     filter: Filter,
     options: Options,
 ) -> Result<Answers<Encoded<T::Message>>, ApiError> {
-    if options.resume_from > 0 && !options.allow_reset {
-        let (_, oldest) = engine.store().revisions().await?;
-        if Revision(options.resume_from) < oldest {
+    let mut reset = false;
+    if options.resume_from > 0 {
+        let (newest, oldest) = engine.store().revisions().await?;
+        if Revision(options.resume_from) < oldest && !options.allow_reset {
             return Err(EngineError::Compacted { oldest }.into());
         }
+        // A revision that this store has not reached is one of another store: of one that was replaced or restored.
+        reset = Revision(options.resume_from) > newest && options.allow_reset;
     }
     let start = match (options.resume_from, options.changes_only) {
+        _ if reset => Start::Snapshot,
         (0, false) => Start::Snapshot,
         (0, true) => Start::Now,
         (revision, _) => Start::Resume(Revision(revision)),
     };
     let items = T::open(engine, filter.clone(), start);
-    let watch = Watch { engine: engine.clone(), items, filter, options, unreadable_count: 0 };
+    let watch =
+        Watch { engine: engine.clone(), items, filter, options, reset, unreadable_count: 0 };
     let messages = unfold(watch, |mut watch| async move {
         let message = watch.next().await?;
         Some((message.map_err(|error| ApiError::from(error).into()), watch))
@@ -199,12 +204,17 @@ struct Watch<T> {
     items: Items<T>,
     filter: Filter,
     options: Options,
+    /// Whether the first message is a RESET.
+    reset: bool,
     /// How many records the list before the next SYNCED left out.
     unreadable_count: u64,
 }
 
 impl<T: Shown> Watch<T> {
     async fn next(&mut self) -> Option<Result<Encoded<T::Message>, EngineError>> {
+        if std::mem::take(&mut self.reset) {
+            return Some(Ok(self.now(Kind::Reset, Revision(0), T::Message::default())));
+        }
         loop {
             let message = match self.items.next().await? {
                 Ok(WatchItem::Bookmark(_)) if !self.options.allow_bookmarks => continue,

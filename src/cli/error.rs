@@ -1,5 +1,6 @@
 //! What can go wrong in the client, and the exit code for it.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use tonic::{Code, Status};
@@ -15,6 +16,8 @@ pub(crate) enum Exit {
     Refused,
     /// A dry run found that StartRun would refuse.
     Blocked,
+    /// All that went wrong are refusals, each of which would give this code.
+    Refusals(u8),
     /// A watched run failed, or is held until an operator acts.
     RunFailed,
     /// A watched run was canceled.
@@ -32,6 +35,7 @@ impl Exit {
             Self::Ok => 0,
             Self::Refused => 1,
             Self::Blocked => 64 + Code::FailedPrecondition as u8,
+            Self::Refusals(code) => code,
             Self::RunFailed => 3,
             Self::RunCanceled => 4,
             Self::TimedOut => 5,
@@ -48,6 +52,15 @@ impl Exit {
             | pb::RunPhase::Unspecified
             | pb::RunPhase::Pending
             | pb::RunPhase::Running => Self::RunFailed,
+        }
+    }
+
+    /// The exit after refusals of one command for several targets: that of a single one if they are alike.
+    pub(crate) fn of_refusals(codes: &BTreeSet<u8>) -> Self {
+        match (codes.len(), codes.first()) {
+            (_, None) => Self::Ok,
+            (1, Some(code)) => Self::Refusals(*code),
+            (_, Some(_)) => Self::Blocked,
         }
     }
 

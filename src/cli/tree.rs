@@ -93,12 +93,15 @@ pub(crate) enum Command {
     /// Print the output of the steps of a run; short for: run logs
     Logs(logs::LogsArgs),
     /// End a run at its next safe point; short for: run cancel
+    #[command(after_help = control::CANCEL_EXAMPLES)]
     Cancel(control::ReasonArgs),
     /// End a run at once and block its machine; short for: run abort
     Abort(control::RequiredReasonArgs),
     /// Hold a run at its next safe point; short for: run pause
+    #[command(after_help = control::PAUSE_EXAMPLES)]
     Pause(control::ReasonArgs),
     /// Resume a held run; short for: run resume
+    #[command(after_help = control::RESUME_EXAMPLES)]
     Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from where it failed, watch; short for: run retry
     Retry(control::RetryArgs),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, OsRandom, Random, SystemClock};
 
-use super::output::{Look, wrapped};
+use super::output::{Look, shortened, wrapped};
 
 /// The process as the client sees it; tests pass their own.
 pub struct Io {
@@ -144,7 +144,7 @@ impl Ui {
     ///
     /// On a terminal it is wrapped between words.
     pub(crate) fn note(&mut self, text: &str) {
-        for line in text.split('\n') {
+        for line in shortened(text).split('\n') {
             let indent = line.len() - line.trim_start_matches(' ').len() + 2;
             let line = wrapped(self.note_look, line, indent);
             let _ = writeln!(self.err(), "{line}");

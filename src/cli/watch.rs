@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use crate::clock::Clock;
 use crate::pb;
@@ -26,7 +27,23 @@ pub(crate) trait Resumable: Sized {
     ) -> impl Future<Output = Result<Streaming<Self>, Status>> + Send;
     /// Where to resume after this event; `None` for a snapshot: a stream that broke among those must start over.
     fn resume_point(&self) -> Option<u64>;
+    /// Whether the server cannot resume: the present state follows.
+    fn is_reset(&self) -> bool;
 }
+
+/// Whether a server that has no RESET says that it cannot resume here: the history is gone, or is that of another store.
+fn is_out_of_history(status: &Status) -> bool {
+    let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
+    status.code() == Code::OutOfRange
+        || (status.code() == Code::InvalidArgument
+            && violations.is_some_and(|all| all.iter().any(|one| one.field == "resume_from")))
+}
+
+/// What a user reads when a watch starts over.
+pub(crate) const STARTED_OVER: &str =
+    "the server does not know what was seen last: reading everything again";
+/// The same, for a screen: it stays, since the screen shows the records of another server.
+pub(crate) const READ_AGAIN: &str = "server changed: all read again";
 
 impl Resumable for pb::RunEvent {
     async fn open(
@@ -35,11 +52,17 @@ impl Resumable for pb::RunEvent {
         resume_from: u64,
     ) -> Result<Streaming<Self>, Status> {
         let filter = filter.to_owned();
-        client.watch_runs(pb::WatchRunsRequest { filter, resume_from, ..Default::default() }).await
+        let request =
+            pb::WatchRunsRequest { filter, resume_from, allow_reset: true, ..Default::default() };
+        client.watch_runs(request).await
     }
 
     fn resume_point(&self) -> Option<u64> {
         (self.r#type() != pb::RunEventType::Snapshot).then_some(self.revision)
+    }
+
+    fn is_reset(&self) -> bool {
+        self.r#type() == pb::RunEventType::Reset
     }
 }
 
@@ -50,13 +73,21 @@ impl Resumable for pb::MachineEvent {
         resume_from: u64,
     ) -> Result<Streaming<Self>, Status> {
         let filter = filter.to_owned();
-        client
-            .watch_machines(pb::WatchMachinesRequest { filter, resume_from, ..Default::default() })
-            .await
+        let request = pb::WatchMachinesRequest {
+            filter,
+            resume_from,
+            allow_reset: true,
+            ..Default::default()
+        };
+        client.watch_machines(request).await
     }
 
     fn resume_point(&self) -> Option<u64> {
         (self.r#type() != pb::MachineEventType::Snapshot).then_some(self.revision)
+    }
+
+    fn is_reset(&self) -> bool {
+        self.r#type() == pb::MachineEventType::Reset
     }
 }
 
@@ -67,6 +98,8 @@ pub(crate) enum Seen<E> {
     Event(Box<E>),
     /// The connection broke; the next call reconnects.
     Lost,
+    /// What was seen so far is void: the present state follows, as at the start.
+    Reset,
     /// The server ended the stream.
     Ended,
 }
@@ -125,6 +158,10 @@ impl<E: Resumable> Watch<E> {
                 Ok(Some(event)) => {
                     self.lost_at = None;
                     self.backoff = RECONNECT_EVERY.0;
+                    if event.is_reset() {
+                        self.resume_from = 0;
+                        return Ok(Seen::Reset);
+                    }
                     self.resume_from = self.resume_from.max(event.resume_point().unwrap_or(0));
                     return Ok(Seen::Event(Box::new(event)));
                 }
@@ -133,9 +170,10 @@ impl<E: Resumable> Watch<E> {
                     self.lose();
                     return Ok(Seen::Lost);
                 }
-                Err(status) if status.code() == Code::OutOfRange && self.resume_from > 0 => {
+                Err(status) if self.resume_from > 0 && is_out_of_history(&status) => {
                     self.stream = None;
                     self.resume_from = 0;
+                    return Ok(Seen::Reset);
                 }
                 Err(status) => return Err(Error::rpc(status)),
             }
@@ -148,9 +186,9 @@ impl<E: Resumable> Watch<E> {
                 self.stream = Some(stream);
                 Ok(None)
             }
-            Err(status) if status.code() == Code::OutOfRange && self.resume_from > 0 => {
+            Err(status) if self.resume_from > 0 && is_out_of_history(&status) => {
                 self.resume_from = 0;
-                Ok(None)
+                Ok(Some(Seen::Reset))
             }
             Err(status) if is_connection_loss(&status) => {
                 let now = self.clock.monotonic();

@@ -72,7 +72,9 @@ fn in_step(run: &Run) -> Option<Waiting> {
         ),
         // No provider has been called.
         State::Polling { until, .. } if step.unsent => {
-            (WaitReason::Step, format!("step {} waits", step.name), Some(until))
+            // Older versions did not record what a step waits for.
+            let waits = if step.message.is_empty() { "waits" } else { &step.message };
+            (WaitReason::Step, format!("step {} {waits}", step.name), Some(until))
         }
         State::Polling { until, .. } => {
             (WaitReason::Provider, format!("the provider is working on {}", step.name), Some(until))

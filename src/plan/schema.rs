@@ -307,6 +307,40 @@ pub trait Around {
     fn output(&self, step: &str, name: &str) -> Option<&Value>;
 }
 
+/// In words: `Reachable and label work=done`.
+impl std::fmt::Display for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts: Vec<String> =
+            self.params.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        parts.extend(self.conditions.iter().map(|(condition, wanted)| {
+            let not = if *wanted { "" } else { "not " };
+            format!("{not}{condition}")
+        }));
+        let either = |names: Vec<String>| names.join(" or ");
+        if !self.phases.is_empty() {
+            let phases = self.phases.iter().map(ToString::to_string).collect();
+            parts.push(format!("the phase is {}", either(phases)));
+        }
+        parts.extend(self.labels.iter().map(|(key, value)| {
+            if value.is_empty() {
+                format!("no label {key}")
+            } else {
+                format!("label {key}={value}")
+            }
+        }));
+        if !self.providers.is_empty() {
+            let providers = self.providers.iter().map(ToString::to_string).collect();
+            parts.push(format!("the provider is {}", either(providers)));
+        }
+        parts.extend(
+            self.outputs
+                .iter()
+                .map(|Output { step, name, value }| format!("{step} has given {name} = {value}")),
+        );
+        f.write_str(&parts.join(" and "))
+    }
+}
+
 impl Guard {
     /// Whether it holds now.
     pub fn holds(&self, around: &dyn Around) -> bool {

@@ -165,7 +165,7 @@ impl StartError {
             Self::BackupFile { .. } => {
                 Some("give a new file in a directory that exists and has room".into())
             }
-            Self::NotABackup { .. } => {
+            Self::NotABackup { .. } | Self::NoBackup { .. } => {
                 Some("give a file that `bmdemo-server backup` made, undamaged".into())
             }
             Self::Database(OpenError::Io { .. }) | Self::World(WorldError::Io { .. }) => {
@@ -187,7 +187,6 @@ impl StartError {
             | Self::Listen { .. }
             | Self::TokenKey(_)
             | Self::Database(_)
-            | Self::NoBackup { .. }
             | Self::World(_)
             | Self::NotRepaired { .. }
             | Self::Internal { .. } => None,

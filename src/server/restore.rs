@@ -57,7 +57,9 @@ pub(super) async fn restore(
     if held.len() > NAMED_MAX {
         said(writeln!(out, "held: {} more", held.len() - NAMED_MAX));
     }
-    if !held.is_empty() {
+    if held.is_empty() {
+        said(writeln!(out, "Next: start the server: bmdemo-server --data-dir {}", dir.display()));
+    } else {
         said(writeln!(
             out,
             "Next: start the server; bmdemo-cli issues lists these runs. Look at each machine, then resume or abort its run."

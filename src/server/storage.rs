@@ -111,6 +111,11 @@ pub(super) fn back_up(config: &Config, to: &Path, out: &mut dyn Write) -> Result
         tracing::debug!(%error, "the time of the backup could not be recorded");
     }
     said(writeln!(out, "copied {} to {}", from.display(), to.display()));
+    let restore = format!("bmdemo-server restore {} --data-dir DIR", to.display());
+    said(writeln!(
+        out,
+        "Next: keep it on another machine; back from it, into a new directory: {restore}"
+    ));
     Ok(())
 }
 

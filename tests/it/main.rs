@@ -21,6 +21,7 @@ mod linear;
 mod load;
 mod metrics;
 mod mounts;
+mod operator;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod paging;

@@ -140,17 +140,24 @@ impl Terminal {
 
     /// Waits until the screen shows a text.
     pub(crate) async fn until(&mut self, wanted: &str) {
-        while !self.parser.screen().contents().contains(wanted) {
-            let goes_on = self.read().await;
-            assert!(goes_on, "ended without {wanted:?}:\n{}", self.parser.screen().contents());
-        }
+        // A screen that is repainted never stops sending.
+        within(wanted, async {
+            while !self.parser.screen().contents().contains(wanted) {
+                let goes_on = self.read().await;
+                assert!(goes_on, "ended without {wanted:?}:\n{}", self.parser.screen().contents());
+            }
+        })
+        .await;
     }
 
     /// Waits until this text has come, unprocessed.
     pub(crate) async fn until_raw(&mut self, wanted: &str) {
-        while !String::from_utf8_lossy(&self.raw).contains(wanted) {
-            assert!(self.read().await, "ended without {wanted:?}");
-        }
+        within(wanted, async {
+            while !String::from_utf8_lossy(&self.raw).contains(wanted) {
+                assert!(self.read().await, "ended without {wanted:?}");
+            }
+        })
+        .await;
     }
 
     /// What the screen shows now.

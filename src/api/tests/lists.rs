@@ -69,6 +69,32 @@ async fn filters_choose_and_bind_the_page_token() {
     assert_eq!((ids(&last), last.next_page_token.as_str()), (vec!["m-10".to_owned()], ""));
 }
 
+/// A typing mistake is not taken for an empty history.
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_no_entry_has_is_refused() {
+    let mut api = Api::new().await;
+    api.register("m-1").await;
+    let ask = |kind: &str| pb::ListHistoryRequest { kind: kind.to_owned(), ..Default::default() };
+    for (kind, count) in [("", 1), ("machine", 1), ("machine.registered", 1), ("run.failed", 0)] {
+        let page = api.machines.list_history(ask(kind)).await.unwrap().into_inner();
+        assert_eq!(page.entries.len(), count, "{kind}");
+    }
+    for (kind, why) in [
+        ("run.fialed", "did you mean run.failed? the kinds of run are run.created, run.started,"),
+        ("pahse", "did you mean phase? kinds begin with machine, phase, condition,"),
+        ("nonsense", "is no kind of entry: kinds begin with machine, phase,"),
+        ("run.", "the kinds of run are run.created"),
+        ("machine.reg", "the kinds of machine are machine.registered,"),
+    ] {
+        let status = api.machines.list_history(ask(kind)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{kind}");
+        let details = status.get_error_details();
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!(violation.field, "kind");
+        assert!(violation.description.contains(why), "{kind}: {}", violation.description);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn history_is_paged_from_the_oldest() {
     let mut api = Api::new().await;

@@ -84,6 +84,43 @@ async fn a_watch_says_at_once_what_it_cannot_do() {
     assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
 }
 
+/// A store that was replaced or restored has another history: what a client saw there must go.
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_is_not_reached_yet_is_a_reset_where_one_is_allowed() {
+    let mut api = Api::new().await;
+    api.register("m-1").await;
+    let resume_from = api.engine.store().revisions().await.unwrap().0.0 + 1;
+    for changes_only in [false, true] {
+        let request = pb::WatchMachinesRequest {
+            resume_from,
+            allow_reset: true,
+            changes_only,
+            ..Default::default()
+        };
+        let mut events = api.machines.watch_machines(request).await.unwrap().into_inner();
+        for kind in [
+            pb::MachineEventType::Reset,
+            pb::MachineEventType::Snapshot,
+            pb::MachineEventType::Synced,
+        ] {
+            let event = events.message().await.unwrap().unwrap();
+            assert_eq!(event.r#type(), kind);
+            assert_eq!(event.snapshot.is_some(), kind == pb::MachineEventType::Snapshot);
+        }
+    }
+    let newest = resume_from - 1;
+    let request =
+        pb::WatchMachinesRequest { resume_from: newest, allow_reset: true, ..Default::default() };
+    let mut events = api.machines.watch_machines(request).await.unwrap().into_inner();
+    api.register("m-2").await;
+    let event = events.message().await.unwrap().unwrap();
+    assert_eq!(
+        event.r#type(),
+        pb::MachineEventType::Change,
+        "nothing is lost, so nothing is reset"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn forgotten_history_is_an_error_or_a_reset() {
     let mut api = Api::new().await;

@@ -1,22 +1,24 @@
 //! `machine apply`
 
+mod difference;
 mod file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::pb;
 use crate::pb::machine_result::Outcome as Registered;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, sanitized, wrapped};
+use super::super::output::{Meaning, padded, sanitized, width, wrapped};
 use super::super::session::Session;
 use super::bulk::{self, BulkFlags, News, Outcome, Work};
-use super::confirm::Question;
+use super::confirm::{Question, is_answered};
 use super::refusals;
+use difference::{Change, change};
 use file::{Wanted, machines_of, read};
 
 /// Machines in one request.
@@ -57,14 +59,6 @@ pub(crate) struct ApplyArgs {
     bulk: BulkFlags,
 }
 
-/// What to do with a machine.
-#[derive(Debug)]
-enum Change {
-    Register(pb::Machine),
-    Update(pb::Machine, Vec<String>),
-    Nothing,
-}
-
 pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exit, Error> {
     let text = read(session, &args.file)?;
     let wanted = machines_of(&text)?;
@@ -73,6 +67,9 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     let look = session.ui.look;
     let mut changes = Vec::new();
     let mut refused = Vec::new();
+    let mut codes = BTreeSet::new();
+    // With --yes the rows of what is done say the same.
+    let is_shown = args.dry_run || !is_answered(session, args.bulk.yes);
     let found: Vec<_> = wanted
         .iter()
         .map(|wanted| (wanted, change(wanted, known.get(&wanted.machine_id))))
@@ -84,52 +81,58 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     };
     for (wanted, (change, differences)) in found {
         let refusal = match (&change, known.get(&wanted.machine_id)) {
-            _ if args.dry_run => refusals.remove(&wanted.machine_id),
+            _ if args.dry_run => refusals.remove(&wanted.machine_id).map(|(why, code)| {
+                codes.insert(code);
+                why
+            }),
             (Change::Update(_, paths), Some(machine)) => refusals::of_spec(machine, paths),
             _ => None,
         };
-        let (sign, meaning) = match change {
-            Change::Register(_) => ("+", Meaning::Good),
-            Change::Update(..) => ("~", Meaning::Attention),
-            Change::Nothing => ("=", Meaning::Dim),
+        let (sign, meaning, what) = match change {
+            Change::Register(_) => ("+", Meaning::Good, "is new"),
+            Change::Update(..) => ("~", Meaning::Attention, "differs"),
+            Change::Nothing => ("=", Meaning::Dim, "is as in the file"),
         };
-        if args.dry_run || !matches!(change, Change::Nothing) {
-            let text = format!("{sign} {}", sanitized(&wanted.machine_id));
+        if is_shown && (args.dry_run || !matches!(change, Change::Nothing)) {
+            let text = format!("{sign} {} {what}", sanitized(&wanted.machine_id));
             writeln!(session.ui.out(), "{}", look.paint(meaning, &text))?;
-            for difference in differences {
-                let line = format!("    {}", sanitized(&difference));
+            for difference in &differences {
+                let line = format!("    {}", sanitized(difference));
                 writeln!(session.ui.out(), "{}", wrapped(look, &line, 6))?;
             }
             if let Some(why) = refusal.as_ref().filter(|_| args.dry_run) {
-                let line =
-                    format!("    {} {}", look.paint(Meaning::Bad, look.bad()), sanitized(why));
+                let bad = look.paint(Meaning::Bad, look.bad());
+                let line = format!("    {bad} would be refused: {}", sanitized(why));
                 writeln!(session.ui.out(), "{}", wrapped(look, &line, 6))?;
             }
         }
         refused.push(refusal);
-        changes.push((wanted.machine_id.clone(), change));
+        changes.push((wanted.machine_id.clone(), change, differences));
     }
     let refused = refusals::count(refused);
     session.ui.flush()?;
-    let count = |of: fn(&Change) -> bool| changes.iter().filter(|(_, change)| of(change)).count();
+    let count =
+        |of: fn(&Change) -> bool| changes.iter().filter(|(_, change, _)| of(change)).count();
     let new = count(|change| matches!(change, Change::Register(_)));
     let differing = count(|change| matches!(change, Change::Update(..)));
     let same = count(|change| matches!(change, Change::Nothing));
     if args.dry_run {
-        let (refused, exit) = match &refused {
-            Some((count, _)) => (format!(", {count} of them would be refused"), Exit::Blocked),
-            None => (String::new(), Exit::Ok),
-        };
-        session.ui.note(&format!(
-            "Nothing was changed: {new} new, {differing} to change{refused}, {same} unchanged."
-        ));
-        return Ok(exit);
+        let refused = refused.as_ref().map_or(0, |(count, _)| *count);
+        let parts = parts(&[
+            (new, "would be registered"),
+            (differing, "would be changed"),
+            (refused, "of these would be refused"),
+            (same, if same == 1 { "is as in the file" } else { "are as in the file" }),
+        ]);
+        session.ui.note(&format!("Dry run, nothing was changed: {parts}."));
+        return Ok(Exit::of_refusals(&codes));
     }
     if new + differing == 0 {
-        session.ui.note(&format!("Nothing to do: {same} unchanged."));
+        let all = if same == 1 { "the machine is" } else { "all machines are" };
+        session.ui.note(&format!("Nothing to do: {all} as in the file."));
         return Ok(Exit::Ok);
     }
-    let due = changes.iter().filter(|(_, change)| !matches!(change, Change::Nothing));
+    let due = changes.iter().filter(|(_, change, _)| !matches!(change, Change::Nothing));
     let question = Question {
         what: match (new, differing) {
             (_, 0) => "Register".to_owned(),
@@ -137,7 +140,7 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
             _ => format!("Register {new} and change {differing} of"),
         },
         noun: "machine",
-        targets: due.map(|(id, _)| sanitized(id).into_owned()).collect(),
+        targets: due.map(|(id, _, _)| sanitized(id).into_owned()).collect(),
         refused,
         loss: None,
         always: false,
@@ -146,12 +149,35 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     carry_out(session, changes, args).await
 }
 
-/// What the server says against changes, by machine. Nothing is changed.
+/// The counts that are not zero, each with what it counts.
+fn parts(counts: &[(usize, &str)]) -> String {
+    let counted = counts.iter().filter(|(count, _)| *count > 0);
+    counted.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Feature of a server that judges requests about machines without carrying them out.
+const DRY_RUNS: &str = "machines.validate_only";
+
+/// Refuses a dry run on a server that would carry it out, because it does not know `validate_only`.
+async fn check_dry_runs(client: &Client) -> Result<(), Error> {
+    let facts = client.server_facts().await?;
+    let features = facts.info.map(|info| info.features).unwrap_or_default();
+    if features.iter().any(|feature| feature == DRY_RUNS) {
+        return Ok(());
+    }
+    Err(Error::local(
+        "the server is too old for a dry run of machines: it would carry the request out",
+        "update the server; nothing was changed",
+    ))
+}
+
+/// What the server says against changes, by machine, and the code of the process for that. Nothing is changed.
 async fn would_refuse(
     client: &Client,
     changes: impl Iterator<Item = &Change>,
     args: &ApplyArgs,
-) -> Result<BTreeMap<String, String>, Error> {
+) -> Result<BTreeMap<String, (String, u8)>, Error> {
+    check_dry_runs(client).await?;
     let mut refusals = BTreeMap::new();
     let mut new = Vec::new();
     for change in changes {
@@ -164,7 +190,8 @@ async fn would_refuse(
                 };
                 match client.update_machine(request).await {
                     Err(error) if is_refusal(&error) => {
-                        refusals.insert(machine.machine_id.clone(), error.to_string());
+                        let refusal = (error.to_string(), error.code());
+                        refusals.insert(machine.machine_id.clone(), refusal);
                     }
                     other => drop(other?),
                 }
@@ -177,11 +204,16 @@ async fn would_refuse(
             pb::BatchRegisterMachinesRequest { machines: machines.to_vec(), validate_only: true };
         for result in client.batch_register_machines(request).await?.results {
             if let Some(Registered::Error(error)) = result.outcome {
-                refusals.insert(result.machine_id, error.message);
+                refusals.insert(result.machine_id, (error.message, exit_code(error.code)));
             }
         }
     }
     Ok(refusals)
+}
+
+/// Code of the process for what the server refuses with this gRPC code.
+fn exit_code(grpc: i32) -> u8 {
+    Error::rpc(Status::new(Code::from(grpc), "")).code()
 }
 
 /// Whether an error is about this machine alone; what concerns the server ends the command.
@@ -216,22 +248,26 @@ fn update(
 /// Registers in batches, then changes the others one by one.
 async fn carry_out(
     session: &mut Session,
-    changes: Vec<(String, Change)>,
+    changes: Vec<(String, Change, Vec<String>)>,
     args: &ApplyArgs,
 ) -> Result<Exit, Error> {
     let client = session.client().await?;
     let (mut new, mut updates) = (Vec::new(), BTreeMap::new());
-    for (id, change) in changes {
+    for (id, change, differences) in changes {
         match change {
             Change::Register(machine) => new.push(machine),
             Change::Update(machine, paths) => {
-                updates.insert(id, (machine, paths));
+                updates.insert(id, (machine, paths, differences.join(", ")));
             }
             Change::Nothing => {}
         }
     }
     let mut refused = 0;
+    let mut codes = BTreeSet::new();
     let look = session.ui.look;
+    let all = new.len();
+    let columns = new.iter().map(|machine| width(&sanitized(&machine.machine_id))).max();
+    let columns = columns.unwrap_or(0).max(13);
     for machines in new.chunks(BATCH) {
         let request =
             pb::BatchRegisterMachinesRequest { machines: machines.to_vec(), validate_only: false };
@@ -242,6 +278,7 @@ async fn carry_out(
                 }
                 Some(Registered::Error(error)) => {
                     refused += 1;
+                    codes.insert(exit_code(error.code));
                     let hint = if error.hint.is_empty() {
                         String::new()
                     } else {
@@ -252,22 +289,33 @@ async fn carry_out(
                 None => return Err(Error::Answer(format!("no result for {}", result.machine_id))),
             };
             let id = sanitized(&result.machine_id);
-            let line = format!("{id:13} {} {}", look.paint(meaning, glyph), sanitized(&text));
-            writeln!(session.ui.out(), "{}", wrapped(look, &line, 16))?;
+            let line = format!(
+                "{} {} {}",
+                padded(&id, columns),
+                look.paint(meaning, glyph),
+                sanitized(&text)
+            );
+            writeln!(session.ui.out(), "{}", wrapped(look, &line, columns + 3))?;
         }
     }
-    let exit = if refused > 0 { Exit::Blocked } else { Exit::Ok };
+    session.ui.flush()?;
+    if all > 0 {
+        let plural = if all == 1 { "" } else { "s" };
+        let parts = parts(&[(all - refused, "registered"), (refused, "refused")]);
+        session.ui.note(&format!("{all} new machine{plural}: {parts}"));
+    }
+    let exit = Exit::of_refusals(&codes);
     if updates.is_empty() {
         return Ok(exit);
     }
     let targets = updates.keys().cloned().collect();
     let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
     let (updated, _) = bulk::each(session, work, |client: Client, id: String, _: News| {
-        let (machine, paths) = updates.get(&id).cloned().unwrap_or_default();
+        let (machine, paths, differences) = updates.get(&id).cloned().unwrap_or_default();
         let request = update(&client, machine, paths, &args.reason);
         async move {
             client.update_machine(request).await?;
-            Ok(Outcome::Changed("changed".to_owned()))
+            Ok(Outcome::Changed(format!("changed {differences}")))
         }
     })
     .await?;
@@ -284,114 +332,4 @@ async fn known(client: &Client, wanted: &[Wanted]) -> Result<BTreeMap<String, pb
         .filter(|machine| ids.contains(machine.machine_id.as_str()))
         .map(|machine| (machine.machine_id.clone(), machine))
         .collect())
-}
-
-/// What to do with a machine, and its differences in words.
-fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, Vec<String>) {
-    let spec = &wanted.spec;
-    let Some(known) = known else {
-        let set = |value: &Option<String>| value.clone().unwrap_or_default();
-        let labels = wanted.labels.iter();
-        let machine = pb::Machine {
-            machine_id: wanted.machine_id.clone(),
-            labels: labels.filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect(),
-            spec: Some(pb::MachineSpec {
-                provider: spec.provider.clone().unwrap_or_else(|| "fake".to_owned()),
-                mac_addresses: spec.mac_addresses.clone().unwrap_or_default(),
-                ssh_endpoint: set(&spec.ssh_endpoint),
-                bmc_endpoint: set(&spec.bmc_endpoint),
-                target_cluster: set(&spec.target_cluster),
-                serial: set(&spec.serial),
-            }),
-            ..pb::Machine::default()
-        };
-        let words = match &spec.provider {
-            Some(provider) => format!("spec.provider: {provider}"),
-            None => "spec.provider: fake, because the file names none".to_owned(),
-        };
-        return (Change::Register(machine), vec![words]);
-    };
-    let has = known.spec.clone().unwrap_or_default();
-    let mut paths = Vec::new();
-    let mut words = Vec::new();
-    let mut differs = |path: String, before: &str, after: &str| {
-        let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        words.push(format!("{path}: {} -> {}", shown(before), shown(after)));
-        paths.push(path);
-    };
-    let mut machine = pb::Machine {
-        machine_id: wanted.machine_id.clone(),
-        etag: known.etag.clone(),
-        ..pb::Machine::default()
-    };
-    for (key, value) in &wanted.labels {
-        let before = known.labels.get(key);
-        if before != value.as_ref() {
-            differs(
-                format!("labels.{key}"),
-                before.map_or("", String::as_str),
-                value.as_deref().unwrap_or(""),
-            );
-            if let Some(value) = value {
-                machine.labels.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    let mut after = pb::MachineSpec::default();
-    for (path, wanted, before, field) in [
-        ("provider", &spec.provider, &has.provider, &mut after.provider),
-        ("ssh_endpoint", &spec.ssh_endpoint, &has.ssh_endpoint, &mut after.ssh_endpoint),
-        ("bmc_endpoint", &spec.bmc_endpoint, &has.bmc_endpoint, &mut after.bmc_endpoint),
-        ("target_cluster", &spec.target_cluster, &has.target_cluster, &mut after.target_cluster),
-        ("serial", &spec.serial, &has.serial, &mut after.serial),
-    ] {
-        if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != before) {
-            differs(format!("spec.{path}"), before, wanted);
-            field.clone_from(wanted);
-        }
-    }
-    if let Some(macs) = &spec.mac_addresses {
-        let macs: Vec<String> = macs.iter().map(|mac| mac.to_ascii_lowercase()).collect();
-        if macs != has.mac_addresses {
-            differs("spec.mac_addresses".to_owned(), &has.mac_addresses.join(" "), &macs.join(" "));
-            after.mac_addresses = macs;
-        }
-    }
-    if paths.is_empty() {
-        return (Change::Nothing, words);
-    }
-    machine.spec = Some(after);
-    (Change::Update(machine, paths), words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_differs_is_changed() {
-        let known = pb::Machine {
-            machine_id: "a".to_owned(),
-            labels: [("rack", "r1"), ("old", "x"), ("kept", "y")]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into(),
-            spec: Some(pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() }),
-            etag: "\"7\"".to_owned(),
-            ..Default::default()
-        };
-        let wanted = |text: &str| machines_of(text).unwrap().remove(0);
-        let text = "machineId: a\nlabels: {rack: r2, old: null}\nspec: {provider: fake, bmcEndpoint: https://h}";
-        let (Change::Update(machine, paths), words) = change(&wanted(text), Some(&known)) else {
-            panic!("it differs")
-        };
-        assert_eq!(paths, ["labels.old", "labels.rack", "spec.bmc_endpoint"]);
-        assert_eq!(machine.etag, "\"7\"");
-        assert_eq!(
-            words,
-            ["labels.old: x -> -", "labels.rack: r1 -> r2", "spec.bmc_endpoint: - -> https://h"]
-        );
-        let same = "machineId: a\nlabels: {rack: r1, gone: null}";
-        assert!(matches!(change(&wanted(same), Some(&known)).0, Change::Nothing));
-        assert!(matches!(change(&wanted(same), None).0, Change::Register(_)));
-    }
 }

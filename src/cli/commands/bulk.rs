@@ -1,7 +1,7 @@
 //! One operation on many machines or runs, driven by the client: a limited number at a time, stopping after a number
 //! of failures.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 
 use clap::Args;
@@ -13,8 +13,8 @@ use crate::pb;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Look, Meaning, Tally, bar_status, ended_name, hint_of, hold, run_ms, sanitized, short_run,
-    wrapped,
+    Look, Meaning, Tally, also_failed, also_failed_text, bar_status, ended_name, hint_of, hold,
+    run_ms, sanitized, short_run, wrapped,
 };
 use super::super::session::Session;
 use super::super::ui::TICK;
@@ -25,7 +25,7 @@ pub(crate) struct BulkFlags {
     /// With several: how many at a time
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) max_parallel: u32,
-    /// With several: stop after this many runs failed or were held; refusals do not count
+    /// With several: start no more once this many failed or are held; what runs is not ended, refusals do not count
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_failures: u32,
     /// Do not ask for confirmation [env: BMDEMO_YES=1]
@@ -42,8 +42,10 @@ pub(crate) enum Outcome {
     Started(Box<pb::Run>),
     /// It was done; this is its new state.
     Changed(String),
-    /// It was refused, or could not be watched: why, and what helps.
-    Refused(String),
+    /// It was so already; this is its state.
+    Unchanged(String),
+    /// It was refused, or could not be watched: why and what helps, and the code of the process for that.
+    Refused(String, u8),
 }
 
 impl Outcome {
@@ -54,7 +56,12 @@ impl Outcome {
         if let Some(hint) = hint_of(error) {
             text.push_str(&format!(" ({hint})"));
         }
-        Self::Refused(text)
+        Self::Refused(text, error.code())
+    }
+
+    /// What was requested is so now; `already` says that it was before, too.
+    pub(crate) fn now(already: bool, state: String) -> Self {
+        if already { Self::Unchanged(state) } else { Self::Changed(state) }
     }
 }
 
@@ -79,6 +86,8 @@ struct Bulk {
     running: BTreeMap<String, Option<String>>,
     tally: Tally,
     id_columns: usize,
+    /// What the process would exit with for the refusals, each alone.
+    refusals: BTreeSet<u8>,
 }
 
 /// What to do, and how to show it.
@@ -110,6 +119,7 @@ where
         tally: Tally::of(work.noun, work.targets.len()),
         waiting: work.targets.into(),
         running: BTreeMap::new(),
+        refusals: BTreeSet::new(),
     };
     let parallel = usize::try_from(work.flags.max_parallel).unwrap_or(usize::MAX);
     let failures = usize::try_from(work.flags.max_failures).unwrap_or(usize::MAX);
@@ -172,10 +182,8 @@ impl Bulk {
             Exit::RunFailed
         } else if tally.canceled > 0 {
             Exit::RunCanceled
-        } else if tally.refused > 0 {
-            Exit::Blocked
         } else {
-            Exit::Ok
+            Exit::of_refusals(&self.refusals)
         }
     }
 
@@ -190,8 +198,9 @@ impl Bulk {
         self.running.remove(target);
         let look = session.ui.look;
         let (glyph, meaning, text) = match outcome {
-            Outcome::Refused(why) => {
+            Outcome::Refused(why, code) => {
                 self.tally.refused += 1;
+                self.refusals.insert(*code);
                 (look.bad(), Meaning::Bad, format!("refused: {}", sanitized(why)))
             }
             Outcome::Started(run) => {
@@ -201,6 +210,10 @@ impl Bulk {
             Outcome::Changed(what) => {
                 self.tally.changed += 1;
                 (look.good(), Meaning::Good, sanitized(what).into_owned())
+            }
+            Outcome::Unchanged(what) => {
+                self.tally.unchanged += 1;
+                ("=", Meaning::Dim, format!("unchanged: {}", sanitized(what)))
             }
             Outcome::Run(run) => self.count(look, run),
         };
@@ -231,7 +244,9 @@ impl Bulk {
             (_, Some(error)) => {
                 self.tally.failed += 1;
                 let (code, message) = (sanitized(&error.code), sanitized(&error.message));
-                (look.bad(), Meaning::Bad, format!("{phase} {took} {id} {code}: {message}"))
+                let also: String =
+                    also_failed(run).map(|step| format!(". {}", also_failed_text(step))).collect();
+                (look.bad(), Meaning::Bad, format!("{phase} {took} {id} {code}: {message}{also}"))
             }
             (_, None) => {
                 self.tally.held += 1;

@@ -1,6 +1,6 @@
 //! Operators' control verbs on runs: `cancel`, `abort`, `pause`, `resume`, `retry`, `skip`, `resolve`
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -18,12 +18,27 @@ use super::confirm::Question;
 use super::start::{drive, watch_or_detach};
 use super::{refusals, show, targets};
 
+/// Examples of `cancel`.
+pub(crate) const CANCEL_EXAMPLES: &str = "Examples:
+  bmdemo-cli cancel machine-3 --reason \"wrong machine\"
+  bmdemo-cli cancel f1034752
+  bmdemo-cli cancel -l rack=r1 --reason \"power cut at noon\" --yes";
+/// Examples of `pause`.
+pub(crate) const PAUSE_EXAMPLES: &str = "Examples:
+  bmdemo-cli pause machine-3 --reason \"waiting for the vendor\"
+  bmdemo-cli pause -l rack=r1 --yes
+
+A call in flight is finished first. Resume with: bmdemo-cli resume machine-3";
+/// Examples of `resume`.
+pub(crate) const RESUME_EXAMPLES: &str = "Examples:
+  bmdemo-cli resume machine-3
+  bmdemo-cli resume f1034752 --reason \"part replaced\"
+  bmdemo-cli resume -l rack=r1 --yes
+
+A run whose step has an unknown outcome is not resumed: bmdemo-cli resolve";
+
 /// Runs to act on, and why.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  bmdemo-cli cancel machine-3 --reason \"wrong machine\"
-  bmdemo-cli pause f1034752
-  bmdemo-cli resume -l rack=r1 --yes")]
 pub(crate) struct ReasonArgs {
     /// Runs: any part of their ids, or their machines
     #[arg(value_name = "RUN")]
@@ -163,6 +178,19 @@ impl Verb {
         }
     }
 
+    /// Whether a run is as the verb would have it.
+    fn is_done(self, run: &pb::Run) -> bool {
+        match self {
+            Self::Cancel => run.cancel_requested || run.finished_at.is_some(),
+            Self::Pause => {
+                let paused = |waiting: &pb::Waiting| waiting.reason() == pb::WaitReason::Paused;
+                run.pause_requested || hold(run).is_some_and(paused)
+            }
+            // What is as they would have it is refused.
+            Self::Abort | Self::Resume => false,
+        }
+    }
+
     async fn call(self, client: &Client, run_id: String, reason: String) -> Result<pb::Run, Error> {
         let request_id = client.new_request_id();
         match self {
@@ -233,11 +261,14 @@ impl<'a> Order<'a> {
         let client = session.client().await?;
         if let ([name], true) = (self.runs, self.selection.is_empty()) {
             let found = client.find_run(name).await?;
-            let run = verb.call(&client, found.run_id, self.reason.to_owned()).await?;
+            let run_id = found.run_id.clone();
+            let run = verb.call(&client, run_id, self.reason.to_owned()).await?;
             show::run(session, &run, self.output)?;
             if matches!(verb, Verb::Cancel) && found.finished_at.is_some() {
                 let ended = format!("Nothing to cancel: the run has ended ({}).", ended_name(&run));
                 session.ui.note(&ended);
+            } else if verb.is_done(&found) {
+                session.ui.note(&format!("Unchanged: {} was requested before.", verb.name()));
             }
             if let Some(next) = verb.next(&run) {
                 session.ui.note(&next);
@@ -249,12 +280,14 @@ impl<'a> Order<'a> {
         question(verb.name(), &runs, refusals::count(whys)).settle(session, self.bulk.yes)?;
         let reason: Arc<str> = self.reason.into();
         let (ids, work) = work(&runs, self.bulk);
+        let same: HashSet<&str> =
+            runs.iter().filter(|run| verb.is_done(run)).map(|run| run.run_id.as_str()).collect();
         let (exit, _) = bulk::each(session, work, |client: Client, target: String, _: News| {
-            let (run_id, reason) = (ids.get(&target).cloned(), reason.clone());
+            let (run_id, reason) = (ids.get(&target).cloned().unwrap_or_default(), reason.clone());
+            let already = same.contains(run_id.as_str());
             async move {
-                let run =
-                    verb.call(&client, run_id.unwrap_or_default(), reason.to_string()).await?;
-                Ok(Outcome::Changed(state(&run)))
+                let run = verb.call(&client, run_id, reason.to_string()).await?;
+                Ok(Outcome::now(already, state(&run)))
             }
         })
         .await?;

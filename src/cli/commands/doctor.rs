@@ -10,7 +10,7 @@ use crate::pb;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, elapsed_text, instant, issues_of, sanitized};
+use super::super::output::{Meaning, elapsed_text, instant, issues_of, sanitized, wrapped};
 use super::super::session::Session;
 
 /// Clock differences below this are not reported.
@@ -77,7 +77,8 @@ fn say(
         Verdict::Look => ("!", Meaning::Attention),
         Verdict::Bad => (look.bad(), Meaning::Bad),
     };
-    writeln!(session.ui.out(), "{} {what:10} {}", look.paint(meaning, glyph), sanitized(text))?;
+    let line = format!("{} {what:10} {}", look.paint(meaning, glyph), sanitized(text));
+    writeln!(session.ui.out(), "{}", wrapped(look, &line, 13))?;
     Ok(())
 }
 

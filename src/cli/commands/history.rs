@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::pb;
 
-use super::super::client::PAGE_SIZE;
+use super::super::client::{Client, PAGE_SIZE};
 use super::super::error::{Error, Exit};
 use super::super::flags::{Format, OutputArgs};
 use super::super::output::{Subjects, instant, write_history};
@@ -114,6 +114,16 @@ impl Window {
         }
     }
 
+    /// Asks the server whether there are entries of this kind; only it knows the kinds.
+    async fn check_kind(&self, client: &Client) -> Result<(), Error> {
+        if self.kind.is_empty() {
+            return Ok(());
+        }
+        let request =
+            pb::ListHistoryRequest { page_size: 1, kind: self.kind.clone(), ..Default::default() };
+        client.list_history(request).await.map(drop)
+    }
+
     /// Whether only some entries are selected.
     fn picks(&self) -> bool {
         let whole = self.kind.is_empty() && self.actor.is_empty();
@@ -164,6 +174,7 @@ async fn of_machine(
 ) -> Result<Exit, Error> {
     let client = session.client().await?;
     let machine_id = client.find_machine(machine).await?.machine_id;
+    window.check_kind(&client).await?;
     let entries = window.gather(session.ui.now_ms(), async |page_size, page_token| {
         let machine_id = machine_id.clone();
         let request = pb::ListMachineHistoryRequest { machine_id, page_size, page_token };
@@ -186,6 +197,7 @@ async fn of_run(
 ) -> Result<Exit, Error> {
     let client = session.client().await?;
     let run_id = client.find_run(run).await?.run_id;
+    window.check_kind(&client).await?;
     let entries = window.gather(session.ui.now_ms(), async |page_size, page_token| {
         let run_id = run_id.clone();
         let request = pb::ListRunHistoryRequest { run_id, page_size, page_token };

@@ -1,6 +1,6 @@
 //! `machine label` and `machine unlabel`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use clap::Args;
 
@@ -121,6 +121,9 @@ async fn change(
     let machines = targets::machines(&client, ids, &how.selection).await?;
     if let ([machine], true) = (machines.as_slice(), how.selection.is_empty()) {
         let request = request(&client, &machine.machine_id, labels, &how.reason);
+        if is_so(machine, labels) {
+            session.ui.note(&format!("{} is unchanged.", sanitized(&machine.machine_id)));
+        }
         let machine = client.update_machine(request).await?;
         let mut output = how.output.clone();
         if output.output == Format::Table && output.columns.is_empty() {
@@ -139,17 +142,29 @@ async fn change(
         always: false,
     };
     question.settle(session, how.bulk.yes)?;
-    let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
+    let same: HashSet<String> =
+        machines.iter().filter(|machine| is_so(machine, labels)).map(id).collect();
+    let targets = machines.iter().map(id).collect();
     let work = Work { noun: "machines", targets, flags: &how.bulk, quiet: false };
     let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
         let (request, text) = (request(&client, &machine, labels, &how.reason), text.clone());
+        let already = same.contains(&machine);
         async move {
             client.update_machine(request).await?;
-            Ok(Outcome::Changed(text))
+            Ok(Outcome::now(already, text))
         }
     })
     .await?;
     Ok(exit)
+}
+
+fn id(machine: &pb::Machine) -> String {
+    machine.machine_id.clone()
+}
+
+/// Whether a machine has these labels already.
+fn is_so(machine: &pb::Machine, labels: &Labels) -> bool {
+    labels.iter().all(|(key, value)| machine.labels.get(key) == value.as_ref())
 }
 
 /// `rack=r1 old-`, as typed.

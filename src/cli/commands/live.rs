@@ -8,13 +8,13 @@ use crate::pb;
 use super::super::error::{Error, Exit};
 use super::super::flags::{Format, OutputArgs};
 use super::super::output::{
-    Columned, DataForm, sanitized, write_csv_header, write_csv_rows, write_machine_row,
+    Columned, DataForm, cut, sanitized, write_csv_header, write_csv_rows, write_machine_row,
     write_machines, write_one, write_run_row, write_runs,
 };
 use super::super::screen::Screen;
 use super::super::session::Session;
 use super::super::ui::TICK;
-use super::super::watch::{MachineWatch, RunWatch, Seen};
+use super::super::watch::{MachineWatch, READ_AGAIN, RunWatch, STARTED_OVER, Seen};
 use super::show;
 
 /// One record per line in every form; a single document cannot be streamed.
@@ -82,6 +82,7 @@ pub(crate) async fn runs(
                 list.see(session, id, revision, run)?;
             }
             Seen::Lost => list.note(session, "connection lost, reconnecting…"),
+            Seen::Reset => list.start_over(session),
             Seen::Ended => watch.lose(),
         }
     }
@@ -126,6 +127,7 @@ pub(crate) async fn machines(
                 list.see(session, id, revision, machine)?;
             }
             Seen::Lost => list.note(session, "connection lost, reconnecting…"),
+            Seen::Reset => list.start_over(session),
             Seen::Ended => watch.lose(),
         }
     }
@@ -201,6 +203,8 @@ struct List<'a, T> {
     rows: Vec<(String, T)>,
     revisions: HashMap<String, u64>,
     note: String,
+    /// Whether the list was read again.
+    again: bool,
 }
 
 impl<'a, T: Row + Clone> List<'a, T> {
@@ -213,7 +217,8 @@ impl<'a, T: Row + Clone> List<'a, T> {
             T::write_table(session, &[], args.output == Format::Wide)?;
         }
         session.ui.flush()?;
-        Ok(Self { args, screen, rows: Vec::new(), revisions: HashMap::new(), note: String::new() })
+        let (rows, revisions, note) = (Vec::new(), HashMap::new(), String::new());
+        Ok(Self { args, screen, rows, revisions, note, again: false })
     }
 
     fn see(
@@ -254,6 +259,16 @@ impl<'a, T: Row + Clone> List<'a, T> {
         self.rows.retain(|(known, _)| known != id);
     }
 
+    /// Drops the rows: the server sends the present state.
+    fn start_over(&mut self, session: &mut Session) {
+        self.rows.clear();
+        self.revisions.clear();
+        self.again = true;
+        if self.screen.is_none() {
+            session.ui.note(STARTED_OVER);
+        }
+    }
+
     fn note(&mut self, session: &mut Session, text: &str) {
         if self.screen.is_some() {
             text.clone_into(&mut self.note);
@@ -276,7 +291,10 @@ impl<'a, T: Row + Clone> List<'a, T> {
             foot = format!("{hidden} older ones are not shown.  ");
         }
         foot.push_str(if self.note.is_empty() { "Ctrl-C ends it" } else { &self.note });
-        lines.push(foot);
+        if self.again {
+            foot.push_str(&format!("  ({READ_AGAIN})"));
+        }
+        lines.push(cut(session.ui.look, &foot, columns));
         Ok(screen.paint(&mut session.ui, &lines)?)
     }
 

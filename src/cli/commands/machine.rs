@@ -1,5 +1,7 @@
 //! `machine …` and `list`
 
+use std::collections::HashSet;
+
 use clap::{Args, Subcommand};
 
 use crate::pb;
@@ -269,13 +271,15 @@ async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, E
         let updated = client.update_machine(change(&client, machine.machine_id.clone())).await?;
         return show::machine(session, &updated, &args.output);
     }
+    let same = ids_where(&machines, |machine| status(machine).phase() == phase);
     let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
     let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
     let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
+        let already = same.contains(&machine);
         let request = change(&client, machine);
         async move {
             let status = client.update_machine(request).await?.status.unwrap_or_default();
-            Ok(Outcome::Changed(phase_name(status.phase)))
+            Ok(Outcome::now(already, phase_name(status.phase)))
         }
     })
     .await?;
@@ -306,17 +310,25 @@ async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<E
         always: false,
     };
     question.settle(session, args.bulk.yes)?;
+    let same = ids_where(&machines, |machine| !refusals::is_to_clear(machine));
     let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
     let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
     let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
+        let already = same.contains(&machine);
         let request = request(&client, machine);
         async move {
             client.clear_intervention(request).await?;
-            Ok(Outcome::Changed("cleared".to_owned()))
+            let state = if already { "nothing to clear" } else { "cleared" };
+            Ok(Outcome::now(already, state.to_owned()))
         }
     })
     .await?;
     Ok(exit)
+}
+
+/// The ids of the machines for which something holds.
+fn ids_where(machines: &[pb::Machine], holds: impl Fn(&pb::Machine) -> bool) -> HashSet<String> {
+    machines.iter().filter(|one| holds(one)).map(|one| one.machine_id.clone()).collect()
 }
 
 async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<Exit, Error> {

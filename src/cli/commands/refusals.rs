@@ -54,6 +54,15 @@ pub(crate) fn of_clearing(machine: &pb::Machine) -> Option<String> {
         .then(|| format!("NeedsIntervention of {} belongs to its active run", machine.machine_id))
 }
 
+/// Whether there is anything that clear-intervention would change.
+pub(crate) fn is_to_clear(machine: &pb::Machine) -> bool {
+    let status = machine.status.clone().unwrap_or_default();
+    let needs = status.conditions.iter().any(|condition| {
+        condition.r#type() == pb::ConditionType::NeedsIntervention && condition.status
+    });
+    needs || status.untrusted_disks.is_some()
+}
+
 /// Why the named fields would not be changed.
 pub(crate) fn of_spec(machine: &pb::Machine, paths: &[String]) -> Option<String> {
     let is_active = machine.status.as_ref().is_some_and(|status| !status.active_run_id.is_empty());

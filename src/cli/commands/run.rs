@@ -32,12 +32,15 @@ pub(crate) enum RunCommand {
     /// Print the output of the steps of a run
     Logs(logs::LogsArgs),
     /// End a run at its next safe point
+    #[command(after_help = control::CANCEL_EXAMPLES)]
     Cancel(control::ReasonArgs),
     /// End a run at once; its machine is blocked until cleared
     Abort(control::RequiredReasonArgs),
     /// Hold a run at its next safe point
+    #[command(after_help = control::PAUSE_EXAMPLES)]
     Pause(control::ReasonArgs),
     /// Resume a held run
+    #[command(after_help = control::RESUME_EXAMPLES)]
     Resume(control::ReasonArgs),
     /// Repeat a failed or canceled run from the step that did not succeed; watch
     Retry(control::RetryArgs),

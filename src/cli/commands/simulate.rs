@@ -12,7 +12,8 @@ use super::super::error::{Error, Exit};
 use super::super::flags::{OutputArgs, by_key, parse_pair};
 use super::super::local::{self, MACHINES_MAX, Simulation};
 use super::super::output::{
-    effective_name, hold, phase_name, sanitized, write_list, write_simulated, write_timeline,
+    effective_name, hold, phase_name, sanitized, wrapped, write_list, write_simulated,
+    write_timeline,
 };
 use super::super::resolve::nearest;
 use super::super::session::Session;
@@ -57,8 +58,8 @@ pub(crate) struct SimulateArgs {
     /// Parameter of the plan; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
     set: Vec<(String, String)>,
-    /// Label of the machines; repeatable
-    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    /// Label that the simulated machines have, not a selector; repeatable
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
     labels: Vec<(String, String)>,
     /// Phase of the machines at the start [default: the first that the plan allows]
     #[arg(long, value_name = "PHASE")]
@@ -154,14 +155,14 @@ pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Resu
             1 => "1 machine".to_owned(),
             several => format!("{several} machines"),
         };
-        writeln!(
-            session.ui.out(),
+        let title = format!(
             "{} on {count}, phase {}, effective {}, seed {}",
             sanitized(&simulated.plan.plan_id),
             phase_name(phase),
             effective_name(effective),
             args.seed
-        )?;
+        );
+        writeln!(session.ui.out(), "{}", wrapped(look, &title, 2))?;
         if !args.quiet {
             writeln!(session.ui.out())?;
             write_timeline(session.ui.out(), look, &simulated.events)?;

@@ -136,7 +136,7 @@ async fn many(
             .into_iter()
             .filter_map(|outcome| match outcome {
                 Outcome::Run(run) | Outcome::Started(run) => Some(*run),
-                Outcome::Changed(_) | Outcome::Refused(_) => None,
+                Outcome::Changed(_) | Outcome::Unchanged(_) | Outcome::Refused(..) => None,
             })
             .collect();
         show::runs(session, &runs, &flags.output)?;
@@ -174,7 +174,7 @@ async fn ended(client: &Client, clock: Arc<dyn Clock>, run_id: &str) -> Result<p
                     return Ok(run);
                 }
             }
-            Seen::Lost => {}
+            Seen::Lost | Seen::Reset => {}
             Seen::Ended => watch.lose(),
         }
     }

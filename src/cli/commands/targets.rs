@@ -10,8 +10,8 @@ use super::super::query::{RunSelection, Selection};
 
 /// Runs in progress.
 pub(crate) const ACTIVE: &str = "phase = PENDING OR phase = RUNNING";
-/// Runs that can be retried.
-const RETRIABLE: &str = "phase = FAILED OR phase = CANCELED";
+/// Runs that failed; those that an operator aborted are among them.
+const FAILED: &str = "phase = FAILED";
 
 /// The machines named, or those selected, each once.
 ///
@@ -89,7 +89,8 @@ pub(crate) async fn newest_runs(
     distinct(runs, "no run matches")
 }
 
-/// The runs named, or the last runs of the selected machines that failed or were canceled, each once.
+/// The runs named, or the last runs of the selected machines that failed, each once. A run that an operator ended is
+/// repeated only by name.
 ///
 /// # Errors
 /// Usage, as [`machines`].
@@ -100,17 +101,21 @@ pub(crate) async fn retriable_runs(
 ) -> Result<Vec<pb::Run>, Error> {
     let mut runs = named(client, names, selection).await?;
     let mut newest: BTreeMap<String, pb::Run> = BTreeMap::new();
-    for run in selected(client, selection, Some(RETRIABLE), "created_at desc").await? {
+    for run in selected(client, selection, Some(FAILED), "created_at desc").await? {
         newest.entry(run.machine_id.clone()).or_insert(run);
     }
-    for run in newest.into_values() {
+    let aborted = |run: &pb::Run| run.error.as_ref().is_some_and(|error| error.code == "ABORTED");
+    for run in newest.into_values().filter(|run| !aborted(run)) {
         // A later run has superseded a failure.
         let last = client.last_run(&run.machine_id).await?;
         if last.is_some_and(|last| last.run_id == run.run_id) {
             runs.push(run);
         }
     }
-    distinct(runs, "no machine matches whose last run failed or was canceled")
+    distinct(
+        runs,
+        "no machine matches whose last run failed; canceled and aborted ones are repeated by name",
+    )
 }
 
 /// The runs named, if runs are named or selected, and not both.

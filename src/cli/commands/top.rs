@@ -13,7 +13,7 @@ use super::super::query::Selection;
 use super::super::screen::{Key, Screen, keys};
 use super::super::session::Session;
 use super::super::ui::TICK;
-use super::super::watch::{MachineWatch, RunWatch, Seen};
+use super::super::watch::{MachineWatch, READ_AGAIN, RunWatch, Seen};
 
 /// Rows of a screen that is only printed once.
 const ROWS_PRINTED: usize = 60;
@@ -109,6 +109,7 @@ impl Top {
                     self.machine(*event);
                 }
                 Seen::Lost => {}
+                Seen::Reset => self.fleet.machines.clear(),
                 Seen::Ended => self.machines.lose(),
             }
         }
@@ -124,6 +125,7 @@ impl Top {
                     self.run(*event);
                 }
                 Seen::Lost => {}
+                Seen::Reset => self.fleet.runs.clear(),
                 Seen::Ended => self.runs.lose(),
             }
         }
@@ -172,11 +174,21 @@ impl Top {
             seen = self.runs.next() => match seen? {
                 Seen::Event(event) => self.run(*event),
                 Seen::Lost => "connection lost, reconnecting…".clone_into(&mut self.view.note),
+                Seen::Reset => {
+                    self.fleet.runs.clear();
+                    self.view.again = READ_AGAIN;
+                    // An idle fleet is one whose runs have all been sent.
+                    self.load_runs().await?;
+                }
                 Seen::Ended => self.runs.lose(),
             },
             seen = self.machines.next() => match seen? {
                 Seen::Event(event) => self.machine(*event),
                 Seen::Lost => "connection lost, reconnecting…".clone_into(&mut self.view.note),
+                Seen::Reset => {
+                    self.fleet.machines.clear();
+                    self.view.again = READ_AGAIN;
+                }
                 Seen::Ended => self.machines.lose(),
             },
         }

@@ -1,5 +1,8 @@
 //! `wait` and `run wait`
 
+mod goal;
+mod left;
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::clock::Clock;
 use crate::pb;
@@ -15,15 +18,13 @@ use crate::pb;
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit, is_connection_loss};
 use super::super::flags::parse_ms;
-use super::super::output::{
-    condition_name, effective_name, hold, next_for_hold, phase_name, run_phase_name, sanitized,
-    wait_reason_name,
-};
-use super::super::query::{Selection, quoted};
+use super::super::output::{hold, next_for_hold, run_phase_name, sanitized, wait_reason_name};
+use super::super::query::Selection;
 use super::super::session::Session;
-use super::super::watch::{MachineWatch, Seen};
-use super::machine::parse_phase;
+use super::super::watch::{MachineWatch, STARTED_OVER, Seen};
 use super::targets;
+use goal::Goal;
+use left::{Left, met};
 
 /// Pause between attempts to reach an unavailable server.
 const AWAY: Duration = Duration::from_millis(500);
@@ -68,95 +69,6 @@ pub(crate) struct RunWaitArgs {
     timeout: u64,
 }
 
-/// What to wait for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Goal {
-    Effective(pb::EffectiveState),
-    Phase(pb::Phase),
-    Condition(pb::ConditionType, bool),
-    NoRun,
-    Deleted,
-}
-
-impl Goal {
-    fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |message: String| {
-            Error::usage(
-                message,
-                "wait for effective=STATE, phase=PHASE, condition=NAME, condition=NAME=false, run=done or deleted",
-            )
-        };
-        match text.split_once('=') {
-            Some(("effective", state)) => {
-                let state = state.to_ascii_uppercase().replace('-', "_");
-                let state = state.trim_start_matches("EFFECTIVE_STATE_");
-                match pb::EffectiveState::from_str_name(&format!("EFFECTIVE_STATE_{state}")) {
-                    Some(state) if state != pb::EffectiveState::Unspecified => {
-                        Ok(Self::Effective(state))
-                    }
-                    _ => Err(wrong(format!("{state:?} is not an effective state"))),
-                }
-            }
-            Some(("phase", phase)) => parse_phase(phase).map(Self::Phase),
-            Some(("condition", condition)) => {
-                let (name, value) = condition.split_once('=').unwrap_or((condition, "true"));
-                let kind = (1..=4)
-                    .find(|kind| names_condition(*kind, name))
-                    .and_then(|kind| pb::ConditionType::try_from(kind).ok())
-                    .ok_or_else(|| wrong(format!("{name:?} is not a condition")))?;
-                match value {
-                    "true" => Ok(Self::Condition(kind, true)),
-                    "false" => Ok(Self::Condition(kind, false)),
-                    _ => Err(wrong(format!("{value:?} is neither true nor false"))),
-                }
-            }
-            Some(("run", "done")) => Ok(Self::NoRun),
-            None if text.eq_ignore_ascii_case("deleted") => Ok(Self::Deleted),
-            _ => Err(wrong(format!("{text:?} is nothing to wait for"))),
-        }
-    }
-
-    /// Whether a machine has reached the goal. A condition that was never observed is false.
-    fn is_met(&self, machine: &pb::Machine) -> bool {
-        let status = machine.status.clone().unwrap_or_default();
-        match self {
-            Self::Effective(state) => status.effective_state() == *state,
-            Self::Phase(phase) => status.phase() == *phase,
-            Self::Condition(kind, wanted) => {
-                let seen = status.conditions.iter().find(|condition| condition.r#type() == *kind);
-                seen.is_some_and(|condition| condition.status) == *wanted
-            }
-            Self::NoRun => status.active_run_id.is_empty(),
-            Self::Deleted => false,
-        }
-    }
-
-    /// Whether a machine can never reach the goal: nothing leads out of RETIRED, no run starts there and nothing is
-    /// probed, so only NeedsIntervention can change, which an operator clears.
-    fn is_out_of_reach(&self, machine: &pb::Machine) -> bool {
-        let retired =
-            machine.status.as_ref().is_some_and(|status| status.phase() == pb::Phase::Retired);
-        retired
-            && !self.is_met(machine)
-            && match self {
-                Self::Effective(_) | Self::Phase(_) => true,
-                Self::Condition(kind, wanted) => {
-                    *wanted || *kind != pb::ConditionType::NeedsIntervention
-                }
-                Self::NoRun | Self::Deleted => false,
-            }
-    }
-}
-
-/// Whether this is the name of a condition, as filters write it or as protobuf JSON does.
-fn names_condition(kind: i32, name: &str) -> bool {
-    let in_json = pb::ConditionType::try_from(kind).map(|kind| kind.as_str_name()).unwrap_or("");
-    condition_name(kind).eq_ignore_ascii_case(name) || in_json.eq_ignore_ascii_case(name)
-}
-
-/// Most machines named in the filter of a watch; with more, every machine is watched.
-const NAMED_MAX: usize = 64;
-
 pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<Exit, Error> {
     let goal = Goal::parse(&args.what)?;
     let client = session.client().await?;
@@ -179,6 +91,8 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
         left.see(session, &args.what, &goal, &machine)?;
     }
     let mut watch = MachineWatch::new(client, clock.clone(), left.filter()).patient();
+    // The machines that a server still has that took over the address, until all of them have been sent.
+    let mut found: Option<BTreeSet<String>> = None;
     while !left.ids.is_empty() {
         let seen = tokio::select! {
             biased;
@@ -188,33 +102,36 @@ pub(crate) async fn machines(session: &mut Session, args: &WaitArgs) -> Result<E
         };
         match seen {
             Seen::Event(event) => {
+                if event.r#type() == pb::MachineEventType::Synced {
+                    let found = found.take();
+                    let gone: Option<Vec<String>> =
+                        found.map(|found| left.ids.difference(&found).cloned().collect());
+                    for id in gone.unwrap_or_default() {
+                        left.lose(session, &args.what, &goal, &id)?;
+                    }
+                    continue;
+                }
                 let Some(machine) = &event.snapshot else { continue };
+                if let Some(found) = &mut found {
+                    found.insert(machine.machine_id.clone());
+                }
                 if event.r#type() == pb::MachineEventType::Removed
                     && left.ids.contains(&machine.machine_id)
                 {
-                    let id = &machine.machine_id;
-                    if goal == Goal::Deleted {
-                        left.ids.remove(id);
-                        met(session, id, &args.what)?;
-                        continue;
-                    }
-                    let gone = Status::not_found(format!("machine {id} was deleted"));
-                    return Err(Error::rpc(gone));
+                    left.lose(session, &args.what, &goal, &machine.machine_id)?;
+                    continue;
                 }
                 left.see(session, &args.what, &goal, machine)?;
             }
             Seen::Lost => session.ui.note("connection lost, reconnecting…"),
+            Seen::Reset => {
+                session.ui.note(STARTED_OVER);
+                found = Some(BTreeSet::new());
+            }
             Seen::Ended => watch.lose(),
         }
     }
     Ok(Exit::Ok)
-}
-
-/// Prints that a machine has reached the goal.
-fn met(session: &mut Session, id: &str, what: &str) -> Result<(), Error> {
-    writeln!(session.ui.out(), "{}: {} is met", sanitized(id), sanitized(what))?;
-    session.ui.flush()?;
-    Ok(())
 }
 
 /// Whether a machine that does not exist existed once, so that a mistyped id is not taken for a deleted machine.
@@ -228,50 +145,6 @@ async fn was_deleted(client: &Client, id: &str, error: &Error) -> bool {
         ..Default::default()
     };
     client.list_machine_history(request).await.is_ok_and(|history| !history.entries.is_empty())
-}
-
-/// Machines that have not reached the goal yet.
-#[derive(Debug, Default)]
-struct Left {
-    ids: BTreeSet<String>,
-    /// The last seen state of one of them.
-    seen: String,
-}
-
-impl Left {
-    fn filter(&self) -> String {
-        if self.ids.len() > NAMED_MAX {
-            return String::new();
-        }
-        let terms = self.ids.iter().map(|id| format!("machine_id = {}", quoted(id)));
-        terms.collect::<Vec<_>>().join(" OR ")
-    }
-
-    /// Records the state of a machine, and prints it if it has reached the goal.
-    fn see(
-        &mut self,
-        session: &mut Session,
-        what: &str,
-        goal: &Goal,
-        machine: &pb::Machine,
-    ) -> Result<(), Error> {
-        let id = sanitized(&machine.machine_id);
-        if !self.ids.contains(&machine.machine_id) {
-            return Ok(());
-        }
-        if goal.is_met(machine) {
-            self.ids.remove(&machine.machine_id);
-            return met(session, &machine.machine_id, what);
-        }
-        if goal.is_out_of_reach(machine) {
-            let message = format!("machine {id} is RETIRED: {what} can never become true");
-            return Err(Error::rpc(Status::failed_precondition(message)));
-        }
-        let status = machine.status.clone().unwrap_or_default();
-        let (phase, effective) = (phase_name(status.phase), effective_name(status.effective_state));
-        self.seen = format!("{id}: phase {phase}, effective {effective}");
-        Ok(())
-    }
 }
 
 pub(crate) async fn runs(session: &mut Session, args: &RunWaitArgs) -> Result<Exit, Error> {
@@ -357,73 +230,4 @@ fn left_waiting(session: &mut Session) -> Exit {
     let again = session.command_line().to_owned();
     session.ui.note(&format!("Stopped waiting; the runs continue. Wait again with: {again}"));
     Exit::Interrupted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn goals() {
-        use pb::ConditionType::{NeedsIntervention, Reachable};
-        assert_eq!(
-            Goal::parse("effective=in_service").unwrap(),
-            Goal::Effective(pb::EffectiveState::InService)
-        );
-        assert_eq!(Goal::parse("phase=RMA").unwrap(), Goal::Phase(pb::Phase::Rma));
-        assert_eq!(Goal::parse("condition=reachable").unwrap(), Goal::Condition(Reachable, true));
-        let cleared = Goal::parse("condition=NeedsIntervention=false").unwrap();
-        assert_eq!(cleared, Goal::Condition(NeedsIntervention, false));
-        assert_eq!(Goal::parse("run=done").unwrap(), Goal::NoRun);
-        assert_eq!(
-            Goal::parse("effective=EFFECTIVE_STATE_IN_SERVICE").unwrap(),
-            Goal::Effective(pb::EffectiveState::InService)
-        );
-        assert_eq!(
-            Goal::parse("condition=CONDITION_TYPE_NEEDS_INTERVENTION=false").unwrap(),
-            cleared
-        );
-        assert_eq!(Goal::parse("deleted").unwrap(), Goal::Deleted);
-        for wrong in [
-            "",
-            "effective",
-            "effective=X",
-            "condition=Hot",
-            "condition=Reachable=maybe",
-            "run=later",
-        ] {
-            assert_eq!(Goal::parse(wrong).unwrap_err().code(), 2, "{wrong}");
-        }
-        let machine = pb::Machine::default();
-        assert!(cleared.is_met(&machine), "never observed is false");
-        assert!(!Goal::Condition(Reachable, true).is_met(&machine));
-        assert!(Goal::NoRun.is_met(&machine));
-    }
-
-    #[test]
-    fn nothing_leads_out_of_retired() {
-        let in_phase = |phase: pb::Phase| pb::Machine {
-            status: Some(pb::MachineStatus { phase: phase.into(), ..Default::default() }),
-            ..Default::default()
-        };
-        let (retired, ready) = (in_phase(pb::Phase::Retired), in_phase(pb::Phase::Ready));
-        for goal in [
-            "phase=READY",
-            "effective=in_service",
-            "condition=Reachable",
-            "condition=NeedsIntervention",
-        ] {
-            assert!(Goal::parse(goal).unwrap().is_out_of_reach(&retired), "{goal}");
-            assert!(!Goal::parse(goal).unwrap().is_out_of_reach(&ready), "{goal}");
-        }
-        for goal in [
-            "phase=RETIRED",
-            "run=done",
-            "deleted",
-            "condition=NeedsIntervention=false",
-            "condition=Degraded=false",
-        ] {
-            assert!(!Goal::parse(goal).unwrap().is_out_of_reach(&retired), "{goal}");
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 
 use clap::Args;
+use tonic::Status;
 
 use crate::pb;
 
@@ -15,7 +16,7 @@ use super::super::output::{
 use super::super::query::RunSelection;
 use super::super::session::Session;
 use super::super::ui::TICK;
-use super::super::watch::{RunWatch, Seen};
+use super::super::watch::{RunWatch, STARTED_OVER, Seen};
 use super::targets;
 
 /// Watch runs until they end. Ctrl-C stops watching; the runs stay in progress.
@@ -65,6 +66,8 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
     let mut interrupted = pin!(session.ui.interrupted());
     let mut progress: HashMap<String, Progress> = HashMap::new();
     let mut exit = Exit::Ok;
+    // The runs that a server still has that took over the address, until all of them have been sent.
+    let mut found: Option<HashSet<String>> = None;
     while !left.is_empty() {
         let seen = tokio::select! {
             biased;
@@ -76,10 +79,25 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
             seen = watch.next() => seen?,
         };
         let run = match seen {
-            Seen::Event(event) => match event.snapshot {
-                Some(run) if left.contains(&run.run_id) => run,
-                Some(_) | None => continue,
-            },
+            Seen::Event(event) => {
+                if event.r#type() == pb::RunEventType::Synced {
+                    let found = found.take();
+                    let gone = found.and_then(|found| left.difference(&found).next().cloned());
+                    if let Some(run) = gone {
+                        let gone = format!("run {run} is not known to the server any more");
+                        return Err(Error::rpc(Status::not_found(gone)));
+                    }
+                }
+                match event.snapshot {
+                    Some(run) if left.contains(&run.run_id) => run,
+                    Some(_) | None => continue,
+                }
+            }
+            Seen::Reset => {
+                session.ui.note(STARTED_OVER);
+                found = Some(HashSet::new());
+                continue;
+            }
             Seen::Lost => {
                 session.ui.note("connection lost, reconnecting…");
                 continue;
@@ -89,6 +107,9 @@ async fn follow_all(session: &mut Session, runs: Vec<pb::Run>) -> Result<Exit, E
                 continue;
             }
         };
+        if let Some(found) = &mut found {
+            found.insert(run.run_id.clone());
+        }
         let look = session.ui.look;
         let machine = look.paint(Meaning::Dim, &format!("{:columns$}", sanitized(&run.machine_id)));
         let shown = progress.entry(run.run_id.clone()).or_default();
@@ -155,6 +176,7 @@ pub(crate) async fn follow(session: &mut Session, run_id: &str) -> Result<Exit, 
                 }
             }
             Seen::Lost => session.ui.note("connection lost, reconnecting…"),
+            Seen::Reset => session.ui.note(STARTED_OVER),
             Seen::Ended => {
                 watch.lose();
                 session.ui.note("the server ended the watch, reconnecting…");

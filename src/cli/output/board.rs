@@ -42,6 +42,8 @@ pub(crate) struct View {
     pub(crate) keys: bool,
     /// A note about the connection.
     pub(crate) note: String,
+    /// A note that stays, because another server took over the address.
+    pub(crate) again: &'static str,
 }
 
 impl Fleet {
@@ -203,6 +205,9 @@ fn title(look: Look, columns: usize, view: &View, machines: usize) -> String {
         if machines == 0 {
             text.push_str("  (no id, phase or label has these words)");
         }
+    }
+    if !view.again.is_empty() {
+        text.push_str(&format!("  {}", view.again));
     }
     if !view.note.is_empty() {
         text.push_str(&format!("  {}", sanitized(&view.note)));

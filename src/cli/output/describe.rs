@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use crate::pb;
 
 use super::progress::{hold, is_not_reached};
+use super::runbox::{also_failed, also_failed_text};
 use super::sheet::Sheet;
 use super::table::{effective_meaning, ended_name, run_meaning, run_ms, steps_done};
 use super::text::{
@@ -194,6 +195,9 @@ fn write_run_summary(sheet: &mut Sheet<'_>, run: &pb::Run) -> io::Result<()> {
 fn write_trouble(sheet: &mut Sheet<'_>, run: &pb::Run, indent: &str) -> io::Result<()> {
     if let Some(error) = &run.error {
         sheet.field(&format!("{indent}Error"), &format!("{}: {}", error.code, error.message))?;
+    }
+    for step in also_failed(run) {
+        sheet.line(&format!("{indent}{}", also_failed_text(step)), 4)?;
     }
     if let Some(waiting) = &run.waiting {
         let since = sheet.when(waiting.since.as_ref());

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::super::error::{Error, effective_code, is_cut_off};
-use super::text::{Look, Meaning, sanitized, wrapped};
+use super::text::{Look, Meaning, sanitized, shortened, wrapped};
 
 /// Writes an error: `Error:`, its causes, what the server added, and hints. `suggestions` are ids like the one typed.
 pub(crate) fn write_error(
@@ -21,6 +21,12 @@ pub(crate) fn write_error(
     let message = match status {
         Some(status) if effective_code(status) == Code::DeadlineExceeded => {
             "the server did not answer in time".to_owned()
+        }
+        Some(status) if is_foreign(status) => {
+            "what answers at this address is no server of bmdemo".to_owned()
+        }
+        Some(status) if status.code() == Code::Unavailable && status.source().is_some() => {
+            "the server cannot be reached any more".to_owned()
         }
         Some(status) if is_cut_off(status) => {
             "the server closed the connection without an answer".to_owned()
@@ -49,7 +55,8 @@ pub(crate) fn write_error(
     hints.extend(own_hint(error));
     hints.dedup();
     for hint in hints {
-        let line = format!("{} {}", look.paint(Meaning::Active, "Hint:"), sanitized(&hint));
+        let line =
+            format!("{} {}", look.paint(Meaning::Active, "Hint:"), sanitized(&shortened(&hint)));
         writeln!(out, "{}", wrapped(look, &line, 2))?;
     }
     Ok(())
@@ -114,7 +121,7 @@ fn write_details(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 fn status_hints(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let mut hints = Vec::new();
-    if is_cut_off(status) {
+    if is_cut_off(status) && !is_foreign(status) {
         hints.push(
             "it may be stopping, or at its limit of connections (server.connections_max): try again in a while".to_owned(),
         );
@@ -159,13 +166,19 @@ fn own_hint(error: &Error) -> Option<String> {
     }
 }
 
+/// Whether something that speaks another protocol has answered: a page where a message should be, or text where a frame
+/// of HTTP/2 should be, whose first bytes make an impossible length.
+fn is_foreign(status: &Status) -> bool {
+    let causes = std::iter::successors(status.source(), |error| (**error).source());
+    status.message().starts_with("protocol error: received message with invalid compression flag")
+        || causes.into_iter().any(|cause: &dyn std::error::Error| {
+            cause.to_string().contains("frame with invalid size")
+        })
+}
+
 fn rpc_hint(status: &Status, about: &super::super::error::About) -> Option<String> {
     use super::super::error::About;
-    // What tonic makes of an answer that is no gRPC message, such as a page.
-    if status
-        .message()
-        .starts_with("protocol error: received message with invalid compression flag")
-    {
+    if is_foreign(status) {
         return Some(
             "something else answers at this address, perhaps the metrics of the server: give the address of its API"
                 .to_owned(),

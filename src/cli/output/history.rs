@@ -86,8 +86,19 @@ fn phase(look: Look, entry: &pb::HistoryEntry) -> Option<String> {
     Some(format!("{from} {} {to}{}", look.arrow(), sanitized(rest)))
 }
 
+/// A text without a phrase, which must end with a word.
+fn without(text: &str, phrase: &str) -> String {
+    match text.find(phrase) {
+        Some(at) if !text[at + phrase.len()..].starts_with(char::is_alphanumeric) => {
+            format!("{}{}", &text[..at], &text[at + phrase.len()..])
+        }
+        Some(_) | None => text.to_owned(),
+    }
+}
+
 fn what(look: Look, entry: &pb::HistoryEntry) -> String {
     let mut parts = Vec::new();
+    let by = entry.actor.as_ref().filter(|actor| actor.kind == "operator");
     // Most messages name the step themselves.
     if !entry.step.is_empty() && !entry.message.contains(&entry.step) {
         parts.push(sanitized(&entry.step).into_owned());
@@ -101,14 +112,17 @@ fn what(look: Look, entry: &pb::HistoryEntry) -> String {
         parts.push(sanitized(&entry.to).into_owned());
     }
     if !entry.message.is_empty() && change.is_none() {
-        parts.push(sanitized(&entry.message).into_owned());
+        // The end of the line says by whom.
+        let message = match by {
+            Some(actor) => without(&entry.message, &format!(" by {}", actor.name)),
+            None => entry.message.clone(),
+        };
+        parts.push(sanitized(&message).into_owned());
     }
     if !entry.reason.is_empty() {
         parts.push(format!("({})", sanitized(&entry.reason)));
     }
-    if let Some(actor) = &entry.actor
-        && actor.kind == "operator"
-    {
+    if let Some(actor) = by {
         let unverified = if actor.verified { "" } else { " unverified" };
         parts.push(format!("[by {}{unverified}]", sanitized(&actor.name)));
     }

@@ -10,9 +10,9 @@ use crate::pb;
 use super::columns::{Columned, Content};
 use super::data::Record;
 use super::describe::{next_for_hold, next_for_machine};
-use super::progress::hold;
+use super::progress::{hold, waits_for};
 use super::text::{
-    Look, Meaning, condition_name, padded, sanitized, wait_reason_name, width, wrapped,
+    Look, Meaning, condition_name, padded, sanitized, shortened, wait_reason_name, width, wrapped,
 };
 use super::time::{elapsed_text, instant, rfc3339};
 
@@ -175,7 +175,10 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
     // A held run waits for an operator, not for its step.
     let is_held = hold(run).is_some();
     for step in run.steps.iter().filter(|step| step.overdue && !is_held) {
-        let why = format!("{} takes longer than expected", step.name);
+        let mut why = format!("{} takes longer than expected", step.name);
+        if let Some(waits) = waits_for(run).filter(|_| step.name == run.current_step) {
+            why.push_str(&format!(": it {waits}"));
+        }
         let next = format!("bmdemo-cli run describe {}", run.run_id);
         // Overdue since the time it was expected to end; when a later attempt began is not in the answer.
         let since = step.started_at.filter(|_| step.attempt == 1).map(|at| {
@@ -203,7 +206,7 @@ pub(crate) fn write_issues(out: &mut dyn Write, look: Look, issues: &[Issue]) ->
         let line = format!("{machine} {what}{since}{why}");
         writeln!(out, "{}", wrapped(look, &line, columns + 1))?;
         if let Some(next) = &issue.next {
-            let next = format!("{} Next: {}", " ".repeat(columns), sanitized(next));
+            let next = format!("{} Next: {}", " ".repeat(columns), sanitized(&shortened(next)));
             for line in wrapped(look, &next, columns + 3).split('\n') {
                 writeln!(out, "{}", look.paint(Meaning::Dim, line))?;
             }

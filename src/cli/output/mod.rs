@@ -36,7 +36,7 @@ pub(crate) use issues::{Issue, issues_of, write_issues};
 pub(crate) use jsonpath::Template;
 pub(crate) use plan::{role_text, step_line, write_plan, write_plans};
 pub(crate) use progress::{Progress, hold, write_hold, write_line};
-pub(crate) use runbox::{write_header, write_result};
+pub(crate) use runbox::{also_failed, also_failed_text, write_header, write_result};
 pub(crate) use schema::schema_json;
 pub(crate) use status::{Tally, bar_status, step_status};
 pub(crate) use table::{
@@ -44,8 +44,8 @@ pub(crate) use table::{
     write_run_row, write_runs,
 };
 pub(crate) use text::{
-    Look, Meaning, condition_name, effective_name, multiline, phase_name, run_phase_name,
-    sanitized, short_run, wait_reason_name, width, wrapped,
+    Look, Meaning, condition_name, cut, effective_name, multiline, padded, phase_name,
+    run_phase_name, sanitized, short_run, shortened, wait_reason_name, width, wrapped,
 };
 pub(crate) use time::{elapsed_text, instant, rfc3339};
 pub(crate) use timeline::{write_simulated, write_timeline};

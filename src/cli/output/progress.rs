@@ -36,6 +36,8 @@ pub(crate) enum Line {
     Canceled(String),
     /// The run ended before the step was reached.
     NotReached(String),
+    /// What a step of the engine waits for.
+    Waits(String),
 }
 
 /// The last snapshot that was shown of one run.
@@ -43,6 +45,7 @@ pub(crate) enum Line {
 pub(crate) struct Progress {
     seen: Vec<pb::StepStatus>,
     held: i32,
+    waits: String,
 }
 
 impl Progress {
@@ -57,6 +60,11 @@ impl Progress {
             step_lines(&before, now, if was_running { &mut lines } else { &mut others });
         }
         lines.append(&mut others);
+        let waits = waits_for(run).unwrap_or_default();
+        if !waits.is_empty() && waits != self.waits {
+            lines.push(Line::Waits(waits.to_owned()));
+        }
+        waits.clone_into(&mut self.waits);
         self.seen.clone_from(&run.steps);
         lines
     }
@@ -85,6 +93,16 @@ pub(crate) fn hold(run: &pb::Run) -> Option<&pb::Waiting> {
                     | pb::WaitReason::Approval
             )
     })
+}
+
+/// What the step in progress waits for, if it is a step that waits: `waits until …`.
+pub(crate) fn waits_for(run: &pb::Run) -> Option<&str> {
+    let waiting = run.waiting.as_ref().filter(|_| run.finished_at.is_none())?;
+    let is_of_step = waiting.reason() == pb::WaitReason::Step;
+    let text = is_of_step.then_some(waiting.message.as_str())?;
+    // Other lines name the step.
+    let of_step = text.strip_prefix("step ").and_then(|text| text.strip_prefix(&run.current_step));
+    Some(of_step.map_or(text, str::trim_start))
 }
 
 fn rank(state: i32) -> u8 {
@@ -163,6 +181,10 @@ pub(crate) fn write_line(out: &mut dyn Write, look: Look, line: &Line) -> io::Re
         }
         Line::NotReached(step) => {
             writeln!(out, "  {} {} (not reached)", look.paint(Meaning::Dim, "-"), sanitized(step))
+        }
+        Line::Waits(what) => {
+            let glyph = look.paint(Meaning::Dim, look.glyph("…", "..."));
+            writeln!(out, "{}", wrapped(look, &format!("  {glyph} {}", sanitized(what)), 4))
         }
         Line::Canceled(step) => {
             writeln!(

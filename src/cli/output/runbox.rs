@@ -51,9 +51,34 @@ pub(crate) fn write_result(out: &mut dyn Write, look: Look, run: &pb::Run) -> io
         let text = format!("Error: {}: {}", sanitized(&error.code), sanitized(&error.message));
         write_inside(out, look, &text)?;
     }
+    for step in also_failed(run) {
+        write_inside(out, look, &also_failed_text(step))?;
+    }
     let duration = run_ms(run, None).map_or_else(|| "-".to_owned(), elapsed_text);
     write_inside(out, look, &format!("Duration: {duration}"))?;
     let (done, all) = steps_done(run);
     write_inside(out, look, &format!("Steps: {done}/{all} completed"))?;
     write_edge(out, look, look.glyph("└", "+"))
+}
+
+/// Steps that failed besides the one that the error of the run is about: compensations, so that something was not
+/// undone, and steps around the others.
+pub(crate) fn also_failed(run: &pb::Run) -> impl Iterator<Item = &pb::StepStatus> {
+    let of_error = run.error.as_ref().map_or("", |error| error.step.as_str());
+    // An error that names no step may be about any of them.
+    let is_other = move |step: &pb::StepStatus| {
+        !step.compensates.is_empty()
+            || (step.name != of_error && !(of_error.is_empty() && run.error.is_some()))
+    };
+    run.steps.iter().filter(move |step| {
+        step.state() == pb::StepState::Failed && is_other(step) && run.finished_at.is_some()
+    })
+}
+
+/// `Not undone: drain: why` of a compensation, `Also failed: tell: why` of another step.
+pub(crate) fn also_failed_text(step: &pb::StepStatus) -> String {
+    let is_undo = !step.compensates.is_empty();
+    let (what, name) =
+        if is_undo { ("Not undone", &step.compensates) } else { ("Also failed", &step.name) };
+    format!("{what}: {}: {}", sanitized(name), sanitized(&step.message))
 }

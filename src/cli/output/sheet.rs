@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::text::{Look, Meaning, padded, sanitized, wrapped};
+use super::text::{Look, Meaning, padded, sanitized, shortened, wrapped};
 use super::time::{elapsed_text, instant, rfc3339};
 
 /// Column at which values begin.
@@ -65,7 +65,8 @@ impl Sheet<'_> {
     }
 
     pub(super) fn next(&mut self, command: &str) -> io::Result<()> {
-        let line = format!("{} {}", self.look.paint(Meaning::Active, "Next:"), sanitized(command));
+        let command = shortened(command);
+        let line = format!("{} {}", self.look.paint(Meaning::Active, "Next:"), sanitized(&command));
         writeln!(self.out)?;
         self.line(&line, 2)
     }

@@ -2,6 +2,7 @@
 
 use crate::pb;
 
+use super::progress::waits_for;
 use super::text::{Look, sanitized, width};
 use super::time::{duration_text, elapsed_text, instant};
 
@@ -62,7 +63,8 @@ pub(crate) fn step_status(look: Look, run: &pb::Run, now_ms: i64, tick: usize) -
         }
         text.push_str(&format!(": {}", sanitized(message)));
     } else if let Some(waiting) = waiting.filter(|waiting| !waiting.message.is_empty()) {
-        text.push_str(&format!(", {}", sanitized(&waiting.message)));
+        let message = waits_for(run).unwrap_or(&waiting.message);
+        text.push_str(&format!(", {}", sanitized(message)));
     }
     fitted(look, &text)
 }
@@ -82,6 +84,8 @@ pub(crate) struct Tally {
     pub(crate) started: usize,
     /// Targets that were changed, for operations without runs.
     pub(crate) changed: usize,
+    /// Targets that were as they should be already.
+    pub(crate) unchanged: usize,
     /// Runs that failed.
     pub(crate) failed: usize,
     /// Runs that are held.
@@ -103,6 +107,7 @@ impl Tally {
         self.succeeded
             + self.started
             + self.changed
+            + self.unchanged
             + self.failed
             + self.held
             + self.canceled
@@ -130,6 +135,7 @@ impl Tally {
             (self.succeeded, "succeeded"),
             (self.started, "started"),
             (self.changed, "done"),
+            (self.unchanged, "unchanged"),
             (self.failed, "failed"),
             (self.held, "held"),
             (self.canceled, "canceled"),

@@ -46,11 +46,11 @@ fn write_cards(
             let text = look.paint(*meaning, text);
             match index {
                 0 => writeln!(out, "{}", look.paint(Meaning::Strong, &text))?,
-                _ => writeln!(
-                    out,
-                    "  {} {text}",
-                    look.paint(Meaning::Dim, &padded(header, columns))
-                )?,
+                _ => {
+                    let label = look.paint(Meaning::Dim, &padded(header, columns));
+                    let line = format!("  {label} {text}");
+                    writeln!(out, "{}", wrapped(look, &line, columns + 3))?;
+                }
             }
         }
     }

@@ -110,12 +110,44 @@ pub(crate) fn padded(text: &str, columns: usize) -> String {
     padded
 }
 
+/// Length of the id of a run.
+const RUN_ID_BYTES: usize = 36;
+
 /// The end of a run's id, which differs between runs: ids made within the same minute begin alike.
 pub(crate) fn short_run(id: &str) -> &str {
     match id.rsplit_once('-') {
-        Some((_, tail)) if id.len() == 36 => tail,
+        Some((_, tail)) if id.len() == RUN_ID_BYTES => tail,
         _ => id,
     }
+}
+
+/// A text in which ids of runs have their short form, as tables show them and every command accepts them.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    let is_id = |word: &[u8]| {
+        word.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+    };
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    while at + RUN_ID_BYTES <= bytes.len() {
+        if is_id(&bytes[at..at + RUN_ID_BYTES]) {
+            out.push_str(&text[copied..at]);
+            copied = at + RUN_ID_BYTES;
+            out.push_str(short_run(&text[at..copied]));
+            at = copied;
+        } else {
+            at += 1;
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
 }
 
 /// A line wrapped at spaces to fit the terminal; the lines after the first are indented. Words are not split, nor are
@@ -315,6 +347,13 @@ mod tests {
     fn short_forms_are_the_end_of_an_id() {
         assert_eq!(short_run("019b76da-a800-78ef-a333-b266f1034752"), "b266f1034752");
         assert_eq!(short_run("machine-1"), "machine-1");
+        assert_eq!(
+            shortened(
+                "é retry 019b76da-a800-78ef-a333-b266f1034752, or 019b76da-a800-78ef-a333-b266f1034753"
+            ),
+            "é retry b266f1034752, or b266f1034753"
+        );
+        assert_eq!(shortened("019b76da-a800-78ef-a333"), "019b76da-a800-78ef-a333");
         assert_eq!(cut(Look::default(), "machine-1", 9), "machine-1");
         assert_eq!(cut(Look::default(), "machine-10", 9), "machine-…");
     }

@@ -10,7 +10,7 @@ use super::runbox::write_result;
 use super::table::{condition, effective_meaning, run_ms, steps_done, write_plain};
 use super::text::{
     Look, Meaning, condition_name, effective_name, padded, phase_name, run_phase_name, sanitized,
-    wait_reason_name,
+    wait_reason_name, wrapped,
 };
 use super::time::{elapsed_text, instant};
 
@@ -38,7 +38,9 @@ pub(crate) fn write_timeline(
         };
         for entry in &event.entries {
             let Some((glyph, meaning, text)) = what(look, run, entry) else { continue };
-            writeln!(out, "{at}  {machine}{} {text}", look.paint(meaning, glyph))?;
+            let line = format!("{at}  {machine}{} {text}", look.paint(meaning, glyph));
+            let indent = TIME_COLUMNS + 4 + if several { ids + 2 } else { 0 };
+            writeln!(out, "{}", wrapped(look, &line, indent))?;
         }
     }
     Ok(())
@@ -125,11 +127,11 @@ pub(crate) fn write_simulated(
         match next_for_hold(run) {
             Some(next) => {
                 let text = format!("On a server an operator would continue with: {next}");
-                writeln!(out, "\n{}", sanitized(&text))?;
+                writeln!(out, "\n{}", wrapped(look, &sanitized(&text), 2))?;
             }
             None => write_result(out, look, run)?,
         }
-        return writeln!(out, "{}", machine_text(look, machine));
+        return writeln!(out, "{}", wrapped(look, &machine_text(look, machine), 2));
     }
     writeln!(out)?;
     let rows: Vec<Vec<String>> =

@@ -811,6 +811,7 @@ impl pb::server_service_server::ServerService for Server {
         Ok(Response::new(pb::ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store: "memory".to_owned(),
+            features: vec!["machines.validate_only".to_owned()],
             revision: 7,
             oldest_revision: 2,
             runs_max: 500,

@@ -58,7 +58,7 @@ async fn ctrl_c_detaches_and_says_how_to_come_back() {
     };
     let (output, ()) = tokio::join!(watching.run(), stop);
     assert_eq!(output.code, 130);
-    let id = "00000000-0000-7000-8000-000000000001";
+    let id = "000000000001";
     let said = format!("Detached; the run continues. Watch it again with: bmdemo-cli watch {id}\n");
     assert_eq!(output.stderr, said);
     assert!(server.world().runs[0].finished_at.is_none());

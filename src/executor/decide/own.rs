@@ -44,7 +44,11 @@ impl Draft {
         let event = match asked {
             Asked::Act => Event::Accepted { until: self.next_look(place, facts) },
             Asked::Verify => Event::Verified,
-            Asked::Observe if fresh && self.is_so(place, facts) => Event::Observed(Seen::Done),
+            Asked::Observe if fresh && self.is_so(place, facts) => {
+                let mut input = StepInput::bare(place, Event::Observed(Seen::Done));
+                input.answer.message = self.came_true(place, facts);
+                return input;
+            }
             Asked::Observe if fresh => Event::Observed(Seen::NotDone),
             Asked::Observe => return self.own_look(place, timed_out, facts),
         };
@@ -68,11 +72,15 @@ impl Draft {
                 input.answer.message =
                     format!("no answer within {given}, which counts as a rejection");
             }
-            (_, false) if self.is_so(place, facts) || self.waits_ms(place, facts).is_some() => {}
+            (_, false) if self.is_so(place, facts) || self.waits_ms(place, facts).is_some() => {
+                input.answer.message = self.came_true(place, facts);
+            }
             (_, false) if is_over => {
                 input.event = Event::CallFailed(ErrorClass::Permanent);
                 let given = duration::format(given_ms);
-                input.answer.message = format!("what it waits for did not happen within {given}");
+                let until = self.until(place, facts).map(ToString::to_string).unwrap_or_default();
+                input.answer.message =
+                    format!("it waited {given}, and still it is not so: {until}");
             }
             (None, true) | (_, false) => {
                 input.event =
@@ -80,6 +88,15 @@ impl Draft {
             }
         }
         input
+    }
+
+    /// Message of a step whose wait is over.
+    fn came_true(&self, place: usize, facts: Facts<'_>) -> String {
+        match (self.until(place, facts), self.waits_ms(place, facts)) {
+            (Some(until), _) => format!("it is so: {until}"),
+            (None, Some(ms)) => format!("waited {}", duration::format(ms)),
+            (None, None) => String::new(),
+        }
     }
 
     /// When the step is checked next.
@@ -97,14 +114,21 @@ impl Draft {
         }
     }
 
-    /// Message and hold of a step that has started to wait or to ask for approval; one that asks holds the run.
+    /// Message and hold of a step that has started to wait or to ask for approval; one that asks holds the run. What a
+    /// step waits for is kept in its record, which says why the run does not move.
     pub(super) fn own_begun(&mut self, place: usize, until: Timestamp, facts: Facts<'_>) -> String {
         let name = self.run.steps[place].name.clone();
         let Some(action) = facts.plan.own(place).filter(|action| action.asks()) else {
-            return match self.waits_ms(place, facts) {
-                Some(_) => format!("step {name} waits until {until}"),
-                None => format!("step {name} waits for its `until`"),
+            let deadline_at = self.run.steps[place].deadline_at;
+            let waits = match (self.until(place, facts), deadline_at) {
+                (Some(wanted), Some(deadline_at)) => {
+                    format!("waits until {wanted}, at most until {deadline_at}")
+                }
+                (Some(wanted), None) => format!("waits until {wanted}"),
+                (None, _) => format!("waits until {until}"),
             };
+            self.run.steps[place].message.clone_from(&waits);
+            return format!("step {name} {waits}");
         };
         let question =
             action.resolve(facts.params).get("message").map_or_else(String::new, Value::to_string);

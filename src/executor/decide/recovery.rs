@@ -5,7 +5,6 @@ use super::step::{StepInput, timeout_ms};
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Basis, Event, RETRY_AT_MS_MAX, State};
 use crate::model::{Actor, Entry, EntryKind};
-use crate::plan::Action;
 
 impl Draft {
     /// Recovers the run after a restart, under the epoch that the worker has just claimed.
@@ -49,9 +48,9 @@ impl Draft {
         let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
         self.run.steps[place].deadline_at = Some(facts.now.plus_ms(timeout_ms));
         self.recover_step(facts);
-        // Asks the same question again.
+        // Asks the same question again, or says again until when it waits.
         if let State::Polling { until, .. } = self.run.steps[place].state
-            && facts.plan.own(place).is_some_and(Action::asks)
+            && facts.plan.own(place).is_some()
         {
             self.own_begun(place, until, facts);
         }

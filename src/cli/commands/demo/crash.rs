@@ -80,6 +80,7 @@ pub(super) async fn play(
                     runs.show(session, run)?;
                 }
             }
+            Seen::Reset => {}
             Seen::Lost => session.ui.note("connection lost, reconnecting…"),
             Seen::Ended => watch.lose(),
         }

@@ -99,6 +99,11 @@ impl Bench {
         self.now = self.now.plus_ms(ms);
     }
 
+    /// What the run waits for, as people read it.
+    fn says(&self) -> String {
+        crate::executor::waiting::waiting(&self.run, None).unwrap().message
+    }
+
     fn error(&self) -> (RunErrorCode, &str) {
         let error = self.run.error.as_ref().unwrap();
         (error.code, error.step.as_str())
@@ -122,6 +127,7 @@ fn a_step_waits_and_no_provider_is_asked() {
         matches!(effect, Effect::Observe { .. } | Effect::Act { .. } | Effect::Deadline { .. })
     }));
     assert_eq!(bench.run.steps[SOAK].deadline_at, None, "it ends with its time");
+    assert_eq!(bench.says(), format!("step soak waits until {until}"));
     bench.recover();
     assert!(bench.effects.contains(&Effect::Wake { step: SOAK, at: until }));
     bench.pass(10 * MINUTE);
@@ -226,21 +232,27 @@ fn a_step_waits_until_the_machine_is_as_it_says() {
     let mut bench = Bench::waiting_for_label();
     let deadline_at = bench.now.plus_ms(60 * MINUTE);
     assert_eq!(bench.run.steps[TESTED].deadline_at, Some(deadline_at));
+    let said = format!("step tested waits until label burn-in=passed, at most until {deadline_at}");
+    assert_eq!(bench.says(), said);
     let before = bench.clone();
     bench.pass(10_000);
     bench.send(TESTED, Event::Woken);
     assert_eq!(bench.kinds(), Vec::<&str>::new(), "a look that changes nothing is not stored");
+    assert_eq!(bench.says(), said);
     let until = bench.now.plus_ms(10_000);
     assert_eq!(bench.state(TESTED), State::Polling { attempt: 1, until });
     bench.machine.labels.insert("burn-in".to_owned(), "passed".to_owned());
     bench.send(TESTED, Event::Woken);
     assert_eq!(bench.state(TESTED), State::Succeeded);
+    assert_eq!(bench.run.steps[TESTED].message, "it is so: label burn-in=passed");
     assert_eq!(bench.current(), BYE);
     // It does not wait forever.
     let mut bench = before;
     bench.pass(60 * MINUTE);
     bench.send(TESTED, Event::TimedOut);
     assert_eq!((bench.state(TESTED), bench.current()), (State::Failed, TELL));
+    let why = "it waited 1h, and still it is not so: label burn-in=passed";
+    assert_eq!(bench.run.steps[TESTED].message, why);
 }
 
 #[test]
