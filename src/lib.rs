@@ -14,6 +14,7 @@ pub mod address;
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod credentials;
 pub mod executor;
 pub mod files;
 #[doc(hidden)]
@@ -21,6 +22,7 @@ pub mod fuzzing;
 pub mod ids;
 pub mod lifecycle;
 pub mod model;
+pub mod outbound;
 pub mod pb;
 pub mod plan;
 pub mod provider;

@@ -137,9 +137,10 @@ impl Machines {
         let mut shown = machine(&found);
         if let Some(status) = &mut shown.status {
             let drivers = self.engine.drivers(&found).into_iter();
-            let named = drivers.map(|(capability, driver)| pb::CapabilityDriver {
-                capability: capability.to_string(),
-                driver,
+            let named = drivers.map(|able| pb::CapabilityDriver {
+                capability: able.capability.to_string(),
+                driver: able.driver,
+                warning: able.warning,
             });
             status.capabilities = named.collect();
             status.observed = self.engine.store().observed(&id).await?.as_ref().map(observed);

@@ -105,6 +105,9 @@ masked!(
         target_cluster,
         mac_addresses,
         serial,
+        bmc_system_id,
+        bmc_credentials,
+        bmc_certificate_sha256,
     ],
     inside status = "status" [
         phase,

@@ -36,6 +36,10 @@ pub(super) fn new_machine(
     checks.provider("machine.spec.provider", &spec.provider, engine.providers().keys());
     checks.ssh_endpoint("machine.spec.ssh_endpoint", &spec.ssh_endpoint);
     checks.bmc_endpoint("machine.spec.bmc_endpoint", &spec.bmc_endpoint);
+    checks.bmc_system_id("machine.spec.bmc_system_id", &spec.bmc_system_id);
+    checks.bmc_credentials("machine.spec.bmc_credentials", &spec.bmc_credentials);
+    let certificate = "machine.spec.bmc_certificate_sha256";
+    let bmc_certificate_sha256 = checks.bmc_certificate(certificate, &spec.bmc_certificate_sha256);
     for (field, text) in [
         ("machine.spec.target_cluster", &spec.target_cluster),
         ("machine.spec.serial", &spec.serial),
@@ -50,6 +54,9 @@ pub(super) fn new_machine(
         target_cluster: spec.target_cluster.clone(),
         mac_addresses,
         serial: spec.serial.clone(),
+        bmc_system_id: spec.bmc_system_id.clone(),
+        bmc_credentials: spec.bmc_credentials.clone(),
+        bmc_certificate_sha256,
     };
     Some(NewMachine { id: id?, labels: machine.labels.clone(), spec })
 }

@@ -9,7 +9,8 @@ use crate::pb;
 
 /// Paths that a mask may name, for people.
 const KNOWN: &str = "labels, labels.<key>, spec.ssh_endpoint, spec.bmc_endpoint, spec.target_cluster, \
-                     spec.mac_addresses, spec.serial, status.phase";
+                     spec.mac_addresses, spec.serial, spec.bmc_system_id, spec.bmc_credentials, \
+                     spec.bmc_certificate_sha256, status.phase";
 
 /// A checked request.
 #[derive(Debug)]
@@ -65,6 +66,9 @@ fn populated(machine: &pb::Machine) -> impl Iterator<Item = &'static str> {
         ("spec.target_cluster", !spec.target_cluster.is_empty()),
         ("spec.mac_addresses", !spec.mac_addresses.is_empty()),
         ("spec.serial", !spec.serial.is_empty()),
+        ("spec.bmc_system_id", !spec.bmc_system_id.is_empty()),
+        ("spec.bmc_credentials", !spec.bmc_credentials.is_empty()),
+        ("spec.bmc_certificate_sha256", !spec.bmc_certificate_sha256.is_empty()),
         ("status.phase", machine.status.as_ref().is_some_and(|status| status.phase != 0)),
     ]
     .into_iter()
@@ -95,6 +99,19 @@ fn apply(checks: &mut Checks, changes: &mut MachineChanges, machine: &pb::Machin
             changes.target_cluster = line("machine.spec.target_cluster", &spec.target_cluster);
         }
         "spec.serial" => changes.serial = line("machine.spec.serial", &spec.serial),
+        "spec.bmc_system_id" => {
+            checks.bmc_system_id("machine.spec.bmc_system_id", &spec.bmc_system_id);
+            changes.bmc_system_id = Some(spec.bmc_system_id.clone());
+        }
+        "spec.bmc_credentials" => {
+            checks.bmc_credentials("machine.spec.bmc_credentials", &spec.bmc_credentials);
+            changes.bmc_credentials = Some(spec.bmc_credentials.clone());
+        }
+        "spec.bmc_certificate_sha256" => {
+            let field = "machine.spec.bmc_certificate_sha256";
+            changes.bmc_certificate_sha256 =
+                Some(checks.bmc_certificate(field, &spec.bmc_certificate_sha256));
+        }
         "spec.mac_addresses" => {
             let macs = checks.macs("machine.spec.mac_addresses", &spec.mac_addresses);
             changes.mac_addresses = Some(macs);

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 
 use super::mask::{Masked, ReadMask};
 use super::status::ApiError;
+use crate::credentials;
 use crate::executor::error::{EngineError, FieldViolation};
 use crate::ids::{MachineId, Revision, RunId};
+use crate::outbound::Fingerprint;
 use crate::plan::suggest::nearest;
 use crate::store::Order;
 use crate::text::hidden_in;
 
-use self::network::{wrong_bmc, wrong_mac, wrong_ssh};
+use self::network::{wrong_bmc, wrong_mac, wrong_ssh, wrong_system_id};
 
 /// Longest text of a field of a spec, in characters.
 pub const SPEC_TEXT_CHARS_MAX: usize = 256;
@@ -197,6 +199,34 @@ impl Checks {
     /// The URL of a baseboard management controller; empty if there is none.
     pub(crate) fn bmc_endpoint(&mut self, field: &str, text: &str) {
         self.endpoint(field, text, wrong_bmc);
+    }
+
+    /// The id of a system at its controller; empty if there is none.
+    pub(crate) fn bmc_system_id(&mut self, field: &str, text: &str) {
+        self.endpoint(field, text, wrong_system_id);
+    }
+
+    /// The name of a controller's credentials; empty if there is none.
+    pub(crate) fn bmc_credentials(&mut self, field: &str, text: &str) {
+        // Credentials instead of their name are not repeated in the answer.
+        if !text.is_empty()
+            && let Err(wrong) = credentials::check_name(text)
+        {
+            self.refuse(field, wrong);
+        }
+    }
+
+    /// The SHA-256 of a controller's certificate, as it is stored; empty if it is not pinned.
+    pub(crate) fn bmc_certificate(&mut self, field: &str, text: &str) -> String {
+        match Fingerprint::parse(text) {
+            Some(fingerprint) => fingerprint.to_string(),
+            None if text.is_empty() => String::new(),
+            None => {
+                let wanted = "must be the SHA-256 of the certificate: 64 hexadecimal digits, with or without colons";
+                self.refuse(field, wanted);
+                String::new()
+            }
+        }
     }
 
     /// The address for remote commands; empty if there is none.

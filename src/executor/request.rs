@@ -72,6 +72,12 @@ pub struct MachineChanges {
     pub mac_addresses: Option<Vec<String>>,
     /// `spec.serial`.
     pub serial: Option<String>,
+    /// `spec.bmc_system_id`.
+    pub bmc_system_id: Option<String>,
+    /// `spec.bmc_credentials`.
+    pub bmc_credentials: Option<String>,
+    /// `spec.bmc_certificate_sha256`.
+    pub bmc_certificate_sha256: Option<String>,
     /// `status.phase`, through the phase machine.
     pub phase: Option<Phase>,
     /// Return the machine to use although its disks are not trusted; needs a reason.

@@ -1,6 +1,7 @@
 //! The whole engine over the memory store and the fake provider, in virtual time.
 
 mod capacity;
+mod controllers;
 mod crashes;
 mod deadlines;
 mod failures;

@@ -25,6 +25,12 @@ pub struct MachineSpec {
     pub mac_addresses: Vec<String>,
     /// Serial number.
     pub serial: String,
+    /// Id of its system at the controller.
+    pub bmc_system_id: String,
+    /// Name of the controller's credentials: a reference.
+    pub bmc_credentials: String,
+    /// SHA-256 of the controller's certificate in lower-case hexadecimal digits, if it is pinned.
+    pub bmc_certificate_sha256: String,
 }
 
 /// Reason of a condition that went back to its value before a step that was undone.

@@ -11,6 +11,7 @@ mod capabilities;
 mod error;
 pub mod exec;
 pub mod fake;
+pub mod redfish;
 pub mod routed;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ pub use error::{ErrorCode, ProviderError, ProviderErrorKind};
 
 /// Boxed future of a provider call.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
+
+/// Future of a provider that ends.
+pub type Closing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// The machine that a call is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +166,11 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         let _ = capability;
         self.name()
     }
+    /// What an operator should know about the way in which this capability is provided; `None` if nothing.
+    fn warning(&self, capability: Capability) -> Option<&str> {
+        let _ = capability;
+        None
+    }
     /// Raises the machine's epoch at every driver of the plan's capabilities, `uses`: from now on they refuse calls under
     /// an older one. Idempotent.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()>;
@@ -185,6 +194,10 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()>;
     /// Asks for the machine's health; changes nothing.
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health>;
+    /// Ends what it has open elsewhere, such as sessions: the server ends. Takes a bounded time.
+    fn close(&self) -> Closing<'_> {
+        Box::pin(std::future::ready(()))
+    }
     /// Whether its machines are real: then bulk and destructive commands ask first, probes are on by default and the
     /// loop breaker counts.
     fn is_real(&self) -> bool;

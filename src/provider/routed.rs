@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
-    Target, Verification,
+    Acted, Call, Capabilities, Closing, ErrorCode, Fut, Health, Logs, Observation, Provider,
+    ProviderError, Target, Verification,
 };
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
@@ -72,6 +72,10 @@ impl Provider for Routed {
         self.routes.get(&capability).map_or("", |driver| driver.name())
     }
 
+    fn warning(&self, capability: Capability) -> Option<&str> {
+        self.routes.get(&capability).and_then(|driver| driver.warning(capability))
+    }
+
     /// One after the other: where one refuses, nothing has acted yet, and the whole is tried again.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         Box::pin(async move {
@@ -110,6 +114,16 @@ impl Provider for Routed {
 
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
         Box::pin(async move { self.route(Capability::Probe)?.probe(target).await })
+    }
+
+    fn close(&self) -> Closing<'_> {
+        let drivers: BTreeMap<&str, &Arc<dyn Provider>> =
+            self.routes.values().map(|driver| (driver.name(), driver)).collect();
+        Box::pin(async move {
+            for driver in drivers.into_values() {
+                driver.close().await;
+            }
+        })
     }
 
     fn is_real(&self) -> bool {

@@ -8,6 +8,7 @@ mod choice;
 mod classes;
 mod exec;
 mod file;
+mod redfish;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use super::room::Bounds;
 use crate::executor::limits::Limits;
 use crate::executor::probes::ProbePolicy;
 use crate::files;
+use crate::outbound::Networks;
 use crate::provider::boot::Image;
 
 /// Default port.
@@ -136,6 +138,27 @@ impl Default for Retention {
     }
 }
 
+/// The networks that calls of each kind may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// Calls of this server to controllers of machines.
+    pub(super) bmc: Networks,
+    /// Calls of this server to receivers of messages.
+    pub(super) webhook: Networks,
+    /// What machines and their controllers are sent to for images.
+    pub(super) image: Networks,
+}
+
+impl From<file::Networks> for Reach {
+    fn from(file: file::Networks) -> Self {
+        Self {
+            bmc: Networks::new("networks.bmc", file.bmc),
+            webhook: Networks::new("networks.webhook", file.webhook),
+            image: Networks::new("networks.image", file.image),
+        }
+    }
+}
+
 /// All settings, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Config {
@@ -169,6 +192,10 @@ pub(super) struct Config {
     pub(super) storage: Storage,
     /// Plans in addition to the built-in ones.
     pub(super) plans_dir: Option<PathBuf>,
+    /// Where the credentials are that machines name.
+    pub(super) credentials_dir: Option<PathBuf>,
+    /// Where calls may go.
+    pub(super) networks: Reach,
     /// Timing of the fake provider, as text.
     pub(super) fake_timing: String,
     /// Where the fake provider's machines are stored, if there is a data directory.
@@ -259,6 +286,8 @@ impl Config {
             otlp: otlp(args.otlp_endpoint.as_deref())?,
             storage: storage(args, &file.store)?,
             plans_dir: args.plans_dir.clone().or(file.plans.dir),
+            credentials_dir: args.credentials_dir.clone().or(file.credentials.dir),
+            networks: file.networks.into(),
             fake_timing: timing.or(file.fake.timing).unwrap_or_else(|| "default".to_owned()),
             fake_world: args.fake_world.or(file.fake.world).unwrap_or_default(),
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,
@@ -270,7 +299,8 @@ impl Config {
                 .machine_classes
                 .iter()
                 .map(|(name, class)| {
-                    (name.clone(), MachineClass::new(class.routes(), class.exec.clone()))
+                    let redfish = class.redfish.as_ref().map(redfish::Redfish::settings);
+                    (name.clone(), MachineClass::new(class.routes(), class.exec.clone(), redfish))
                 })
                 .collect(),
             probes: file

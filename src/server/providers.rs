@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use super::config::{Config, ConfigError, Driver, MachineClass};
 use super::programs::Programs;
+use crate::clock::Clock;
+use crate::credentials::Credentials;
+use crate::outbound::TcpDial;
 use crate::provider::Provider;
+use crate::provider::redfish::{Redfish, RedfishPorts};
 use crate::provider::routed::Routed;
 
 /// Every provider that a machine can name. Looks at files: blocks the calling thread.
@@ -16,13 +20,24 @@ pub(super) fn all(
     config: &Config,
     fake: &Arc<dyn Provider>,
     programs: &Programs,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Vec<Arc<dyn Provider>>, ConfigError> {
+    let ports = RedfishPorts {
+        dial: Arc::new(TcpDial::new(config.networks.bmc.clone())),
+        images: TcpDial::new(config.networks.image.clone()),
+        credentials: Credentials::new(config.credentials_dir.clone()),
+        clock: clock.clone(),
+    };
     let mut providers = vec![fake.clone()];
     for (name, class) in &config.machine_classes {
         let exec = programs
             .driver(name, class)
             .map_err(|why| ConfigError::Setting(format!("machine_classes.{name}.{why}")))?;
-        providers.push(Arc::new(Routed::new(name.clone(), routes(class, fake, exec.as_ref()))));
+        // One for all capabilities of the class: they share the sessions and turns of its controllers.
+        let redfish = Redfish::new(class.redfish.clone().unwrap_or_default(), ports.clone());
+        let redfish: Arc<dyn Provider> = Arc::new(redfish);
+        let routes = routes(class, fake, exec.as_ref(), &redfish);
+        providers.push(Arc::new(Routed::new(name.clone(), routes)));
     }
     Ok(providers)
 }
@@ -31,11 +46,13 @@ fn routes(
     class: &MachineClass,
     fake: &Arc<dyn Provider>,
     exec: Option<&Arc<dyn Provider>>,
+    redfish: &Arc<dyn Provider>,
 ) -> BTreeMap<crate::plan::Capability, Arc<dyn Provider>> {
     let driver = |driver: &Driver| match driver {
         Driver::Fake => Some(fake.clone()),
         // The configuration has been refused if its class names no programs.
         Driver::Exec => exec.cloned(),
+        Driver::Redfish => Some(redfish.clone()),
     };
     let routes = class.routes.iter().filter_map(|(at, named)| Some((*at, driver(named)?)));
     routes.collect()

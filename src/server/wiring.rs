@@ -144,7 +144,7 @@ impl Server {
         let fake: Arc<dyn Provider> =
             Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
         let programs = Programs::new(&config, clock.clone(), &*random);
-        let providers = providers::all(&config, &fake, &programs)?;
+        let providers = providers::all(&config, &fake, &programs, &clock)?;
         let desk = match &boot_listener {
             Some(listener) => Some(boot::desk(&config, listener, &opened.store, &clock).await?),
             None => None,
@@ -264,6 +264,9 @@ impl Server {
     pub(super) async fn shut_down(self) {
         self.readiness.set(false);
         self.engine.drain(self.config.shutdown_grace).await;
+        for provider in self.engine.providers().values() {
+            provider.close().await;
+        }
         self.programs.end(&self.config).await;
         self.stop.cancel();
         if let Err(error) = self.serving.await {

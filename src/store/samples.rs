@@ -76,6 +76,9 @@ impl Sampler {
             target_cluster: self.text(),
             mac_addresses: (0..self.below(3)).map(|_| self.text()).collect(),
             serial: self.text(),
+            bmc_system_id: self.text(),
+            bmc_credentials: self.text(),
+            bmc_certificate_sha256: self.text(),
         };
         let id = self.machine_id();
         // Each belongs to one machine.

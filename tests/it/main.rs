@@ -27,6 +27,7 @@ mod otlp;
 mod paging;
 mod power;
 mod programs;
+mod redfish;
 mod reflection;
 mod restore;
 mod runs;

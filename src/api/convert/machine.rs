@@ -28,6 +28,9 @@ pub(in crate::api) fn machine(machine: &Machine) -> pb::Machine {
             target_cluster: spec.target_cluster.clone(),
             mac_addresses: spec.mac_addresses.clone(),
             serial: spec.serial.clone(),
+            bmc_system_id: spec.bmc_system_id.clone(),
+            bmc_credentials: spec.bmc_credentials.clone(),
+            bmc_certificate_sha256: spec.bmc_certificate_sha256.clone(),
         }),
         status: Some(pb::MachineStatus {
             phase: phase(machine.phase).into(),

@@ -14,6 +14,23 @@ pub(super) fn wrong_bmc(text: &str) -> Option<String> {
     wrong_host(url_host(text))
 }
 
+/// Longest id of a system, in bytes.
+const SYSTEM_ID_BYTES_MAX: usize = 128;
+
+/// What is wrong with the id of a system at a controller: it becomes one part of a path.
+pub(super) fn wrong_system_id(text: &str) -> Option<String> {
+    let odd = |c: char| {
+        !c.is_ascii_graphic() || matches!(c, '/' | '?' | '#' | '%' | '\\' | '"' | '<' | '>' | '`')
+    };
+    if text.len() > SYSTEM_ID_BYTES_MAX || text.contains(odd) || text == "." || text == ".." {
+        return Some(format!(
+            "must be the id of a system at the controller, such as System.Embedded.1: at most {SYSTEM_ID_BYTES_MAX} \
+             letters, digits and signs that a part of a path can have"
+        ));
+    }
+    None
+}
+
 /// What is wrong with the address for remote commands.
 pub(super) fn wrong_ssh(text: &str) -> Option<String> {
     if text.contains("://") {

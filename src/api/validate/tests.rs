@@ -211,3 +211,32 @@ fn parameters_are_bounded() {
         ["parameters: must have at most 32 entries, not 33"]
     );
 }
+
+#[test]
+fn what_leads_to_a_controller_is_checked_by_its_field() {
+    let system = |text: &str| refused(|checks| checks.bmc_system_id("id", text)).len();
+    for good in ["", "1", "System.Embedded.1", "437XR1138R2", "d1a5-7c"] {
+        assert_eq!(system(good), 0, "{good}");
+    }
+    for bad in ["..", ".", "1/../2", "a b", "a?x", "a%2f", "\u{e4}", &"x".repeat(129)] {
+        assert_eq!(system(bad), 1, "{bad}");
+    }
+    let reference = |text: &str| refused(|checks| checks.bmc_credentials("credentials", text));
+    assert_eq!(reference(""), Vec::<String>::new());
+    assert_eq!(reference("rack-1.admin_2"), Vec::<String>::new());
+    for bad in ["root:calvin", "../shadow", "a/b", ".x", "a b"] {
+        let refused = reference(bad);
+        assert_eq!(refused.len(), 1, "{bad}");
+        assert!(!refused[0].contains(bad), "{refused:?}");
+    }
+    let pinned = |text: &str| {
+        let mut checks = Checks::default();
+        let pinned = checks.bmc_certificate("certificate", text);
+        (pinned, checks.0.len())
+    };
+    let digits = "ab".repeat(32);
+    assert_eq!(pinned(""), (String::new(), 0));
+    assert_eq!(pinned(&digits.to_uppercase()), (digits.clone(), 0));
+    assert_eq!(pinned(&vec!["AB"; 32].join(":")), (digits.clone(), 0));
+    assert_eq!(pinned(&digits[2..]), (String::new(), 1));
+}

@@ -68,7 +68,12 @@ pub(crate) fn of_spec(machine: &pb::Machine, paths: &[String]) -> Option<String>
     let is_active = machine.status.as_ref().is_some_and(|status| !status.active_run_id.is_empty());
     let fixed = |path: &&String| match path.as_str() {
         "spec.provider" => true,
-        "spec.bmc_endpoint" | "spec.ssh_endpoint" | "spec.mac_addresses" => is_active,
+        "spec.bmc_endpoint"
+        | "spec.bmc_system_id"
+        | "spec.bmc_credentials"
+        | "spec.bmc_certificate_sha256"
+        | "spec.ssh_endpoint"
+        | "spec.mac_addresses" => is_active,
         _ => false,
     };
     let path = paths.iter().find(fixed)?;

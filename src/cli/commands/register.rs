@@ -16,6 +16,15 @@ pub(crate) struct SpecArgs {
     /// Address of the baseboard management controller
     #[arg(long, value_name = "URL")]
     bmc: Option<String>,
+    /// Id of the machine's system at its controller
+    #[arg(long = "bmc-system", value_name = "ID")]
+    system: Option<String>,
+    /// Name of the controller's credentials on the server
+    #[arg(long, value_name = "NAME")]
+    credentials: Option<String>,
+    /// SHA-256 of the controller's certificate, which is then the only one believed
+    #[arg(long = "bmc-certificate", value_name = "SHA256")]
+    certificate: Option<String>,
     /// Address for remote commands
     #[arg(long, value_name = "HOST:PORT")]
     ssh: Option<String>,
@@ -34,7 +43,8 @@ pub(crate) struct SpecArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine register node-7 --provider fake --mac 02:00:00:00:00:07
-  bmdemo-cli machine register node-8 --provider fake --bmc https://10.0.0.8 --label rack=r1")]
+  bmdemo-cli machine register node-8 --provider fake --bmc https://10.0.0.8 --label rack=r1
+  bmdemo-cli machine register node-9 --provider rack-server --bmc https://10.0.0.9 --bmc-system 1 --credentials rack")]
 pub(crate) struct RegisterArgs {
     /// Id of the machine
     #[arg(value_name = "MACHINE")]
@@ -88,6 +98,9 @@ impl SpecArgs {
             ssh_endpoint: take(&self.ssh, "ssh_endpoint"),
             target_cluster: take(&self.cluster, "target_cluster"),
             serial: take(&self.serial, "serial"),
+            bmc_system_id: take(&self.system, "bmc_system_id"),
+            bmc_credentials: take(&self.credentials, "bmc_credentials"),
+            bmc_certificate_sha256: take(&self.certificate, "bmc_certificate_sha256"),
             mac_addresses: Vec::new(),
         };
         if !self.macs.is_empty() {
@@ -133,6 +146,8 @@ pub(crate) fn untaken(sent: &pb::Machine, known: &pb::Machine) -> Vec<String> {
         ("ssh_endpoint", &wanted.ssh_endpoint, &has.ssh_endpoint),
         ("target_cluster", &wanted.target_cluster, &has.target_cluster),
         ("serial", &wanted.serial, &has.serial),
+        ("bmc_system_id", &wanted.bmc_system_id, &has.bmc_system_id),
+        ("bmc_credentials", &wanted.bmc_credentials, &has.bmc_credentials),
     ] {
         if !wanted.is_empty() && wanted != has {
             untaken.push(format!("{field} {wanted:?} (it has {has:?})"));

@@ -1,6 +1,6 @@
 //! One machine or run in full: its state, the reasons, and the next command to type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use crate::pb;
@@ -50,9 +50,21 @@ pub(crate) fn write_machine(
     sheet.field("Active run", &status.active_run_id)?;
     sheet.field("Provider", &spec.provider)?;
     sheet.field("Drivers", &drivers_text(&spec.provider, &status.capabilities))?;
+    let warnings: BTreeSet<&str> = status
+        .capabilities
+        .iter()
+        .map(|able| able.warning.as_str())
+        .filter(|it| !it.is_empty())
+        .collect();
+    for warning in warnings {
+        sheet.painted("Warning", &look.paint(Meaning::Bad, &sanitized(warning)))?;
+    }
     sheet.field("MAC", &spec.mac_addresses.join(", "))?;
     sheet.field("SSH", &spec.ssh_endpoint)?;
     sheet.field("BMC", &spec.bmc_endpoint)?;
+    sheet.field("BMC system", &spec.bmc_system_id)?;
+    sheet.field("Credentials", &spec.bmc_credentials)?;
+    sheet.field("Certificate", &spec.bmc_certificate_sha256)?;
     sheet.field("Cluster", &spec.target_cluster)?;
     sheet.field("Serial", &spec.serial)?;
     let mut labels: Vec<String> =

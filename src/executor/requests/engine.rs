@@ -23,6 +23,17 @@ use crate::plan::{Capability, Plan, Registry};
 use crate::provider::{Provider, Target};
 use crate::store::Store;
 
+/// Something that can be done with a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Able {
+    /// What.
+    pub capability: Capability,
+    /// Name of the driver that does it.
+    pub driver: String,
+    /// What an operator should know about it; empty if nothing.
+    pub warning: String,
+}
+
 /// The engine. Cloning gives another handle to the same one.
 ///
 /// Every mutation is detached: once requested it is completed, even if the caller stops waiting.
@@ -88,14 +99,18 @@ impl Engine {
         &self.ports.providers
     }
 
-    /// What can be done with a machine, and the name of the driver that does it; nothing if its provider is not there.
+    /// What can be done with a machine, and the driver that does it; nothing if its provider is not there.
     #[must_use]
-    pub fn drivers(&self, machine: &Machine) -> Vec<(Capability, String)> {
+    pub fn drivers(&self, machine: &Machine) -> Vec<Able> {
         let Some(provider) = self.ports.provider(&machine.spec.provider) else { return Vec::new() };
         let can = provider.capabilities(&Target::from(machine));
         can.iter()
             .filter(|capability| *capability != Capability::Engine)
-            .map(|capability| (capability, provider.driver(capability).to_owned()))
+            .map(|capability| Able {
+                capability,
+                driver: provider.driver(capability).to_owned(),
+                warning: provider.warning(capability).unwrap_or_default().to_owned(),
+            })
             .collect()
     }
 

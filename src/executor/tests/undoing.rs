@@ -283,6 +283,18 @@ async fn what_calls_depend_on_stays_while_a_run_is_active() {
     let changes = [
         ("spec.bmc_endpoint", MachineChanges { bmc_endpoint: bmc.clone(), ..Default::default() }),
         (
+            "spec.bmc_system_id",
+            MachineChanges { bmc_system_id: Some("1".to_owned()), ..Default::default() },
+        ),
+        (
+            "spec.bmc_credentials",
+            MachineChanges { bmc_credentials: Some("rack".to_owned()), ..Default::default() },
+        ),
+        (
+            "spec.bmc_certificate_sha256",
+            MachineChanges { bmc_certificate_sha256: Some("0".repeat(64)), ..Default::default() },
+        ),
+        (
             "spec.ssh_endpoint",
             MachineChanges { ssh_endpoint: Some("host:22".to_owned()), ..Default::default() },
         ),

@@ -44,6 +44,9 @@ pub(in crate::executor) fn apply_changes(
         (&mut spec.bmc_endpoint, &changes.bmc_endpoint),
         (&mut spec.target_cluster, &changes.target_cluster),
         (&mut spec.serial, &changes.serial),
+        (&mut spec.bmc_system_id, &changes.bmc_system_id),
+        (&mut spec.bmc_credentials, &changes.bmc_credentials),
+        (&mut spec.bmc_certificate_sha256, &changes.bmc_certificate_sha256),
     ];
     for (field, change) in texts {
         if let Some(value) = change {
@@ -114,8 +117,17 @@ fn what_changed(before: &Machine, after: &Machine) -> String {
     }
     let old = &before.spec;
     // Taken apart, so that a new field is not forgotten here.
-    let MachineSpec { provider, ssh_endpoint, bmc_endpoint, target_cluster, mac_addresses, serial } =
-        &after.spec;
+    let MachineSpec {
+        provider,
+        ssh_endpoint,
+        bmc_endpoint,
+        target_cluster,
+        mac_addresses,
+        serial,
+        bmc_system_id,
+        bmc_credentials,
+        bmc_certificate_sha256,
+    } = &after.spec;
     let fields: Vec<&str> = [
         ("provider", old.provider != *provider),
         ("mac_addresses", old.mac_addresses != *mac_addresses),
@@ -123,6 +135,9 @@ fn what_changed(before: &Machine, after: &Machine) -> String {
         ("bmc_endpoint", old.bmc_endpoint != *bmc_endpoint),
         ("target_cluster", old.target_cluster != *target_cluster),
         ("serial", old.serial != *serial),
+        ("bmc_system_id", old.bmc_system_id != *bmc_system_id),
+        ("bmc_credentials", old.bmc_credentials != *bmc_credentials),
+        ("bmc_certificate_sha256", old.bmc_certificate_sha256 != *bmc_certificate_sha256),
     ]
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))
@@ -143,15 +158,19 @@ fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), Engin
     let Some(run_id) = machine.active_run else { return Ok(()) };
     let spec = &machine.spec;
     let moves = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
-    let field = if moves(&changes.bmc_endpoint, &spec.bmc_endpoint) {
-        "spec.bmc_endpoint"
-    } else if moves(&changes.ssh_endpoint, &spec.ssh_endpoint) {
-        "spec.ssh_endpoint"
-    } else if changes.mac_addresses.as_ref().is_some_and(|new| *new != spec.mac_addresses) {
-        "spec.mac_addresses"
-    } else {
-        return Ok(());
-    };
+    let macs = changes.mac_addresses.as_ref().is_some_and(|new| *new != spec.mac_addresses);
+    let moved = [
+        ("spec.bmc_endpoint", moves(&changes.bmc_endpoint, &spec.bmc_endpoint)),
+        ("spec.bmc_system_id", moves(&changes.bmc_system_id, &spec.bmc_system_id)),
+        ("spec.bmc_credentials", moves(&changes.bmc_credentials, &spec.bmc_credentials)),
+        (
+            "spec.bmc_certificate_sha256",
+            moves(&changes.bmc_certificate_sha256, &spec.bmc_certificate_sha256),
+        ),
+        ("spec.ssh_endpoint", moves(&changes.ssh_endpoint, &spec.ssh_endpoint)),
+        ("spec.mac_addresses", macs),
+    ];
+    let Some((field, _)) = moved.into_iter().find(|(_, moves)| *moves) else { return Ok(()) };
     Err(EngineError::Refused {
         refusal: Refusal::RunActive,
         subject: format!("runs/{run_id}"),

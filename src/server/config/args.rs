@@ -69,6 +69,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     pub(crate) plans_dir: Option<PathBuf>,
 
+    /// Directory of the credentials that machines and the configuration name, read at each use: a file NAME is a secret, a
+    /// folder NAME with username and password, or a file of two lines, is a login
+    #[arg(long, value_name = "DIR")]
+    pub(crate) credentials_dir: Option<PathBuf>,
+
     /// Configuration file; flags take precedence over it. docs/config.toml documents every key
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,

@@ -30,8 +30,25 @@ impl Config {
     }
 
     fn check_names(&self) -> Result<(), String> {
+        if let Some(dir) = self.credentials_dir.as_deref().filter(|dir| !dir.is_dir()) {
+            return Err(format!(
+                "--credentials-dir {}: there is no such directory; make it, with access for the server's user alone",
+                dir.display()
+            ));
+        }
         for (name, class) in &self.machine_classes {
             class.check(name)?;
+            if class.uses(Driver::Redfish) && self.networks.bmc.is_empty() {
+                return Err(format!(
+                    "machine_classes.{name} is driven by redfish, but networks.bmc is empty, so that no controller could be called; list their networks, as in bmc = [\"10.0.0.0/8\"]"
+                ));
+            }
+            let image = class.redfish.as_ref().and_then(|settings| settings.image.as_ref());
+            if image.is_some() && self.networks.image.is_empty() {
+                return Err(format!(
+                    "machine_classes.{name}.redfish.image cannot be attached: networks.image is empty; list the network of its server"
+                ));
+            }
         }
         let classes = self.machine_classes.keys().map(String::as_str);
         let providers: Vec<&str> = std::iter::once(Driver::Fake.as_str()).chain(classes).collect();

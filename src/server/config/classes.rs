@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::exec::ExecClass;
+use super::redfish;
 use crate::plan::Capability;
+use crate::provider::redfish::{CAPABILITIES, NAME, RedfishSettings};
 use crate::text::escaped;
 
 /// Longest name of a class, in characters.
@@ -17,25 +19,29 @@ pub(in crate::server) enum Driver {
     Fake,
     /// Programs of the operator's own.
     Exec,
+    /// The machine's controller, over Redfish.
+    Redfish,
 }
 
 impl Driver {
     /// Every driver.
     #[cfg(test)]
-    pub(in crate::server) const ALL: [Self; 2] = [Self::Fake, Self::Exec];
+    pub(in crate::server) const ALL: [Self; 3] = [Self::Fake, Self::Exec, Self::Redfish];
 
     /// Its name: also that of the provider that needs no class.
     pub(in crate::server) const fn as_str(self) -> &'static str {
         match self {
             Self::Fake => "fake",
             Self::Exec => "exec",
+            Self::Redfish => NAME,
         }
     }
 
     /// Whether it knows the actions of this capability.
-    const fn offers(self, capability: Capability) -> bool {
+    fn offers(self, capability: Capability) -> bool {
         match self {
             Self::Fake | Self::Exec => !matches!(capability, Capability::Engine),
+            Self::Redfish => CAPABILITIES.contains(&capability),
         }
     }
 }
@@ -47,6 +53,8 @@ pub(in crate::server) struct MachineClass {
     pub(in crate::server) routes: BTreeMap<Capability, Driver>,
     /// The programs of the driver `exec`.
     pub(in crate::server) exec: Option<ExecClass>,
+    /// How the driver `redfish` calls the controllers; `None` if the file says nothing of it.
+    pub(in crate::server) redfish: Option<RedfishSettings>,
 }
 
 impl MachineClass {
@@ -54,10 +62,16 @@ impl MachineClass {
     pub(super) fn new(
         routes: impl IntoIterator<Item = (Capability, Option<Driver>)>,
         exec: Option<ExecClass>,
+        redfish: Option<RedfishSettings>,
     ) -> Self {
         let named =
             routes.into_iter().filter_map(|(capability, driver)| Some((capability, driver?)));
-        Self { routes: named.collect(), exec }
+        Self { routes: named.collect(), exec, redfish }
+    }
+
+    /// Whether a capability is by this driver.
+    pub(super) fn uses(&self, driver: Driver) -> bool {
+        self.routes.values().any(|used| *used == driver)
     }
 
     /// Refuses what makes no sense.
@@ -94,7 +108,17 @@ impl MachineClass {
                     known.join(", ")
                 ))
             }
-            None => self.check_exec(&key),
+            None => self.check_exec(&key).and_then(|()| self.check_redfish(&key)),
+        }
+    }
+
+    fn check_redfish(&self, key: &str) -> Result<(), String> {
+        match &self.redfish {
+            Some(_) if !self.uses(Driver::Redfish) => Err(format!(
+                "{key}.redfish has no effect: no capability of the class is by redfish, as with power = \"redfish\""
+            )),
+            Some(settings) => redfish::check(key, settings),
+            None => Ok(()),
         }
     }
 
@@ -135,7 +159,7 @@ mod tests {
         for (capability, _) in routes {
             let text = format!("{capability} = \"fake\"");
             let class: file::MachineClass = toml::from_str(&text).unwrap();
-            let class = MachineClass::new(class.routes(), None);
+            let class = MachineClass::new(class.routes(), None, None);
             assert_eq!(class.routes, BTreeMap::from([(capability, Driver::Fake)]));
         }
     }

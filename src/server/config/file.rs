@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer};
 use super::choice::{FakeWorld, Format, Level};
 use super::classes::Driver;
 use super::exec::ExecClass;
+use super::redfish::Redfish;
 use super::span::Span;
+use crate::outbound::Network;
 use crate::plan::Capability;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -20,6 +22,8 @@ pub(crate) struct File {
     pub(crate) log: Log,
     pub(crate) store: Store,
     pub(crate) plans: Plans,
+    pub(crate) credentials: Credentials,
+    pub(crate) networks: Networks,
     pub(crate) fake: Fake,
     pub(crate) limits: Limits,
     pub(crate) loop_breaker: LoopBreaker,
@@ -70,6 +74,29 @@ pub(crate) struct Store {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Plans {
     pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Credentials {
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Where this server and the machines may be sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Networks {
+    #[serde(deserialize_with = "networks")]
+    pub(crate) bmc: Vec<Network>,
+    #[serde(deserialize_with = "networks")]
+    pub(crate) webhook: Vec<Network>,
+    #[serde(deserialize_with = "networks")]
+    pub(crate) image: Vec<Network>,
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -146,6 +173,7 @@ pub(crate) struct MachineClass {
     probe: Option<Driver>,
     drain: Option<Driver>,
     pub(super) exec: Option<ExecClass>,
+    pub(super) redfish: Option<Redfish>,
 }
 
 impl MachineClass {

@@ -14,8 +14,8 @@ use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::plan::Capability;
 use crate::provider::{
-    Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
-    ProviderErrorKind, Target, Verification,
+    Acted, Call, Capabilities, Closing, ErrorCode, Fut, Health, Logs, Observation, Provider,
+    ProviderError, ProviderErrorKind, Target, Verification,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -138,6 +138,10 @@ impl Provider for Metered {
         self.inner.driver(capability)
     }
 
+    fn warning(&self, capability: Capability) -> Option<&str> {
+        self.inner.warning(capability)
+    }
+
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         self.measured("fence", self.inner.fence(target, epoch, uses))
     }
@@ -170,6 +174,10 @@ impl Provider for Metered {
 
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
         self.measured("probe", self.inner.probe(target))
+    }
+
+    fn close(&self) -> Closing<'_> {
+        self.inner.close()
     }
 
     fn is_real(&self) -> bool {

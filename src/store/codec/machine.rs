@@ -33,6 +33,12 @@ struct MachineBody<'a> {
     macs: Cow<'a, [String]>,
     #[serde(default, skip_serializing_if = "is_default")]
     serial: Text<'a>,
+    #[serde(default, rename = "sys", skip_serializing_if = "is_default")]
+    system: Text<'a>,
+    #[serde(default, rename = "cred", skip_serializing_if = "is_default")]
+    credentials: Text<'a>,
+    #[serde(default, rename = "cert", skip_serializing_if = "is_default")]
+    certificate: Text<'a>,
     phase: &'a str,
     #[serde(default, rename = "conds", borrow, skip_serializing_if = "is_default")]
     conditions: Vec<ConditionBody<'a>>,
@@ -86,6 +92,9 @@ pub(crate) fn encode_machine(machine: &Machine) -> String {
         cluster: Cow::Borrowed(&spec.target_cluster),
         macs: Cow::Borrowed(&spec.mac_addresses),
         serial: Cow::Borrowed(&spec.serial),
+        system: Cow::Borrowed(&spec.bmc_system_id),
+        credentials: Cow::Borrowed(&spec.bmc_credentials),
+        certificate: Cow::Borrowed(&spec.bmc_certificate_sha256),
         phase: machine.phase.as_str(),
         conditions: machine
             .conditions
@@ -148,6 +157,9 @@ pub(crate) fn decode_machine(
             target_cluster: body.cluster.into_owned(),
             mac_addresses: body.macs.into_owned(),
             serial: body.serial.into_owned(),
+            bmc_system_id: body.system.into_owned(),
+            bmc_credentials: body.credentials.into_owned(),
+            bmc_certificate_sha256: body.certificate.into_owned(),
         },
         phase: known("phase", body.phase, Phase::parse(body.phase))?,
         conditions,

@@ -28,6 +28,9 @@ pub(super) fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, V
                 bmc_endpoint: set(&spec.bmc_endpoint),
                 target_cluster: set(&spec.target_cluster),
                 serial: set(&spec.serial),
+                bmc_system_id: set(&spec.bmc_system_id),
+                bmc_credentials: set(&spec.bmc_credentials),
+                bmc_certificate_sha256: set(&spec.bmc_certificate_sha256),
             }),
             ..pb::Machine::default()
         };
@@ -75,6 +78,19 @@ pub(super) fn change(wanted: &Wanted, known: Option<&pb::Machine>) -> (Change, V
         ("bmc_endpoint", &spec.bmc_endpoint, &has.bmc_endpoint, &mut after.bmc_endpoint),
         ("target_cluster", &spec.target_cluster, &has.target_cluster, &mut after.target_cluster),
         ("serial", &spec.serial, &has.serial, &mut after.serial),
+        ("bmc_system_id", &spec.bmc_system_id, &has.bmc_system_id, &mut after.bmc_system_id),
+        (
+            "bmc_credentials",
+            &spec.bmc_credentials,
+            &has.bmc_credentials,
+            &mut after.bmc_credentials,
+        ),
+        (
+            "bmc_certificate_sha256",
+            &spec.bmc_certificate_sha256,
+            &has.bmc_certificate_sha256,
+            &mut after.bmc_certificate_sha256,
+        ),
     ] {
         if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != before) {
             differs(format!("spec.{path}"), before, wanted);

@@ -45,6 +45,12 @@ pub(super) struct Spec {
     #[serde(alias = "target_cluster")]
     pub(super) target_cluster: Option<String>,
     pub(super) serial: Option<String>,
+    #[serde(alias = "bmc_system_id")]
+    pub(super) bmc_system_id: Option<String>,
+    #[serde(alias = "bmc_credentials")]
+    pub(super) bmc_credentials: Option<String>,
+    #[serde(alias = "bmc_certificate_sha256")]
+    pub(super) bmc_certificate_sha256: Option<String>,
 }
 
 /// A machine as the file describes it.
