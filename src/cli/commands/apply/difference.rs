@@ -123,6 +123,9 @@ fn words_of_new(wanted: &Wanted) -> Vec<String> {
         ("bmcEndpoint", &spec.bmc_endpoint),
         ("targetCluster", &spec.target_cluster),
         ("serial", &spec.serial),
+        ("bmcSystemId", &spec.bmc_system_id),
+        ("bmcCredentials", &spec.bmc_credentials),
+        ("bmcCertificateSha256", &spec.bmc_certificate_sha256),
     ];
     let given =
         fields.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?)));
@@ -141,6 +144,9 @@ fn in_file(path: &str) -> &str {
         "spec.bmc_endpoint" => "bmcEndpoint",
         "spec.target_cluster" => "targetCluster",
         "spec.mac_addresses" => "macAddresses",
+        "spec.bmc_system_id" => "bmcSystemId",
+        "spec.bmc_credentials" => "bmcCredentials",
+        "spec.bmc_certificate_sha256" => "bmcCertificateSha256",
         path => path.trim_start_matches("spec."),
     }
 }
