@@ -1,6 +1,6 @@
 //! A wave of restarts over machines behind controllers in this process, some of which are sick.
 //!
-//! 400 machines at a limit of 20; `BMDEMO_CONTROLLERS=2000` for 2,000 at a limit of 100.
+//! 200 machines at a limit of 10; `BMDEMO_CONTROLLERS=2000` for 2,000 at a limit of 100.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -130,7 +130,7 @@ async fn wave(count: usize, has_sick: bool) -> Wave {
 
 #[tokio::test(start_paused = true)]
 async fn sick_controllers_delay_a_wave_by_a_fifth_at_most() {
-    let count = std::env::var("BMDEMO_CONTROLLERS").map_or(400, |text| text.parse().unwrap());
+    let count = std::env::var("BMDEMO_CONTROLLERS").map_or(200, |text| text.parse().unwrap());
     let before = memory();
     let healthy = wave(count, false).await;
     assert_eq!((healthy.succeeded, healthy.failed), (count, 0));

@@ -257,7 +257,12 @@ impl Provider for Redfish {
         })
     }
 
-    fn observe<'a>(&'a self, target: &'a Target, call: &'a Call, _: Logs) -> Fut<'a, Observation> {
+    fn observe<'a>(
+        &'a self,
+        target: &'a Target,
+        call: &'a Call,
+        logs: Logs,
+    ) -> Fut<'a, Observation> {
         Box::pin(async move {
             let remote = self.remote(target)?;
             let asking = remote.looking(Some(call.operation.as_str()));
@@ -265,7 +270,7 @@ impl Provider for Redfish {
                 Job::Reboot { .. } => {
                     let handle = call.handle.as_deref();
                     let machine = &target.machine_id;
-                    self.restarts.observe(machine, &call.operation, handle, &remote).await
+                    self.restarts.observe(machine, &call.operation, handle, &remote, &logs).await
                 }
                 Job::Boot(boot) => Ok(match remote.boots(asking, &boot).await? {
                     (true, evidence) => Observation::Done { evidence, output: Values::new() },
@@ -288,7 +293,7 @@ impl Provider for Redfish {
             let done = |evidence| Ok(Acted::Done { evidence, output: Values::new() });
             match job {
                 Job::Reboot { is_graceful } => {
-                    self.restarts.act(ticket, &call.operation, remote, is_graceful, logs).await
+                    self.restarts.act(ticket, &call.operation, remote, is_graceful, &logs).await
                 }
                 Job::Boot(boot) => {
                     if let Boot::Medium(image) = &boot {

@@ -6,7 +6,7 @@
 //! crash a machine that is off was not switched on again, and the next attempt does that.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,8 +17,11 @@ use super::system::Remote;
 use super::ticket::Ticket;
 use crate::ids::{MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
+use crate::model::LogStream;
 use crate::plan::Values;
-use crate::provider::{Acted, ErrorCode, Logs, Observation, ProviderError, ProviderErrorKind};
+use crate::provider::{
+    Acted, ErrorCode, LogSink, Logs, Observation, ProviderError, ProviderErrorKind,
+};
 
 /// Handle of a restart whose machine was seen to be off.
 pub(super) const SEEN_OFF: &str = "seen-off";
@@ -35,10 +38,28 @@ enum Progress {
     Failed(ProviderError),
 }
 
-#[derive(Debug)]
+/// What a restart has printed and no call has passed on yet: calls end while it continues.
+#[derive(Debug, Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl LogSink for Lines {
+    fn line(&self, _: LogStream, text: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    }
+}
+
+impl Lines {
+    fn pass_on(&self, logs: &Logs) {
+        let lines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        lines.iter().for_each(|line| say(logs, line));
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Operation {
     id: OperationId,
     progress: watch::Receiver<Progress>,
+    lines: Arc<Lines>,
     task: AbortHandle,
 }
 
@@ -54,10 +75,10 @@ impl Drop for Restarts {
 }
 
 impl Restarts {
-    /// How far this operation has come, if it is known here.
-    fn progress(&self, machine: &MachineId, id: &OperationId) -> Option<watch::Receiver<Progress>> {
+    /// This operation, if it is known here.
+    fn known(&self, machine: &MachineId, id: &OperationId) -> Option<Operation> {
         let operations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        operations.get(machine).filter(|known| known.id == *id).map(|known| known.progress.clone())
+        operations.get(machine).filter(|known| known.id == *id).cloned()
     }
 
     /// Starts it, unless it was started before: the same operation never acts twice. An earlier one of the machine ends.
@@ -67,14 +88,15 @@ impl Restarts {
         id: &OperationId,
         remote: Remote,
         is_graceful: bool,
-        logs: Logs,
-    ) -> watch::Receiver<Progress> {
+    ) -> Operation {
         let mut operations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = operations.get(&ticket.machine).filter(|known| known.id == *id) {
-            return known.progress.clone();
+            return known.clone();
         }
         let (send, progress) = watch::channel(Progress::Stopping);
         let machine = ticket.machine.clone();
+        let lines = Arc::new(Lines::default());
+        let logs: Logs = lines.clone();
         let task = tokio::spawn(async move {
             let end = match restart(&remote, &ticket, is_graceful, &logs, &send).await {
                 Ok(evidence) => Progress::Done(evidence),
@@ -82,12 +104,11 @@ impl Restarts {
             };
             send.send_replace(end);
         });
-        let operation =
-            Operation { id: id.clone(), progress: progress.clone(), task: task.abort_handle() };
-        if let Some(before) = operations.insert(machine, operation) {
+        let operation = Operation { id: id.clone(), progress, lines, task: task.abort_handle() };
+        if let Some(before) = operations.insert(machine, operation.clone()) {
             before.task.abort();
         }
-        progress
+        operation
     }
 
     /// Restarts the machine.
@@ -97,13 +118,24 @@ impl Restarts {
         id: &OperationId,
         remote: Remote,
         is_graceful: bool,
-        logs: Logs,
+        logs: &Logs,
     ) -> Result<Acted, ProviderError> {
         let (clock, poll) = (remote.bmc.clock.clone(), remote.bmc.settings.poll);
-        let mut progress = self.start(ticket, id, remote, is_graceful, logs);
-        let come = progress.wait_for(|now| !matches!(now, Progress::Stopping)).await;
-        // Its task has ended without a word: another operation has taken its place.
-        let come = come.map_or_else(|_| Progress::Failed(superseded()), |now| now.clone());
+        let Operation { mut progress, lines, .. } = self.start(ticket, id, remote, is_graceful);
+        let come = loop {
+            let come = tokio::select! {
+                biased;
+                come = progress.wait_for(|now| !matches!(now, Progress::Stopping)) => {
+                    // Its task has ended without a word: another operation has taken its place.
+                    Some(come.map_or_else(|_| Progress::Failed(superseded()), |now| now.clone()))
+                }
+                () = clock.sleep(poll) => None,
+            };
+            lines.pass_on(logs);
+            if let Some(come) = come {
+                break come;
+            }
+        };
         match come {
             Progress::Stopping | Progress::Off => {
                 Ok(Acted::Accepted { handle: SEEN_OFF.to_owned(), poll_at: clock.now().plus(poll) })
@@ -120,11 +152,13 @@ impl Restarts {
         id: &OperationId,
         handle: Option<&str>,
         remote: &Remote,
+        logs: &Logs,
     ) -> Result<Observation, ProviderError> {
         let poll_at = remote.bmc.clock.now().plus(remote.bmc.settings.poll);
-        if let Some(progress) = self.progress(machine, id) {
+        if let Some(Operation { progress, lines, .. }) = self.known(machine, id) {
             let is_lost = progress.has_changed().is_err();
             let now = progress.borrow().clone();
+            lines.pass_on(logs);
             return match now {
                 Progress::Stopping | Progress::Off if is_lost => {
                     self.look(id, handle, remote).await
