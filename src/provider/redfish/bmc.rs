@@ -1,7 +1,6 @@
 //! One controller: requests go to it one at a time and not too fast, not while it is left alone, and with a session where
 //! it has them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,9 @@ use http::{Method, header};
 use serde_json::Value as Json;
 use tokio::sync::Mutex;
 
-use super::breaker::Breaker;
 use super::failure::Failure;
+use super::gate::Gate;
 use super::json;
-use super::session::{Refused, Session};
 use super::settings::RedfishSettings;
 use super::ticket::{Asking, Ticket};
 use crate::clock::Clock;
@@ -35,25 +33,6 @@ pub(super) struct Bmc {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) credentials: Credentials,
     gate: Mutex<Gate>,
-}
-
-/// What one request at a time sees and changes.
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    breaker: Breaker,
-    /// When the last request was sent.
-    sent_at: Option<Duration>,
-    /// Its service root, once it was read.
-    root: Option<Arc<Json>>,
-    /// Sessions by the reference of their credentials.
-    pub(super) sessions: BTreeMap<String, Session>,
-    /// Passwords go with each request until then: it gives no session at the moment.
-    pub(super) basic_until: Option<Duration>,
-    /// Credentials that it has refused.
-    pub(super) refused: Option<Refused>,
-    /// The operation during which a session was ended from outside: only another one, which its owner has recorded since,
-    /// may open a session again.
-    pub(super) ended_during: Option<String>,
 }
 
 /// The answer to a change.

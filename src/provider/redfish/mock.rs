@@ -1,5 +1,6 @@
 //! Controllers in this process, over real HTTP, with the faults of real ones.
 
+mod answer;
 mod resources;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,7 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value as Json, json};
 
-use self::resources::{Answer, Asked};
+use self::answer::{Answer, Asked};
 use crate::address::Host;
 use crate::clock::Clock;
 use crate::outbound::{CallError, Dial, Fut, Origin, Stream};

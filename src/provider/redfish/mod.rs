@@ -7,6 +7,7 @@
 mod bmc;
 mod breaker;
 mod failure;
+mod gate;
 mod json;
 #[cfg(test)]
 pub(crate) mod mock;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use self::netboot::Boot;
 use self::power::Waited;
 use self::reboot::Restarts;
-pub use self::settings::RedfishSettings;
+pub use self::settings::{RedfishPorts, RedfishSettings};
 use self::sweep::Bmcs;
 use self::system::Remote;
 use self::ticket::{Epochs, Ticket};
@@ -35,11 +36,9 @@ use super::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     Target, Verification,
 };
-use crate::clock::Clock;
-use crate::credentials::Credentials;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
-use crate::outbound::{Dial, Origin, TcpDial};
+use crate::outbound::Origin;
 use crate::plan::{Capability, Value, Values};
 
 /// Its name.
@@ -47,19 +46,6 @@ pub const NAME: &str = "redfish";
 
 /// Longest time for ending the sessions when the server ends.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// What the driver uses of the server.
-#[derive(Debug, Clone)]
-pub struct RedfishPorts {
-    /// Connects to controllers.
-    pub dial: Arc<dyn Dial>,
-    /// Where images may come from: controllers download them.
-    pub images: TcpDial,
-    /// Credentials by name.
-    pub credentials: Credentials,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-}
 
 /// The driver of one class of machines.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! A restart: off, seen to be off, on again, seen to be on.
 //!
-//! A controller's own restart cannot be told from none: the state is On before and after. So the power is switched off
+//! A controller's own restart cannot be distinguished from none: the state is On before and after. So the power is switched off
 //! first. Once the machine is off the operation is *accepted*, under a handle that the engine stores: from then on a machine
 //! that is on again has been restarted, whichever server looks. The rest runs beside the engine's calls, in this process; after a
 //! crash a machine that is off was not switched on again, and the next attempt does that.

@@ -12,8 +12,9 @@ use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::bmc::{Bmc, Gate};
+use super::bmc::Bmc;
 use super::failure::Failure;
+use super::gate::{Gate, Refused, Session};
 use super::json;
 use super::ticket::Asking;
 use crate::credentials::Login;
@@ -31,31 +32,6 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 /// How long refused credentials are not tried again; doubles, since controllers lock users out.
 const REFUSED: Duration = Duration::from_secs(60);
 const REFUSED_MAX: Duration = Duration::from_secs(15 * 60);
-
-/// An open session.
-pub(super) struct Session {
-    token: HeaderValue,
-    /// Its path, if the controller gave one.
-    path: Option<String>,
-    user: String,
-    used_at: Duration,
-}
-
-/// The token is a secret.
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Credentials that a controller has refused.
-#[derive(Debug)]
-pub(super) struct Refused {
-    reference: String,
-    digest: [u8; 32],
-    until: Duration,
-    pause: Duration,
-}
 
 fn digest(login: &Login) -> [u8; 32] {
     let hasher = Sha256::new().chain_update(login.user.expose()).chain_update([0]);

@@ -1,8 +1,11 @@
 //! How the controllers of one class of machines are called.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::outbound::Trust;
+use crate::clock::Clock;
+use crate::credentials::Credentials;
+use crate::outbound::{Dial, TcpDial, Trust};
 
 /// Settings of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,4 +47,17 @@ impl Default for RedfishSettings {
             requests_per_s_max: 10,
         }
     }
+}
+
+/// What the driver uses of the server.
+#[derive(Debug, Clone)]
+pub struct RedfishPorts {
+    /// Connects to controllers.
+    pub dial: Arc<dyn Dial>,
+    /// Where images may come from: controllers download them.
+    pub images: TcpDial,
+    /// Credentials by name.
+    pub credentials: Credentials,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::RedfishPorts;
 use super::bmc::Bmc;
-use super::settings::RedfishSettings;
+use super::settings::{RedfishPorts, RedfishSettings};
 use crate::outbound::{Channel, Fingerprint, Origin, Trust};
 
 /// Time between two rounds.

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::mock::{LOGIN, Mock, Racks, Traits};
 use super::*;
-use crate::clock::{Timestamp, TokioClock};
+use crate::clock::{Clock, Timestamp, TokioClock};
+use crate::credentials::Credentials;
 use crate::ids::{MachineId, OperationId};
 use crate::model::{LogStream, MachineSpec, Power};
-use crate::outbound::Networks;
+use crate::outbound::{Networks, TcpDial};
 use crate::provider::{LogSink, ProviderErrorKind};
 
 /// Keeps the lines of the log.

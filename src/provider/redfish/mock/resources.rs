@@ -4,31 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value as Json, json};
 
+use super::answer::{Answer, Asked};
 use super::{MANAGER, Mock, SESSIONS, SYSTEM, State, TASK};
-
-pub(super) struct Asked {
-    pub(super) token: Option<String>,
-    pub(super) basic: Option<String>,
-    pub(super) tag: Option<String>,
-    pub(super) body: Json,
-}
-
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Json,
-}
-
-impl Answer {
-    pub(super) fn new(status: u16, body: Json) -> Self {
-        Self { status, headers: Vec::new(), body }
-    }
-
-    pub(super) fn header(mut self, name: &'static str, value: String) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-}
 
 impl Mock {
     pub(super) fn answer(&self, line: &str, asked: &Asked) -> Answer {
