@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller::{Caller, handle};
 use super::codec::Encoded;
-use super::convert::machine::{machine, observed};
+use super::convert::machine::{installation, machine, observed};
 use super::lists::{self, ListRequest};
 use super::register::new_machine;
 use super::status::{Answers, ApiError};
@@ -143,7 +143,9 @@ impl Machines {
                 warning: able.warning,
             });
             status.capabilities = named.collect();
-            status.observed = self.engine.store().observed(&id).await?.as_ref().map(observed);
+            let store = self.engine.store();
+            status.observed = store.observed(&id).await?.as_ref().map(observed);
+            status.installation = store.installation(&id).await?.as_ref().map(installation);
         }
         mask.apply(&mut shown);
         Ok(shown)

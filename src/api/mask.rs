@@ -119,6 +119,7 @@ masked!(
         untrusted_disks,
         observed,
         capabilities,
+        installation,
     ]
 );
 

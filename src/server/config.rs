@@ -8,6 +8,7 @@ mod choice;
 mod classes;
 mod exec;
 mod file;
+mod installer;
 mod redfish;
 mod span;
 #[cfg(test)]
@@ -300,7 +301,15 @@ impl Config {
                 .iter()
                 .map(|(name, class)| {
                     let redfish = class.redfish.as_ref().map(redfish::Redfish::settings);
-                    (name.clone(), MachineClass::new(class.routes(), class.exec.clone(), redfish))
+                    let installer = class.installer.as_ref().map(installer::Installer::options);
+                    let exec = class.exec.clone();
+                    let class = MachineClass {
+                        exec,
+                        redfish,
+                        installer,
+                        ..MachineClass::new(class.routes())
+                    };
+                    (name.clone(), class)
                 })
                 .collect(),
             probes: file

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::outbound::TcpDial;
 use crate::provider::Provider;
+use crate::provider::boot::{Desk, Installer, Installing};
 use crate::provider::redfish::{Redfish, RedfishPorts};
 use crate::provider::routed::Routed;
 
@@ -20,6 +21,7 @@ pub(super) fn all(
     config: &Config,
     fake: &Arc<dyn Provider>,
     programs: &Programs,
+    desk: Option<&Arc<Desk>>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Vec<Arc<dyn Provider>>, ConfigError> {
     let ports = RedfishPorts {
@@ -35,7 +37,16 @@ pub(super) fn all(
             .map_err(|why| ConfigError::Setting(format!("machine_classes.{name}.{why}")))?;
         // One for all capabilities of the class: they share the sessions and turns of its controllers.
         let redfish = Redfish::new(class.redfish.clone().unwrap_or_default(), ports.clone());
-        let redfish: Arc<dyn Provider> = Arc::new(redfish);
+        let redfish = Arc::new(redfish);
+        let redfish: Arc<dyn Provider> = match desk.filter(|_| class.installs().is_some()) {
+            Some(desk) => {
+                let options = class.installer.clone().unwrap_or_default();
+                let installer =
+                    Installer::new(desk.clone(), redfish.clone(), options, clock.clone());
+                Arc::new(Installing::new(redfish, installer))
+            }
+            None => redfish,
+        };
         let routes = routes(class, fake, exec.as_ref(), &redfish);
         providers.push(Arc::new(Routed::new(name.clone(), routes)));
     }

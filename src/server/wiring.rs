@@ -144,11 +144,11 @@ impl Server {
         let fake: Arc<dyn Provider> =
             Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
         let programs = Programs::new(&config, clock.clone(), &*random);
-        let providers = providers::all(&config, &fake, &programs, &clock)?;
         let desk = match &boot_listener {
             Some(listener) => Some(boot::desk(&config, listener, &opened.store, &clock).await?),
             None => None,
         };
+        let providers = providers::all(&config, &fake, &programs, desk.as_ref(), &clock)?;
         let (notices, noticed) = notices();
         opened.store.listen(Arc::new(notices));
         let (providers, store) = match &metrics {

@@ -3,7 +3,7 @@
 use super::{etag, timestamp};
 use crate::lifecycle::effective::{EffectiveState, Rule};
 use crate::lifecycle::machine::Phase;
-use crate::model::{ConditionKind, Machine, Observed, Power};
+use crate::model::{ConditionKind, InstallStage, Installation, Machine, Observed, Power};
 use crate::pb;
 
 /// The message of a machine.
@@ -47,6 +47,7 @@ pub(in crate::api) fn machine(machine: &Machine) -> pb::Machine {
             }),
             observed: None,
             capabilities: Vec::new(),
+            installation: None,
         }),
         created_at: Some(timestamp(machine.created_at)),
         updated_at: Some(timestamp(machine.updated_at)),
@@ -69,6 +70,25 @@ pub(in crate::api) fn observed(observed: &Observed) -> pb::ObservedFacts {
         serial: facts.serial.clone(),
         health: facts.health.clone(),
         since: Some(timestamp(*since)),
+    }
+}
+
+/// The message of what a machine reported about its installation.
+pub(in crate::api) fn installation(of: &Installation) -> pb::Installation {
+    let stage = match of.stage {
+        InstallStage::SettingsTaken => pb::InstallationStage::SettingsTaken,
+        InstallStage::Installing => pb::InstallationStage::Installing,
+        InstallStage::Written => pb::InstallationStage::Written,
+        InstallStage::Failed => pb::InstallationStage::Failed,
+        InstallStage::Up => pb::InstallationStage::Up,
+    };
+    pb::Installation {
+        operation_id: of.operation.to_string(),
+        stage: stage.into(),
+        image_sha256: of.image_sha256.clone(),
+        boot_id: of.boot_id.clone(),
+        message: of.message.clone(),
+        at: Some(timestamp(of.at)),
     }
 }
 

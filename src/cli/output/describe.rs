@@ -81,6 +81,7 @@ pub(crate) fn write_machine(
     for condition in &status.conditions {
         write_condition(&mut sheet, condition)?;
     }
+    write_observed(&mut sheet, &status)?;
     if let Some(run) = run {
         sheet.heading(if status.active_run_id.is_empty() { "Last run" } else { "Active run" })?;
         write_run_summary(&mut sheet, run)?;
@@ -122,6 +123,34 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
         writeln!(sheet.out, "      {}", sheet.look.paint(Meaning::Dim, &by))?;
     }
     Ok(())
+}
+
+/// What the hardware and the machine itself have said, if they have.
+fn write_observed(sheet: &mut Sheet<'_>, status: &pb::MachineStatus) -> io::Result<()> {
+    if let Some(facts) = &status.observed {
+        sheet.heading("Observed")?;
+        sheet.field("Power", &short_name(facts.power().as_str_name(), "POWER_STATE_"))?;
+        sheet.field("Health", &facts.health)?;
+        sheet.field("Firmware", &facts.firmware)?;
+        sheet.field("Serial", &facts.serial)?;
+        sheet.time("Since", facts.since.as_ref())?;
+    }
+    if let Some(installation) = &status.installation {
+        sheet.heading("Installation")?;
+        let stage = installation.stage().as_str_name();
+        sheet.field("Stage", &short_name(stage, "INSTALLATION_STAGE_"))?;
+        sheet.field("Image", &installation.image_sha256)?;
+        sheet.field("Boot id", &installation.boot_id)?;
+        sheet.field("Message", &installation.message)?;
+        sheet.field("Operation", &installation.operation_id)?;
+        sheet.time("Reported", installation.at.as_ref())?;
+    }
+    Ok(())
+}
+
+/// The name of an enum's value as people read it.
+fn short_name(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase().replace('_', " ")
 }
 
 /// Why disks are not trusted.

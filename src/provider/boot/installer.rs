@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,22 @@ pub struct InstallerOptions {
     pub ssh_keys: Vec<String>,
     /// How long the stages may take.
     pub patience: Patience,
+}
+
+impl Default for InstallerOptions {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        Self {
+            disk: "smallest".to_owned(),
+            ssh_keys: Vec::new(),
+            patience: Patience {
+                boot: minutes(15),
+                write: minutes(60),
+                up: minutes(15),
+                look: Duration::from_secs(2),
+            },
+        }
+    }
 }
 
 /// Installs and erases the machines of a class: the actions `repave` and `wipe`.

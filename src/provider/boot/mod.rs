@@ -5,6 +5,7 @@
 
 mod control;
 mod desk;
+mod driver;
 mod image;
 mod installer;
 mod job;
@@ -14,6 +15,7 @@ mod token;
 
 pub use control::Control;
 pub use desk::{Desk, DeskError};
+pub use driver::{Installing, installs};
 pub use image::Image;
 pub use installer::{Installer, InstallerOptions};
 pub use job::Patience;

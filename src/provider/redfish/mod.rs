@@ -6,6 +6,7 @@
 
 mod bmc;
 mod breaker;
+mod control;
 mod failure;
 mod gate;
 mod json;

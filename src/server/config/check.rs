@@ -38,6 +38,14 @@ impl Config {
         }
         for (name, class) in &self.machine_classes {
             class.check(name)?;
+            if let Some(capability) = class.installs()
+                && self.boot.is_none()
+            {
+                return Err(format!(
+                    "machine_classes.{name}.{capability} boots an installer, which asks this server for its settings: give \
+                     boot.listen, such as \"10.0.0.1:8069\""
+                ));
+            }
             if class.uses(Driver::Redfish) && self.networks.bmc.is_empty() {
                 return Err(format!(
                     "machine_classes.{name} is driven by redfish, but networks.bmc is empty, so that no controller could be called; list their networks, as in bmc = [\"10.0.0.0/8\"]"

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::exec::ExecClass;
-use super::redfish;
+use super::{installer, redfish};
 use crate::plan::Capability;
+use crate::provider::boot::{InstallerOptions, installs};
 use crate::provider::redfish::{CAPABILITIES, NAME, RedfishSettings};
 use crate::text::escaped;
 
@@ -41,7 +42,7 @@ impl Driver {
     fn offers(self, capability: Capability) -> bool {
         match self {
             Self::Fake | Self::Exec => !matches!(capability, Capability::Engine),
-            Self::Redfish => CAPABILITIES.contains(&capability),
+            Self::Redfish => CAPABILITIES.contains(&capability) || installs(capability),
         }
     }
 }
@@ -55,18 +56,16 @@ pub(in crate::server) struct MachineClass {
     pub(in crate::server) exec: Option<ExecClass>,
     /// How the driver `redfish` calls the controllers; `None` if the file says nothing of it.
     pub(in crate::server) redfish: Option<RedfishSettings>,
+    /// How its machines are installed; `None` if the file says nothing of it.
+    pub(in crate::server) installer: Option<InstallerOptions>,
 }
 
 impl MachineClass {
-    /// The class as the file has it.
-    pub(super) fn new(
-        routes: impl IntoIterator<Item = (Capability, Option<Driver>)>,
-        exec: Option<ExecClass>,
-        redfish: Option<RedfishSettings>,
-    ) -> Self {
+    /// A class with these drivers, and nothing said about them.
+    pub(super) fn new(routes: impl IntoIterator<Item = (Capability, Option<Driver>)>) -> Self {
         let named =
             routes.into_iter().filter_map(|(capability, driver)| Some((capability, driver?)));
-        Self { routes: named.collect(), exec, redfish }
+        Self { routes: named.collect(), exec: None, redfish: None, installer: None }
     }
 
     /// Whether a capability is by this driver.
@@ -108,7 +107,10 @@ impl MachineClass {
                     known.join(", ")
                 ))
             }
-            None => self.check_exec(&key).and_then(|()| self.check_redfish(&key)),
+            None => self
+                .check_exec(&key)
+                .and_then(|()| self.check_redfish(&key))
+                .and_then(|()| self.check_installer(&key)),
         }
     }
 
@@ -118,6 +120,24 @@ impl MachineClass {
                 "{key}.redfish has no effect: no capability of the class is by redfish, as with power = \"redfish\""
             )),
             Some(settings) => redfish::check(key, settings),
+            None => Ok(()),
+        }
+    }
+
+    /// The capability for which its machines boot an installer, if there is one.
+    pub(in crate::server) fn installs(&self) -> Option<Capability> {
+        let by_installer = |(capability, driver): (&Capability, &Driver)| {
+            (*driver == Driver::Redfish && installs(*capability)).then_some(*capability)
+        };
+        self.routes.iter().find_map(by_installer)
+    }
+
+    fn check_installer(&self, key: &str) -> Result<(), String> {
+        match &self.installer {
+            Some(_) if self.installs().is_none() => Err(format!(
+                "{key}.installer has no effect: nothing of the class is by an installer, as with imaging = \"redfish\""
+            )),
+            Some(options) => installer::check(key, options),
             None => Ok(()),
         }
     }
@@ -159,7 +179,7 @@ mod tests {
         for (capability, _) in routes {
             let text = format!("{capability} = \"fake\"");
             let class: file::MachineClass = toml::from_str(&text).unwrap();
-            let class = MachineClass::new(class.routes(), None, None);
+            let class = MachineClass::new(class.routes());
             assert_eq!(class.routes, BTreeMap::from([(capability, Driver::Fake)]));
         }
     }

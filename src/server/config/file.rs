@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::choice::{FakeWorld, Format, Level};
 use super::classes::Driver;
 use super::exec::ExecClass;
+use super::installer::Installer;
 use super::redfish::Redfish;
 use super::span::Span;
 use crate::outbound::Network;
@@ -174,6 +175,7 @@ pub(crate) struct MachineClass {
     drain: Option<Driver>,
     pub(super) exec: Option<ExecClass>,
     pub(super) redfish: Option<Redfish>,
+    pub(super) installer: Option<Installer>,
 }
 
 impl MachineClass {

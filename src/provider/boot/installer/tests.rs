@@ -1,7 +1,6 @@
 //! Installations of machines that behave like real ones, in virtual time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use super::*;
 use crate::clock::{Timestamp, TokioClock};
