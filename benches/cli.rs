@@ -118,7 +118,7 @@ async fn register(address: &str, size: usize) {
     let machines: Vec<pb::Machine> = (1..=size).map(machine).collect();
     for batch in machines.chunks(BATCH) {
         let request =
-            pb::BatchRegisterMachinesRequest { machines: batch.to_vec(), validate_only: false };
+            pb::BatchRegisterMachinesRequest { machines: batch.to_vec(), ..Default::default() };
         let results = client.batch_register_machines(request).await.expect("registered");
         for result in results.into_inner().results {
             let registered =

@@ -127,7 +127,7 @@ async fn register(channel: &Channel, count: usize) {
             ..Default::default()
         });
         let request =
-            pb::BatchRegisterMachinesRequest { machines: batch.collect(), validate_only: false };
+            pb::BatchRegisterMachinesRequest { machines: batch.collect(), ..Default::default() };
         machines(channel).batch_register_machines(request).await.expect("registered");
     }
 }

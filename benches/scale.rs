@@ -162,7 +162,7 @@ fn name(number: usize) -> String {
 async fn register(client: &mut Client, size: usize) {
     for begin in (0..size).step_by(BATCH) {
         let machines = (begin..size.min(begin + BATCH)).map(machine).collect();
-        let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
+        let request = pb::BatchRegisterMachinesRequest { machines, ..Default::default() };
         let results =
             client.batch_register_machines(request).await.expect("a batch").into_inner().results;
         for result in results {

@@ -176,6 +176,7 @@ async fn session(address: &str) -> Result<(), Failure> {
             ..Default::default()
         }),
         request_id: uuid::Uuid::new_v4().to_string(),
+        ..Default::default()
     };
     let machine = patiently(|| {
         let (mut machines, request) = (machines.clone(), timely(registration.clone()));

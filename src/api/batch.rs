@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::caller::Caller;
 use super::convert::machine::machine;
 use super::lists;
-use super::register::new_machine;
+use super::register::{new_machine, reason};
 use super::start::{self, Recipe};
 use super::status::{ApiError, item_error};
 use super::validate::Checks;
@@ -30,9 +30,11 @@ pub(super) async fn register_machines(
     caller: &Caller,
     mut request: pb::BatchRegisterMachinesRequest,
 ) -> Result<pb::BatchRegisterMachinesResponse, ApiError> {
-    let origin = caller.origin(&mut request, "", None);
+    let (in_service, why) = (request.in_service, request.reason.clone());
+    let origin = caller.origin(&mut request, &why, None);
     let given = &request.machines;
     let mut checks = Checks::default();
+    reason(&mut checks, in_service, &why);
     if given.is_empty() || given.len() > BATCH_MAX {
         checks.refuse(
             "machines",
@@ -44,7 +46,7 @@ pub(super) async fn register_machines(
     let mut good = Vec::new();
     for given in given {
         let mut checks = Checks::default();
-        let new = new_machine(engine, &mut checks, Some(given));
+        let new = new_machine(engine, &mut checks, Some(given), in_service);
         match checks.done(new) {
             Ok(new) => {
                 good.push(new);
@@ -54,7 +56,7 @@ pub(super) async fn register_machines(
         }
     }
     let registered = if request.validate_only {
-        engine.would_register(good).await
+        engine.would_register(&origin, good).await
     } else {
         engine.register_machines(&origin, good).await?
     };

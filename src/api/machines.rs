@@ -8,8 +8,9 @@ use super::caller::{Caller, handle};
 use super::codec::Encoded;
 use super::convert::machine::{installation, machine, observed};
 use super::lists::{self, ListRequest};
-use super::register::new_machine;
+use super::register::{new_machine, reason};
 use super::status::{Answers, ApiError};
+use super::update::Update;
 use super::validate::Checks;
 use super::{batch, history, update, watch};
 use crate::executor::Engine;
@@ -122,10 +123,26 @@ impl Machines {
     ) -> Result<pb::Machine, ApiError> {
         let mut checks = Checks::default();
         checks.request_id(&request.request_id);
-        let new = new_machine(&self.engine, &mut checks, request.machine.as_ref());
+        let (in_service, why) = (request.in_service, request.reason.clone());
+        reason(&mut checks, in_service, &why);
+        let new = new_machine(&self.engine, &mut checks, request.machine.as_ref(), in_service);
         let new = checks.done(new)?;
-        let origin = caller.origin(&mut request, "", None);
+        let origin = caller.origin(&mut request, &why, None);
         Ok(machine(self.engine.register_machine(&origin, new).await?.as_ref()))
+    }
+
+    /// Another provider must be one of this server; the present one may be gone.
+    async fn check_provider(&self, update: &Update) -> Result<(), ApiError> {
+        let Some(provider) = &update.changes.provider else { return Ok(()) };
+        let known = self.engine.providers();
+        if known.contains_key(provider)
+            || self.engine.machine(&update.id).await?.spec.provider == *provider
+        {
+            return Ok(());
+        }
+        let mut checks = Checks::default();
+        checks.provider("machine.spec.provider", provider, known.keys());
+        checks.done(Some(()))
     }
 
     async fn get(&self, request: pb::GetMachineRequest) -> Result<pb::Machine, ApiError> {
@@ -193,6 +210,7 @@ impl Machines {
         mut request: pb::UpdateMachineRequest,
     ) -> Result<pb::Machine, ApiError> {
         let update = update::update(&request)?;
+        self.check_provider(&update).await?;
         let reason = request.reason.clone();
         let validate_only = request.validate_only;
         let origin = caller.origin(&mut request, &reason, update.expected);

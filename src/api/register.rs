@@ -11,6 +11,7 @@ pub(super) fn new_machine(
     engine: &Engine,
     checks: &mut Checks,
     machine: Option<&pb::Machine>,
+    in_service: bool,
 ) -> Option<NewMachine> {
     let Some(machine) = machine else {
         checks.refuse("machine", "must be given");
@@ -58,5 +59,14 @@ pub(super) fn new_machine(
         bmc_credentials: spec.bmc_credentials.clone(),
         bmc_certificate_sha256,
     };
-    Some(NewMachine { id: id?, labels: machine.labels.clone(), spec })
+    Some(NewMachine { id: id?, labels: machine.labels.clone(), spec, in_service })
+}
+
+/// Checks the reason of a registration: a machine that already serves needs one.
+pub(super) fn reason(checks: &mut Checks, in_service: bool, reason: &str) {
+    if in_service {
+        checks.required_reason(reason);
+    } else {
+        checks.reason(reason);
+    }
 }

@@ -39,7 +39,7 @@ pub struct DataFacts {
 pub type Host = Arc<dyn Fn() -> Facts + Send + Sync>;
 
 /// What an older server would do wrongly without saying so.
-const FEATURES: [&str; 1] = ["machines.validate_only"];
+const FEATURES: [&str; 2] = ["machines.validate_only", "machines.in_service"];
 
 /// The service.
 pub(super) struct Server {

@@ -21,8 +21,10 @@ use crate::pb;
 use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
-use crate::plan::Registry;
+use crate::plan::{Capability, Registry};
+use crate::provider::Provider;
 use crate::provider::fake::{FakeOptions, FakeProvider, Script, Timing, World};
+use crate::provider::routed::Routed;
 use crate::store::memory::MemoryStore;
 
 /// 2026-01-01T00:00:00Z.
@@ -50,9 +52,12 @@ impl Api {
             world: World::in_memory(),
             ..FakeOptions::default()
         };
+        let fake: Arc<dyn Provider> = Arc::new(FakeProvider::new(options, clock.clone()));
+        let drivers = Capability::ALL.iter().map(|capability| (*capability, fake.clone()));
+        let other = Routed::new("other".to_owned(), drivers.collect());
         let engine = Engine::start(EngineConfig {
             store: Arc::new(MemoryStore::new(clock.clone())),
-            providers: vec![Arc::new(FakeProvider::new(options, clock.clone()))],
+            providers: vec![fake, Arc::new(other)],
             plans: Registry::built_in(),
             clock,
             random: Arc::new(SeededRandom::new(1)),
@@ -112,7 +117,7 @@ fn registration(id: &str) -> pb::RegisterMachineRequest {
     };
     let machine =
         pb::Machine { machine_id: id.to_owned(), spec: Some(spec), ..pb::Machine::default() };
-    pb::RegisterMachineRequest { machine: Some(machine), request_id: String::new() }
+    pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() }
 }
 
 /// Code and reason of a refusal.

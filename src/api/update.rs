@@ -8,9 +8,9 @@ use crate::ids::{MachineId, Revision};
 use crate::pb;
 
 /// Paths that a mask may name, for people.
-const KNOWN: &str = "labels, labels.<key>, spec.ssh_endpoint, spec.bmc_endpoint, spec.target_cluster, \
-                     spec.mac_addresses, spec.serial, spec.bmc_system_id, spec.bmc_credentials, \
-                     spec.bmc_certificate_sha256, status.phase";
+const KNOWN: &str = "labels, labels.<key>, spec.provider, spec.ssh_endpoint, spec.bmc_endpoint, \
+                     spec.target_cluster, spec.mac_addresses, spec.serial, spec.bmc_system_id, \
+                     spec.bmc_credentials, spec.bmc_certificate_sha256, status.phase";
 
 /// A checked request.
 #[derive(Debug)]
@@ -44,7 +44,6 @@ pub(super) fn update(request: &pb::UpdateMachineRequest) -> Result<Update, ApiEr
         }
         Some(_) | None => {
             changes.as_it_was = true;
-            changes.provider = machine.spec.as_ref().map(|spec| spec.provider.clone());
             for path in populated(machine) {
                 apply(&mut checks, &mut changes, machine, path);
             }
@@ -61,6 +60,7 @@ fn populated(machine: &pb::Machine) -> impl Iterator<Item = &'static str> {
     let spec = machine.spec.as_ref().unwrap_or(&none);
     [
         ("labels", !machine.labels.is_empty()),
+        ("spec.provider", !spec.provider.is_empty()),
         ("spec.ssh_endpoint", !spec.ssh_endpoint.is_empty()),
         ("spec.bmc_endpoint", !spec.bmc_endpoint.is_empty()),
         ("spec.target_cluster", !spec.target_cluster.is_empty()),
@@ -86,6 +86,10 @@ fn apply(checks: &mut Checks, changes: &mut MachineChanges, machine: &pb::Machin
         "labels" => {
             checks.labels("machine.labels", &machine.labels);
             changes.labels = Some(machine.labels.clone());
+        }
+        "spec.provider" => {
+            checks.name("machine.spec.provider", &spec.provider);
+            changes.provider = Some(spec.provider.clone());
         }
         "spec.ssh_endpoint" => {
             checks.ssh_endpoint("machine.spec.ssh_endpoint", &spec.ssh_endpoint);
@@ -137,9 +141,7 @@ fn refusal(path: &str) -> String {
         "*" => format!(
             "* is refused because it would overwrite fields that you have not seen: name fields from {KNOWN}"
         ),
-        "spec.provider" | "machine_id" => {
-            format!("{path} cannot be changed: register another machine")
-        }
+        "machine_id" => "machine_id cannot be changed: register another machine".to_owned(),
         "status" | "created_at" | "updated_at" | "etag" | "revision" => {
             format!("{path} is set by the server; in status only status.phase can be changed")
         }

@@ -284,6 +284,12 @@ impl Client {
         }
     }
 
+    /// Whether the server says that it has a feature, which an older one would leave out without a word.
+    pub(crate) async fn has_feature(&self, name: &str) -> Result<bool, Error> {
+        let info = self.server_facts().await?.info.unwrap_or_default();
+        Ok(info.features.iter().any(|feature| feature == name))
+    }
+
     /// Opens a watch; the caller reconnects.
     pub(crate) async fn watch_runs(
         &self,

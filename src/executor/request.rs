@@ -48,6 +48,8 @@ pub struct NewMachine {
     pub labels: BTreeMap<String, String>,
     /// Spec.
     pub spec: MachineSpec,
+    /// It already serves: it is registered IN_SERVICE.
+    pub in_service: bool,
 }
 
 /// Changes to a machine; `None` leaves a field unchanged.
@@ -56,7 +58,7 @@ pub struct MachineChanges {
     /// The whole machine was sent, as it was read: the phase that it is in already is no change, even while a run is
     /// active.
     pub as_it_was: bool,
-    /// The provider that the client expects it to have, empty for any. It never changes.
+    /// `spec.provider`; another one needs a reason.
     pub provider: Option<String>,
     /// Replacement for all labels.
     pub labels: Option<BTreeMap<String, String>>,

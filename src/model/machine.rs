@@ -13,7 +13,7 @@ pub use super::condition::{Condition, ConditionKind, Conditions};
 /// Fields of a machine that clients set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MachineSpec {
-    /// Name of the provider that drives the machine; immutable.
+    /// Name of the provider that drives the machine.
     pub provider: String,
     /// Address for remote commands, `host:port`.
     pub ssh_endpoint: String,
@@ -38,6 +38,8 @@ pub const REASON_STEP_UNDONE: &str = "STEP_UNDONE";
 /// Reason of InCustomerCluster while it is unknown whether a machine that was in service is again: it counts as in
 /// service.
 pub const REASON_MAY_SERVE: &str = "MAY_SERVE";
+/// Reason of InCustomerCluster of a machine that was in service when it was registered.
+pub const REASON_ADOPTED: &str = "ADOPTED";
 /// Reason of NeedsIntervention after a run failed. Does not block a new run.
 pub const REASON_RUN_FAILED: &str = "RUN_FAILED";
 /// Reason of NeedsIntervention after a cancel that came once a destructive step had started. Does not block a new
@@ -131,6 +133,26 @@ impl Machine {
             ordinal: 0,
             revision: Revision(0),
         }
+    }
+
+    /// Records that the machine was in service when it was registered: whatever refuses such machines refuses it.
+    pub fn adopt(&mut self, actor: &str, why: &str) {
+        self.phase = Phase::InService;
+        let condition = Condition {
+            status: true,
+            reason: REASON_ADOPTED.to_owned(),
+            message: format!("in service when it was registered: {why}"),
+            last_transition_at: self.created_at,
+            observed_by: format!("operator/{actor}"),
+            plan_id: String::new(),
+        };
+        self.conditions.set(ConditionKind::InCustomerCluster, condition);
+    }
+
+    /// Whether it is recorded as serving, whatever runs on it.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.phase == Phase::InService || self.conditions.is_true(ConditionKind::InCustomerCluster)
     }
 
     /// The effective state and the rule that gave it (seed).

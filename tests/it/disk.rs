@@ -42,8 +42,11 @@ async fn register_as(channel: &Channel, id: &str) -> Result<(), Status> {
         spec: Some(pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() }),
         ..Default::default()
     };
-    let request =
-        pb::RegisterMachineRequest { machine: Some(machine), request_id: format!("register-{id}") };
+    let request = pb::RegisterMachineRequest {
+        machine: Some(machine),
+        request_id: format!("register-{id}"),
+        ..Default::default()
+    };
     MachineServiceClient::new(channel.clone()).register_machine(request).await.map(drop)
 }
 

@@ -350,3 +350,44 @@ async fn rows_fit_a_narrow_terminal() {
         }
     }
 }
+
+/// A rack that already serves is taken over, a machine gets another class and another board: each with its reason.
+#[tokio::test]
+async fn machines_are_adopted_and_boards_are_swapped() {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    let capabilities = ["power", "netboot", "imaging", "cluster-join", "drain", "wipe", "probe"];
+    let drivers: String = capabilities.map(|name| format!("{name} = \"fake\"\n")).concat();
+    write!(config, "[machine_classes.rack-server]\n{drivers}").unwrap();
+    let server = Server::ephemeral(&["--config", config.path().to_str().unwrap()]).await;
+    let address = server.address.to_string();
+    let asked = piped(&address, "machine register node-1 --in-service").await;
+    assert!(asked.contains("--reason") && asked.ends_with("--- exit 2\n\n"), "{asked}");
+    let shown =
+        piped(&address, "machine register node-1 --in-service --reason 'serves since May'").await;
+    assert!(shown.contains("IN_SERVICE"), "{shown}");
+    let refused = piped(&address, "repave node-1").await;
+    assert!(refused.ends_with("--- exit 73\n\n"), "{refused}");
+    let described = piped(&address, "machine describe node-1").await;
+    assert!(described.contains("ADOPTED since"), "{described}");
+    assert!(described.contains("in service when it was registered: serves since May"));
+    let line = "machine apply -f examples/rack.yaml --in-service --reason 'serves too'";
+    let dry = piped(&address, &format!("{line} --dry-run")).await;
+    assert!(dry.contains("+ node-7 is new, and in service"), "{dry}");
+    piped(&address, &format!("{line} --yes")).await;
+    let listed = piped(&address, "list --columns machine_id,effective").await;
+    assert_eq!(listed.matches("IN_SERVICE").count(), 3, "{listed}");
+    piped(&address, "machine register node-2").await;
+    let known = piped(&address, "machine register node-2 --in-service --reason x").await;
+    assert!(known.contains("set its phase to IN_SERVICE"), "{known}");
+
+    let swap = "machine update node-1 --provider rack-server --serial SN-9 --mac 02:00:00:00:00:09";
+    let asked = piped(&address, swap).await;
+    assert!(asked.contains("--reason") && asked.ends_with("--- exit 2\n\n"), "{asked}");
+    piped(&address, &format!("{swap} --reason 'board swapped'")).await;
+    let history = piped(&address, "machine history node-1 --kind machine.updated").await;
+    for said in ["provider fake -> rack-server", "serial none -> SN-9", "(board swapped) [by ops"] {
+        assert!(history.contains(said), "{history}");
+    }
+    let upgraded = piped(&address, "upgrade node-1 --yes").await;
+    assert!(upgraded.contains("✓ SUCCEEDED"), "driven by its class: {upgraded}");
+}

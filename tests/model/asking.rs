@@ -28,14 +28,44 @@ pub(crate) enum Verb {
 /// A request, machines and runs by their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    Register { machine: usize },
-    Label { machine: usize, value: u8, etag: Etag },
-    SetPhase { machine: usize, phase: Phase, etag: Etag },
-    Clear { machine: usize, etag: Etag },
-    Delete { machine: usize, etag: Etag },
-    Start { machine: usize, plan: Plan, force: bool, dry: bool, etag: Etag },
-    Verb { run: usize, verb: Verb, etag: Etag },
-    Retry { run: usize },
+    /// With `serves`, as one that is in service already.
+    Register {
+        machine: usize,
+        serves: bool,
+    },
+    Label {
+        machine: usize,
+        value: u8,
+        etag: Etag,
+    },
+    SetPhase {
+        machine: usize,
+        phase: Phase,
+        etag: Etag,
+    },
+    Clear {
+        machine: usize,
+        etag: Etag,
+    },
+    Delete {
+        machine: usize,
+        etag: Etag,
+    },
+    Start {
+        machine: usize,
+        plan: Plan,
+        force: bool,
+        dry: bool,
+        etag: Etag,
+    },
+    Verb {
+        run: usize,
+        verb: Verb,
+        etag: Etag,
+    },
+    Retry {
+        run: usize,
+    },
 }
 
 impl Ask {
@@ -54,7 +84,7 @@ impl Ask {
     /// What a request id is scoped to: the method and its target.
     pub(crate) fn scope(self) -> (&'static str, usize) {
         match self {
-            Self::Register { machine } => ("register", machine),
+            Self::Register { machine, .. } => ("register", machine),
             Self::Label { machine, .. } | Self::SetPhase { machine, .. } => ("update", machine),
             Self::Clear { machine, .. } => ("clear", machine),
             Self::Delete { machine, .. } => ("delete", machine),

@@ -62,7 +62,7 @@ fn differences_are_noticed() {
     let (machine, plan, etag) = (0, Plan::Short, Etag::None);
     let start = Ask::Start { machine, plan, force: false, dry: false, etag };
     let ask = |ask| Step::Ask(ask, None);
-    let steps = [ask(Ask::Register { machine }), ask(start), Step::Pass];
+    let steps = [ask(Ask::Register { machine, serves: false }), ask(start), Step::Pass];
     assert!(agrees(SCRIPT, &steps));
     assert!(!agrees("machine=good-* do=fail-permanent", &steps), "a run failed");
     assert!(!agrees("machine=good-* do=slow:3h", &steps), "a run has not ended");

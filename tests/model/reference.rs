@@ -38,7 +38,7 @@ impl ReferenceStateMachine for Model {
         let plan = prop::sample::select(&Plan::ALL[..]);
         let start = (machine(), plan, prop::bool::weighted(0.3), prop::bool::weighted(0.2), etag());
         let ask = prop_oneof![
-            3 => machine().prop_map(|machine| Ask::Register { machine }),
+            3 => (machine(), prop::bool::weighted(0.2)).prop_map(|(machine, serves)| Ask::Register { machine, serves }),
             1 => (machine(), 0..3_u8, etag()).prop_map(|(machine, value, etag)| Ask::Label { machine, value, etag }),
             4 => (machine(), phase, etag()).prop_map(|(machine, phase, etag)| Ask::SetPhase { machine, phase, etag }),
             2 => (machine(), etag()).prop_map(|(machine, etag)| Ask::Clear { machine, etag }),
@@ -151,7 +151,7 @@ impl Model {
 
     fn change(&mut self, ask: Ask) -> Result<Done, &'static str> {
         match ask {
-            Ask::Register { machine } => Ok(self.register(machine)),
+            Ask::Register { machine, serves } => self.register(machine, serves),
             Ask::Label { machine, value, etag } => {
                 self.found(machine, etag)?.label = (value > 0).then_some(value);
                 YES
@@ -202,22 +202,29 @@ impl Model {
         if etag == Etag::Stale { Err("ETAG_MISMATCH") } else { Ok(found) }
     }
 
-    fn register(&mut self, machine: usize) -> Done {
+    fn register(&mut self, machine: usize, serves: bool) -> Result<Done, &'static str> {
         let place = &mut self.world.machines[machine];
+        // What does not serve is not taken for what does.
+        if place
+            .as_ref()
+            .is_some_and(|known| serves && !known.in_cluster && known.phase != Phase::InService)
+        {
+            return Err("ALREADY_EXISTS");
+        }
         // An existing one is left unchanged, and the request is not remembered.
         let is_kept = place.is_none();
         if is_kept {
             self.world.registered += 1;
             *place = Some(Machine {
-                phase: Phase::FactoryReady,
-                in_cluster: false,
+                phase: if serves { Phase::InService } else { Phase::FactoryReady },
+                in_cluster: serves,
                 trouble: None,
                 active: None,
                 label: None,
                 number: self.world.registered,
             });
         }
-        Done { new_run: None, is_kept }
+        Ok(Done { new_run: None, is_kept })
     }
 
     fn start(
@@ -287,7 +294,7 @@ impl Model {
             Verb::Abort => self.world.abort(id),
             Verb::Pause => match at {
                 At::Running => self.world.runs[id].at = At::Pausing,
-                At::Pausing | At::Paused | At::Unknown => {}
+                At::Pausing | At::Paused => {}
                 _ => return Err("RUN_STATE"),
             },
             Verb::Resume => match at {

@@ -211,14 +211,19 @@ impl Server {
         let reason = "the model says so".to_owned();
         let name = |machine: usize| MACHINES[machine].to_owned();
         let changed = match ask {
-            Ask::Register { machine } => {
+            Ask::Register { machine, serves } => {
                 let spec = pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() };
                 let machine = pb::Machine {
                     machine_id: name(machine),
                     spec: Some(spec),
                     ..Default::default()
                 };
-                let request = pb::RegisterMachineRequest { request_id, machine: Some(machine) };
+                let request = pb::RegisterMachineRequest {
+                    request_id,
+                    machine: Some(machine),
+                    in_service: serves,
+                    reason,
+                };
                 self.machines().register_machine(request).await
             }
             Ask::Label { machine, value, etag } => {

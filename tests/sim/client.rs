@@ -234,7 +234,8 @@ async fn perform(engine: &Engine, request: &Request) -> Answer {
     match &request.ask {
         Ask::Register { machine: id } => {
             let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
-            let new = NewMachine { id: id.clone(), labels: BTreeMap::new(), spec };
+            let new =
+                NewMachine { id: id.clone(), labels: BTreeMap::new(), spec, in_service: false };
             machine(engine.register_machine(&origin, new).await)
         }
         Ask::Start { machine: id, plan, force } => {

@@ -121,6 +121,7 @@ impl Client {
         let request = pb::RegisterMachineRequest {
             request_id: format!("register-{machine_id}"),
             machine: Some(pb::Machine { machine_id, spec: Some(spec), ..Default::default() }),
+            ..Default::default()
         };
         let registered = self.call("register", request, |channel, request| async {
             MachineServiceClient::new(channel).register_machine(request).await

@@ -24,7 +24,7 @@ fn registered(response: &pb::BatchRegisterMachinesResponse) -> Vec<&str> {
 async fn with_machines(count: usize) -> Api {
     let mut api = Api::new().await;
     let machines = (1..=count).map(|n| registration(&format!("m-{n}")).machine.unwrap()).collect();
-    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
+    let request = pb::BatchRegisterMachinesRequest { machines, ..Default::default() };
     api.machines.batch_register_machines(request).await.unwrap();
     api
 }
@@ -37,7 +37,7 @@ async fn a_batch_registers_in_order_and_names_what_is_wrong() {
     other.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:ff".to_owned());
     let bad = pb::Machine { machine_id: "M".to_owned(), ..Default::default() };
     let machines = vec![good("m-5"), bad, other, good("m-4"), good("m-1")];
-    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
+    let request = pb::BatchRegisterMachinesRequest { machines, ..Default::default() };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
     assert_eq!(registered(&response), ["m-5", "FIELD_INVALID", "ALREADY_EXISTS", "m-4", "m-1"]);
     let list = pb::ListMachinesRequest::default();
@@ -360,7 +360,8 @@ async fn what_is_only_validated_is_not_done() {
     let mut twice = good("m-2");
     twice.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:fe".to_owned());
     let machines = vec![good("m-2"), wrong, other, twice];
-    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: true };
+    let request =
+        pb::BatchRegisterMachinesRequest { machines, validate_only: true, ..Default::default() };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
     assert_eq!(registered(&response), ["m-2", "FIELD_INVALID", "ALREADY_EXISTS", "ALREADY_EXISTS"]);
     let update = |value: &str| pb::UpdateMachineRequest {

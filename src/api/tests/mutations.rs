@@ -235,7 +235,7 @@ async fn a_mac_address_belongs_to_one_machine() {
     let mut third = registration("m-3").machine.unwrap();
     third.spec.as_mut().unwrap().mac_addresses = taken;
     let machines = vec![registration("m-4").machine.unwrap(), third];
-    let request = pb::BatchRegisterMachinesRequest { machines, validate_only: false };
+    let request = pb::BatchRegisterMachinesRequest { machines, ..Default::default() };
     let results = api.machines.batch_register_machines(request).await.unwrap().into_inner().results;
     let reasons: Vec<_> = results
         .iter()
@@ -245,4 +245,141 @@ async fn a_mac_address_belongs_to_one_machine() {
         })
         .collect();
     assert_eq!(reasons, ["m-4", "ALREADY_EXISTS"]);
+}
+
+/// A machine that already serves is protected from its first second.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_serves_is_adopted() {
+    let mut api = Api::new().await;
+    let adoption = |id: &str, reason: &str| pb::RegisterMachineRequest {
+        in_service: true,
+        reason: reason.to_owned(),
+        ..registration(id)
+    };
+    let (code, reason) = refusal(api.machines.register_machine(adoption("m-1", " ")).await);
+    assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
+    let why = "serves since May";
+    let adopted = api.machines.register_machine(adoption("m-1", why)).await.unwrap().into_inner();
+    let status = adopted.status.as_ref().unwrap();
+    assert_eq!(status.phase(), pb::Phase::InService);
+    assert_eq!(status.effective_state(), pb::EffectiveState::InService);
+    let condition = &status.conditions[0];
+    assert_eq!(condition.r#type(), pb::ConditionType::InCustomerCluster);
+    assert_eq!((condition.status, condition.reason.as_str()), (true, "ADOPTED"));
+    assert!(condition.message.ends_with(why) && condition.observed_by.starts_with("operator/"));
+    // Again is the same; a machine that is there and does not serve is not silently left as it is.
+    let again = api.machines.register_machine(adoption("m-1", why)).await.unwrap().into_inner();
+    assert_eq!(again, adopted);
+    api.register("m-2").await;
+    let status = api.machines.register_machine(adoption("m-2", why)).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert!(status.message().contains("set its phase to IN_SERVICE"), "{status:?}");
+    // What would take its data is refused, whatever phase its condition outlives.
+    let start = |force: bool| pb::StartRunRequest {
+        machine_id: "m-1".to_owned(),
+        plan_id: "repave-join".to_owned(),
+        force,
+        ..Default::default()
+    };
+    let (code, _) = refusal(api.runs.start_run(start(false)).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    let update = pb::UpdateMachineRequest {
+        machine: Some(pb::Machine {
+            machine_id: "m-1".to_owned(),
+            status: Some(pb::MachineStatus {
+                phase: pb::Phase::Ready.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["status.phase".to_owned()] }),
+        ..Default::default()
+    };
+    api.machines.update_machine(update).await.unwrap();
+    let (code, reason) = refusal(api.runs.start_run(start(false)).await);
+    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "EFFECTIVE_STATE_REFUSED"));
+    let mut forced = start(true);
+    forced.validate_only = true;
+    api.runs.start_run(forced).await.unwrap();
+    let history =
+        pb::ListMachineHistoryRequest { machine_id: "m-1".to_owned(), ..Default::default() };
+    let entries = api.machines.list_machine_history(history).await.unwrap().into_inner().entries;
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+    assert_eq!(kinds, ["machine.registered", "condition.changed", "phase.changed"]);
+    assert_eq!(entries[0].reason, why);
+    // Many at once, and what it would be first.
+    let batch = |validate_only: bool| pb::BatchRegisterMachinesRequest {
+        machines: vec![registration("m-3").machine.unwrap()],
+        validate_only,
+        in_service: true,
+        reason: why.to_owned(),
+    };
+    for validate_only in [true, false] {
+        let results =
+            api.machines.batch_register_machines(batch(validate_only)).await.unwrap().into_inner();
+        let Some(pb::machine_result::Outcome::Machine(machine)) = &results.results[0].outcome
+        else {
+            panic!("{results:?}")
+        };
+        assert_eq!(machine.status.as_ref().unwrap().phase(), pb::Phase::InService);
+    }
+    let without = pb::BatchRegisterMachinesRequest { reason: String::new(), ..batch(true) };
+    let (code, _) = refusal(api.machines.batch_register_machines(without).await);
+    assert_eq!(code, Code::InvalidArgument);
+}
+
+/// Another class and another board are one change with a reason, while no run is active.
+#[tokio::test(start_paused = true)]
+async fn a_machine_gets_another_provider_and_another_board() {
+    let mut api = Api::new().await;
+    api.register("m-1").await;
+    let swap = |provider: &str, reason: &str| pb::UpdateMachineRequest {
+        machine: Some(pb::Machine {
+            machine_id: "m-1".to_owned(),
+            spec: Some(pb::MachineSpec {
+                provider: provider.to_owned(),
+                mac_addresses: vec!["02:00:00:00:99:01".to_owned()],
+                bmc_endpoint: "https://bmc-2".to_owned(),
+                serial: "SN-2".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: ["provider", "mac_addresses", "bmc_endpoint", "serial"]
+                .map(|field| format!("spec.{field}"))
+                .to_vec(),
+        }),
+        reason: reason.to_owned(),
+        ..Default::default()
+    };
+    let violation = |status: Status| {
+        let details = status.get_error_details();
+        let bad = details.bad_request().unwrap_or_else(|| panic!("{status:?}"));
+        bad.field_violations[0].field.clone()
+    };
+    let unknown = api.machines.update_machine(swap("fale", "why")).await.unwrap_err();
+    assert_eq!(violation(unknown), "machine.spec.provider");
+    let empty = api.machines.update_machine(swap("", "why")).await.unwrap_err();
+    assert_eq!(violation(empty), "machine.spec.provider");
+    let silent = api.machines.update_machine(swap("other", "")).await.unwrap_err();
+    assert_eq!(violation(silent), "reason");
+    let run = api.start("m-1", "reboot").await.unwrap();
+    let (code, reason) = refusal(api.machines.update_machine(swap("other", "why")).await);
+    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "RUN_ACTIVE"));
+    api.finished(&run.run_id).await;
+    let before = api.machines.update_machine(swap("other", "board swapped")).await.unwrap();
+    let spec = before.into_inner().spec.unwrap();
+    assert_eq!((spec.provider.as_str(), spec.serial.as_str()), ("other", "SN-2"));
+    let history =
+        pb::ListHistoryRequest { kind: "machine.updated".to_owned(), ..Default::default() };
+    let entries = api.machines.list_history(history).await.unwrap().into_inner().entries;
+    assert_eq!(entries.len(), 1, "one change");
+    assert_eq!(entries[0].reason, "board swapped");
+    for said in ["provider fake -> other", "serial ", "bmc_endpoint none -> https://bmc-2"] {
+        assert!(entries[0].message.contains(said), "{}", entries[0].message);
+    }
+    // The next run is driven by the new one.
+    let run = api.start("m-1", "reboot").await.unwrap();
+    assert_eq!(api.finished(&run.run_id).await.phase(), pb::RunPhase::Succeeded);
 }

@@ -18,6 +18,7 @@ use super::super::session::Session;
 use super::bulk::{self, BulkFlags, News, Outcome, Work};
 use super::confirm::{Question, is_answered};
 use super::refusals;
+use super::register::check_adoption;
 use difference::{Change, change};
 use file::{Wanted, machines_of, read};
 
@@ -52,6 +53,9 @@ pub(crate) struct ApplyArgs {
     /// Show what would change; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// New machines already serve: register them IN_SERVICE and protected; needs --reason
+    #[arg(long, requires = "reason")]
+    in_service: bool,
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
@@ -64,6 +68,9 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
     let wanted = machines_of(&text)?;
     let client = session.client().await?;
     let known = known(&client, &wanted).await?;
+    if args.in_service {
+        check_adoption(&client).await?;
+    }
     let look = session.ui.look;
     let mut changes = Vec::new();
     let mut refused = Vec::new();
@@ -89,6 +96,9 @@ pub(crate) async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<Exi
             _ => None,
         };
         let (sign, meaning, what) = match change {
+            Change::Register(_) if args.in_service => {
+                ("+", Meaning::Good, "is new, and in service")
+            }
             Change::Register(_) => ("+", Meaning::Good, "is new"),
             Change::Update(..) => ("~", Meaning::Attention, "differs"),
             Change::Nothing => ("=", Meaning::Dim, "is as in the file"),
@@ -160,9 +170,7 @@ const DRY_RUNS: &str = "machines.validate_only";
 
 /// Refuses a dry run on a server that would carry it out, because it does not know `validate_only`.
 async fn check_dry_runs(client: &Client) -> Result<(), Error> {
-    let facts = client.server_facts().await?;
-    let features = facts.info.map(|info| info.features).unwrap_or_default();
-    if features.iter().any(|feature| feature == DRY_RUNS) {
+    if client.has_feature(DRY_RUNS).await? {
         return Ok(());
     }
     Err(Error::local(
@@ -200,8 +208,7 @@ async fn would_refuse(
         }
     }
     for machines in new.chunks(BATCH) {
-        let request =
-            pb::BatchRegisterMachinesRequest { machines: machines.to_vec(), validate_only: true };
+        let request = registration(machines, args, true);
         for result in client.batch_register_machines(request).await?.results {
             if let Some(Registered::Error(error)) = result.outcome {
                 refusals.insert(result.machine_id, (error.message, exit_code(error.code)));
@@ -228,6 +235,19 @@ fn is_refusal(error: &Error) -> bool {
                 | Code::NotFound
         )
     )
+}
+
+fn registration(
+    machines: &[pb::Machine],
+    args: &ApplyArgs,
+    validate_only: bool,
+) -> pb::BatchRegisterMachinesRequest {
+    pb::BatchRegisterMachinesRequest {
+        machines: machines.to_vec(),
+        validate_only,
+        in_service: args.in_service,
+        reason: args.reason.clone(),
+    }
 }
 
 fn update(
@@ -269,8 +289,7 @@ async fn carry_out(
     let columns = new.iter().map(|machine| width(&sanitized(&machine.machine_id))).max();
     let columns = columns.unwrap_or(0).max(13);
     for machines in new.chunks(BATCH) {
-        let request =
-            pb::BatchRegisterMachinesRequest { machines: machines.to_vec(), validate_only: false };
+        let request = registration(machines, args, false);
         for result in client.batch_register_machines(request).await?.results {
             let (glyph, meaning, text) = match result.outcome {
                 Some(Registered::Machine(_)) => {

@@ -58,7 +58,7 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
         let answer = client
             .batch_register_machines(pb::BatchRegisterMachinesRequest {
                 machines,
-                validate_only: false,
+                ..Default::default()
             })
             .await?;
         for result in answer.results {

@@ -67,8 +67,8 @@ pub(crate) fn is_to_clear(machine: &pb::Machine) -> bool {
 pub(crate) fn of_spec(machine: &pb::Machine, paths: &[String]) -> Option<String> {
     let is_active = machine.status.as_ref().is_some_and(|status| !status.active_run_id.is_empty());
     let fixed = |path: &&String| match path.as_str() {
-        "spec.provider" => true,
-        "spec.bmc_endpoint"
+        "spec.provider"
+        | "spec.bmc_endpoint"
         | "spec.bmc_system_id"
         | "spec.bmc_credentials"
         | "spec.bmc_certificate_sha256"
@@ -77,12 +77,7 @@ pub(crate) fn of_spec(machine: &pb::Machine, paths: &[String]) -> Option<String>
         _ => false,
     };
     let path = paths.iter().find(fixed)?;
-    let id = &machine.machine_id;
-    Some(if path == "spec.provider" {
-        format!("{path} of {id} cannot be changed")
-    } else {
-        format!("{path} of {id} cannot be changed while a run is active")
-    })
+    Some(format!("{path} of {} cannot be changed while a run is active", machine.machine_id))
 }
 
 /// Why a run would not be paused.

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::pb;
 
+use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
 use super::super::flags::{OutputArgs, by_key, parse_pair};
 use super::super::output::sanitized;
@@ -39,12 +40,15 @@ pub(crate) struct SpecArgs {
     serial: Option<String>,
 }
 
-/// Register one machine in phase FACTORY_READY. Repeating it with the same provider and MACs changes nothing.
+/// Register one machine in phase FACTORY_READY, or IN_SERVICE if it already serves. Repeating it changes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bmdemo-cli machine register node-7 --provider fake --mac 02:00:00:00:00:07
   bmdemo-cli machine register node-8 --provider fake --bmc https://10.0.0.8 --label rack=r1
-  bmdemo-cli machine register node-9 --provider rack-server --bmc https://10.0.0.9 --bmc-system 1 --credentials rack")]
+  bmdemo-cli machine register node-9 --provider rack-server --bmc https://10.0.0.9 --bmc-system 1 --credentials rack
+  bmdemo-cli machine register node-9 --provider fake --in-service --reason \"serves since May\"
+
+A machine registered with --in-service is protected as one in service from its first second.")]
 pub(crate) struct RegisterArgs {
     /// Id of the machine
     #[arg(value_name = "MACHINE")]
@@ -57,19 +61,31 @@ pub(crate) struct RegisterArgs {
     /// Label; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
     labels: Vec<(String, String)>,
+    /// The machine already serves: register it IN_SERVICE and protected; needs --reason
+    #[arg(long, requires = "reason")]
+    in_service: bool,
+    /// Why; kept in the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 /// Change fields of a machine; fields that are not given stay as they are.
+///
+/// Provider, BMC, SSH and MAC addresses cannot be changed while a run is active. Everything given is one change, with
+/// one entry in the history.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  bmdemo-cli machine update node-8 --bmc https://10.0.0.9 --reason \"board replaced\""
-)]
+#[command(after_help = "Examples:
+  bmdemo-cli machine update node-8 --serial SN-9 --mac 02:00:00:00:00:09 --reason \"board swapped\"
+  bmdemo-cli machine update node-8 --provider rack-server --reason \"driven by its BMC from now on\"")]
 pub(crate) struct UpdateArgs {
     /// Machine
     #[arg(value_name = "MACHINE")]
     machine: String,
+    /// Another provider: a class of machines of the server, or fake; needs --reason
+    #[arg(long, value_name = "NAME", requires = "reason")]
+    provider: Option<String>,
     #[command(flatten)]
     spec: SpecArgs,
     /// Why; kept in the history
@@ -122,8 +138,15 @@ pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Resu
         spec: Some(pb::MachineSpec { provider: args.provider.clone(), ..spec }),
         ..pb::Machine::default()
     };
-    let request_id = client.new_request_id();
-    let request = pb::RegisterMachineRequest { machine: Some(wanted.clone()), request_id };
+    if args.in_service {
+        check_adoption(&client).await?;
+    }
+    let request = pb::RegisterMachineRequest {
+        machine: Some(wanted.clone()),
+        request_id: client.new_request_id(),
+        in_service: args.in_service,
+        reason: args.reason.clone().unwrap_or_default(),
+    };
     let machine = client.register_machine(request).await?;
     let untaken = untaken(&wanted, &machine);
     if !untaken.is_empty() {
@@ -134,6 +157,20 @@ pub(crate) async fn register(session: &mut Session, args: &RegisterArgs) -> Resu
         ));
     }
     show::machine(session, &machine, &args.output)
+}
+
+/// Feature of a server that registers machines in service.
+const ADOPTION: &str = "machines.in_service";
+
+/// Refuses to adopt machines on a server that would register them as free ones, because it does not know the flag.
+pub(crate) async fn check_adoption(client: &Client) -> Result<(), Error> {
+    if client.has_feature(ADOPTION).await? {
+        return Ok(());
+    }
+    Err(Error::local(
+        "the server is too old for --in-service: it would register the machine as one that is free",
+        "update the server; nothing was changed",
+    ))
 }
 
 /// What a machine that was already registered ignored of the request.
@@ -165,7 +202,11 @@ pub(crate) fn untaken(sent: &pb::Machine, known: &pb::Machine) -> Vec<String> {
 
 pub(crate) async fn update(session: &mut Session, args: &UpdateArgs) -> Result<Exit, Error> {
     show::check_columns::<pb::Machine>(&args.output)?;
-    let (spec, paths) = args.spec.given();
+    let (mut spec, mut paths) = args.spec.given();
+    if let Some(provider) = &args.provider {
+        spec.provider.clone_from(provider);
+        paths.push("spec.provider".to_owned());
+    }
     if paths.is_empty() {
         return Err(Error::usage(
             "nothing to change",

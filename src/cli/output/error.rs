@@ -141,7 +141,8 @@ fn status_hints(status: &Status) -> Vec<String> {
     if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
         hints.push(format!("try again in {:.1} s", delay.as_secs_f64()));
     }
-    hints
+    // A field of the API is a flag here.
+    hints.into_iter().map(|hint| hint.replace("`force`", "--force")).collect()
 }
 
 fn own_hint(error: &Error) -> Option<String> {

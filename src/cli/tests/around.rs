@@ -135,7 +135,7 @@ async fn words_of_other_tools_lead_to_ours() {
     for (line, hint) in [
         ("explain", "Hint: for actions of plans: bmdemo-cli plan explain"),
         ("api", "Hint: docs/api.md says how"),
-        ("drain", "Hint: write a plan that drains"),
+        ("drain", "Hint: to drain and install"),
     ] {
         let output = client(line).run().await;
         assert_eq!(output.code, 2);

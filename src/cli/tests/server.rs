@@ -811,7 +811,7 @@ impl pb::server_service_server::ServerService for Server {
         Ok(Response::new(pb::ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store: "memory".to_owned(),
-            features: vec!["machines.validate_only".to_owned()],
+            features: ["machines.validate_only", "machines.in_service"].map(str::to_owned).to_vec(),
             revision: 7,
             oldest_revision: 2,
             runs_max: 500,

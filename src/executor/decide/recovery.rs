@@ -47,6 +47,12 @@ impl Draft {
     pub(super) fn recover_held(&mut self, place: usize, facts: Facts<'_>) {
         let timeout_ms = timeout_ms(facts.plan, &self.run.steps[place], place);
         self.run.steps[place].deadline_at = Some(facts.now.plus_ms(timeout_ms));
+        // How long the provider wanted is from another time: it is asked at once.
+        if facts.plan.own(place).is_none()
+            && let State::Polling { until, .. } = &mut self.run.steps[place].state
+        {
+            *until = facts.now.min(*until);
+        }
         self.recover_step(facts);
         // Asks the same question again, or says again until when it waits.
         if let State::Polling { until, .. } = self.run.steps[place].state

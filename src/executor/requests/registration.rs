@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::engine::Engine;
+use crate::clock::Timestamp;
 use crate::executor::error::EngineError;
 use crate::executor::idempotency::request;
 use crate::executor::request::{NewMachine, Origin};
@@ -118,6 +119,7 @@ impl Engine {
     /// addresses of other machines are checked by the commit alone.
     pub async fn would_register(
         &self,
+        origin: &Origin,
         new: Vec<NewMachine>,
     ) -> Vec<Result<Arc<Machine>, EngineError>> {
         let mut results: Vec<Result<Arc<Machine>, EngineError>> = Vec::with_capacity(new.len());
@@ -131,8 +133,7 @@ impl Engine {
                 Ok(Some(existing)) => same_machine(existing, &new),
                 Ok(None) => {
                     let now = self.ports.clock.now();
-                    let machine = Machine::registered(new.id.clone(), new.labels, new.spec, now);
-                    let machine = Arc::new(machine);
+                    let machine = Arc::new(registered(origin, &new, now));
                     seen.insert(new.id, machine.clone());
                     Ok(machine)
                 }
@@ -144,10 +145,18 @@ impl Engine {
 
     fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> Write {
         let now = self.ports.clock.now();
-        let machine =
-            Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now);
+        let machine = registered(origin, new, now);
         let entry = Entry::new(EntryKind::MachineRegistered, origin.actor.clone());
-        let entries = vec![entry.reason(&origin.reason).message("machine registered")];
+        let what =
+            if new.in_service { "machine registered in service" } else { "machine registered" };
+        let mut entries = vec![entry.reason(&origin.reason).message(what)];
+        for (kind, condition) in machine.conditions.iter() {
+            let entry = Entry::new(EntryKind::ConditionChanged, origin.actor.clone())
+                .moved("unknown", "true")
+                .reason(&condition.reason)
+                .message(format!("{} is true: {}", kind.as_str(), condition.message));
+            entries.push(entry);
+        }
         Write::new(None, Machine { epoch, ..machine }, entries)
     }
 
@@ -165,6 +174,15 @@ impl Engine {
     }
 }
 
+fn registered(origin: &Origin, new: &NewMachine, now: Timestamp) -> Machine {
+    let mut machine =
+        Machine::registered(new.id.clone(), new.labels.clone(), new.spec.clone(), now);
+    if new.in_service {
+        machine.adopt(&origin.actor.name, &origin.reason);
+    }
+    machine
+}
+
 fn same_machine(existing: Arc<Machine>, new: &NewMachine) -> Result<Arc<Machine>, EngineError> {
     let mut differences = Vec::new();
     if existing.spec.provider != new.spec.provider {
@@ -177,6 +195,13 @@ fn same_machine(existing: Arc<Machine>, new: &NewMachine) -> Result<Arc<Machine>
         differences.push(format!(
             "its mac_addresses are {:?}, not {:?}",
             existing.spec.mac_addresses, new.spec.mac_addresses
+        ));
+    }
+    if new.in_service && !existing.serves() {
+        // Otherwise its caller would believe that it is protected.
+        differences.push(format!(
+            "it is not in service, but {}: set its phase to IN_SERVICE instead",
+            existing.phase
         ));
     }
     if differences.is_empty() {

@@ -27,7 +27,7 @@ enum Ask {
 
 fn new_machine(number: usize) -> NewMachine {
     let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
-    NewMachine { id: machine_id(number), labels: [].into(), spec }
+    NewMachine { id: machine_id(number), labels: [].into(), spec, in_service: false }
 }
 
 /// The outcome of repave cannot be known, or it fails permanently.

@@ -204,6 +204,7 @@ impl Harness {
                 id: machine_id(number),
                 labels: [("rack".to_owned(), rack.to_owned())].into_iter().collect(),
                 spec: MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() },
+                in_service: false,
             };
             self.engine.register_machine(&origin(), new).await.unwrap();
         }

@@ -17,18 +17,11 @@ pub(in crate::executor) fn apply_changes(
     entries: &mut Vec<Entry>,
 ) -> Result<(), EngineError> {
     let before = machine.clone();
-    if let Some(provider) = changes.provider.as_ref().filter(|provider| !provider.is_empty())
-        && *provider != machine.spec.provider
-    {
-        return Err(EngineError::invalid(
-            "machine.spec.provider",
-            format!(
-                "is {:?} and cannot be changed: register another machine",
-                machine.spec.provider
-            ),
-        ));
-    }
     spec_is_free(machine, changes)?;
+    if let Some(provider) = changes.provider.as_ref().filter(|new| **new != machine.spec.provider) {
+        provider_is_free(machine, &origin.reason)?;
+        machine.spec.provider.clone_from(provider);
+    }
     if let Some(labels) = &changes.labels {
         machine.labels.clone_from(labels);
     }
@@ -97,7 +90,14 @@ pub(in crate::executor) fn apply_changes(
 /// Most labels whose new values the history names for one change; a change of more says how many there were.
 const LABELS_NAMED_MAX: usize = 8;
 
-/// Which labels and fields differ, for the history: labels with their new values, fields of the spec by name.
+/// Most MAC addresses of one list that the history names.
+const MACS_NAMED_MAX: usize = 4;
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+/// Which labels and fields differ, for the history: labels with their new values, fields of the spec with both.
 fn what_changed(before: &Machine, after: &Machine) -> String {
     let set = after
         .labels
@@ -128,19 +128,33 @@ fn what_changed(before: &Machine, after: &Machine) -> String {
         bmc_credentials,
         bmc_certificate_sha256,
     } = &after.spec;
-    let fields: Vec<&str> = [
-        ("provider", old.provider != *provider),
-        ("mac_addresses", old.mac_addresses != *mac_addresses),
-        ("ssh_endpoint", old.ssh_endpoint != *ssh_endpoint),
-        ("bmc_endpoint", old.bmc_endpoint != *bmc_endpoint),
-        ("target_cluster", old.target_cluster != *target_cluster),
-        ("serial", old.serial != *serial),
-        ("bmc_system_id", old.bmc_system_id != *bmc_system_id),
-        ("bmc_credentials", old.bmc_credentials != *bmc_credentials),
-        ("bmc_certificate_sha256", old.bmc_certificate_sha256 != *bmc_certificate_sha256),
+    let macs = |macs: &[String]| {
+        let more = macs.len().saturating_sub(MACS_NAMED_MAX);
+        let named = macs[..macs.len() - more].join(" ");
+        if more > 0 { format!("{named} and {more} more") } else { named }
+    };
+    let (old_macs, macs) = (macs(&old.mac_addresses), macs(mac_addresses));
+    let fields: Vec<String> = [
+        ("provider", &old.provider, provider),
+        ("mac_addresses", &old_macs, &macs),
+        ("ssh_endpoint", &old.ssh_endpoint, ssh_endpoint),
+        ("bmc_endpoint", &old.bmc_endpoint, bmc_endpoint),
+        ("target_cluster", &old.target_cluster, target_cluster),
+        ("serial", &old.serial, serial),
+        ("bmc_system_id", &old.bmc_system_id, bmc_system_id),
+        ("bmc_credentials", &old.bmc_credentials, bmc_credentials),
+        (
+            "bmc_certificate_sha256",
+            &old.bmc_certificate_sha256,
+            bmc_certificate_sha256,
+        ),
     ]
     .into_iter()
-    .filter_map(|(name, differs)| differs.then_some(name))
+    .filter(|(name, old_value, new)| {
+        // Lists that differ only beyond what is named differ, too.
+        old_value != new || (*name == "mac_addresses" && old.mac_addresses != *mac_addresses)
+    })
+    .map(|(name, old, new)| format!("{name} {} -> {}", or_none(old), or_none(new)))
     .collect();
     let mut parts = Vec::new();
     if !labels.is_empty() {
@@ -160,6 +174,7 @@ fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), Engin
     let moves = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
     let macs = changes.mac_addresses.as_ref().is_some_and(|new| *new != spec.mac_addresses);
     let moved = [
+        ("spec.provider", moves(&changes.provider, &spec.provider)),
         ("spec.bmc_endpoint", moves(&changes.bmc_endpoint, &spec.bmc_endpoint)),
         ("spec.bmc_system_id", moves(&changes.bmc_system_id, &spec.bmc_system_id)),
         ("spec.bmc_credentials", moves(&changes.bmc_credentials, &spec.bmc_credentials)),
@@ -179,6 +194,24 @@ fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), Engin
             machine.id
         ),
         hint: format!("wait for run {run_id}, or cancel it"),
+    })
+}
+
+/// Another provider is another driver: the operator says why, and nothing that the present one was asked to do may still
+/// be going on, since only the new one will be fenced.
+fn provider_is_free(machine: &Machine, reason: &str) -> Result<(), EngineError> {
+    if reason.trim().is_empty() {
+        return Err(EngineError::invalid("reason", "say why the machine gets another provider"));
+    }
+    let Some(block) = machine.blocked_by() else { return Ok(()) };
+    Err(EngineError::Refused {
+        refusal: Refusal::InterventionNeeded,
+        subject: format!("machines/{}", machine.id),
+        message: format!(
+            "spec.provider of machine {} cannot be changed while it is blocked, {}: {}",
+            machine.id, block.reason, block.message
+        ),
+        hint: "look at the machine, then clear its NeedsIntervention with a reason".to_owned(),
     })
 }
 
@@ -207,7 +240,7 @@ fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Resul
             machine.id, disks.step, disks.plan_id, disks.run_id
         ),
         hint: format!(
-            "run {} successfully, or look at the machine and clear its NeedsIntervention with a reason, or use force with a reason",
+            "run {} successfully, or look at the machine and clear its NeedsIntervention with a reason, or use `force` with a reason",
             disks.plan_id
         ),
     })
@@ -235,7 +268,17 @@ mod tests {
         after.spec.serial = "S1".to_owned();
         after.spec.ssh_endpoint = "h:22".to_owned();
         after.labels.clone_from(&before.labels);
-        assert_eq!(what_changed(&before, &after), "spec changed: ssh_endpoint, serial");
+        assert_eq!(
+            what_changed(&before, &after),
+            "spec changed: ssh_endpoint none -> h:22, serial none -> S1"
+        );
+        let macs = |count: usize| (0..count).map(|n| format!("02:00:00:00:00:{n:02}")).collect();
+        let mut more = after.clone();
+        more.spec = MachineSpec { mac_addresses: macs(5), ..before.spec.clone() };
+        let mut most = more.clone();
+        most.spec.mac_addresses = macs(6);
+        let text = what_changed(&more, &most);
+        assert!(text.ends_with(":03 and 2 more") && text.contains("and 1 more -> 02"), "{text}");
         after.labels = BTreeMap::new();
         for number in 0..20 {
             after.labels.insert(format!("k{number:02}"), "v".to_owned());

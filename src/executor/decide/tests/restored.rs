@@ -49,6 +49,23 @@ fn an_open_attempt_is_held_and_recovered_when_the_run_is_resumed() {
     }
 }
 
+/// The provider had promised an hour; the operator who has looked at the machine does not wait for that.
+#[test]
+fn a_step_that_waited_for_the_provider_is_looked_at_when_the_run_is_resumed() {
+    let mut bench = Bench::acting("verify", WRITE);
+    let until = bench.now.plus_ms(3_600_000);
+    bench.send(WRITE, Event::Accepted { until });
+    restore(&mut bench);
+    bench.now = bench.now.plus_ms(1_000);
+    resume(&mut bench);
+    let now = bench.now;
+    assert!(bench.effects.contains(&Effect::Wake { step: WRITE, at: now }), "{:?}", bench.effects);
+    bench.send(WRITE, Event::Woken);
+    found_done(&mut bench);
+    bench.finish();
+    assert_eq!(bench.run.state, run::State::Succeeded);
+}
+
 #[test]
 fn a_run_that_waited_for_its_slot_waits_for_an_operator_first() {
     let mut bench = Bench::accepted("verify", &[]);
