@@ -13,7 +13,7 @@ use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
 use crate::plan::{Plan, Registered, Registry, Role, Value};
-use crate::provider::Capabilities;
+use crate::provider::{Capabilities, Provider, Target};
 
 /// The plan that a request selects.
 ///
@@ -182,6 +182,31 @@ pub fn blockers(
         }
     }
     found
+}
+
+/// The declared actions of `plan` that the machine's driver does not perform, although it has their capability.
+#[must_use]
+pub fn unperformed(plan: &Plan, machine: &Machine, provider: &dyn Provider) -> Vec<EngineError> {
+    let class = &machine.spec.provider;
+    let can = provider.capabilities(&Target::from(machine));
+    plan.declared()
+        .filter(|(_, action)| {
+            let needed = action.traits.capability;
+            can.contains(needed) && !provider.performs(needed, &action.name)
+        })
+        .map(|(step, action)| EngineError::Refused {
+            refusal: Refusal::CapabilityMissing,
+            subject: format!("machines/{}", machine.id),
+            message: format!(
+                "step {} of {} needs the action {}, which provider {class:?} of machine {} does not perform",
+                step.name, plan.id, action.name, machine.id
+            ),
+            hint: format!(
+                "name a program for it in [machine_classes.{class}.exec.actions.{}] of the server's configuration, or take another plan",
+                action.name
+            ),
+        })
+        .collect()
 }
 
 /// A newly accepted run: PENDING, every step waiting.

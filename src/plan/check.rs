@@ -42,7 +42,7 @@ pub(super) struct Checked {
 }
 
 /// Checks a plan, reporting every mistake; returns the plan if there was none.
-pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
+pub(super) fn plan(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Checked {
     reader.unknown_keys(table, "the plan", PLAN_KEYS);
     let start = table.keys().map(|key| key.span()).min_by_key(|span| span.start).unwrap_or(0..0);
     let id = id(reader, table, &start);
@@ -101,7 +101,7 @@ pub(super) fn plan(reader: &mut Reader, table: &DeTable<'_>) -> Checked {
     Checked { plan, id, default_for }
 }
 
-fn id(reader: &mut Reader, table: &DeTable<'_>, start: &Range<usize>) -> Option<Read<String>> {
+fn id(reader: &mut Reader<'_>, table: &DeTable<'_>, start: &Range<usize>) -> Option<Read<String>> {
     let Some(node) = value_of(table, "id") else {
         reader.missing("the plan", "id", start.clone(), "add `id = \"plan/NAME\"`");
         return None;
@@ -126,7 +126,7 @@ fn id(reader: &mut Reader, table: &DeTable<'_>, start: &Range<usize>) -> Option<
     None
 }
 
-fn default_for(reader: &mut Reader, table: &DeTable<'_>) -> Option<Read<RunType>> {
+fn default_for(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Read<RunType>> {
     let node = value_of(table, "default_for")?;
     let what = ("plan::unknown-run-type", "run type");
     let value = reader.choice(node, what, RunType::ALL, RunType::as_str)?;
@@ -139,7 +139,7 @@ fn default_for(reader: &mut Reader, table: &DeTable<'_>) -> Option<Read<RunType>
 }
 
 fn allowed_phases(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     table: &DeTable<'_>,
     start: &Range<usize>,
 ) -> Option<Vec<Phase>> {
@@ -165,7 +165,7 @@ fn allowed_phases(
 
 /// Whether the plan is destructive follows from its actions; an explicit value is a promise to the reader that is
 /// checked here.
-fn destructive(reader: &mut Reader, table: &DeTable<'_>, steps: &[Read<Step>]) -> bool {
+fn destructive(reader: &mut Reader<'_>, table: &DeTable<'_>, steps: &[Read<Step>]) -> bool {
     let culprit = steps.iter().find(|step| step.value.action.traits.risk.is_destructive());
     let Some(node) = value_of(table, "destructive") else { return culprit.is_some() };
     match (reader.boolean(node, "`destructive`"), culprit) {
@@ -193,7 +193,7 @@ fn destructive(reader: &mut Reader, table: &DeTable<'_>, steps: &[Read<Step>]) -
     culprit.is_some()
 }
 
-fn result(reader: &mut Reader, table: &DeTable<'_>) -> PlanResult {
+fn result(reader: &mut Reader<'_>, table: &DeTable<'_>) -> PlanResult {
     let Some(node) = value_of(table, "result") else { return PlanResult::default() };
     let Some(table) = reader.table(node, "`result`", "`[result]`") else {
         return PlanResult::default();

@@ -18,13 +18,14 @@ use super::value::Value;
 
 /// Reads `action` and `args` of a step or a compensation; `start` is where a missing key is reported.
 pub(super) fn action(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     table: &DeTable<'_>,
     place: &str,
     start: &Range<usize>,
     params: &mut Params,
 ) -> Option<Action> {
-    let names: Vec<&str> = ActionSpec::all().iter().map(|spec| spec.name).collect();
+    let actions = reader.actions;
+    let names = actions.names();
     let Some(node) = value_of(table, "action") else {
         let help = format!("add `action = \"...\"`, one of: {}", names.join(", "));
         reader.missing(place, "action", start.clone(), &help);
@@ -32,7 +33,7 @@ pub(super) fn action(
         return None;
     };
     let text = reader.string(node, &format!("`action` of {place}"));
-    let Some(spec) = text.and_then(ActionSpec::find) else {
+    let Some(spec) = text.and_then(|text| actions.find(text)) else {
         if let Some(text) = text {
             reader.unknown("plan::unknown-action", "action", text, node.span(), &names);
         }
@@ -43,7 +44,7 @@ pub(super) fn action(
 }
 
 /// Without a known action the arguments cannot be checked, but the parameters they name count as used.
-fn refer_all(reader: &mut Reader, table: &DeTable<'_>, params: &mut Params) {
+fn refer_all(reader: &mut Reader<'_>, table: &DeTable<'_>, params: &mut Params) {
     let Some(args) = value_of(table, "args").and_then(|node| node.get_ref().as_table()) else {
         return;
     };
@@ -62,9 +63,9 @@ fn refer_all(reader: &mut Reader, table: &DeTable<'_>, params: &mut Params) {
 }
 
 fn args(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     table: &DeTable<'_>,
-    spec: &'static ActionSpec,
+    spec: &ActionSpec,
     action_at: Range<usize>,
     params: &mut Params,
 ) -> Option<Action> {
@@ -74,7 +75,7 @@ fn args(
         None => &empty,
     };
     let mut complete = true;
-    let names: Vec<&str> = spec.args.iter().map(|arg| arg.name).collect();
+    let names: Vec<&str> = spec.args.iter().map(|arg| arg.name.as_ref()).collect();
     for key in given.keys() {
         let name = key.get_ref().as_ref();
         if spec.arg(name).is_none() {
@@ -89,8 +90,8 @@ fn args(
         }
     }
     let mut args = Vec::new();
-    for arg in spec.args {
-        let read = match (value_of(given, arg.name), &arg.default) {
+    for arg in spec.args.iter() {
+        let read = match (value_of(given, &arg.name), &arg.default) {
             (Some(node), _) => argument(reader, spec, arg, node, params),
             (None, Some(default)) => Some(Arg::Literal(default.clone())),
             (None, None) => {
@@ -110,7 +111,7 @@ fn args(
             }
         };
         match read {
-            Some(read) => args.push((Cow::Borrowed(arg.name), read)),
+            Some(read) => args.push((arg.name.clone(), read)),
             None => complete = false,
         }
     }
@@ -120,12 +121,12 @@ fn args(
         idempotent: spec.idempotent,
         interruptible: spec.interruptible,
     };
-    complete.then_some(Action { name: Cow::Borrowed(spec.name), args: Cow::Owned(args), traits })
+    complete.then_some(Action { name: spec.name.clone(), args: Cow::Owned(args), traits })
 }
 
 fn argument(
-    reader: &mut Reader,
-    spec: &'static ActionSpec,
+    reader: &mut Reader<'_>,
+    spec: &ActionSpec,
     arg: &ArgSpec,
     node: Node<'_, '_>,
     params: &mut Params,
@@ -147,7 +148,7 @@ fn argument(
         };
         let name = reader.string(node, &format!("`param` in {place}"))?;
         let found = params.refer(reader, name, node.span())?;
-        fits(reader, found, arg.kind, arg.one_of, node.span(), &place);
+        fits(reader, found, arg.kind, &arg.one_of, node.span(), &place);
         return Some(Arg::Param(Cow::Owned(name.to_owned())));
     }
     let value = reader.value(node, &place, arg.kind)?;
@@ -172,21 +173,20 @@ fn argument(
 
 /// A literal value, which must be one that the argument accepts.
 fn literal(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     value: Value,
     arg: &ArgSpec,
     node: Node<'_, '_>,
     place: &str,
 ) -> Arg {
-    let one_of: Vec<Value> =
-        arg.one_of.iter().map(|&text| Value::Str(Cow::Borrowed(text))).collect();
+    let one_of: Vec<Value> = arg.one_of.iter().map(|text| Value::Str(text.clone())).collect();
     in_one_of(reader, &value, &one_of, node.span(), place);
     Arg::Literal(value)
 }
 
 /// A text with parameters in it. One that only has doubled braces is a literal text.
 fn text(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     text: &str,
     arg: &ArgSpec,
     node: Node<'_, '_>,
@@ -237,7 +237,7 @@ fn text(
 
 /// Reads `compensation = { action = "...", args = { ... }, sets = { ... } }`.
 pub(super) fn compensation(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     node: Node<'_, '_>,
     place: &str,
     params: &mut Params,
@@ -248,7 +248,7 @@ pub(super) fn compensation(
     let sets =
         value_of(table, "sets").map(|node| reader.conditions(node, &format!("`sets` of {place}")));
     let action = action(reader, table, &place, &node.span(), params)?;
-    let spec = ActionSpec::find(&action.name)?;
+    let spec = reader.actions.find(&action.name)?;
     // A compensation has no `on_unknown`, without which neither class of risk is acceptable; and consuming the output
     // of another step makes no sense after a failure.
     let is_own = action.is_own();

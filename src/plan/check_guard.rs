@@ -18,7 +18,7 @@ const UNTIL_KEYS: &[&str] = &["condition", "label"];
 
 /// Reads `when`; `earlier` are the names of the steps before this one.
 pub(super) fn guard(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     node: Node<'_, '_>,
     place: &str,
     params: &mut Params,
@@ -57,7 +57,7 @@ pub(super) fn guard(
 }
 
 /// Reads `until` of a wait step.
-pub(super) fn until(reader: &mut Reader, node: Node<'_, '_>, place: &str) -> Option<Guard> {
+pub(super) fn until(reader: &mut Reader<'_>, node: Node<'_, '_>, place: &str) -> Option<Guard> {
     let place = format!("`until` of {place}");
     let example = "{ condition = { Reachable = true }, label = { burn-in = \"passed\" } }";
     let table = reader.table(node, &place, example)?;
@@ -67,7 +67,7 @@ pub(super) fn until(reader: &mut Reader, node: Node<'_, '_>, place: &str) -> Opt
 }
 
 /// Conditions and labels of the machine.
-fn around(reader: &mut Reader, table: &DeTable<'_>, place: &str) -> Guard {
+fn around(reader: &mut Reader<'_>, table: &DeTable<'_>, place: &str) -> Guard {
     let conditions = value_of(table, "condition")
         .and_then(|node| reader.conditions(node, &format!("`condition` in {place}")));
     let labels = value_of(table, "label").and_then(|node| labels(reader, node, place));
@@ -79,7 +79,7 @@ fn around(reader: &mut Reader, table: &DeTable<'_>, place: &str) -> Guard {
 }
 
 fn says_something(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     table: &DeTable<'_>,
     node: Node<'_, '_>,
     keys: &[&str],
@@ -101,7 +101,7 @@ fn says_something(
 
 type Labels = Vec<(Cow<'static, str>, Cow<'static, str>)>;
 
-fn labels(reader: &mut Reader, node: Node<'_, '_>, place: &str) -> Option<Labels> {
+fn labels(reader: &mut Reader<'_>, node: Node<'_, '_>, place: &str) -> Option<Labels> {
     let place = format!("`label` in {place}");
     let mut labels = Vec::new();
     let table = reader.table(node, &place, "{ rack = \"r1\" }")?;
@@ -127,7 +127,7 @@ fn labels(reader: &mut Reader, node: Node<'_, '_>, place: &str) -> Option<Labels
 }
 
 fn providers(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     node: Node<'_, '_>,
     place: &str,
 ) -> Option<Vec<Cow<'static, str>>> {
@@ -150,7 +150,12 @@ fn providers(
 }
 
 /// `{ inspect = { model = "x1" } }`: step, name of its output, value.
-fn outputs(reader: &mut Reader, node: Node<'_, '_>, place: &str, earlier: &[&str]) -> Vec<Output> {
+fn outputs(
+    reader: &mut Reader<'_>,
+    node: Node<'_, '_>,
+    place: &str,
+    earlier: &[&str],
+) -> Vec<Output> {
     let place = format!("`output` in {place}");
     let example = "{ inspect = { model = \"x1\" } }";
     let mut outputs = Vec::new();
@@ -184,7 +189,7 @@ fn outputs(reader: &mut Reader, node: Node<'_, '_>, place: &str, earlier: &[&str
     outputs
 }
 
-fn fits(reader: &mut Reader, count: usize, node: Node<'_, '_>, place: &str) {
+fn fits(reader: &mut Reader<'_>, count: usize, node: Node<'_, '_>, place: &str) {
     if count > GUARD_ENTRIES_MAX {
         let message = format!("{count} entries in {place} are too many");
         let help = format!("a guard has at most {GUARD_ENTRIES_MAX}");

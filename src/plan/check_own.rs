@@ -21,17 +21,17 @@ const HELP: &str =
 /// Keys that only apply to calls of a provider.
 const OF_PROVIDERS: [&str; 3] = ["retry", "on_unknown", "compensation"];
 
-fn own(spec: Option<&'static ActionSpec>) -> Option<&'static ActionSpec> {
+fn own(spec: Option<&ActionSpec>) -> Option<&ActionSpec> {
     spec.filter(|spec| spec.capability == Capability::Engine)
 }
 
 /// Longest timeout of a step with this action, in milliseconds: people may take longer than machines.
-pub(super) fn timeout_ms_max(spec: Option<&'static ActionSpec>) -> u64 {
+pub(super) fn timeout_ms_max(spec: Option<&ActionSpec>) -> u64 {
     own(spec).map_or(TIMEOUT_MS_MAX, |_| PATIENCE_MS_MAX)
 }
 
 /// A step of the engine runs once: it cannot fail in a way that is worth a retry.
-pub(super) fn retry(spec: Option<&'static ActionSpec>) -> Option<Retry> {
+pub(super) fn retry(spec: Option<&ActionSpec>) -> Option<Retry> {
     own(spec).map(|_| Retry {
         max_attempts: 1,
         on: Cow::Borrowed(&[ErrorClass::Transient]),
@@ -42,10 +42,10 @@ pub(super) fn retry(spec: Option<&'static ActionSpec>) -> Option<Retry> {
 
 /// Reports keys that have no effect in a step of the engine.
 pub(super) fn keys(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     step: &DeTable<'_>,
     place: &str,
-    spec: Option<&'static ActionSpec>,
+    spec: Option<&ActionSpec>,
 ) {
     let Some(spec) = own(spec) else { return };
     for key in OF_PROVIDERS {
@@ -59,10 +59,10 @@ pub(super) fn keys(
 
 /// Reads `until`, which only a wait step can have.
 pub(super) fn until(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     node: Node<'_, '_>,
     place: &str,
-    spec: Option<&'static ActionSpec>,
+    spec: Option<&ActionSpec>,
 ) -> Option<Guard> {
     if spec.is_some_and(|spec| spec.name != WAIT) {
         let message = format!("`until` of {place} does nothing");
@@ -76,7 +76,7 @@ pub(super) fn until(
 /// Timeout and expected duration of a step that waits for a given time, in milliseconds. Such a step must have either
 /// a time or `until`, and not both.
 pub(super) fn waits(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     step: &DeTable<'_>,
     place: &str,
     action: Option<&Action>,
@@ -118,11 +118,11 @@ pub(super) fn waits(
 /// Reports what an on_failure or finally step cannot have: the run is ending, so the step cannot be held, is not
 /// repeated, is not undone, and must not be destructive.
 pub(super) fn role(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     step: &DeTable<'_>,
     place: &str,
     role: Role,
-    spec: Option<&'static ActionSpec>,
+    spec: Option<&ActionSpec>,
     action_at: &Range<usize>,
 ) {
     if role == Role::Main {
@@ -151,7 +151,7 @@ pub(super) fn role(
 }
 
 /// Reads `time_limit` of a plan, in milliseconds.
-pub(super) fn time_limit(reader: &mut Reader, plan: &DeTable<'_>) -> Option<u64> {
+pub(super) fn time_limit(reader: &mut Reader<'_>, plan: &DeTable<'_>) -> Option<u64> {
     let node = value_of(plan, "time_limit")?;
     reader.duration_within(node, "`time_limit`", 1_000, PATIENCE_MS_MAX)
 }

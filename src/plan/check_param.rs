@@ -30,7 +30,7 @@ struct Declared {
 
 impl Params {
     /// Reads `[params.NAME]` tables.
-    pub(super) fn read(reader: &mut Reader, plan: &DeTable<'_>) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, plan: &DeTable<'_>) -> Self {
         let mut params = Self { declared: BTreeMap::new(), used: BTreeSet::new() };
         let Some(node) = value_of(plan, "params") else { return params };
         let Some(table) = reader.table(node, "`params`", "`[params.NAME]`") else { return params };
@@ -48,7 +48,7 @@ impl Params {
         for (key, node) in table {
             let before = reader.diagnostics.len();
             let name = key.get_ref().as_ref();
-            let param = param(reader, name, key.span(), node)
+            let param = param(reader, "parameter", name, key.span(), node)
                 .filter(|_| reader.diagnostics.len() == before);
             params.declared.insert(name.to_owned(), Declared { span: key.span(), param });
         }
@@ -59,7 +59,7 @@ impl Params {
     /// wrong.
     pub(super) fn refer(
         &mut self,
-        reader: &mut Reader,
+        reader: &mut Reader<'_>,
         name: &str,
         span: Range<usize>,
     ) -> Option<(&Param, Range<usize>)> {
@@ -85,7 +85,7 @@ impl Params {
     }
 
     /// An unused parameter would be given in the belief that it has an effect.
-    pub(super) fn report_unused(&self, reader: &mut Reader) {
+    pub(super) fn report_unused(&self, reader: &mut Reader<'_>) {
         for (name, declared) in &self.declared {
             if !self.used.contains(name) {
                 let message = format!("parameter `{}` is never used", shown(name));
@@ -110,9 +110,17 @@ impl Params {
     }
 }
 
-fn param(reader: &mut Reader, name: &str, span: Range<usize>, node: Node<'_, '_>) -> Option<Param> {
-    let place = format!("parameter `{}`", shown(name));
-    let checked_name = reader.name(name, span.clone(), "a parameter");
+/// Reads a `[params.NAME]` or `[args.NAME]` table; `what` is parameter or argument.
+pub(super) fn param(
+    reader: &mut Reader<'_>,
+    what: &str,
+    name: &str,
+    span: Range<usize>,
+    node: Node<'_, '_>,
+) -> Option<Param> {
+    let place = format!("{what} `{}`", shown(name));
+    let article = if what.starts_with('a') { "an" } else { "a" };
+    let checked_name = reader.name(name, span.clone(), &format!("{article} {what}"));
     let table = reader.table(node, &place, "`[params.NAME]`")?;
     reader.unknown_keys(table, &place, PARAM_KEYS);
     let description = value_of(table, "description").and_then(|node| {
@@ -147,7 +155,7 @@ fn param(reader: &mut Reader, name: &str, span: Range<usize>, node: Node<'_, '_>
 }
 
 fn one_of(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     node: Node<'_, '_>,
     place: &str,
     kind: ValueKind,
@@ -183,7 +191,7 @@ fn one_of(
 
 /// Reports a value that is not in a non-empty list of accepted ones.
 pub(super) fn in_one_of(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     value: &Value,
     one_of: &[Value],
     span: Range<usize>,
@@ -207,10 +215,10 @@ pub(super) fn in_one_of(
 
 /// Reports a parameter that does not fit where it is used; `one_of` lists the values accepted there.
 pub(super) fn fits(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     (param, declared): (&Param, Range<usize>),
     kind: ValueKind,
-    one_of: &[&str],
+    one_of: &[Cow<'static, str>],
     span: Range<usize>,
     place: &str,
 ) {
@@ -225,10 +233,9 @@ pub(super) fn fits(
         ))
     } else if !one_of.is_empty()
         && (param.one_of.is_empty()
-            || !param
-                .one_of
-                .iter()
-                .all(|value| value.as_str().is_some_and(|text| one_of.contains(&text))))
+            || !param.one_of.iter().all(|value| {
+                value.as_str().is_some_and(|text| one_of.iter().any(|one| one == text))
+            }))
     {
         Some((
             "plan::param-type",

@@ -19,7 +19,7 @@ const BACKOFF_MS_DEFAULT: u64 = 1_000;
 const BACKOFF_MS_MAX_DEFAULT: u64 = 30_000;
 
 /// Reads `retry`; missing keys get their defaults.
-pub(super) fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Option<Retry> {
+pub(super) fn retry(reader: &mut Reader<'_>, step: &DeTable<'_>, place: &str) -> Option<Retry> {
     let mut retry = Retry {
         max_attempts: ATTEMPTS_DEFAULT,
         on: Cow::Borrowed(&[ErrorClass::Transient]),
@@ -81,7 +81,7 @@ pub(super) fn retry(reader: &mut Reader, step: &DeTable<'_>, place: &str) -> Opt
 
 /// The action's expected duration, but never so long that a normal attempt looks close to its timeout.
 pub(super) fn expected(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     table: &DeTable<'_>,
     place: &str,
     timeout_ms: Option<u64>,
@@ -96,7 +96,7 @@ pub(super) fn expected(
 
 /// Reads `on_unknown` and checks it against the action; `action_at` is where the action is named.
 pub(super) fn on_unknown(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     step: &DeTable<'_>,
     place: &str,
     spec: Option<&ActionSpec>,

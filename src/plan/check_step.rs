@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::action::ActionSpec;
+use super::action::{ActionSpec, Actions};
 use super::check_action::{action, compensation};
 use super::check_guard::guard;
 use super::check_own;
@@ -37,14 +37,14 @@ const STEP_KEYS: &[&str] = &[
 /// What the steps of a plan need to know of each other: name, position, the action, and the list that contains it.
 struct Outline<'a> {
     name: Option<(&'a str, Range<usize>)>,
-    spec: Option<&'static ActionSpec>,
+    spec: Option<&'a ActionSpec>,
     role: Role,
 }
 
 /// Reads `[[steps]]`, `[[on_failure]]` and `[[finally]]`. Steps with a mistake are left out; spans are those of the
 /// actions.
 pub(super) fn steps(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     plan: &DeTable<'_>,
     start: &Range<usize>,
     params: &mut Params,
@@ -84,7 +84,9 @@ pub(super) fn steps(
         reader.report("plan::too-many", message, node.span(), "", help);
         return Vec::new();
     }
-    let outlines: Vec<Outline<'_>> = all.iter().map(|(item, role)| outline(item, *role)).collect();
+    let actions = reader.actions;
+    let outlines: Vec<Outline<'_>> =
+        all.iter().map(|(item, role)| outline(actions, item, *role)).collect();
     duplicates(reader, &outlines);
     all.iter()
         .enumerate()
@@ -92,19 +94,19 @@ pub(super) fn steps(
         .collect()
 }
 
-fn outline<'a>(item: &'a Spanned<DeValue<'_>>, role: Role) -> Outline<'a> {
+fn outline<'a>(actions: &'a Actions, item: &'a Spanned<DeValue<'_>>, role: Role) -> Outline<'a> {
     let text = |key| {
         let node = value_of(item.get_ref().as_table()?, key)?;
         Some((node.get_ref().as_str()?, node.span()))
     };
     Outline {
         name: text("name"),
-        spec: text("action").and_then(|(text, _)| ActionSpec::find(text)),
+        spec: text("action").and_then(|(text, _)| actions.find(text)),
         role,
     }
 }
 
-fn duplicates(reader: &mut Reader, outlines: &[Outline<'_>]) {
+fn duplicates(reader: &mut Reader<'_>, outlines: &[Outline<'_>]) {
     for (later, outline) in outlines.iter().enumerate() {
         let Some((name, again)) = &outline.name else { continue };
         let first = outlines[..later]
@@ -119,7 +121,7 @@ fn duplicates(reader: &mut Reader, outlines: &[Outline<'_>]) {
 }
 
 fn step(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     item: Node<'_, '_>,
     index: usize,
     outlines: &[Outline<'_>],
@@ -198,7 +200,7 @@ fn step(
 
 /// Reads `needs`, in the order of the plan, and checks that it contains what the action consumes.
 fn needs(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     step: &DeTable<'_>,
     place: &str,
     index: usize,
@@ -252,9 +254,10 @@ fn needs(
             }
         }
     }
-    let consumes = outlines[index].spec.and_then(|spec| Some((spec.name, spec.consumes?)));
+    let consumes =
+        outlines[index].spec.and_then(|spec| Some((&spec.name, spec.consumes.as_deref()?)));
     let carries_out =
-        |outline: &Outline<'_>, name| outline.spec.is_some_and(|spec| spec.name == name);
+        |outline: &Outline<'_>, name: &str| outline.spec.is_some_and(|spec| spec.name == name);
     if let Some((name, consumed)) = consumes
         && reader.diagnostics.len() == before
         && !found.iter().any(|(needed, _)| carries_out(&outlines[*needed], consumed))

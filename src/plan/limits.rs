@@ -4,6 +4,8 @@
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
 /// Most plan files in one compilation.
 pub const FILES_MAX: usize = 1_024;
+/// Most actions that a server declares.
+pub const ACTIONS_MAX: usize = 256;
 /// Most steps in a plan.
 pub const STEPS_MAX: usize = 64;
 /// Most parameters of a plan.

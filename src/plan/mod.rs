@@ -1,7 +1,7 @@
 //! Plans: what a run does, step by step, written in TOML and checked before anything runs.
 //!
-//! Pure: text goes in, plans or diagnostics come out; the caller reads the files. Everything but `bind`, `canonical`
-//! and `registry` is also compiled into `build.rs`, which is why these modules refer to each other through `super::`
+//! Pure: text goes in, plans or diagnostics come out; the caller reads the files. Everything but `bind`, `canonical`,
+//! `declared` and `registry` is also compiled into `build.rs`, which is why these modules refer to each other through `super::`
 //! and use nothing else of the crate but `text`.
 
 pub mod action;
@@ -14,6 +14,7 @@ mod check_own;
 mod check_param;
 mod check_policy;
 mod check_step;
+pub mod declared;
 pub mod diagnostic;
 pub mod duration;
 pub mod limits;
@@ -28,15 +29,16 @@ mod syntax;
 pub mod template;
 pub mod value;
 
-pub use action::{ActionSpec, ArgSpec};
+pub use action::{ActionSpec, Actions, ArgSpec};
 pub use bind::ParamError;
 pub use canonical::CanonicalError;
+pub use declared::compile_actions;
 pub use diagnostic::{Diagnostic, Label, SourceFile, render};
 pub use names::{
     Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, Role, RunType,
     ValueKind,
 };
-pub use parse::compile;
+pub use parse::{compile, compile_with};
 pub use registry::{Registered, Registry, RegistryError};
 pub use schema::{
     Action, Arg, Around, Compensation, Guard, Output, Param, Plan, PlanResult, Retry, Step, Traits,

@@ -160,6 +160,8 @@ names! {
         Probe = "probe",
         /// Move workloads away.
         Drain = "drain",
+        /// Perform actions that the server declares.
+        Custom = "custom",
         /// Nothing: the engine performs it itself, and no provider is called.
         Engine = "engine",
     }

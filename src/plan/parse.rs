@@ -1,7 +1,9 @@
 //! From plan files to plans: every mistake of every file at once, or all plans.
 
+use toml::Spanned;
 use toml::de::DeTable;
 
+use super::action::Actions;
 use super::check::{self, Checked};
 use super::diagnostic::{Diagnostic, SourceFile};
 use super::limits::{DIAGNOSTICS_PER_FILE_MAX, FILE_BYTES_MAX, FILES_MAX};
@@ -14,6 +16,17 @@ use super::syntax;
 /// # Errors
 /// Every mistake of every file, by file and position; [`super::diagnostic::render`] turns them into text.
 pub fn compile(files: &[SourceFile<'_>]) -> Result<Vec<Plan>, Vec<Diagnostic>> {
+    compile_with(files, Actions::BUILT_IN)
+}
+
+/// Like [`compile`], with these actions.
+///
+/// # Errors
+/// Like [`compile`].
+pub fn compile_with(
+    files: &[SourceFile<'_>],
+    actions: &Actions,
+) -> Result<Vec<Plan>, Vec<Diagnostic>> {
     if files.len() > FILES_MAX {
         let message = format!("{} plan files are too many", files.len());
         return Err(vec![
@@ -24,7 +37,7 @@ pub fn compile(files: &[SourceFile<'_>]) -> Result<Vec<Plan>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut checked = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        let mut reader = Reader { file: index, diagnostics: Vec::new() };
+        let mut reader = Reader { file: index, diagnostics: Vec::new(), actions };
         let result = one_file(&mut reader, file);
         diagnostics.append(&mut bounded(index, reader.diagnostics));
         checked.extend(result.map(|result| (index, result)));
@@ -41,7 +54,7 @@ pub fn compile(files: &[SourceFile<'_>]) -> Result<Vec<Plan>, Vec<Diagnostic>> {
 }
 
 /// In file order, and no more than people read: a file of garbage has thousands of mistakes.
-fn bounded(file: usize, mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(super) fn bounded(file: usize, mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.sort_by_key(Diagnostic::sort_key);
     if diagnostics.len() > DIAGNOSTICS_PER_FILE_MAX {
         let more = diagnostics.len() - DIAGNOSTICS_PER_FILE_MAX;
@@ -59,7 +72,18 @@ fn bounded(file: usize, mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics
 }
 
-fn one_file(reader: &mut Reader, file: &SourceFile<'_>) -> Option<Checked> {
+fn one_file(reader: &mut Reader<'_>, file: &SourceFile<'_>) -> Option<Checked> {
+    let help = "a plan begins with `id = \"plan/NAME\"` and has `[[steps]]`";
+    let document = document(reader, file, help)?;
+    Some(check::plan(reader, document.get_ref()))
+}
+
+/// The document of a file without mistakes of syntax; `help` is for an empty one.
+pub(super) fn document<'a>(
+    reader: &mut Reader<'_>,
+    file: &SourceFile<'a>,
+    help: &str,
+) -> Option<Spanned<DeTable<'a>>> {
     if file.bytes.len() > FILE_BYTES_MAX {
         let message = format!("the file has {} bytes", file.bytes.len());
         let help = format!("a plan file has at most {} KiB", FILE_BYTES_MAX / 1024);
@@ -91,11 +115,10 @@ fn one_file(reader: &mut Reader, file: &SourceFile<'_>) -> Option<Checked> {
     }
     let (document, _) = DeTable::parse_recoverable(text);
     if document.get_ref().is_empty() {
-        let help = "a plan begins with `id = \"plan/NAME\"` and has `[[steps]]`";
         reader.report("plan::empty", "the file is empty", 0..0, "", help);
         return None;
     }
-    Some(check::plan(reader, document.get_ref()))
+    Some(document)
 }
 
 /// Two plans with one id, or two defaults for one run type.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::action::Actions;
 use super::diagnostic::Diagnostic;
 use super::duration;
 use super::limits::{DURATION_MS_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
@@ -22,12 +23,14 @@ pub(super) struct Read<T> {
 }
 
 /// Collects the mistakes of one file.
-pub(super) struct Reader {
+pub(super) struct Reader<'a> {
     pub(super) file: usize,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// The actions that steps can use.
+    pub(super) actions: &'a Actions,
 }
 
-impl Reader {
+impl Reader<'_> {
     pub(super) fn report(
         &mut self,
         code: &'static str,

@@ -83,6 +83,16 @@ impl Plan {
         })
     }
 
+    /// The actions that a server declares, compensations included, each with its step.
+    pub fn declared(&self) -> impl Iterator<Item = (&Step, &Action)> {
+        self.steps.iter().flat_map(|step| {
+            std::iter::once(&step.action)
+                .chain(step.compensation.as_ref().map(|undo| &undo.action))
+                .map(move |action| (step, action))
+                .filter(|(_, action)| action.traits.capability == Capability::Custom)
+        })
+    }
+
     /// The most severe risk of its steps.
     pub fn risk(&self) -> Risk {
         self.steps.iter().map(|step| step.action.traits.risk).max().unwrap_or(Risk::None)

@@ -171,6 +171,11 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         let _ = capability;
         None
     }
+    /// Whether the driver of a capability performs this action of it. Only actions that a server declares can be missing.
+    fn performs(&self, capability: Capability, action: &str) -> bool {
+        let _ = (capability, action);
+        true
+    }
     /// Raises the machine's epoch at every driver of the plan's capabilities, `uses`: from now on they refuse calls under
     /// an older one. Idempotent.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()>;

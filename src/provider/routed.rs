@@ -76,6 +76,10 @@ impl Provider for Routed {
         self.routes.get(&capability).and_then(|driver| driver.warning(capability))
     }
 
+    fn performs(&self, capability: Capability, action: &str) -> bool {
+        self.routes.get(&capability).is_some_and(|driver| driver.performs(capability, action))
+    }
+
     /// One after the other: where one refuses, nothing has acted yet, and the whole is tried again.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         Box::pin(async move {

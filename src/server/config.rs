@@ -197,6 +197,8 @@ pub(super) struct Config {
     pub(super) credentials_dir: Option<PathBuf>,
     /// Where calls may go.
     pub(super) networks: Reach,
+    /// Directory with actions that plans use besides the built-in ones.
+    pub(super) actions_dir: Option<PathBuf>,
     /// Timing of the fake provider, as text.
     pub(super) fake_timing: String,
     /// Where the fake provider's machines are stored, if there is a data directory.
@@ -289,6 +291,7 @@ impl Config {
             plans_dir: args.plans_dir.clone().or(file.plans.dir),
             credentials_dir: args.credentials_dir.clone().or(file.credentials.dir),
             networks: file.networks.into(),
+            actions_dir: args.actions_dir.clone().or(file.actions.dir),
             fake_timing: timing.or(file.fake.timing).unwrap_or_else(|| "default".to_owned()),
             fake_world: args.fake_world.or(file.fake.world).unwrap_or_default(),
             fake_script: script(args.fake_script.clone().or(file.fake.script))?,

@@ -1,4 +1,5 @@
-//! Plans of `--plans-dir`: added to the built-in ones, or replacing those with the same id.
+//! Plans of `--plans-dir`: added to the built-in ones, or replacing those with the same id. Actions of `--actions-dir`, which
+//! plans use like built-in ones.
 
 use std::path::{Path, PathBuf};
 
@@ -6,29 +7,48 @@ use super::config::ConfigError;
 use crate::files;
 use crate::plan::limits::{FILE_BYTES_MAX, FILES_MAX};
 use crate::plan::registry::BUILT_IN;
-use crate::plan::{Plan, Registry, SourceFile, compile, render};
+use crate::plan::{
+    Actions, Diagnostic, Registry, SourceFile, compile_actions, compile_with, render,
+};
 
 /// The plans of the server: the built-in ones and those of `dir`.
 ///
 /// # Errors
 /// [`ConfigError`] with every diagnostic of every file, or the file that cannot be read.
-pub(super) fn load(dir: Option<&Path>) -> Result<Registry, ConfigError> {
+pub(super) fn load(dir: Option<&Path>, actions: &Actions) -> Result<Registry, ConfigError> {
     let Some(dir) = dir else { return Ok(Registry::built_in()) };
-    let own = compile_dir(dir)?;
+    let files = read_dir(dir)?;
+    let own = compiled(&files, |sources| compile_with(sources, actions))?;
     let built_in = BUILT_IN.iter().filter(|plan| !own.iter().any(|other| other.id == plan.id));
     let plans = built_in.cloned().chain(own.iter().cloned()).collect();
     Registry::from_plans(plans)
         .map_err(|error| ConfigError::Plans(format!("{error} (plans of {})", dir.display())))
 }
 
-fn compile_dir(dir: &Path) -> Result<Vec<Plan>, ConfigError> {
-    let files: Vec<(String, Vec<u8>)> = list(dir)?
+/// The actions of the server: the built-in ones and those of `dir`.
+///
+/// # Errors
+/// [`ConfigError`] with every diagnostic of every file, or the file that cannot be read.
+pub(super) fn actions(dir: Option<&Path>) -> Result<Actions, ConfigError> {
+    let Some(dir) = dir else { return Ok(Actions::default()) };
+    compiled(&read_dir(dir)?, compile_actions)
+}
+
+/// The files of a directory, by name.
+fn read_dir(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, ConfigError> {
+    list(dir)?
         .into_iter()
         .map(|path| match files::read(&path, FILE_BYTES_MAX as u64) {
             Ok(bytes) => Ok((path.display().to_string(), bytes)),
             Err(source) => Err(ConfigError::Unreadable { path, source }),
         })
-        .collect::<Result<_, _>>()?;
+        .collect()
+}
+
+fn compiled<T>(
+    files: &[(String, Vec<u8>)],
+    compile: impl FnOnce(&[SourceFile<'_>]) -> Result<T, Vec<Diagnostic>>,
+) -> Result<T, ConfigError> {
     let sources: Vec<SourceFile<'_>> =
         files.iter().map(|(name, bytes)| SourceFile { name, bytes }).collect();
     compile(&sources).map_err(|diagnostics| {
@@ -83,7 +103,7 @@ mod tests {
             (".c.toml", "not a plan"),
             ("README.md", "not a plan"),
         ]);
-        let plans = load(Some(dir.path())).unwrap();
+        let plans = load(Some(dir.path()), Actions::BUILT_IN).unwrap();
         assert_eq!(plans.iter().len(), BUILT_IN.len() + 1);
         assert!(plans.get("plan/reboot-twice").is_some());
         assert!(plans.get("plan/reboot").unwrap().plan.display_name.starts_with("Our "));
@@ -92,7 +112,10 @@ mod tests {
     #[test]
     fn an_extension_is_one_in_any_case() {
         let dir = dir_of(&[("A.TOML", "not a plan")]);
-        assert!(load(Some(dir.path())).is_err(), "a plan that would not be read is no plan");
+        assert!(
+            load(Some(dir.path()), Actions::BUILT_IN).is_err(),
+            "a plan that would not be read is no plan"
+        );
     }
 
     #[test]
@@ -115,7 +138,7 @@ mod tests {
                 2 => std::fs::File::create(&path).unwrap().set_len(200 << 20).unwrap(),
                 _ => std::os::unix::fs::symlink(&path, &path).unwrap(),
             }
-            let error = load(Some(dir.path())).unwrap_err();
+            let error = load(Some(dir.path()), Actions::BUILT_IN).unwrap_err();
             assert!(error.to_string().starts_with("cannot read "), "{error}");
             let ConfigError::Unreadable { source, .. } = error else { panic!("{error}") };
             assert!(source.to_string().contains(what), "{source}");
@@ -125,14 +148,16 @@ mod tests {
     #[test]
     fn bad_plans_are_shown_where_they_are_bad() {
         let dir = dir_of(&[("a.toml", &REBOOT.replace("steps", "stepps"))]);
-        let error = load(Some(dir.path())).unwrap_err().to_string();
+        let error = load(Some(dir.path()), Actions::BUILT_IN).unwrap_err().to_string();
         assert!(error.contains("a.toml:") && error.contains("stepps"), "{error}");
     }
 
     #[test]
     fn a_second_default_is_refused_by_both_names() {
         let second = REBOOT.replace("plan/reboot", "plan/reboot-twice");
-        let error = load(Some(dir_of(&[("a.toml", &second)]).path())).unwrap_err().to_string();
+        let error = load(Some(dir_of(&[("a.toml", &second)]).path()), Actions::BUILT_IN)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("plan/reboot`") && error.contains("plan/reboot-twice`"), "{error}");
     }
 }

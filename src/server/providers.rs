@@ -8,6 +8,8 @@ use super::programs::Programs;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::outbound::TcpDial;
+use crate::plan::suggest::nearest;
+use crate::plan::{Actions, Capability};
 use crate::provider::Provider;
 use crate::provider::boot::{Desk, Installer, Installing};
 use crate::provider::redfish::{Redfish, RedfishPorts};
@@ -16,13 +18,14 @@ use crate::provider::routed::Routed;
 /// Every provider that a machine can name. Looks at files: blocks the calling thread.
 ///
 /// # Errors
-/// [`ConfigError`] for a class whose programs cannot be run.
+/// [`ConfigError`] for a class whose programs cannot be run, or are for an action that does not exist.
 pub(super) fn all(
     config: &Config,
     fake: &Arc<dyn Provider>,
     programs: &Programs,
     desk: Option<&Arc<Desk>>,
     clock: &Arc<dyn Clock>,
+    actions: &Actions,
 ) -> Result<Vec<Arc<dyn Provider>>, ConfigError> {
     let ports = RedfishPorts {
         dial: Arc::new(TcpDial::new(config.networks.bmc.clone())),
@@ -32,8 +35,8 @@ pub(super) fn all(
     };
     let mut providers = vec![fake.clone()];
     for (name, class) in &config.machine_classes {
-        let exec = programs
-            .driver(name, class)
+        let exec = known(class, actions)
+            .and_then(|()| programs.driver(name, class))
             .map_err(|why| ConfigError::Setting(format!("machine_classes.{name}.{why}")))?;
         // One for all capabilities of the class: they share the sessions and turns of its controllers.
         let redfish = Redfish::new(class.redfish.clone().unwrap_or_default(), ports.clone());
@@ -53,12 +56,23 @@ pub(super) fn all(
     Ok(providers)
 }
 
+/// Refuses programs for actions that are neither built in nor declared.
+fn known(class: &MachineClass, actions: &Actions) -> Result<(), String> {
+    let mut named = class.exec.iter().flat_map(|exec| exec.actions.keys());
+    let Some(unknown) = named.find(|name| actions.find(name).is_none()) else { return Ok(()) };
+    let meant = match nearest(unknown, actions.names()) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "declare it in a file of --actions-dir".to_owned(),
+    };
+    Err(format!("exec.actions.{unknown} is no action: {meant}"))
+}
+
 fn routes(
     class: &MachineClass,
     fake: &Arc<dyn Provider>,
     exec: Option<&Arc<dyn Provider>>,
     redfish: &Arc<dyn Provider>,
-) -> BTreeMap<crate::plan::Capability, Arc<dyn Provider>> {
+) -> BTreeMap<Capability, Arc<dyn Provider>> {
     let driver = |driver: &Driver| match driver {
         Driver::Fake => Some(fake.clone()),
         // The configuration has been refused if its class names no programs.

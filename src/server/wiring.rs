@@ -49,7 +49,8 @@ impl Settings {
     /// [`ConfigError`] for anything that cannot be read or is refused.
     pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
         let config = Config::load(args)?;
-        Ok(Self { plans: plans::load(config.plans_dir.as_deref())?, config })
+        let actions = plans::actions(config.actions_dir.as_deref())?;
+        Ok(Self { plans: plans::load(config.plans_dir.as_deref(), &actions)?, config })
     }
 }
 
@@ -74,9 +75,10 @@ impl Server {
     /// [`StartError`] for whatever fails; nothing is left running.
     pub(super) async fn start(config: Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let plans_dir = config.plans_dir.clone();
-        let plans = storage::blocking("reading the plans failed", move || {
-            Ok(plans::load(plans_dir.as_deref())?)
+        let (plans_dir, actions_dir) = (config.plans_dir.clone(), config.actions_dir.clone());
+        let (plans, actions) = storage::blocking("reading the plans failed", move || {
+            let actions = plans::actions(actions_dir.as_deref())?;
+            Ok((plans::load(plans_dir.as_deref(), &actions)?, actions))
         })
         .await?;
         let (timing, script) = fake_behaviour(&config)?;
@@ -148,7 +150,7 @@ impl Server {
             Some(listener) => Some(boot::desk(&config, listener, &opened.store, &clock).await?),
             None => None,
         };
-        let providers = providers::all(&config, &fake, &programs, desk.as_ref(), &clock)?;
+        let providers = providers::all(&config, &fake, &programs, desk.as_ref(), &clock, &actions)?;
         let (notices, noticed) = notices();
         opened.store.listen(Arc::new(notices));
         let (providers, store) = match &metrics {
@@ -242,6 +244,7 @@ impl Server {
         self.engine.set_run_limits(&config.limits);
         self.retention.send_replace(config.retention);
         self.config.plans_dir.clone_from(&config.plans_dir);
+        self.config.actions_dir.clone_from(&config.actions_dir);
         self.config.retention = config.retention;
         self.config.limits.set_runs(&config.limits);
         self.host.reloaded(self.engine.clock().now(), None);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bmdemo::clock::{Clock as _, SystemClock};
+use bmdemo::pb;
+use bmdemo::pb::run_service_client::RunServiceClient;
 
 use crate::support::{Server, run_to_end, text, within};
 use crate::terminal::piped;
@@ -213,4 +215,77 @@ async fn a_program_that_others_could_exchange_keeps_the_server_from_starting() {
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("machine_classes.rack.exec.actions.drain.act"), "{said}");
     assert!(said.contains("chmod go-w"), "{said}");
+}
+
+/// Declared, planned, refused where no program performs it, and pinned by a run in flight.
+#[tokio::test]
+async fn an_action_of_ones_own_is_performed_by_a_program_and_pinned_by_its_run() {
+    let site = Site::new("on_unknown = \"hold\"", "");
+    std::fs::create_dir(site.at("actions")).unwrap();
+    let declare = |name: &str, times: &str| {
+        let text = format!(
+            "name = \"{name}\"\ndescription = \"Does it.\"\nrisk = \"none\"\nidempotent = true\n{times}\n\
+             [args.version]\nkind = \"string\"\n"
+        );
+        std::fs::write(site.at(&format!("actions/{name}.toml")), text).unwrap();
+    };
+    declare("flash", "timeout = \"1h\"");
+    declare("scan", "timeout = \"1h\"");
+    for name in ["flash", "scan"] {
+        let plan = format!(
+            "id = \"plan/{name}-it\"\nallowed_phases = [\"FACTORY_READY\"]\n[[steps]]\nname = \"{name}\"\naction = \"{name}\"\n\
+             args = {{ version = \"2.1\" }}\n"
+        );
+        std::fs::write(site.at(&format!("plans/{name}-it.toml")), plan).unwrap();
+    }
+    site.program("act", "cat > input; echo $$ > leader; while [ ! -e go ]; do sleep 0.01; done");
+    let config = site.read("bmdemo.toml");
+    let config = config.replace("drain = \"exec\"", "drain = \"exec\"\ncustom = \"exec\"");
+    let (act, actions) = (site.at("act"), site.at("actions"));
+    let config = format!(
+        "{config}\n[machine_classes.rack.exec.actions.flash]\nact = [{act:?}]\n[actions]\ndir = {actions:?}\n"
+    );
+    std::fs::write(site.at("bmdemo.toml"), &config).unwrap();
+
+    let server = site.server().await;
+    let address = server.address.to_string();
+    piped(&address, "machine register node-1 --provider rack").await;
+    let refused = piped(&address, "run start scan-it node-1 --yes --detach").await;
+    assert!(refused.contains("needs the action scan"), "{refused}");
+    assert!(refused.contains("[machine_classes.rack.exec.actions.scan]"), "{refused}");
+
+    let started = piped(&address, "run start flash-it node-1 --yes --detach").await;
+    assert!(!started.contains("exit"), "{started}");
+    site.written("leader").await;
+    let input: serde_json::Value = serde_json::from_str(&site.read("input")).unwrap();
+    assert_eq!((&input["action"], &input["capability"]), (&"flash".into(), &"custom".into()));
+    assert_eq!(input["args"], serde_json::json!({ "version": "2.1" }));
+    let before = newest(&server).await.plan_digest;
+
+    // The declaration changes, and then goes, while the run is in flight.
+    declare("flash", "timeout = \"2h\"");
+    server.signal("HUP").await;
+    server.logged("reloaded configuration and plans").await;
+    assert_eq!(newest(&server).await.plan_digest, before);
+    let changed = piped(&address, "plan describe flash-it").await;
+    assert!(changed.contains("2h"), "{changed}");
+    std::fs::write(site.at("go"), "").unwrap();
+    until(&server, "SUCCEEDED").await;
+    let ended = newest(&server).await;
+    assert_eq!((ended.plan_digest, ended.phase), (before, pb::RunPhase::Succeeded.into()));
+
+    let bad = config.replace("actions.flash", "actions.flahs");
+    std::fs::write(site.at("bad.toml"), bad).unwrap();
+    let path = site.at("bad.toml");
+    let output =
+        run_to_end(&["--ephemeral", "--port", "0", "--config", path.to_str().unwrap()]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("exec.actions.flahs is no action: did you mean flash?"), "{said}");
+}
+
+/// The newest run.
+async fn newest(server: &Server) -> pb::Run {
+    let mut client = RunServiceClient::new(server.channel().await);
+    let listed = client.list_runs(pb::ListRunsRequest::default()).await.unwrap().into_inner();
+    listed.runs.into_iter().next_back().unwrap()
 }

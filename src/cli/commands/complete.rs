@@ -208,7 +208,7 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
     }
     if name == "ACTION" {
         let actions = crate::plan::ActionSpec::all().iter();
-        return actions.map(|spec| (spec.name.to_owned(), spec.description.to_owned())).collect();
+        return actions.map(|spec| (spec.name.to_string(), spec.description.to_string())).collect();
     }
     if name == "PLAN|FILE" {
         let plans = crate::plan::registry::BUILT_IN.iter();

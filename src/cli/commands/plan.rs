@@ -29,7 +29,7 @@ pub(crate) enum PlanCommand {
     /// Draw a plan as Mermaid or DOT
     Graph(author::GraphArgs),
     /// Run a plan on simulated machines in virtual time, with failures, and print the timeline
-    Simulate(simulate::SimulateArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     /// Print a commented starter plan
     New(author::NewArgs),
     /// Explain the actions that plans can use

@@ -43,6 +43,8 @@ pub(crate) struct SimulateArgs {
     /// Built-in plan, with or without plan/, or a .toml file
     #[arg(value_name = "PLAN|FILE")]
     plan: String,
+    #[command(flatten)]
+    actions: author::ActionsArgs,
     /// What fails; repeatable, the first rule that matches decides
     #[arg(long, value_name = "RULE")]
     fail: Vec<String>,
@@ -105,7 +107,8 @@ pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Resu
     let mut own = Vec::new();
     if args.plan.ends_with(".toml") {
         let files = [(args.plan.clone(), author::read(Path::new(&args.plan))?)];
-        match author::compiled(&files, session.ui.note_look.color) {
+        let Some(actions) = args.actions.read(session)? else { return Ok(Exit::Refused) };
+        match author::compiled(&files, &actions, session.ui.note_look.color) {
             Ok(plans) => own = plans,
             Err(diagnostics) => {
                 session.ui.err().write_all(diagnostics.as_bytes())?;

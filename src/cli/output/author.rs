@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 use crate::plan::schema::WAIT;
-use crate::plan::{ActionSpec, ArgSpec, Capability, Plan, Risk, Role, Value, duration};
+use crate::plan::{ActionSpec, Actions, ArgSpec, Capability, Plan, Risk, Role, Value, duration};
 
 use super::table::write_plain;
 use super::text::{Look, Meaning, padded, sanitized};
@@ -165,16 +165,12 @@ fn value_text(value: &Value) -> String {
 }
 
 /// Writes the table of actions.
-pub(crate) fn write_actions(
-    out: &mut dyn Write,
-    look: Look,
-    specs: &[ActionSpec],
-) -> io::Result<()> {
-    let rows: Vec<Vec<String>> = specs
+pub(crate) fn write_actions(out: &mut dyn Write, look: Look, actions: &Actions) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = actions
         .iter()
         .map(|spec| {
             let risk = if spec.risk == Risk::None { "-" } else { spec.risk.as_str() };
-            let cells = [spec.name, spec.capability.as_str(), risk, spec.description];
+            let cells = [&*spec.name, spec.capability.as_str(), risk, &*spec.description];
             cells.map(str::to_owned).to_vec()
         })
         .collect();
@@ -192,8 +188,8 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     let field = |out: &mut dyn Write, label: &str, value: &str| {
         writeln!(out, "{}{value}", look.paint(Meaning::Dim, &padded(&format!("{label}:"), 16)))
     };
-    field(out, "Action", spec.name)?;
-    field(out, "What it does", spec.description)?;
+    field(out, "Action", &spec.name)?;
+    field(out, "What it does", &spec.description)?;
     let capability = if spec.capability == Capability::Engine {
         "none, the engine does it itself"
     } else {
@@ -211,7 +207,7 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     }
     field(out, "Timeout", &duration::format(spec.timeout_ms))?;
     field(out, "Expected", &duration::format(spec.expected_ms))?;
-    if let Some(consumed) = spec.consumes {
+    if let Some(consumed) = &spec.consumes {
         field(
             out,
             "Needs",
@@ -221,7 +217,7 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     if !spec.args.is_empty() {
         writeln!(out, "\n{}", look.paint(Meaning::Strong, "Arguments"))?;
     }
-    for arg in spec.args {
+    for arg in spec.args.iter() {
         let default = match &arg.default {
             Some(value) => format!("default {}", value_text(value)),
             None => "required".to_owned(),
@@ -241,7 +237,7 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
 
 /// A step with this action, with every argument spelled out.
 fn sample_step(spec: &ActionSpec) -> String {
-    let name = spec.name;
+    let name = &spec.name;
     let mut text = format!("[[steps]]\nname = \"{name}\"\naction = \"{name}\"\n");
     let value = |arg: &ArgSpec| arg.default.as_ref().map_or_else(|| "\"…\"".to_owned(), value_text);
     if spec.name == WAIT {
@@ -254,7 +250,7 @@ fn sample_step(spec: &ActionSpec) -> String {
         text.push_str(&format!("args = {{ {} }}\n", args.join(", ")));
     }
     text.push_str(&format!("timeout = \"{}\"\n", duration::format(spec.timeout_ms)));
-    if let Some(consumed) = spec.consumes {
+    if let Some(consumed) = &spec.consumes {
         text.push_str(&format!("needs = [\"{consumed}\"]\n"));
     }
     if spec.risk.is_destructive() {
@@ -308,7 +304,7 @@ mod tests {
     fn every_action_is_explained() {
         let look = Look::default();
         let text = rendered(|out| {
-            write_actions(out, look, ActionSpec::all())?;
+            write_actions(out, look, Actions::BUILT_IN)?;
             ActionSpec::all().iter().try_for_each(|spec| {
                 writeln!(out)?;
                 write_action(out, look, spec)

@@ -3,15 +3,16 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::plan::{
-    ActionSpec, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, RunType, ValueKind, limits,
+    ActionSpec, Actions, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, RunType,
+    ValueKind, limits,
 };
 
 /// The JSON schema of plan files, generated from the tables that check them.
 ///
 /// # Errors
 /// None in practice: a JSON value can always be serialized.
-pub(crate) fn schema_json() -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&schema())
+pub(crate) fn schema_json(actions: &Actions) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&schema(actions))
 }
 
 fn names<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> Json {
@@ -23,7 +24,7 @@ fn described(mut schema: Json, text: &str) -> Json {
     schema
 }
 
-pub(super) fn schema() -> Json {
+pub(super) fn schema(actions: &Actions) -> Json {
     let text = json!({ "type": "string" });
     let time = json!({ "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" });
     let name = json!({ "type": "string", "pattern": "^[a-z][a-z0-9-]{0,62}$" });
@@ -93,7 +94,7 @@ pub(super) fn schema() -> Json {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": limits::STEPS_MAX,
-                "items": step_schema(&name, &time, &conditions, &phases)
+                "items": step_schema(actions, &name, &time, &conditions, &phases)
             },
             "result": {
                 "description": "What a successful run sets on the machine; a failed run never changes the phase.",
@@ -111,11 +112,11 @@ pub(super) fn schema() -> Json {
     })
 }
 
-fn step_schema(name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Json {
-    let actions: Vec<&str> = ActionSpec::all().iter().map(|spec| spec.name).collect();
+fn step_schema(own: &Actions, name: &Json, time: &Json, conditions: &Json, phases: &Json) -> Json {
+    let actions = own.names();
     let scalar = json!({ "type": ["string", "integer", "boolean"] });
     // For each action its arguments, and on_unknown where the action is disruptive or destroys data.
-    let by_action: Vec<Json> = ActionSpec::all()
+    let by_action: Vec<Json> = own
         .iter()
         .map(|spec| {
             let mut then = json!({ "properties": { "args": args_schema(spec) } });
@@ -236,7 +237,7 @@ fn retry_schema(time: &Json, text: &str) -> Json {
 
 fn args_schema(spec: &ActionSpec) -> Json {
     let mut properties = Map::new();
-    for arg in spec.args {
+    for arg in spec.args.iter() {
         let mut value = match arg.kind {
             ValueKind::Integer => json!({ "type": "integer" }),
             ValueKind::Boolean => json!({ "type": "boolean" }),
@@ -252,10 +253,10 @@ fn args_schema(spec: &ActionSpec) -> Json {
             "properties": { "param": { "type": "string" } }
         });
         let either = json!({ "anyOf": [value, param], "description": arg.description });
-        properties.insert(arg.name.to_owned(), either);
+        properties.insert(arg.name.to_string(), either);
     }
     let required: Vec<&str> =
-        spec.args.iter().filter(|arg| arg.default.is_none()).map(|arg| arg.name).collect();
+        spec.args.iter().filter(|arg| arg.default.is_none()).map(|arg| &*arg.name).collect();
     json!({ "type": "object", "additionalProperties": false, "properties": properties, "required": required })
 }
 

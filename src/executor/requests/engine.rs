@@ -323,7 +323,10 @@ impl Engine {
         let provider = self.ports.provider(&machine.spec.provider);
         let capabilities =
             provider.as_ref().map(|provider| provider.capabilities(&Target::from(&*machine)));
-        let blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
+        let mut blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
+        if let Some(provider) = &provider {
+            blockers.extend(admission::unperformed(&registered.plan, &machine, &**provider));
+        }
         let now = self.ports.clock.now();
         let id = RunId::new(now, [0, 0]);
         let run = admission::accepted(id, &machine, &registered, &params, new, origin, now);

@@ -13,7 +13,7 @@ use crate::lifecycle::step::State;
 use crate::model::machine::{REASON_MAY_SERVE, REASON_STEP_UNDONE};
 use crate::model::{ConditionKind, EntryKind, Run};
 use crate::plan::registry::BUILT_IN;
-use crate::plan::{Phase as PlanPhase, Plan, Registry, SourceFile, compile};
+use crate::plan::{Phase as PlanPhase, Plan, Registry, SourceFile, compile_actions, compile_with};
 use crate::store::Subject;
 
 /// The plan that `plan new` begins with.
@@ -53,9 +53,17 @@ fn plans() -> Vec<Plan> {
             texts.push(std::fs::read_to_string(entry.unwrap().path()).unwrap());
         }
     }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/actions");
+    let declared: Vec<Vec<u8>> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+    let declared: Vec<SourceFile<'_>> =
+        declared.iter().map(|bytes| SourceFile { name: "action.toml", bytes }).collect();
+    let actions = compile_actions(&declared).unwrap();
     let own = texts.iter().map(|text| {
         let file = SourceFile { name: "plan.toml", bytes: text.as_bytes() };
-        compile(&[file]).unwrap().remove(0)
+        compile_with(&[file], &actions).unwrap().remove(0)
     });
     BUILT_IN.iter().cloned().chain(own).collect()
 }

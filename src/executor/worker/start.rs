@@ -107,7 +107,10 @@ impl Worker {
             || before.as_ref().is_some_and(|before| {
                 admission::repeats_nothing_destructive(before, &registered.plan)
             });
-        let blockers = admission::blockers(&registered.plan, &machine, capabilities, force);
+        let mut blockers = admission::blockers(&registered.plan, &machine, capabilities, force);
+        if let Some(provider) = &provider {
+            blockers.extend(admission::unperformed(&registered.plan, &machine, &**provider));
+        }
         if let Some(first) = blockers.into_iter().next() {
             return Err(first);
         }

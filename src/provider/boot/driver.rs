@@ -45,6 +45,10 @@ impl Provider for Installing {
         self.driver.warning(capability)
     }
 
+    fn performs(&self, capability: Capability, action: &str) -> bool {
+        installs(capability) || self.driver.performs(capability, action)
+    }
+
     /// The installer changes power and boot, so the driver is fenced for those.
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         Box::pin(async move {

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::ids::{Epoch, MachineId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
+use crate::plan::Capability;
 use crate::provider::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     Target, Verification,
@@ -354,6 +355,10 @@ impl Provider for Exec {
     /// Whatever its class names it for: the configuration is only accepted with a program for each action.
     fn capabilities(&self, _target: &Target) -> Capabilities {
         Capabilities::all()
+    }
+
+    fn performs(&self, _capability: Capability, action: &str) -> bool {
+        self.settings.actions.contains_key(action)
     }
 
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, _uses: Capabilities) -> Fut<'a, ()> {

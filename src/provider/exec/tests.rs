@@ -303,9 +303,10 @@ async fn the_end_of_a_server_ends_its_programs() {
     };
     let driver = Exec::new(bench.settings.clone(), None, host).unwrap();
     let (target, call) = (target("m-1"), call(1, 1));
-    tokio::select! {
-        ended = driver.act(&target, &call, bench.logs()) => panic!("{ended:?}"),
-        () = async { bench.logs.until("ready").await; supervisors.end().await } => {}
-    }
+    let (ended, ()) = tokio::join!(driver.act(&target, &call, bench.logs()), async {
+        bench.logs.until("ready").await;
+        supervisors.end().await;
+    });
+    assert_eq!(class_of(&ended.unwrap_err()), ErrorClass::OutcomeUnknown);
     assert!(!is_alive(&bench.read("leader")));
 }

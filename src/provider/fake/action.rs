@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Capability;
+use crate::provider::Call;
+
 /// An action, in the fake provider's own table: the world does not depend on the plans' table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -21,10 +24,12 @@ pub(super) enum Action {
     RestoreNetConfig,
     VerifyConnectivity,
     VerifyUp,
+    /// One that a server declares.
+    Custom,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::SetNetboot,
         Self::ClearNetboot,
         Self::Repave,
@@ -40,7 +45,25 @@ impl Action {
         Self::RestoreNetConfig,
         Self::VerifyConnectivity,
         Self::VerifyUp,
+        Self::Custom,
     ];
+
+    /// The action of a call.
+    pub(super) fn of(call: &Call) -> Option<Self> {
+        match call.capability {
+            Capability::Custom => Some(Self::Custom),
+            Capability::Netboot
+            | Capability::Imaging
+            | Capability::Power
+            | Capability::ClusterJoin
+            | Capability::Wipe
+            | Capability::Network
+            | Capability::Notify
+            | Capability::Probe
+            | Capability::Drain
+            | Capability::Engine => Self::parse(&call.action),
+        }
+    }
 
     pub(super) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == name)
@@ -63,6 +86,7 @@ impl Action {
             Self::RestoreNetConfig => "restore-net-config",
             Self::VerifyConnectivity => "verify-connectivity",
             Self::VerifyUp => "verify-up",
+            Self::Custom => "custom",
         }
     }
 
@@ -72,7 +96,7 @@ impl Action {
             Self::Repave | Self::Wipe => 1_000,
             Self::Reboot => 800,
             Self::Join => 600,
-            Self::Drain | Self::ApplyNetConfig => 500,
+            Self::Drain | Self::ApplyNetConfig | Self::Custom => 500,
             Self::Verify => 400,
             Self::SetNetboot
             | Self::RestoreNetConfig

@@ -55,7 +55,7 @@ impl FakeProvider {
             ))
             .into();
         }
-        let Some(action) = Action::parse(&call.action) else {
+        let Some(action) = Action::of(call) else {
             let message = format!("the fake provider has no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
@@ -143,7 +143,7 @@ impl FakeProvider {
             let observed = format!("{id} is busy with {}", other.id);
             return Ok(Observation::NotDone { observed }).into();
         }
-        let Some(action) = Action::parse(&call.action) else {
+        let Some(action) = Action::of(call) else {
             let message = format!("the fake provider has no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };
@@ -181,7 +181,7 @@ impl FakeProvider {
         }
         let now_ms = core.now_ms();
         core.settle(id, now_ms);
-        let Some(action) = Action::parse(&call.action) else {
+        let Some(action) = Action::of(call) else {
             let message = format!("the fake provider has no action {:?}", call.action);
             return Err(error(ErrorClass::Permanent, ErrorCode::Unsupported, message)).into();
         };

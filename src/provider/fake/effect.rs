@@ -60,6 +60,11 @@ pub(super) enum Effect {
     CheckNet {
         peer: String,
     },
+    /// Of an action that a server declares: the simulator only remembers that it was performed.
+    Custom {
+        action: String,
+        args: String,
+    },
 }
 
 impl Effect {
@@ -112,6 +117,10 @@ impl Effect {
             Action::RestoreNetConfig => Self::RestoreNet,
             Action::VerifyConnectivity => Self::CheckNet { peer: text("target", "gateway") },
             Action::VerifyUp => Self::CheckNet { peer: "the machine".to_owned() },
+            Action::Custom => {
+                let args = call.args.iter().map(|(name, value)| format!(" {name}={value}"));
+                Self::Custom { action: call.action.clone(), args: args.collect() }
+            }
         })
     }
 
@@ -149,7 +158,8 @@ impl Effect {
             | Self::Notify { .. }
             | Self::Reboot { .. }
             | Self::ApplyNet { .. }
-            | Self::RestoreNet => Ok(()),
+            | Self::RestoreNet
+            | Self::Custom { .. } => Ok(()),
         }
     }
 
@@ -204,7 +214,7 @@ impl Effect {
                     machine.net_profile = before;
                 }
             }
-            Self::CheckCluster { .. } | Self::CheckNet { .. } => {}
+            Self::CheckCluster { .. } | Self::CheckNet { .. } | Self::Custom { .. } => {}
         }
     }
 
@@ -226,7 +236,8 @@ impl Effect {
             | Self::Wipe { .. }
             | Self::Notify { .. }
             | Self::Reboot { .. }
-            | Self::CheckNet { .. } => None,
+            | Self::CheckNet { .. }
+            | Self::Custom { .. } => None,
         }
     }
 
@@ -297,6 +308,7 @@ impl Effect {
                 &format!("{peer} answers"),
                 &format!("{peer} cannot be reached: the machine is powered off"),
             ),
+            Self::Custom { action, args } => Ok(format!("{action}{args} was performed")),
         }
     }
 
@@ -322,6 +334,7 @@ impl Effect {
             Self::ApplyNet { profile } => vec![format!("applying network profile {profile}")],
             Self::RestoreNet => vec!["restoring the former network profile".to_owned()],
             Self::CheckNet { peer } => vec![format!("asking {peer} for an answer")],
+            Self::Custom { action, args } => vec![format!("performing {action}{args}")],
         }
     }
 
@@ -342,6 +355,7 @@ impl Effect {
             Self::ApplyNet { profile } => format!("network profile {profile} applied"),
             Self::RestoreNet => "former network profile restored".to_owned(),
             Self::CheckNet { peer } => format!("{peer} answers"),
+            Self::Custom { action, .. } => format!("{action} was performed"),
         }
     }
 }

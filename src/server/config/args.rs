@@ -74,6 +74,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     pub(crate) credentials_dir: Option<PathBuf>,
 
+    /// Actions (*.toml) that plans use besides the built-in ones; reloaded on SIGHUP
+    #[arg(long, value_name = "DIR")]
+    pub(crate) actions_dir: Option<PathBuf>,
+
     /// Configuration file; flags take precedence over it. docs/config.toml documents every key
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,

@@ -25,6 +25,7 @@ pub(crate) struct File {
     pub(crate) plans: Plans,
     pub(crate) credentials: Credentials,
     pub(crate) networks: Networks,
+    pub(crate) actions: Actions,
     pub(crate) fake: Fake,
     pub(crate) limits: Limits,
     pub(crate) loop_breaker: LoopBreaker,
@@ -102,6 +103,12 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, 
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub(crate) struct Actions {
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Fake {
     pub(crate) timing: Option<String>,
     pub(crate) world: Option<FakeWorld>,
@@ -173,6 +180,7 @@ pub(crate) struct MachineClass {
     notify: Option<Driver>,
     probe: Option<Driver>,
     drain: Option<Driver>,
+    custom: Option<Driver>,
     pub(super) exec: Option<ExecClass>,
     pub(super) redfish: Option<Redfish>,
     pub(super) installer: Option<Installer>,
@@ -180,7 +188,7 @@ pub(crate) struct MachineClass {
 
 impl MachineClass {
     /// Each capability with its driver, if the file names one.
-    pub(super) fn routes(&self) -> [(Capability, Option<Driver>); 9] {
+    pub(super) fn routes(&self) -> [(Capability, Option<Driver>); 10] {
         [
             (Capability::Netboot, self.netboot),
             (Capability::Imaging, self.imaging),
@@ -191,6 +199,7 @@ impl MachineClass {
             (Capability::Notify, self.notify),
             (Capability::Probe, self.probe),
             (Capability::Drain, self.drain),
+            (Capability::Custom, self.custom),
         ]
     }
 }

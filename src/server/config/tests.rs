@@ -153,6 +153,7 @@ fn errors_in_the_file_name_their_place() {
         "[machine_classes.rack]\npower = \"fake\"\n[probes.rack]",
         "[machine_classes.rack]\npower = \"fake\"\n[probes.rakc]",
         "[machine_classes.rack]\ndrain = \"exec\"",
+        "[machine_classes.rack]\ncustom = \"exec\"",
         "[machine_classes.rack]\ndrain = \"exec\"\n[machine_classes.rack.exec.actions.drain]\nact = [\"/bin/true\"]",
         "[machine_classes.rack]\npower = \"fake\"\n[machine_classes.rack.exec]",
         "[machine_classes.rack]\npower = \"exec\"\n[machine_classes.rack.exec.actions.reboto]\nact = [\"/bin/true\"]",

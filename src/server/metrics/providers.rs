@@ -142,6 +142,10 @@ impl Provider for Metered {
         self.inner.warning(capability)
     }
 
+    fn performs(&self, capability: Capability, action: &str) -> bool {
+        self.inner.performs(capability, action)
+    }
+
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         self.measured("fence", self.inner.fence(target, epoch, uses))
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::{SourceFile, compile, render};
+use crate::plan::{Diagnostic, SourceFile, compile_actions, compile_with, render};
 
 fn repave(script: &str) -> Simulation {
     Simulation {
@@ -92,21 +92,27 @@ fn mistakes_are_named() {
     assert!(text(timing).contains("expected default, slow, zero"));
 }
 
-/// The plans of examples/plans.
+/// What the files of a folder below examples/ compile to.
+fn compiled<T>(
+    folder: &str,
+    compile: impl Fn(&[SourceFile<'_>]) -> Result<T, Vec<Diagnostic>>,
+) -> T {
+    let folder = format!("{}/examples/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    let files: Vec<SourceFile<'_>> =
+        files.iter().map(|(name, bytes)| SourceFile { name, bytes }).collect();
+    compile(&files).unwrap_or_else(|diagnostics| panic!("{}", render(&files, &diagnostics, false)))
+}
+
+/// The plans of examples/plans, with the actions of examples/actions.
 fn examples() -> Vec<Plan> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/plans");
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let compiled = paths.iter().map(|path| {
-        let bytes = std::fs::read(path).unwrap();
-        let files = [SourceFile { name: &path.display().to_string(), bytes: &bytes }];
-        match compile(&files) {
-            Ok(mut plans) => plans.remove(0),
-            Err(diagnostics) => panic!("{}", render(&files, &diagnostics, false)),
-        }
-    });
-    compiled.collect()
+    let actions = compiled("actions", compile_actions);
+    compiled("plans", |files| compile_with(files, &actions))
 }
 
 /// A machine in service, whose work is done, and a value for every required parameter.
