@@ -334,6 +334,7 @@ mod methods {
         let value = options.get_extension(touches);
         let touches = value.as_message().ok_or("touches is not a message")?;
         let object = object(touches)?;
+        let role = role(touches)?;
         let id_field = text(touches, "id_field");
         let request = method.input();
         if !id_field.is_empty() && !names_text(&request, &id_field) {
@@ -345,7 +346,7 @@ mod methods {
             .unwrap_or_default();
         Ok(format!(
             "Method {{ service: {:?}, name: {:?}, path: {:?}, is_mutation: {mutation}, \
-             object: ObjectKind::{object}, id_field: {id_field:?}, is_stream: {} }}",
+             object: ObjectKind::{object}, id_field: {id_field:?}, role: Role::{role}, is_stream: {} }}",
             method.parent_service().name(),
             method.name(),
             format!("/{}/{}", method.parent_service().full_name(), method.name()),
@@ -360,12 +361,22 @@ mod methods {
 
     /// Name of the Rust variant of the kind of object.
     fn object(touches: &DynamicMessage) -> Result<String, String> {
-        let number = touches.get_field_by_name("object").and_then(|value| value.as_enum_number());
-        let kinds = touches.descriptor().parent_pool().get_enum_by_name("baremetal.v1.ObjectKind");
-        let kind = kinds.zip(number).and_then(|(kinds, number)| kinds.get_value(number));
-        let kind = kind.filter(|kind| kind.number() != 0).ok_or("names no kind of object")?;
-        let word = kind.name().trim_start_matches("OBJECT_KIND_").to_lowercase();
-        Ok(word[..1].to_uppercase() + &word[1..])
+        Ok(variant(touches, "object", "ObjectKind", "OBJECT_KIND_")
+            .ok_or("names no kind of object")?)
+    }
+
+    /// Name of the Rust variant of the least role.
+    fn role(touches: &DynamicMessage) -> Result<String, String> {
+        Ok(variant(touches, "role", "Role", "ROLE_").ok_or("names no role that may call it")?)
+    }
+
+    /// Name of the Rust variant of an enum; `None` for the value that says nothing.
+    fn variant(touches: &DynamicMessage, field: &str, kind: &str, prefix: &str) -> Option<String> {
+        let number = touches.get_field_by_name(field)?.as_enum_number()?;
+        let pool = touches.descriptor().parent_pool().clone();
+        let value = pool.get_enum_by_name(&format!("baremetal.v1.{kind}"))?.get_value(number)?;
+        let word = value.name().trim_start_matches(prefix).to_lowercase();
+        (number != 0).then(|| word[..1].to_uppercase() + &word[1..])
     }
 
     /// Whether a path leads to a field that holds text.

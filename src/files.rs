@@ -55,6 +55,60 @@ pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a file that holds a secret: a regular one of at most `bytes_max` bytes, never through a symbolic link, that
+/// belongs to the user of this process or to root, and that no one else can read or write.
+///
+/// # Errors
+/// Those of the operating system, and one that says who else can read it, and how to change that.
+pub fn read_secret(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = open_own(OpenOptions::new().read(true), path)?;
+    let metadata = file.metadata()?;
+    refuse_shared(&metadata)?;
+    bounded(&file, metadata.len(), bytes_max)
+}
+
+/// Like [`read_secret`], for text.
+///
+/// # Errors
+/// Like [`read_secret`], and if it is not UTF-8.
+pub fn read_secret_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    text(read_secret(path, bytes_max)?)
+}
+
+/// Refuses a file that belongs to another user, or that others can read or write.
+#[cfg(unix)]
+fn refuse_shared(metadata: &std::fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return refused("it belongs to another user".to_owned());
+    }
+    if mode & 0o077 != 0 {
+        return refused(format!(
+            "other users can read or write it (mode {mode:04o}): use chmod 600"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_shared(_: &std::fs::Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+/// Creates a file that only its owner can read and write; it must not exist.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn create_secret(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    options.mode(0o600);
+    options.open(path)
+}
+
 fn bounded(source: impl Read, len: u64, bytes_max: u64) -> io::Result<Vec<u8>> {
     let too_large = |found: String| {
         let message = format!("it has {found} bytes, at most {bytes_max} are read");
@@ -203,6 +257,27 @@ mod tests {
         assert_eq!(read(&at("nothing"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
         // It reports that it is empty, and is not.
         assert!(message(Path::new("/proc/self/status")).contains("more bytes"));
+    }
+
+    #[test]
+    fn a_secret_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        create_secret(&at("key")).unwrap();
+        assert_eq!(create_secret(&at("key")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        std::fs::write(at("key"), "secret").unwrap();
+        assert_eq!(read_secret_text(&at("key"), 10).unwrap(), "secret");
+        assert!(read_secret(&at("key"), 5).unwrap_err().to_string().contains("at most 5"));
+        symlink(at("key"), at("link")).unwrap();
+        assert!(read_secret(&at("link"), 10).unwrap_err().to_string().contains("symbolic link"));
+        for mode in [0o644, 0o640, 0o602, 0o610] {
+            std::fs::set_permissions(at("key"), std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_secret(&at("key"), 10).unwrap_err().to_string();
+            assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
+        }
+        std::fs::set_permissions(at("key"), std::fs::Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(read_secret(&at("key"), 10).unwrap(), b"secret");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Extensions, Request, Response, Status};
 
+use super::identity::{Ended, Identity};
 use super::methods::Called;
+use super::roles;
 use super::status::ApiError;
 use crate::executor::request::Origin;
 use crate::executor::{Engine, EngineError};
@@ -25,6 +27,9 @@ pub const ACTOR_METADATA: &str = "bmdemo-actor";
 /// Longest name of an actor, in characters.
 const ACTOR_CHARS_MAX: usize = 64;
 
+/// Names that would be taken for a part of the server.
+const RESERVED: [&str; 3] = ["engine", "probe", "system"];
+
 /// When the caller stops waiting for the answer, on the monotonic clock of the engine. The server attaches it to the
 /// request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +41,37 @@ pub(super) struct Caller {
     actor: Actor,
     deadline: Option<Deadline>,
     peer: Option<SocketAddr>,
+    identity: Option<Identity>,
 }
 
 impl Caller {
     fn new(metadata: &MetadataMap, extensions: &Extensions) -> Result<Self, EngineError> {
         let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        Ok(Self { actor: actor(metadata)?, deadline: extensions.get().copied(), peer })
+        let identity = extensions.get::<Identity>().cloned();
+        let actor = match &identity {
+            // What the client declares besides does not matter.
+            Some(identity) => Actor::principal(identity.name.clone()),
+            None => actor(metadata)?,
+        };
+        Ok(Self { actor, deadline: extensions.get().copied(), peer, identity })
+    }
+
+    /// Who calls, if the server has verified it.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Who calls, verified or as declared.
+    pub(super) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// Resolves when the caller's credentials are no longer accepted; never for one without.
+    pub(super) fn ended(&self) -> Ended {
+        match &self.identity {
+            Some(identity) => (identity.ended)(),
+            None => Box::pin(std::future::pending()),
+        }
     }
 
     /// What the caller may see: today everything. Lists, counts and watches AND it with the filter of the request.
@@ -94,6 +124,12 @@ where
     if caller.deadline.is_some_and(|Deadline(at)| engine.clock().monotonic() >= at) {
         return Err(ApiError::from(EngineError::DeadlineExceeded).into());
     }
+    if let Some(identity) = caller.identity()
+        && let Err(refused) = roles::check(&identity.name, identity.role, &message)
+    {
+        tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+        return Err(refused.into());
+    }
     handler(caller, message).await.map(Response::new).map_err(Status::from)
 }
 
@@ -118,6 +154,9 @@ fn actor(metadata: &MetadataMap) -> Result<Actor, EngineError> {
     }
     if name.chars().count() > ACTOR_CHARS_MAX {
         return Err(refused(format!("must have at most {ACTOR_CHARS_MAX} characters")));
+    }
+    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return Err(refused(format!("must not be {name}, which is a part of the server")));
     }
     Ok(Actor::operator(name))
 }
@@ -188,6 +227,8 @@ mod tests {
             (b"a\tb", "U+0009"),
             (&[0xff, b'a'], "must be UTF-8"),
             (&[b'x'; 65], "at most 64 characters"),
+            (b"Engine", "a part of the server"),
+            (b" system ", "a part of the server"),
         ] {
             let error = format!("{:?}", declared(wrong).unwrap_err());
             assert!(error.contains(why) && error.contains("bmdemo-actor"), "{error}");

@@ -3,7 +3,7 @@
 
 use prost::Message;
 
-pub use crate::pb::ObjectKind;
+pub use crate::pb::{ObjectKind, Role};
 
 /// A method of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Method {
     pub object: ObjectKind,
     /// Path of the request field that names the object; empty if it acts on several, or on the server.
     pub id_field: &'static str,
+    /// The least role that may call it.
+    pub role: Role,
     /// Whether the response is a stream.
     pub is_stream: bool,
 }
@@ -44,6 +46,13 @@ include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_only_looks_changes_nothing() {
+        for method in METHODS {
+            assert_eq!(method.is_mutation, method.role > Role::Viewer, "{method:?}");
+        }
+    }
 
     #[test]
     fn mutations_take_a_request_id_and_reads_do_not() {

@@ -5,6 +5,7 @@ mod caller;
 pub mod codec;
 mod convert;
 mod history;
+mod identity;
 mod limits;
 mod lists;
 mod machines;
@@ -13,6 +14,7 @@ pub mod methods;
 pub(crate) mod page;
 mod plans;
 mod register;
+mod roles;
 mod runs;
 mod server;
 mod show;
@@ -37,6 +39,7 @@ use crate::pb::run_service_server::RunServiceServer;
 use crate::pb::server_service_server::ServerServiceServer;
 
 pub use caller::{ACTOR_METADATA, Deadline};
+pub use identity::{Ended, Identity, Proof};
 pub use limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use server::{DataFacts, Facts, Host};
 

@@ -63,8 +63,15 @@ fn describe_service(text: &mut String, service: &ServiceDescriptor, comments: &C
         let (input, output) = (link(input.name()), link(output.name()));
         writeln!(text, "\n### {}\n\n{input} → {stream}{output}", method.name()).unwrap();
         writeln!(text, "\n{}", comments.at(method.path())).unwrap();
-        writeln!(text, "\n{}.", touches(method.name())).unwrap();
+        let touches = touches(method.name());
+        writeln!(text, "\n{touches}. Role: {}.", role(method.name())).unwrap();
     }
+}
+
+/// The least role that may call a method.
+fn role(method: &str) -> String {
+    let method = METHODS.iter().find(|found| found.name == method).unwrap();
+    format!("{:?}", method.role).to_lowercase()
 }
 
 /// What a method does, and on what.

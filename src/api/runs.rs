@@ -91,7 +91,8 @@ impl RunService for Runs {
         &self,
         request: Request<pb::StreamRunLogsRequest>,
     ) -> Result<Response<Answers<pb::LogChunk>>, Status> {
-        handle(&self.engine, request, async |_, message| self.logs(message).await).await
+        handle(&self.engine, request, async |caller, message| self.logs(&caller, message).await)
+            .await
     }
 
     async fn abort_run(
@@ -302,6 +303,7 @@ impl Runs {
 
     async fn logs(
         &self,
+        caller: &Caller,
         request: pb::StreamRunLogsRequest,
     ) -> Result<Answers<pb::LogChunk>, ApiError> {
         let mut checks = Checks::default();
@@ -333,10 +335,12 @@ impl Runs {
         };
         let hub = self.engine.watch().clone();
         let chunks = follow_logs(self.engine.store().clone(), hub, id, query);
-        Ok(Box::pin(chunks.map(|chunk| match chunk {
+        let chunks = chunks.map(|chunk| match chunk {
             Ok(chunk) => Ok(convert::history::chunk(&chunk)),
             Err(error) => Err(ApiError::from(error).into()),
-        })))
+        });
+        // Who reads them knows the offset.
+        Ok(watch::while_accepted(chunks, caller.ended()))
     }
 
     async fn history(

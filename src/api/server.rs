@@ -7,9 +7,11 @@ use tonic::{Request, Response, Status};
 
 use super::caller::handle;
 use super::convert::timestamp;
+use super::methods::METHODS;
+use super::roles;
 use super::status::ApiError;
 use crate::clock::Timestamp;
-use crate::executor::Engine;
+use crate::executor::{Engine, EngineError};
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
 
@@ -55,6 +57,64 @@ impl ServerService for Server {
         request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
         handle(&self.engine, request, async |_, _| self.info().await).await
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<pb::WhoAmIRequest>,
+    ) -> Result<Response<pb::WhoAmIResponse>, Status> {
+        handle(&self.engine, request, async |caller, _| {
+            let identity = caller.identity();
+            Ok(pb::WhoAmIResponse {
+                name: caller.actor().name.to_string(),
+                verified: identity.is_some(),
+                proof: identity
+                    .map(|identity| identity.proof.as_str())
+                    .unwrap_or_default()
+                    .to_owned(),
+                expires_at: identity.and_then(|identity| identity.expires_at).map(timestamp),
+                role: identity.map_or(pb::Role::Unspecified, |identity| identity.role).into(),
+            })
+        })
+        .await
+    }
+
+    async fn check_access(
+        &self,
+        request: Request<pb::CheckAccessRequest>,
+    ) -> Result<Response<pb::CheckAccessResponse>, Status> {
+        handle(&self.engine, request, async |caller, message| {
+            let method = METHODS.iter().find(|method| method.name == message.method);
+            let method = method.ok_or_else(|| {
+                EngineError::invalid(
+                    "method",
+                    "is no method of this server; give one such as StartRun",
+                )
+            })?;
+            let wanted = match message.force && method.is_mutation {
+                true => pb::Role::Admin,
+                false => method.role,
+            };
+            let forced = if message.force { " with force" } else { "" };
+            let rule = format!("{}{forced} needs the role {}", method.name, roles::name(wanted));
+            Ok(match caller.identity() {
+                Some(identity) => pb::CheckAccessResponse {
+                    allowed: identity.role >= wanted,
+                    rule: format!(
+                        "{rule}, and {} has the role {} (principals.{}.role)",
+                        identity.name,
+                        roles::name(identity.role),
+                        identity.name
+                    ),
+                },
+                None => pb::CheckAccessResponse {
+                    allowed: true,
+                    rule: "this server asks no one for proof, and everyone may do everything"
+                        .to_owned(),
+                },
+            })
+        })
+        .await
     }
 }
 

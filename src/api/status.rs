@@ -76,6 +76,31 @@ pub enum ApiError {
         /// Time that a request has.
         limit: Duration,
     },
+    /// Nothing that the caller showed says who it is, or it is not accepted. Why goes to the log of the server alone.
+    #[error(
+        "the credentials of this call are missing, or not accepted; the log of the server says why"
+    )]
+    Unauthenticated,
+    /// The caller's role does not allow the request.
+    #[error("{who} has the role {role}, and {what} needs the role {wanted}")]
+    RoleMissing {
+        /// Name of the caller.
+        who: String,
+        /// Its role.
+        role: &'static str,
+        /// What was asked for.
+        what: String,
+        /// The role that it needs.
+        wanted: &'static str,
+    },
+    /// The credentials of a stream's caller have expired or were revoked.
+    #[error(
+        "the credentials of this stream have expired or were revoked: open it again with new ones"
+    )]
+    CredentialsEnded {
+        /// Where a watch resumes; 0 if it has to start over.
+        resume_from: u64,
+    },
     /// There is no such method.
     #[error("bmdemo {version} has no method {0}", version = env!("CARGO_PKG_VERSION"))]
     MethodUnknown(String),
@@ -107,6 +132,9 @@ impl ApiError {
             Self::DeadlineExceeded | Self::RequestIncomplete { .. } => Reason::DeadlineExceeded,
             Self::MethodUnknown(_) => Reason::MethodUnknown,
             Self::NotReady => Reason::NotReady,
+            Self::Unauthenticated => Reason::Unauthenticated,
+            Self::RoleMissing { .. } => Reason::RoleMissing,
+            Self::CredentialsEnded { .. } => Reason::CredentialsEnded,
         }
     }
 }
@@ -189,6 +217,13 @@ impl From<ApiError> for Status {
             | ApiError::CompressionUnsupported(_)
             | ApiError::DeadlineExceeded
             | ApiError::RequestIncomplete { .. } => {}
+            ApiError::Unauthenticated => {}
+            ApiError::RoleMissing { wanted, .. } => {
+                answer.metadata("role", (*wanted).to_owned());
+            }
+            ApiError::CredentialsEnded { resume_from } => {
+                answer.metadata("resume_from", resume_from.to_string());
+            }
             ApiError::NotReady => answer.retry(Duration::from_secs(1)),
             ApiError::MethodUnknown(_) => {
                 answer.hint(

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use futures_util::stream::unfold;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::Status;
 
 use super::caller::Caller;
 use super::codec::Encoded;
 use super::convert::history::{entry, summary};
 use super::convert::machine::machine;
 use super::convert::timestamp;
+use super::identity::Ended;
 use super::show;
 use super::status::{Answers, ApiError};
 use crate::executor::Engine;
@@ -44,7 +46,7 @@ pub(super) async fn runs(
         allow_reset: request.allow_reset,
         changes_only: request.changes_only,
     };
-    watch::<Run>(engine, filter, options).await
+    watch::<Run>(engine, caller, filter, options).await
 }
 
 /// Opens a watch of machines.
@@ -61,7 +63,7 @@ pub(super) async fn machines(
         allow_reset: request.allow_reset,
         changes_only: request.changes_only,
     };
-    watch::<Machine>(engine, filter, options).await
+    watch::<Machine>(engine, caller, filter, options).await
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -171,6 +173,7 @@ shown!(
 /// Opens a watch. Errors known now are answered at once, not by a stream that fails.
 async fn watch<T: Shown>(
     engine: &Engine,
+    caller: &Caller,
     filter: Filter,
     options: Options,
 ) -> Result<Answers<Encoded<T::Message>>, ApiError> {
@@ -190,13 +193,47 @@ async fn watch<T: Shown>(
         (revision, _) => Start::Resume(Revision(revision)),
     };
     let items = T::open(engine, filter.clone(), start);
-    let watch =
-        Watch { engine: engine.clone(), items, filter, options, reset, unreadable_count: 0 };
-    let messages = unfold(watch, |mut watch| async move {
-        let message = watch.next().await?;
-        Some((message.map_err(|error| ApiError::from(error).into()), watch))
+    let watch = Watch {
+        engine: engine.clone(),
+        items,
+        filter,
+        options,
+        reset,
+        last: Revision(if reset { 0 } else { options.resume_from }),
+        unreadable_count: 0,
+    };
+    let messages = unfold(Some((watch, caller.ended())), |watching| async move {
+        let (mut watch, mut ended) = watching?;
+        let message = tokio::select! {
+            biased;
+            () = &mut ended => {
+                let error = ApiError::CredentialsEnded { resume_from: watch.last.0 };
+                return Some((Err(error.into()), None));
+            }
+            message = watch.next() => message?.map_err(|error| ApiError::from(error).into()),
+        };
+        Some((message, Some((watch, ended))))
     });
     Ok(Box::pin(messages.fuse()))
+}
+
+/// A stream until the credentials of its caller end.
+pub(super) fn while_accepted<T: Send + 'static>(
+    items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ended: Ended,
+) -> Answers<T> {
+    let items: Answers<T> = Box::pin(items);
+    Box::pin(unfold(Some((items, ended)), |state| async move {
+        let (mut items, mut ended) = state?;
+        let item = tokio::select! {
+            biased;
+            () = &mut ended => {
+                return Some((Err(ApiError::CredentialsEnded { resume_from: 0 }.into()), None));
+            }
+            item = items.next() => item?,
+        };
+        Some((item, Some((items, ended))))
+    }))
 }
 
 struct Watch<T> {
@@ -206,6 +243,8 @@ struct Watch<T> {
     options: Options,
     /// Whether the first message is a RESET.
     reset: bool,
+    /// Where the client resumes after what it was sent.
+    last: Revision,
     /// How many records the list before the next SYNCED left out.
     unreadable_count: u64,
 }
@@ -228,21 +267,26 @@ impl<T: Shown> Watch<T> {
                     continue;
                 }
                 Ok(WatchItem::Synced(revision)) => {
+                    self.last = revision;
                     let message = T::left_out(std::mem::take(&mut self.unreadable_count));
                     self.now(Kind::Synced, revision, message)
                 }
                 Ok(WatchItem::Bookmark(revision)) => {
+                    self.last = revision;
                     self.now(Kind::Bookmark, revision, T::Message::default())
                 }
                 Ok(WatchItem::Change { event, resume }) => {
+                    self.last = resume;
                     encoded(&self.engine, Kind::Change, resume, &event).await
                 }
                 Ok(WatchItem::Removed { event, resume }) => {
+                    self.last = resume;
                     encoded(&self.engine, Kind::Removed, resume, &event).await
                 }
                 Err(EngineError::Compacted { .. }) if self.options.allow_reset => {
                     self.items = T::open(&self.engine, self.filter.clone(), Start::Snapshot);
                     self.unreadable_count = 0;
+                    self.last = Revision(0);
                     self.now(Kind::Reset, Revision(0), T::Message::default())
                 }
                 Err(error) => return Some(Err(error)),

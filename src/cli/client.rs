@@ -2,13 +2,13 @@
 
 mod pages;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -20,7 +20,10 @@ use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
 use crate::pb::server_service_client::ServerServiceClient;
 
+use super::connector::{self, Noticed};
+use super::credentials::Credentials;
 use super::error::{Error, is_connection_loss};
+use super::fault::Fault;
 use super::server_address::ServerAddress;
 
 /// Most tries of one call.
@@ -51,6 +54,8 @@ pub(crate) struct Target {
     pub(crate) wait: bool,
     /// Deadline of one unary call.
     pub(crate) timeout: Duration,
+    /// What to show to the server, and how to know it.
+    pub(crate) credentials: Credentials,
 }
 
 /// A connected client; cheap to clone.
@@ -63,6 +68,10 @@ pub(crate) struct Client {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    noticed: Noticed,
+    credentials: Credentials,
+    /// The token as it was last read.
+    token: Arc<Mutex<Option<AsciiMetadataValue>>>,
     /// Records that lists have omitted because they cannot be read.
     unreadable: Arc<AtomicU64>,
 }
@@ -79,11 +88,30 @@ impl Client {
         for url in &server.urls {
             endpoints.push(endpoint(url)?);
         }
+        let secure_name = server.secure_name.as_deref();
+        if secure_name.is_some() {
+            // A mistake in the files is none of the network.
+            target.credentials.read()?;
+        }
+        if target.credentials.has_token() && secure_name.is_none() && !server.is_local {
+            return Err(Error::usage(
+                format!("a token would be sent to {} in the clear", server.shown),
+                "give https://HOST:PORT",
+            ));
+        }
+        let token = target.credentials.token(&*clock).await?;
+        let noticed = Noticed::default();
         let give_up_at = clock.monotonic() + WAIT_FOR_SERVER;
         let mut backoff = BACKOFF_FIRST;
         let (address, channel) = loop {
-            match connect_to_first(&endpoints).await {
+            let connect = async |endpoint: &Endpoint| {
+                connector::connect(endpoint, secure_name, &target.credentials, &noticed).await
+            };
+            match connect_to_first(&endpoints, connect).await {
                 Ok((place, channel)) => break (&server.urls[place], channel),
+                Err(error) if let Some(fault) = Fault::among_causes(&error) => {
+                    return Err(Error::Insecure { address: server.shown, fault });
+                }
                 Err(_) if target.wait && clock.monotonic() < give_up_at => {
                     clock.sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -94,7 +122,10 @@ impl Client {
                 }
             }
         };
-        Ok(Self::over(channel, address, target, clock, random))
+        let credentials = target.credentials.clone();
+        let token = Arc::new(Mutex::new(token));
+        let client = Self::over(channel, address, target, clock, random);
+        Ok(Self { noticed, credentials, token, ..client })
     }
 
     /// A client over an existing connection. `address` is for display only.
@@ -108,7 +139,20 @@ impl Client {
         let actor = target.actor.as_deref().and_then(metadata_text);
         let address = address.to_owned();
         let unreadable = Arc::default();
-        Self { channel, address, actor, timeout: target.timeout, clock, random, unreadable }
+        let (timeout, noticed) = (target.timeout, Noticed::default());
+        let (credentials, token) = (Credentials::default(), Arc::default());
+        Self {
+            channel,
+            address,
+            actor,
+            timeout,
+            clock,
+            random,
+            noticed,
+            credentials,
+            token,
+            unreadable,
+        }
     }
 
     /// A fresh idempotency key: a random UUID.
@@ -122,7 +166,24 @@ impl Client {
         if let Some(actor) = &self.actor {
             request.metadata_mut().insert(ACTOR_KEY, actor.clone());
         }
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = token.as_ref() {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        drop(token);
         request
+    }
+
+    /// Whether a call that was not accepted may be after [`Client::renew`]: its token or certificate may have expired.
+    pub(crate) fn can_renew(&self, status: &Status) -> bool {
+        status.code() == Code::Unauthenticated && self.credentials.can_change()
+    }
+
+    /// Reads the token again. A certificate is read at each connection, which a server ends with its certificate.
+    pub(crate) async fn renew(&self) -> Result<(), Error> {
+        let token = self.credentials.token(&*self.clock).await?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        Ok(())
     }
 
     /// Calls, and retries while the server is unavailable: the request id in the message makes that safe.
@@ -136,19 +197,39 @@ impl Client {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let mut backoff = BACKOFF_FIRST;
-        let mut tries = 1;
+        let (mut tries, mut renewed) = (1, false);
         loop {
             let mut request = self.request(message.clone());
             request.set_timeout(self.timeout);
             match call(self.channel.clone(), request).await {
                 Ok(response) => return Ok(response.into_inner()),
-                Err(status) if tries < TRIES_MAX && is_connection_loss(&status) => {
+                // Nothing was done.
+                Err(status) if !renewed && self.can_renew(&status) => {
+                    renewed = true;
+                    self.renew().await?;
+                }
+                Err(status) if tries < TRIES_MAX && self.is_lost(&status) => {
                     tries += 1;
                     self.clock.sleep(self.jittered(backoff)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
-                Err(status) => return Err(Error::rpc(status)),
+                Err(status) => return Err(self.error(status)),
             }
+        }
+    }
+
+    /// Whether the connection broke, and may be there again soon.
+    pub(crate) fn is_lost(&self, status: &Status) -> bool {
+        is_connection_loss(status) && self.noticed.fault().is_none()
+    }
+
+    /// The error of a call: if its connection broke for a reason that is known, that one.
+    pub(crate) fn error(&self, status: Status) -> Error {
+        match self.noticed.fault() {
+            Some(fault) if is_connection_loss(&status) => {
+                Error::Insecure { address: self.address.clone(), fault }
+            }
+            Some(_) | None => Error::rpc(status),
         }
     }
 
@@ -173,13 +254,14 @@ fn endpoint(url: &str) -> Result<Endpoint, Error> {
 /// Connects to the first endpoint that listens and returns its index too; the error is that of the first endpoint.
 async fn connect_to_first(
     endpoints: &[Endpoint],
+    connect: impl AsyncFn(&Endpoint) -> Result<Channel, tonic::transport::Error>,
 ) -> Result<(usize, Channel), tonic::transport::Error> {
-    let refused = match endpoints[0].connect().await {
+    let refused = match connect(&endpoints[0]).await {
         Ok(channel) => return Ok((0, channel)),
         Err(error) => error,
     };
     for (place, endpoint) in endpoints.iter().enumerate().skip(1) {
-        if let Ok(channel) = endpoint.connect().await {
+        if let Ok(channel) = connect(endpoint).await {
             return Ok((place, channel));
         }
     }
@@ -222,6 +304,9 @@ unary! {
     PlanServiceClient:
         get_plan(GetPlanRequest) -> Plan,
         list_plans(ListPlansRequest) -> ListPlansResponse;
+    ServerServiceClient:
+        who_am_i(WhoAmIRequest) -> WhoAmIResponse,
+        check_access(CheckAccessRequest) -> CheckAccessResponse;
     RunServiceClient:
         start_run(StartRunRequest) -> Run,
         batch_start_runs(BatchStartRunsRequest) -> BatchStartRunsResponse,
@@ -258,7 +343,8 @@ impl Client {
         let mut client = HealthClient::new(self.channel.clone());
         let mut request = self.request(HealthCheckRequest { service: String::new() });
         request.set_timeout(self.timeout);
-        let answer = client.check(request).await.map_err(Error::rpc)?.into_inner();
+        let answer = client.check(request).await;
+        let answer = answer.map_err(|status| self.error(status))?.into_inner();
         Ok(answer.status())
     }
 
@@ -275,12 +361,12 @@ impl Client {
                 Ok(ServerFacts { version: Some(info.version.clone()), clock_ms, info: Some(info) })
             }
             // An older server sends its version with every answer, and nothing else.
-            Err(status) if status.code() == tonic::Code::Unimplemented => {
+            Err(status) if status.code() == Code::Unimplemented => {
                 let version = status.metadata().get(VERSION_KEY);
                 let version = version.and_then(|value| value.to_str().ok()).map(str::to_owned);
                 Ok(ServerFacts { version, ..ServerFacts::default() })
             }
-            Err(status) => Err(Error::rpc(status)),
+            Err(status) => Err(self.error(status)),
         }
     }
 

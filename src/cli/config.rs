@@ -1,7 +1,6 @@
 //! Contexts: named servers in the user's configuration file.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +37,21 @@ pub(crate) struct Entry {
     /// Name in the audit trail, as `--as`.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub(crate) actor: Option<String>,
+    /// Authority of the server's certificate, as `--ca-file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Certificate of the client, as `--cert-file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its key, as `--key-file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// File with a token, as `--token-file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Command that prints a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token_command: Option<String>,
 }
 
 /// Where the file is: `$BMDEMO_CONFIG`, else `bmdemo/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`.
@@ -83,8 +97,13 @@ impl Config {
             // Replacing a symbolic link would move the file away from where its owner keeps it.
             files::refuse_others(&path)?;
             let fresh = path.with_extension("toml.new");
-            files::open_own(OpenOptions::new().write(true).create(true).truncate(true), &fresh)?
-                .write_all(text.as_bytes())?;
+            // What an earlier command has left, or what someone has put there.
+            match std::fs::remove_file(&fresh) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            // A command that prints a token is no one else's business.
+            files::create_secret(&fresh)?.write_all(text.as_bytes())?;
             std::fs::rename(&fresh, &path)
         });
         written.map_err(|error| failed("cannot write", &path, error))

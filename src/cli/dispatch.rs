@@ -6,8 +6,8 @@ use crate::pb::RunType;
 
 use super::commands::demo::{Carry, Typed};
 use super::commands::{
-    approve, complete, context, control, demo, doctor, history, import, issues, logs, machine,
-    plan, run, start, top, wait, watch,
+    approve, auth, complete, context, control, demo, doctor, history, import, issues, logs,
+    machine, plan, run, start, top, wait, watch,
 };
 use super::error::{Error, Exit};
 use super::session::Session;
@@ -45,6 +45,7 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
         Command::Demo(args) => demo::demo(session, &args, Carry(typed)).await,
         Command::Doctor(args) => doctor::doctor(session, &args).await,
         Command::Version(args) => doctor::version(session, &args).await,
+        Command::Auth(command) => auth::auth(session, command).await,
         Command::Context(command) => context::context(session, command),
         Command::Completions(args) => complete::completions(session, &args),
         Command::Man(args) => doctor::man(session, &args, Cli::command()),

@@ -7,6 +7,8 @@ use tonic::{Code, Status};
 
 use crate::pb;
 
+use super::fault::Fault;
+
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -116,6 +118,14 @@ pub(crate) enum Error {
         /// Whether no port was given, so that the default was used.
         port_assumed: bool,
     },
+    /// The server was reached, and client and server do not go together, or do not trust each other.
+    #[error("{}", fault.message(address))]
+    Insecure {
+        /// The address.
+        address: String,
+        /// What is wrong.
+        fault: Fault,
+    },
     /// The server was reached, then lost, and did not come back in time.
     #[error("lost the connection to the server at {address}")]
     Lost {
@@ -185,7 +195,10 @@ impl Error {
         match self {
             Self::Usage { .. } => 2,
             Self::Local { .. } | Self::Output(_) | Self::Answer(_) => 1,
-            Self::Unreachable { .. } | Self::Lost { .. } => grpc(Code::Unavailable),
+            Self::Insecure { fault, .. } if fault.is_about_client() => grpc(Code::Unauthenticated),
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Insecure { .. } => {
+                grpc(Code::Unavailable)
+            }
             Self::Rpc { status, .. } => grpc(effective_code(status)),
         }
     }

@@ -1,6 +1,7 @@
 //! Options that many commands share, and how their values are parsed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -12,7 +13,7 @@ use crate::text::escaped;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Server address [default: localhost:50051] [env: BMDEMO_SERVER]
+    /// Server address: HOST:PORT, or https://HOST:PORT [default: localhost:50051] [env: BMDEMO_SERVER]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
     /// Context that names the server; see the command context [env: BMDEMO_CONTEXT]
@@ -22,6 +23,18 @@ pub(crate) struct Global {
     // With an id of its own: a command with an argument `actor` would give its value to this one too.
     #[arg(id = "as", long = "as", global = true, value_name = "NAME", value_parser = parse_actor)]
     pub(crate) actor: Option<String>,
+    /// Authority that signed the certificate of the server, in PEM, for an address with https [env: BMDEMO_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Your certificate, in PEM [env: BMDEMO_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its private key, in PEM; only you may be able to read the file [env: BMDEMO_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// File with your token; only you may be able to read it [env: BMDEMO_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Wait up to a minute for the server to listen
     #[arg(long, global = true)]
     pub(crate) wait_for_server: bool,
@@ -125,6 +138,9 @@ pub(crate) struct OutputArgs {
 /// Longest name of an actor, in characters; the server has the same limit.
 const ACTOR_CHARS_MAX: usize = 64;
 
+/// Names that servers refuse, since they are parts of them.
+const RESERVED: [&str; 3] = ["engine", "probe", "system"];
+
 /// A name for the audit trail. Invisible characters are refused, so that no name looks like another.
 pub(crate) fn parse_actor(text: &str) -> Result<String, String> {
     let name = text.trim();
@@ -137,6 +153,9 @@ pub(crate) fn parse_actor(text: &str) -> Result<String, String> {
     }
     if name.chars().count() > ACTOR_CHARS_MAX {
         return Err(format!("it is longer than {ACTOR_CHARS_MAX} characters"));
+    }
+    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return Err("it is that of a part of the server: give another one".to_owned());
     }
     Ok(name.to_owned())
 }

@@ -5,8 +5,11 @@
 mod client;
 mod commands;
 mod config;
+mod connector;
+mod credentials;
 mod dispatch;
 mod error;
+mod fault;
 mod flags;
 mod local;
 mod order;

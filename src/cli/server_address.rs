@@ -1,4 +1,4 @@
-//! Server addresses as users type them: `host`, `host:port`, `[v6]:port`, `http://host:port`.
+//! Server addresses as users type them: `host`, `host:port`, `[v6]:port`, `http://host:port`, `https://host:port`.
 
 use std::net::Ipv6Addr;
 
@@ -19,6 +19,10 @@ pub(crate) struct ServerAddress {
     pub(crate) shown: String,
     /// Whether no port was given, so that the default is used.
     pub(crate) port_assumed: bool,
+    /// The name that the certificate of the server must have; `None` for a plain connection.
+    pub(crate) secure_name: Option<String>,
+    /// Whether it is this machine.
+    pub(crate) is_local: bool,
 }
 
 /// How an IPv6 address and a port with no brackets must be written. The address alone is refused with the others.
@@ -47,24 +51,17 @@ impl ServerAddress {
         if typed.trim().is_empty() {
             return Err(refused("is empty"));
         }
-        let rest = match typed.split_once("://") {
-            None => typed,
+        let (scheme, rest) = match typed.split_once("://") {
+            None => ("http", typed),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-                rest.strip_suffix('/').unwrap_or(rest)
+                ("http", rest.strip_suffix('/').unwrap_or(rest))
             }
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err(Error::usage(
-                    format!(
-                        "\"{}\" asks for an encrypted connection, and this version has no TLS",
-                        escaped(typed)
-                    ),
-                    "over a network that you trust, give http://HOST:PORT; else go through a tunnel, such as \
-                     ssh -L 50051:localhost:50051 HOST",
-                ));
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+                ("https", rest.strip_suffix('/').unwrap_or(rest))
             }
             Some((scheme, _)) => {
                 return Err(refused(&format!(
-                    "has the scheme {:?}: only http is known",
+                    "has the scheme {:?}: only http and https are known",
                     escaped(scheme)
                 )));
             }
@@ -84,15 +81,23 @@ impl ServerAddress {
         }
         let port_assumed = port.is_none();
         let port = port.unwrap_or(PORT);
-        let shown = format!("http://{host}:{port}");
+        let shown = format!("{scheme}://{host}:{port}");
+        let secure_name = (scheme == "https").then(|| match &host {
+            Host::Name(name) => name.clone(),
+            Host::Ip(address) => address.to_string(),
+        });
+        let is_local = match &host {
+            Host::Name(name) => name == "localhost",
+            Host::Ip(address) => address.to_canonical().is_loopback(),
+        };
         let urls = match host {
             // Servers listen on 127.0.0.1 unless configured otherwise.
             Host::Name(name) if name == "localhost" => {
-                vec![format!("http://127.0.0.1:{port}"), format!("http://[::1]:{port}")]
+                vec![format!("{scheme}://127.0.0.1:{port}"), format!("{scheme}://[::1]:{port}")]
             }
             Host::Name(_) | Host::Ip(_) => vec![shown.clone()],
         };
-        Ok(Self { urls, shown, port_assumed })
+        Ok(Self { urls, shown, port_assumed, secure_name, is_local })
     }
 }
 
@@ -123,6 +128,20 @@ mod tests {
     }
 
     #[test]
+    fn https_has_a_name_that_the_certificate_must_have() {
+        for (typed, url, name) in [
+            ("https://a.example:1", "https://a.example:1", "a.example"),
+            ("HTTPS://localhost", "https://127.0.0.1:50051", "localhost"),
+            ("https://10.0.0.7/", "https://10.0.0.7:50051", "10.0.0.7"),
+            ("https://[::1]:2", "https://[::1]:2", "::1"),
+        ] {
+            let parsed = ServerAddress::parse(typed).unwrap();
+            assert_eq!((parsed.urls[0].as_str(), parsed.secure_name.as_deref()), (url, Some(name)));
+        }
+        assert_eq!(ServerAddress::parse("a").unwrap().secure_name, None);
+    }
+
+    #[test]
     fn a_port_is_named_or_assumed() {
         for typed in ["a:1", ":1", "[::1]:1", "http://a:1", "http://[::1]:1/"] {
             assert!(!ServerAddress::parse(typed).unwrap().port_assumed, "{typed}");
@@ -138,8 +157,8 @@ mod tests {
         for typed in [
             "",
             " ",
-            "https://10.0.0.7:50051",
-            "HTTPS://a",
+            "https://",
+            "https://a/b",
             "ftp://a",
             "unix:///tmp/x",
             "unix:/tmp/x",

@@ -1,5 +1,6 @@
 //! What every command uses: the streams, and the server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tonic::Code;
 use crate::clock::{Clock, Random, SeededRandom};
 
 use super::client::{Client, Target};
+use super::credentials::Credentials;
 use super::error::{About, Error};
 use super::flags::{ColorChoice, Global, parse_actor};
 use super::output::Look;
@@ -26,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) server_given: bool,
     /// What the address was taken from.
     pub(crate) server_from: &'static str,
+    /// The files of credentials on the command line.
+    pub(crate) given: Credentials,
     client: Option<Client>,
     command_line: String,
 }
@@ -65,6 +69,9 @@ impl Session {
         } else {
             ("localhost:50051".to_owned(), "default")
         };
+        // Those of a context are for its server alone.
+        let of_context = context.filter(|_| ["--context", "context"].contains(&server_from));
+        let credentials = credentials(global, &var, of_context);
         let chosen = var("BMDEMO_ACTOR")
             .map(|name| (name, "BMDEMO_ACTOR"))
             .or_else(|| Some((context.and_then(|context| context.actor.clone())?, "the context")));
@@ -86,10 +93,18 @@ impl Session {
             actor,
             wait: global.wait_for_server,
             timeout: Duration::from_millis(global.request_timeout),
+            credentials,
         };
         let server_given = global.server.is_some();
         let ui = Ui::new(io, out_look, err_look);
-        Ok(Self { ui, target, server_given, server_from, client: None, command_line })
+        let given = Credentials {
+            ca_file: global.ca_file.clone(),
+            cert_file: global.cert_file.clone(),
+            key_file: global.key_file.clone(),
+            token_file: global.token_file.clone(),
+            token_command: None,
+        };
+        Ok(Self { ui, target, server_given, server_from, given, client: None, command_line })
     }
 
     /// The connection, made at the first use.
@@ -117,6 +132,7 @@ impl Session {
             target: self.target.clone(),
             server_given: self.server_given,
             server_from: self.server_from,
+            given: self.given.clone(),
             client: None,
             command_line: self.command_line.clone(),
         }
@@ -196,6 +212,36 @@ impl Session {
             .into_iter()
             .map(str::to_owned)
             .collect()
+    }
+}
+
+/// Where the credentials are: from the flags, then the environment, then the context; a context that is named by a flag
+/// goes before the environment, as its server does.
+fn credentials(
+    global: &Global,
+    var: &dyn Fn(&str) -> Option<String>,
+    context: Option<&config::Entry>,
+) -> Credentials {
+    let chosen = |flag: &Option<PathBuf>, name: &str, entry: Option<&PathBuf>| {
+        let of_environment = var(name).map(PathBuf::from);
+        flag.clone().or_else(|| match global.context.is_some() {
+            true => entry.cloned().or(of_environment),
+            false => of_environment.or(entry.cloned()),
+        })
+    };
+    let entry = |file: fn(&config::Entry) -> &Option<PathBuf>| {
+        context.and_then(|context| file(context).as_ref())
+    };
+    Credentials {
+        ca_file: chosen(&global.ca_file, "BMDEMO_CA_FILE", entry(|entry| &entry.ca_file)),
+        cert_file: chosen(&global.cert_file, "BMDEMO_CERT_FILE", entry(|entry| &entry.cert_file)),
+        key_file: chosen(&global.key_file, "BMDEMO_KEY_FILE", entry(|entry| &entry.key_file)),
+        token_file: chosen(
+            &global.token_file,
+            "BMDEMO_TOKEN_FILE",
+            entry(|entry| &entry.token_file),
+        ),
+        token_command: context.and_then(|context| context.token_command.clone()),
     }
 }
 

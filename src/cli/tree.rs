@@ -4,8 +4,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::commands::{
-    approve, complete, context, control, demo, doctor, history, import, issues, logs, machine,
-    plan, run, start, top, wait, watch,
+    approve, auth, complete, context, control, demo, doctor, history, import, issues, logs,
+    machine, plan, run, start, top, wait, watch,
 };
 use super::flags::Global;
 
@@ -36,6 +36,7 @@ Exit codes:
 Environment:
   BMDEMO_SERVER  address of the server, as --server
   BMDEMO_ACTOR   your name in the audit trail, as --as; else USER
+  BMDEMO_CA_FILE, BMDEMO_CERT_FILE, BMDEMO_KEY_FILE, BMDEMO_TOKEN_FILE  as --ca-file and so on
   BMDEMO_CONTEXT, BMDEMO_CONFIG  context to use, and the file of contexts
   BMDEMO_YES=1   do not ask, as --yes
   NO_COLOR, CLICOLOR_FORCE, TERM=dumb  as usual";
@@ -125,6 +126,9 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print versions
     Version(doctor::VersionArgs),
+    /// Who you are to the server
+    #[command(subcommand)]
+    Auth(auth::AuthCommand),
     /// Name servers and choose one
     #[command(subcommand)]
     Context(context::ContextCommand),

@@ -10,12 +10,15 @@ use crate::clock::Clock;
 use crate::pb;
 
 use super::client::Client;
-use super::error::{Error, is_connection_loss};
+use super::error::Error;
 
 /// How long a watch tries to reach a lost server, unless it is patient.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Wait between two attempts to reconnect, at first and at most.
 const RECONNECT_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// How often credentials are read again before a refusal counts.
+const RENEWALS_MAX: u32 = 5;
 
 /// An event of a stream that can be resumed.
 pub(crate) trait Resumable: Sized {
@@ -113,6 +116,8 @@ pub(crate) struct Watch<E> {
     resume_from: u64,
     stream: Option<Streaming<E>>,
     lost_at: Option<Duration>,
+    /// How often the credentials were read again since the last event.
+    renewals: u32,
     backoff: Duration,
     /// How long to try to reach a lost server.
     limit: Duration,
@@ -128,7 +133,17 @@ impl<E: Resumable> Watch<E> {
     pub(crate) fn new(client: Client, clock: Arc<dyn Clock>, filter: String) -> Self {
         let backoff = RECONNECT_EVERY.0;
         let limit = RECONNECT_LIMIT;
-        Self { client, clock, filter, resume_from: 0, stream: None, lost_at: None, backoff, limit }
+        Self {
+            client,
+            clock,
+            filter,
+            resume_from: 0,
+            stream: None,
+            lost_at: None,
+            renewals: 0,
+            backoff,
+            limit,
+        }
     }
 
     /// Waits for a lost server as long as the caller does.
@@ -157,6 +172,7 @@ impl<E: Resumable> Watch<E> {
             match stream.message().await {
                 Ok(Some(event)) => {
                     self.lost_at = None;
+                    self.renewals = 0;
                     self.backoff = RECONNECT_EVERY.0;
                     if event.is_reset() {
                         self.resume_from = 0;
@@ -166,18 +182,34 @@ impl<E: Resumable> Watch<E> {
                     return Ok(Seen::Event(Box::new(event)));
                 }
                 Ok(None) => return Ok(Seen::Ended),
-                Err(status) if is_connection_loss(&status) => {
+                Err(status) if self.client.is_lost(&status) => {
                     self.lose();
                     return Ok(Seen::Lost);
                 }
+                Err(status) if self.can_renew(&status) => self.renew().await?,
                 Err(status) if self.resume_from > 0 && is_out_of_history(&status) => {
                     self.stream = None;
                     self.resume_from = 0;
                     return Ok(Seen::Reset);
                 }
-                Err(status) => return Err(Error::rpc(status)),
+                Err(status) => return Err(self.client.error(status)),
             }
         }
+    }
+
+    fn can_renew(&self, status: &Status) -> bool {
+        self.renewals < RENEWALS_MAX && self.client.can_renew(status)
+    }
+
+    /// Reads the credentials again; the stream is opened again with them, from where it was.
+    async fn renew(&mut self) -> Result<(), Error> {
+        self.stream = None;
+        if self.renewals > 0 {
+            self.clock.sleep(self.backoff).await;
+            self.backoff = (self.backoff * 2).min(RECONNECT_EVERY.1);
+        }
+        self.renewals += 1;
+        self.client.renew().await
     }
 
     async fn open(&mut self) -> Result<Option<Seen<E>>, Error> {
@@ -190,7 +222,11 @@ impl<E: Resumable> Watch<E> {
                 self.resume_from = 0;
                 Ok(Some(Seen::Reset))
             }
-            Err(status) if is_connection_loss(&status) => {
+            Err(status) if self.can_renew(&status) => {
+                self.renew().await?;
+                Ok(None)
+            }
+            Err(status) if self.client.is_lost(&status) => {
                 let now = self.clock.monotonic();
                 let Some(lost_at) = self.lost_at else {
                     self.lost_at = Some(now);
@@ -207,7 +243,7 @@ impl<E: Resumable> Watch<E> {
                 self.backoff = (self.backoff * 2).min(RECONNECT_EVERY.1);
                 Ok(None)
             }
-            Err(status) => Err(Error::rpc(status)),
+            Err(status) => Err(self.client.error(status)),
         }
     }
 }

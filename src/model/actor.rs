@@ -34,25 +34,33 @@ impl ActorKind {
     }
 }
 
-/// Who performed an action. Names are as declared by clients: the server has no identities yet.
+/// Who performed an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// Kind.
     pub kind: ActorKind,
-    /// Name as declared; empty for the engine and the probes.
+    /// Name; empty for the engine and the probes.
     pub name: Arc<str>,
+    /// Whether the server has verified the name, as opposed to one that a client declares.
+    pub verified: bool,
 }
 
 impl Actor {
     /// The engine itself.
     #[must_use]
     pub fn engine() -> Self {
-        Self { kind: ActorKind::Engine, name: "".into() }
+        Self { kind: ActorKind::Engine, name: "".into(), verified: false }
     }
 
     /// A client with its declared name.
     #[must_use]
     pub fn operator(name: &str) -> Self {
-        Self { kind: ActorKind::Operator, name: name.into() }
+        Self { kind: ActorKind::Operator, name: name.into(), verified: false }
+    }
+
+    /// A client whose name the server has verified.
+    #[must_use]
+    pub fn principal(name: Arc<str>) -> Self {
+        Self { kind: ActorKind::Operator, name, verified: true }
     }
 }

@@ -10,11 +10,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::Present;
 use super::activity::Activity;
+use super::admission::Admission;
 use super::config::Keep;
 use super::connection::{self, Membership};
+use super::denials::Denials;
 use super::edge::Edge;
 use super::gate::Gate;
+use super::tls::{Handshakes, Secured};
 use crate::clock::Clock;
 
 /// Delay after a failed accept, first and longest.
@@ -27,12 +31,16 @@ pub(super) async fn serve(
     listener: TcpListener,
     gate: Gate,
     edge: Edge,
+    access: Present,
     keep: Keep,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
     goodbye: Duration,
 ) {
     let connections = TaskTracker::new();
+    let denials = Denials::new(clock.clone(), edge.refusals().clone());
+    let handshakes = Handshakes::new(clock.clone(), denials.clone());
+    let admission = Admission::new(access.clone(), clock.clone(), denials);
     let (mut failure, mut refusal) = (Complaint::default(), Complaint::default());
     let mut back_off = BACK_OFF.0;
     loop {
@@ -64,11 +72,40 @@ pub(super) async fn serve(
                     tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
                 }
                 let local = stream.local_addr().ok();
-                let edge = edge.of_connection(local, Some(peer));
+                let present = access.borrow().clone();
+                let edge = edge.of_connection(local, Some(peer)).called(present.host_names.clone());
                 let of = Membership { activity, leave: permit.leave.clone() };
-                let served = connection::serve(stream, edge, keep, of, clock.clone(), stop.clone());
+                let (clock, stop) = (clock.clone(), stop.clone());
+                let (handshakes, admission) = (handshakes.clone(), admission.clone());
                 connections.spawn(async move {
-                    served.await;
+                    match &present.tls {
+                        None => {
+                            let edge = edge.admitting(admission.of_connection(peer, &present, None));
+                            connection::serve(stream, edge, keep, of, clock, stop).await;
+                        }
+                        Some(tls) => {
+                            let secured = tokio::select! {
+                                biased;
+                                secured = handshakes.perform(stream, tls, peer) => secured,
+                                () = of.leave.cancelled() => None,
+                                () = stop.cancelled() => None,
+                            };
+                            if let Some(Secured { stream, certified }) = secured {
+                                let admission = admission.of_connection(peer, &present, certified);
+                                let edge = edge.admitting(admission.clone());
+                                let leave = of.leave.clone();
+                                tokio::select! {
+                                    () = connection::serve(stream, edge, keep, of, clock, stop) => {}
+                                    // Its client connects again, with its present certificate.
+                                    () = async {
+                                        admission.until_certificate_ended().await;
+                                        leave.cancel();
+                                        std::future::pending().await
+                                    } => {}
+                                }
+                            }
+                        }
+                    }
                     drop(permit);
                 });
             }

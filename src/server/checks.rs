@@ -22,7 +22,17 @@ impl HostNames {
         bare.unwrap_or(&host).parse::<std::net::IpAddr>().is_ok()
             || host == "localhost"
             || host.ends_with(".localhost")
-            || self.0.contains(&host)
+            || self.0.iter().any(|name| is_called(name, &host))
+    }
+}
+
+/// Whether a host is the one that is named; `*` stands for one label, as in certificates.
+fn is_called(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => {
+            host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+        }
+        None => name == host,
     }
 }
 
@@ -151,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_server_goes_by_addresses_localhost_and_the_names_that_it_was_given() {
-        let names = HostNames::new(&["Bmdemo.Example.com".to_owned()]);
+        let names = HostNames::new(&["Bmdemo.Example.com", "*.lab.example"].map(str::to_owned));
         for own in [
             "127.0.0.1:50051",
             "10.0.0.7",
@@ -162,12 +172,16 @@ mod tests {
             "x.localhost:1",
             "bmdemo.example.com:50051",
             "bmdemo.example.com.",
+            "a.lab.example:1",
         ] {
             assert!(names.admit(without_port(own)), "{own}");
         }
         for foreign in [
             "evil.example",
             "evil.example:50051",
+            "lab.example",
+            "a.b.lab.example",
+            ".lab.example",
             "localhost.evil.example",
             "bmdemo.example.com.evil.example",
             "127.0.0.1.evil.example",

@@ -1,5 +1,6 @@
 //! Settings of the server, from flags and its configuration file. Flags take precedence.
 
+mod access;
 mod args;
 mod boot;
 mod bounds;
@@ -21,9 +22,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use self::args::{Args, Command};
+pub(super) use self::access::{AuthSettings, JwtSettings, PrincipalSettings, TlsFiles};
+pub(super) use self::args::{Args, Command, TokenCommand};
 pub(super) use self::boot::BootSettings;
-pub(super) use self::choice::{FakeWorld, Format, Level};
+pub(super) use self::bounds::host_name as check_host_name;
+pub(super) use self::choice::{FakeWorld, Format, Level, RoleName};
 pub(super) use self::classes::{Driver, MachineClass};
 pub(super) use self::exec::ExecClass;
 use self::file::File;
@@ -167,6 +170,12 @@ pub(super) struct Config {
     pub(super) listen: SocketAddr,
     /// Whether a non-loopback address was accepted without authentication.
     pub(super) insecure_no_auth: bool,
+    /// The files of TLS; `None` for plain connections.
+    pub(super) tls: Option<TlsFiles>,
+    /// What else than a certificate proves who calls.
+    pub(super) auth: AuthSettings,
+    /// Who may call, by name.
+    pub(super) principals: BTreeMap<String, PrincipalSettings>,
     /// Where to serve metrics.
     pub(super) metrics_listen: Option<SocketAddr>,
     /// Names that requests may give the server, besides its addresses and localhost.
@@ -245,6 +254,16 @@ impl Config {
             listen: SocketAddr::new(address, port),
             insecure_no_auth: args.insecure_no_auth
                 || file.server.insecure_no_auth.unwrap_or(false),
+            tls: access::tls(args, &file.tls).map_err(ConfigError::Setting)?,
+            auth: access::auth(file.auth),
+            principals: file
+                .principals
+                .into_iter()
+                .map(|(name, principal)| {
+                    let file::Principal { role, certificates, subjects } = principal;
+                    (name, PrincipalSettings { role, certificates, subjects })
+                })
+                .collect(),
             metrics_listen: args.metrics_listen.or(file.server.metrics_listen),
             host_names: file.server.host_names.unwrap_or_default(),
             caps: Caps {

@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, field};
 
+use super::admission::Admission;
 use super::body::Timely;
 use super::checks::{self, HeadRefusal, HostNames};
 use super::metrics::Metrics;
@@ -30,9 +31,9 @@ use super::refusals::Refusals;
 use super::room::{Bounds, Place, Room};
 use super::watches::{Watches, Watching};
 use super::{limits, sending, telemetry};
-use crate::api::Deadline;
 use crate::api::methods;
 use crate::api::status::ApiError;
+use crate::api::{Deadline, Identity};
 use crate::clock::Clock;
 use crate::executor::EngineError;
 
@@ -64,6 +65,8 @@ pub(super) struct Edge {
     /// The peer of the connection, where its rates are limited.
     peer: Option<Peer>,
     watches: Option<Watches>,
+    /// What finds out who calls; `None` where only this program can connect.
+    admission: Option<Admission>,
     info: Option<TcpConnectInfo>,
 }
 
@@ -82,6 +85,7 @@ impl Edge {
             peers: None,
             peer: None,
             watches: None,
+            admission: None,
             info: None,
         }
     }
@@ -94,6 +98,26 @@ impl Edge {
     /// The same, refusing what pages of other sites send, and counting what is refused.
     pub(super) fn guarded(self, host_names: HostNames, refusals: Refusals) -> Self {
         Self { host_names: Some(Arc::new(host_names)), refusals, ..self }
+    }
+
+    /// The same, under these names.
+    pub(super) fn called(self, host_names: Arc<HostNames>) -> Self {
+        Self { host_names: self.host_names.map(|_| host_names), ..self }
+    }
+
+    /// The same for callers that may have to say who they are.
+    pub(super) fn admitting(self, admission: Admission) -> Self {
+        Self { admission: Some(admission), ..self }
+    }
+
+    /// Who calls. Health may be asked by anyone: a load balancer has no credentials, and it says nothing about machines.
+    fn admit<B>(&self, request: &Request<B>) -> Result<Option<Identity>, Status> {
+        match &self.admission {
+            Some(admission) if !request.uri().path().starts_with("/grpc.health.") => {
+                admission.admit(request.headers())
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// The same, with room for answers that have not been sent.
@@ -186,6 +210,10 @@ where
             self.refusals.count(refusal.cause());
             return Box::pin(std::future::ready(Ok(refusal.response())));
         }
+        let identity = match self.admit(&request) {
+            Ok(identity) => identity,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
         let body_limit = match is_reflection(request.uri().path()) {
             // Its requests come one after the other, as its client needs them.
             true => limits::CALL,
@@ -197,6 +225,9 @@ where
         };
         let mut request =
             request.map(|body| Timely::new(body, body_limit, self.clock.clone()).paid_by(payer));
+        if let Some(identity) = identity {
+            request.extensions_mut().insert(identity);
+        }
         if let Some(info) = &self.info {
             request.extensions_mut().insert(info.clone());
         }

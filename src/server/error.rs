@@ -56,6 +56,14 @@ pub(super) enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of certificates, keys or tokens cannot be written.
+    #[error("cannot write {}", .path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// What is to be restored is no backup.
     #[error("{} is not a backup of bmdemo: {message}", .path.display())]
     NotABackup {
@@ -131,6 +139,7 @@ impl StartError {
                 EX_DATAERR
             }
             Self::BackupFile { .. }
+            | Self::CertificateFile { .. }
             | Self::Database(OpenError::Io { .. } | OpenError::Used { .. })
             | Self::World(WorldError::Io { .. }) => EX_CANTCREAT,
             Self::Database(
@@ -162,6 +171,11 @@ impl StartError {
             {
                 Some("give the name of a new file; existing files are not overwritten".into())
             }
+            Self::CertificateFile { source, .. }
+                if source.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Some("nothing was written: give a new directory, or remove the old files".into())
+            }
             Self::BackupFile { .. } => {
                 Some("give a new file in a directory that exists and has room".into())
             }
@@ -184,6 +198,7 @@ impl StartError {
                 Some("stop the server; then `bmdemo-server repair` restores records from their history, and drops only those you name; or restore a backup".into())
             }
             Self::Config(_)
+            | Self::CertificateFile { .. }
             | Self::Listen { .. }
             | Self::TokenKey(_)
             | Self::Database(_)

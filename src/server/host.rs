@@ -40,6 +40,12 @@ impl Host {
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, error));
     }
 
+    /// Whether the last reload was refused, so that older settings are in force.
+    pub(super) fn is_reload_refused(&self) -> bool {
+        let last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|(_, error)| error.is_some())
+    }
+
     /// Reads the facts from the disk.
     pub(super) fn facts(&self) -> Facts {
         let last_reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -71,8 +71,8 @@ pub(super) async fn warn_of_exposure(clock: Arc<dyn Clock>, address: std::net::S
     loop {
         tracing::warn!(
             %address,
-            "serving WITHOUT encryption and authentication (--insecure-no-auth): anyone who can reach this address controls \
-             every machine"
+            "serving WITHOUT encryption and authentication of everyone (--insecure-no-auth): anyone who can reach this \
+             address controls every machine"
         );
         clock.sleep(WARNING_INTERVAL).await;
     }

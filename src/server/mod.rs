@@ -1,17 +1,22 @@
 //! The server process: configuration, wiring, connections, health, logs, shutdown.
 
 mod accept;
+mod access;
 mod activity;
+mod admission;
 mod body;
 mod boot;
 mod checks;
 mod config;
 mod connection;
+mod denials;
 mod edge;
 mod error;
 mod gate;
 mod health;
 mod host;
+mod identities;
+mod jwt;
 mod limits;
 mod maintenance;
 mod metrics;
@@ -28,9 +33,13 @@ mod room;
 mod sending;
 mod shutdown;
 pub mod simulate;
+mod simulator;
 pub mod stage;
 mod storage;
 mod telemetry;
+mod tls;
+mod token_command;
+mod tokens;
 mod watches;
 mod wiring;
 
@@ -42,11 +51,12 @@ use tokio::task::JoinHandle;
 
 pub use self::wiring::serve_stream;
 
-use self::config::{Args, Command, Config, ConfigError};
+use self::config::{Args, Command, Config, ConfigError, TokenCommand};
 use self::error::StartError;
 use self::shutdown::Signals;
 use self::telemetry::Telemetry;
 use self::wiring::{Server, Settings};
+use crate::clock::SystemClock;
 
 /// Runs the server with these arguments, and returns the exit code. `args` begin with the name of the program.
 ///
@@ -60,9 +70,19 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
     let mut stdout = std::io::stdout();
     let result = match &args.command {
         None => Box::pin(run(&args)).await,
+        // Needs no configuration.
+        Some(Command::DevCerts { dir, name, client }) => {
+            tls::dev::write(dir, name, client, &SystemClock::new(), &mut stdout)
+        }
         Some(command) => match Config::load(&args) {
             Err(error) => Err(error.into()),
             Ok(config) => match command {
+                Command::Token(TokenCommand::New { name, expires_in }) => {
+                    let expires_in = expires_in.map(|span| span.0);
+                    token_command::new(&config, name, expires_in, &SystemClock::new(), &mut stdout)
+                }
+                // Handled above.
+                Command::DevCerts { .. } => Ok(()),
                 Command::Backup { file } => storage::back_up(&config, file, &mut stdout),
                 Command::Restore { backup } => {
                     Box::pin(restore::restore(&config, backup, &mut stdout)).await

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::access::Access;
 use super::activity::Activity;
 use super::checks::HostNames;
 use super::config::{Args, Config, ConfigError, Keep, Retention};
@@ -26,12 +27,13 @@ use super::programs::Programs;
 use super::refusals::Refusals;
 use super::room::Room;
 use super::watches::Watches;
-use super::{accept, boot, connection, maintenance, plans, providers, reflection, storage};
+use super::{
+    accept, boot, connection, maintenance, plans, providers, reflection, simulator, storage,
+};
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
 use crate::plan::Registry;
 use crate::provider::Provider;
-use crate::provider::fake::{Chaos, FakeOptions, FakeProvider, Script, World};
 
 /// Time that connections get to finish after the engine has stopped.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -40,6 +42,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) struct Settings {
     config: Config,
     plans: Registry,
+    access: Access,
 }
 
 impl Settings {
@@ -50,7 +53,12 @@ impl Settings {
     pub(super) fn load(args: &Args) -> Result<Self, ConfigError> {
         let config = Config::load(args)?;
         let actions = plans::actions(config.actions_dir.as_deref())?;
-        Ok(Self { plans: plans::load(config.plans_dir.as_deref(), &actions)?, config })
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Ok(Self {
+            plans: plans::load(config.plans_dir.as_deref(), &actions)?,
+            access: Access::load(&config, &clock)?,
+            config,
+        })
     }
 }
 
@@ -62,6 +70,7 @@ pub(super) struct Server {
     host: Arc<Host>,
     readiness: Readiness,
     retention: watch::Sender<Retention>,
+    access: watch::Sender<Arc<Access>>,
     stop: CancellationToken,
     programs: Programs,
     /// The accept loop.
@@ -75,13 +84,17 @@ impl Server {
     /// [`StartError`] for whatever fails; nothing is left running.
     pub(super) async fn start(config: Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let (plans_dir, actions_dir) = (config.plans_dir.clone(), config.actions_dir.clone());
-        let (plans, actions) = storage::blocking("reading the plans failed", move || {
-            let actions = plans::actions(actions_dir.as_deref())?;
-            Ok((plans::load(plans_dir.as_deref(), &actions)?, actions))
-        })
-        .await?;
-        let (timing, script) = fake_behaviour(&config)?;
+        let (plans, actions, access) = {
+            let (config, clock) = (config.clone(), clock.clone());
+            storage::blocking("reading plans and certificates failed", move || {
+                let actions = plans::actions(config.actions_dir.as_deref())?;
+                let plans = plans::load(config.plans_dir.as_deref(), &actions)?;
+                Ok((plans, actions, Access::load(&config, &clock)?))
+            })
+            .await?
+        };
+        let (access, present) = watch::channel(Arc::new(access));
+        let (timing, script) = simulator::behaviour(&config)?;
         let listener = accept::bind(config.listen).await.map_err(|source| StartError::Listen {
             address: config.listen,
             option: "--port N (0 takes a free one)",
@@ -116,6 +129,7 @@ impl Server {
         let boot_refusals = refusals.clone();
         let room = Room::new(config.unsent);
         let host_names = HostNames::new(&config.host_names);
+        let host = Arc::new(Host::new(&config.storage));
         let random = random(config.seed);
         let opened = storage::open(&config.storage, config.fake_world, &clock, &*random).await?;
 
@@ -137,6 +151,7 @@ impl Server {
             listener,
             gate.clone(),
             edge,
+            present.clone(),
             config.keep,
             clock.clone(),
             stop.clone(),
@@ -144,7 +159,7 @@ impl Server {
         ));
 
         let fake: Arc<dyn Provider> =
-            Arc::new(fake(&config, timing, script, opened.world, &*random, &clock));
+            Arc::new(simulator::provider(&config, timing, script, opened.world, &*random, &clock));
         let programs = Programs::new(&config, clock.clone(), &*random);
         let desk = match &boot_listener {
             Some(listener) => Some(boot::desk(&config, listener, &opened.store, &clock).await?),
@@ -187,7 +202,15 @@ impl Server {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(url = %format!("http://{address}/metrics"), "serving metrics");
             }
-            let sources = Sources { engine: engine.clone(), gate, room, sqlite: opened.sqlite };
+            let sources = Sources {
+                engine: engine.clone(),
+                gate,
+                room,
+                sqlite: opened.sqlite,
+                access: present,
+                host: host.clone(),
+                is_exposed: config.is_exposed(),
+            };
             tokio::spawn(metrics::http::serve(
                 listener,
                 metrics,
@@ -205,10 +228,9 @@ impl Server {
         }
         let (retention, policy) = watch::channel(config.retention);
         engine.spawn(maintenance::retain(engine.store().clone(), clock.clone(), policy));
-        if !config.listen.ip().to_canonical().is_loopback() {
+        if config.is_exposed() {
             engine.spawn(maintenance::warn_of_exposure(clock, address));
         }
-        let host = Arc::new(Host::new(&config.storage));
         let facts: crate::api::Host = {
             let host = host.clone();
             Arc::new(move || host.facts())
@@ -217,9 +239,26 @@ impl Server {
             tracing::debug!("the services were set before");
         }
         readiness.set(true);
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+        tracing::info!(
+            %address,
+            version = env!("CARGO_PKG_VERSION"),
+            tls = config.tls.is_some(),
+            authenticated = config.authenticates(),
+            "serving"
+        );
         guard.disarm();
-        Ok(Self { config, address, engine, host, readiness, retention, stop, programs, serving })
+        Ok(Self {
+            config,
+            address,
+            engine,
+            host,
+            readiness,
+            retention,
+            access,
+            stop,
+            programs,
+            serving,
+        })
     }
 
     /// The address it listens on.
@@ -230,11 +269,11 @@ impl Server {
     /// Applies the settings that can change while running: plans, retention, and how many runs may be in progress. An
     /// invalid configuration changes nothing and is logged.
     pub(super) fn reload(&mut self, loaded: Result<Settings, ConfigError>) {
-        let Settings { config, plans } = match loaded {
+        let Settings { config, plans, access } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 let why = with_causes(&error);
-                tracing::error!("configuration and plans were not reloaded: {why}");
+                tracing::error!("configuration, plans and certificates were not reloaded: {why}");
                 self.host.reloaded(self.engine.clock().now(), Some(why));
                 return;
             }
@@ -243,12 +282,21 @@ impl Server {
         self.engine.set_plans(plans);
         self.engine.set_run_limits(&config.limits);
         self.retention.send_replace(config.retention);
+        if access.tls.is_some() == self.config.tls.is_some()
+            && config.authenticates() == self.config.authenticates()
+        {
+            self.access.send_replace(Arc::new(access));
+            self.config.tls.clone_from(&config.tls);
+            self.config.auth.clone_from(&config.auth);
+            self.config.principals.clone_from(&config.principals);
+            self.config.host_names.clone_from(&config.host_names);
+        }
         self.config.plans_dir.clone_from(&config.plans_dir);
         self.config.actions_dir.clone_from(&config.actions_dir);
         self.config.retention = config.retention;
         self.config.limits.set_runs(&config.limits);
         self.host.reloaded(self.engine.clock().now(), None);
-        tracing::info!(plans = count, "reloaded configuration and plans");
+        tracing::info!(plans = count, "reloaded configuration, plans and certificates");
         if self.config != config {
             tracing::warn!("other settings have changed too: they take effect at the next start");
         }
@@ -323,30 +371,6 @@ fn random(seed: Option<u64>) -> Arc<dyn Random> {
     }
 }
 
-/// The fake provider's settings from the flags.
-fn fake_behaviour(config: &Config) -> Result<(crate::provider::fake::Timing, Script), ConfigError> {
-    let timing = config
-        .fake_timing
-        .parse()
-        .map_err(|error| ConfigError::Setting(format!("--fake-timing: {error}")))?;
-    let script = Script::parse(&config.fake_script)
-        .map_err(|error| ConfigError::Setting(format!("--fake-script: {error}")))?;
-    Ok((timing, script))
-}
-
-fn fake(
-    config: &Config,
-    timing: crate::provider::fake::Timing,
-    script: Script,
-    world: World,
-    random: &dyn Random,
-    clock: &Arc<dyn Clock>,
-) -> FakeProvider {
-    let seed = config.seed.unwrap_or_else(|| random.next_u64());
-    let options = FakeOptions { timing, seed, script, chaos: Chaos::default(), world };
-    FakeProvider::new(options, clock.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use hyper_util::rt::TokioIo;
@@ -357,6 +381,7 @@ mod tests {
     use crate::pb;
     use crate::pb::machine_service_client::MachineServiceClient;
     use crate::pb::run_service_client::RunServiceClient;
+    use crate::provider::fake::{FakeOptions, FakeProvider};
     use crate::store::memory::MemoryStore;
 
     /// A whole server without a socket, in virtual time.

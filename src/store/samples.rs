@@ -65,7 +65,11 @@ impl Sampler {
     }
 
     fn actor(&mut self) -> Actor {
-        Actor { kind: self.pick(&ActorKind::ALL), name: self.text().into() }
+        Actor {
+            kind: self.pick(&ActorKind::ALL),
+            name: self.text().into(),
+            verified: self.pick(&[false, true]),
+        }
     }
 
     pub(super) fn machine(&mut self) -> Machine {

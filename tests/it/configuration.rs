@@ -134,7 +134,7 @@ async fn a_raised_limit_lets_runs_begin() {
     std::fs::write(path, "[limits]\nruns_max = 2\n").unwrap();
     server.signal("HUP").await;
     assert_eq!(next().await.snapshot.unwrap().phase(), pb::RunPhase::Running);
-    let log = server.logged("reloaded configuration and plans").await;
+    let log = server.logged("reloaded configuration, plans and certificates").await;
     assert!(!log.contains("at the next start"), "{log}");
 }
 

@@ -36,6 +36,7 @@ mod shutdown;
 mod storage;
 mod support;
 mod terminal;
+mod tls;
 mod transcripts;
 mod unreadable;
 mod watching;

@@ -107,7 +107,7 @@ async fn plans_read_again_are_served() {
 
     std::fs::write(dir.path().join("own.toml"), "id = 7").unwrap();
     server.signal("HUP").await;
-    server.logged("configuration and plans were not reloaded").await;
+    server.logged("configuration, plans and certificates were not reloaded").await;
     let refused = info(&channel).await.last_reload.unwrap();
     assert!(refused.at.is_some() && refused.error.contains("own.toml"), "{refused:?}");
 }

@@ -8,10 +8,10 @@ use crate::ids::Revision;
 use crate::model::{Actor, Entry, HistoryRow, LogChunk};
 use crate::pb;
 
-/// The message of an actor. Names are never verified: the server has no identities yet.
+/// The message of an actor.
 pub(in crate::api) fn actor(actor: &Actor) -> pb::Actor {
     let kind = actor.kind.as_str().to_owned();
-    pb::Actor { kind, name: actor.name.to_string(), verified: false }
+    pb::Actor { kind, name: actor.name.to_string(), verified: actor.verified }
 }
 
 /// The message of a row of the history.

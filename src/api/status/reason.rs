@@ -90,6 +90,12 @@ reasons! {
     StoreOutcomeUnknown = "STORE_OUTCOME_UNKNOWN", Unavailable;
     /// Another server has taken over the machine's work.
     LeaseLost = "LEASE_LOST", Unavailable;
+    /// The credentials of the call are missing, or not accepted.
+    Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
+    /// The caller's role does not allow the request.
+    RoleMissing = "ROLE_MISSING", PermissionDenied;
+    /// The credentials of a stream's caller have expired or were revoked.
+    CredentialsEnded = "CREDENTIALS_ENDED", Unauthenticated;
     /// The server is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
     /// The server has not recovered its runs yet.

@@ -94,6 +94,14 @@ fn errors() -> Vec<ApiError> {
         ApiError::DeadlineExceeded,
         ApiError::RequestIncomplete { limit: Duration::from_secs(10) },
         ApiError::NotReady,
+        ApiError::Unauthenticated,
+        ApiError::CredentialsEnded { resume_from: 7 },
+        ApiError::RoleMissing {
+            who: "ann".to_owned(),
+            role: "viewer",
+            what: "StartRun".to_owned(),
+            wanted: "operator",
+        },
         ApiError::MethodUnknown("/baremetal.v1.RunService/Fly".to_owned()),
     ];
     let stored = stored.map(EngineError::Store);

@@ -1,5 +1,7 @@
 //! `context …`: named servers
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::super::config::{Config, Entry};
@@ -12,6 +14,7 @@ use super::super::session::Session;
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   bmdemo-cli context set lab 10.0.0.7:50051 --as-name ops
+  bmdemo-cli context set prod https://bmdemo.example.com:50051 --ca-file ca.pem
   bmdemo-cli context use lab
   bmdemo-cli context use -
 
@@ -19,7 +22,15 @@ The file is bmdemo/config.toml in $XDG_CONFIG_HOME or ~/.config, or $BMDEMO_CONF
   current = \"lab\"
   [contexts.lab]
   server = \"10.0.0.7:50051\"
-  as = \"ops\"")]
+  as = \"ops\"
+  [contexts.prod]
+  server = \"https://bmdemo.example.com:50051\"
+  ca_file = \"/etc/bmdemo/ca.pem\"
+  cert_file = \"/etc/bmdemo/ops.pem\"
+  key_file = \"/etc/bmdemo/ops-key.pem\"
+or, instead of a certificate, one of
+  token_file = \"/etc/bmdemo/ops.token\"
+  token_command = \"pass show bmdemo\"")]
 pub(crate) enum ContextCommand {
     /// List contexts; the one in use is marked
     List(NoArgs),
@@ -48,7 +59,7 @@ pub(crate) struct UseArgs {
     name: String,
 }
 
-/// Make or change a context.
+/// Make or change a context. The files of --ca-file, --cert-file, --key-file and --token-file belong to it, by their full paths.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli context set lab 10.0.0.7:50051 --as-name ops")]
 pub(crate) struct SetArgs {
@@ -61,6 +72,9 @@ pub(crate) struct SetArgs {
     /// Name in the audit trail
     #[arg(long, value_name = "NAME")]
     as_name: Option<String>,
+    /// Command that prints a token, run by sh when commands connect and when a token is no longer accepted
+    #[arg(long, value_name = "COMMAND", conflicts_with = "token_file")]
+    token_command: Option<String>,
 }
 
 /// Delete a context.
@@ -124,7 +138,19 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
         ContextCommand::Set(args) => {
             // Better to report a mistake here than in every later command.
             ServerAddress::parse(&args.address)?;
-            let entry = Entry { server: args.address, actor: args.as_name };
+            let absolute =
+                |file: Option<&PathBuf>| file.map(|file| std::path::absolute(file)).transpose();
+            // The files of this command line are those of the context.
+            let given = &session.given;
+            let entry = Entry {
+                server: args.address,
+                actor: args.as_name,
+                ca_file: absolute(given.ca_file.as_ref())?,
+                cert_file: absolute(given.cert_file.as_ref())?,
+                key_file: absolute(given.key_file.as_ref())?,
+                token_file: absolute(given.token_file.as_ref())?,
+                token_command: args.token_command,
+            };
             config.contexts.insert(args.name, entry);
         }
         ContextCommand::Delete(args) => {

@@ -239,15 +239,17 @@ fn data_and_reload(
             let text =
                 format!("reload refused {ago}, the previous configuration stays in force: {why}");
             say(session, good, &Verdict::Bad, "reload", &text)?;
-            // A diagnostic has the file and the line below its first one.
-            for line in lines.filter(|line| !line.trim().is_empty()).take(RELOAD_LINES_MAX) {
+            // A diagnostic of a plan has the file and the line below its first one.
+            let rest: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
+            for line in rest.iter().take(RELOAD_LINES_MAX) {
                 let line = format!("  {}", sanitized(line));
                 writeln!(session.ui.out(), "{line}")?;
             }
-            writeln!(
-                session.ui.out(),
-                "  Next: bmdemo-cli plan check FILE… on the server's plans"
-            )?;
+            let next = match rest.is_empty() {
+                true => "fix it, then send SIGHUP to the server",
+                false => "bmdemo-cli plan check FILE… on the server's plans",
+            };
+            writeln!(session.ui.out(), "  Next: {next}")?;
             Ok(())
         }
     }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::pb;
 
 use super::super::client::Client;
-use super::super::error::{About, Error, Exit, is_connection_loss};
+use super::super::error::{About, Error, Exit};
 use super::super::output::{Meaning, multiline, rfc3339, sanitized};
 use super::super::query::RunSelection;
 use super::super::session::Session;
@@ -21,6 +21,8 @@ use super::targets;
 
 /// Most attempts to reconnect in a row.
 const RECONNECTS_MAX: u32 = 60;
+/// How often credentials are read again before a refusal counts.
+const RENEWALS_MAX: u32 = 5;
 
 /// Lines buffered between the streams and the screen.
 const UNDER_WAY: usize = 64;
@@ -114,13 +116,13 @@ async fn stream(
     name: String,
     sender: Sender<(String, News)>,
 ) -> Result<(), Error> {
-    let mut lost = 0;
+    let (mut lost, mut renewals) = (0, 0);
     loop {
         let broken = match client.stream_run_logs(request.clone()).await {
             Ok(mut stream) => loop {
                 match stream.message().await {
                     Ok(Some(chunk)) => {
-                        lost = 0;
+                        (lost, renewals) = (0, 0);
                         // After a reconnect the offset says where to continue.
                         request.offset = chunk.offset + 1;
                         request.tail = 0;
@@ -133,8 +135,16 @@ async fn stream(
             },
             Err(status) => status,
         };
-        if !is_connection_loss(&broken) || lost >= RECONNECTS_MAX {
-            return Err(Error::rpc(broken).about(About::Run(request.run_id)));
+        if renewals < RENEWALS_MAX && client.can_renew(&broken) {
+            renewals += 1;
+            client.renew().await?;
+            if renewals > 1 {
+                clock.sleep(Duration::from_millis(200)).await;
+            }
+            continue;
+        }
+        if !client.is_lost(&broken) || lost >= RECONNECTS_MAX {
+            return Err(client.error(broken).about(About::Run(request.run_id)));
         }
         if lost == 0 {
             let _ = sender.send((name.clone(), News::Lost)).await;

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, Kind, MapKey, ReflectMessage as _, SerializeOptions, Value,
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _,
+    SerializeOptions, Value,
 };
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
@@ -52,6 +53,7 @@ records! {
     HistoryEntry, "entries", kind;
     LogChunk, "chunks", run_id;
     RunEvent, "events", message;
+    WhoAmIResponse, "callers", name;
 }
 
 /// Forms of output for programs.
@@ -103,7 +105,9 @@ fn serialize_message<S: Serializer>(
         return message.serialize_with_options(serializer, &SerializeOptions::new());
     }
     let mut map = serializer.serialize_map(None)?;
-    for field in descriptor.fields().filter(|field| message.has_field(field)) {
+    // Whether a name is verified is said always: a script must not take an absent field for either.
+    let is_said = |field: &FieldDescriptor| message.has_field(field) || field.name() == "verified";
+    for field in descriptor.fields().filter(is_said) {
         let value = message.get_field(&field);
         map.serialize_entry(field.json_name(), &Field { kind: field.kind(), value: &value })?;
     }

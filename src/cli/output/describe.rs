@@ -10,7 +10,7 @@ use super::runbox::{also_failed, also_failed_text};
 use super::sheet::Sheet;
 use super::table::{effective_meaning, ended_name, run_meaning, run_ms, steps_done};
 use super::text::{
-    Look, Meaning, activity_name, condition_name, effective_name, padded, phase_name,
+    Look, Meaning, activity_name, condition_name, effective_name, name_text, padded, phase_name,
     run_type_name, sanitized, step_state_name, wait_reason_name,
 };
 use super::time::{duration_text, elapsed_text, instant};
@@ -291,7 +291,7 @@ pub(crate) fn write_run(
     write_trouble(&mut sheet, run, "")?;
     if let Some(actor) = &run.requested_by {
         let verified = if actor.verified { "" } else { " (as the client says)" };
-        sheet.field("Requested by", &format!("{}{verified}", actor.name))?;
+        sheet.field("Requested by", &format!("{}{verified}", name_text(&actor.name)))?;
     }
     sheet.field("Reason", &run.reason)?;
     sheet.field("Forced", if run.forced { "yes" } else { "" })?;

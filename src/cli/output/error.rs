@@ -159,6 +159,7 @@ fn own_hint(error: &Error) -> Option<String> {
                 start.to_owned()
             })
         }
+        Error::Insecure { address, fault } => fault.hint(address),
         Error::Lost { resume, .. } => {
             Some(format!("the run continues once a server is up; watch it with: {resume}"))
         }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 
-use super::text::{Look, Meaning, padded, sanitized, width, wrapped};
+use super::text::{Look, Meaning, name_text, padded, sanitized, width, wrapped};
 use super::time::moment;
 
 /// Which subjects get columns of their own in a history.
@@ -124,7 +124,7 @@ fn what(look: Look, entry: &pb::HistoryEntry) -> String {
     }
     if let Some(actor) = by {
         let unverified = if actor.verified { "" } else { " unverified" };
-        parts.push(format!("[by {}{unverified}]", sanitized(&actor.name)));
+        parts.push(format!("[by {}{unverified}]", name_text(&actor.name)));
     }
     parts.join(" ")
 }

@@ -303,6 +303,15 @@ pub(crate) fn condition_name(value: i32) -> String {
     }
 }
 
+/// A name as one word: in quotes if it has characters that could be taken for what stands around it.
+pub(crate) fn name_text(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-._@+".contains(c);
+    match !name.is_empty() && name.chars().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", sanitized(name).replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

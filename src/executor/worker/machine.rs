@@ -84,7 +84,7 @@ impl Worker {
         let origin = Origin {
             request_id: String::new(),
             body_digest: String::new(),
-            actor: crate::model::Actor { kind: ActorKind::Probe, name: "".into() },
+            actor: crate::model::Actor { kind: ActorKind::Probe, ..crate::model::Actor::engine() },
             reason: String::new(),
             expected: None,
             deadline: None,

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::ids::{MachineId, RunId};
 
 use super::choice::{FakeWorld, Format, Level};
+use super::span::Span;
 
 /// Serves the bare-metal lifecycle API.
 ///
@@ -23,9 +24,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) listen: Option<IpAddr>,
 
-    /// Allow a non-loopback address, although calls are neither encrypted nor authenticated
+    /// Allow a non-loopback address, although calls are not encrypted and authenticated
     #[arg(long)]
     pub(crate) insecure_no_auth: bool,
+
+    /// Certificate of the server, with intermediate ones after it, in PEM: calls are encrypted with TLS 1.3. Reloaded on
+    /// SIGHUP, as the other files of TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+
+    /// Private key of the certificate, in PEM; only its owner may read the file
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+
+    /// Authorities of the certificates of clients, in PEM: a client without one is refused
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_client_ca_file: Option<PathBuf>,
+
+    /// Revoked certificates of clients: the lists of their authorities, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_crl_file: Option<PathBuf>,
 
     /// Use slow timing for demos: same as --fake-timing slow
     #[arg(long, conflicts_with = "fake_timing")]
@@ -109,6 +127,22 @@ pub(crate) enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Make an authority, a certificate for a server and certificates for clients in DIR, for trying out and for tests.
+    /// They are valid for a year; no file is overwritten
+    DevCerts {
+        /// Directory to write to; it is created
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Another name or address of the server, besides localhost, 127.0.0.1 and ::1
+        #[arg(long, value_name = "HOST")]
+        name: Vec<String>,
+        /// Principal to make a certificate for
+        #[arg(long, value_name = "NAME")]
+        client: Vec<String>,
+    },
+    /// Make tokens with which callers prove who they are
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Create the database of an unused data directory from a backup. Runs that were active in it are held until an
     /// operator resumes or aborts them
     Restore {
@@ -136,6 +170,25 @@ pub(crate) enum Command {
         #[arg(long, value_name = "MACHINE", value_parser = MachineId::parse)]
         drop_machine: Vec<MachineId>,
     },
+}
+
+/// What to do with tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token for a principal of the configuration, add its hash to auth.tokens_file, and print it once. Send SIGHUP to
+    /// the server after that
+    New {
+        /// Principal whose token it is
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Time until it expires, such as 90d; without it, never
+        #[arg(long, value_name = "TIME", value_parser = parse_span)]
+        expires_in: Option<Span>,
+    },
+}
+
+fn parse_span(text: &str) -> Result<Span, String> {
+    Span::parse(text)
 }
 
 const EXIT_CODES: &str = "\

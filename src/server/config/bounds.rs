@@ -47,7 +47,7 @@ pub(super) fn label(family: &str, name: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong, naming the key.
-pub(super) fn host_name(key: &str, name: &str) -> Result<(), String> {
+pub(in crate::server) fn host_name(key: &str, name: &str) -> Result<(), String> {
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))

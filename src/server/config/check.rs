@@ -1,5 +1,6 @@
 //! What the settings must be, taken together.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{self, HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
@@ -7,26 +8,64 @@ use super::classes::Driver;
 use super::{Config, ConfigError, REQUESTS_MIN, connection_limits};
 use crate::plan::Capability;
 
+/// Whether an address can be reached from other machines.
+fn is_public(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
 impl Config {
     /// Refuses settings that contradict each other or make no sense.
     ///
     /// # Errors
     /// [`ConfigError::Setting`], naming the key.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let public = [Some(self.listen), self.metrics_listen]
-            .into_iter()
-            .flatten()
-            .find(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = public
+        if self.is_exposed() && !self.insecure_no_auth {
+            return Err(ConfigError::Setting(format!(
+                "refusing to listen on {}: {}, so anyone who reaches the address can wipe every machine; listen on \
+                 127.0.0.1, set up TLS with certificates of clients (docs/security.md), or take the risk with \
+                 --insecure-no-auth",
+                self.listen.ip(),
+                if self.tls.is_none() {
+                    "calls there are neither encrypted nor authenticated"
+                } else {
+                    "calls there are not authenticated"
+                }
+            )));
+        }
+        if let Some(address) = self.metrics_listen.filter(is_public)
             && !self.insecure_no_auth
         {
             return Err(ConfigError::Setting(format!(
-                "refusing to listen on {}: calls there are neither encrypted nor authenticated, so anyone who reaches \
-                 the address can wipe every machine; listen on 127.0.0.1, or take the risk with --insecure-no-auth",
+                "refusing to serve metrics on {}: they are neither encrypted nor authenticated; listen on 127.0.0.1, or \
+                 take the risk with --insecure-no-auth",
                 address.ip()
             )));
         }
+        if self.authenticates() && self.principals.is_empty() {
+            return Err(ConfigError::Setting(
+                "tls.client_ca_file or [auth] is set, and there are no principals, so nobody could call: add \
+                 [principals.NAME] to the configuration"
+                    .into(),
+            ));
+        }
+        if let Some(jwt) = &self.auth.jwt {
+            for (key, text) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
+                if text.is_empty() {
+                    return Err(ConfigError::Setting(format!("auth.jwt.{key} is empty")));
+                }
+            }
+        }
         self.check_names().and_then(|()| self.check_numbers()).map_err(ConfigError::Setting)
+    }
+
+    /// Whether callers have to say who they are, and prove it.
+    pub(in crate::server) fn authenticates(&self) -> bool {
+        self.auth.takes_tokens() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
+
+    /// Whether everyone who reaches the address may call.
+    pub(in crate::server) fn is_exposed(&self) -> bool {
+        is_public(&self.listen) && !(self.tls.is_some() && self.authenticates())
     }
 
     fn check_names(&self) -> Result<(), String> {

@@ -36,3 +36,15 @@ pub(in crate::server) enum FakeWorld {
     /// In memory: for measuring the engine without the simulator's own flushes.
     Memory,
 }
+
+/// What a principal may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RoleName {
+    /// Look.
+    Viewer,
+    /// Also register and change machines, start and control runs.
+    Operator,
+    /// Everything.
+    Admin,
+}

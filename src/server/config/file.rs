@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use super::choice::{FakeWorld, Format, Level};
+use super::choice::{FakeWorld, Format, Level, RoleName};
 use super::classes::Driver;
 use super::exec::ExecClass;
 use super::installer::Installer;
@@ -20,6 +20,9 @@ use crate::plan::Capability;
 pub(crate) struct File {
     pub(crate) seed: Option<u64>,
     pub(crate) server: Server,
+    pub(crate) tls: Tls,
+    pub(crate) auth: Auth,
+    pub(crate) principals: BTreeMap<String, Principal>,
     pub(crate) log: Log,
     pub(crate) store: Store,
     pub(crate) plans: Plans,
@@ -56,6 +59,40 @@ pub(crate) struct Server {
     pub(crate) unsent_bytes_max: Option<u64>,
     pub(crate) unsent_bytes_per_connection_max: Option<u64>,
     pub(crate) shutdown_grace: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) cert_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) client_ca_file: Option<PathBuf>,
+    pub(crate) crl_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Principal {
+    pub(crate) role: RoleName,
+    #[serde(default)]
+    pub(crate) certificates: Vec<String>,
+    #[serde(default)]
+    pub(crate) subjects: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Auth {
+    pub(crate) tokens_file: Option<PathBuf>,
+    pub(crate) jwt: Option<Jwt>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Jwt {
+    pub(crate) jwks_file: PathBuf,
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -49,9 +49,20 @@ fn the_example_gives_the_defaults() {
         "script",
         "fake",
         "rack",
+        "cert_file",
+        "key_file",
+        "client_ca_file",
+        "crl_file",
+        "certificates",
+        "subjects",
+        "role",
+        "tokens_file",
+        "jwks_file",
+        "issuer",
+        "audience",
     ];
     // Sections without a default: they name things of an operator's own.
-    let own = ["[machine_classes.", "[probes.", "[boot]", "[images."];
+    let own = ["[machine_classes.", "[probes.", "[boot]", "[images.", "[principals.", "[auth.jwt]"];
     let mut is_own = false;
     let text: Vec<String> = example()
         .lines()

@@ -18,7 +18,9 @@ use crate::lifecycle::machine;
 use crate::lifecycle::run::State;
 use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
+use crate::server::access::Present;
 use crate::server::gate::Gate;
+use crate::server::host::Host;
 use crate::server::room::Room;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Query, StoreError, Unreadable};
@@ -40,6 +42,10 @@ pub(in crate::server) struct Sources {
     pub(in crate::server) room: Room,
     /// The store on disk, if there is one.
     pub(in crate::server) sqlite: Option<Arc<SqliteStore>>,
+    pub(in crate::server) access: Present,
+    pub(in crate::server) host: Arc<Host>,
+    /// Whether everyone who reaches the server may call.
+    pub(in crate::server) is_exposed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +86,10 @@ pub(super) struct Gauges {
     connections: Gauge,
     unsent: Gauge,
     revision: Gauge,
+    reload_failed: Gauge,
+    exposed: Gauge,
+    /// No sample without TLS.
+    tls_expires: Family<[(&'static str, &'static str); 0], Gauge>,
     machines: Family<PhaseLabels, Gauge>,
     active: Family<StateLabels, Gauge>,
     oldest: Family<StateLabels, Gauge>,
@@ -127,6 +137,16 @@ impl Gauges {
                 "Bytes of answers that are made, or may be, and not sent yet",
                 &gauges.unsent,
             ),
+            (
+                "reload_failed",
+                "1 if the last reload of configuration, plans and certificates was refused",
+                &gauges.reload_failed,
+            ),
+            (
+                "insecure_no_auth",
+                "1 if everyone who reaches the server may call (--insecure-no-auth)",
+                &gauges.exposed,
+            ),
             ("store_revision", "Revision of the newest commit", &gauges.revision),
             (
                 "active_runs_unseen",
@@ -136,6 +156,9 @@ impl Gauges {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        let help = "Time until the certificate of the server expires; negative after that";
+        let family = gauges.tls_expires.clone();
+        registry.register_with_unit("tls_expires", help, Unit::Seconds, family);
         registry.register("machines", "Machines, by phase", gauges.machines.clone());
         registry.register("active_runs", "Active runs, by state", gauges.active.clone());
         let help = "Time since the oldest active run of a state was accepted";
@@ -156,7 +179,14 @@ impl Gauges {
 
     /// Updates every gauge.
     pub(super) async fn read(&self, sources: &Sources) {
-        let Sources { engine, gate, room, sqlite } = sources;
+        let Sources { engine, gate, room, sqlite, access, host, is_exposed } = sources;
+        self.reload_failed.set(i64::from(host.is_reload_refused()));
+        self.exposed.set(i64::from(*is_exposed));
+        if let Some(tls) = &access.borrow().tls {
+            let now = i64::try_from(engine.clock().now().0).unwrap_or(i64::MAX);
+            let expires = i64::try_from(tls.expires_at.0).unwrap_or(i64::MAX);
+            self.tls_expires.get_or_create(&[]).set(expires.saturating_sub(now) / 1000);
+        }
         let (with_slot, waiting, actors) = engine.load();
         self.with_slot.set(signed(with_slot));
         self.waiting_for_slot.set(signed(waiting));

@@ -29,18 +29,24 @@ pub(super) struct ActorBody<'a> {
     kind: &'a str,
     #[serde(default, skip_serializing_if = "is_default")]
     name: Text<'a>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    verified: bool,
 }
 
 impl<'a> From<&'a Actor> for ActorBody<'a> {
     fn from(actor: &'a Actor) -> Self {
-        Self { kind: actor.kind.as_str(), name: Cow::Borrowed(&actor.name) }
+        Self {
+            kind: actor.kind.as_str(),
+            name: Cow::Borrowed(&actor.name),
+            verified: actor.verified,
+        }
     }
 }
 
 impl ActorBody<'_> {
     pub(super) fn decode(self) -> Result<Actor, DecodeError> {
         let kind = known("kind of actor", self.kind, ActorKind::parse(self.kind))?;
-        Ok(Actor { kind, name: self.name.into() })
+        Ok(Actor { kind, name: self.name.into(), verified: self.verified })
     }
 }
 

@@ -4,4 +4,4 @@ mod heads;
 mod held;
 mod rations;
 mod unread;
-mod wire;
+pub(crate) mod wire;

@@ -11,23 +11,23 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::support::{Server, within};
 
 /// Paths of methods.
-pub(super) const LIST: &str = "/baremetal.v1.MachineService/ListMachines";
-pub(super) const REGISTER: &str = "/baremetal.v1.MachineService/RegisterMachine";
+pub(crate) const LIST: &str = "/baremetal.v1.MachineService/ListMachines";
+pub(crate) const REGISTER: &str = "/baremetal.v1.MachineService/RegisterMachine";
 
 /// A connection, greeted.
-pub(super) struct Wire {
-    pub(super) requests: SendRequest<Bytes>,
-    pub(super) authority: String,
+pub(crate) struct Wire {
+    pub(crate) requests: SendRequest<Bytes>,
+    pub(crate) authority: String,
 }
 
 impl Wire {
     /// Connects, and grants each answer so many bytes before it is read.
-    pub(super) async fn open(server: &Server, window: u32) -> Self {
+    pub(crate) async fn open(server: &Server, window: u32) -> Self {
         Self::over(server.raw().await, window, &server.address.to_string()).await
     }
 
     /// The same over any stream.
-    pub(super) async fn over<IO>(stream: IO, window: u32, authority: &str) -> Self
+    pub(crate) async fn over<IO>(stream: IO, window: u32, authority: &str) -> Self
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -40,7 +40,7 @@ impl Wire {
     }
 
     /// The head of a call as clients of gRPC send it.
-    pub(super) fn call(&self, path: &str) -> http::request::Builder {
+    pub(crate) fn call(&self, path: &str) -> http::request::Builder {
         Request::builder()
             .method("POST")
             .uri(format!("http://{}{path}", self.authority))
@@ -49,7 +49,7 @@ impl Wire {
     }
 
     /// Sends a head; the body is to follow.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         &mut self,
         head: http::request::Builder,
     ) -> (ResponseFuture, SendStream<Bytes>) {
@@ -59,7 +59,7 @@ impl Wire {
     }
 
     /// Sends a call with one message as a whole.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &mut self,
         head: http::request::Builder,
         message: &impl prost::Message,
@@ -70,7 +70,7 @@ impl Wire {
     }
 
     /// The head of the answer to a call with one message.
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         &mut self,
         head: http::request::Builder,
         message: &impl prost::Message,
@@ -81,14 +81,14 @@ impl Wire {
 }
 
 /// A message as the body of a call.
-pub(super) fn framed(message: &impl prost::Message) -> Bytes {
+pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
     [&[0][..], &length, &bytes].concat().into()
 }
 
 /// A request that would change something.
-pub(super) fn registration(machine_id: &str) -> pb::RegisterMachineRequest {
+pub(crate) fn registration(machine_id: &str) -> pb::RegisterMachineRequest {
     let spec = pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() };
     let machine =
         pb::Machine { machine_id: machine_id.to_owned(), spec: Some(spec), ..Default::default() };
@@ -96,7 +96,7 @@ pub(super) fn registration(machine_id: &str) -> pb::RegisterMachineRequest {
 }
 
 /// The same of a machine of 20 KB.
-pub(super) fn fat(machine_id: &str) -> pb::RegisterMachineRequest {
+pub(crate) fn fat(machine_id: &str) -> pb::RegisterMachineRequest {
     let mut request = registration(machine_id);
     if let Some(machine) = &mut request.machine {
         let label = |n: usize| (format!("label-{n:02}-{}", "x".repeat(50)), "v".repeat(256));
@@ -106,7 +106,7 @@ pub(super) fn fat(machine_id: &str) -> pb::RegisterMachineRequest {
 }
 
 /// What a whole answer says: its messages, and its `grpc-status`.
-pub(super) async fn whole(response: Response<RecvStream>) -> (Bytes, String) {
+pub(crate) async fn whole(response: Response<RecvStream>) -> (Bytes, String) {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();
     while let Some(piece) = within("the answer goes on", body.data()).await {

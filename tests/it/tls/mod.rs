@@ -1,0 +1,9 @@
+//! TLS of a real server, with certificates that the tests make.
+
+mod client;
+mod files;
+pub(crate) mod lab;
+mod refused;
+mod reload;
+mod roles;
+mod tokens;
