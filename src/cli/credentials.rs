@@ -105,11 +105,15 @@ impl Credentials {
         let mut config = match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => {
                 let (chain, secret) = (certificates(cert)?, private_key(key)?);
-                builder.with_client_auth_cert(chain, secret).map_err(|error| match error {
-                    rustls::Error::InconsistentKeys(_) => {
-                        unusable(key, format!("it is not the key of {}", cert.display()))
-                    }
-                    error => unusable(key, error.to_string()),
+                builder.with_client_auth_cert(chain, secret).map_err(|error| {
+                    let is_other = matches!(error, rustls::Error::InconsistentKeys(_));
+                    unusable(
+                        key,
+                        match is_other {
+                            true => format!("it is not the key of {}", cert.display()),
+                            false => error.to_string(),
+                        },
+                    )
                 })?
             }
             (None, None) => builder.with_no_client_auth(),

@@ -88,22 +88,22 @@ impl Fault {
         let found = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
         let Some(error) = found else {
             // A server that expects HTTP/2 closes the connection at once.
-            return match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-                    Self::ServerIsPlain
-                }
-                _ => Self::Handshake(error.to_string()),
+            let is_closed = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset]
+                .contains(&error.kind());
+            return if is_closed {
+                Self::ServerIsPlain
+            } else {
+                Self::Handshake(error.to_string())
             };
         };
         if matches!(error, rustls::Error::InvalidMessage(_)) {
             return Self::ServerIsPlain;
         }
         if let rustls::Error::InvalidCertificate(why) = error {
-            return Self::ServerUntrusted(match why {
-                CertificateError::UnknownIssuer => {
-                    "none of the given authorities has signed it".to_owned()
-                }
-                why => why.to_string(),
+            let is_stranger = *why == CertificateError::UnknownIssuer;
+            return Self::ServerUntrusted(match is_stranger {
+                true => "none of the given authorities has signed it".to_owned(),
+                false => why.to_string(),
             });
         }
         Self::of_alert(error).unwrap_or_else(|| Self::Handshake(error.to_string()))
@@ -111,18 +111,14 @@ impl Fault {
 
     /// What an alert of the server means.
     pub(crate) fn of_alert(error: &rustls::Error) -> Option<Self> {
-        match error {
-            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-                Some(Self::ClientUnknown)
-            }
-            rustls::Error::AlertReceived(alert) if is_about_certificate(*alert) => {
-                Some(Self::ClientRefused)
-            }
-            rustls::Error::AlertReceived(alert) => {
-                Some(Self::Handshake(format!("the server answered {alert:?}")))
-            }
-            _ => None,
-        }
+        let rustls::Error::AlertReceived(alert) = error else { return None };
+        Some(if *alert == AlertDescription::CertificateRequired {
+            Self::ClientUnknown
+        } else if is_about_certificate(*alert) {
+            Self::ClientRefused
+        } else {
+            Self::Handshake(format!("the server answered {alert:?}"))
+        })
     }
 }
 

@@ -26,6 +26,12 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 /// Refused connections, and failures to accept, are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// When serving ends, and how long connections have after that.
+pub(super) struct End {
+    pub(super) stop: CancellationToken,
+    pub(super) goodbye: Duration,
+}
+
 /// Serves until `stop`, then sends GOAWAY on every connection and waits at most `goodbye` for them.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -34,9 +40,9 @@ pub(super) async fn serve(
     access: Present,
     keep: Keep,
     clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-    goodbye: Duration,
+    end: End,
 ) {
+    let End { stop, goodbye } = end;
     let connections = TaskTracker::new();
     let denials = Denials::new(clock.clone(), edge.refusals().clone());
     let handshakes = Handshakes::new(clock.clone(), denials.clone());

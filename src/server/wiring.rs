@@ -154,8 +154,7 @@ impl Server {
             present.clone(),
             config.keep,
             clock.clone(),
-            stop.clone(),
-            GOODBYE,
+            accept::End { stop: stop.clone(), goodbye: GOODBYE },
         ));
 
         let fake: Arc<dyn Provider> =

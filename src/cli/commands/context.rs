@@ -138,8 +138,7 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
         ContextCommand::Set(args) => {
             // Better to report a mistake here than in every later command.
             ServerAddress::parse(&args.address)?;
-            let absolute =
-                |file: Option<&PathBuf>| file.map(|file| std::path::absolute(file)).transpose();
+            let absolute = |file: Option<&PathBuf>| file.map(std::path::absolute).transpose();
             // The files of this command line are those of the context.
             let given = &session.given;
             let entry = Entry {

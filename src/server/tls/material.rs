@@ -79,12 +79,12 @@ impl Tls {
             Some(judge) => builder.with_client_cert_verifier(judge.clone()),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                let why = format!("is not the key of {}", files.cert.display());
-                wrong("tls.key_file", &files.key, &why)
-            }
-            error => wrong("tls.key_file", &files.key, &format!("cannot be used: {error}")),
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+            let why = match matches!(error, rustls::Error::InconsistentKeys(_)) {
+                true => format!("is not the key of {}", files.cert.display()),
+                false => format!("cannot be used: {error}"),
+            };
+            wrong("tls.key_file", &files.key, &why)
         })?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});

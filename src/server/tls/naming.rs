@@ -21,9 +21,9 @@ pub(super) fn server(certificate: &CertificateDer<'_>) -> Result<ServerFacts, St
     let parsed = parse(certificate)?;
     let host_names = alternatives(&parsed)?
         .into_iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            _ => None,
+        .filter_map(|name| {
+            let GeneralName::DNSName(name) = name else { return None };
+            Some((*name).to_owned())
         })
         .collect();
     Ok(ServerFacts { expires_at: expiry(&parsed), host_names })
@@ -52,9 +52,9 @@ pub(super) fn client(
     let names = alternatives(&parsed).map_err(CertificateRefusal::Other)?;
     let uris: Vec<&str> = names
         .into_iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
+        .filter_map(|name| {
+            let GeneralName::URI(uri) = name else { return None };
+            Some(*uri)
         })
         .collect();
     let identity = match uris[..] {
@@ -74,7 +74,7 @@ pub(super) fn client(
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     match X509Certificate::from_der(certificate) {
-        Ok((rest, parsed)) if rest.is_empty() => Ok(parsed),
+        Ok(([], parsed)) => Ok(parsed),
         Ok(_) | Err(_) => Err("has a certificate that cannot be read".to_owned()),
     }
 }
