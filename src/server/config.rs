@@ -10,6 +10,7 @@ mod classes;
 mod exec;
 mod file;
 mod installer;
+mod otlp;
 mod redfish;
 mod span;
 #[cfg(test)]
@@ -17,7 +18,6 @@ mod tests;
 
 use etcetera::BaseStrategy as _;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +30,7 @@ pub(super) use self::choice::{FakeWorld, Format, Level, RoleName};
 pub(super) use self::classes::{Driver, MachineClass};
 pub(super) use self::exec::ExecClass;
 use self::file::File;
+pub(super) use self::otlp::Otlp;
 use self::span::Span;
 use super::gate::Caps;
 use super::limits as connection_limits;
@@ -87,24 +88,6 @@ pub(super) enum Storage {
     Ephemeral,
     /// In a directory.
     Dir(PathBuf),
-}
-
-/// Where spans are exported to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Otlp {
-    /// To this URL.
-    Endpoint(String),
-    /// To the endpoint in the environment.
-    Environment,
-}
-
-impl fmt::Display for Otlp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoint(url) => f.write_str(url),
-            Self::Environment => f.write_str("the endpoint of the environment"),
-        }
-    }
 }
 
 /// How long connections are kept.
@@ -305,7 +288,7 @@ impl Config {
             shutdown_grace: span(file.server.shutdown_grace, Duration::from_secs(10)),
             log_level: args.log_level.or(file.log.level).unwrap_or_default(),
             log_format: args.log_format.or(file.log.format).unwrap_or_default(),
-            otlp: otlp(args.otlp_endpoint.as_deref())?,
+            otlp: otlp::endpoint(args.otlp_endpoint.as_deref()).map_err(ConfigError::Setting)?,
             storage: storage(args, &file.store)?,
             plans_dir: args.plans_dir.clone().or(file.plans.dir),
             credentials_dir: args.credentials_dir.clone().or(file.credentials.dir),
@@ -390,30 +373,6 @@ fn boot(args: &Args, file: Option<file::Boot>) -> Option<BootSettings> {
     let listen = args.boot_listen.or(file.listen)?;
     let url = file.url.map(|url| url.trim_end_matches('/').to_owned());
     Some(BootSettings { listen, url })
-}
-
-/// Where spans go: from the flag, then the standard OpenTelemetry variables. The variables are meant for all programs
-/// of an environment, so a server that cannot export only warns about them; the flag is meant for this server, so it
-/// is refused.
-fn otlp(flag: Option<&str>) -> Result<Option<Otlp>, ConfigError> {
-    let Some(url) = flag else {
-        let variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        return Ok(variables.into_iter().any(is_set).then_some(Otlp::Environment));
-    };
-    let refused = |why: &str| Err(ConfigError::Setting(format!("--otlp-endpoint {url}: {why}")));
-    if !cfg!(feature = "otlp") {
-        return refused("this server was built without span export; build it with --features otlp");
-    }
-    match url.parse::<http::Uri>() {
-        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => {
-            Ok(Some(Otlp::Endpoint(url.to_owned())))
-        }
-        Ok(uri) if uri.scheme_str() == Some("https") => refused(
-            "TLS is not supported; send to a collector on this machine over http, and let it forward the spans",
-        ),
-        Ok(_) | Err(_) => refused("expected http://HOST:PORT, as in http://127.0.0.1:4317"),
-    }
 }
 
 /// Text of the failure script, from `@FILE` if given so.

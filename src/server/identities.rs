@@ -128,7 +128,7 @@ fn check_identity(name: &str, identity: &str) -> Result<(), String> {
     }
     if let Some(common) = identity.strip_prefix("CN=") {
         return match common.is_empty() {
-            true => refused("names nobody: give the common name after CN="),
+            true => refused("names no one: give the common name after CN="),
             false => Ok(()),
         };
     }
@@ -193,7 +193,7 @@ mod tests {
             (&[("a] [by b", &[])], "cannot be a name"),
             (&[("-a", &[])], "cannot be a name"),
             (&[(&long, &[])], "cannot be a name"),
-            (&[("a", &["CN="])], "names nobody"),
+            (&[("a", &["CN="])], "names no one"),
             (&[("a", &["bmdemo://b"])], "another principal"),
             (&[("a", &["spiffe://lab"])], "is no identity"),
             (&[("a", &["ann"])], "is no identity"),

@@ -265,7 +265,7 @@ async fn an_action_of_ones_own_is_performed_by_a_program_and_pinned_by_its_run()
     // The declaration changes, and then goes, while the run is in flight.
     declare("flash", "timeout = \"2h\"");
     server.signal("HUP").await;
-    server.logged("reloaded configuration and plans").await;
+    server.logged("reloaded configuration, plans and certificates").await;
     assert_eq!(newest(&server).await.plan_digest, before);
     let changed = piped(&address, "plan describe flash-it").await;
     assert!(changed.contains("2h"), "{changed}");

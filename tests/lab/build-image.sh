@@ -28,7 +28,7 @@ drivers/net/net_failover drivers/net/virtio_net drivers/char/hw_random/virtio-rn
 fs/fat/fat fs/fat/vfat fs/efivarfs/efivarfs drivers/input/evdev drivers/acpi/button"
 
 mkinit() { # name, init body on stdin
-  local d=$B/$1; rm -rf "$d"; mkdir -p "$d"/{bin,dev,proc,sys,tmp,mnt,etc,run,root,lib/modules,usr/share/udhcpc}
+  local d=$B/$1; rm -rf "$d"; mkdir -p "$d"/{bin,dev,proc,sys,tmp,mnt,etc,run,r,lib/modules,usr/share/udhcpc}
   cp /bin/busybox "$d/bin/busybox"
   local a; for a in $(/bin/busybox --list); do [ "$a" = busybox ] || ln -sf busybox "$d/bin/$a"; done
   : > "$d/lib/modules/order"
@@ -38,7 +38,7 @@ mkinit() { # name, init body on stdin
   if command -v dropbear >/dev/null; then # ssh server for exec steps; its libraries go along
     cp "$(command -v dropbear)" "$d/bin/dropbear"
     ldd "$(command -v dropbear)" | grep -o '/[^ ]*' | while read -r l; do mkdir -p "$d$(dirname "$l")"; cp -L "$l" "$d$l"; done
-    echo 'root:x:0:0:root:/root:/bin/sh' > "$d/etc/passwd"; echo 'root:x:0:' > "$d/etc/group"
+    echo 'root:x:0:0:root:/r:/bin/sh' > "$d/etc/passwd"; echo 'root:x:0:' > "$d/etc/group"
     echo /bin/sh > "$d/etc/shells"
   fi
   if [ "$1" = system ] && command -v serf >/dev/null; then cp "$(command -v serf)" "$d/bin/serf"; fi # the cluster it joins
@@ -52,7 +52,7 @@ S
   chmod +x "$d/usr/share/udhcpc/default.script"
   { cat <<'S'
 #!/bin/sh
-export PATH=/bin HOME=/root
+export PATH=/bin HOME=/r
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
 mkdir -p /dev/pts; mount -t devpts t /dev/pts
 for pass in 1 2 3; do while read -r m; do insmod /lib/modules/$m 2>/dev/null; done < /lib/modules/order; done
@@ -83,8 +83,8 @@ home() { # stage body: said until it is heard
 }
 die() { say "FAILED: $*"; home failed "{\"stage\":\"failed\",\"message\":\"$*\"$(ids)}"; sleep 1; poweroff -f; sleep 60; }
 sshd() { [ -x /bin/dropbear ] || return 0; grep -q '^ssh_key=' /run/settings || return 0
-  mkdir -p /root/.ssh /etc/dropbear; chmod 700 /root /root/.ssh
-  sed -n 's/^ssh_key=//p' /run/settings > /root/.ssh/authorized_keys; chmod 600 /root/.ssh/authorized_keys
+  mkdir -p /r/.ssh /etc/dropbear; chmod 700 /r /r/.ssh
+  sed -n 's/^ssh_key=//p' /run/settings > /r/.ssh/authorized_keys; chmod 600 /r/.ssh/authorized_keys
   dropbear -R -s -E -p 22 2>/dev/console; say "ssh up"; }
 S
     cat; } > "$d/init"
@@ -109,7 +109,7 @@ install)
   n=0; until wget -q -O /tmp/i.gz "$(setting image_url)"; do n=$((n+1)); [ $n -gt 5 ] && die "image download"; sleep 1; done
   got=$(sha256sum < /tmp/i.gz | cut -d' ' -f1)
   [ "$got" = "$(setting image_sha256)" ] || die "image checksum $got"
-  # The disk's last sector counts what was ever written to it: proof that is nobody's word but the disk's.
+  # The disk's last sector counts what was ever written to it: proof that is the disk's own word.
   count=$(dd if=$disk bs=512 skip=$(( $(blocks $disk) - 1 )) count=1 2>/dev/null | tr -d '\0' | sed -n 's/^writes=//p')
   gunzip -c /tmp/i.gz | dd of=$disk bs=1M conv=fsync 2>/dev/null || die "write"
   printf 'writes=%d' $(( ${count:-0} + 1 )) | dd of=$disk bs=512 seek=$(( $(blocks $disk) - 1 )) conv=sync,fsync 2>/dev/null

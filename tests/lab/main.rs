@@ -1,10 +1,11 @@
-//! The real binaries against real machines: UEFI firmware behind a Redfish BMC that nobody here wrote. docs/hardware-lab.md
+//! The real binaries against real machines: UEFI firmware behind a Redfish BMC that was written elsewhere. docs/hardware-lab.md
 //! says how to start them; `BMDEMO_LAB` names their environment file.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "helpers of tests: whatever fails fails the test, and what they say is for people"
+    clippy::disallowed_methods,
+    reason = "helpers of tests: whatever fails fails the test, and what they say is for people; real machines take real time"
 )]
 
 mod place;
@@ -63,7 +64,10 @@ fn real_machines_are_installed_operated_and_erased() {
     lab.part(
         "a wrong checksum fails the run in the installer's words, and the disk keeps what it has",
     );
-    succeeds(lab.cli(&["machine", "set-phase", "node1", "MAINTENANCE", "--yes", "--reason", "drills"]), RUN);
+    succeeds(
+        lab.cli(&["machine", "set-phase", "node1", "MAINTENANCE", "--yes", "--reason", "drills"]),
+        RUN,
+    );
     let failed = fails(lab.cli(&["repave", "node1", "--yes", "--set", "image=damaged"]), RUN);
     assert!(failed.contains("image checksum"), "{failed}");
     assert_eq!(lab.writes(1), 1);

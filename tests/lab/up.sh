@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts the lab: N real UEFI machines behind Redfish BMCs that nobody here wrote, in a network namespace of its own.
+# Starts the lab: N real UEFI machines behind Redfish BMCs that were written elsewhere, in a network namespace of its own.
 # usage: up.sh WORKDIR          needs root, Debian or Ubuntu. Safe to repeat; down.sh WORKDIR stops it all.
 # settings (environment): N=2 machines, MEM=512 MiB each, PORT=8443 (Redfish; PORT+1 image server, PORT+2 cluster,
 #   PORT+3 where the server under test has its boot listener, PORT+100+i the IPMI BMC of machine i), NET=10.213.0 (first three bytes of the network inside NS), BR=bmlab0,

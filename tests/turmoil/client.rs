@@ -37,7 +37,7 @@ pub(crate) async fn work(
     let name = format!("client-{number}");
     let mut client = Client { name, random, mistake, shared, clock: clock(), channel: None };
     for machine in 0..MACHINES {
-        client.register(machine).await;
+        Box::pin(client.register(machine)).await;
     }
     for run in 0..RUNS {
         let machine = client.random.below(MACHINES);
@@ -126,7 +126,7 @@ impl Client {
         let registered = self.call("register", request, |channel, request| async {
             MachineServiceClient::new(channel).register_machine(request).await
         });
-        if let Err(status) = registered.await {
+        if let Err(status) = Box::pin(registered).await {
             self.shared.accuse(format!("registering was refused: {status:?}"));
         }
     }

@@ -100,7 +100,8 @@ async fn wave(count: usize, has_sick: bool) -> Wave {
             bmc_credentials: "rack".to_owned(),
             ..MachineSpec::default()
         };
-        let new = NewMachine { id: machine_id(number), labels: BTreeMap::new(), spec };
+        let new =
+            NewMachine { id: machine_id(number), labels: BTreeMap::new(), spec, in_service: false };
         engine.register_machine(&origin(), new).await.unwrap();
     }
     let began = clock.monotonic();

@@ -143,11 +143,7 @@ fn what_changed(before: &Machine, after: &Machine) -> String {
         ("serial", &old.serial, serial),
         ("bmc_system_id", &old.bmc_system_id, bmc_system_id),
         ("bmc_credentials", &old.bmc_credentials, bmc_credentials),
-        (
-            "bmc_certificate_sha256",
-            &old.bmc_certificate_sha256,
-            bmc_certificate_sha256,
-        ),
+        ("bmc_certificate_sha256", &old.bmc_certificate_sha256, bmc_certificate_sha256),
     ]
     .into_iter()
     .filter(|(name, old_value, new)| {
@@ -198,7 +194,7 @@ fn spec_is_free(machine: &Machine, changes: &MachineChanges) -> Result<(), Engin
 }
 
 /// Another provider is another driver: the operator says why, and nothing that the present one was asked to do may still
-/// be going on, since only the new one will be fenced.
+/// be in progress, since only the new one will be fenced.
 fn provider_is_free(machine: &Machine, reason: &str) -> Result<(), EngineError> {
     if reason.trim().is_empty() {
         return Err(EngineError::invalid("reason", "say why the machine gets another provider"));

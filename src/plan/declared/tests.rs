@@ -48,7 +48,7 @@ fn mistakes_are_shown_where_they_are() {
         shown += &rendered(texts);
         shown.push('\n');
     }
-    crate::assert_golden!("declared_actions", shown);
+    crate::assert_golden!("plan_broken_actions", shown);
 }
 
 /// The same diagnostics as for a built-in action.
@@ -68,7 +68,7 @@ fn a_plan_with_a_declared_action_is_checked_like_any_other() {
         shown += &render(&files, &diagnostics, false);
         shown.push('\n');
     }
-    crate::assert_golden!("declared_actions_in_plans", shown);
+    crate::assert_golden!("plan_broken_actions_in_plans", shown);
 }
 
 /// A run pins what its plan took from the declaration; another declaration makes another plan.

@@ -43,7 +43,7 @@ impl Config {
         }
         if self.authenticates() && self.principals.is_empty() {
             return Err(ConfigError::Setting(
-                "tls.client_ca_file or [auth] is set, and there are no principals, so nobody could call: add \
+                "tls.client_ca_file or [auth] is set, and there are no principals, so no one could call: add \
                  [principals.NAME] to the configuration"
                     .into(),
             ));

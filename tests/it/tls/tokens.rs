@@ -12,6 +12,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
 use super::lab::Lab;
 use crate::support::{Server, run_to_end, text, within};
 
@@ -21,7 +23,7 @@ async fn tokens() -> (Lab, String) {
     let tokens = lab.at("tokens.toml");
     lab.put(
         "bmdemo.toml",
-        &format!("[auth]\ntokens_file = \"{tokens}\"\n[principals.ann]\n[principals.bob]\n"),
+        &format!("[auth]\ntokens_file = \"{tokens}\"\n[principals.ann]\nrole = \"admin\"\n[principals.bob]\nrole = \"admin\"\n"),
     );
     let token = new_token(&lab, &["ann"]).await;
     (lab, token)
@@ -113,6 +115,8 @@ async fn streams_end_with_their_token() {
     let (of_ann, at_ann) = watch(&channel, &token).await;
     let (of_bob, at_bob) = watch(&channel, &brief).await;
     ends(of_bob, at_bob).await;
+    let refused = who(&channel, &[&format!("Bearer {brief}")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
     server.logged("the token of bob has expired").await;
     lab.put("tokens.toml", "");
     server.signal("HUP").await;
@@ -130,7 +134,7 @@ async fn the_command_line_shows_a_token_from_a_file_or_a_command_and_renews_it()
     let file = lab.at("ann.token");
     let output =
         lab.run(&["auth", "whoami", "--server", &address, "--token-file", &file], &[]).await;
-    assert_eq!(text(&output.stdout), "ann, by a token\n", "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "ann, by a token; admin\n", "{}", text(&output.stderr));
 
     // The command prints an old token first, then the one that is accepted.
     let command = format!(
@@ -216,17 +220,28 @@ async fn a_token_is_not_to_be_seen() {
         .args(["--token-file", &lab.at("ann.token")])
         .env_clear()
         .env("HOME", lab.dir.path())
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .kill_on_drop(true);
-    let child = client.spawn().unwrap();
-    server.logged("WatchRuns").await;
+    let mut child = client.spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = server.address.to_string();
+    for args in [&["import", "1"][..], &["repave", "machine-1", "--detach"]] {
+        let with = ["--server", &address, "--token-file", &lab.at("ann.token")];
+        let output = lab.run(&[args, &with].concat(), &[]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    // The watch runs, so its token has been sent.
+    let row = async { while !shown.next_line().await.unwrap().unwrap().contains("machine-1") {} };
+    within("the watch shows the run", row).await;
     let pid = child.id().unwrap();
     for file in ["cmdline", "environ"] {
         let seen = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
         assert!(!text(&seen).contains(&token[4..]), "{file}");
     }
     drop(child);
-    let log = server.logged("WatchRuns").await;
+    server.signal("TERM").await;
+    let (_, _, log) = server.ended().await;
+    assert!(log.contains("serving"), "{log}");
     assert!(!log.contains(&token[4..47]), "{log}");
 }
 
@@ -244,7 +259,7 @@ async fn what_an_issuer_says_is_believed_while_it_is_one_of_ours() {
         "bmdemo.toml",
         &format!(
             "[auth.jwt]\njwks_file = \"{}\"\nissuer = \"https://idp\"\naudience = \"bmdemo\"\n\
-             [principals.ann]\nsubjects = [\"ann@example.com\"]\n",
+             [principals.ann]\nrole = \"admin\"\nsubjects = [\"ann@example.com\"]\n",
             lab.at("jwks.json")
         ),
     );
