@@ -234,7 +234,7 @@ impl Channel {
         let stream = TlsConnector::from(settings).connect(name, stream).await;
         stream
             .map(|stream| Box::new(stream) as Box<dyn Stream>)
-            .map_err(|error| failed(with_causes(&error)))
+            .map_err(|error| failed(in_words(with_causes(&error))))
     }
 
     /// Sends over a connection; with an error, the request if it was not sent.
@@ -304,6 +304,24 @@ impl Channel {
     fn late(&self, what: &str, limit: Duration) -> CallError {
         let message = format!("{}: no {what} within {} ms", self.origin, limit.as_millis());
         CallError::new(CallErrorKind::Timeout, message)
+    }
+}
+
+/// What to do about the two faults of certificates that new controllers have most often, before the library's word for it.
+fn in_words(why: String) -> String {
+    let known = [
+        (
+            "CaUsedAsEndEntity",
+            "its certificate is that of an authority, which only a pin makes believed",
+        ),
+        (
+            "UnknownIssuer",
+            "no authority that is believed has signed its certificate: name one, or pin the certificate",
+        ),
+    ];
+    match known.into_iter().find(|(word, _)| why.contains(word)) {
+        Some((_, meaning)) => format!("{meaning} ({why})"),
+        None => why,
     }
 }
 

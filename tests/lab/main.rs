@@ -108,7 +108,7 @@ fn kills(lab: &Lab, mut server: Server) -> Server {
         std::thread::sleep(Duration::from_millis(700 * (round / serial.len()) as u64));
         server.kill();
         server = Server::start(lab);
-        succeeds(lab.cli(&["wait", "node1", "--for", "ended"]), RUN);
+        succeeds(lab.cli(&["wait", "node1", "--for", "run=done"]), RUN);
         let runs = succeeds(lab.cli(&["runs", "node1", "--limit", "1"]), RUN);
         assert!(runs.contains("SUCCEEDED"), "{runs}");
         writes += 1;

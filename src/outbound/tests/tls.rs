@@ -14,6 +14,15 @@ struct Certified {
     key: KeyPair,
 }
 
+/// A certificate that is its own authority, as tools make them that are asked for a self-signed one.
+fn own_authority(name: &str) -> Certified {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Certified { authority: certificate.pem(), certificate: certificate.der().clone(), key }
+}
+
 fn certified(names: &[&str], years: (i32, i32)) -> Certified {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -93,7 +102,16 @@ async fn only_the_right_certificate_is_believed() {
         assert_eq!((error.kind, error.may_be_sent), (CallErrorKind::Tls, false));
         error.message
     };
-    assert!(refused(&good, &theirs).await.contains("UnknownIssuer"));
+    let message = refused(&good, &theirs).await;
+    assert!(
+        message.contains("pin the certificate (") && message.contains("UnknownIssuer"),
+        "{message}"
+    );
+    let own = own_authority("bmc.example");
+    let of_own = Trust::Authorities(write("own.pem", &own.authority));
+    assert!(refused(&own, &of_own).await.contains("only a pin makes believed ("));
+    let pinned = Trust::Pinned(Fingerprint::of(&own.certificate));
+    assert_eq!(call(server(&own, &both), pinned).await.unwrap().body, b"ok");
     let named = certified(&["other.example"], (2020, 2100));
     let of_named = Trust::Authorities(write("named.pem", &named.authority));
     assert!(refused(&named, &of_named).await.contains("not valid for name"));
