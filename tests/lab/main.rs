@@ -109,8 +109,8 @@ fn kills(lab: &Lab, mut server: Server) -> Server {
         server.kill();
         server = Server::start(lab);
         succeeds(lab.cli(&["wait", "node1", "--for", "run=done"]), RUN);
-        let runs = succeeds(lab.cli(&["runs", "node1", "--limit", "1"]), RUN);
-        assert!(runs.contains("SUCCEEDED"), "{runs}");
+        let described = succeeds(lab.cli(&["machine", "describe", "node1"]), RUN);
+        assert!(described.contains("SUCCEEDED"), "{described}");
         writes += 1;
         assert_eq!(lab.writes(1), writes, "the disk was written once");
         assert_eq!(lab.member("node1"), "alive");
