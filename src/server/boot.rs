@@ -4,7 +4,6 @@
 //! MAC address that the machine is registered with; reports carry the token that came with them. docs/providers.md says
 //! what that is worth.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,14 +13,13 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use super::activity::Activity;
 use super::checks::{self, HostNames};
 use super::config::{Config, Storage};
 use super::error::StartError;
@@ -29,7 +27,7 @@ use super::gate::{Caps, Gate};
 use super::limits::HEADER_LIST_BYTES_MAX;
 use super::peers::{Peers, Rates};
 use super::refusals::Refusals;
-use super::storage;
+use super::{small, storage};
 use crate::clock::Clock;
 use crate::ids::MachineId;
 use crate::model::{InstallReport, InstallStage, Installation};
@@ -41,8 +39,6 @@ const CAPS: Caps =
     Caps { connections_max: 1_024, connections_per_peer_max: 16, connections_loopback_max: 256 };
 /// What one machine may ask for: it reports a few times per boot. Behind one address there may be a rack.
 const RATES: Rates = Rates { mutations_per_s: 50, written_bytes_per_s: 256 * 1024 };
-/// Time for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the body of a report.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection.
@@ -53,8 +49,6 @@ const REPORT_BYTES_MAX: usize = 16 * 1024;
 const TEXT_CHARS_MAX: usize = 1_000;
 /// The file of the key in the data directory.
 const KEY_FILE: &str = "boot.key";
-/// Delay after a failed accept.
-const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// What the listener works with.
 #[derive(Debug)]
@@ -150,54 +144,19 @@ struct Report {
 pub(super) async fn serve(listener: TcpListener, boot: Arc<Boot>, stop: CancellationToken) {
     let gate = Gate::new(CAPS, boot.refusals.clone());
     let clock = boot.clock.clone();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, peer)) = accepted else {
-            clock.sleep(BACK_OFF).await;
-            continue;
-        };
-        let activity = Activity::new(clock.clone());
-        let Ok(permit) = gate.enter(peer.ip(), &activity) else { continue };
-        let of_connection = boot.clone();
-        let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let boot = of_connection.clone();
-            let call = activity.begin();
-            async move {
-                let _call = call;
-                Ok::<_, Infallible>(boot.answer(request, peer).await)
-            }
-        });
-        let age = clock.sleep(CONNECTION_AGE_MAX);
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEADER_LIST_BYTES_MAX as usize);
-            let connection =
-                builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-            tokio::select! {
-                served = connection => if let Err(error) = served {
-                    tracing::debug!(%peer, error, "the connection of a machine ended");
-                },
-                () = age => {}
-                () = permit.leave.cancelled() => {}
-                () = stop.cancelled() => {}
-            }
-            drop(permit);
-        });
-    }
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().max_buf_size(HEADER_LIST_BYTES_MAX as usize);
+    let answered = move |request: Request<Incoming>, peer| {
+        let boot = boot.clone();
+        async move { boot.answer(request, peer).await }
+    };
+    small::serve(listener, gate, CONNECTION_AGE_MAX, builder, clock, stop, answered).await;
 }
 
 impl Boot {
     async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body>
     where
-        B: HttpBody<Data = hyper::body::Bytes>,
+        B: HttpBody<Data = Bytes>,
     {
         if let Err(refusal) = checks::source(request.uri(), request.headers(), &self.host_names) {
             self.refusals.count(refusal.cause());
@@ -245,7 +204,7 @@ impl Boot {
 
     async fn report<B>(&self, machine: &str, request: Request<B>) -> Response<Body>
     where
-        B: HttpBody<Data = hyper::body::Bytes>,
+        B: HttpBody<Data = Bytes>,
     {
         let Ok(machine) = MachineId::parse(machine) else {
             return self.refused(&DeskError::Token);
@@ -323,7 +282,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 /// The whole body, if it has at most `bytes_max` bytes.
 async fn read<B>(body: B, bytes_max: usize) -> Result<Vec<u8>, StatusCode>
 where
-    B: HttpBody<Data = hyper::body::Bytes>,
+    B: HttpBody<Data = Bytes>,
 {
     let mut body = pin!(body);
     let mut bytes = Vec::new();

@@ -34,6 +34,7 @@ mod sending;
 mod shutdown;
 pub mod simulate;
 mod simulator;
+mod small;
 pub mod stage;
 mod storage;
 mod telemetry;

@@ -10,8 +10,9 @@ use super::runbox::{also_failed, also_failed_text};
 use super::sheet::Sheet;
 use super::table::{effective_meaning, ended_name, run_meaning, run_ms, steps_done};
 use super::text::{
-    Look, Meaning, activity_name, condition_name, effective_name, name_text, padded, phase_name,
-    run_type_name, sanitized, step_state_name, wait_reason_name,
+    Look, Meaning, activity_name, condition_name, effective_name, installation_stage_name,
+    name_text, padded, phase_name, power_state_name, run_type_name, sanitized, step_state_name,
+    wait_reason_name,
 };
 use super::time::{duration_text, elapsed_text, instant};
 
@@ -129,7 +130,7 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
 fn write_observed(sheet: &mut Sheet<'_>, status: &pb::MachineStatus) -> io::Result<()> {
     if let Some(facts) = &status.observed {
         sheet.heading("Observed")?;
-        sheet.field("Power", &short_name(facts.power().as_str_name(), "POWER_STATE_"))?;
+        sheet.field("Power", &power_state_name(facts.power))?;
         sheet.field("Health", &facts.health)?;
         sheet.field("Firmware", &facts.firmware)?;
         sheet.field("Serial", &facts.serial)?;
@@ -137,8 +138,7 @@ fn write_observed(sheet: &mut Sheet<'_>, status: &pb::MachineStatus) -> io::Resu
     }
     if let Some(installation) = &status.installation {
         sheet.heading("Installation")?;
-        let stage = installation.stage().as_str_name();
-        sheet.field("Stage", &short_name(stage, "INSTALLATION_STAGE_"))?;
+        sheet.field("Stage", &installation_stage_name(installation.stage))?;
         sheet.field("Image", &installation.image_sha256)?;
         sheet.field("Boot id", &installation.boot_id)?;
         sheet.field("Message", &installation.message)?;
@@ -146,11 +146,6 @@ fn write_observed(sheet: &mut Sheet<'_>, status: &pb::MachineStatus) -> io::Resu
         sheet.time("Reported", installation.at.as_ref())?;
     }
     Ok(())
-}
-
-/// The name of an enum's value as people read it.
-fn short_name(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_lowercase().replace('_', " ")
 }
 
 /// Why disks are not trusted.

@@ -289,6 +289,10 @@ names! {
     wait_reason_name: pb::WaitReason, "WAIT_REASON_";
     /// `HOLD` of ON_UNKNOWN_HOLD.
     on_unknown_name: pb::OnUnknown, "ON_UNKNOWN_";
+    /// `OFF` of POWER_STATE_OFF.
+    power_state_name: pb::PowerState, "POWER_STATE_";
+    /// `WRITTEN` of INSTALLATION_STAGE_WRITTEN.
+    installation_stage_name: pb::InstallationStage, "INSTALLATION_STAGE_";
 }
 
 /// Name of a condition as plans and filters write it, `InCustomerCluster`.

@@ -90,8 +90,8 @@ impl Desk {
         self.images.keys().map(String::as_str)
     }
 
-    /// Offers the settings of an attempt to the machine that has one of these MAC addresses, until the instant. An
-    /// offer of the machine from before is replaced.
+    /// Offers the settings of an attempt to the machine that has one of these MAC addresses, written as in its spec,
+    /// until the instant. An offer of the machine from before is replaced.
     pub fn offer(
         &self,
         operation: OperationId,
@@ -99,8 +99,7 @@ impl Desk {
         settings: Settings,
         until: Timestamp,
     ) {
-        let macs = macs.iter().map(|mac| plain_mac(mac)).collect();
-        let machine = settings.machine_id.clone();
+        let (machine, macs) = (settings.machine_id.clone(), macs.to_vec());
         self.offers().insert(machine, Offer { operation, macs, settings, until });
     }
 
@@ -139,7 +138,8 @@ impl Desk {
     /// # Errors
     /// [`DeskError`]; nothing was handed out then.
     pub async fn take_settings(&self, mac: &str) -> Result<String, DeskError> {
-        let mac = plain_mac(mac);
+        // Installers write it in other ways too.
+        let mac = mac.trim().to_ascii_lowercase().replace('-', ":");
         let now = self.clock.now();
         let (machine, operation, settings) = {
             let offers = self.offers();
@@ -196,11 +196,6 @@ impl Desk {
     fn offers(&self) -> std::sync::MutexGuard<'_, BTreeMap<MachineId, Offer>> {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A MAC address as addresses are compared: lower case, with colons.
-fn plain_mac(mac: &str) -> String {
-    mac.trim().to_ascii_lowercase().replace('-', ":")
 }
 
 #[cfg(test)]
@@ -270,7 +265,7 @@ mod tests {
     async fn settings_are_handed_out_once_per_attempt() {
         let Room { desk, clock, store } = room().await;
         assert!(matches!(desk.take_settings(MAC).await, Err(DeskError::NotOffered)));
-        desk.offer(operation(1), &[MAC.to_uppercase()], settings(), NOW.plus_ms(1_000));
+        desk.offer(operation(1), &[MAC.to_owned()], settings(), NOW.plus_ms(1_000));
         let text = desk.take_settings("52-54-00-D0-00-01").await.unwrap();
         assert_eq!(value(&text, "report_url"), "http://10.0.0.1:8069/boot/v1/report/node-1");
         assert!(matches!(desk.take_settings(MAC).await, Err(DeskError::Taken)));

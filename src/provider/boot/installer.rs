@@ -16,7 +16,8 @@ use crate::lifecycle::step::ErrorClass;
 use crate::model::{InstallStage, Installation, LogStream};
 use crate::plan::{Value, Values};
 use crate::provider::{
-    Acted, Call, ErrorCode, Logs, Observation, ProviderError, Target, Verification,
+    Acted, Call, ErrorCode, Logs, Observation, ProviderError, ProviderErrorKind, Target,
+    Verification,
 };
 
 /// How the machines of a class are installed.
@@ -134,16 +135,12 @@ impl Installer {
             }
             Some(End::Failed(error)) => {
                 self.forget(target, call);
-                let is_final = matches!(
-                    error.kind,
-                    crate::provider::ProviderErrorKind::Class(
-                        ErrorClass::Permanent | ErrorClass::NeedsHuman
-                    )
-                );
-                if is_final {
-                    Err(error)
-                } else {
-                    Ok(Observation::NotDone { observed: error.message })
+                match error.kind {
+                    ProviderErrorKind::Class(
+                        ErrorClass::Transient | ErrorClass::OutcomeUnknown,
+                    ) => Ok(Observation::NotDone { observed: error.message }),
+                    ProviderErrorKind::Class(ErrorClass::Permanent | ErrorClass::NeedsHuman)
+                    | ProviderErrorKind::Fenced { .. } => Err(error),
                 }
             }
         }

@@ -169,8 +169,9 @@ impl Job {
 
     async fn wait_written(&self) -> Result<Installation, ProviderError> {
         let deadline = self.clock.monotonic() + self.patience.write;
-        let mut stage = InstallStage::SettingsTaken;
-        for looks in 1.. {
+        let (mut stage, mut looks) = (InstallStage::SettingsTaken, 0_u32);
+        loop {
+            looks += 1;
             let Some(known) = self.look().await? else {
                 // A newer attempt has replaced it.
                 return Err(self.lost("another installation has begun on the machine"));
@@ -183,7 +184,7 @@ impl Job {
                 self.say(format!("the machine reports: {}", stage.as_str()));
             }
             // A machine that is off writes nothing any more; its last report may be on its way.
-            if looks % LOOKS_PER_POWER == 0
+            if looks.is_multiple_of(LOOKS_PER_POWER)
                 && self.control.power(&self.target).await.ok() == Some(Power::Off)
             {
                 self.pause().await;
@@ -203,7 +204,6 @@ impl Job {
             }
             self.pause().await;
         }
-        Err(self.lost("the machine was never heard of"))
     }
 
     async fn wait_up(&self) -> Result<Installation, ProviderError> {

@@ -1,13 +1,12 @@
 //! Serves scrapes over HTTP/1.1 and HTTP/2.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -15,23 +14,19 @@ use tonic::body::Body;
 use super::measured::Metrics;
 use super::snapshot::Sources;
 use crate::clock::Clock;
-use crate::server::activity::Activity;
 use crate::server::checks::{self, HostNames};
 use crate::server::gate::{Caps, Gate};
 use crate::server::limits::{HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::server::refusals::Refusals;
+use crate::server::small;
 
 /// Scrapers are few.
 const CAPS: Caps =
     Caps { connections_max: 32, connections_per_peer_max: 8, connections_loopback_max: 8 };
-/// Time that a scraper has for the head of its request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest life of a scraper's connection: an idle one is closed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Most scrapes of one connection at the same time.
 const STREAMS_MAX: u32 = 8;
-/// Delay after a failed accept.
-const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Media type of OpenMetrics text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,60 +47,28 @@ pub(in crate::server) async fn serve(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
-    let sources = Arc::new(sources);
-    let guard = Arc::new(guard);
+    let (sources, guard) = (Arc::new(sources), Arc::new(guard));
     let gate = Gate::new(CAPS, guard.refusals.clone());
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, peer)) = accepted else {
-            clock.sleep(BACK_OFF).await;
-            continue;
-        };
-        let activity = Activity::new(clock.clone());
-        let Ok(permit) = gate.enter(peer.ip(), &activity) else { continue };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    let scraped = move |request: Request<Incoming>, _| {
         let (metrics, sources, guard) = (metrics.clone(), sources.clone(), guard.clone());
-        let service = tower::service_fn(move |request: Request<_>| {
-            let (metrics, sources, guard) = (metrics.clone(), sources.clone(), guard.clone());
-            let scrape = activity.begin();
-            async move {
-                let _scrape = scrape;
-                if let Err(refusal) =
-                    checks::source(request.uri(), request.headers(), &guard.host_names)
-                {
-                    guard.refusals.count(refusal.cause());
-                    return Ok::<_, Infallible>(refusal.response());
-                }
-                Ok(answer(request, &metrics, &sources).await)
+        async move {
+            let headers = request.headers();
+            if let Err(refusal) = checks::source(request.uri(), headers, &guard.host_names) {
+                guard.refusals.count(refusal.cause());
+                return refusal.response();
             }
-        });
-        let age = clock.sleep(CONNECTION_AGE_MAX);
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS_MAX)
-                .max_header_list_size(HEADER_LIST_BYTES_MAX)
-                .keep_alive_interval(KEEPALIVE_INTERVAL)
-                .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-            let connection =
-                builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-            tokio::select! {
-                served = connection => if let Err(error) = served {
-                    tracing::debug!(error, "a scraper's connection ended");
-                },
-                () = age => {}
-                () = permit.leave.cancelled() => {}
-                () = stop.cancelled() => {}
-            }
-            drop(permit);
-        });
-    }
+            answer(request, &metrics, &sources).await
+        }
+    };
+    small::serve(listener, gate, CONNECTION_AGE_MAX, builder, clock, stop, scraped).await;
 }
 
 async fn answer<B>(request: Request<B>, metrics: &Metrics, sources: &Sources) -> Response<Body> {
