@@ -11,7 +11,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Extensions, Request, Response, Status};
 
 use super::identity::{Ended, Identity};
-use super::methods::Called;
+use super::methods::{Called, Role};
 use super::roles;
 use super::status::ApiError;
 use crate::executor::request::Origin;
@@ -64,6 +64,19 @@ impl Caller {
     /// Who calls, verified or as declared.
     pub(super) fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// Refuses a caller whose role does not allow force, for what amounts to it without saying so.
+    ///
+    /// # Errors
+    /// [`ApiError::RoleMissing`].
+    pub(super) fn may_force(&self, what: &str) -> Result<(), ApiError> {
+        match &self.identity {
+            Some(identity) if identity.role < Role::Admin => {
+                Err(roles::missing(&identity.name, identity.role, what.to_owned(), Role::Admin))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Resolves when the caller's credentials are no longer accepted; never for one without.

@@ -25,15 +25,8 @@ pub(super) const fn name(role: Role) -> &'static str {
 /// [`ApiError::RoleMissing`], naming the rule.
 pub(super) fn check<M: Called>(who: &str, role: Role, message: &M) -> Result<(), ApiError> {
     let method = M::METHOD;
-    let refused = |wanted, beyond: &str| {
-        let what = format!("{}{beyond}", method.name);
-        Err(ApiError::RoleMissing {
-            who: who.to_owned(),
-            role: name(role),
-            what,
-            wanted: name(wanted),
-        })
-    };
+    let refused =
+        |wanted, beyond: &str| Err(missing(who, role, format!("{}{beyond}", method.name), wanted));
     if role < method.role {
         return refused(method.role, "");
     }
@@ -44,6 +37,11 @@ pub(super) fn check<M: Called>(who: &str, role: Role, message: &M) -> Result<(),
         Some(beyond) => refused(Role::Admin, beyond),
         None => Ok(()),
     }
+}
+
+/// The refusal of what needs another role.
+pub(super) fn missing(who: &str, role: Role, what: String, wanted: Role) -> ApiError {
+    ApiError::RoleMissing { who: who.to_owned(), role: name(role), what, wanted: name(wanted) }
 }
 
 /// What of a request only an admin may ask for.

@@ -295,6 +295,10 @@ impl Runs {
         checks.request_id(&request.request_id);
         checks.reason(&request.reason);
         let id = checks.done(id)?;
+        // A retry repeats what its run was started with.
+        if self.engine.run(id).await?.spec.forced {
+            caller.may_force("RetryRun of a run that was started with force")?;
+        }
         let reason = request.reason.clone();
         let origin = caller.origin(&mut request, &reason, None);
         let run = self.engine.retry_run(&origin, id).await?;

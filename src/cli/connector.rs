@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -43,19 +44,18 @@ pub(crate) async fn connect(
 ) -> Result<Channel, tonic::transport::Error> {
     let secure = server_name.map(|name| (name.to_owned(), credentials.clone()));
     let noticed = noticed.clone();
+    let was_secure = Arc::new(AtomicBool::new(false));
     let connector = tower::service_fn(move |uri: Uri| {
-        let (secure, noticed) = (secure.clone(), noticed.clone());
+        let (secure, noticed, was_secure) = (secure.clone(), noticed.clone(), was_secure.clone());
         async move {
             let stream = tcp(&uri).await?;
             noticed.set(None);
             let is_plain = secure.is_none();
             let stream: Box<dyn Stream> = match secure {
                 None => Box::new(stream),
-                Some((name, credentials)) => {
-                    secured(stream, &name, &credentials).await.inspect_err(|error| {
-                        noticed.set(Fault::among_causes(error));
-                    })?
-                }
+                Some((name, credentials)) => secured(stream, &name, &credentials, &was_secure)
+                    .await
+                    .inspect_err(|error| noticed.set(Fault::among_causes(error)))?,
             };
             Ok::<_, io::Error>(TokioIo::new(Noticing { stream, noticed, is_first: is_plain }))
         }
@@ -76,6 +76,7 @@ async fn secured(
     stream: TcpStream,
     server_name: &str,
     credentials: &Credentials,
+    was_secure: &AtomicBool,
 ) -> io::Result<Box<dyn Stream>> {
     let config = credentials.read().map_err(|error| {
         let cause = std::error::Error::source(&error);
@@ -85,7 +86,12 @@ async fn secured(
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|error| broken(Fault::ServerUntrusted(error.to_string())))?;
     let stream = TlsConnector::from(config).connect(name, stream).await;
-    let stream = stream.map_err(|error| broken(Fault::of_handshake(&error)))?;
+    let stream = stream.map_err(|error| match Fault::of_handshake(&error) {
+        // A server that has spoken TLS to this client is restarting.
+        Fault::ServerIsPlain if was_secure.load(Ordering::Relaxed) => error,
+        fault => broken(fault),
+    })?;
+    was_secure.store(true, Ordering::Relaxed);
     Ok(Box::new(stream))
 }
 
@@ -163,5 +169,55 @@ impl AsyncWrite for Noticing {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::ServerConfig;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// A server that restarts closes connections before it speaks; one without TLS always does.
+    #[tokio::test]
+    async fn a_closed_handshake_means_no_tls_only_at_a_server_that_never_spoke_it() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let cert = params.self_signed(&key).unwrap().pem();
+        let ca = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(ca.path(), &cert).unwrap();
+        let credentials =
+            Credentials { ca_file: Some(ca.path().to_owned()), ..Credentials::default() };
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
+                )
+                .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let was_secure = AtomicBool::new(false);
+        let connect = async || {
+            let stream = TcpStream::connect(address).await.unwrap();
+            secured(stream, "localhost", &credentials, &was_secure).await
+        };
+        let close = async || drop(listener.accept().await.unwrap());
+
+        let (error, ()) = tokio::join!(connect(), close());
+        assert_eq!(Fault::among_causes(&error.err().unwrap()), Some(Fault::ServerIsPlain));
+        let accept = async || acceptor.accept(listener.accept().await.unwrap().0).await;
+        let (connected, accepted) = tokio::join!(connect(), accept());
+        connected.unwrap();
+        accepted.unwrap();
+        let (error, ()) = tokio::join!(connect(), close());
+        assert_eq!(Fault::among_causes(&error.err().unwrap()), None);
     }
 }

@@ -184,9 +184,22 @@ pub fn blockers(
     found
 }
 
-/// The declared actions of `plan` that the machine's driver does not perform, although it has their capability.
+/// Everything that blocks a run of `plan` on a machine whose provider this is, if it has one.
 #[must_use]
-pub fn unperformed(plan: &Plan, machine: &Machine, provider: &dyn Provider) -> Vec<EngineError> {
+pub fn refusals(
+    plan: &Plan,
+    machine: &Machine,
+    provider: Option<&dyn Provider>,
+    force: bool,
+) -> Vec<EngineError> {
+    let capabilities = provider.map(|provider| provider.capabilities(&Target::from(machine)));
+    let mut found = blockers(plan, machine, capabilities, force);
+    found.extend(provider.into_iter().flat_map(|provider| unperformed(plan, machine, provider)));
+    found
+}
+
+/// The declared actions of `plan` that the machine's driver does not perform, although it has their capability.
+fn unperformed(plan: &Plan, machine: &Machine, provider: &dyn Provider) -> Vec<EngineError> {
     let class = &machine.spec.provider;
     let can = provider.capabilities(&Target::from(machine));
     plan.declared()

@@ -25,9 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// Why a call is refused before its handler sees it. Only the log says it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AdmissionRefusal {
-    /// There is nothing that says who calls.
+    /// There are none.
     #[error("the call has no credentials")]
-    Nobody,
+    Missing,
     /// Something else than one token is in the head.
     #[error("the head authorization is not one \"Bearer\" with a token")]
     Form,
@@ -68,7 +68,7 @@ impl AdmissionRefusal {
     /// Name of the kind, in the log and in the metrics.
     const fn kind(&self) -> &'static str {
         match self {
-            Self::Nobody => "credentials_missing",
+            Self::Missing => "credentials_missing",
             Self::Form => "credentials_form",
             Self::UnknownKind => "credentials_unknown_kind",
             Self::TokenDamaged => "credentials_token_damaged",
@@ -192,7 +192,7 @@ impl Admission {
         }
         match &self.certified {
             Some(judged) => Ok(Credential::Certificate(judged.certified.clone())),
-            None => Err(AdmissionRefusal::Nobody),
+            None => Err(AdmissionRefusal::Missing),
         }
     }
 

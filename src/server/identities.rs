@@ -176,10 +176,10 @@ mod tests {
             assert_eq!(of(identity).as_deref(), Some("ann"), "{identity}");
         }
         assert_eq!(of("bmdemo://bob").as_deref(), Some("bob"));
-        for nobody in
+        for unknown in
             ["bmdemo://carl", "ann", "CN=ann", "CN=bmdemo://ann", "spiffe://lab/ann/x", ""]
         {
-            assert_eq!(of(nobody), None, "{nobody}");
+            assert_eq!(of(unknown), None, "{unknown}");
         }
     }
 

@@ -21,7 +21,7 @@ use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
 use crate::plan::registry::BUILT_IN;
-use crate::plan::{ActionSpec, Phase, Plan, Registry};
+use crate::plan::{Phase, Plan, Registry, Step};
 use crate::provider::fake::{
     FakeOptions, FakeProvider, NAME, Script, ScriptError, Timing, TimingError, World,
 };
@@ -302,7 +302,11 @@ fn durations(plan: &Plan) -> String {
     let mut rules = String::new();
     // A rule names a step or an action: steps that are named like an action come last, so that they do not match
     // another's.
-    let is_action = |name: &str| ActionSpec::find(name).is_some();
+    let is_action = |name: &str| {
+        let undone =
+            |step: &Step| step.compensation.as_ref().is_some_and(|undo| undo.action.name == name);
+        plan.steps.iter().any(|step| step.action.name == name || undone(step))
+    };
     let steps = plan.steps.iter().filter(|step| !step.action.is_own());
     let (late, early): (Vec<_>, Vec<_>) = steps.partition(|step| is_action(&step.name));
     for step in early.into_iter().chain(late) {

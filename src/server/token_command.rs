@@ -37,8 +37,11 @@ pub(super) fn new(
         )));
     }
     // A file that the server would refuse is not added to.
-    if path.symlink_metadata().is_ok() {
-        Tokens::load(path, |name| identities.named(name))?;
+    if path.symlink_metadata().is_ok()
+        && Tokens::load(path, |name| identities.named(name))?.is_full()
+    {
+        let path = path.display();
+        return Err(setting(format!("{path} is full: remove the tokens that have expired")));
     }
     let token = tokens::generate().map_err(|error| StartError::Internal {
         what: "the operating system has no randomness",

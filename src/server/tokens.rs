@@ -105,6 +105,11 @@ pub(super) struct KnownToken {
 pub(super) struct Tokens(Vec<KnownToken>);
 
 impl Tokens {
+    /// Whether the file may have no more.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= TOKENS_MAX
+    }
+
     /// Reads a file; `principal` finds a principal by its name.
     ///
     /// # Errors

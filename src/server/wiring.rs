@@ -265,8 +265,8 @@ impl Server {
         self.address
     }
 
-    /// Applies the settings that can change while running: plans, retention, and how many runs may be in progress. An
-    /// invalid configuration changes nothing and is logged.
+    /// Applies the settings that can change while running: plans, retention, how many runs may be in progress, and
+    /// access, unless TLS or authentication is turned on or off. An invalid configuration changes nothing and is logged.
     pub(super) fn reload(&mut self, loaded: Result<Settings, ConfigError>) {
         let Settings { config, plans, access } = match loaded {
             Ok(loaded) => loaded,
@@ -289,6 +289,11 @@ impl Server {
             self.config.auth.clone_from(&config.auth);
             self.config.principals.clone_from(&config.principals);
             self.config.host_names.clone_from(&config.host_names);
+        } else {
+            tracing::warn!(
+                "TLS or authentication was turned on or off: certificates, tokens and principals stay as they were until \
+                 the next start"
+            );
         }
         self.config.plans_dir.clone_from(&config.plans_dir);
         self.config.actions_dir.clone_from(&config.actions_dir);

@@ -81,10 +81,13 @@ async fn an_address_of_something_else_is_called_that() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let other = tokio::spawn(async move {
+        // Held, and not read: to close a connection with unread bytes resets it, and what was said may be lost.
+        let mut held = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let said = tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-other\r\n");
             said.await.unwrap();
+            held.push(stream);
         }
     });
     let shown = within("another protocol", piped(&address, "list --request-timeout 5s")).await;

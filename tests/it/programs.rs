@@ -127,13 +127,12 @@ async fn a_program_that_fails_is_retried_and_its_output_is_the_log_of_the_step()
     );
     site.program("look", "[ -e done ] && exit 0; exit 10");
     let server = site.started().await;
-    let shown = until(&server, "SUCCEEDED").await;
+    until(&server, "SUCCEEDED").await;
     let address = server.address.to_string();
     let logs = piped(&address, "logs node-1").await;
     assert_eq!(logs.matches("attempt of node-1").count(), 2, "{logs}");
     assert!(logs.contains("no quorum"), "{logs}");
     assert!(!logs.contains("bmdemo: {"), "the answer is no line of the log: {logs}");
-    assert!(shown.contains("drain"), "{shown}");
     let history = piped(&address, "run history node-1").await;
     assert!(history.contains("act of drain exited with 75: no quorum"), "{history}");
     let described = piped(&address, "machine describe node-1").await;
@@ -147,11 +146,7 @@ async fn a_step_that_times_out_leaves_no_process() {
     site.program("look", "[ -e child ] && exit 12; exit 10");
     let server = site.started().await;
     let (leader, child) = (site.written("leader").await, site.written("child").await);
-    let shown = until(&server, "OUTCOME_UNKNOWN").await;
-    assert!(
-        shown.contains("observe of drain exited with 12") || shown.contains("unknown"),
-        "{shown}"
-    );
+    until(&server, "OUTCOME_UNKNOWN").await;
     gone(&leader).await;
     gone(&child).await;
 }

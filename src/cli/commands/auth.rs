@@ -37,7 +37,7 @@ pub(crate) struct CanIArgs {
 }
 
 /// The method behind each command.
-const METHODS: [(&str, &str); 32] = [
+const METHODS: [(&str, &str); 33] = [
     ("list", "ListMachines"),
     ("runs", "ListRuns"),
     ("plans", "ListPlans"),
@@ -51,6 +51,7 @@ const METHODS: [(&str, &str); 32] = [
     ("import", "BatchRegisterMachines"),
     ("register", "RegisterMachine"),
     ("apply", "BatchRegisterMachines"),
+    ("update", "UpdateMachine"),
     ("label", "UpdateMachine"),
     ("unlabel", "UpdateMachine"),
     ("set-phase", "UpdateMachine"),

@@ -321,12 +321,8 @@ impl Engine {
         let registered = self.ports.plans.chosen(new)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
-        let capabilities =
-            provider.as_ref().map(|provider| provider.capabilities(&Target::from(&*machine)));
-        let mut blockers = admission::blockers(&registered.plan, &machine, capabilities, new.force);
-        if let Some(provider) = &provider {
-            blockers.extend(admission::unperformed(&registered.plan, &machine, &**provider));
-        }
+        let blockers =
+            admission::refusals(&registered.plan, &machine, provider.as_deref(), new.force);
         let now = self.ports.clock.now();
         let id = RunId::new(now, [0, 0]);
         let run = admission::accepted(id, &machine, &registered, &params, new, origin, now);

@@ -94,7 +94,7 @@ async fn start_forced(harness: &Harness, plan: &Plan) -> RunId {
         harness.set_phase(1, Phase::Maintenance).await.unwrap();
     }
     let required = plan.params.iter().filter(|param| param.required());
-    let parameters = required.map(|param| (param.name.to_string(), "given".to_owned())).collect();
+    let parameters = required.map(|param| (param.name.to_string(), "0".to_owned())).collect();
     let new = crate::executor::request::NewRun { force: true, parameters, ..new_run(1, &plan.id) };
     harness.engine.start_run(&origin(), new).await.unwrap().id
 }

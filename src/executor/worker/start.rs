@@ -17,7 +17,6 @@ use crate::executor::planted::Planted;
 use crate::executor::request::{NewRun, Origin};
 use crate::ids::RunId;
 use crate::model::Run;
-use crate::provider::Target;
 use crate::store::{LogHead, PinnedPlan, StoreError};
 
 impl Worker {
@@ -101,17 +100,12 @@ impl Worker {
         };
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
-        let capabilities =
-            provider.as_ref().map(|provider| provider.capabilities(&Target::from(&*machine)));
         let force = new.force
             || before.as_ref().is_some_and(|before| {
                 admission::repeats_nothing_destructive(before, &registered.plan)
             });
-        let mut blockers = admission::blockers(&registered.plan, &machine, capabilities, force);
-        if let Some(provider) = &provider {
-            blockers.extend(admission::unperformed(&registered.plan, &machine, &**provider));
-        }
-        if let Some(first) = blockers.into_iter().next() {
+        let refusals = admission::refusals(&registered.plan, &machine, provider.as_deref(), force);
+        if let Some(first) = refusals.into_iter().next() {
             return Err(first);
         }
         self.ports.in_time(origin)?;

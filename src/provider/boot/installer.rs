@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::control::Control;
+use super::control::{Control, Grant};
 use super::desk::Desk;
 use super::job::{End, Job, Patience, Progress};
 use super::settings::{Settings, Task};
@@ -190,7 +190,7 @@ impl Installer {
             return Ok(());
         }
         self.forget(target, call);
-        self.control.switch_off(target, call.epoch).await
+        self.control.switch_off(target, &grant(call)).await
     }
 
     /// The job of an operation: the one that runs, or a new one.
@@ -218,7 +218,7 @@ impl Installer {
             target: target.clone(),
             settings,
             operation: operation.clone(),
-            epoch: call.epoch,
+            by: grant(call),
             progress: progress.clone(),
         };
         let stopped = stop.clone();
@@ -308,6 +308,10 @@ impl Installer {
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<MachineId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn grant(call: &Call) -> Grant {
+    Grant { epoch: call.epoch, operation: call.operation.clone() }
 }
 
 /// Run and step of an operation, without the attempt.

@@ -6,11 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::control::Control;
+use super::control::{Control, Grant};
 use super::desk::Desk;
 use super::settings::{Settings, Task};
 use crate::clock::Clock;
-use crate::ids::{Epoch, OperationId};
+use crate::ids::OperationId;
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{InstallStage, Installation, Power};
 use crate::provider::{ErrorCode, ProviderError, Target};
@@ -85,8 +85,9 @@ pub(super) struct Job {
     pub(super) patience: Patience,
     pub(super) target: Target,
     pub(super) settings: Settings,
+    /// The attempt that the installation is of; an earlier one than the present, if that has written the disk.
     pub(super) operation: OperationId,
-    pub(super) epoch: Epoch,
+    pub(super) by: Grant,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -126,12 +127,12 @@ impl Job {
         if !written.message.is_empty() {
             self.say(format!("the installer says: {}", written.message));
         }
-        self.control.switch_off(&self.target, self.epoch).await?;
-        self.control.boot_disk(&self.target, self.epoch).await?;
+        self.control.switch_off(&self.target, &self.by).await?;
+        self.control.boot_disk(&self.target, &self.by).await?;
         if matches!(self.settings.task, Task::Erase { .. }) {
             return Ok(written);
         }
-        self.control.switch_on(&self.target, self.epoch).await?;
+        self.control.switch_on(&self.target, &self.by).await?;
         self.wait_up().await
     }
 
@@ -140,14 +141,14 @@ impl Job {
     async fn boot_installer(&self, fresh: bool) -> Result<(), ProviderError> {
         let is_off = !fresh && self.control.power(&self.target).await? == Power::Off;
         if fresh || is_off {
-            self.control.switch_off(&self.target, self.epoch).await?;
+            self.control.switch_off(&self.target, &self.by).await?;
             if matches!(self.settings.task, Task::Erase { .. }) {
-                self.control.boot_installer(&self.target, self.epoch).await?;
+                self.control.boot_installer(&self.target, &self.by).await?;
             }
         }
         self.offer();
         self.say("settings offered: booting the installer".to_owned());
-        self.control.switch_on(&self.target, self.epoch).await
+        self.control.switch_on(&self.target, &self.by).await
     }
 
     async fn wait_taken(&self) -> Result<(), ProviderError> {
@@ -199,7 +200,7 @@ impl Job {
             }
             if self.clock.monotonic() >= deadline {
                 // What is still writing must not continue beside the next attempt.
-                self.control.switch_off(&self.target, self.epoch).await?;
+                self.control.switch_off(&self.target, &self.by).await?;
                 return Err(self.late("the disk was not written", self.patience.write));
             }
             self.pause().await;

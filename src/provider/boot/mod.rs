@@ -13,7 +13,7 @@ mod reports;
 mod settings;
 mod token;
 
-pub use control::Control;
+pub use control::{Control, Grant};
 pub use desk::{Desk, DeskError};
 pub use driver::{Installing, installs};
 pub use image::Image;

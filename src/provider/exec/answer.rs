@@ -18,7 +18,7 @@ use crate::provider::{Acted, ErrorCode, Health, Observation, ProviderError, Veri
 const NO: i32 = 10;
 /// In progress; for a probe: answers, with reduced capacity.
 const PARTLY: i32 = 11;
-/// It cannot be report.
+/// It cannot be known.
 const UNKNOWABLE: i32 = 12;
 
 const EX_USAGE: i32 = 64;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::answer;
 use super::input::{self, Input, Purpose};
@@ -50,8 +50,8 @@ pub struct Exec {
     host: Host,
     folder: Folder,
     machines: Machines,
-    acting: Semaphore,
-    looking: Semaphore,
+    acting: Arc<Semaphore>,
+    looking: Arc<Semaphore>,
 }
 
 impl Exec {
@@ -76,8 +76,8 @@ impl Exec {
         }
         Ok(Self {
             folder,
-            acting: Semaphore::new(settings.parallel_max),
-            looking: Semaphore::new(settings.parallel_max),
+            acting: Arc::new(Semaphore::new(settings.parallel_max)),
+            looking: Arc::new(Semaphore::new(settings.parallel_max)),
             machines,
             settings,
             account,
@@ -127,7 +127,8 @@ impl Exec {
         input: Input,
         logs: Option<Logs>,
     ) -> Result<Ended, ProviderError> {
-        let _permit = permit(&self.looking).await?;
+        // It outlives a dropped call, like its program.
+        let permit = permit(&self.looking).await?;
         let program = argv.first().cloned().unwrap_or_default();
         let file = self
             .folder
@@ -138,8 +139,10 @@ impl Exec {
         let (sender, ended) = oneshot::channel();
         let clock = self.host.clock.clone();
         self.host.supervisors.spawn(async move {
+            let ended = run(launch, clock).await;
+            drop(permit);
             // No one may wait for it any more.
-            drop(sender.send(run(launch, clock).await));
+            drop(sender.send(ended));
         });
         match ended.await {
             Ok(Ok(ended)) => Ok(ended),
@@ -155,11 +158,11 @@ impl Exec {
         logs: Logs,
     ) -> Result<Acted, ProviderError> {
         let programs = self.programs(&call.action)?;
-        let _permit = permit(&self.acting).await?;
+        let permit = permit(&self.acting).await?;
         let stop = self.host.supervisors.stop();
         let ended = loop {
             self.machines.admit(&target.machine_id, call.epoch)?;
-            match self.machines.next(&target.machine_id, &call.operation, &stop) {
+            match self.machines.next(&target.machine_id, call, &stop) {
                 Next::Known(result) => {
                     logs.line(
                         LogStream::Engine,
@@ -194,7 +197,7 @@ impl Exec {
                 Err(error) => Err(not_started(&program, &error, ErrorClass::NeedsHuman)),
             };
             machines.ended(machine, call.operation, result.clone());
-            drop(ended);
+            drop((permit, ended));
             // The call may have been dropped.
             drop(sender.send(result));
         });
@@ -333,8 +336,8 @@ impl Exec {
     }
 }
 
-async fn permit(from: &Semaphore) -> Result<SemaphorePermit<'_>, ProviderError> {
-    from.acquire().await.map_err(|_| ending())
+async fn permit(from: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ProviderError> {
+    from.clone().acquire_owned().await.map_err(|_| ending())
 }
 
 fn not_started(program: &str, error: &io::Error, class: ErrorClass) -> ProviderError {
@@ -352,7 +355,8 @@ impl Provider for Exec {
         "exec"
     }
 
-    /// Whatever its class names it for: the configuration is only accepted with a program for each action.
+    /// Whatever its class names it for: the configuration is only accepted with a program for each built-in action; of
+    /// `custom`, see [`Provider::performs`].
     fn capabilities(&self, _target: &Target) -> Capabilities {
         Capabilities::all()
     }

@@ -61,7 +61,8 @@ fn program(path: &Path) -> Result<(), String> {
     trusted_owner(&found)?;
     // Who can write to a folder can exchange the program.
     let resolved = path.canonicalize().map_err(|error| error.to_string())?;
-    for folder in resolved.ancestors().skip(1) {
+    // The way as it is written too: it may lead through links.
+    for folder in path.ancestors().skip(1).chain(resolved.ancestors().skip(1)) {
         let found = std::fs::metadata(folder).map_err(|error| error.to_string())?;
         if found.mode() & WRITABLE_BY_ALL != 0 && found.mode() & STICKY == 0 {
             let folder = folder.display();
@@ -137,6 +138,12 @@ mod tests {
         assert!(program(&path).unwrap_err().contains("anyone may write to"));
         mode(dir.path(), 0o1777);
         program(&path).unwrap();
+        // A link that others could lead elsewhere.
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        mode(&open, 0o777);
+        std::os::unix::fs::symlink(&path, open.join("link")).unwrap();
+        assert!(program(&open.join("link")).unwrap_err().contains("anyone may write to"));
     }
 
     #[test]

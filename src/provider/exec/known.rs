@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ids::{Epoch, MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
-use crate::provider::{Acted, ProviderError, ProviderErrorKind};
+use crate::provider::{Acted, Call, ProviderError, ProviderErrorKind};
 
 /// Every machine that a program has acted on since the server started.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,7 @@ struct Known {
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     pub(super) operation: OperationId,
+    epoch: Epoch,
     stop: CancellationToken,
     ended: watch::Receiver<()>,
 }
@@ -72,36 +73,33 @@ impl Machines {
         }
     }
 
-    /// Raises the epoch; returns the program that acts, and whether it belongs to an older one.
+    /// Raises the epoch; returns the program that acts, and whether it was run under an older one.
     pub(super) fn raise(&self, machine: &MachineId, epoch: Epoch) -> Option<(Running, bool)> {
         let mut machines = self.lock();
         let known = machines.entry(machine.clone()).or_default();
-        let is_older = known.fence < epoch;
         known.fence = known.fence.max(epoch);
-        known.running.clone().map(|running| (running, is_older))
+        known.running.clone().map(|running| {
+            let is_older = running.epoch < epoch;
+            (running, is_older)
+        })
     }
 
     /// Decides what *act* does, and if it runs its program notes that it does; `stop` ends it.
-    pub(super) fn next(
-        &self,
-        machine: &MachineId,
-        operation: &OperationId,
-        stop: &CancellationToken,
-    ) -> Next {
+    pub(super) fn next(&self, machine: &MachineId, call: &Call, stop: &CancellationToken) -> Next {
         let mut machines = self.lock();
         let known = machines.entry(machine.clone()).or_default();
         if let Some(running) = &known.running {
             return Next::Wait(running.clone());
         }
         if let Some((last, result)) = &known.last
-            && last == operation
+            && *last == call.operation
             && result.as_ref().err().is_none_or(is_settled)
         {
             return Next::Known(result.clone());
         }
         let (sender, ended) = watch::channel(());
-        let (operation, stop) = (operation.clone(), stop.clone());
-        known.running = Some(Running { operation, stop, ended });
+        let (operation, epoch, stop) = (call.operation.clone(), call.epoch, stop.clone());
+        known.running = Some(Running { operation, epoch, stop, ended });
         Next::Run(sender)
     }
 

@@ -147,7 +147,8 @@ impl Left {
         }
         let kill_at = clock.monotonic() + grace;
         let mut is_killed = false;
-        while self.runs() {
+        // Its children do not hold the lock.
+        while self.runs() || (!is_killed && self.group.is_some_and(Group::exists)) {
             if !is_killed && clock.monotonic() >= kill_at {
                 is_killed = true;
                 match self.group {

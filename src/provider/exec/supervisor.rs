@@ -206,7 +206,8 @@ pub(super) async fn run(launch: Launch, clock: Arc<dyn Clock>) -> io::Result<End
             }
         }
     }
-    if let Some(slot) = &slot {
+    // What does not end in spite of that the next server still has to find.
+    if let Some(slot) = slot.as_ref().filter(|_| !exists()) {
         slot.clear();
     }
     let end = cause.unwrap_or_else(|| match status {

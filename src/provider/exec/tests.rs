@@ -215,8 +215,9 @@ async fn looks_and_checks_are_programs_too() {
 /// Two drivers on one folder are what a killed server and the next one are.
 #[tokio::test]
 async fn a_fence_ends_what_a_former_server_has_left_running() {
-    let bench = Bench::new()
-        .acts("sleep 1000 &\necho $! > child; trap 'echo asked >> notes; exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+    let mut bench = Bench::new()
+        .acts("(trap '' TERM; exec sleep 1000) &\necho $! > child; trap 'echo asked >> notes; exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+    bench.settings.grace = Duration::from_millis(200);
     let former = bench.driver();
     let (target, call) = (target("m-1"), call(1, 1));
     let acting = {
@@ -227,7 +228,11 @@ async fn a_fence_ends_what_a_former_server_has_left_running() {
     let next = bench.driver();
     next.fence(&target, Epoch(2), next.capabilities(&target)).await.unwrap();
     assert_eq!(bench.read("notes"), "asked\n");
-    assert!(!is_alive(&bench.read("child")));
+    // The signal has been sent; that it has been carried out only real time can show.
+    let real = SystemClock::new();
+    while is_alive(&bench.read("child")) {
+        real.sleep(Duration::from_millis(5)).await;
+    }
     acting.await.unwrap().unwrap_err();
     let seen = next.observe(&target, &Call { epoch: Epoch(2), ..call.clone() }, bench.logs()).await;
     assert!(matches!(seen, Ok(Observation::Unknowable { .. })), "{seen:?}");
@@ -309,4 +314,27 @@ async fn the_end_of_a_server_ends_its_programs() {
     });
     assert_eq!(class_of(&ended.unwrap_err()), ErrorClass::OutcomeUnknown);
     assert!(!is_alive(&bench.read("leader")));
+}
+
+/// The first fence of an epoch was dropped, or another driver of the class refused: it is made again.
+#[tokio::test]
+async fn a_fence_that_was_cut_off_is_made_good_by_the_next() {
+    let mut bench = Bench::new()
+        .acts("trap '' TERM; echo $$ > leader; echo ready; while :; do sleep 0.01; done");
+    bench.settings.grace = Duration::from_millis(200);
+    let driver = bench.driver();
+    let (target, call) = (target("m-1"), call(1, 1));
+    let acting = {
+        let (driver, target, logs) = (driver.clone(), target.clone(), bench.logs());
+        tokio::spawn(async move { driver.act(&target, &call, logs).await })
+    };
+    bench.logs.until("ready").await;
+    tokio::select! {
+        biased;
+        ended = driver.fence(&target, Epoch(2), driver.capabilities(&target)) => panic!("{ended:?}"),
+        () = std::future::ready(()) => {}
+    }
+    driver.fence(&target, Epoch(2), driver.capabilities(&target)).await.unwrap();
+    assert!(!is_alive(&bench.read("leader")));
+    acting.await.unwrap().unwrap_err();
 }

@@ -8,7 +8,7 @@ use http::{Method, header};
 use serde_json::Value as Json;
 use tokio::sync::Mutex;
 
-use super::failure::Failure;
+use super::failure::{Failure, is_broken};
 use super::gate::Gate;
 use super::json;
 use super::settings::RedfishSettings;
@@ -16,7 +16,7 @@ use super::ticket::{Asking, Ticket};
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::lifecycle::step::ErrorClass;
-use crate::outbound::{Answer, Call, Channel, Limits};
+use crate::outbound::{Answer, Call, Channel, Limits, Origin};
 use crate::provider::{ErrorCode, ProviderError};
 
 /// Where every controller has its root.
@@ -159,8 +159,8 @@ impl Bmc {
             if self.clock.monotonic() >= until {
                 let seconds = self.settings.request.as_secs();
                 let message = format!("task {task} is {} after {seconds} s", json::plain(state));
-                let error = ProviderError::new(ErrorClass::Transient, ErrorCode::Timeout, message);
-                return Err(Failure { may_be_done: true, ..error.into() });
+                let class = ErrorClass::Transient;
+                return Err(ProviderError::new(class, ErrorCode::Timeout, message).into());
             }
             self.clock.sleep(self.settings.poll).await;
         }
@@ -193,7 +193,7 @@ impl Bmc {
     }
 
     /// Sends with the credentials; an answer that is no success is a failure.
-    async fn in_turn(
+    pub(super) async fn in_turn(
         &self,
         gate: &mut Gate,
         asking: Asking<'_>,
@@ -260,7 +260,7 @@ impl Bmc {
         gate.sent_at = Some(self.clock.monotonic());
         let answered = self.channel.call(call).await;
         let is_trouble = match &answered {
-            Ok(answer) => answer.status.is_server_error() && answer.status.as_u16() != 501,
+            Ok(answer) => is_broken(answer.status),
             Err(error) => Failure::from(error.clone()).is_trouble(),
         };
         if !is_trouble {
@@ -277,11 +277,16 @@ fn changed(answer: &Answer) -> Changed {
     if answer.status.as_u16() != 202 {
         return Changed::default();
     }
-    let location = answer.header("location").map(|at| match crate::outbound::Origin::parse(at) {
-        Ok((_, path)) => path.to_owned(),
-        Err(_) => at.to_owned(),
-    });
     let body: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let task = location.or_else(|| json::link(&body, &["@odata.id"]).map(str::to_owned));
-    Changed { task: task.filter(|path| path.starts_with('/')) }
+    Changed { task: created(answer, &body) }
+}
+
+/// The path of what an answer says was made: in its header, or in its body.
+pub(super) fn created(answer: &Answer, body: &Json) -> Option<String> {
+    let named = answer.header("location").map(|at| match Origin::parse(at) {
+        Ok((_, path)) => path,
+        Err(_) => at,
+    });
+    let named = named.filter(|path| path.starts_with('/'));
+    named.or_else(|| json::link(body, &["@odata.id"])).map(str::to_owned)
 }

@@ -6,10 +6,8 @@ use std::time::Duration;
 use super::Redfish;
 use super::netboot::Boot;
 use super::power::Waited;
-use super::ticket::Ticket;
-use crate::ids::Epoch;
 use crate::model::{LogStream, Power};
-use crate::provider::boot::Control;
+use crate::provider::boot::{Control, Grant};
 use crate::provider::{Fut, LogSink, Logs, ProviderError, Target};
 
 /// What is sent goes to the server's log: an installation is no call whose output a step has.
@@ -22,29 +20,22 @@ impl LogSink for ServerLog {
 }
 
 impl Redfish {
-    fn installing(&self, target: &Target, epoch: Epoch) -> Result<Ticket, ProviderError> {
-        let ticket = Ticket {
-            machine: target.machine_id.clone(),
-            epoch,
-            reference: target.spec.bmc_credentials.clone(),
-            operation: format!("install {epoch}"),
-            epochs: self.epochs.clone(),
-        };
-        ticket.check().map(|()| ticket)
-    }
-
     /// Brings the machine to a power state that stays.
     async fn bring(
         &self,
         target: &Target,
-        epoch: Epoch,
+        by: &Grant,
         wanted: &str,
         kinds: &[&str],
     ) -> Result<(), ProviderError> {
-        let ticket = self.installing(target, epoch)?;
+        let ticket = self.ticket(target, by.epoch, &by.operation)?;
         let remote = self.remote(target)?;
         let (asking, logs): (_, Logs) = (ticket.asking(), Arc::new(ServerLog));
         let (power, settle) = (self.settings.power, self.settings.settle);
+        // An installation waits for longer than an unused session is kept, and only a look opens one.
+        if !remote.bmc.has_sessions().await {
+            remote.system(remote.looking(Some(&ticket.operation))).await?;
+        }
         let system = remote.system(asking).await?;
         let is_so = system.power() == wanted
             && matches!(
@@ -67,10 +58,10 @@ impl Redfish {
     async fn boot_from(
         &self,
         target: &Target,
-        epoch: Epoch,
+        by: &Grant,
         boot: Boot,
     ) -> Result<(), ProviderError> {
-        let ticket = self.installing(target, epoch)?;
+        let ticket = self.ticket(target, by.epoch, &by.operation)?;
         if let Boot::Medium(image) = &boot {
             self.check_image(image).await?;
         }
@@ -83,29 +74,24 @@ impl Control for Redfish {
     fn power<'a>(&'a self, target: &'a Target) -> Fut<'a, Power> {
         Box::pin(async move {
             let remote = self.remote(target)?;
-            let system = remote.system(remote.looking(None)).await?;
-            Ok(match system.power() {
-                "On" => Power::On,
-                "Off" => Power::Off,
-                _ => Power::Unknown,
-            })
+            Ok(remote.system(remote.looking(None)).await?.facts().power)
         })
     }
 
-    fn switch_on<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
-        Box::pin(self.bring(target, epoch, "On", &["On", "ForceOn"]))
+    fn switch_on<'a>(&'a self, target: &'a Target, by: &'a Grant) -> Fut<'a, ()> {
+        Box::pin(self.bring(target, by, "On", &["On", "ForceOn"]))
     }
 
-    fn switch_off<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
-        Box::pin(self.bring(target, epoch, "Off", &["ForceOff"]))
+    fn switch_off<'a>(&'a self, target: &'a Target, by: &'a Grant) -> Fut<'a, ()> {
+        Box::pin(self.bring(target, by, "Off", &["ForceOff"]))
     }
 
-    fn boot_installer<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
+    fn boot_installer<'a>(&'a self, target: &'a Target, by: &'a Grant) -> Fut<'a, ()> {
         let medium = self.settings.image.clone().map(Boot::Medium);
-        Box::pin(self.boot_from(target, epoch, medium.unwrap_or(Boot::Network("Pxe"))))
+        Box::pin(self.boot_from(target, by, medium.unwrap_or(Boot::Network("Pxe"))))
     }
 
-    fn boot_disk<'a>(&'a self, target: &'a Target, epoch: Epoch) -> Fut<'a, ()> {
-        Box::pin(self.boot_from(target, epoch, Boot::Disk))
+    fn boot_disk<'a>(&'a self, target: &'a Target, by: &'a Grant) -> Fut<'a, ()> {
+        Box::pin(self.boot_from(target, by, Boot::Disk))
     }
 }

@@ -39,15 +39,17 @@ impl Failure {
 
     /// Whether it says that the controller is broken or away, for the breaker.
     pub(super) fn is_trouble(&self) -> bool {
-        match self.status {
-            // 501 is an answer: it does not know the action.
-            Some(status) => status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED,
-            None => matches!(
-                self.error.code,
-                ErrorCode::Unreachable | ErrorCode::Timeout | ErrorCode::Failed
-            ),
-        }
+        let is_away = matches!(
+            self.error.code,
+            ErrorCode::Unreachable | ErrorCode::Timeout | ErrorCode::Failed
+        );
+        self.status.map_or(is_away, is_broken)
     }
+}
+
+/// Whether a status says that the controller is broken. 501 is an answer: it does not know the action.
+pub(super) fn is_broken(status: StatusCode) -> bool {
+    status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
 /// No answer.
@@ -98,7 +100,7 @@ impl Failure {
         );
         error.retry_at = answer.retry_at(now);
         // An error of the server may come after the effect, and so may that of a gateway.
-        let may_be_done = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+        let may_be_done = is_broken(status);
         Self { error, may_be_done, status: Some(status) }
     }
 }

@@ -26,6 +26,7 @@ mod ticket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::failure::Failure;
 use self::netboot::Boot;
 use self::power::Waited;
 use self::reboot::Restarts;
@@ -37,7 +38,7 @@ use super::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     Target, Verification,
 };
-use crate::ids::Epoch;
+use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::ErrorClass;
 use crate::outbound::Origin;
 use crate::plan::{Capability, Value, Values};
@@ -133,7 +134,7 @@ impl Redfish {
         }
         let (origin, path) = Origin::parse(&spec.bmc_endpoint)
             .map_err(|error| invalid(format!("spec.bmc_endpoint {error}")))?;
-        if !["/", "/redfish", "/redfish/v1"].contains(&path.trim_end_matches('/')) && path != "/" {
+        if !["", "/redfish", "/redfish/v1"].contains(&path.strip_suffix('/').unwrap_or(path)) {
             return Err(invalid(format!(
                 "spec.bmc_endpoint has the path {path:?}: a controller has its root at {origin}/redfish/v1"
             )));
@@ -148,6 +149,7 @@ impl Redfish {
             ));
         }
         let bmc = self.bmcs.get(origin, &spec.bmc_certificate_sha256).map_err(invalid)?;
+        self.bmcs.keep_tidy();
         Ok(Remote {
             bmc,
             system_id: spec.bmc_system_id.clone(),
@@ -155,12 +157,17 @@ impl Redfish {
         })
     }
 
-    fn ticket(&self, target: &Target, call: &Call) -> Result<Ticket, ProviderError> {
+    fn ticket(
+        &self,
+        target: &Target,
+        epoch: Epoch,
+        operation: &OperationId,
+    ) -> Result<Ticket, ProviderError> {
         let ticket = Ticket {
             machine: target.machine_id.clone(),
-            epoch: call.epoch,
+            epoch,
             reference: target.spec.bmc_credentials.clone(),
-            operation: call.operation.to_string(),
+            operation: operation.to_string(),
             epochs: self.epochs.clone(),
         };
         ticket.check().map(|()| ticket)
@@ -173,12 +180,11 @@ impl Redfish {
             ProviderError::new(ErrorClass::Permanent, ErrorCode::Precondition, message)
         };
         let (origin, _) = Origin::parse(image).map_err(|error| refused(error.to_string()))?;
-        self.ports
-            .images
-            .allowed(&origin.host)
-            .await
-            .map(drop)
-            .map_err(|error| refused(error.message))
+        self.ports.images.allowed(&origin.host).await.map(drop).map_err(|error| {
+            let error = Failure::from(error).error;
+            let message = format!("the image {image} is not attached: {}", error.message);
+            ProviderError { message, ..error }
+        })
     }
 
     async fn checked(
@@ -239,7 +245,6 @@ impl Provider for Redfish {
             let remote = self.remote(target)?;
             let operation = format!("fence {epoch}");
             remote.bmc.end_others(remote.looking(Some(&operation))).await?;
-            self.bmcs.keep_tidy();
             Ok(())
         })
     }
@@ -275,7 +280,7 @@ impl Provider for Redfish {
     fn act<'a>(&'a self, target: &'a Target, call: &'a Call, logs: Logs) -> Fut<'a, Acted> {
         Box::pin(async move {
             let job = self.job(call)?;
-            let ticket = self.ticket(target, call)?;
+            let ticket = self.ticket(target, call.epoch, &call.operation)?;
             let remote = self.remote(target)?;
             let done = |evidence| Ok(Acted::Done { evidence, output: Values::new() });
             match job {
@@ -323,7 +328,6 @@ impl Provider for Redfish {
         Box::pin(async move {
             let remote = self.remote(target)?;
             let system = remote.system(remote.looking(None)).await?;
-            self.bmcs.keep_tidy();
             let health = match system.health() {
                 "" => String::new(),
                 health => format!(", health {}", json::plain(health)),

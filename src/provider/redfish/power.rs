@@ -26,7 +26,7 @@ pub(super) enum Waited {
 }
 
 /// A request for a reset that may have had an effect.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sent {
     /// What spoke against it: a refusal, or a lost answer.
     trouble: Option<ProviderError>,
@@ -131,10 +131,7 @@ impl Remote {
     /// A refusal can come although it is so already, and an answer can be lost after the effect: the state decides.
     fn unsure(&self, failure: Failure, logs: &Logs) -> Result<Sent, ProviderError> {
         let is_refused = failure.is(&[400, 409]);
-        if is_final(&failure.error) && !is_refused {
-            return Err(failure.error);
-        }
-        if !failure.may_be_done && !is_refused {
+        if !is_refused && (is_final(&failure.error) || !failure.may_be_done) {
             return Err(failure.error);
         }
         say(logs, &format!("{}; the state decides", failure.error));

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::power::{Waited, say};
-use super::system::Remote;
+use super::system::{Remote, System};
 use super::ticket::Ticket;
 use crate::ids::{MachineId, OperationId};
 use crate::lifecycle::step::ErrorClass;
@@ -63,6 +63,17 @@ struct Operation {
     task: AbortHandle,
 }
 
+impl Operation {
+    /// Whether it is this one. One that a new owner has ended says nothing any more: the state decides.
+    fn is(&self, id: &OperationId) -> bool {
+        let is_fenced = matches!(
+            &*self.progress.borrow(),
+            Progress::Failed(error) if matches!(error.kind, ProviderErrorKind::Fenced { .. })
+        );
+        self.id == *id && !is_fenced
+    }
+}
+
 /// The restarts of this process: of each machine the latest.
 #[derive(Debug, Default)]
 pub(super) struct Restarts(Mutex<HashMap<MachineId, Operation>>);
@@ -78,7 +89,7 @@ impl Restarts {
     /// This operation, if it is known here.
     fn known(&self, machine: &MachineId, id: &OperationId) -> Option<Operation> {
         let operations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        operations.get(machine).filter(|known| known.id == *id).cloned()
+        operations.get(machine).filter(|known| known.is(id)).cloned()
     }
 
     /// Starts it, unless it was started before: the same operation never acts twice. An earlier one of the machine ends.
@@ -90,7 +101,7 @@ impl Restarts {
         is_graceful: bool,
     ) -> Operation {
         let mut operations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = operations.get(&ticket.machine).filter(|known| known.id == *id) {
+        if let Some(known) = operations.get(&ticket.machine).filter(|known| known.is(id)) {
             return known.clone();
         }
         let (send, progress) = watch::channel(Progress::Stopping);
@@ -226,9 +237,8 @@ async fn restart(
     if system.power() == "Off" {
         say(logs, "the machine is off already");
     } else {
-        let is_down = is_graceful && shut_down(remote, ticket, logs).await?;
+        let is_down = is_graceful && shut_down(remote, ticket, &system, logs).await?;
         if !is_down {
-            let system = remote.system(asking).await?;
             let sent = remote.reset(ticket, &system, &["ForceOff"], logs).await?;
             let waited =
                 remote.until_power(asking, "Off", settings.power, Duration::ZERO, logs).await?;
@@ -260,10 +270,14 @@ async fn restart(
 }
 
 /// Asks the operating system to shut down. `false` if it did not in time, or cannot be asked.
-async fn shut_down(remote: &Remote, ticket: &Ticket, logs: &Logs) -> Result<bool, ProviderError> {
+async fn shut_down(
+    remote: &Remote,
+    ticket: &Ticket,
+    system: &System,
+    logs: &Logs,
+) -> Result<bool, ProviderError> {
     let asking = ticket.asking();
-    let system = remote.system(asking).await?;
-    let asked = remote.reset(ticket, &system, &["GracefulShutdown"], logs).await;
+    let asked = remote.reset(ticket, system, &["GracefulShutdown"], logs).await;
     match asked {
         Ok(_) => {}
         Err(error) if error.code == ErrorCode::Unsupported => {

@@ -12,7 +12,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::bmc::Bmc;
+use super::bmc::{Bmc, created};
 use super::failure::Failure;
 use super::gate::{Gate, Refused, Session};
 use super::json;
@@ -111,13 +111,15 @@ impl Bmc {
         asking: Asking<'_>,
     ) -> Result<(HeaderName, HeaderValue), Failure> {
         let now = self.clock.monotonic();
+        match (&gate.ended_during, asking.operation) {
+            (Some(at), Some(operation)) if at == operation => return Err(self.ended()),
+            // Another operation, or its fence. A probe is none.
+            (Some(_), Some(_)) => gate.ended_during = None,
+            (None, _) | (_, None) => {}
+        }
         if let Some(session) = gate.sessions.get_mut(asking.reference) {
             session.used_at = now;
             return Ok((TOKEN, session.token.clone()));
-        }
-        let is_lost = gate.ended_during.as_deref().is_some_and(|at| asking.operation == Some(at));
-        if is_lost {
-            return Err(self.ended());
         }
         let by_password =
             !self.settings.uses_sessions || gate.basic_until.is_some_and(|at| at > now);
@@ -141,7 +143,6 @@ impl Bmc {
             Some(session) => {
                 let token = session.token.clone();
                 gate.sessions.insert(asking.reference.to_owned(), session);
-                gate.ended_during = None;
                 Ok((TOKEN, token))
             }
             None => {
@@ -175,12 +176,7 @@ impl Bmc {
             return Ok(None);
         };
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let path =
-            answer.header("location").and_then(|at| match crate::outbound::Origin::parse(at) {
-                Ok((_, path)) => Some(path.to_owned()),
-                Err(_) => at.starts_with('/').then(|| at.to_owned()),
-            });
-        let path = path.or_else(|| json::link(&body, &["@odata.id"]).map(str::to_owned));
+        let path = created(&answer, &body);
         let used_at = self.clock.monotonic();
         Ok(Some(Session { token: secret_header(token)?, path, user: user.to_owned(), used_at }))
     }
@@ -192,7 +188,7 @@ impl Bmc {
     /// error.
     pub(super) async fn end_others(&self, asking: Asking<'_>) -> Result<(), Failure> {
         let mut gate = self.gate().await;
-        // Opens ours, and shows that it is valid.
+        // Opens ours, if there is none.
         self.root(&mut gate).await?;
         self.pass(&mut gate, asking).await?;
         let Some(ours) = gate.sessions.get(asking.reference) else { return Ok(()) };
@@ -203,9 +199,15 @@ impl Bmc {
             Err(failure) if failure.is(&[403, 404, 405, 501]) => return Ok(()),
             Err(failure) => return Err(failure),
         };
+        // Reading the list has opened another session if the one that was kept had ended.
+        let ours = gate.sessions.get(asking.reference).and_then(|session| session.path.clone());
+        let is_ours = |path: &str| {
+            ours.as_deref()
+                .is_some_and(|ours| path.trim_end_matches('/') == ours.trim_end_matches('/'))
+        };
         let others: Vec<String> = json::links(&list, &["Members"])
             .into_iter()
-            .filter(|path| path.trim_end_matches('/') != ours.trim_end_matches('/'))
+            .filter(|path| !is_ours(path))
             .take(SESSIONS_MAX)
             .map(str::to_owned)
             .collect();
@@ -219,15 +221,10 @@ impl Bmc {
             if json::text(&other, &["UserName"]) != user {
                 continue;
             }
-            let (name, value) = self.pass(&mut gate, asking).await?;
-            let call = self.made(Method::DELETE, &path).header(name, value);
-            let answer = self.raw(&mut gate, &call).await?;
-            if !answer.status.is_success() && !matches!(answer.status.as_u16(), 404 | 410) {
-                return Err(Failure::refused(
-                    &self.what("DELETE", &path),
-                    &answer,
-                    self.clock.now(),
-                ));
+            let call = self.made(Method::DELETE, &path);
+            match self.in_turn(&mut gate, asking, &call, None).await {
+                Err(failure) if !failure.is(&[404, 410]) => return Err(failure),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(())

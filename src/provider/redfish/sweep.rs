@@ -65,7 +65,7 @@ impl Bmcs {
         each.for_each_concurrent(TOGETHER, async |bmc| bmc.log_out(all).await).await;
     }
 
-    /// Makes rounds as long as there are sessions: a session that is not used takes a place that others need.
+    /// Makes rounds from the first call on: a session that is not used takes a place that others need.
     pub(super) fn keep_tidy(self: &Arc<Self>) {
         if self.is_tidied.swap(true, Ordering::AcqRel) {
             return;
@@ -76,14 +76,6 @@ impl Bmcs {
                 clock.sleep(ROUND).await;
                 let Some(bmcs) = bmcs.upgrade() else { return };
                 bmcs.log_out(false).await;
-                let mut has_sessions = false;
-                for bmc in bmcs.all() {
-                    has_sessions |= bmc.has_sessions().await;
-                }
-                if !has_sessions {
-                    bmcs.is_tidied.store(false, Ordering::Release);
-                    return;
-                }
             }
         });
     }

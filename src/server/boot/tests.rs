@@ -128,8 +128,8 @@ async fn everyone_else_gets_nothing() {
     }
     let large = format!(r#"{{"stage":"up","message":"{}"}}"#, "a".repeat(REPORT_BYTES_MAX));
     assert_eq!(ask(&boot, post(report, &token), &large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
-    let nobody = Request::post(report).header("host", "boot.example");
-    assert_eq!(ask(&boot, nobody, up).await.0, StatusCode::UNAUTHORIZED);
+    let bare = Request::post(report).header("host", "boot.example");
+    assert_eq!(ask(&boot, bare, up).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&boot, get(report), "").await.0, StatusCode::METHOD_NOT_ALLOWED);
 }
 

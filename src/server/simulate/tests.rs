@@ -123,7 +123,7 @@ fn example(plan: &Plan, script: &str) -> Simulation {
         plan_id: plan.id.to_string(),
         after: vec!["repave-join".to_owned()],
         labels: BTreeMap::from([("work".to_owned(), "done".to_owned())]),
-        parameters: required.map(|param| (param.name.to_string(), "given".to_owned())).collect(),
+        parameters: required.map(|param| (param.name.to_string(), "0".to_owned())).collect(),
         force: true,
         ..repave(script)
     }

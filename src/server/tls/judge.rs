@@ -39,6 +39,10 @@ impl Judge {
             .verify_client_cert(certificate, intermediates, now)
             .map_err(|error| CertificateRefusal::new(&error))?;
         let (identity, expires_at) = naming::client(certificate)?;
+        // The library accepts the second in which it ends, too.
+        if now.as_secs().saturating_mul(1000) >= expires_at.0 {
+            return Err(CertificateRefusal::Expired);
+        }
         match self.identities.of_certificate(&identity) {
             Some(principal) => Ok((principal, expires_at)),
             None => Err(CertificateRefusal::UnknownName(identity)),

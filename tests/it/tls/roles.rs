@@ -114,7 +114,8 @@ async fn every_method_is_for_its_role_and_those_above() {
 #[tokio::test]
 async fn callers_can_ask_what_they_may_do() {
     let (lab, tokens) = roles().await;
-    let server = lab.server(&[]).await;
+    let broken = "machine=machine-1 do=fail-permanent";
+    let server = lab.server(&["--fake-timing", "zero", "--fake-script", broken]).await;
     let address = server.address.to_string();
     for (role, token) in &tokens {
         lab.put(&format!("{role:?}.token"), token);
@@ -158,4 +159,18 @@ async fn callers_can_ask_what_they_may_do() {
     server.logged("a call was refused").await;
     assert_eq!(ask(Role::Operator, &["import", "1"]).await.0, Some(0));
     assert_eq!(ask(Role::Viewer, &["list"]).await.0, Some(0));
+
+    // A retry repeats what its run was started with, force included.
+    let forced = ["repave", "machine-1", "--force", "--yes", "--reason", "a test"];
+    let (code, said) = ask(Role::Admin, &forced).await;
+    assert!(code != Some(0) && said.contains("FAILED"), "{said}");
+    let retry = ["retry", "machine-1", "--yes", "--reason", "a test"];
+    let (code, said) = ask(Role::Operator, &retry).await;
+    assert_eq!(code, Some(71), "{said}");
+    assert!(
+        said.contains("RetryRun of a run that was started with force needs the role admin"),
+        "{said}"
+    );
+    let (_, said) = ask(Role::Admin, &retry).await;
+    assert!(said.contains("FAILED") && !said.contains("needs the role"), "{said}");
 }

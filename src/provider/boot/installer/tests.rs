@@ -122,7 +122,7 @@ impl Control for Switch {
         Box::pin(async { Ok(if self.0.is_on() { Power::On } else { Power::Off }) })
     }
 
-    fn switch_on<'a>(&'a self, _: &'a Target, _: Epoch) -> Fut<'a, ()> {
+    fn switch_on<'a>(&'a self, _: &'a Target, _: &'a Grant) -> Fut<'a, ()> {
         Box::pin(async {
             self.0.wait(1).await;
             let mut state = self.0.state.lock().unwrap();
@@ -141,7 +141,7 @@ impl Control for Switch {
         })
     }
 
-    fn switch_off<'a>(&'a self, _: &'a Target, _: Epoch) -> Fut<'a, ()> {
+    fn switch_off<'a>(&'a self, _: &'a Target, _: &'a Grant) -> Fut<'a, ()> {
         Box::pin(async {
             self.0.wait(1).await;
             if let Some(off) = self.0.state.lock().unwrap().on.take() {
@@ -151,7 +151,7 @@ impl Control for Switch {
         })
     }
 
-    fn boot_installer<'a>(&'a self, _: &'a Target, _: Epoch) -> Fut<'a, ()> {
+    fn boot_installer<'a>(&'a self, _: &'a Target, _: &'a Grant) -> Fut<'a, ()> {
         Box::pin(async {
             assert!(!self.0.is_on(), "media are changed while the machine is off");
             self.0.state.lock().unwrap().boots_disk = false;
@@ -159,7 +159,7 @@ impl Control for Switch {
         })
     }
 
-    fn boot_disk<'a>(&'a self, _: &'a Target, _: Epoch) -> Fut<'a, ()> {
+    fn boot_disk<'a>(&'a self, _: &'a Target, _: &'a Grant) -> Fut<'a, ()> {
         Box::pin(async {
             assert!(!self.0.is_on(), "media are changed while the machine is off");
             self.0.state.lock().unwrap().boots_disk = true;

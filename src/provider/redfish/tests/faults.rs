@@ -140,6 +140,9 @@ async fn a_new_owner_ends_what_the_former_one_has_begun() {
     assert_eq!(setup.resets(), ["ForceOff"]);
     let error = setup.act(&netboot("pxe")).await.unwrap_err();
     assert_eq!(error.kind, ProviderErrorKind::Fenced { current: Epoch(2) });
+    // Under the new epoch the state decides, and no longer how the fenced call ended.
+    let again = Call { epoch: Epoch(2), ..call.clone() };
+    assert!(matches!(setup.observe(&again).await.unwrap(), Observation::NotDone { .. }));
     let uses = CAPABILITIES.into_iter().collect();
     let error = setup.driver.fence(&setup.target, Epoch(1), uses).await.unwrap_err();
     assert_eq!(error.kind, ProviderErrorKind::Fenced { current: Epoch(2) });

@@ -2,6 +2,7 @@
 
 use super::super::mock::Fault;
 use super::*;
+use crate::provider::boot::{Control as _, Grant};
 
 #[tokio::test(start_paused = true)]
 async fn a_session_is_used_again_and_ended_when_it_is_idle() {
@@ -54,6 +55,8 @@ async fn who_takes_over_ends_the_session_of_the_former_owner() {
         assert_eq!((class(&error), error.code), (ErrorClass::Transient, ErrorCode::Unauthorized));
         assert!(error.message.contains("ended by the controller or by another server"));
         setup.observe(&call).await.unwrap_err();
+        // A probe opens a session; the operation is lost all the same.
+        setup.driver.probe(&setup.target).await.unwrap();
     }
     assert!(setup.mock.seen("PATCH").is_empty());
     assert_eq!(setup.mock.boot().1, "None");
@@ -100,16 +103,42 @@ async fn a_wrong_password_is_named_by_its_reference_and_not_repeated() {
     }
 }
 
+/// The kept session has ended, which the fence only finds out: the one that it opens is ours too.
+#[tokio::test(start_paused = true)]
+async fn a_fence_leaves_the_session_that_it_has_opened() {
+    let setup = setup(Traits::default());
+    setup.fence().await.unwrap();
+    setup.mock.drop_sessions();
+    setup.fence().await.unwrap();
+    assert_eq!(setup.mock.sessions(), 1);
+}
+
+/// An installation asks nothing while the machine writes, and its session is ended meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_installation_outlives_its_session() {
+    let setup = setup(Traits::default());
+    setup.fence().await.unwrap();
+    setup.clock.sleep(Duration::from_secs(400)).await;
+    assert_eq!(setup.mock.sessions(), 0);
+    let by = Grant { epoch: Epoch(1), operation: reboot("force").operation };
+    setup.driver.switch_off(&setup.target, &by).await.unwrap();
+    assert_eq!(setup.mock.power(), "Off");
+    setup.driver.switch_on(&setup.target, &by).await.unwrap();
+    assert_eq!(setup.mock.power(), "On");
+}
+
 /// No secret is in any text that leaves the driver.
 #[tokio::test(start_paused = true)]
 async fn passwords_and_tokens_are_seen_nowhere() {
     let setup = setup(Traits::default());
     setup.attempt(&reboot("force")).await.unwrap();
     let mut texts = vec![setup.log(), format!("{:?}", setup.driver)];
+    setup.mock.fail("GET", Fault::Text("{"), 1);
+    let error = setup.driver.probe(&setup.target).await.unwrap_err();
+    assert!(error.message.contains("is not JSON"), "{error}");
+    texts.push(format!("{error:?}"));
     setup.mock.set_password("another");
     setup.mock.drop_sessions();
-    texts.push(format!("{:?}", setup.driver.probe(&setup.target).await));
-    setup.mock.fail("GET", Fault::Text("{"), 1);
     texts.push(format!("{:?}", setup.driver.probe(&setup.target).await));
     for text in texts {
         assert!(!text.contains("canary-password") && !text.contains("token-"), "{text}");
