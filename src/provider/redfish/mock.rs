@@ -110,6 +110,8 @@ struct State {
     pending: Vec<(Duration, &'static str)>,
     boot: (String, String),
     image: Option<String>,
+    /// It has the medium in its own record only.
+    image_is_lost: bool,
     sessions: BTreeMap<u64, String>,
     next_session: u64,
     login: (String, String),
@@ -141,6 +143,7 @@ impl Mock {
             pending: Vec::new(),
             boot: ("Disabled".to_owned(), "None".to_owned()),
             image: None,
+            image_is_lost: false,
             sessions: BTreeMap::new(),
             next_session: 1,
             login: (LOGIN.0.to_owned(), LOGIN.1.to_owned()),
@@ -210,6 +213,12 @@ impl Mock {
 
     pub(crate) fn image(&self) -> Option<String> {
         self.state().image.clone()
+    }
+
+    /// A medium that it shows, and that the machine does not have, as after its death while it attached one.
+    pub(crate) fn lose_image(&self, image: &str) {
+        let mut state = self.state();
+        (state.image, state.image_is_lost) = (Some(image.to_owned()), true);
     }
 
     fn takes(&self, line: &str) -> Option<Fault> {

@@ -127,16 +127,29 @@ impl Remote {
     ) -> Result<String, ProviderError> {
         let asking = ticket.asking();
         let system = self.system(asking).await?;
+        let mut attached_before = false;
         if self.bmc.settings.image.is_some() {
             match boot {
-                Boot::Medium(image) => self.insert(ticket, &system, image, logs).await?,
+                Boot::Medium(image) => {
+                    attached_before = !self.insert(ticket, &system, image, logs).await?;
+                }
                 Boot::Network(_) | Boot::Disk | Boot::Own => {
                     self.eject(ticket, &system, logs).await?;
                 }
             }
         }
         if !boot.is_set(&system) {
-            self.set_override(ticket, &system, boot, logs).await?;
+            let mut refusal = self.set_override(ticket, &system, boot, logs).await?;
+            if let (Some(_), Boot::Medium(image), true) = (&refusal, boot, attached_before) {
+                // A controller that died while it attached the medium may have one that the machine lacks.
+                say(logs, "the medium that the controller has may not be at the machine");
+                self.eject(ticket, &system, logs).await?;
+                self.insert(ticket, &system, image, logs).await?;
+                refusal = self.set_override(ticket, &system, boot, logs).await?;
+            }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
         }
         self.until_boots(asking, boot).await
     }
@@ -163,13 +176,14 @@ impl Remote {
         }
     }
 
+    /// Sets the override; the last refusal if the controller takes none of the ways to say it.
     async fn set_override(
         &self,
         ticket: &Ticket,
         system: &System,
         boot: &Boot,
         logs: &Logs,
-    ) -> Result<(), ProviderError> {
+    ) -> Result<Option<ProviderError>, ProviderError> {
         let known = system.boot_targets();
         let target = boot.target();
         if !known.is_empty() && !known.contains(&target) && *boot != Boot::Own {
@@ -197,7 +211,10 @@ impl Remote {
             say(logs, &format!("PATCH {}: {way}", system.path));
             let sent = self.bmc.change(ticket, Method::PATCH, &system.path, &way).await;
             match sent {
-                Ok(changed) => return self.task(ticket, changed.task).await,
+                Ok(changed) => {
+                    self.task(ticket, changed.task).await?;
+                    return Ok(None);
+                }
                 // It does not know this way; the state is as it was, and another way is tried.
                 Err(failure) if failure.is(&[400, 405, 422, 500, 501]) => {
                     say(logs, &failure.error.to_string());
@@ -206,8 +223,7 @@ impl Remote {
                 Err(failure) => return Err(failure.error),
             }
         }
-        let none = || ProviderError::new(ErrorClass::Permanent, ErrorCode::Internal, "no way");
-        Err(refusal.unwrap_or_else(none))
+        Ok(refusal)
     }
 
     async fn task(&self, ticket: &Ticket, task: Option<String>) -> Result<(), ProviderError> {
@@ -250,13 +266,14 @@ impl Remote {
         Ok(None)
     }
 
+    /// Attaches the medium; whether it was not attached before.
     async fn insert(
         &self,
         ticket: &Ticket,
         system: &System,
         image: &str,
         logs: &Logs,
-    ) -> Result<(), ProviderError> {
+    ) -> Result<bool, ProviderError> {
         let Some(device) = self.device(ticket.asking(), system).await? else {
             return Err(ProviderError::new(
                 ErrorClass::NeedsHuman,
@@ -265,7 +282,7 @@ impl Remote {
             ));
         };
         if device.has(image) {
-            return Ok(());
+            return Ok(false);
         }
         if device.is_inserted() {
             self.eject_from(ticket, &device, logs).await?;
@@ -274,9 +291,9 @@ impl Remote {
         let body = json!({ "Image": image, "Inserted": true, "WriteProtected": true });
         let path = device.action("InsertMedia");
         match self.bmc.change(ticket, Method::POST, &path, &body).await {
-            Ok(changed) => self.task(ticket, changed.task).await,
+            Ok(changed) => self.task(ticket, changed.task).await.map(|()| true),
             // The answer is lost, and the state decides.
-            Err(failure) if failure.may_be_done && !failure.is(&[500]) => Ok(()),
+            Err(failure) if failure.may_be_done && !failure.is(&[500]) => Ok(true),
             Err(failure) => Err(failure.error),
         }
     }

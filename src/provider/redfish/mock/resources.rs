@@ -106,7 +106,7 @@ impl Mock {
                 self.insert(state, &asked.body)
             }
             ("POST", at) if at == format!("{media}/Cd/Actions/VirtualMedia.EjectMedia") => {
-                state.image = None;
+                (state.image, state.image_is_lost) = (None, false);
                 Answer::new(204, Json::Null)
             }
             (_, at) => self.session(state, method, at),
@@ -160,7 +160,8 @@ impl Mock {
         if enabled == "Disabled" && self.traits.keeps_override {
             return Answer::new(400, Json::Null);
         }
-        if boot["BootSourceOverrideTarget"] == "Cd" && state.image.is_none() {
+        let is_there = state.image.is_some() && !state.image_is_lost;
+        if boot["BootSourceOverrideTarget"] == "Cd" && !is_there {
             return Answer::new(500, json!({"error": {"message": "no such device"}}));
         }
         let kept =

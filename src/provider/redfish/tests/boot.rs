@@ -71,6 +71,22 @@ async fn the_medium_comes_before_the_override_and_goes_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_medium_that_only_the_controller_has_is_attached_again() {
+    let setup = setup_with(Traits::default(), with_image());
+    setup.mock.lose_image(IMAGE);
+    setup.attempt(&netboot("pxe")).await.unwrap();
+    assert_eq!((setup.mock.image().as_deref(), setup.mock.boot().1.as_str()), (Some(IMAGE), "Cd"));
+    let media = setup.mock.seen("VirtualMedia.");
+    assert!(media[0].contains("EjectMedia") && media[1].contains("InsertMedia"), "{media:?}");
+    assert!(setup.log().contains("may not be at the machine"));
+    // A medium that it has attached itself a moment ago is not attached again: the refusal has another cause.
+    let setup = setup_with(Traits::default(), with_image());
+    setup.mock.fail("PATCH", mock::Fault::Status(400), 2);
+    setup.attempt(&netboot("pxe")).await.unwrap_err();
+    assert_eq!(setup.mock.seen("VirtualMedia.").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_image_comes_from_where_it_may() {
     for (image, why) in [
         ("http://169.254.169.254/x", "link-local"),
