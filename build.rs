@@ -30,6 +30,7 @@ mod plan {
     mod check_step;
     pub(crate) mod diagnostic;
     pub(crate) mod duration;
+    pub(crate) mod form;
     pub(crate) mod limits;
     pub(crate) mod names;
     mod nodes;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::form::Form;
 use super::names::{Capability, Risk, ValueKind};
 use super::value::Value;
 
@@ -38,12 +39,23 @@ pub struct ArgSpec {
     pub name: Cow<'static, str>,
     /// Type of its values.
     pub kind: ValueKind,
-    /// Value used when the plan gives none; `None`: the plan must give one.
+    /// Value used when the plan gives none; `None`: the plan must give one, unless it is optional.
     pub default: Option<Value>,
     /// The only texts accepted; empty means any.
     pub one_of: Cow<'static, [Cow<'static, str>]>,
+    /// What its texts must look like.
+    pub form: Form,
+    /// Whether it can be left out, and then is absent: what it means to be absent is up to the provider.
+    pub is_optional: bool,
     /// What it is for.
     pub description: Cow<'static, str>,
+}
+
+impl ArgSpec {
+    /// Whether a plan must give it.
+    pub const fn is_required(&self) -> bool {
+        self.default.is_none() && !self.is_optional
+    }
 }
 
 impl ActionSpec {
@@ -124,6 +136,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::String,
             default: text("pxe"),
             one_of: Cow::Borrowed(&[borrowed("pxe"), borrowed("disk"), borrowed("http")]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("What to boot from."),
         }]),
         timeout_ms: MINUTE,
@@ -154,13 +168,61 @@ static SPECS: &[ActionSpec] = &[
             "Writes an operating system image over the machine's disks and boots it.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("image"),
-            kind: ValueKind::String,
-            default: None,
-            one_of: Cow::Borrowed(&[]),
-            description: borrowed("Name of the image, as the provider knows it."),
-        }]),
+        args: Cow::Borrowed(&[
+            ArgSpec {
+                name: borrowed("disk"),
+                kind: ValueKind::String,
+                default: None,
+                one_of: Cow::Borrowed(&[]),
+                form: Form::Disk,
+                is_optional: true,
+                description: borrowed(
+                    "Where to install: smallest, a path such as /dev/sda, or serial:NUMBER. Absent or empty: as its class says.",
+                ),
+            },
+            ArgSpec {
+                name: borrowed("hostname"),
+                kind: ValueKind::String,
+                default: None,
+                one_of: Cow::Borrowed(&[]),
+                form: Form::HostName,
+                is_optional: true,
+                description: borrowed(
+                    "Name of the installed system. Absent or empty: the machine's id.",
+                ),
+            },
+            ArgSpec {
+                name: borrowed("image"),
+                kind: ValueKind::String,
+                default: None,
+                one_of: Cow::Borrowed(&[]),
+                form: Form::Any,
+                is_optional: false,
+                description: borrowed("Name of the image, as the provider knows it."),
+            },
+            ArgSpec {
+                name: borrowed("ssh-key"),
+                kind: ValueKind::String,
+                default: None,
+                one_of: Cow::Borrowed(&[]),
+                form: Form::SshKey,
+                is_optional: true,
+                description: borrowed(
+                    "A public key that may log in as root, beside those of its class.",
+                ),
+            },
+            ArgSpec {
+                name: borrowed("user-data"),
+                kind: ValueKind::String,
+                default: None,
+                one_of: Cow::Borrowed(&[]),
+                form: Form::Any,
+                is_optional: true,
+                description: borrowed(
+                    "For the first start of the installed system, as its image understands it: one line, or an address. Never a secret.",
+                ),
+            },
+        ]),
         timeout_ms: 60 * MINUTE,
         expected_ms: 10 * MINUTE,
     },
@@ -180,6 +242,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(15 * MINUTE)),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("How long the material stays valid."),
         }]),
         timeout_ms: MINUTE,
@@ -213,6 +277,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(0)),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("How long the check must hold without interruption."),
         }]),
         timeout_ms: 5 * MINUTE,
@@ -233,6 +299,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(5 * MINUTE)),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("How long workloads may take to finish by themselves."),
         }]),
         timeout_ms: 30 * MINUTE,
@@ -263,6 +331,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::String,
             default: text("secure"),
             one_of: Cow::Borrowed(&[borrowed("quick"), borrowed("secure")]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed(
                 "quick drops keys and partition tables; secure erases all blocks.",
             ),
@@ -285,6 +355,8 @@ static SPECS: &[ActionSpec] = &[
                 kind: ValueKind::String,
                 default: text("rma"),
                 one_of: Cow::Borrowed(&[]),
+                form: Form::Any,
+                is_optional: false,
                 description: borrowed("Destination of the message, as the provider knows it."),
             },
             ArgSpec {
@@ -292,6 +364,8 @@ static SPECS: &[ActionSpec] = &[
                 kind: ValueKind::String,
                 default: text(""),
                 one_of: Cow::Borrowed(&[]),
+                form: Form::Any,
+                is_optional: false,
                 description: borrowed("Text in addition to the machine and the plan."),
             },
         ]),
@@ -312,6 +386,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::String,
             default: text("graceful"),
             one_of: Cow::Borrowed(&[borrowed("graceful"), borrowed("force")]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("graceful asks the operating system; force cuts the power."),
         }]),
         timeout_ms: 20 * MINUTE,
@@ -331,6 +407,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::String,
             default: text("default"),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("Name of the profile, as the provider knows it."),
         }]),
         timeout_ms: 5 * MINUTE,
@@ -361,6 +439,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::String,
             default: text("gateway"),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("What must be reached."),
         }]),
         timeout_ms: 2 * MINUTE,
@@ -381,6 +461,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(0)),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("How long the check must hold without interruption."),
         }]),
         timeout_ms: 10 * MINUTE,
@@ -401,6 +483,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::Duration,
             default: Some(Value::DurationMs(0)),
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("How long; without it the step must have `until`."),
         }]),
         timeout_ms: 60 * MINUTE,
@@ -421,6 +505,8 @@ static SPECS: &[ActionSpec] = &[
             kind: ValueKind::String,
             default: None,
             one_of: Cow::Borrowed(&[]),
+            form: Form::Any,
+            is_optional: false,
             description: borrowed("The question for the operator."),
         }]),
         timeout_ms: 24 * 60 * MINUTE,

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::action::ActionSpec;
 use super::duration::{self, DurationError};
+use super::form::Form;
 use super::limits::{DURATION_MS_MAX, LINE_BYTES_MAX};
 use super::names::ValueKind;
 use super::nodes::shown;
-use super::schema::{Param, Plan};
+use super::schema::{Arg, Param, Plan};
 use super::suggest::nearest;
+use super::template::{Piece, fill, pieces};
 use super::value::Value;
 use crate::text::hidden_in;
 
@@ -115,9 +118,46 @@ impl Plan {
                 Err(error) => errors.push(error),
             }
         }
+        errors.extend(self.misshapen(&bound));
         errors.sort_by(|a, b| a.name().cmp(b.name()));
         if errors.is_empty() { Ok(bound) } else { Err(errors) }
     }
+}
+
+impl Plan {
+    /// The parameters whose values do not look as the arguments need it that they become.
+    fn misshapen(&self, bound: &BTreeMap<String, Value>) -> Vec<ParamError> {
+        let mut errors: Vec<ParamError> = Vec::new();
+        for action in self.steps.iter().map(|step| &step.action) {
+            let Some(spec) = ActionSpec::find(&action.name) else { continue };
+            for (name, arg) in action.args.iter() {
+                let form = spec.arg(name).map_or(Form::Any, |arg| arg.form);
+                let (param, text) = match arg {
+                    Arg::Literal(_) => continue,
+                    Arg::Param(param) => {
+                        let value = bound.get(param.as_ref()).and_then(Value::as_str);
+                        (param.to_string(), value.unwrap_or_default().to_owned())
+                    }
+                    Arg::Text(text) => (first_param(text), fill(text, bound)),
+                };
+                let is_known = errors.iter().any(|error| error.name() == param);
+                if bound.contains_key(&param) && !is_known && !form.accepts(&text) {
+                    let (wanted, given) = (form.wanted().to_owned(), shown(&text));
+                    errors.push(ParamError::BadValue { name: param, wanted, given });
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// The first parameter in a text.
+fn first_param(text: &str) -> String {
+    let named = pieces(text).unwrap_or_default().into_iter().find_map(|piece| match piece {
+        Piece::Param(name) => Some(name.to_owned()),
+        Piece::Literal(_) => None,
+    });
+    named.unwrap_or_default()
 }
 
 fn value(param: &Param, given: Option<&String>) -> Result<Value, ParamError> {
@@ -233,5 +273,44 @@ mod tests {
         assert!(bind(&[("image", &"x".repeat(1_025))]).unwrap_err().contains("at most 1024 bytes"));
         assert!(bind(&[("image", "a\u{7}b")]).unwrap_err().contains(r"`a\u{7}b`"));
         assert!(bind(&[("image", "x"), ("grace", "31d")]).unwrap_err().contains("at most 30d"));
+    }
+
+    #[test]
+    fn what_is_installed_where_is_checked_before_a_machine_is_touched() {
+        const PLAN: &str = r#"
+            id = "plan/install-here"
+            allowed_phases = ["READY"]
+            params.disk = { kind = "string", default = "" }
+            params.rack = { kind = "string" }
+            params.key = { kind = "string", default = "" }
+            [[steps]]
+            name = "repave"
+            action = "repave"
+            on_unknown = "verify"
+            args = { image = "a", disk = { param = "disk" }, hostname = "{rack}-1", ssh-key = { param = "key" } }
+        "#;
+        let compiled =
+            |text: &str| compile(&[SourceFile { name: "plan.toml", bytes: text.as_bytes() }]);
+        let plan = compiled(PLAN).unwrap().remove(0);
+        let bind = |given: &[(&str, &str)]| {
+            let given = given.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            plan.bind(&given.collect()).map_err(|errors| errors.len())
+        };
+        let bound = bind(&[("rack", "r1"), ("disk", "serial:S1")]).unwrap();
+        let args = plan.steps[0].action.resolve(&bound);
+        assert_eq!(args["hostname"], Value::Str("r1-1".into()));
+        assert!(!args.contains_key("user-data"), "what is not given is absent");
+        assert_eq!(bind(&[("rack", "r1"), ("disk", "sda")]), Err(1));
+        assert_eq!(bind(&[("rack", "r 1"), ("disk", "sda"), ("key", "x")]), Err(3));
+        let wrong = PLAN
+            .replace("default = \"\" }", "default = \"sda\" }")
+            .replace("\"{rack}-1\"", "\"a_b\"");
+        let found =
+            compiled(&wrong.replace("params.rack = { kind = \"string\" }", "")).unwrap_err();
+        assert_eq!(
+            found.iter().filter(|one| one.code == "plan::not-one-of").count(),
+            3,
+            "{found:?}"
+        );
     }
 }

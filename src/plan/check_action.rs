@@ -94,6 +94,7 @@ fn args(
         let read = match (value_of(given, &arg.name), &arg.default) {
             (Some(node), _) => argument(reader, spec, arg, node, params),
             (None, Some(default)) => Some(Arg::Literal(default.clone())),
+            (None, None) if arg.is_optional => continue,
             (None, None) => {
                 let message = format!("`{}` needs the argument `{}`", spec.name, arg.name);
                 let help = format!(
@@ -148,11 +149,16 @@ fn argument(
         };
         let name = reader.string(node, &format!("`param` in {place}"))?;
         let found = params.refer(reader, name, node.span())?;
+        let default = found.0.default.as_ref().and_then(Value::as_str).map(str::to_owned);
+        let declared = found.1.clone();
         fits(reader, found, arg.kind, &arg.one_of, node.span(), &place);
+        if let Some(default) = default {
+            in_form(reader, &default, arg, declared, &format!("`default` of parameter `{name}`"));
+        }
         return Some(Arg::Param(Cow::Owned(name.to_owned())));
     }
     let value = reader.value(node, &place, arg.kind)?;
-    if arg.default.is_none() && value.as_str() == Some("") {
+    if arg.is_required() && value.as_str() == Some("") {
         let help = format!("say it: {}", arg.description);
         reader.report(
             "plan::missing-argument",
@@ -181,7 +187,17 @@ fn literal(
 ) -> Arg {
     let one_of: Vec<Value> = arg.one_of.iter().map(|text| Value::Str(text.clone())).collect();
     in_one_of(reader, &value, &one_of, node.span(), place);
+    in_form(reader, value.as_str().unwrap_or_default(), arg, node.span(), place);
     Arg::Literal(value)
+}
+
+/// Reports a text that does not look as the argument needs it.
+fn in_form(reader: &mut Reader<'_>, text: &str, arg: &ArgSpec, span: Range<usize>, place: &str) {
+    if !arg.form.accepts(text) {
+        let message = format!("{place} cannot be `{}`", shown(text));
+        let help = format!("expected {}", arg.form.wanted());
+        reader.report("plan::not-one-of", message, span, "not accepted", help);
+    }
 }
 
 /// A text with parameters in it. One that only has doubled braces is a literal text.

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::action::{ActionSpec, Actions, ArgSpec};
 use super::check_param::param;
 use super::diagnostic::{Diagnostic, SourceFile};
+use super::form::Form;
 use super::limits::{ACTIONS_MAX, PARAMS_MAX, TEXT_BYTES_MAX, TIMEOUT_MS_MAX};
 use super::names::{Capability, Risk, ValueKind};
 use super::nodes::{shown, value_of};
@@ -157,6 +158,8 @@ fn args(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Vec<ArgSpec> {
             kind: read.kind,
             default: read.default,
             one_of: Cow::Owned(read.one_of.iter().map(text).collect()),
+            form: Form::Any,
+            is_optional: false,
             description: read.description,
         });
     }

@@ -17,6 +17,7 @@ mod check_step;
 pub mod declared;
 pub mod diagnostic;
 pub mod duration;
+pub mod form;
 pub mod limits;
 pub mod names;
 mod nodes;
@@ -34,6 +35,7 @@ pub use bind::ParamError;
 pub use canonical::CanonicalError;
 pub use declared::compile_actions;
 pub use diagnostic::{Diagnostic, Label, SourceFile, render};
+pub use form::Form;
 pub use names::{
     Capability, Condition, EffectiveState, ErrorClass, OnUnknown, Phase, Risk, Role, RunType,
     ValueKind,

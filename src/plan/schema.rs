@@ -160,7 +160,7 @@ pub struct Step {
 pub struct Action {
     /// Its name. A name that is not (any more) in the table of actions is up to the provider.
     pub name: Cow<'static, str>,
-    /// Every argument of the action's specification, sorted by name. Defaults were filled in when the plan was compiled, so that a
+    /// Every argument of the action's specification, sorted by name; optional ones only if the plan gives them. Defaults were filled in when the plan was compiled, so that a
     /// pinned plan keeps its meaning when a later version changes a default.
     pub args: Cow<'static, [(Cow<'static, str>, Arg)]>,
     /// Properties that decisions depend on.

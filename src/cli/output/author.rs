@@ -220,6 +220,7 @@ pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -
     for arg in spec.args.iter() {
         let default = match &arg.default {
             Some(value) => format!("default {}", value_text(value)),
+            None if arg.is_optional => "optional".to_owned(),
             None => "required".to_owned(),
         };
         writeln!(out, "  {} ({}, {default})", arg.name, arg.kind.as_str())?;
@@ -245,8 +246,8 @@ fn sample_step(spec: &ActionSpec) -> String {
             + "args = { for = \"10m\" }\n# or: until = { condition = { Reachable = true } }\n";
     }
     if !spec.args.is_empty() {
-        let args: Vec<String> =
-            spec.args.iter().map(|arg| format!("{} = {}", arg.name, value(arg))).collect();
+        let given = spec.args.iter().filter(|arg| !arg.is_optional);
+        let args: Vec<String> = given.map(|arg| format!("{} = {}", arg.name, value(arg))).collect();
         text.push_str(&format!("args = {{ {} }}\n", args.join(", ")));
     }
     text.push_str(&format!("timeout = \"{}\"\n", duration::format(spec.timeout_ms)));

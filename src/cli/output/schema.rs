@@ -124,7 +124,7 @@ fn step_schema(own: &Actions, name: &Json, time: &Json, conditions: &Json, phase
             if spec.risk.is_destructive() {
                 required.push("on_unknown");
             }
-            if spec.args.iter().any(|arg| arg.default.is_none()) {
+            if spec.args.iter().any(|arg| arg.is_required()) {
                 required.push("args");
             }
             if !required.is_empty() {
@@ -256,7 +256,7 @@ fn args_schema(spec: &ActionSpec) -> Json {
         properties.insert(arg.name.to_string(), either);
     }
     let required: Vec<&str> =
-        spec.args.iter().filter(|arg| arg.default.is_none()).map(|arg| &*arg.name).collect();
+        spec.args.iter().filter(|arg| arg.is_required()).map(|arg| &*arg.name).collect();
     json!({ "type": "object", "additionalProperties": false, "properties": properties, "required": required })
 }
 

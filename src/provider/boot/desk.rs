@@ -250,6 +250,7 @@ mod tests {
             hostname,
             disk,
             ssh_keys: Vec::new(),
+            user_data: String::new(),
         }
     }
 

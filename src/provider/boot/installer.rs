@@ -270,12 +270,20 @@ impl Installer {
                 ));
             }
         };
+        // A run may say it; what it leaves open is as the class has it.
+        let said = |name: &str, otherwise: &str| match argument(name) {
+            "" => otherwise.to_owned(),
+            text => text.to_owned(),
+        };
+        let mut ssh_keys = self.options.ssh_keys.clone();
+        ssh_keys.extend(Some(argument("ssh-key").to_owned()).filter(|key| !key.is_empty()));
         Ok(Settings {
             machine_id: target.machine_id.clone(),
             task,
-            hostname: target.machine_id.as_str().to_owned(),
-            disk: self.options.disk.clone(),
-            ssh_keys: self.options.ssh_keys.clone(),
+            hostname: said("hostname", target.machine_id.as_str()),
+            disk: said("disk", &self.options.disk),
+            ssh_keys,
+            user_data: argument("user-data").to_owned(),
         })
     }
 

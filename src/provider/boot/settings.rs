@@ -30,6 +30,8 @@ pub struct Settings {
     pub disk: String,
     /// SSH keys that may log in as root, in the form of an `authorized_keys` line.
     pub ssh_keys: Vec<String>,
+    /// For the first start of the installed system, as its image understands it; may be empty.
+    pub user_data: String,
 }
 
 impl Settings {
@@ -64,6 +66,9 @@ impl Settings {
         for key in &self.ssh_keys {
             line("ssh_key", key);
         }
+        if !self.user_data.is_empty() {
+            line("user_data", &self.user_data);
+        }
         text
     }
 }
@@ -85,9 +90,10 @@ mod tests {
             hostname: "node-1\ntoken=forged".to_owned(),
             disk: "smallest".to_owned(),
             ssh_keys: vec!["ssh-ed25519 AAAA one".to_owned(), "ssh-ed25519 BBBB two".to_owned()],
+            user_data: "http://10.0.0.1/first-start".to_owned(),
         };
         let text = settings.text("bmi_1", "http://10.0.0.1:8069/boot/v1/report/node-1");
-        assert_eq!(text.lines().count(), 13, "{text}");
+        assert_eq!(text.lines().count(), 14, "{text}");
         assert!(text.contains("\nhostname=node-1token=forged\n"), "{text}");
         assert!(text.contains("\nkernel_arguments=console=ttyS0 quiet\n"), "{text}");
         assert_eq!(text.matches("\nssh_key=").count(), 2, "{text}");

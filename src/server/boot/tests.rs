@@ -42,6 +42,7 @@ async fn boot() -> Boot {
         hostname,
         disk,
         ssh_keys: Vec::new(),
+        user_data: String::new(),
     };
     desk.offer(operation(), &[MAC.to_owned()], settings, NOW.plus_ms(60_000));
     let names = HostNames::new(&["boot.example".to_owned()]);

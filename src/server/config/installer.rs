@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::bounds::{self, HOUR, SECOND};
 use super::span::Span;
+use crate::plan::Form;
 use crate::provider::boot::{InstallerOptions, Patience};
 use crate::text::escaped;
 
@@ -52,9 +53,7 @@ impl Installer {
 pub(super) fn check(class: &str, options: &InstallerOptions) -> Result<(), String> {
     let key = |name: &str| format!("{class}.installer.{name}");
     let disk = options.disk.as_str();
-    let named = |prefix: &str| disk.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
-    let is_plain = disk.chars().all(|c| c.is_ascii_graphic());
-    if !is_plain || (disk != "smallest" && !named("/dev/") && !named("serial:")) {
+    if disk.is_empty() || !Form::Disk.accepts(disk) {
         return Err(format!(
             "{} is {:?}: expected \"smallest\", a path such as \"/dev/sda\", or \"serial:NUMBER\"",
             key("disk"),

@@ -162,6 +162,7 @@ fn actions_table() -> String {
             let default = match &arg.default {
                 Some(value) if value.to_string().is_empty() => "empty".to_owned(),
                 Some(value) => format!("`{value}`"),
+                None if arg.is_optional => "optional".to_owned(),
                 None => "required".to_owned(),
             };
             text += &format!("| `{}` | {kind} | {default} | {} |\n", arg.name, arg.description);

@@ -44,6 +44,7 @@ struct State {
     on: Option<CancellationToken>,
     boots_disk: bool,
     token: String,
+    settings: String,
     faults: u32,
 }
 
@@ -92,7 +93,10 @@ impl Hardware {
             }
         };
         let token = settings.lines().find_map(|line| line.strip_prefix("token=")).unwrap();
-        self.state.lock().unwrap().token = token.to_owned();
+        {
+            let mut state = self.state.lock().unwrap();
+            (state.token, state.settings) = (token.to_owned(), settings.clone());
+        }
         self.wait(1).await;
         self.report(InstallStage::Installing, "").await;
         self.wait(5).await;
@@ -407,6 +411,39 @@ async fn a_canceled_installation_that_has_not_begun_never_does() {
     lab.installer.stop(&target(), &call).await.unwrap();
     assert!(!lab.hardware.is_on());
     assert!(lab.hardware.desk().take_settings(MAC).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_says_comes_before_what_its_class_says() {
+    let lab = Lab::new(Fault::None).await;
+    let mut said = call(1, 1, "repave");
+    for (name, text) in [
+        ("disk", "serial:S1"),
+        ("hostname", "db-1"),
+        ("ssh-key", "ssh-ed25519 AAAA one"),
+        ("user-data", "role=db"),
+    ] {
+        said.args.insert(name.to_owned(), Value::Str(text.into()));
+    }
+    let said = lab.act(&said);
+    assert!(lab.end(&said, 120).await.unwrap().is_ok());
+    let settings = || lab.hardware.state.lock().unwrap().settings.clone();
+    let text = settings();
+    assert!(
+        text.ends_with(
+            "\nhostname=db-1\ndisk=serial:S1\nssh_key=ssh-ed25519 AAAA one\nuser_data=role=db\n"
+        ),
+        "{text}"
+    );
+    // Absent and empty are the same.
+    let mut silent = call(1, 2, "repave");
+    silent.operation = OperationId::new(RunId::new(Timestamp(9), [1, 2]), "repave", 1);
+    silent.args.insert("disk".to_owned(), Value::Str("".into()));
+    lab.hardware.written.store(0, Ordering::SeqCst);
+    lab.hardware.state.lock().unwrap().boots_disk = false;
+    let silent = lab.act(&silent);
+    assert!(lab.end(&silent, 120).await.unwrap().is_ok());
+    assert!(settings().ends_with("\nhostname=node-1\ndisk=smallest\n"), "{}", settings());
 }
 
 #[tokio::test(start_paused = true)]
