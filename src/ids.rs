@@ -210,6 +210,14 @@ impl fmt::Display for Epoch {
 pub struct OperationId(Arc<str>);
 
 impl OperationId {
+    /// When its run was created.
+    #[must_use]
+    pub fn began_at(&self) -> Option<Timestamp> {
+        let (run, _) = self.0.split_once('/')?;
+        let millis = uuid::Uuid::try_parse(run).ok()?.as_u128() >> 80;
+        u64::try_from(millis).ok().map(Timestamp)
+    }
+
     /// The operation of `attempt` (from 1) of `step` of `run`.
     #[must_use]
     pub fn new(run: RunId, step: &str, attempt: u32) -> Self {

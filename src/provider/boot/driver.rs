@@ -86,10 +86,22 @@ impl Provider for Installing {
         call: &'a Call,
         logs: Logs,
     ) -> Fut<'a, Verification> {
-        if !installs(call.capability) {
+        if installs(call.capability) {
+            return Box::pin(async move { self.installer.verify(target, call).await });
+        }
+        if call.action != "reboot" {
             return self.driver.verify(target, call, logs);
         }
-        Box::pin(async move { self.installer.verify(target, call).await })
+        // A power state that came back is no proof that a system did.
+        Box::pin(async move {
+            let verified = self.driver.verify(target, call, logs).await?;
+            let Verification::Holds { evidence } = verified else { return Ok(verified) };
+            let evidence = match self.installer.rebooted(target, call).await? {
+                Some(seen) => format!("{evidence}; {seen}"),
+                None => evidence,
+            };
+            Ok(Verification::Holds { evidence })
+        })
     }
 
     fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()> {

@@ -20,6 +20,9 @@ use crate::provider::{
     Verification,
 };
 
+/// Longest wait for the report of a system that was restarted.
+const REPORT_WAIT: Duration = Duration::from_secs(180);
+
 /// How the machines of a class are installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallerOptions {
@@ -180,6 +183,34 @@ impl Installer {
         })
     }
 
+    /// What the installed system says of a restart: its boot id, another one since the run began. `None` if no system here
+    /// has ever reported; one that reports at its first start only is not waited for very long.
+    ///
+    /// # Errors
+    /// [`ProviderError`] if nothing can be read.
+    pub async fn rebooted(
+        &self,
+        target: &Target,
+        call: &Call,
+    ) -> Result<Option<String>, ProviderError> {
+        let wait = self.options.patience.up.min(REPORT_WAIT);
+        let deadline = self.clock.monotonic() + wait;
+        loop {
+            let known = self.latest(target).await?;
+            let Some(known) = known.filter(|known| known.stage == InstallStage::Up) else {
+                return Ok(None);
+            };
+            if call.operation.began_at().is_some_and(|began| known.at >= began) {
+                return Ok(Some(format!("the system reports another boot id, {}", known.boot_id)));
+            }
+            if self.clock.monotonic() >= deadline {
+                let seconds = wait.as_secs();
+                return Ok(Some(format!("the system has not reported its start for {seconds} s")));
+            }
+            self.clock.sleep(self.options.patience.look).await;
+        }
+    }
+
     /// Takes the offer back, and switches a machine off that has not begun; one that writes is left alone.
     ///
     /// # Errors
@@ -293,10 +324,15 @@ impl Installer {
         target: &Target,
         call: &Call,
     ) -> Result<Option<Installation>, ProviderError> {
-        let latest = self.desk.latest(&target.machine_id).await.map_err(|error| {
-            ProviderError::new(ErrorClass::Transient, ErrorCode::Unavailable, error.to_string())
-        })?;
+        let latest = self.latest(target).await?;
         Ok(latest.filter(|known| step_of(&known.operation) == step_of(&call.operation)))
+    }
+
+    /// What the machine has reported last, about whichever installation.
+    async fn latest(&self, target: &Target) -> Result<Option<Installation>, ProviderError> {
+        self.desk.latest(&target.machine_id).await.map_err(|error| {
+            ProviderError::new(ErrorClass::Transient, ErrorCode::Unavailable, error.to_string())
+        })
     }
 
     fn progress(&self, target: &Target, call: &Call) -> Option<Arc<Progress>> {

@@ -446,6 +446,32 @@ async fn what_a_run_says_comes_before_what_its_class_says() {
     assert!(settings().ends_with("\nhostname=node-1\ndisk=smallest\n"), "{}", settings());
 }
 
+/// Another boot id since the run began is what a restart is known by.
+#[tokio::test(start_paused = true)]
+async fn a_restart_is_proven_by_another_boot_id() {
+    let lab = Lab::new(Fault::None).await;
+    let reboot = |at: u64| Call {
+        operation: OperationId::new(RunId::new(Timestamp(at), [7, 7]), "reboot", 1),
+        ..call(1, 1, "reboot")
+    };
+    let now = || lab.clock.now().0;
+    assert_eq!(lab.installer.rebooted(&target(), &reboot(now())).await.unwrap(), None);
+    let install = lab.act(&call(1, 1, "repave"));
+    assert!(lab.end(&install, 120).await.unwrap().is_ok());
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    let began = now();
+    let control = Switch(lab.hardware.clone());
+    let by = grant(&call(1, 1, "repave"));
+    control.switch_off(&target(), &by).await.unwrap();
+    control.switch_on(&target(), &by).await.unwrap();
+    let seen = lab.installer.rebooted(&target(), &reboot(began)).await.unwrap().unwrap();
+    assert_eq!(seen, "the system reports another boot id, boot-3");
+    // A later run has seen no restart, and does not wait for one for ever.
+    lab.clock.sleep(Duration::from_secs(1)).await;
+    let seen = lab.installer.rebooted(&target(), &reboot(now())).await.unwrap().unwrap();
+    assert_eq!(seen, "the system has not reported its start for 60 s");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_is_refused_before_anything_is_done() {
     let lab = Lab::new(Fault::None).await;
