@@ -257,7 +257,7 @@ static SPECS: &[ActionSpec] = &[
         idempotent: false,
         interruptible: true,
         description: borrowed(
-            "Redeems the handle of mint-join: the machine becomes a member of its target cluster.",
+            "Redeems the handle of mint-join, whose material is minted again if it is lost: the machine becomes a member of its target cluster.",
         ),
         consumes: Some(borrowed("mint-join")),
         args: Cow::Borrowed(&[]),

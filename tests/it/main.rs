@@ -19,6 +19,7 @@ mod health;
 mod kill;
 mod linear;
 mod load;
+mod material;
 mod metrics;
 mod mounts;
 mod operator;

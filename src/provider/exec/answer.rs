@@ -5,6 +5,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::input::Purpose;
+use super::material::{MATERIAL_BYTES_MAX, Material};
 use super::supervisor::{End, Ended};
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
@@ -59,6 +60,7 @@ struct Answer {
     firmware: String,
     serial: String,
     health: String,
+    material: Option<Material>,
 }
 
 /// A program that has ended, with its answer.
@@ -78,10 +80,27 @@ pub(super) fn acted(action: &str, ended: &Ended, now: Timestamp) -> Result<Acted
         return Err(report.failure());
     }
     let output = report.outputs()?;
+    if let Some(material) = &report.answer.material {
+        let count = material.reveal().len();
+        if !(1..=MATERIAL_BYTES_MAX).contains(&count) {
+            let why = format!("{count} bytes of material, expected 1 to {MATERIAL_BYTES_MAX}");
+            return Err(report.unreadable(&why));
+        }
+        if report.answer.handle.is_some() {
+            return Err(report.unreadable("material of an operation that is not done"));
+        }
+    }
     match report.answer.handle.clone() {
         None => Ok(Acted::Done { evidence: report.evidence(), output }),
         Some(handle) => Ok(Acted::Accepted { handle: short(&handle), poll_at: report.poll_at()? }),
     }
+}
+
+/// The secret that a program hands over that has acted.
+pub(super) fn material(ended: &Ended) -> Option<Material> {
+    let answer: Option<Answer> =
+        ended.answer.as_ref().and_then(|text| serde_json::from_str(text).ok());
+    answer.and_then(|answer| answer.material)
 }
 
 /// What *observe* saw.
@@ -171,13 +190,24 @@ impl<'a> Report<'a> {
             "" => purpose.as_str().to_owned(),
             _ => format!("{} of {action}", purpose.as_str()),
         };
-        let read = ended.answer.as_deref().map(serde_json::from_str).transpose();
+        let read = ended.answer.as_ref().map(|text| serde_json::from_str(text)).transpose();
         let (answer, wrong) = match read {
             Ok(answer) => (answer.unwrap_or_default(), None),
             Err(error) => (Answer::default(), Some(error)),
         };
         let report = Self { purpose, what, ended, answer, now };
         match wrong {
+            // What the parser says can quote the answer.
+            Some(error)
+                if report.code() == Some(0)
+                    && ended.answer.as_ref().is_some_and(|text| text.contains("material")) =>
+            {
+                let column = error.column();
+                let why = format!(
+                    "its answer cannot be read at column {column}; it has material, so it is not shown"
+                );
+                Err(report.unreadable(&why))
+            }
             Some(error) if report.code() == Some(0) => {
                 Err(report.unreadable(&format!("its answer cannot be read: {error}")))
             }
@@ -343,6 +373,7 @@ mod tests {
 
     fn ended(end: End, answer: &str) -> Ended {
         let answer = (!answer.is_empty()).then(|| answer.to_owned());
+        let answer = answer.map(zeroize::Zeroizing::new);
         Ended { end, answer, last_error: "the last words".to_owned() }
     }
 

@@ -1,7 +1,6 @@
 //! The driver: which program is run for which call, and what is known about it.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,11 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::acting::{Acting, Going, Ways, not_started};
 use super::answer;
 use super::input::{self, Input, Purpose};
 use super::judge::Account;
 use super::known::{Machines, Next, is_settled};
-use super::leftover::{Folder, Slot};
+use super::leftover::Folder;
+use super::material::{Handle, Vault};
 use super::settings::{Programs, Settings};
 use super::supervisor::{Ended, Launch, Supervisors, run};
 use crate::clock::Clock;
@@ -48,7 +49,8 @@ pub struct Exec {
     settings: Settings,
     account: Option<Account>,
     host: Host,
-    folder: Folder,
+    folder: Arc<Folder>,
+    vault: Vault,
     machines: Machines,
     acting: Arc<Semaphore>,
     looking: Arc<Semaphore>,
@@ -60,7 +62,7 @@ impl Exec {
     /// # Errors
     /// If the folder for inputs cannot be created or read.
     pub fn new(settings: Settings, account: Option<Account>, host: Host) -> io::Result<Self> {
-        let folder = Folder::open(host.folder.join(&settings.class))?;
+        let folder = Arc::new(Folder::open(host.folder.join(&settings.class))?);
         let machines = Machines::default();
         for left in folder.left()? {
             let ended = machines.former(&left.machine);
@@ -76,6 +78,7 @@ impl Exec {
         }
         Ok(Self {
             folder,
+            vault: Vault::new(host.clock.clone()),
             acting: Arc::new(Semaphore::new(settings.parallel_max)),
             looking: Arc::new(Semaphore::new(settings.parallel_max)),
             machines,
@@ -96,27 +99,16 @@ impl Exec {
         })
     }
 
-    fn launch(
-        &self,
-        argv: &[String],
-        input: Input,
-        file: File,
-        slot: Option<Slot>,
-        limit: Duration,
-        logs: Option<Logs>,
-    ) -> Launch {
-        let own = input.variables.into_iter().map(|(name, text)| (name, text.into()));
-        Launch {
-            argv: argv.to_vec(),
-            variables: self.host.variables.iter().cloned().chain(own).collect(),
+    /// What is the same for every program of the class.
+    fn ways(&self) -> Ways {
+        Ways {
+            class: self.settings.class.clone(),
             dir: self.settings.working_dir.clone(),
-            account: self.account,
-            input: file,
-            slot,
-            limit,
             grace: self.settings.grace,
-            logs,
-            stop: self.host.supervisors.stop(),
+            account: self.account,
+            host: self.host.clone(),
+            folder: self.folder.clone(),
+            vault: self.vault.clone(),
         }
     }
 
@@ -134,8 +126,21 @@ impl Exec {
             .folder
             .input(&input.json)
             .map_err(|error| not_started(&program, &error, ErrorClass::Transient))?;
-        let launch = self.launch(argv, input, file, None, self.settings.look_timeout, logs);
-        let _dropped = launch.stop.clone().drop_guard();
+        let stop = self.host.supervisors.stop();
+        let launch = Launch {
+            argv: argv.to_vec(),
+            variables: self.ways().variables(input.variables),
+            dir: self.settings.working_dir.clone(),
+            account: self.account,
+            input: file,
+            source: None,
+            slot: None,
+            limit: self.settings.look_timeout,
+            grace: self.settings.grace,
+            logs,
+            stop: stop.clone(),
+        };
+        let _dropped = stop.drop_guard();
         let (sender, ended) = oneshot::channel();
         let clock = self.host.clock.clone();
         self.host.supervisors.spawn(async move {
@@ -174,29 +179,25 @@ impl Exec {
                 Next::Run(ended) => break ended,
             }
         };
-        let input = input::of_call(Purpose::Act, &self.settings.class, target, call);
-        let program = programs.act.first().cloned().unwrap_or_default();
-        let (slot, file) = match self.folder.slot(&target.machine_id, &input.json) {
-            Ok(made) => made,
-            Err(error) => {
-                self.machines.forget(&target.machine_id);
-                return Err(not_started(&program, &error, ErrorClass::Transient));
-            }
-        };
-        let limit = programs.timeout.unwrap_or(self.settings.timeout);
-        let mut launch = self.launch(&programs.act, input, file, Some(slot), limit, Some(logs));
-        launch.stop = stop.clone();
+        let limit = |programs: &Programs| programs.timeout.unwrap_or(self.settings.timeout);
+        let acting =
+            Acting { argv: programs.act.clone(), limit: limit(programs), call: call.clone() };
+        // A secret that an earlier step has minted; if it is lost by now, it is minted again.
+        let needed = Handle::needed_by(call);
+        let minting = needed.as_ref().and_then(|handle| {
+            let programs = self.settings.actions.get(&handle.action)?;
+            let (argv, limit) = (programs.act.clone(), limit(programs));
+            Some(Acting { argv, limit, call: handle.mint(call) })
+        });
+        let (ways, target) = (self.ways(), target.clone());
+        let going = Going { target: target.clone(), logs, stop: stop.clone() };
         // From here on the program ends when this call is dropped.
         let _dropped = stop.drop_guard();
         let (sender, result) = oneshot::channel();
-        let (clock, machines) = (self.host.clock.clone(), self.machines.clone());
-        let (machine, call) = (target.machine_id.clone(), call.clone());
+        let (machines, operation) = (self.machines.clone(), call.operation.clone());
         self.host.supervisors.spawn(async move {
-            let result = match run(launch, clock.clone()).await {
-                Ok(ended) => answer::acted(&call.action, &ended, clock.now()),
-                Err(error) => Err(not_started(&program, &error, ErrorClass::NeedsHuman)),
-            };
-            machines.ended(machine, call.operation, result.clone());
+            let result = ways.act_with(acting, needed, minting, going).await;
+            machines.ended(target.machine_id, operation, result.clone());
             drop((permit, ended));
             // The call may have been dropped.
             drop(sender.send(result));
@@ -338,11 +339,6 @@ impl Exec {
 
 async fn permit(from: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ProviderError> {
     from.clone().acquire_owned().await.map_err(|_| ending())
-}
-
-fn not_started(program: &str, error: &io::Error, class: ErrorClass) -> ProviderError {
-    let message = format!("cannot run {program}: {error}");
-    ProviderError::new(class, ErrorCode::Unavailable, message)
 }
 
 fn ending() -> ProviderError {

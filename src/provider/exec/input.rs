@@ -1,7 +1,9 @@
 //! What a program gets: JSON on standard input, and the same in short as its environment.
 
 use serde_json::{Map, Value as Json, json};
+use zeroize::Zeroizing;
 
+use super::material::Material;
 use crate::ids::Epoch;
 use crate::plan::{Value, Values};
 use crate::provider::{Call, Target};
@@ -37,13 +39,24 @@ impl Purpose {
 /// Input and environment of a program.
 pub(super) struct Input {
     /// For its standard input.
-    pub(super) json: String,
+    pub(super) json: Zeroizing<String>,
     /// For its environment.
     pub(super) variables: Vec<(&'static str, String)>,
 }
 
-/// What a call gives to its program.
+/// What a call gives to its program, without a secret.
 pub(super) fn of_call(purpose: Purpose, class: &str, target: &Target, call: &Call) -> Input {
+    with_material(purpose, class, target, call, None)
+}
+
+/// What a call gives to its program, with the secret that an earlier step has minted.
+pub(super) fn with_material(
+    purpose: Purpose,
+    class: &str,
+    target: &Target,
+    call: &Call,
+    material: Option<&Material>,
+) -> Input {
     let mut json = about(purpose, class, target);
     let inputs: Map<String, Json> =
         call.inputs.iter().map(|(step, outputs)| (step.clone(), values(outputs))).collect();
@@ -56,13 +69,20 @@ pub(super) fn of_call(purpose: Purpose, class: &str, target: &Target, call: &Cal
         ("epoch".to_owned(), json!(call.epoch.0)),
         ("handle".to_owned(), json!(call.handle)),
     ]));
+    if let Some(material) = material {
+        json.insert("material".to_owned(), json!(material.reveal()));
+    }
     let mut variables = variables(purpose, target);
     variables.extend([
         ("BMDEMO_ACTION", call.action.clone()),
         ("BMDEMO_OPERATION_ID", call.operation.as_str().to_owned()),
         ("BMDEMO_EPOCH", call.epoch.0.to_string()),
     ]);
-    Input { json: Json::Object(json).to_string(), variables }
+    Input { json: text(json), variables }
+}
+
+fn text(json: Map<String, Json>) -> Zeroizing<String> {
+    Zeroizing::new(Json::Object(json).to_string())
 }
 
 /// What the program gets that raises a machine's epoch.
@@ -71,12 +91,12 @@ pub(super) fn of_fence(class: &str, target: &Target, epoch: Epoch) -> Input {
     json.insert("epoch".to_owned(), json!(epoch.0));
     let mut variables = variables(Purpose::Fence, target);
     variables.push(("BMDEMO_EPOCH", epoch.0.to_string()));
-    Input { json: Json::Object(json).to_string(), variables }
+    Input { json: text(json), variables }
 }
 
 /// What the program gets that says how a machine is.
 pub(super) fn of_probe(class: &str, target: &Target) -> Input {
-    let json = Json::Object(about(Purpose::Probe, class, target)).to_string();
+    let json = text(about(Purpose::Probe, class, target));
     Input { json, variables: variables(Purpose::Probe, target) }
 }
 

@@ -103,13 +103,6 @@ impl Machines {
         Next::Run(sender)
     }
 
-    /// The program could not be started.
-    pub(super) fn forget(&self, machine: &MachineId) {
-        if let Some(known) = self.lock().get_mut(machine) {
-            known.running = None;
-        }
-    }
-
     /// The program has ended, and led to this.
     pub(super) fn ended(
         &self,

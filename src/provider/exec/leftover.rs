@@ -1,15 +1,19 @@
 //! The inputs of programs, as files; and what a server that was killed has left running.
 //!
-//! A program that acts has its input as its standard input, from a file that is locked as long as the program has it open.
+//! A program that acts has its input as its standard input, from a named pipe that is locked as long as the program has it open;
+//! what goes through it, secrets too, is on no disk.
 //! The system keeps the lock, so the next server sees by it that a program of the former one still runs, and which group
-//! to end. The file of a program that has ended is removed.
+//! to end. The pipe of a program that has ended is removed.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat};
+use tokio::net::unix::pipe;
 
 use super::group::Group;
 use crate::clock::Clock;
@@ -60,14 +64,17 @@ impl Folder {
         Ok(file)
     }
 
-    /// The input of a program that acts, locked.
-    pub(super) fn slot(&self, machine: &MachineId, json: &str) -> io::Result<(Slot, File)> {
+    /// The input of a program that acts, locked, and where it comes from.
+    pub(super) fn slot(&self, machine: &MachineId) -> io::Result<(Slot, File, pipe::Sender)> {
         let slot = self.of(machine);
         slot.clear();
-        write(&slot.input, json)?;
-        let file = File::open(&slot.input)?;
-        file.try_lock().map_err(io::Error::from)?;
-        Ok((slot, file))
+        mkfifoat(CWD, &slot.input, Mode::RUSR | Mode::WUSR)?;
+        let input = open_pipe(&slot.input)?;
+        input.try_lock().map_err(io::Error::from)?;
+        let source = pipe::OpenOptions::new().open_sender(&slot.input)?;
+        // The program waits for what it is given.
+        fcntl_setfl(&input, fcntl_getfl(&input)? - OFlags::NONBLOCK)?;
+        Ok((slot, input, source))
     }
 
     /// What a former server has left running; the files of what has ended are removed. Only before anything acts.
@@ -78,7 +85,7 @@ impl Folder {
             let machine = name.to_str().and_then(|name| name.strip_suffix(".act"));
             let Some(Ok(machine)) = machine.map(MachineId::parse) else { continue };
             let slot = self.of(&machine);
-            let input = match files::open_own(OpenOptions::new().read(true), &slot.input) {
+            let input = match open_pipe(&slot.input) {
                 Ok(input) => input,
                 Err(error) => {
                     tracing::warn!(%error, path = %slot.input.display(), "not the input of a program");
@@ -162,6 +169,17 @@ impl Left {
             clock.sleep(LOOK_AGAIN).await;
         }
         self.slot.clear();
+    }
+}
+
+/// Opens a pipe of our own for reading, without waiting for a writer, and never through a symbolic link.
+fn open_pipe(path: &Path) -> io::Result<File> {
+    let file = files::never_follow(OpenOptions::new().read(true)).open(path)?;
+    let kind = file.metadata()?.file_type();
+    // A server of an earlier version has left a file.
+    match kind.is_fifo() || kind.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no pipe")),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use zeroize::Zeroizing;
 
 use crate::model::LogStream;
 use crate::provider::Logs;
@@ -23,7 +24,7 @@ pub(super) struct Output {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kept {
     /// The last answer, without its mark.
-    pub(super) answer: Option<String>,
+    pub(super) answer: Option<Zeroizing<String>>,
     /// The last line on standard error that is not empty.
     pub(super) last_error: String,
 }
@@ -77,7 +78,7 @@ impl Output {
         if stream == LogStream::Stdout
             && let Some(answer) = text.strip_prefix(ANSWER_MARK)
         {
-            self.lock().answer = Some(answer.to_owned());
+            self.lock().answer = Some(Zeroizing::new(answer.to_owned()));
             return;
         }
         if stream == LogStream::Stderr && !text.trim().is_empty() {
@@ -124,7 +125,7 @@ mod tests {
         output.read(LogStream::Stdout, text.as_bytes()).await;
         output.read(LogStream::Stderr, &b"bmdemo: no\n\xff\n  \n"[..]).await;
         let kept = output.kept();
-        assert_eq!(kept.answer.as_deref(), Some("{}"));
+        assert_eq!(kept.answer.as_deref().map(String::as_str), Some("{}"));
         assert_eq!(kept.last_error, "\u{fffd}");
         let lines = sink.0.lock().unwrap();
         assert_eq!(lines[..2], ["stdout one", "stdout "]);

@@ -11,9 +11,12 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use super::group::Group;
 use super::judge::Account;
@@ -68,7 +71,7 @@ impl fmt::Display for End {
 pub(super) struct Ended {
     pub(super) end: End,
     /// Its answer, without the mark.
-    pub(super) answer: Option<String>,
+    pub(super) answer: Option<Zeroizing<String>>,
     /// The last line on standard error.
     pub(super) last_error: String,
 }
@@ -80,6 +83,8 @@ pub(super) struct Launch {
     pub(super) dir: PathBuf,
     pub(super) account: Option<Account>,
     pub(super) input: File,
+    /// Where the input comes from, and what it is; without it, it is in the file.
+    pub(super) source: Option<(pipe::Sender, Zeroizing<String>)>,
     /// Files to note the group in, and to remove at the end.
     pub(super) slot: Option<Slot>,
     pub(super) limit: Duration,
@@ -112,7 +117,8 @@ impl Supervisors {
 /// # Errors
 /// If it could not be started: then nothing has happened.
 pub(super) async fn run(launch: Launch, clock: Arc<dyn Clock>) -> io::Result<Ended> {
-    let Launch { argv, variables, dir, account, input, slot, limit, grace, logs, stop } = launch;
+    let Launch { argv, variables, dir, account, input, source, slot, limit, grace, logs, stop } =
+        launch;
     let (program, arguments) =
         argv.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
     let mut command = Command::new(program);
@@ -157,7 +163,14 @@ pub(super) async fn run(launch: Launch, clock: Arc<dyn Clock>) -> io::Result<End
                 output.read(LogStream::Stderr, pipe).await;
             }
         };
-        tokio::join!(out, errors);
+        // Only now, after the group was noted: a program that the next server cannot find has had no input.
+        let input = async {
+            if let Some((mut pipe, text)) = source {
+                // It may end without reading it all.
+                drop(pipe.write_all(text.as_bytes()).await);
+            }
+        };
+        tokio::join!(out, errors, input);
     });
     let mut is_read = false;
     let mut status: Option<ExitStatus> = None;

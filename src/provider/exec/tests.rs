@@ -1,6 +1,7 @@
 //! Real programs: shell scripts that a test writes, seen through the trait.
 
 mod bench;
+mod material;
 
 use std::path::Path;
 use std::sync::Arc;
