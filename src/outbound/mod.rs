@@ -11,6 +11,7 @@ mod dial;
 mod error;
 mod networks;
 mod origin;
+pub mod signature;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -11,8 +11,10 @@ mod capabilities;
 mod error;
 pub mod exec;
 pub mod fake;
+mod message;
 pub mod redfish;
 pub mod routed;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -15,6 +15,7 @@ mod redfish;
 mod span;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use etcetera::BaseStrategy as _;
 use std::collections::BTreeMap;
@@ -307,9 +308,9 @@ impl Config {
                 .map(|(name, class)| {
                     let redfish = class.redfish.as_ref().map(redfish::Redfish::settings);
                     let installer = class.installer.as_ref().map(installer::Installer::options);
-                    let exec = class.exec.clone();
                     let class = MachineClass {
-                        exec,
+                        exec: class.exec.clone(),
+                        webhook: class.webhook.clone(),
                         redfish,
                         installer,
                         ..MachineClass::new(class.routes())

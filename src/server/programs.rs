@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::{Config, ExecClass, MachineClass, Storage};
 use crate::clock::{Clock, Random};
+use crate::credentials::Credentials;
 use crate::provider::Provider;
 use crate::provider::exec::{self, Exec, Host, Settings, Supervisors};
 
@@ -33,7 +34,9 @@ impl Programs {
             (name, std::env::var_os(name).unwrap_or_else(|| default.into()))
         });
         let supervisors = Supervisors::default();
-        Self { host: Host { folder, clock, supervisors, variables: variables.into() } }
+        let credentials = Credentials::new(config.credentials_dir.clone());
+        let variables = variables.into();
+        Self { host: Host { folder, clock, supervisors, credentials, variables } }
     }
 
     /// The driver of a class, if it has programs.
@@ -50,7 +53,7 @@ impl Programs {
         let account = exec::judge(&settings)?;
         let folder = self.host.folder.display().to_string();
         let driver = Exec::new(settings, account, self.host.clone())
-            .map_err(|error| format!("exec: cannot create the folder {folder}: {error}"))?;
+            .map_err(|error| format!("exec: the folder {folder} cannot be used: {error}"))?;
         Ok(Some(Arc::new(driver)))
     }
 
@@ -85,6 +88,7 @@ fn settings(name: &str, named: &ExecClass) -> Settings {
         grace: named.grace(),
         working_dir: named.working_dir.clone().unwrap_or_else(|| "/".into()),
         user: named.user.clone(),
+        credentials: named.credentials.clone().unwrap_or_default(),
         parallel_max: named.parallel_max(),
     }
 }

@@ -14,6 +14,7 @@ use crate::provider::Provider;
 use crate::provider::boot::{Desk, Installer, Installing};
 use crate::provider::redfish::{Redfish, RedfishPorts};
 use crate::provider::routed::Routed;
+use crate::provider::webhook::{Webhook, WebhookPorts};
 
 /// Every provider that a machine can name. Looks at files: blocks the calling thread.
 ///
@@ -50,7 +51,17 @@ pub(super) fn all(
             }
             None => redfish,
         };
-        let routes = routes(class, fake, exec.as_ref(), &redfish);
+        let webhook = match &class.webhook {
+            Some(webhook) => {
+                let settings = webhook.settings(name).map_err(ConfigError::Setting)?;
+                let dial = Arc::new(TcpDial::new(config.networks.webhook.clone()));
+                let credentials = Credentials::new(config.credentials_dir.clone());
+                let ports = WebhookPorts { dial, credentials, clock: clock.clone() };
+                Some(Arc::new(Webhook::new(settings, ports)) as Arc<dyn Provider>)
+            }
+            None => None,
+        };
+        let routes = routes(class, fake, exec.as_ref(), &redfish, webhook.as_ref());
         providers.push(Arc::new(Routed::new(name.clone(), routes)));
     }
     Ok(providers)
@@ -58,13 +69,16 @@ pub(super) fn all(
 
 /// Refuses programs for actions that are neither built in nor declared.
 fn known(class: &MachineClass, actions: &Actions) -> Result<(), String> {
-    let mut named = class.exec.iter().flat_map(|exec| exec.actions.keys());
-    let Some(unknown) = named.find(|name| actions.find(name).is_none()) else { return Ok(()) };
+    let programs = class.exec.iter().flat_map(|exec| exec.actions.keys());
+    let posted = class.webhook.iter().flat_map(|webhook| webhook.actions.iter().flatten());
+    let mut named = programs.map(|name| ("exec", name)).chain(posted.map(|name| ("webhook", name)));
+    let unknown = named.find(|(_, name)| actions.find(name).is_none());
+    let Some((driver, unknown)) = unknown else { return Ok(()) };
     let meant = match nearest(unknown, actions.names()) {
         Some(meant) => format!("did you mean {meant}?"),
         None => "declare it in a file of --actions-dir".to_owned(),
     };
-    Err(format!("exec.actions.{unknown} is no action: {meant}"))
+    Err(format!("{driver}.actions.{unknown} is no action: {meant}"))
 }
 
 fn routes(
@@ -72,12 +86,14 @@ fn routes(
     fake: &Arc<dyn Provider>,
     exec: Option<&Arc<dyn Provider>>,
     redfish: &Arc<dyn Provider>,
+    webhook: Option<&Arc<dyn Provider>>,
 ) -> BTreeMap<Capability, Arc<dyn Provider>> {
     let driver = |driver: &Driver| match driver {
         Driver::Fake => Some(fake.clone()),
         // The configuration has been refused if its class names no programs.
         Driver::Exec => exec.cloned(),
         Driver::Redfish => Some(redfish.clone()),
+        Driver::Webhook => webhook.cloned(),
     };
     let routes = class.routes.iter().filter_map(|(at, named)| Some((*at, driver(named)?)));
     routes.collect()

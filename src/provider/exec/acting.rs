@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use super::driver::Host;
-use super::input::{self, Purpose};
+use super::input;
 use super::judge::Account;
-use super::leftover::Folder;
+use super::leftover::{Folder, Handed};
 use super::material::{Handle, Material, Vault};
 use super::supervisor::{Launch, run};
+use crate::credentials::CredentialsError;
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
+use crate::provider::message::Purpose;
 use crate::provider::{Acted, Call, ErrorCode, Logs, ProviderError, Target};
 
 /// What is the same for every program of a class.
@@ -26,6 +28,8 @@ pub(super) struct Ways {
     pub(super) dir: PathBuf,
     pub(super) grace: Duration,
     pub(super) account: Option<Account>,
+    /// Credentials that programs get as files, by name.
+    pub(super) credentials: Vec<String>,
     pub(super) host: Host,
     pub(super) folder: Arc<Folder>,
     pub(super) vault: Vault,
@@ -50,9 +54,32 @@ impl Ways {
     pub(super) fn variables(
         &self,
         own: Vec<(&'static str, String)>,
+        handed: Option<&Handed>,
     ) -> Vec<(&'static str, OsString)> {
         let own = own.into_iter().map(|(name, text)| (name, text.into()));
-        self.host.variables.iter().cloned().chain(own).collect()
+        let secrets = handed.map(|handed| ("BMDEMO_CREDENTIALS", handed.path().into()));
+        self.host.variables.iter().cloned().chain(own).chain(secrets).collect()
+    }
+
+    /// The secrets of the class, as files. They are read for each program: a changed one needs no restart.
+    ///
+    /// # Errors
+    /// For credentials that cannot be read, and files that cannot be written.
+    pub(super) fn hand_over(&self) -> Result<Option<Handed>, ProviderError> {
+        if self.credentials.is_empty() {
+            return Ok(None);
+        }
+        let secrets = self
+            .credentials
+            .iter()
+            .map(|name| Ok((name.clone(), self.host.credentials.secret(name)?)))
+            .collect::<Result<Vec<_>, CredentialsError>>()
+            .map_err(|error| {
+                let (class, code) = (ErrorClass::Permanent, ErrorCode::Unauthorized);
+                ProviderError::new(class, code, error.to_string())
+            })?;
+        let handed = self.folder.hand_over(&secrets, self.account);
+        handed.map(Some).map_err(|error| not_started("a program", &error, ErrorClass::Transient))
     }
 
     /// Runs a program to its end, with the secret that it needs; what it mints itself is kept.
@@ -122,18 +149,20 @@ impl Ways {
         let program = argv.first().cloned().unwrap_or_default();
         let input =
             input::with_material(Purpose::Act, &self.class, target, call, material.as_ref());
+        let handed = self.hand_over()?;
         let (slot, file, source) = self
             .folder
             .slot(&target.machine_id)
             .map_err(|error| not_started(&program, &error, ErrorClass::Transient))?;
         let launch = Launch {
             argv: argv.clone(),
-            variables: self.variables(input.variables),
+            variables: self.variables(input.variables, handed.as_ref()),
             dir: self.dir.clone(),
             account: self.account,
             input: file,
             source: Some((source, input.json)),
             slot: Some(slot),
+            handed,
             limit: *limit,
             grace: self.grace,
             logs: Some(logs.clone()),

@@ -4,15 +4,15 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::input::Purpose;
 use super::material::{MATERIAL_BYTES_MAX, Material};
 use super::supervisor::{End, Ended};
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{MachineFacts, Power};
+use crate::plan::Values;
 use crate::plan::duration;
-use crate::plan::{Value, Values};
+use crate::provider::message::{self, Purpose, short};
 use crate::provider::{Acted, ErrorCode, Health, Observation, ProviderError, Verification};
 
 /// Not done, does not hold, does not answer, is fenced: the answer of a program that looks is no.
@@ -38,10 +38,6 @@ const SSH_FAILED: i32 = 255;
 
 /// When to ask again if a program does not say.
 const POLL_AFTER_MS: u64 = 10_000;
-/// Longest text of an answer that is kept, in bytes.
-const TEXT_BYTES_MAX: usize = 1_024;
-const OUTPUTS_MAX: usize = 32;
-const NAME_BYTES_MAX: usize = 63;
 
 /// The answer of a program; every key is optional.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -301,38 +297,7 @@ impl<'a> Report<'a> {
     }
 
     fn outputs(&self) -> Result<Values, ProviderError> {
-        let outputs = &self.answer.outputs;
-        if outputs.len() > OUTPUTS_MAX {
-            let count = outputs.len();
-            return Err(
-                self.unreadable(&format!("{count} outputs, at most {OUTPUTS_MAX} are kept"))
-            );
-        }
-        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
-        outputs
-            .iter()
-            .map(|(name, value)| {
-                let wrong = |why: &str| self.unreadable(&format!("output {name:?} {why}"));
-                if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(inside) {
-                    return Err(wrong("has a name that is not made of a-z, 0-9, '-' and '_'"));
-                }
-                let value = match value {
-                    Json::String(text) if text.len() <= TEXT_BYTES_MAX => {
-                        Value::Str(text.clone().into())
-                    }
-                    Json::String(_) => return Err(wrong("is longer than 1024 bytes")),
-                    Json::Bool(truth) => Value::Bool(*truth),
-                    Json::Number(number) => number
-                        .as_i64()
-                        .map(Value::Int)
-                        .ok_or_else(|| wrong("is no whole number of 64 bits"))?,
-                    Json::Null | Json::Array(_) | Json::Object(_) => {
-                        return Err(wrong("is no text, whole number, true or false"));
-                    }
-                };
-                Ok((name.clone(), value))
-            })
-            .collect()
+        message::outputs(&self.answer.outputs).map_err(|why| self.unreadable(&why))
     }
 }
 
@@ -355,21 +320,13 @@ const fn class_of_act(end: End) -> (ErrorClass, ErrorCode) {
     }
 }
 
-/// A text of a program, on one line and bounded.
-fn short(text: &str) -> String {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].trim().replace(char::is_control, " ")
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
     use std::time::Duration;
 
     use super::*;
+    use crate::plan::Value;
 
     fn ended(end: End, answer: &str) -> Ended {
         let answer = (!answer.is_empty()).then(|| answer.to_owned());

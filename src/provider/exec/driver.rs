@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::acting::{Acting, Going, Ways, not_started};
 use super::answer;
-use super::input::{self, Input, Purpose};
+use super::input::{self, Input};
 use super::judge::Account;
 use super::known::{Machines, Next, is_settled};
 use super::leftover::Folder;
@@ -18,10 +18,12 @@ use super::material::{Handle, Vault};
 use super::settings::{Programs, Settings};
 use super::supervisor::{Ended, Launch, Supervisors, run};
 use crate::clock::Clock;
+use crate::credentials::Credentials;
 use crate::ids::{Epoch, MachineId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
 use crate::plan::Capability;
+use crate::provider::message::Purpose;
 use crate::provider::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     Target, Verification,
@@ -39,6 +41,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// Knows every program that runs.
     pub supervisors: Supervisors,
+    /// Secrets.
+    pub credentials: Credentials,
     /// Environment of every program: PATH and LANG.
     pub variables: Vec<(&'static str, OsString)>,
 }
@@ -60,9 +64,12 @@ impl Exec {
     /// The driver of a class. Ends, in the background, what a former server has left running.
     ///
     /// # Errors
-    /// If the folder for inputs cannot be created or read.
+    /// If the folder for inputs cannot be created or read, or programs could not reach their credentials in it.
     pub fn new(settings: Settings, account: Option<Account>, host: Host) -> io::Result<Self> {
         let folder = Arc::new(Folder::open(host.folder.join(&settings.class))?);
+        if account.is_some() && !settings.credentials.is_empty() {
+            folder.let_pass()?;
+        }
         let machines = Machines::default();
         for left in folder.left()? {
             let ended = machines.former(&left.machine);
@@ -106,6 +113,7 @@ impl Exec {
             dir: self.settings.working_dir.clone(),
             grace: self.settings.grace,
             account: self.account,
+            credentials: self.settings.credentials.clone(),
             host: self.host.clone(),
             folder: self.folder.clone(),
             vault: self.vault.clone(),
@@ -127,14 +135,17 @@ impl Exec {
             .input(&input.json)
             .map_err(|error| not_started(&program, &error, ErrorClass::Transient))?;
         let stop = self.host.supervisors.stop();
+        let ways = self.ways();
+        let handed = ways.hand_over()?;
         let launch = Launch {
             argv: argv.to_vec(),
-            variables: self.ways().variables(input.variables),
+            variables: ways.variables(input.variables, handed.as_ref()),
             dir: self.settings.working_dir.clone(),
             account: self.account,
             input: file,
             source: None,
             slot: None,
+            handed,
             limit: self.settings.look_timeout,
             grace: self.settings.grace,
             logs,

@@ -7,21 +7,28 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat};
 use tokio::net::unix::pipe;
+use zeroize::Zeroizing;
 
 use super::group::Group;
+use super::judge::Account;
 use crate::clock::Clock;
+use crate::credentials::Secret;
 use crate::files;
 use crate::ids::MachineId;
 
 /// Time between two looks whether a program has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// In the mode of a folder: anyone may pass it on the way to a file whose name is known.
+const PASSABLE: u32 = 0o001;
 
 /// A folder of inputs, for one class and one server at a time.
 #[derive(Debug)]
@@ -37,6 +44,24 @@ pub(super) struct Slot {
     group: PathBuf,
 }
 
+/// A folder of secrets, removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Handed(PathBuf);
+
+impl Handed {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::error!(%error, path = %self.0.display(), "a folder of secrets was not removed");
+        }
+    }
+}
+
 /// A program of a former server that still runs.
 #[derive(Debug)]
 pub(super) struct Left {
@@ -50,8 +75,64 @@ pub(super) struct Left {
 impl Folder {
     /// Creates the folder, for no one else to read.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        // Programs have a working folder of their own.
+        let path = std::path::absolute(path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        // Of programs that a killed server has left.
+        for entry in std::fs::read_dir(&path)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "secrets") {
+                std::fs::remove_dir_all(&path)?;
+            }
+        }
         Ok(Self { path, next: AtomicU64::new(0) })
+    }
+
+    /// Lets other accounts reach what they own in the folder, and list nothing.
+    ///
+    /// # Errors
+    /// If a folder above those of this server cannot be passed; the message says what to do.
+    pub(super) fn let_pass(&self) -> io::Result<()> {
+        let own = [Some(self.path.as_path()), self.path.parent()];
+        for own in own.into_iter().flatten() {
+            std::fs::set_permissions(own, std::fs::Permissions::from_mode(0o711))?;
+        }
+        for above in self.path.ancestors().skip(2) {
+            if std::fs::metadata(above)?.permissions().mode() & PASSABLE == 0 {
+                return Err(io::Error::other(format!(
+                    "programs of another account could not reach their credentials through {}; chmod o+x it",
+                    above.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes secrets as files, for the eyes of one account alone, until the result is dropped.
+    pub(super) fn hand_over(
+        &self,
+        secrets: &[(String, Secret)],
+        account: Option<Account>,
+    ) -> io::Result<Handed> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(format!("{number}.secrets"));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let handed = Handed(path);
+        let give = |path: &Path| match account {
+            Some(account) => chown(path, Some(account.uid), Some(account.gid)),
+            None => Ok(()),
+        };
+        for (name, secret) in secrets {
+            let path = handed.0.join(name);
+            // As an editor leaves it: some programs want the line feed.
+            let mut text = Zeroizing::new(String::with_capacity(secret.expose().len() + 1));
+            text.push_str(secret.expose());
+            text.push('\n');
+            write(&path, &text)?;
+            give(&path)?;
+        }
+        give(&handed.0)?;
+        Ok(handed)
     }
 
     /// An input that no one finds: for a program that only looks.

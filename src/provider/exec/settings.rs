@@ -25,6 +25,8 @@ pub struct Settings {
     pub working_dir: PathBuf,
     /// The account they run under; `None` for that of the server.
     pub user: Option<String>,
+    /// Credentials of the server that programs get as files, by name.
+    pub credentials: Vec<String>,
     /// Most programs that act at the same time, and most others.
     pub parallel_max: usize,
 }

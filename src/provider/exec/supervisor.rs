@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::group::Group;
 use super::judge::Account;
-use super::leftover::Slot;
+use super::leftover::{Handed, Slot};
 use super::lines::{Kept, Output};
 use crate::clock::Clock;
 use crate::model::LogStream;
@@ -87,6 +87,8 @@ pub(super) struct Launch {
     pub(super) source: Option<(pipe::Sender, Zeroizing<String>)>,
     /// Files to note the group in, and to remove at the end.
     pub(super) slot: Option<Slot>,
+    /// Its secrets, removed at the end.
+    pub(super) handed: Option<Handed>,
     pub(super) limit: Duration,
     pub(super) grace: Duration,
     pub(super) logs: Option<Logs>,
@@ -117,7 +119,9 @@ impl Supervisors {
 /// # Errors
 /// If it could not be started: then nothing has happened.
 pub(super) async fn run(launch: Launch, clock: Arc<dyn Clock>) -> io::Result<Ended> {
-    let Launch { argv, variables, dir, account, input, source, slot, limit, grace, logs, stop } =
+    let Launch {
+        argv, variables, dir, account, input, source, slot, handed, limit, grace, logs, stop,
+    } =
         launch;
     let (program, arguments) =
         argv.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
@@ -223,6 +227,7 @@ pub(super) async fn run(launch: Launch, clock: Arc<dyn Clock>) -> io::Result<End
     if let Some(slot) = slot.as_ref().filter(|_| !exists()) {
         slot.clear();
     }
+    drop(handed);
     let end = cause.unwrap_or_else(|| match status {
         Some(status) => match (status.code(), status.signal()) {
             (Some(code), _) => End::Exited(code),

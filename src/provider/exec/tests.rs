@@ -3,7 +3,7 @@
 mod bench;
 mod material;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -305,6 +305,7 @@ async fn the_end_of_a_server_ends_its_programs() {
         folder: bench.at("inputs"),
         clock: bench.clock.clone(),
         supervisors: supervisors.clone(),
+        credentials: crate::credentials::Credentials::new(None),
         variables: Vec::new(),
     };
     let driver = Exec::new(bench.settings.clone(), None, host).unwrap();
@@ -338,4 +339,64 @@ async fn a_fence_that_was_cut_off_is_made_good_by_the_next() {
     driver.fence(&target, Epoch(2), driver.capabilities(&target)).await.unwrap();
     assert!(!is_alive(&bench.read("leader")));
     acting.await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn secrets_are_files_that_go_with_the_program() {
+    let mut bench = Bench::new().acts(
+        "cat $BMDEMO_CREDENTIALS/key > got; stat -c '%a %n' $BMDEMO_CREDENTIALS $BMDEMO_CREDENTIALS/key > modes\n\
+         echo $BMDEMO_CREDENTIALS > where; env > names; cat > input",
+    );
+    bench.settings.credentials = vec!["key".to_owned()];
+    let driver = bench.driver();
+    let (target, logs) = (target("m-1"), bench.logs());
+    let failed = driver.act(&target, &call(1, 1), logs.clone()).await.unwrap_err();
+    assert_eq!(class_of(&failed), ErrorClass::Permanent);
+    assert!(failed.message.contains("key"), "{failed}");
+    std::fs::create_dir(bench.at("credentials")).unwrap();
+    for secret in ["begin\nmiddle\nend", "rotated"] {
+        let path = bench.at("credentials/key");
+        std::fs::write(&path, secret).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        let attempt = secret.len() as u32;
+        driver.act(&target, &call(attempt, 1), logs.clone()).await.unwrap();
+        assert_eq!(bench.read("got"), format!("{secret}\n"));
+        let modes = bench.read("modes");
+        let modes: Vec<&str> = modes.lines().map(|line| &line[..3]).collect();
+        assert_eq!(modes, ["700", "600"]);
+        assert!(!Path::new(bench.read("where").trim()).exists(), "it is removed");
+        assert!(!bench.read("names").contains(secret) && !bench.read("input").contains(secret));
+    }
+    // What a killed server has left of them goes at the next start.
+    std::fs::create_dir(bench.at("inputs/rack/7.secrets")).unwrap();
+    std::fs::write(bench.at("inputs/rack/7.secrets/key"), "old").unwrap();
+    drop(bench.driver());
+    assert!(!bench.at("inputs/rack/7.secrets").exists());
+}
+
+/// Only root can run programs under another account.
+#[tokio::test]
+async fn another_account_reaches_its_secrets_and_nothing_else() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut bench = Bench::new()
+        .acts("cat $BMDEMO_CREDENTIALS/key; ls $BMDEMO_CREDENTIALS/.. && exit 64; exit 0");
+    bench.settings.credentials = vec!["key".to_owned()];
+    bench.settings.user = Some("nobody".to_owned());
+    bench.settings.working_dir = "/".into();
+    let mode = |path: PathBuf, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir(bench.at("credentials")).unwrap();
+    std::fs::write(bench.at("credentials/key"), "canary").unwrap();
+    mode(bench.at("credentials/key"), 0o600);
+    mode(bench.dir.path().to_owned(), 0o700);
+    let refused = bench.opened().unwrap_err();
+    assert!(refused.to_string().contains("chmod o+x"), "{refused}");
+    mode(bench.dir.path().to_owned(), 0o711);
+    let driver = bench.driver();
+    driver.act(&target("m-1"), &call(1, 1), bench.logs()).await.unwrap();
+    assert_eq!(bench.logs.all()[0], "stdout: canary");
 }

@@ -85,6 +85,11 @@ impl Config {
                      boot.listen, such as \"10.0.0.1:8069\""
                 ));
             }
+            if class.uses(Driver::Webhook) && self.networks.webhook.is_empty() {
+                return Err(format!(
+                    "machine_classes.{name} has a webhook, but networks.webhook is empty, so that no receiver could be called; list its network, as in webhook = [\"10.30.0.7/32\"]"
+                ));
+            }
             if class.uses(Driver::Redfish) && self.networks.bmc.is_empty() {
                 return Err(format!(
                     "machine_classes.{name} is driven by redfish, but networks.bmc is empty, so that no controller could be called; list their networks, as in bmc = [\"10.0.0.0/8\"]"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::exec::ExecClass;
+use super::webhook::WebhookClass;
 use super::{installer, redfish};
 use crate::plan::Capability;
 use crate::provider::boot::{InstallerOptions, installs};
@@ -22,12 +23,15 @@ pub(in crate::server) enum Driver {
     Exec,
     /// The machine's controller, over Redfish.
     Redfish,
+    /// A receiver of signed messages.
+    Webhook,
 }
 
 impl Driver {
     /// Every driver.
     #[cfg(test)]
-    pub(in crate::server) const ALL: [Self; 3] = [Self::Fake, Self::Exec, Self::Redfish];
+    pub(in crate::server) const ALL: [Self; 4] =
+        [Self::Fake, Self::Exec, Self::Redfish, Self::Webhook];
 
     /// Its name: also that of the provider that needs no class.
     pub(in crate::server) const fn as_str(self) -> &'static str {
@@ -35,6 +39,7 @@ impl Driver {
             Self::Fake => "fake",
             Self::Exec => "exec",
             Self::Redfish => NAME,
+            Self::Webhook => "webhook",
         }
     }
 
@@ -43,6 +48,8 @@ impl Driver {
         match self {
             Self::Fake | Self::Exec => !matches!(capability, Capability::Engine),
             Self::Redfish => CAPABILITIES.contains(&capability) || installs(capability),
+            // A message cannot look at a machine.
+            Self::Webhook => !matches!(capability, Capability::Engine | Capability::Probe),
         }
     }
 }
@@ -56,6 +63,8 @@ pub(in crate::server) struct MachineClass {
     pub(in crate::server) exec: Option<ExecClass>,
     /// How the driver `redfish` calls the controllers; `None` if the file says nothing of it.
     pub(in crate::server) redfish: Option<RedfishSettings>,
+    /// The receiver of the driver `webhook`.
+    pub(in crate::server) webhook: Option<WebhookClass>,
     /// How its machines are installed; `None` if the file says nothing of it.
     pub(in crate::server) installer: Option<InstallerOptions>,
 }
@@ -65,7 +74,8 @@ impl MachineClass {
     pub(super) fn new(routes: impl IntoIterator<Item = (Capability, Option<Driver>)>) -> Self {
         let named =
             routes.into_iter().filter_map(|(capability, driver)| Some((capability, driver?)));
-        Self { routes: named.collect(), exec: None, redfish: None, installer: None }
+        let routes = named.collect();
+        Self { routes, exec: None, redfish: None, webhook: None, installer: None }
     }
 
     /// Whether a capability is by this driver.
@@ -110,7 +120,21 @@ impl MachineClass {
             None => self
                 .check_exec(&key)
                 .and_then(|()| self.check_redfish(&key))
+                .and_then(|()| self.check_webhook(name))
                 .and_then(|()| self.check_installer(&key)),
+        }
+    }
+
+    fn check_webhook(&self, name: &str) -> Result<(), String> {
+        let by_webhook = self.routes.iter().filter(|(_, driver)| **driver == Driver::Webhook);
+        let needed: Vec<Capability> = by_webhook.map(|(capability, _)| *capability).collect();
+        match &self.webhook {
+            None if needed.is_empty() => Ok(()),
+            None => Err(format!(
+                "machine_classes.{name}.{} is \"webhook\", and no receiver is named: add [machine_classes.{name}.webhook] with url and secret",
+                needed[0]
+            )),
+            Some(webhook) => webhook.check(name, &needed),
         }
     }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::bounds::{self, HOUR, SECOND};
 use super::span::Span;
+use crate::credentials::check_name;
 use crate::plan::suggest::nearest;
 use crate::plan::{ActionSpec, Capability};
 use crate::text::escaped;
@@ -30,6 +31,7 @@ pub(crate) struct ExecClass {
     grace: Option<Span>,
     pub(in crate::server) working_dir: Option<PathBuf>,
     pub(in crate::server) user: Option<String>,
+    pub(in crate::server) credentials: Option<Vec<String>>,
     max_parallel: Option<usize>,
     pub(in crate::server) actions: BTreeMap<String, ExecAction>,
 }
@@ -124,6 +126,9 @@ impl ExecClass {
         }
         if self.working_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
             return Err(format!("{} must be an absolute path", key("working_dir")));
+        }
+        for name in self.credentials.iter().flatten() {
+            check_name(name).map_err(|why| format!("{} {why}", key("credentials")))?;
         }
         bounds::span(&key("timeout"), self.timeout(), SECOND, TIMEOUT_MAX)?;
         bounds::span(&key("look_timeout"), self.look_timeout(), SECOND, HOUR)?;

@@ -12,6 +12,7 @@ use super::exec::ExecClass;
 use super::installer::Installer;
 use super::redfish::Redfish;
 use super::span::Span;
+use super::webhook::WebhookClass;
 use crate::outbound::Network;
 use crate::plan::Capability;
 
@@ -221,6 +222,7 @@ pub(crate) struct MachineClass {
     pub(super) exec: Option<ExecClass>,
     pub(super) redfish: Option<Redfish>,
     pub(super) installer: Option<Installer>,
+    pub(super) webhook: Option<WebhookClass>,
 }
 
 impl MachineClass {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::clock::simulated::SimulatedClock;
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::credentials::Credentials;
 use crate::ids::{Epoch, MachineId, OperationId, RunId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{LogStream, MachineSpec};
@@ -67,6 +68,7 @@ impl Bench {
             grace: Duration::from_secs(5),
             working_dir: dir.path().to_owned(),
             user: None,
+            credentials: Vec::new(),
             parallel_max: 8,
         };
         Self { dir, clock, settings, logs: Arc::default() }
@@ -103,14 +105,19 @@ impl Bench {
     }
 
     pub(super) fn driver(&self) -> Arc<Exec> {
-        judge(&self.settings).unwrap();
+        Arc::new(self.opened().unwrap())
+    }
+
+    pub(super) fn opened(&self) -> std::io::Result<Exec> {
+        let account = judge(&self.settings).unwrap();
         let host = Host {
             folder: self.at("inputs"),
             clock: self.clock.clone(),
             supervisors: Supervisors::default(),
+            credentials: Credentials::new(Some(self.at("credentials"))),
             variables: vec![("PATH", "/usr/bin:/bin".into()), ("LANG", "C.UTF-8".into())],
         };
-        Arc::new(Exec::new(self.settings.clone(), None, host).unwrap())
+        Exec::new(self.settings.clone(), account, host)
     }
 
     pub(super) fn logs(&self) -> Logs {
