@@ -5,6 +5,7 @@
 
 pub mod actor;
 mod condition;
+mod cursor;
 mod delta;
 pub mod event;
 pub mod filter;
@@ -17,6 +18,7 @@ mod steps;
 
 pub use actor::{Actor, ActorKind};
 pub use condition::{Condition, ConditionKind, Conditions};
+pub use cursor::Cursor;
 pub use delta::{Header, Progress, RunDelta};
 pub use event::{Change, Entry, EntryKind, HistoryRow, LogChunk, LogStream};
 pub use installation::{InstallReport, InstallStage, Installation};

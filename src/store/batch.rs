@@ -6,7 +6,7 @@ use super::slots::SlotMove;
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
 use crate::model::{
-    Change, Entry, Images, Installation, LogChunk, Machine, Object, Observed, Record, Run,
+    Change, Cursor, Entry, Images, Installation, LogChunk, Machine, Object, Observed, Record, Run,
 };
 
 /// The use of a request id; kept at least a day and as long as its object is active.
@@ -102,6 +102,19 @@ pub struct Batch {
     pub observed: Vec<(MachineId, Observed)>,
     /// Installations of machines, replacing the previous ones; those of a deleted machine are dropped.
     pub installations: Vec<(MachineId, Installation)>,
+    /// Cursors of receivers to move.
+    pub cursors: Vec<CursorMove>,
+}
+
+/// A step of the cursor of a receiver. It is conditional on the cursor that the writer saw, like the write of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorMove {
+    /// Name of the receiver.
+    pub receiver: String,
+    /// The cursor as stored; `None` if there is none.
+    pub before: Option<Cursor>,
+    /// The cursor from now on.
+    pub after: Cursor,
 }
 
 impl Batch {

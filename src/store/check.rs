@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::slots::SlotKey;
 use super::taken::Slots;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
-use crate::model::{Images, Machine, Object, Record, Run};
+use crate::model::{Cursor, Images, Machine, Object, Record, Run};
 
 /// The stored state of a machine, as far as preconditions need it.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,7 @@ pub(super) trait View {
     /// Number of log chunks stored of a run: the next offset. `None` if the run is not stored.
     fn log_chunks(&self, run: RunId) -> Result<Option<u64>, StoreError>;
     fn slots(&self) -> &Slots;
+    fn cursor(&self, receiver: &str) -> Result<Option<Cursor>, StoreError>;
 }
 
 /// What is known about a batch that may be written.
@@ -84,6 +85,7 @@ pub(super) fn check(view: &dyn View, batch: &Batch, next: Revision) -> Result<Ch
     let is_active = |run| Ok(view.run(run)?.is_some_and(|head| head.active));
     let slots = view.slots().check(batch, is_active)?;
     check_logs(view, batch, next)?;
+    check_cursors(view, batch)?;
     Ok(Checked { ordinals, slots })
 }
 
@@ -229,6 +231,19 @@ fn check_logs(view: &dyn View, batch: &Batch, next: Revision) -> Result<(), Stor
             return conflict("log of run", run, Revision(chunk.offset), Revision(*count));
         }
         *count += 1;
+    }
+    Ok(())
+}
+
+fn check_cursors(view: &dyn View, batch: &Batch) -> Result<(), StoreError> {
+    for step in &batch.cursors {
+        let stored = view.cursor(&step.receiver)?;
+        if stored != step.before {
+            let next = |cursor: Option<Cursor>| cursor.map_or(Revision(0), |cursor| cursor.next);
+            let (expected, stored) = (next(step.before), next(stored));
+            let id = step.receiver.clone();
+            return Err(StoreError::Conflict { kind: "cursor", id, expected, stored });
+        }
     }
     Ok(())
 }

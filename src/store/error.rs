@@ -16,7 +16,8 @@ pub enum StoreError {
     /// Another writer was first: read again, decide again. An object that a batch names twice conflicts with itself.
     #[error("{kind} {id} is at revision {stored}, not at the expected {expected}")]
     Conflict {
-        /// "machine", "run", or "log of run": then the two numbers are offsets, since a log has no gaps.
+        /// "machine", "run", or "log of run": then the two numbers are offsets, since a log has no gaps. Or "cursor": then
+        /// they are what comes next.
         kind: &'static str,
         /// Its id.
         id: String,

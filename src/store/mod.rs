@@ -26,14 +26,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use self::availability::Availability;
-pub use self::batch::{Batch, Committed, Outcome, PinnedPlan, RequestRecord, Write};
+pub use self::batch::{Batch, Committed, CursorMove, Outcome, PinnedPlan, RequestRecord, Write};
 pub use self::error::{Fut, StoreError};
 pub use self::ownership::{Lease, Owner, Ownership, OwnsAll, SHARDS, Shard};
 pub use self::slots::{SlotKey, SlotMove};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 
 /// Most rows that a page of a list examines for a filter without an index.
 pub const SCAN_ROWS_MAX: usize = 10_000;
@@ -177,7 +177,7 @@ pub trait Listener: Send + Sync {
 pub trait Store: Send + Sync + 'static {
     /// Writes all of `batch` or nothing; resolves once it is durable. The commit continues if the future is dropped.
     ///
-    /// Preconditions are checked in this order: request id, `holds`, writes, slots, logs.
+    /// Preconditions are checked in this order: request id, `holds`, writes, slots, logs, cursors.
     fn commit(&self, batch: Batch) -> Fut<'_, Arc<Committed>>;
     /// The outcome of a batch whose commit returned [`StoreError::Unknown`]. The result is final: a batch that is
     /// reported as not durable never will be.
@@ -198,6 +198,8 @@ pub trait Store: Send + Sync + 'static {
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>>;
     /// What the machine reported about its latest installation, if there was one. It has no revision and no history.
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>>;
+    /// How far a receiver of notifications has got; `None` if it is new. It has no revision and no history.
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>>;
     /// One machine as of the commit `at`; `None` if it did not exist or its history is gone.
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>>;
     /// One run.

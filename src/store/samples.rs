@@ -8,11 +8,12 @@ use crate::ids::{Epoch, MachineId, OperationId, Revision, RunId};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::{run, step};
 use crate::model::{
-    Actor, ActorKind, Condition, ConditionKind, Entry, EntryKind, Hold, HoldReason, InstallStage,
-    Installation, LogChunk, LogStream, Machine, MachineSpec, Run, RunError, RunErrorCode, RunSpec,
-    RunType, StepRecord, UntrustedDisks,
+    Actor, ActorKind, Condition, ConditionKind, Cursor, Entry, EntryKind, Hold, HoldReason,
+    InstallStage, Installation, LogChunk, LogStream, Machine, MachineSpec, Run, RunError,
+    RunErrorCode, RunSpec, RunType, StepRecord, UntrustedDisks,
 };
 use crate::plan::{Value, Values};
+use crate::store::CursorMove;
 
 /// Arbitrary records: every field gets every kind of value, sensible or not.
 pub(super) struct Sampler(pub(super) SplitMix64);
@@ -330,4 +331,11 @@ pub(super) fn installation() -> Installation {
         message: "written in 9 s".to_owned(),
         ..Installation::begin(OperationId::new(run_id(1), "repave", 1), Timestamp(7))
     }
+}
+
+/// A step of the cursor of the receiver `ops` to what comes after a commit.
+pub(super) fn cursor_move(before: Option<Cursor>, passed: u64) -> CursorMove {
+    let owner = before.map_or(Epoch(1), |before| before.owner);
+    let after = Cursor { owner, ..Cursor::after(Revision(passed)) };
+    CursorMove { receiver: "ops".to_owned(), before, after }
 }

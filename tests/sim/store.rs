@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
-use bmdemo::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use bmdemo::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -108,6 +108,10 @@ impl Store for SimStore {
 
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
         Box::pin(self.read(self.inner.installation(id)))
+    }
+
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
+        Box::pin(self.read(self.inner.cursor(receiver)))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

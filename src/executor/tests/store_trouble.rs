@@ -8,12 +8,11 @@ use super::harness::{Harness, machine_id, new_run, origin};
 use crate::executor::EngineError;
 use crate::executor::request::{MachineChanges, Origin, Verb};
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
-use crate::lifecycle::run;
-use crate::lifecycle::step::State;
+use crate::lifecycle::{run, step::State};
 use crate::model::filter::Filter;
 use crate::model::{
-    Change, Entry, EntryKind, HistoryRow, HoldReason, Installation, LogChunk, Machine, Observed,
-    Run,
+    Change, Cursor, Entry, EntryKind, HistoryRow, HoldReason, Installation, LogChunk, Machine,
+    Observed, Run,
 };
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -36,7 +35,6 @@ enum Trouble {
     Fenced,
     /// An error that a retry cannot fix.
     Corrupt,
-    /// A bug in the store.
     Panic,
 }
 
@@ -151,6 +149,10 @@ impl Store for Troubled {
 
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
         self.inner.installation(id)
+    }
+
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
+        self.inner.cursor(receiver)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

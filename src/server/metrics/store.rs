@@ -15,7 +15,7 @@ use super::seconds::Seconds;
 use crate::clock::Clock;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 use crate::store::sqlite::{SqliteStore, StoreStats};
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -99,6 +99,10 @@ impl Store for MeteredStore {
 
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
         self.inner.installation(id)
+    }
+
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
+        self.inner.cursor(receiver)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -57,6 +57,9 @@ impl State {
                 self.installations.insert(machine, installation);
             }
         }
+        for step in batch.cursors {
+            self.cursors.insert(step.receiver, step.after);
+        }
         let logs: Vec<_> = batch.logs.into_iter().map(Arc::new).collect();
         for chunk in &logs {
             self.logs.entry(chunk.run_id).or_default().push(chunk.clone());

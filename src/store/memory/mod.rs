@@ -22,7 +22,7 @@ use super::{
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 
 /// [`Store`] that keeps everything in memory.
 pub struct MemoryStore {
@@ -100,6 +100,10 @@ impl Store for MemoryStore {
 
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
         Box::pin(async move { Ok(self.state().installations.get(id).cloned()) })
+    }
+
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
+        Box::pin(async move { Ok(self.state().cursors.get(receiver).copied()) })
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
-use crate::model::{Entry, Images, Installation, LogChunk, Machine, Observed, Run, RunDelta};
+use crate::model::{
+    Cursor, Entry, Images, Installation, LogChunk, Machine, Observed, Run, RunDelta,
+};
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::outcomes::Outcomes;
 use crate::store::taken::Slots;
@@ -63,6 +65,7 @@ pub(super) struct State {
     pub(super) gone: BTreeMap<MachineId, Epoch>,
     pub(super) observed: BTreeMap<MachineId, Observed>,
     pub(super) installations: BTreeMap<MachineId, Installation>,
+    pub(super) cursors: BTreeMap<String, Cursor>,
     pub(super) runs: BTreeMap<u64, RunRow>,
     pub(super) run_ids: BTreeMap<RunId, u64>,
     pub(super) runs_of: BTreeMap<MachineId, BTreeSet<u64>>,
@@ -218,5 +221,9 @@ impl View for State {
 
     fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    fn cursor(&self, receiver: &str) -> Result<Option<Cursor>, StoreError> {
+        Ok(self.cursors.get(receiver).copied())
     }
 }

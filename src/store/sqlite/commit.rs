@@ -12,7 +12,7 @@ use super::error::{int, ms, uint};
 use super::fold::BEHIND_MAX;
 use super::heads::{PLANS_MAX, Rows, RunRow, Stored};
 use super::load::save_slots;
-use super::{installations, observed, seal};
+use super::{cursors, installations, observed, seal};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::model::{Change, Images, Machine, Object, Record, Run};
@@ -117,6 +117,9 @@ impl Writing<'_> {
         }
         for (machine, installation) in &batch.installations {
             installations::save(self.conn, machine, installation)?;
+        }
+        for step in &batch.cursors {
+            cursors::save(self.conn, step)?;
         }
         for chunk in batch.logs {
             self.log(Arc::new(chunk))?;

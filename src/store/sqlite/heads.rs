@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{corrupt, failed, uint};
-use super::read;
 use super::seal;
+use super::{cursors, read};
 use crate::ids::{Epoch, IdError, MachineId, Revision, RunId};
+use crate::model::Cursor;
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::taken::Slots;
 use crate::store::{RequestRecord, StoreError};
@@ -133,5 +134,8 @@ impl View for Stored<'_> {
 
     fn slots(&self) -> &Slots {
         &self.rows.slots
+    }
+    fn cursor(&self, receiver: &str) -> Result<Option<Cursor>, StoreError> {
+        cursors::load(self.conn, receiver)
     }
 }

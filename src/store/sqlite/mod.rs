@@ -9,6 +9,7 @@ mod check;
 mod checkpointer;
 mod commit;
 mod counters;
+mod cursors;
 mod encoded;
 mod error;
 mod fold;
@@ -66,7 +67,7 @@ use super::{
 use crate::clock::SystemClock;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
 
 /// [`Store`] in a data directory. Dropping it finishes the commits in progress, and releases the directory.
 pub struct SqliteStore {
@@ -281,6 +282,11 @@ impl Store for SqliteStore {
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
         let id = id.clone();
         self.point(move |conn| installations::load(conn, &id))
+    }
+
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
+        let receiver = receiver.to_owned();
+        self.point(move |conn| cursors::load(conn, &receiver))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

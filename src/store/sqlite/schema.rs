@@ -14,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// Migrations from version `n` to version `n + 1`; each runs in its own transaction. Never edited, only appended to.
-pub(super) const MIGRATIONS: [Migration; 12] = [
+pub(super) const MIGRATIONS: [Migration; 13] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -27,6 +27,7 @@ pub(super) const MIGRATIONS: [Migration; 12] = [
     Migration { sql: V10, fill: None },
     Migration { sql: V11, fill: None },
     Migration { sql: V12, fill: None },
+    Migration { sql: V13, fill: None },
 ];
 
 /// One migration of the schema.
@@ -35,6 +36,17 @@ pub(super) struct Migration {
     /// What SQL cannot compute; runs afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
+
+/// How far receivers of notifications have got: see `model::Cursor`.
+const V13: &str = "
+CREATE TABLE cursors (
+    receiver TEXT PRIMARY KEY,
+    owner INTEGER NOT NULL,
+    next INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    sum INTEGER NOT NULL
+) WITHOUT ROWID;
+";
 
 /// What machines reported about their installations, beside the machines' records.
 const V12: &str = "

@@ -227,6 +227,7 @@ macro_rules! with_cases {
             seams::many_machines_are_held_in_one_batch,
             seams::facts_lie_beside_the_machine,
             seams::an_installation_lies_beside_the_machine,
+            seams::a_cursor_moves_from_where_its_writer_saw_it,
             seams::the_time_of_commits_never_goes_back,
             seams::a_store_of_one_server_is_its_own,
             model::random_operations_agree_with_the_model,

@@ -4,8 +4,10 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::ids::{BatchId, Epoch};
-use crate::model::{InstallStage, MachineFacts, Observed, Power};
-use crate::store::{Availability, Lease, Outcome, Owner, SHARDS, Shard, SlotKey, SlotMove};
+use crate::model::{Cursor, InstallStage, MachineFacts, Observed, Power};
+use crate::store::{
+    Availability, CursorMove, Lease, Outcome, Owner, SHARDS, Shard, SlotKey, SlotMove,
+};
 
 fn take(run: &Run, keys: &[(&str, u64)]) -> SlotMove {
     let keys = keys.iter().map(|(key, max)| (SlotKey::new(key), *max)).collect();
@@ -234,4 +236,40 @@ pub(super) async fn an_installation_lies_beside_the_machine(fresh: Fresh) {
     // The next machine with the id is another one.
     store.commit(Batch::of(Write::deletion(machine.clone(), Vec::new()))).await.unwrap();
     assert_eq!(store.installation(&machine.id).await.unwrap(), None);
+}
+
+pub(super) async fn a_cursor_moves_from_where_its_writer_saw_it(fresh: Fresh) {
+    let mut store = fresh.store;
+    let moves = |step| Batch { cursors: vec![step], ..Batch::default() };
+    assert_eq!(store.cursor("ops").await.unwrap(), None);
+    let before = store.revisions().await.unwrap().0;
+    let first = samples::cursor_move(None, 7);
+    store.commit(moves(first.clone())).await.unwrap();
+    assert_eq!(store.cursor("ops").await.unwrap(), Some(first.after));
+    assert_eq!(store.cursor("other").await.unwrap(), None);
+    assert!(store.changes(before, 10).await.unwrap().is_empty(), "watches hear nothing of it");
+    // Another server takes over: the former owner moves nothing any more, however late it is.
+    let mut taken = first.after;
+    taken.owner = taken.owner.next();
+    let take = CursorMove { before: Some(first.after), after: taken, ..first.clone() };
+    store.commit(moves(take)).await.unwrap();
+    for late in [None, Some(first.after)] {
+        let batch = Batch {
+            writes: vec![machine_write(None, &samples::machine(1))],
+            ..moves(samples::cursor_move(late, 9))
+        };
+        let refused = store.commit(batch).await;
+        assert!(matches!(refused, Err(StoreError::Conflict { kind: "cursor", .. })), "{refused:?}");
+    }
+    assert!(
+        store.machine(&samples::machine(1).id).await.unwrap().is_none(),
+        "nothing of it is written"
+    );
+    let on = Cursor { next: Revision(9), done: 3, ..taken };
+    let step = CursorMove { before: Some(taken), after: on, ..first };
+    store.commit(moves(step)).await.unwrap();
+    if let Some(reopen) = &fresh.reopen {
+        store = reopen(store);
+    }
+    assert_eq!(store.cursor("ops").await.unwrap(), Some(on));
 }

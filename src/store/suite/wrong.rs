@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, HistoryRow, Installation, LogChunk, Object, Observed};
+use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Object, Observed};
 use crate::store::{
     Availability, Fut, Listener, LogHead, Outcome, Ownership, Page, Position, Retention, SlotKey,
     Subject, Trimmed,
@@ -41,6 +41,8 @@ enum Bug {
     /// Of several machines only the first is held.
     OneHoldChecked,
     SlotsIgnored,
+    /// A cursor moves from wherever it is.
+    CursorTaken,
     /// A batch is reported as not durable without checking.
     OutcomeGuessed,
 }
@@ -88,6 +90,11 @@ impl Store for Wrong {
             if self.has(Bug::SlotsIgnored) {
                 batch.slots.clear();
             }
+            if self.has(Bug::CursorTaken) {
+                for step in &mut batch.cursors {
+                    step.before = self.inner.cursor(&step.receiver).await?;
+                }
+            }
             if self.has(Bug::RequestForgotten) {
                 batch.request = None;
             }
@@ -131,6 +138,10 @@ impl Store for Wrong {
 
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>> {
         self.inner.installation(id)
+    }
+
+    fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
+        self.inner.cursor(receiver)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {
@@ -313,6 +324,7 @@ fn every_wrong_store_is_caught() {
         (Bug::BeforeForgotten, "a_list_and_the_changes_after_it_make_the_final_state"),
         (Bug::OneHoldChecked, "many_machines_are_held_in_one_batch"),
         (Bug::SlotsIgnored, "slots_are_exact_under_racing_runs"),
+        (Bug::CursorTaken, "a_cursor_moves_from_where_its_writer_saw_it"),
         (Bug::OutcomeGuessed, "the_outcome_of_a_batch_can_be_asked_for"),
     ] {
         let failing = failing(bug);

@@ -7,7 +7,7 @@ use crate::ids::Epoch;
 use crate::store::{PinnedPlan, SlotKey, SlotMove, Subject as Whose};
 
 /// Tables whose rows are flipped.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "machines",
     "runs",
     "changes",
@@ -20,6 +20,7 @@ const TABLES: [&str; 12] = [
     "machine_labels",
     "machine_macs",
     "installations",
+    "cursors",
 ];
 
 /// A store with rows in every table, closed.
@@ -45,6 +46,7 @@ async fn filled(dir: &Path) -> PathBuf {
         request: Some(request),
         plan: Some(plan),
         installations: vec![(samples::machine(1).id, samples::installation())],
+        cursors: vec![samples::cursor_move(None, 7)],
         ..Batch::default()
     };
     store.commit(batch).await.unwrap();
