@@ -86,10 +86,11 @@ async fn secured(
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|error| broken(Fault::ServerUntrusted(error.to_string())))?;
     let stream = TlsConnector::from(config).connect(name, stream).await;
-    let stream = stream.map_err(|error| match Fault::of_handshake(&error) {
+    let stream = stream.map_err(|error| {
+        let fault = Fault::of_handshake(&error);
         // A server that has spoken TLS to this client is restarting.
-        Fault::ServerIsPlain if was_secure.load(Ordering::Relaxed) => error,
-        fault => broken(fault),
+        let restarts = matches!(fault, Fault::ServerIsPlain) && was_secure.load(Ordering::Relaxed);
+        if restarts { error } else { broken(fault) }
     })?;
     was_secure.store(true, Ordering::Relaxed);
     Ok(Box::new(stream))
