@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod ids;
 pub mod lifecycle;
 pub mod model;
+pub mod notify;
 pub mod outbound;
 pub mod pb;
 pub mod plan;

@@ -41,7 +41,7 @@ use crate::pb::server_service_server::ServerServiceServer;
 pub use caller::{ACTOR_METADATA, Deadline};
 pub use identity::{Ended, Identity, Proof};
 pub use limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
-pub use server::{DataFacts, Facts, Host};
+pub use server::{DataFacts, Facts, Host, ReceiverFacts};
 
 /// The services, to which a server adds its own.
 #[must_use]

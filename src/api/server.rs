@@ -22,6 +22,31 @@ pub struct Facts {
     pub data: Option<DataFacts>,
     /// When configuration and plans were last reloaded, and why they were refused, if they were.
     pub last_reload: Option<(Timestamp, Option<String>)>,
+    /// The receivers of notifications.
+    pub receivers: Vec<ReceiverFacts>,
+}
+
+/// How a receiver of notifications is doing; counted since the start of the server.
+#[derive(Debug, Clone, Default)]
+pub struct ReceiverFacts {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Events that it has taken.
+    pub delivered: u64,
+    /// Events that were left out, since it refused them or did not take them for too long.
+    pub refused: u64,
+    /// Attempts that were not the first of their event.
+    pub retries: u64,
+    /// How often changes were deleted before they were sent.
+    pub gaps: u64,
+    /// Events known to wait.
+    pub waiting: u64,
+    /// When the oldest event that waits happened.
+    pub oldest: Option<Timestamp>,
+    /// When it last took an event.
+    pub delivered_at: Option<Timestamp>,
+    /// Why the event that waits was not taken; empty if nothing is wrong.
+    pub error: String,
 }
 
 /// Facts about a data directory.
@@ -42,6 +67,20 @@ pub type Host = Arc<dyn Fn() -> Facts + Send + Sync>;
 
 /// What an older server would do wrongly without saying so.
 const FEATURES: [&str; 2] = ["machines.validate_only", "machines.in_service"];
+
+fn receiver(facts: ReceiverFacts) -> pb::NotificationReceiver {
+    pb::NotificationReceiver {
+        name: facts.name,
+        events_waiting: facts.waiting,
+        oldest_event_at: facts.oldest.map(timestamp),
+        last_delivered_at: facts.delivered_at.map(timestamp),
+        error: facts.error,
+        delivered: facts.delivered,
+        refused: facts.refused,
+        retries: facts.retries,
+        gaps: facts.gaps,
+    }
+}
 
 /// The service.
 pub(super) struct Server {
@@ -132,7 +171,7 @@ impl Server {
             limits.into_iter().map(|(name, most)| (name, most as u64)).collect()
         };
         // Facts that cannot be determined are left out.
-        let Facts { data, last_reload } = match self.host.clone() {
+        let Facts { data, last_reload, receivers } = match self.host.clone() {
             Some(host) => tokio::task::spawn_blocking(move || host()).await.unwrap_or_default(),
             None => Facts::default(),
         };
@@ -146,6 +185,7 @@ impl Server {
                 at: Some(timestamp(at)),
                 error: error.unwrap_or_default(),
             }),
+            receivers: receivers.into_iter().map(receiver).collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: Some(timestamp(engine.clock().now())),
             store: engine.store().kind().to_owned(),

@@ -12,6 +12,7 @@ mod error;
 pub mod exec;
 pub mod fake;
 mod message;
+mod meter;
 pub mod redfish;
 pub mod routed;
 pub mod webhook;
@@ -29,6 +30,7 @@ use crate::plan::{Capability, Values};
 
 pub use capabilities::Capabilities;
 pub use error::{ErrorCode, ProviderError, ProviderErrorKind};
+pub use meter::{Meter, Metered};
 
 /// Boxed future of a provider call.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
@@ -201,6 +203,10 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()>;
     /// Asks for the machine's health; changes nothing.
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health>;
+    /// Number of controllers, or the like, that each driver leaves alone after failures in a row; only drivers that do so.
+    fn breakers_open(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// Ends what it has open elsewhere, such as sessions: the server ends. Takes a bounded time.
     fn close(&self) -> Closing<'_> {
         Box::pin(std::future::ready(()))

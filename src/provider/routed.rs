@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::meter::{Measure, Meter};
 use super::{
     Acted, Call, Capabilities, Closing, ErrorCode, Fut, Health, Logs, Observation, Provider,
     ProviderError, Target, Verification,
 };
+use crate::clock::Clock;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
 use crate::plan::Capability;
@@ -16,13 +18,20 @@ use crate::plan::Capability;
 pub struct Routed {
     class: String,
     routes: BTreeMap<Capability, Arc<dyn Provider>>,
+    measure: Measure,
 }
 
 impl Routed {
     /// The class of this name; `routes` says which driver does what.
     #[must_use]
     pub fn new(class: String, routes: BTreeMap<Capability, Arc<dyn Provider>>) -> Self {
-        Self { class, routes }
+        Self { class, routes, measure: Measure::default() }
+    }
+
+    /// The same, with a meter that is notified of each call to a driver.
+    #[must_use]
+    pub fn measured(self, meter: Arc<dyn Meter>, clock: Arc<dyn Clock>) -> Self {
+        Self { measure: Measure(Some((meter, clock))), ..self }
     }
 
     fn route(&self, capability: Capability) -> Result<&dyn Provider, ProviderError> {
@@ -84,7 +93,8 @@ impl Provider for Routed {
     fn fence<'a>(&'a self, target: &'a Target, epoch: Epoch, uses: Capabilities) -> Fut<'a, ()> {
         Box::pin(async move {
             for Fenced { driver, uses } in self.drivers(uses)? {
-                driver.fence(target, epoch, uses.into_iter().collect()).await?;
+                let fenced = driver.fence(target, epoch, uses.into_iter().collect());
+                self.measure.of(driver.name(), "fence", "", fenced).await?;
             }
             Ok(())
         })
@@ -96,11 +106,19 @@ impl Provider for Routed {
         call: &'a Call,
         logs: Logs,
     ) -> Fut<'a, Observation> {
-        Box::pin(async move { self.route(call.capability)?.observe(target, call, logs).await })
+        Box::pin(async move {
+            let driver = self.route(call.capability)?;
+            let answer = driver.observe(target, call, logs);
+            self.measure.of(driver.name(), "observe", &call.action, answer).await
+        })
     }
 
     fn act<'a>(&'a self, target: &'a Target, call: &'a Call, logs: Logs) -> Fut<'a, Acted> {
-        Box::pin(async move { self.route(call.capability)?.act(target, call, logs).await })
+        Box::pin(async move {
+            let driver = self.route(call.capability)?;
+            let answer = driver.act(target, call, logs);
+            self.measure.of(driver.name(), "act", &call.action, answer).await
+        })
     }
 
     fn verify<'a>(
@@ -109,15 +127,32 @@ impl Provider for Routed {
         call: &'a Call,
         logs: Logs,
     ) -> Fut<'a, Verification> {
-        Box::pin(async move { self.route(call.capability)?.verify(target, call, logs).await })
+        Box::pin(async move {
+            let driver = self.route(call.capability)?;
+            let answer = driver.verify(target, call, logs);
+            self.measure.of(driver.name(), "verify", &call.action, answer).await
+        })
     }
 
     fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()> {
-        Box::pin(async move { self.route(call.capability)?.stop(target, call).await })
+        Box::pin(async move {
+            let driver = self.route(call.capability)?;
+            let answer = driver.stop(target, call);
+            self.measure.of(driver.name(), "stop", &call.action, answer).await
+        })
     }
 
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
-        Box::pin(async move { self.route(Capability::Probe)?.probe(target).await })
+        Box::pin(async move {
+            let driver = self.route(Capability::Probe)?;
+            self.measure.of(driver.name(), "probe", "", driver.probe(target)).await
+        })
+    }
+
+    fn breakers_open(&self) -> Vec<(&'static str, u64)> {
+        let drivers: BTreeMap<&str, &Arc<dyn Provider>> =
+            self.routes.values().map(|driver| (driver.name(), driver)).collect();
+        drivers.into_values().flat_map(|driver| driver.breakers_open()).collect()
     }
 
     fn close(&self) -> Closing<'_> {

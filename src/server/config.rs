@@ -7,9 +7,12 @@ mod bounds;
 mod check;
 mod choice;
 mod classes;
+mod endpoint;
+mod engine;
 mod exec;
 mod file;
 mod installer;
+mod notify;
 mod otlp;
 mod redfish;
 mod span;
@@ -29,8 +32,10 @@ pub(super) use self::boot::BootSettings;
 pub(super) use self::bounds::host_name as check_host_name;
 pub(super) use self::choice::{FakeWorld, Format, Level, RoleName};
 pub(super) use self::classes::{Driver, MachineClass};
+use self::engine::{limits, probe_policy};
 pub(super) use self::exec::ExecClass;
 use self::file::File;
+pub(super) use self::notify::{Receiver, receivers};
 pub(super) use self::otlp::Otlp;
 use self::span::Span;
 use super::gate::Caps;
@@ -210,6 +215,8 @@ pub(super) struct Config {
     pub(super) machine_classes: BTreeMap<String, MachineClass>,
     /// Which providers' machines are probed, and how.
     pub(super) probes: BTreeMap<String, ProbePolicy>,
+    /// Who is notified of what happens.
+    pub(super) notify: Vec<Receiver>,
     /// What is deleted.
     pub(super) retention: Retention,
 }
@@ -323,6 +330,7 @@ impl Config {
                 .into_iter()
                 .map(|(name, probe)| (name, probe_policy(&probe)))
                 .collect(),
+            notify: file.notify,
             retention: Retention {
                 ended_runs: span(file.retention.ended_runs, retention.ended_runs),
                 ended_runs_max: file.retention.ended_runs_max.unwrap_or(retention.ended_runs_max),
@@ -384,33 +392,6 @@ fn script(given: Option<String>) -> Result<String, ConfigError> {
             None => Ok(text),
         },
         None => Ok(String::new()),
-    }
-}
-
-fn limits(file: file::Limits, breaker: &file::LoopBreaker) -> Limits {
-    let default = Limits::default();
-    Limits {
-        runs_max: file.runs_max.unwrap_or(default.runs_max),
-        runs_max_by_provider: file.runs_max_by_provider.unwrap_or_default(),
-        runs_max_by_label: file.runs_max_by_label.unwrap_or_default(),
-        step_log_bytes_max: file.step_log_bytes_max.unwrap_or(default.step_log_bytes_max),
-        destructive_max: breaker.destructive_max.unwrap_or(default.destructive_max),
-        destructive_window_ms: breaker.window.map_or(default.destructive_window_ms, |window| {
-            u64::try_from(window.0.as_millis()).unwrap_or(u64::MAX)
-        }),
-        destructive_on_simulated: breaker.simulated.unwrap_or(default.destructive_on_simulated),
-    }
-}
-
-fn probe_policy(file: &file::Probe) -> ProbePolicy {
-    let default = ProbePolicy::default();
-    let ms = |span: Option<Span>, default| {
-        span.map_or(default, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
-    };
-    ProbePolicy {
-        interval_ms: ms(file.interval, default.interval_ms),
-        timeout_ms: ms(file.timeout, default.timeout_ms),
-        concurrent_max: file.concurrent_max.unwrap_or(default.concurrent_max),
     }
 }
 

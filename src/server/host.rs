@@ -49,7 +49,8 @@ impl Host {
     /// Reads the facts from the disk.
     pub(super) fn facts(&self) -> Facts {
         let last_reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Facts { data: self.dir.as_deref().map(data_facts), last_reload }
+        let data = self.dir.as_deref().map(data_facts);
+        Facts { data, last_reload, receivers: Vec::new() }
     }
 }
 

@@ -21,6 +21,7 @@ mod limits;
 mod maintenance;
 mod metrics;
 mod notices;
+mod notifications;
 mod peers;
 mod plans;
 mod programs;

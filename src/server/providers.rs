@@ -10,11 +10,11 @@ use crate::credentials::Credentials;
 use crate::outbound::TcpDial;
 use crate::plan::suggest::nearest;
 use crate::plan::{Actions, Capability};
-use crate::provider::Provider;
 use crate::provider::boot::{Desk, Installer, Installing};
 use crate::provider::redfish::{Redfish, RedfishPorts};
 use crate::provider::routed::Routed;
 use crate::provider::webhook::{Webhook, WebhookPorts};
+use crate::provider::{Meter, Provider};
 
 /// Every provider that a machine can name. Looks at files: blocks the calling thread.
 ///
@@ -27,6 +27,7 @@ pub(super) fn all(
     desk: Option<&Arc<Desk>>,
     clock: &Arc<dyn Clock>,
     actions: &Actions,
+    meter: Option<&Arc<dyn Meter>>,
 ) -> Result<Vec<Arc<dyn Provider>>, ConfigError> {
     let ports = RedfishPorts {
         dial: Arc::new(TcpDial::new(config.networks.bmc.clone())),
@@ -62,7 +63,11 @@ pub(super) fn all(
             None => None,
         };
         let routes = routes(class, fake, exec.as_ref(), &redfish, webhook.as_ref());
-        providers.push(Arc::new(Routed::new(name.clone(), routes)));
+        let routed = Routed::new(name.clone(), routes);
+        providers.push(match meter {
+            Some(meter) => Arc::new(routed.measured(meter.clone(), clock.clone())),
+            None => Arc::new(routed),
+        });
     }
     Ok(providers)
 }

@@ -22,6 +22,7 @@ mod load;
 mod material;
 mod metrics;
 mod mounts;
+mod notifications;
 mod operator;
 #[cfg(feature = "otlp")]
 mod otlp;

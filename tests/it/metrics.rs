@@ -9,6 +9,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::runs::{register, repave, watched};
 use crate::support::{Server, within};
+use crate::terminal::piped;
 
 /// Head and body of an answer to `GET path`.
 pub(crate) async fn get(address: &str, path: &str) -> (String, String) {
@@ -92,4 +93,27 @@ async fn metrics_are_not_for_pages_of_other_sites() {
     }
     let (_, body) = get(&address, "/metrics").await;
     assert!(body.contains("bmdemo_refusals_total{cause=\"host\"} 1"), "{body}");
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_driver_and_action() {
+    let classes = "[machine_classes.rack]\npower = \"fake\"\nprobe = \"fake\"\ndrain = \"fake\"\ncluster-join = \"fake\"\n\
+                   netboot = \"fake\"\nimaging = \"fake\"\nwipe = \"fake\"\nnetwork = \"fake\"\nnotify = \"fake\"\n";
+    let (server, address) = measured_with(classes).await;
+    let of_server = server.address.to_string();
+    piped(&of_server, "machine register node-1 --provider rack").await;
+    piped(&of_server, "repave node-1 --yes").await;
+    let (_, body) = get(&address, "/metrics").await;
+    for line in [
+        "bmdemo_driver_calls_total{driver=\"fake\",call=\"act\",action=\"repave\",code=\"ok\"} 1",
+        "bmdemo_driver_calls_total{driver=\"fake\",call=\"fence\",action=\"\",code=\"ok\"} 1",
+        "bmdemo_driver_call_seconds_count{driver=\"fake\",call=\"act\"} 5",
+    ] {
+        assert!(body.lines().any(|found| found == line), "{line} is not in:\n{body}");
+    }
+    let documented = include_str!("../../docs/metrics.md");
+    for family in body.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = family.split(' ').next().unwrap();
+        assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
+    }
 }

@@ -100,6 +100,12 @@ impl Receiver {
         Self { address, messages, came, task }
     }
 
+    /// Closes it: from then on its address is free.
+    pub(crate) async fn close(mut self) {
+        self.task.abort();
+        drop((&mut self.task).await);
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }

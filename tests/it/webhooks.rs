@@ -124,7 +124,7 @@ async fn a_crash_in_the_middle_of_a_message_is_decided_by_the_rule_of_the_step()
         let site = Site::new(rule, observe, move |message, before| {
             match (message.body["call"].as_str(), before) {
                 (Some("observe"), 0) => json("200 OK", r#"{"state":"not-done"}"#),
-                // It has been done, whoever hears of it.
+                // It has been done, although no one got the answer.
                 (Some("observe"), _) => json("200 OK", r#"{"state":"done","evidence":"order 7"}"#),
                 (Some("act"), before) if before <= usize::from(observe) => Reply::Silence,
                 _ => json("200 OK", "{}"),
@@ -148,13 +148,16 @@ async fn a_crash_in_the_middle_of_a_message_is_decided_by_the_rule_of_the_step()
     }
 }
 
+/// What a receiver answers to each message.
+type Answers = Box<dyn Fn() -> Reply + Send + Sync>;
+
 /// Nothing that a receiver answers hurts the server, and no message is sent twice below the engine.
 #[tokio::test]
 async fn answers_that_say_nothing_leave_the_outcome_unknown() {
     let huge = format!("{{\"evidence\":\"{}\"}}", "x".repeat(1 << 20));
     let elsewhere = Receiver::new(|_, _| json("200 OK", "{}")).await;
     let away = format!("location: {}\r\n", elsewhere.url());
-    let cases: [(&str, Box<dyn Fn() -> Reply + Send + Sync>); 4] = [
+    let cases: [(&str, Answers); 4] = [
         ("OUTCOME_UNKNOWN", Box::new(move || json("200 OK", &huge))),
         (
             "OUTCOME_UNKNOWN",

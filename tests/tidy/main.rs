@@ -110,6 +110,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "model",
         ],
     ),
+    ("notify", &["clock", "credentials", "outbound", "ids", "lifecycle", "plan", "model", "store"]),
     ("executor", &["clock", "ids", "lifecycle", "model", "plan", "store", "provider"]),
     ("pb", &[]),
     (
@@ -144,6 +145,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "model",
             "plan",
             "store",
+            "notify",
             "provider",
             "executor",
             "pb",

@@ -15,6 +15,8 @@ use super::super::session::Session;
 
 /// Clock differences below this are not reported.
 const SKEW_MS_MAX: i64 = 2_000;
+/// Receivers of notifications whose oldest event waits longer are reported.
+const LAG_MS_MAX: i64 = 60_000;
 /// Answers slower than this are reported.
 const LATENCY_MS_MAX: u128 = 500;
 
@@ -173,6 +175,39 @@ async fn versions_and_clock(
     if let Some(info) = &answer.info {
         store_and_limits(session, good, info)?;
         data_and_reload(session, good, info)?;
+        receivers(session, good, info)?;
+    }
+    Ok(())
+}
+
+/// Who is notified of what happens, and who lags.
+fn receivers(session: &mut Session, good: &mut Good, info: &pb::ServerInfo) -> Result<(), Error> {
+    let now_ms = i64::try_from(session.ui.now_ms()).unwrap_or(i64::MAX);
+    for receiver in &info.receivers {
+        let oldest = instant(receiver.oldest_event_at.as_ref());
+        let lag_ms = oldest.map_or(0, |at_ms| (now_ms - at_ms).max(0));
+        let is_well = receiver.error.is_empty() && lag_ms < LAG_MS_MAX;
+        let verdict = if is_well { Verdict::Good } else { Verdict::Look };
+        let mut text = format!("{}: ", receiver.name);
+        match oldest {
+            None => text.push_str("has everything"),
+            Some(_) => {
+                // The one that is being sent waits, too, before it is counted.
+                let count = usize::try_from(receiver.events_waiting.max(1)).unwrap_or(usize::MAX);
+                let (s, verb) = (plural(count), if count == 1 { "waits" } else { "wait" });
+                text +=
+                    &format!("{count} event{s} {verb}, the oldest for {}", elapsed_text(lag_ms));
+            }
+        }
+        for (count, what) in [(receiver.refused, "left out"), (receiver.gaps, "gaps")] {
+            if count > 0 {
+                text += &format!("; {count} {what}");
+            }
+        }
+        if !receiver.error.is_empty() {
+            text += &format!(": {}", receiver.error);
+        }
+        say(session, good, &verdict, "notify", &text)?;
     }
     Ok(())
 }

@@ -72,6 +72,9 @@ async fn doctor_and_version_work_with_and_without_a_server() {
         "0 of at most 500 runs in progress, 0 waiting; at most 20 for each rack",
         "/var/lib/bmdemo: 3.0 MiB, 5.0 GiB free; no backup known",
         "the previous configuration stays in force: plans/maint.toml:3:1: unknown key\n",
+        "chat: has everything\n",
+        "ops: 3 events wait, the oldest for ",
+        "1 left out: it answers 503",
     ] {
         assert!(healthy.stdout.contains(line), "{line}: {healthy}");
     }

@@ -823,6 +823,21 @@ impl pb::server_service_server::ServerService for Server {
                 error: "plans/maint.toml:3:1: unknown key\nhelp: look".to_owned(),
                 ..pb::Reload::default()
             }),
+            receivers: vec![
+                pb::NotificationReceiver {
+                    name: "chat".to_owned(),
+                    delivered: 12,
+                    ..pb::NotificationReceiver::default()
+                },
+                pb::NotificationReceiver {
+                    name: "ops".to_owned(),
+                    events_waiting: 3,
+                    oldest_event_at: Some(prost_types::Timestamp::default()),
+                    error: "it answers 503".to_owned(),
+                    refused: 1,
+                    ..pb::NotificationReceiver::default()
+                },
+            ],
             ..pb::ServerInfo::default()
         }))
     }

@@ -115,6 +115,10 @@ impl Provider for Installing {
         self.driver.probe(target)
     }
 
+    fn breakers_open(&self) -> Vec<(&'static str, u64)> {
+        self.driver.breakers_open()
+    }
+
     fn close(&self) -> Closing<'_> {
         self.driver.close()
     }

@@ -8,6 +8,7 @@ use http::{Method, header};
 use serde_json::Value as Json;
 use tokio::sync::Mutex;
 
+use super::breaker::{Breaker, OpenBreakers};
 use super::failure::{Failure, is_broken};
 use super::gate::Gate;
 use super::json;
@@ -48,8 +49,10 @@ impl Bmc {
         settings: Arc<RedfishSettings>,
         clock: Arc<dyn Clock>,
         credentials: Credentials,
+        open: OpenBreakers,
     ) -> Self {
-        Self { channel, settings, clock, credentials, gate: Mutex::new(Gate::default()) }
+        let gate = Gate { breaker: Breaker::among(open), ..Gate::default() };
+        Self { channel, settings, clock, credentials, gate: Mutex::new(gate) }
     }
 
     /// Whether a session is open.

@@ -341,6 +341,10 @@ impl Provider for Redfish {
         })
     }
 
+    fn breakers_open(&self) -> Vec<(&'static str, u64)> {
+        vec![(NAME, self.bmcs.open.count())]
+    }
+
     fn close(&self) -> super::Closing<'_> {
         Box::pin(async move {
             let late = self.ports.clock.sleep(GOODBYE);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use super::bmc::Bmc;
+use super::breaker::OpenBreakers;
 use super::settings::{RedfishPorts, RedfishSettings};
 use crate::outbound::{Channel, Fingerprint, Origin, Trust};
 
@@ -22,13 +23,15 @@ pub(super) struct Bmcs {
     settings: Arc<RedfishSettings>,
     ports: RedfishPorts,
     known: Mutex<HashMap<(String, String), Arc<Bmc>>>,
+    pub(super) open: OpenBreakers,
     /// Whether rounds are made.
     is_tidied: AtomicBool,
 }
 
 impl Bmcs {
     pub(super) fn new(settings: Arc<RedfishSettings>, ports: RedfishPorts) -> Self {
-        Self { settings, ports, known: Mutex::default(), is_tidied: AtomicBool::new(false) }
+        let (known, open) = (Mutex::default(), OpenBreakers::default());
+        Self { settings, ports, known, open, is_tidied: AtomicBool::new(false) }
     }
 
     /// The controller at an origin, with its pinned certificate if it has one: machines that share it share its turns.
@@ -50,7 +53,13 @@ impl Bmcs {
         };
         let RedfishPorts { dial, clock, credentials, .. } = self.ports.clone();
         let channel = Channel::new(origin, trust, dial, clock.clone());
-        let bmc = Arc::new(Bmc::new(channel, self.settings.clone(), clock, credentials));
+        let bmc = Arc::new(Bmc::new(
+            channel,
+            self.settings.clone(),
+            clock,
+            credentials,
+            self.open.clone(),
+        ));
         known.insert(key, bmc.clone());
         Ok(bmc)
     }

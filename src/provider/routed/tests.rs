@@ -189,3 +189,45 @@ async fn what_no_driver_does_is_refused_before_anything_is_asked() {
     assert_eq!(fence.await.unwrap_err().code, ErrorCode::Unsupported);
     assert!(asked.lock().unwrap().is_empty());
 }
+
+/// Notes the calls.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Meter for Told {
+    fn called(&self, of: &crate::provider::Metered<'_>) {
+        let text = format!("{} {} {:?} {}", of.driver, of.call, of.action, of.code);
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+#[tokio::test]
+async fn calls_are_measured_by_driver_whatever_becomes_of_them() {
+    let (class, target, _) = class(true);
+    let told = Arc::new(Told::default());
+    let class = class.measured(told.clone(), Arc::new(crate::clock::SystemClock::new()));
+    let (drain, reboot) = (call("drain", Capability::Drain), call("reboot", Capability::Power));
+    class.act(&target, &reboot, Arc::new(NoLogs)).await.unwrap();
+    class.probe(&target).await.unwrap();
+    class
+        .fence(&target, Epoch(3), uses(&[Capability::Power, Capability::Drain]))
+        .await
+        .unwrap_err();
+    class.stop(&target, &drain).await.unwrap();
+    assert_eq!(
+        *told.0.lock().unwrap(),
+        [
+            "steel act \"reboot\" ok",
+            "steel probe \"\" ok",
+            "script fence \"\" fenced",
+            "script stop \"drain\" ok"
+        ]
+    );
+    let measure = Measure(Some((told.clone(), Arc::new(crate::clock::SystemClock::new()))));
+    let waker = std::task::Waker::noop();
+    let never: Fut<'_, ()> = Box::pin(std::future::pending());
+    let mut dropped = Box::pin(measure.of("steel", "act", "reboot", never));
+    drop(dropped.as_mut().poll(&mut std::task::Context::from_waker(waker)));
+    drop(dropped);
+    assert_eq!(told.0.lock().unwrap().last().unwrap(), "steel act \"reboot\" dropped");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bounds::{self, HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
 use super::classes::Driver;
-use super::{Config, ConfigError, REQUESTS_MIN, connection_limits};
+use super::{Config, ConfigError, REQUESTS_MIN, connection_limits, receivers};
 use crate::plan::Capability;
 
 /// Whether an address can be reached from other machines.
@@ -114,6 +114,14 @@ impl Config {
             {
                 return Err(format!(
                     "probes.{name} cannot be: the class has no driver that looks; give machine_classes.{name}.probe one"
+                ));
+            }
+        }
+        for receiver in receivers(&self.notify)? {
+            if self.networks.webhook.is_empty() {
+                return Err(format!(
+                    "notify.{} cannot be called: networks.webhook is empty; list its network, as in webhook = [\"10.30.0.7/32\"]",
+                    receiver.name
                 ));
             }
         }

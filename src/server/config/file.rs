@@ -10,6 +10,7 @@ use super::choice::{FakeWorld, Format, Level, RoleName};
 use super::classes::Driver;
 use super::exec::ExecClass;
 use super::installer::Installer;
+use super::notify::Receiver;
 use super::redfish::Redfish;
 use super::span::Span;
 use super::webhook::WebhookClass;
@@ -37,6 +38,7 @@ pub(crate) struct File {
     pub(crate) images: BTreeMap<String, Image>,
     pub(crate) machine_classes: BTreeMap<String, MachineClass>,
     pub(crate) probes: BTreeMap<String, Probe>,
+    pub(crate) notify: Vec<Receiver>,
     pub(crate) retention: Retention,
 }
 

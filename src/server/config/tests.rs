@@ -62,7 +62,15 @@ fn the_example_gives_the_defaults() {
         "audience",
     ];
     // Sections without a default: they name things of an operator's own.
-    let own = ["[machine_classes.", "[probes.", "[boot]", "[images.", "[principals.", "[auth.jwt]"];
+    let own = [
+        "[machine_classes.",
+        "[probes.",
+        "[boot]",
+        "[images.",
+        "[principals.",
+        "[auth.jwt]",
+        "[[notify]]",
+    ];
     let mut is_own = false;
     let text: Vec<String> = example()
         .lines()
@@ -173,6 +181,17 @@ fn errors_in_the_file_name_their_place() {
         "[machine_classes.rack]\nnotify = \"webhook\"\n[machine_classes.rack.webhook]\nurl = \"https://h/x\"\nsecret = \"s\"\nactions = [\"x\"]",
         "[machine_classes.rack]\nnotify = \"webhook\"\n[machine_classes.rack.webhook]\nurl = \"https://h/x\"\nsecret = \"s\"",
         "[machine_classes.rack]\ncustom = \"webhook\"\n[machine_classes.rack.webhook]\nurl = \"https://h/x\"\nsecret = \"s\"",
+        "[[notify]]",
+        "[[notify]]\nname = \"Ops\"",
+        "[[notify]]\nname = \"ops\"",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\nevents = [\"run.faild\"]",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\nevents = []",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\nmachines = \"phase = READYY\"",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\nsource = \"a b\"",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\ngive_up_after = \"10ms\"",
+        "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\n[[notify]]\nname = \"ops\"\nurl = \"https://h/y\"",
+        "[notify]\nname = \"ops\"",
         "[machine_classes.rack]\ncustom = \"exec\"",
         "[machine_classes.rack]\ndrain = \"exec\"\n[machine_classes.rack.exec.actions.drain]\nact = [\"/bin/true\"]",
         "[machine_classes.rack]\npower = \"fake\"\n[machine_classes.rack.exec]",

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::bounds::{self, HOUR, SECOND};
+use super::endpoint::Endpoint;
 use super::span::Span;
 use crate::credentials::check_name;
-use crate::outbound::{Fingerprint, Origin, Trust};
 use crate::plan::Capability;
 use crate::provider::webhook::WebhookSettings;
 
@@ -36,21 +36,15 @@ impl WebhookClass {
     /// # Errors
     /// What makes no sense, naming the key.
     pub(in crate::server) fn settings(&self, name: &str) -> Result<WebhookSettings, String> {
-        let key = |of: &str| format!("machine_classes.{name}.webhook.{of}");
-        let url = self.url.as_deref().ok_or_else(|| {
-            format!(
-                "{} is missing: say where messages go, as in \"https://hooks.example.com/bmdemo\"",
-                key("url")
-            )
-        })?;
-        let (origin, path) =
-            Origin::parse(url).map_err(|error| format!("{} {error}", key("url")))?;
-        if path.contains('#') || !path.starts_with('/') {
-            return Err(format!(
-                "{} must have a path without a '#', as in https://HOST/bmdemo",
-                key("url")
-            ));
-        }
+        let section = format!("machine_classes.{name}.webhook");
+        let key = |of: &str| format!("{section}.{of}");
+        let endpoint = Endpoint {
+            section: &section,
+            url: self.url.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            certificate_sha256: self.certificate_sha256.as_deref(),
+        };
+        let (origin, path, trust) = endpoint.read()?;
         let secret = self.secret.clone().ok_or_else(|| {
             format!(
                 "{} is missing: name the credential that messages are signed with",
@@ -58,23 +52,6 @@ impl WebhookClass {
             )
         })?;
         check_name(&secret).map_err(|why| format!("{} {why}", key("secret")))?;
-        let trust = match (&self.ca_file, &self.certificate_sha256) {
-            (Some(_), Some(_)) => {
-                return Err(format!(
-                    "{} and {} contradict each other; remove one of them",
-                    key("ca_file"),
-                    key("certificate_sha256")
-                ));
-            }
-            (Some(path), None) => Trust::Authorities(path.clone()),
-            (None, Some(text)) => Trust::Pinned(Fingerprint::parse(text).ok_or_else(|| {
-                format!("{} must be 64 hexadecimal digits", key("certificate_sha256"))
-            })?),
-            (None, None) => Trust::System,
-        };
-        if let Trust::Authorities(_) = &trust {
-            trust.check().map_err(|error| format!("{}: {error}", key("ca_file")))?;
-        }
         let timeout = self.timeout.map_or(TIMEOUT, |span| span.0);
         bounds::span(&key("timeout"), timeout, SECOND, HOUR)?;
         let parallel_max = self.max_parallel.unwrap_or(PARALLEL_DEFAULT);
@@ -83,7 +60,7 @@ impl WebhookClass {
         Ok(WebhookSettings {
             class: name.to_owned(),
             origin,
-            path: path.to_owned(),
+            path,
             secret,
             trust,
             timeout,

@@ -11,10 +11,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::methods;
 use crate::clock::Clock;
-use crate::provider::Provider;
+use crate::provider::{Meter, Provider};
 use crate::server::refusals::Refusals;
 use crate::store::Store;
 
+use super::drivers::DriverCalls;
 use super::interventions::Interventions;
 use super::providers::{Metered, ProviderCalls};
 use super::runs::Runs;
@@ -37,6 +38,7 @@ pub(in crate::server) struct Metrics {
     gauges: Gauges,
     calls: Family<CallLabels, Counter>,
     providers: Arc<ProviderCalls>,
+    drivers: Arc<DriverCalls>,
     store_commits: Seconds<CommitLabels>,
 }
 
@@ -47,6 +49,7 @@ impl Metrics {
         let calls = Family::default();
         registry.register("rpcs", "Calls of clients, by method and status code", calls.clone());
         let providers = Arc::new(ProviderCalls::new(&mut registry));
+        let drivers = Arc::new(DriverCalls::new(&mut registry));
         let store_commits: Seconds<CommitLabels> = Family::new_with_constructor(commit_seconds);
         let help = "Time from the request for a commit to its result";
         registry.register_with_unit("store_commit", help, Unit::Seconds, store_commits.clone());
@@ -56,7 +59,7 @@ impl Metrics {
         let runs = Arc::new(Runs::new(&mut registry));
         let interventions = Arc::new(Interventions::default());
         let gauges = Gauges::new(&mut registry, interventions.clone());
-        Self { registry, runs, interventions, gauges, calls, providers, store_commits }
+        Self { registry, runs, interventions, gauges, calls, providers, drivers, store_commits }
     }
 
     /// Wraps providers and a store with measurements: returns those to use instead.
@@ -74,6 +77,11 @@ impl Metrics {
         let providers = providers.into_iter().map(metered).collect();
         let store = MeteredStore::new(store, self.store_commits.clone(), clock.clone());
         (providers, Arc::new(store))
+    }
+
+    /// Counts calls to the drivers of classes.
+    pub(in crate::server) fn meter(&self) -> Arc<dyn Meter> {
+        self.drivers.clone()
     }
 
     /// Reads the figures that only the store knows, once.

@@ -180,6 +180,10 @@ impl Provider for Metered {
         self.measured("probe", self.inner.probe(target))
     }
 
+    fn breakers_open(&self) -> Vec<(&'static str, u64)> {
+        self.inner.breakers_open()
+    }
+
     fn close(&self) -> Closing<'_> {
         self.inner.close()
     }

@@ -18,6 +18,7 @@ use crate::lifecycle::machine;
 use crate::lifecycle::run::State;
 use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
+use crate::notify::Status;
 use crate::server::access::Present;
 use crate::server::gate::Gate;
 use crate::server::host::Host;
@@ -26,6 +27,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Query, StoreError, Unreadable};
 
 use super::interventions::Interventions;
+use super::receivers::Receivers;
 use super::store::Disk;
 
 /// Figures that need a read of the store are read again after this time.
@@ -44,6 +46,8 @@ pub(in crate::server) struct Sources {
     pub(in crate::server) sqlite: Option<Arc<SqliteStore>>,
     pub(in crate::server) access: Present,
     pub(in crate::server) host: Arc<Host>,
+    /// Who is notified of what happens.
+    pub(in crate::server) told: Arc<[Arc<Status>]>,
     /// Whether everyone who reaches the server may call.
     pub(in crate::server) is_exposed: bool,
 }
@@ -76,6 +80,12 @@ struct RecordLabels {
     machine: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakerLabels {
+    provider: String,
+    driver: &'static str,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     with_slot: Gauge,
@@ -100,6 +110,8 @@ pub(super) struct Gauges {
     unseen: Gauge,
     unreadable: Family<RecordLabels, Gauge>,
     disk: Disk,
+    receivers: Receivers,
+    breakers: Family<BreakerLabels, Gauge>,
     /// When the store was last read for these figures, in monotonic time.
     read_at: Mutex<Option<Duration>>,
 }
@@ -174,12 +186,15 @@ impl Gauges {
             "1 for each active run whose record, or whose plan, is stored and cannot be read";
         registry.register("unreadable_records", help, gauges.unreadable.clone());
         gauges.disk.register(registry);
+        gauges.receivers.register(registry);
+        let help = "Controllers that are left alone after failures in a row, by class and driver";
+        registry.register("breakers_open", help, gauges.breakers.clone());
         gauges
     }
 
     /// Updates every gauge.
     pub(super) async fn read(&self, sources: &Sources) {
-        let Sources { engine, gate, room, sqlite, access, host, is_exposed } = sources;
+        let Sources { engine, gate, room, sqlite, access, host, told, is_exposed } = sources;
         self.reload_failed.set(i64::from(host.is_reload_refused()));
         self.exposed.set(i64::from(*is_exposed));
         if let Some(tls) = &access.borrow().tls {
@@ -199,6 +214,13 @@ impl Gauges {
         self.needing_intervention.clear();
         for (reason, count) in self.interventions.count() {
             self.needing_intervention.get_or_create(&ReasonLabels { reason }).set(count);
+        }
+        self.receivers.read(told, engine.clock().now());
+        for (provider, driver) in engine.providers() {
+            for (driver, open) in driver.breakers_open() {
+                let labels = BreakerLabels { provider: provider.clone(), driver };
+                self.breakers.get_or_create(&labels).set(i64::try_from(open).unwrap_or(i64::MAX));
+            }
         }
         if let Some(sqlite) = sqlite {
             self.disk.read(sqlite);
