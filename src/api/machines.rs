@@ -65,6 +65,14 @@ impl MachineService for Machines {
             .await
     }
 
+    async fn inspect_machine(
+        &self,
+        request: Request<pb::InspectMachineRequest>,
+    ) -> Result<Response<pb::Machine>, Status> {
+        handle(&self.engine, request, async |caller, message| self.inspect(&caller, message).await)
+            .await
+    }
+
     async fn list_machine_history(
         &self,
         request: Request<pb::ListMachineHistoryRequest>,
@@ -151,9 +159,17 @@ impl Machines {
         let mask = checks.read_mask::<pb::Machine>(request.read_mask.as_ref());
         let id = checks.done(id)?;
         let found = self.engine.machine(&id).await?;
-        let mut shown = machine(&found);
+        let mut shown = self.shown(&found).await?;
+        mask.apply(&mut shown);
+        Ok(shown)
+    }
+
+    /// A machine with what is stored beside it.
+    async fn shown(&self, found: &Machine) -> Result<pb::Machine, ApiError> {
+        let id = &found.id;
+        let mut shown = machine(found);
         if let Some(status) = &mut shown.status {
-            let drivers = self.engine.drivers(&found).into_iter();
+            let drivers = self.engine.drivers(found).into_iter();
             let named = drivers.map(|able| pb::CapabilityDriver {
                 capability: able.capability.to_string(),
                 driver: able.driver,
@@ -161,10 +177,9 @@ impl Machines {
             });
             status.capabilities = named.collect();
             let store = self.engine.store();
-            status.observed = store.observed(&id).await?.as_ref().map(observed);
-            status.installation = store.installation(&id).await?.as_ref().map(installation);
+            status.observed = store.observed(id).await?.as_ref().map(observed);
+            status.installation = store.installation(id).await?.as_ref().map(installation);
         }
-        mask.apply(&mut shown);
         Ok(shown)
     }
 
@@ -236,6 +251,20 @@ impl Machines {
         let reason = request.reason.clone();
         let origin = caller.origin(&mut request, &reason, expected);
         Ok(machine(self.engine.clear_intervention(&origin, &id).await?.as_ref()))
+    }
+
+    async fn inspect(
+        &self,
+        caller: &Caller,
+        mut request: pb::InspectMachineRequest,
+    ) -> Result<pb::Machine, ApiError> {
+        let mut checks = Checks::default();
+        let id = checks.machine_id("machine_id", &request.machine_id);
+        checks.request_id(&request.request_id);
+        let id = checks.done(id)?;
+        let origin = caller.origin(&mut request, "", None);
+        let inspected = self.engine.inspect_machine(&origin, &id).await?;
+        self.shown(&inspected).await
     }
 
     async fn delete(

@@ -299,6 +299,7 @@ unary! {
         batch_register_machines(BatchRegisterMachinesRequest) -> BatchRegisterMachinesResponse,
         delete_machine(DeleteMachineRequest) -> DeleteMachineResponse,
         clear_intervention(ClearInterventionRequest) -> Machine,
+        inspect_machine(InspectMachineRequest) -> Machine,
         list_history(ListHistoryRequest) -> ListHistoryResponse,
         list_machine_history(ListMachineHistoryRequest) -> ListMachineHistoryResponse;
     PlanServiceClient:

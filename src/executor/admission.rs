@@ -12,7 +12,7 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
-use crate::plan::{Plan, Registered, Registry, Role, Value};
+use crate::plan::{Plan, Registered, Registry, Risk, Role, Step, Value};
 use crate::provider::{Capabilities, Provider, Target};
 
 /// The plan that a request selects.
@@ -196,6 +196,31 @@ pub fn refusals(
     let mut found = blockers(plan, machine, capabilities, force);
     found.extend(provider.into_iter().flat_map(|provider| unperformed(plan, machine, provider)));
     found
+}
+
+/// The refusal of a run that would destroy the data of hardware that is not the registered one; `before` is the run that
+/// it repeats.
+#[must_use]
+pub fn wrong_hardware(plan: &Plan, machine: &Machine, before: Option<&Run>) -> Option<EngineError> {
+    let condition = machine.wrong_hardware()?;
+    let first = before.map_or(Some(0), |before| first_repeated(before, plan));
+    let undoes = |step: &Step| step.compensation.as_ref().map(|undo| undo.action.traits.risk);
+    let destroys = |step: &&Step| {
+        [Some(step.action.traits.risk), undoes(step)].contains(&Some(Risk::DataDestroying))
+    };
+    let step = plan.steps.get(first?..)?.iter().find(destroys)?;
+    let id = &machine.id;
+    Some(EngineError::Refused {
+        refusal: Refusal::HardwareMismatch,
+        subject: format!("machines/{id}"),
+        message: format!(
+            "step {} of {} would destroy the data of {id}, whose hardware is not what is registered: {}",
+            step.name, plan.id, condition.message
+        ),
+        hint: format!(
+            "if the board was swapped, register what it has (machine update {id} --serial … --mac … --reason …), otherwise correct its BMC; then: machine inspect {id}"
+        ),
+    })
 }
 
 /// The declared actions of `plan` that the machine's driver does not perform, although it has their capability.

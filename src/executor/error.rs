@@ -47,11 +47,13 @@ pub enum Refusal {
     NotRetired,
     /// A data-destroying step has begun on the machine and did not succeed.
     DisksUntrusted,
+    /// The hardware is not the registered one, and a step would destroy its data.
+    HardwareMismatch,
 }
 
 impl Refusal {
     /// Every refusal.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RunActive,
         Self::IllegalPhase,
         Self::PhaseNotAllowed,
@@ -64,6 +66,7 @@ impl Refusal {
         Self::StepState,
         Self::NotRetired,
         Self::DisksUntrusted,
+        Self::HardwareMismatch,
     ];
 
     /// Name in the API.
@@ -82,6 +85,7 @@ impl Refusal {
             Self::StepState => "STEP_STATE",
             Self::NotRetired => "NOT_RETIRED",
             Self::DisksUntrusted => "DISKS_UNTRUSTED",
+            Self::HardwareMismatch => "HARDWARE_MISMATCH",
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod request;
 mod requests;
 pub mod restored;
 mod scheduler;
+mod sightings;
 mod tasks;
 pub mod waiting;
 mod worker;

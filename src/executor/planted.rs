@@ -22,11 +22,13 @@ pub enum Planted {
     QueueByName,
     /// A change is judged only by the record after it, so that nothing ever leaves a filter (breaks promise 9).
     EventMisjudged,
+    /// Disks of hardware that is not the registered machine are written (breaks promise 22).
+    AnyHardware,
 }
 
 impl Planted {
     /// Every bug.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoIntent,
         Self::BlindRetry,
         Self::AckBeforeCommit,
@@ -36,5 +38,6 @@ impl Planted {
         Self::LostWorker,
         Self::QueueByName,
         Self::EventMisjudged,
+        Self::AnyHardware,
     ];
 }

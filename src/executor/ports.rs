@@ -8,6 +8,7 @@ use super::limits::Limits;
 use super::plans::Plans;
 use super::planted::Planted;
 use super::request::Origin;
+use super::sightings::Sightings;
 use super::tasks::Tasks;
 use crate::clock::{Clock, Random, SplitMix64, Timestamp};
 use crate::ids::{BatchId, RunId};
@@ -48,6 +49,7 @@ pub(super) struct Ports {
     pub(super) limits: Limits,
     pub(super) planted: Option<Planted>,
     pub(super) tasks: Arc<Tasks>,
+    pub(super) sightings: Sightings,
 }
 
 impl Ports {
@@ -69,6 +71,7 @@ impl Ports {
             limits: config.limits,
             planted: config.planted,
             tasks: Arc::default(),
+            sightings: Sightings::default(),
         }
     }
 

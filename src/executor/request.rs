@@ -193,6 +193,8 @@ pub enum WaitReason {
     EngineFault,
     /// A step asks an operator for approval.
     Approval,
+    /// The hardware is not the registered one.
+    WrongHardware,
     /// A step waits for its time, or for its `until`.
     Step,
     /// The server is recovering the run after a restart.

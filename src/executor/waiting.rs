@@ -38,11 +38,13 @@ pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
                 HoldReason::Restored => WaitReason::Restored,
                 HoldReason::EngineFault => WaitReason::EngineFault,
                 HoldReason::Approval => WaitReason::Approval,
+                HoldReason::WrongHardware => WaitReason::WrongHardware,
             };
             let asks = run.steps.iter().filter(|_| run.asks()).find_map(|step| step.deadline_at);
             Some(Waiting { next_wake_at: asks, ..plain(reason, hold.message.clone(), hold.since) })
         }
         run::State::Running
+        | run::State::Deferred
         | run::State::Pausing
         | run::State::Canceling
         | run::State::Stopping

@@ -34,6 +34,10 @@ pub enum Event {
     Hold,
     /// Its store was restored from a backup: what happened since is unknown.
     Restore,
+    /// Its step waits for a time that the provider has named.
+    Defer,
+    /// That time has come, or its step does not wait any more.
+    Due,
     /// An operator asks to pause.
     Pause,
     /// An operator asks to resume.
@@ -52,13 +56,15 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Admit,
         Self::StepsDone,
         Self::StepFailed,
         Self::SafePoint,
         Self::Hold,
         Self::Restore,
+        Self::Defer,
+        Self::Due,
         Self::Pause,
         Self::Resume,
         Self::Cancel,
@@ -151,6 +157,7 @@ impl RunMachine {
     fn running(event: &Event) -> Outcome<State> {
         match event {
             Event::Pause => Transition(State::Pausing),
+            Event::Defer => Transition(State::Deferred),
             Event::SafePoint => Handled,
             _ => Super,
         }
@@ -212,6 +219,18 @@ impl RunMachine {
                 Handled
             }
             Event::Pause => Handled,
+            _ => Super,
+        }
+    }
+
+    /// It has no slot, and needs none until its step is due.
+    #[state(superstate = "active")]
+    fn deferred(event: &Event) -> Outcome<State> {
+        match event {
+            Event::Due => Transition(State::Resuming),
+            Event::Pause | Event::Hold => Transition(State::Held),
+            Event::Cancel => Transition(State::Canceling),
+            Event::TimeUp => Transition(State::Stopping),
             _ => Super,
         }
     }

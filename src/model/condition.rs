@@ -15,12 +15,19 @@ pub enum ConditionKind {
     NeedsIntervention,
     /// The machine operates with reduced capacity.
     Degraded,
+    /// The hardware has the registered serial number and MAC addresses, as far as it reports any.
+    HardwareMatches,
 }
 
 impl ConditionKind {
-    /// Every kind, in the order of the seed.
-    pub const ALL: [Self; 4] =
-        [Self::Reachable, Self::InCustomerCluster, Self::NeedsIntervention, Self::Degraded];
+    /// Every kind, those of the seed first.
+    pub const ALL: [Self; 5] = [
+        Self::Reachable,
+        Self::InCustomerCluster,
+        Self::NeedsIntervention,
+        Self::Degraded,
+        Self::HardwareMatches,
+    ];
 
     /// Name in TOML, tables and filters.
     #[must_use]
@@ -30,6 +37,7 @@ impl ConditionKind {
             Self::InCustomerCluster => "InCustomerCluster",
             Self::NeedsIntervention => "NeedsIntervention",
             Self::Degraded => "Degraded",
+            Self::HardwareMatches => "HardwareMatches",
         }
     }
 

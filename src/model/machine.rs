@@ -165,6 +165,12 @@ impl Machine {
         )
     }
 
+    /// The condition that says that the hardware is not the registered one, if it says so.
+    #[must_use]
+    pub fn wrong_hardware(&self) -> Option<&Condition> {
+        self.conditions.get(ConditionKind::HardwareMatches).filter(|condition| !condition.status)
+    }
+
     /// The reason that forbids a new run until an operator clears it, if there is one.
     #[must_use]
     pub fn blocked_by(&self) -> Option<&Condition> {

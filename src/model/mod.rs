@@ -9,6 +9,7 @@ mod cursor;
 mod delta;
 pub mod event;
 pub mod filter;
+pub mod identity;
 mod installation;
 pub mod machine;
 mod observed;

@@ -43,12 +43,18 @@ impl Power {
 pub struct MachineFacts {
     /// Power state.
     pub power: Power,
+    /// The provider's own word for a power state that is neither on nor off; empty for one that is, or if it gives none.
+    pub power_word: String,
     /// Versions of its firmware, as the provider writes them; empty if not reported.
     pub firmware: String,
     /// Serial number that it reports, which may differ from `spec.serial`; empty if not reported.
     pub serial: String,
     /// Health of its hardware, for people; empty if not reported.
     pub health: String,
+    /// Manufacturer and model; empty if not reported.
+    pub model: String,
+    /// MAC addresses of its network adapters, lower case with colons, sorted; empty if not reported.
+    pub mac_addresses: Vec<String>,
 }
 
 /// The record of the last observation.

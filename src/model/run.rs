@@ -127,17 +127,20 @@ pub enum HoldReason {
     EngineFault,
     /// A step asks an operator for approval.
     Approval,
+    /// The hardware is not the registered one, and the next step would destroy its data.
+    WrongHardware,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Paused,
         Self::OutcomeUnknown,
         Self::LoopBreaker,
         Self::Restored,
         Self::EngineFault,
         Self::Approval,
+        Self::WrongHardware,
     ];
 
     /// Name in the API.
@@ -150,6 +153,7 @@ impl HoldReason {
             Self::Restored => "RESTORED",
             Self::EngineFault => "ENGINE_FAULT",
             Self::Approval => "APPROVAL",
+            Self::WrongHardware => "WRONG_HARDWARE",
         }
     }
 

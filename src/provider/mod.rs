@@ -203,6 +203,10 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn stop<'a>(&'a self, target: &'a Target, call: &'a Call) -> Fut<'a, ()>;
     /// Asks for the machine's health; changes nothing.
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health>;
+    /// As [`Provider::probe`], for one who asks now: reads also what probes read only now and then.
+    fn inspect<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
+        self.probe(target)
+    }
     /// Number of controllers, or the like, that each driver leaves alone after failures in a row; only drivers that do so.
     fn breakers_open(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

@@ -155,6 +155,10 @@ impl Provider for Routed {
         drivers.into_values().flat_map(|driver| driver.breakers_open()).collect()
     }
 
+    fn inspect<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
+        Box::pin(async move { self.route(Capability::Probe)?.inspect(target).await })
+    }
+
     fn close(&self) -> Closing<'_> {
         let drivers: BTreeMap<&str, &Arc<dyn Provider>> =
             self.routes.values().map(|driver| (driver.name(), driver)).collect();

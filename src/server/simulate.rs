@@ -397,6 +397,7 @@ fn is_held_for_good(run: &pb::Run) -> bool {
         pb::WaitReason::LoopBreaker,
         pb::WaitReason::Restored,
         pb::WaitReason::EngineFault,
+        pb::WaitReason::WrongHardware,
     ]
     .into_iter()
     .any(|reason| waits_for(run, reason))

@@ -32,6 +32,7 @@ SCRIPT = "; ".join([
     "machine=fails step=reboot do=fail-permanent times=1",
     "machine=unknown* step=reboot call=act do=fail-after times=1",
     "machine=spoiled step=wipe do=fail-permanent",
+    "machine=swapped call=probe do=swapped",
 ])
 
 # Reasons that no client can bring about from outside, and what holds them instead.
@@ -272,6 +273,10 @@ class Conformance:
         needs = [condition.status for condition in cleared.status.conditions if condition.type == kind]
         self.check("ClearIntervention", needs == [False], cleared)
 
+        seen = api.InspectMachine(machine_id="slow-1", request_id="look")
+        power = seen.status.observed.power == api.value("POWER_STATE_ON")
+        self.check("InspectMachine shows what is so now", power and seen.status.capabilities, seen)
+
         failed = self.ended(self.start("fails", "reboot"), "FAILED")
         retried = api.RetryRun(run_id=failed.run_id, request_id="retry")
         self.check("RetryRun", self.ended(retried, "SUCCEEDED").retry_of == failed.run_id)
@@ -328,6 +333,12 @@ class Conformance:
         self.register("spoiled")
         self.ended(self.start("spoiled", "rma"), "FAILED")
         self.fails("DISKS_UNTRUSTED", lambda: phase("spoiled", "READY"))
+        self.register("swapped")
+        serial = {"machine_id": "swapped", "spec": {"serial": "S-1"}}
+        api.UpdateMachine(machine=serial, update_mask={"paths": ["spec.serial"]})
+        seen = api.InspectMachine(machine_id="swapped")
+        self.check("the serial number is observed", seen.status.observed.serial == "OTHER-swapped", seen)
+        found = self.fails("HARDWARE_MISMATCH", lambda: self.start("swapped", "repave-join"))
         self.fails("CONDITION_NOT_MET", lambda: self.start("plain", "reachable-only"))
         self.fails("NOT_RETIRED", lambda: api.DeleteMachine(machine_id="plain"))
         old = api.GetMachine(machine_id="plain").etag

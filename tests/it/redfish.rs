@@ -207,7 +207,15 @@ impl Setup {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_behind_a_foreign_controller_is_restarted() {
     let Some(setup) = setup().await else { return };
-    setup.register("node-1", "rack-server", "rack", "").await;
+    setup.register("node-1", "rack-server", "rack", "--mac 02:00:00:00:00:01").await;
+    let (_, inspected) = setup.cli("machine inspect node-1").await;
+    for part in ["HardwareMatches", "AS_REGISTERED", "02:00:00:00:00:01"] {
+        assert!(inspected.contains(part), "{part}: {inspected}");
+    }
+    // The same system under the address of another machine.
+    setup.register("node-2", "rack-server", "rack", "--mac 02:00:00:00:00:02").await;
+    let (_, inspected) = setup.cli("machine inspect node-2").await;
+    assert!(inspected.contains("MAC_DIFFERS"), "{inspected}");
     let (_, described) = setup.cli("machine describe node-1").await;
     for part in ["netboot, power, probe by redfish", SYSTEM, "rack"] {
         assert!(described.contains(part), "{part}: {described}");

@@ -30,6 +30,7 @@ pub(crate) enum Ask {
     SetPhase { machine: MachineId, phase: Phase },
     SetLabel { machine: MachineId, value: u64 },
     Clear { machine: MachineId },
+    Inspect { machine: MachineId },
 }
 
 /// A request.
@@ -58,6 +59,7 @@ impl Request {
                 format!("UpdateMachine/{machine}")
             }
             Ask::Clear { machine } => format!("ClearIntervention/{machine}"),
+            Ask::Inspect { machine } => format!("InspectMachine/{machine}"),
         }
     }
 
@@ -233,7 +235,9 @@ async fn perform(engine: &Engine, request: &Request) -> Answer {
     };
     match &request.ask {
         Ask::Register { machine: id } => {
-            let spec = MachineSpec { provider: "fake".to_owned(), ..MachineSpec::default() };
+            let serial = format!("SIM-{id}");
+            let spec =
+                MachineSpec { provider: "fake".to_owned(), serial, ..MachineSpec::default() };
             let new =
                 NewMachine { id: id.clone(), labels: BTreeMap::new(), spec, in_service: false };
             machine(engine.register_machine(&origin, new).await)
@@ -260,6 +264,7 @@ async fn perform(engine: &Engine, request: &Request) -> Answer {
             machine(engine.update_machine(&origin, id, changes).await)
         }
         Ask::Clear { machine: id } => machine(engine.clear_intervention(&origin, id).await),
+        Ask::Inspect { machine: id } => machine(engine.inspect_machine(&origin, id).await),
     }
 }
 

@@ -244,6 +244,7 @@ impl Driver {
             let gap_ms = self.rng.below(self.sim.profile.gap_ms);
             self.sim.sleep_ms(gap_ms).await;
             self.trouble().await;
+            self.swap();
             self.ask();
             self.compare().await;
             if !self.sim.oracle().violations.is_empty() {
@@ -272,6 +273,22 @@ impl Driver {
                     None => self.restart().await,
                 }
             }
+        }
+    }
+
+    /// Machines take each other's places, and operators look at them.
+    fn swap(&mut self) {
+        let permille = self.sim.profile.swap_permille;
+        if permille == 0 {
+            return;
+        }
+        let machines = self.sim.profile.machines;
+        if self.rng.chance(permille, 1_000) {
+            self.sim.swap(&machine(1 + self.rng.below(machines)));
+        }
+        let asked = machine(1 + self.rng.below(machines));
+        if let Some((who, engine)) = self.current.as_ref().filter(|_| self.rng.chance(1, 2)) {
+            self.clients.send(engine, *who, request(Ask::Inspect { machine: asked }));
         }
     }
 

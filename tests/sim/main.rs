@@ -90,6 +90,26 @@ fn seeds_of_the_language() {
     }
 }
 
+/// Runs that give their slot back while they wait for a machine.
+#[test]
+fn seeds_of_busy_machines() {
+    let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
+    for seed in 1..=count {
+        let report = run_one(seed, Profile::busy(seed), None);
+        assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
+    }
+}
+
+/// Machines that are swapped while they are worked on.
+#[test]
+fn seeds_of_swapped_machines() {
+    let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
+    for seed in 1..=count {
+        let report = run_one(seed, Profile::swapping(seed), None);
+        assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
+    }
+}
+
 /// The seed of `BMDEMO_SIM_SEED`, with its whole trace.
 #[test]
 fn one_seed() {

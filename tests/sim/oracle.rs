@@ -161,6 +161,11 @@ impl Oracle {
                 judged!(promise_21_nothing_continues_without_approval(book, change)),
                 judged!(promise_21_what_comes_last_is_done_once(book, change)),
                 judged!(promise_21_the_time_limit_holds(book, change)),
+                judged!(promise_22_only_the_registered_hardware_is_written(
+                    book,
+                    change,
+                    self.overlapped
+                )),
             ];
             for (invariant, verdict) in verdicts {
                 self.judge(invariant, verdict);

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use bmdemo::plan::registry::BUILT_IN;
-use bmdemo::plan::{Registry, Role, SourceFile, compile};
+use bmdemo::plan::{Registry, Risk, Role, SourceFile, compile};
 
 /// The built-in ones.
 pub(crate) const PLANS: [&str; 5] =
@@ -83,6 +83,12 @@ pub(crate) fn registry() -> Registry {
 pub(crate) fn known() -> &'static Registry {
     static KNOWN: OnceLock<Registry> = OnceLock::new();
     KNOWN.get_or_init(registry)
+}
+
+/// Whether a step of a plan destroys data.
+pub(crate) fn destroys(plan: &str, step: &str) -> bool {
+    let found = known().get(plan).and_then(|found| found.plan.step(step));
+    found.is_some_and(|step| step.action.traits.risk == Risk::DataDestroying)
 }
 
 /// Role of a step of a plan.

@@ -58,6 +58,11 @@ const CASES: &[Case] = &[
         accuser: "promise_16_first_come_first_served",
         profile: Profile::queueing,
     },
+    Case {
+        bug: Planted::AnyHardware,
+        accuser: "promise_22_only_the_registered_hardware_is_written",
+        profile: Profile::swapping,
+    },
 ];
 
 #[test]

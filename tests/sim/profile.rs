@@ -32,6 +32,8 @@ pub(crate) struct Profile {
     /// Chance that a commit fails without effect, and that its outcome is unknown.
     pub(crate) unavailable_permille: u64,
     pub(crate) unknown_permille: u64,
+    /// Machines are swapped, and looked at.
+    pub(crate) swap_permille: u64,
     pub(crate) chaos: Chaos,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -75,12 +77,14 @@ impl Profile {
             down_ms: [5, 500, 20_000][usize::try_from(rng.below(3)).unwrap_or(0)],
             unavailable_permille: maybe(rng, 60),
             unknown_permille: maybe(rng, 60),
+            swap_permille: 0,
             chaos: Chaos {
                 fail_permille: small(rng, 200),
                 hang_permille: small(rng, 100),
                 lie_permille: small(rng, 100),
                 fail_after_permille: small(rng, 200),
                 unknowable_permille: small(rng, 200),
+                busy_permille: 0,
             },
             timing,
             limits: Limits {
@@ -112,6 +116,7 @@ impl Profile {
             down_ms: 5,
             unavailable_permille: 0,
             unknown_permille: 0,
+            swap_permille: 0,
             chaos: Chaos::default(),
             timing: Timing::Default,
             limits: Limits::default(),
@@ -145,6 +150,20 @@ impl Profile {
         }
     }
 
+    /// Few slots, and machines that name a time for the next attempt.
+    pub(crate) fn busy(seed: u64) -> Self {
+        let queueing = Self::queueing(seed);
+        let chaos = Chaos { busy_permille: 400, ..queueing.chaos };
+        let limits =
+            Limits { runs_max: 1 + usize::from(seed.is_multiple_of(2)), ..queueing.limits };
+        Self { chaos, limits, ..queueing }
+    }
+
+    /// Machines are swapped while they are worked on.
+    pub(crate) fn swapping(seed: u64) -> Self {
+        Self { machines: 3, steps: 60, swap_permille: 300, ..Self::varied(seed) }
+    }
+
     /// No random faults: for tests that inject their own.
     pub(crate) fn calm(timing: Timing) -> Self {
         Self {
@@ -163,6 +182,7 @@ impl Profile {
             down_ms: 5,
             unavailable_permille: 0,
             unknown_permille: 0,
+            swap_permille: 0,
             chaos: Chaos::default(),
             timing,
             limits: Limits::default(),

@@ -172,11 +172,16 @@ impl Provider for SimProvider {
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
         let asked = self.asked(CallKind::Probe, target, None, Epoch(0));
         let target = target.clone();
-        Box::pin(
-            self.send(asked, move |provider| {
-                Box::pin(async move { provider.probe(&target).await })
-            }),
-        )
+        let is_swapped = self.sim.is_swapped(&target.machine_id);
+        Box::pin(self.send(asked, move |provider| {
+            Box::pin(async move {
+                let mut health = provider.probe(&target).await?;
+                if is_swapped && health.reachable {
+                    health.facts.serial = format!("OTHER-{}", target.machine_id);
+                }
+                Ok(health)
+            })
+        }))
     }
 
     fn is_real(&self) -> bool {

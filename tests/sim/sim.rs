@@ -1,11 +1,13 @@
 //! State shared by the simulation of one seed: time, randomness, gates, faults, and the judge.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use bmdemo::clock::{Clock as _, SplitMix64, Timestamp, TokioClock};
+use bmdemo::ids::MachineId;
 use bmdemo::provider::Call;
 use bmdemo::store::{Availability, Batch};
 use tokio::sync::watch;
@@ -64,6 +66,8 @@ pub(crate) struct Sim {
     outage: Mutex<Outage>,
     availability: watch::Sender<Availability>,
     healed: Mutex<bool>,
+    /// Machines in whose place another one is.
+    swapped: Mutex<BTreeSet<MachineId>>,
     oracle: Mutex<Oracle>,
 }
 
@@ -84,6 +88,7 @@ impl Sim {
             outage: Mutex::new(Outage::None),
             availability: watch::Sender::default(),
             healed: Mutex::new(false),
+            swapped: Mutex::default(),
             oracle: Mutex::new(oracle),
         })
     }
@@ -113,9 +118,27 @@ impl Sim {
         *lock(&self.healed)
     }
 
+    /// Another machine takes the place of this one, or it is back.
+    pub(crate) fn swap(&self, machine: &MachineId) {
+        let mut swapped = lock(&self.swapped);
+        if !swapped.remove(machine) {
+            swapped.insert(machine.clone());
+        }
+        drop(swapped);
+        self.note(format!(
+            "{machine} is {}swapped",
+            if self.is_swapped(machine) { "" } else { "no longer " }
+        ));
+    }
+
+    pub(crate) fn is_swapped(&self, machine: &MachineId) -> bool {
+        lock(&self.swapped).contains(machine)
+    }
+
     /// No more faults.
     pub(crate) fn heal(&self) {
         *lock(&self.healed) = true;
+        lock(&self.swapped).clear();
         *lock(&self.fuse) = None;
         self.set_outage(Outage::None);
     }

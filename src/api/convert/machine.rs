@@ -70,6 +70,9 @@ pub(in crate::api) fn observed(observed: &Observed) -> pb::ObservedFacts {
         serial: facts.serial.clone(),
         health: facts.health.clone(),
         since: Some(timestamp(*since)),
+        model: facts.model.clone(),
+        mac_addresses: facts.mac_addresses.clone(),
+        power_word: facts.power_word.clone(),
     }
 }
 
@@ -146,6 +149,7 @@ pub(super) fn condition_type(kind: ConditionKind) -> pb::ConditionType {
         ConditionKind::InCustomerCluster => pb::ConditionType::InCustomerCluster,
         ConditionKind::NeedsIntervention => pb::ConditionType::NeedsIntervention,
         ConditionKind::Degraded => pb::ConditionType::Degraded,
+        ConditionKind::HardwareMatches => pb::ConditionType::HardwareMatches,
     }
 }
 

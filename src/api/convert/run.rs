@@ -204,6 +204,7 @@ fn wait_reason(reason: WaitReason) -> pb::WaitReason {
         WaitReason::EngineFault => pb::WaitReason::EngineFault,
         WaitReason::Recovery => pb::WaitReason::Recovery,
         WaitReason::Approval => pb::WaitReason::Approval,
+        WaitReason::WrongHardware => pb::WaitReason::WrongHardware,
         WaitReason::Step => pb::WaitReason::Step,
     }
 }

@@ -74,6 +74,8 @@ reasons! {
     NotRetired = "NOT_RETIRED", FailedPrecondition;
     /// A data-destroying step has begun on the machine and did not succeed.
     DisksUntrusted = "DISKS_UNTRUSTED", FailedPrecondition;
+    /// The hardware is not the registered one, and a step would destroy its data.
+    HardwareMismatch = "HARDWARE_MISMATCH", FailedPrecondition;
     /// The object has changed since the client read it.
     EtagMismatch = "ETAG_MISMATCH", Aborted;
     /// Another request wrote at the same moment.
@@ -125,6 +127,7 @@ impl From<Refusal> for Reason {
             Refusal::StepState => Self::StepState,
             Refusal::NotRetired => Self::NotRetired,
             Refusal::DisksUntrusted => Self::DisksUntrusted,
+            Refusal::HardwareMismatch => Self::HardwareMismatch,
         }
     }
 }

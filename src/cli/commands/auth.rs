@@ -37,7 +37,7 @@ pub(crate) struct CanIArgs {
 }
 
 /// The method behind each command.
-const METHODS: [(&str, &str); 33] = [
+const METHODS: [(&str, &str); 34] = [
     ("list", "ListMachines"),
     ("runs", "ListRuns"),
     ("plans", "ListPlans"),
@@ -57,6 +57,7 @@ const METHODS: [(&str, &str); 33] = [
     ("set-phase", "UpdateMachine"),
     ("delete", "DeleteMachine"),
     ("clear-intervention", "ClearIntervention"),
+    ("inspect", "InspectMachine"),
     ("start", "StartRun"),
     ("repave", "StartRun"),
     ("rma", "StartRun"),

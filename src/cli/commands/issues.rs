@@ -14,7 +14,7 @@ use super::super::session::Session;
 use super::show;
 
 /// What needs a look.
-const TROUBLED: &str = "conditions.NeedsIntervention = true OR conditions.Degraded = true OR conditions.Reachable = false";
+const TROUBLED: &str = "conditions.NeedsIntervention = true OR conditions.Degraded = true OR conditions.Reachable = false OR conditions.HardwareMatches = false";
 
 /// List what needs a look: machines in trouble, runs that are held, wait or are overdue; why, and what to do next.
 #[derive(Debug, Args)]

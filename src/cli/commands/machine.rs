@@ -30,6 +30,8 @@ pub(crate) enum MachineCommand {
     Get(GetArgs),
     /// Explain a machine: its state, why, and what to do next
     Describe(DescribeArgs),
+    /// Ask the hardware now how it is, store what it says, and explain the machine
+    Inspect(InspectArgs),
     /// Register one machine
     Register(register::RegisterArgs),
     /// Change fields of a machine
@@ -88,6 +90,18 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bmdemo-cli machine describe machine-1")]
 pub(crate) struct DescribeArgs {
+    /// Machine, or the beginning of its id
+    #[arg(value_name = "MACHINE")]
+    machine: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Ask a machine's provider now how the hardware is: power, health, serial number, MAC addresses. What it says is stored and
+/// compared with what is registered.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bmdemo-cli machine inspect machine-1")]
+pub(crate) struct InspectArgs {
     /// Machine, or the beginning of its id
     #[arg(value_name = "MACHINE")]
     machine: String,
@@ -162,6 +176,7 @@ pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> R
         MachineCommand::List(args) => list(session, &args).await,
         MachineCommand::Get(args) => get(session, &args).await,
         MachineCommand::Describe(args) => describe(session, &args).await,
+        MachineCommand::Inspect(args) => inspect(session, &args).await,
         MachineCommand::Register(args) => register::register(session, &args).await,
         MachineCommand::Update(args) => register::update(session, &args).await,
         MachineCommand::Apply(args) => apply::apply(session, &args).await,
@@ -195,8 +210,28 @@ async fn get(session: &mut Session, args: &GetArgs) -> Result<Exit, Error> {
 async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
     let machine = client.find_machine(&args.machine).await?;
-    if args.output.output.is_data() {
-        return show::machine(session, &machine, &args.output);
+    explain(session, &client, &machine, &args.output).await
+}
+
+async fn inspect(session: &mut Session, args: &InspectArgs) -> Result<Exit, Error> {
+    let client = session.client().await?;
+    let machine = client.find_machine(&args.machine).await?;
+    let request = pb::InspectMachineRequest {
+        machine_id: machine.machine_id,
+        request_id: client.new_request_id(),
+    };
+    let inspected = client.inspect_machine(request).await?;
+    explain(session, &client, &inspected, &args.output).await
+}
+
+async fn explain(
+    session: &mut Session,
+    client: &Client,
+    machine: &pb::Machine,
+    output: &OutputArgs,
+) -> Result<Exit, Error> {
+    if output.output.is_data() {
+        return show::machine(session, machine, output);
     }
     let active =
         machine.status.as_ref().map(|status| status.active_run_id.clone()).unwrap_or_default();
@@ -211,7 +246,7 @@ async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Er
         )
     };
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());
-    write_machine(session.ui.out(), look, &machine, run.as_ref(), now_ms)?;
+    write_machine(session.ui.out(), look, machine, run.as_ref(), now_ms)?;
     Ok(Exit::Ok)
 }
 

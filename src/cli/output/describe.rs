@@ -130,10 +130,16 @@ fn write_condition(sheet: &mut Sheet<'_>, condition: &pb::Condition) -> io::Resu
 fn write_observed(sheet: &mut Sheet<'_>, status: &pb::MachineStatus) -> io::Result<()> {
     if let Some(facts) = &status.observed {
         sheet.heading("Observed")?;
-        sheet.field("Power", &power_state_name(facts.power))?;
+        let power = match facts.power_word.as_str() {
+            "" => power_state_name(facts.power),
+            word => word.to_owned(),
+        };
+        sheet.field("Power", &power)?;
         sheet.field("Health", &facts.health)?;
+        sheet.field("Model", &facts.model)?;
         sheet.field("Firmware", &facts.firmware)?;
         sheet.field("Serial", &facts.serial)?;
+        sheet.field("MAC", &facts.mac_addresses.join(", "))?;
         sheet.time("Since", facts.since.as_ref())?;
     }
     if let Some(installation) = &status.installation {

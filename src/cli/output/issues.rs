@@ -114,7 +114,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
         let kind = condition.r#type();
         let is_bad = match kind {
             pb::ConditionType::NeedsIntervention | pb::ConditionType::Degraded => condition.status,
-            pb::ConditionType::Reachable => !condition.status,
+            pb::ConditionType::Reachable | pb::ConditionType::HardwareMatches => !condition.status,
             pb::ConditionType::InCustomerCluster | pb::ConditionType::Unspecified => false,
         };
         // The held run behind it says the same, and how to continue.

@@ -91,6 +91,7 @@ pub(crate) fn hold(run: &pb::Run) -> Option<&pb::Waiting> {
                     | pb::WaitReason::Restored
                     | pb::WaitReason::EngineFault
                     | pb::WaitReason::Approval
+                    | pb::WaitReason::WrongHardware
             )
     })
 }

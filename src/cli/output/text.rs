@@ -302,6 +302,7 @@ pub(crate) fn condition_name(value: i32) -> String {
         Ok(pb::ConditionType::InCustomerCluster) => "InCustomerCluster".to_owned(),
         Ok(pb::ConditionType::NeedsIntervention) => "NeedsIntervention".to_owned(),
         Ok(pb::ConditionType::Degraded) => "Degraded".to_owned(),
+        Ok(pb::ConditionType::HardwareMatches) => "HardwareMatches".to_owned(),
         Ok(pb::ConditionType::Unspecified) => "-".to_owned(),
         Err(_) => format!("UNKNOWN({value})"),
     }

@@ -174,6 +174,7 @@ fn machine_text(look: Look, machine: &pb::Machine) -> String {
         pb::ConditionType::InCustomerCluster,
         pb::ConditionType::NeedsIntervention,
         pb::ConditionType::Degraded,
+        pb::ConditionType::HardwareMatches,
     ] {
         if let Some(value) = condition(&status, kind) {
             text += &format!(", {}={}", condition_name(kind.into()), look.mark(Some(value)).0);

@@ -474,6 +474,13 @@ impl pb::machine_service_server::MachineService for Server {
         Ok(Response::new(machine.clone()))
     }
 
+    async fn inspect_machine(
+        &self,
+        request: Request<pb::InspectMachineRequest>,
+    ) -> Result<Response<pb::Machine>, Status> {
+        Ok(Response::new(self.world().machine(&request.into_inner().machine_id)?.clone()))
+    }
+
     async fn list_machine_history(
         &self,
         request: Request<pb::ListMachineHistoryRequest>,

@@ -49,6 +49,7 @@ impl Draft {
             | run::State::Running
             | run::State::Pausing
             | run::State::Held
+            | run::State::Deferred
             | run::State::Resuming
             | run::State::Succeeded
             | run::State::Failed
@@ -110,6 +111,12 @@ impl Draft {
             self.time_up(facts);
             return false;
         }
+        if !unwinding && let Some(why) = self.wrong_hardware(place, facts) {
+            if self.run_event(run::Event::Hold, facts).is_ok() {
+                self.held(HoldReason::WrongHardware, why, Actor::engine(), facts);
+            }
+            return false;
+        }
         let Some((most, window_ms)) = facts.loop_breaker else { return true };
         if unwinding || !self.must_settle(facts.plan, place) {
             return true;
@@ -156,6 +163,7 @@ impl Draft {
             run::State::Pending
             | run::State::Running
             | run::State::Held
+            | run::State::Deferred
             | run::State::Resuming
             | run::State::Unwinding { .. }
             | run::State::Closing { .. }

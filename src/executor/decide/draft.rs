@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     pub loop_breaker: Option<(usize, u64)>,
     /// The server is shutting down: no new attempt is opened.
     pub draining: bool,
+    /// Only with a planted bug: whose hardware it is does not matter.
+    pub trusts_hardware: bool,
 }
 
 /// What to do once the decision is durable.

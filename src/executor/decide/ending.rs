@@ -64,6 +64,7 @@ impl Draft {
             | run::State::Running
             | run::State::Pausing
             | run::State::Held
+            | run::State::Deferred
             | run::State::Resuming
             | run::State::Canceling
             | run::State::Stopping => {}

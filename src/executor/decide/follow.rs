@@ -10,6 +10,12 @@ use crate::model::machine::REASON_OUTCOME_UNKNOWN;
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, Hold, HoldReason};
 use crate::plan::Role;
 
+/// A run waits at least this long without its slot, in milliseconds: giving it back costs two commits.
+const DEFERRED_MS_MIN: u64 = 1_000;
+
+/// Reason of the history entry of a deferred run that needs a slot again.
+pub(in crate::executor) const REASON_DUE: &str = "DUE";
+
 impl Draft {
     /// Applies the consequences of the step's new state to the run.
     pub(super) fn follow(
@@ -40,6 +46,7 @@ impl Draft {
             }
             State::BackingOff { until, basis: step::Basis::Fresh, .. } => {
                 self.retrying(place, until, input);
+                self.defer(input, facts);
                 self.safe_point(facts);
             }
             State::Unknown { .. } => self.hold_unknown(place, facts),
@@ -70,6 +77,27 @@ impl Draft {
             .message(message);
         self.note(entry);
         self.effects.push(Effect::Forget);
+    }
+
+    /// A run whose provider names the time of the next attempt, such as a controller that is left alone for a while, gives
+    /// its slot back until then.
+    fn defer(&mut self, input: &StepInput, facts: Facts<'_>) {
+        let from = facts.now.plus_ms(DEFERRED_MS_MIN);
+        if input.answer.retry_at.is_some_and(|at| at >= from)
+            && self.run.state == run::State::Running
+            && self.run_event(run::Event::Defer, facts).is_err()
+        {
+            debug_assert!(false, "a running run can be deferred");
+        }
+    }
+
+    /// The step of a deferred run waits no longer: the run needs a slot again, and gets it in order.
+    pub(super) fn due(&mut self, facts: Facts<'_>) {
+        if self.run_event(run::Event::Due, facts).is_ok() {
+            self.run.queued_at = Some(facts.now);
+            let entry = Entry::new(EntryKind::RunResumed, Actor::engine()).reason(REASON_DUE);
+            self.note(entry.message("due again: waits for a slot"));
+        }
     }
 
     /// It cannot be determined what happened: only an operator can release the run, and the machine reports it.

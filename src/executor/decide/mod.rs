@@ -23,5 +23,6 @@ mod tests;
 pub use advance::Admission;
 pub use around::Surroundings;
 pub use draft::{Draft, Effect, Facts};
+pub(super) use follow::REASON_DUE;
 pub(super) use step::action;
 pub use step::{Answer, StepInput};

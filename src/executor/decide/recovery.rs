@@ -21,6 +21,14 @@ impl Draft {
             | run::State::Succeeded
             | run::State::Failed
             | run::State::Canceled => {}
+            run::State::Deferred => {
+                self.recover_step(facts);
+                if self.backs_off() {
+                    self.watch_time(facts);
+                } else {
+                    self.due(facts);
+                }
+            }
             run::State::Running
             | run::State::Pausing
             | run::State::Canceling
@@ -60,6 +68,12 @@ impl Draft {
         {
             self.own_begun(place, until, facts);
         }
+    }
+
+    /// Whether the step in progress waits for its next attempt.
+    pub(super) fn backs_off(&self) -> bool {
+        let waits = |state| matches!(state, State::BackingOff { basis: Basis::Fresh, .. });
+        self.in_progress().is_some_and(|place| waits(self.run.steps[place].state))
     }
 
     fn recover_step(&mut self, facts: Facts<'_>) {

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::lifecycle::run::{self, Ending};
 use crate::lifecycle::step::{Event, State};
 use crate::model::{Actor, Entry, EntryKind, RunError, RunErrorCode};
-use crate::plan::{Role, duration};
+use crate::plan::{Risk, Role, duration};
 
 impl Draft {
     /// Role of the step at `place`; `None` for a compensation.
@@ -40,8 +40,8 @@ impl Draft {
             .iter()
             .position(|step| step.compensates.is_some() && step.state == State::Waiting);
         if let Some(place) = next {
-            if !facts.draining && action(facts.plan, &self.run.steps[place], place).is_some() {
-                self.step(&StepInput::bare(place, Event::Start), facts);
+            if action(facts.plan, &self.run.steps[place], place).is_some() {
+                self.begin_ending(place, facts);
             }
             return;
         }
@@ -71,9 +71,36 @@ impl Draft {
             let mut input = StepInput::bare(place, Event::GuardedOut);
             "its guard does not hold".clone_into(&mut input.answer.message);
             self.step(&input, facts);
-        } else if !facts.draining {
-            self.step(&StepInput::bare(place, Event::Start), facts);
+        } else {
+            self.begin_ending(place, facts);
         }
+    }
+
+    /// Starts a step of a run that is ending. Such a run cannot be held: what would destroy the data of a machine that is
+    /// not the registered one is left out.
+    fn begin_ending(&mut self, place: usize, facts: Facts<'_>) {
+        if facts.draining {
+            return;
+        }
+        let mut input = StepInput::bare(place, Event::Start);
+        if let Some(why) = self.wrong_hardware(place, facts) {
+            input = StepInput::bare(place, Event::Cancel);
+            input.answer.message = why;
+        }
+        self.step(&input, facts);
+    }
+
+    /// Why a step must not destroy the data of the machine: the hardware is not the registered one.
+    pub(super) fn wrong_hardware(&self, place: usize, facts: Facts<'_>) -> Option<String> {
+        let condition = self.machine.wrong_hardware().filter(|_| !facts.trusts_hardware)?;
+        let action = action(facts.plan, &self.run.steps[place], place)?;
+        let destroys = action.traits.risk == Risk::DataDestroying;
+        destroys.then(|| {
+            format!(
+                "the hardware of {} is not what is registered, and {} would destroy its data: {}",
+                self.machine.id, self.run.steps[place].name, condition.message
+            )
+        })
     }
 
     /// Points the run at the failed step again, whatever has run since.

@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::executor::names;
 use crate::ids::OperationId;
 use crate::lifecycle::backoff::Backoff;
+use crate::lifecycle::run;
 use crate::lifecycle::step::{self, ErrorClass, Event, Rules, State};
 use crate::model::{Actor, Entry, EntryKind, StepRecord};
 use crate::plan::{Action, Plan, Values};
@@ -115,11 +116,19 @@ impl Draft {
         let Some(record) = self.run.steps.get(place) else { return };
         let Some(rules) = rules(facts.plan, record, place) else { return };
         let before = record.state;
-        if input.event == Event::Woken
-            && matches!(before, State::BackingOff { basis: step::Basis::Fresh, .. })
-            && !self.may_open(place, facts)
-        {
+        let is_retried = input.event == Event::Woken
+            && matches!(before, State::BackingOff { basis: step::Basis::Fresh, .. });
+        if is_retried && self.run.state == run::State::Deferred {
+            return self.due(facts);
+        }
+        if is_retried && !self.may_open(place, facts) {
             return;
+        }
+        if is_retried && let Some(why) = self.wrong_hardware(place, facts) {
+            // The run is ending, and cannot be held.
+            let mut input = StepInput::bare(place, Event::Cancel);
+            input.answer.message = why;
+            return self.step(&input, facts);
         }
         let is_own = facts.plan.own(place).is_some();
         let timed_out = input.event == Event::TimedOut;
@@ -164,6 +173,10 @@ impl Draft {
                 answer.answer.message.clone_from(&input.answer.message);
             }
             self.step(&answer, facts);
+        }
+        // An operator has skipped what it waited for.
+        if self.run.state == run::State::Deferred && !self.backs_off() {
+            self.due(facts);
         }
     }
 

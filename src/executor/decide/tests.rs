@@ -174,6 +174,7 @@ impl Bench {
             params: &self.params,
             loop_breaker: self.loop_breaker,
             draining: self.draining,
+            trusts_hardware: false,
         };
         let answer = decide(&mut draft, facts);
         self.effects = draft.effects;

@@ -319,6 +319,7 @@ fn describe(state: run::State) -> &'static str {
         run::State::Running => "RUNNING",
         run::State::Pausing => "RUNNING and about to be held",
         run::State::Held => "held",
+        run::State::Deferred => "waiting for its next attempt, without a slot",
         run::State::Resuming => "released and waiting for a slot",
         run::State::Canceling => "being canceled",
         run::State::Stopping => "ending, because its time limit passed",

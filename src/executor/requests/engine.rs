@@ -321,8 +321,9 @@ impl Engine {
         let registered = self.ports.plans.chosen(new)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
-        let blockers =
+        let mut blockers =
             admission::refusals(&registered.plan, &machine, provider.as_deref(), new.force);
+        blockers.extend(admission::wrong_hardware(&registered.plan, &machine, None));
         let now = self.ports.clock.now();
         let id = RunId::new(now, [0, 0]);
         let run = admission::accepted(id, &machine, &registered, &params, new, origin, now);
@@ -334,7 +335,7 @@ impl Engine {
         probes::start(&self.ports, &self.scheduler, policies);
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         machine: &MachineId,
         message: impl FnOnce(Reply<T>) -> Message,

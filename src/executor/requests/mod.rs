@@ -1,6 +1,7 @@
 //! Requests to the engine: its handle, and the registration of machines.
 
 mod engine;
+mod inspection;
 mod registration;
 
 pub use engine::Engine;

@@ -1,4 +1,4 @@
-//! Health probes: asks providers for the state of their machines, and updates Reachable and Degraded.
+//! Health probes: asks providers for the state of their machines, and updates Reachable, Degraded and HardwareMatches.
 //!
 //! A machine is probed once per interval, with jitter so that a fleet is not probed all at once, and never twice at
 //! the same time; concurrent probes are bounded per provider, so that a dead machine, or a dead provider, delays no
@@ -9,7 +9,6 @@
 //! known state ends here, without a worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,9 +21,9 @@ use crate::executor::ports::Ports;
 use crate::executor::worker::{Caught, Message};
 use crate::ids::MachineId;
 use crate::lifecycle::machine::Phase;
-use crate::model::{ConditionKind, Machine, MachineFacts, Observed};
-use crate::provider::{Health, Target};
-use crate::store::{Batch, Committed, Listener, Query};
+use crate::model::{ConditionKind, Machine, MachineFacts, identity};
+use crate::provider::{Fut, Health, Target};
+use crate::store::{Committed, Listener, Query};
 
 /// Machines read at once when the list is built.
 const PAGE: usize = 500;
@@ -51,8 +50,6 @@ struct Turns {
     due: BTreeSet<(Duration, MachineId)>,
     /// `None` while the machine is being probed, or waits for others of its provider.
     next: HashMap<MachineId, Option<Duration>>,
-    /// Digests of the latest observed facts that are stored.
-    seen: HashMap<MachineId, u64>,
     jitter: SplitMix64,
     /// Probes in progress, by provider, and due machines that wait for one to end.
     running: BTreeMap<String, usize>,
@@ -76,7 +73,7 @@ impl Listener for ProbeFeed {
         for images in committed.changes.iter().filter_map(|change| change.images::<Machine>()) {
             match (&images.before, &images.after) {
                 (_, Some(machine)) => self.0.update(machine),
-                (Some(gone), None) => self.0.lock().remove(&gone.id),
+                (Some(gone), None) => self.0.remove(&mut self.0.lock(), &gone.id),
                 (None, None) => {}
             }
         }
@@ -95,7 +92,6 @@ pub(in crate::executor) fn start(
     let turns = Turns {
         due: BTreeSet::new(),
         next: HashMap::new(),
-        seen: HashMap::new(),
         jitter: SplitMix64::new(ports.random.next_u64()),
         running: BTreeMap::new(),
         backlog: BTreeMap::new(),
@@ -116,7 +112,6 @@ pub(in crate::executor) fn start(
 
 impl Turns {
     fn remove(&mut self, machine: &MachineId) {
-        self.seen.remove(machine);
         if let Some(Some(due_at)) = self.next.remove(machine) {
             self.due.remove(&(due_at, machine.clone()));
         }
@@ -141,10 +136,17 @@ impl Probes {
         self.policies.get(&machine.spec.provider).filter(|_| is_asked)
     }
 
+    fn remove(&self, turns: &mut Turns, machine: &MachineId) {
+        self.ports.sightings.forget(machine);
+        turns.remove(machine);
+    }
+
     /// Updates the list for a machine's present state.
     fn update(&self, machine: &Machine) {
         let mut turns = self.lock();
-        let Some(policy) = self.policy(machine) else { return turns.remove(&machine.id) };
+        let Some(policy) = self.policy(machine) else {
+            return self.remove(&mut turns, &machine.id);
+        };
         if turns.next.contains_key(&machine.id) {
             return;
         }
@@ -209,7 +211,7 @@ impl Probes {
         let Some((policy, machine)) =
             machine.as_ref().and_then(|machine| Some((self.policy(machine)?, machine)))
         else {
-            return turns.remove(&id);
+            return self.remove(&mut turns, &id);
         };
         if !turns.next.contains_key(&id) {
             return;
@@ -260,73 +262,56 @@ impl Probes {
         next
     }
 
-    /// Stores facts that differ from the latest ones; facts that confirm them cost no write.
-    async fn note(&self, machine: &MachineId, facts: &MachineFacts) {
-        let digest = digest(facts);
-        if self.lock().seen.get(machine) == Some(&digest) {
-            return;
-        }
-        let observed = Observed { facts: facts.clone(), since: self.ports.clock.now() };
-        let stored = match self.ports.store.observed(machine).await {
-            Ok(known) if known.as_ref().is_some_and(|known| known.facts == *facts) => Ok(()),
-            Ok(_) => {
-                let observed = vec![(machine.clone(), observed)];
-                let batch = Batch { observed, ..Batch::default() };
-                self.ports.commit(batch).await.map(|_| ())
-            }
-            Err(error) => Err(error),
-        };
-        match stored {
-            Ok(()) => {
-                let mut turns = self.lock();
-                if turns.next.contains_key(machine) {
-                    turns.seen.insert(machine.clone(), digest);
-                }
-            }
-            // The next probe observes them again.
-            Err(error) => tracing::debug!(%machine, %error, "facts were not stored"),
-        }
-    }
-
     async fn probe(&self, machine: &Machine, policy: ProbePolicy) {
         if machine.active_run.is_some() {
             return;
         }
         let Some(provider) = self.ports.provider(&machine.spec.provider) else { return };
         let target = Target::from(machine);
-        let too_late = self.ports.clock.sleep(Duration::from_millis(policy.timeout_ms));
-        let unreachable = |message: String| {
-            let facts = MachineFacts::default();
-            Health { reachable: false, degraded: false, message, facts }
-        };
-        let health = tokio::select! {
-            biased;
-            answer = Caught(pin!(provider.probe(&target))) => match answer {
-                Ok(Ok(health)) => health,
-                Ok(Err(error)) => unreachable(error.to_string()),
-                // A panic must not leak its place among the probes of the provider.
-                Err(said) => unreachable(format!("the provider panicked: {said}")),
-            },
-            () = too_late => unreachable(format!("no answer within {} ms", policy.timeout_ms)),
-        };
+        let limit = Duration::from_millis(policy.timeout_ms);
+        let health = answered(&self.ports, provider.probe(&target), limit).await;
         if health.reachable {
-            self.note(&machine.id, &health.facts).await;
+            let (store, now) = (&*self.ports.store, self.ports.clock.now());
+            self.ports.sightings.note(store, &machine.id, &health.facts, now).await;
+            if !self.lock().next.contains_key(&machine.id) {
+                self.ports.sightings.forget(&machine.id);
+            }
         }
         if !confirms(&health, machine) {
-            self.scheduler.send(&machine.id, Message::Probed { health });
+            self.scheduler.send(&machine.id, Message::Probed { health: Box::new(health) });
         }
     }
 }
 
-fn digest(facts: &MachineFacts) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    facts.hash(&mut hasher);
-    hasher.finish()
+/// What a look at a machine says; no answer within the limit, or an error, means that it is unreachable.
+pub(in crate::executor) async fn answered(
+    ports: &Ports,
+    look: Fut<'_, Health>,
+    limit: Duration,
+) -> Health {
+    let too_late = ports.clock.sleep(limit);
+    let unreachable = |message: String| {
+        let facts = MachineFacts::default();
+        Health { reachable: false, degraded: false, message, facts }
+    };
+    tokio::select! {
+        biased;
+        answer = Caught(pin!(look)) => match answer {
+            Ok(Ok(health)) => health,
+            Ok(Err(error)) => unreachable(error.to_string()),
+            // A panic must not leak its place among the probes of the provider.
+            Err(said) => unreachable(format!("the provider panicked: {said}")),
+        },
+        () = too_late => unreachable(format!("no answer within {} ms", limit.as_millis())),
+    }
 }
 
 /// Whether a result only confirms the known state.
 fn confirms(health: &Health, machine: &Machine) -> bool {
     let known = |kind| machine.conditions.get(kind).map(|condition| condition.status);
+    let hardware = machine.conditions.get(ConditionKind::HardwareMatches);
+    let verdict = identity::judge(&machine.spec, &health.facts, hardware);
     known(ConditionKind::Reachable) == Some(health.reachable)
         && known(ConditionKind::Degraded).unwrap_or(false) == health.degraded
+        && !identity::is_news(&verdict, hardware)
 }

@@ -5,6 +5,7 @@
 
 use super::dispatch::Scheduler;
 use super::slots::{KeySet, Order, Slots};
+use crate::executor::decide::REASON_DUE;
 use crate::executor::planted::Planted;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run::State;
@@ -79,7 +80,7 @@ async fn accepted_at(scheduler: &Scheduler, run: RunId) -> Revision {
     rows.first().map_or(Revision(0), |row| row.revision)
 }
 
-/// Revision of the commit that released a run after its last hold.
+/// Revision of the commit that released a run after its last hold, or since when it has been due again.
 async fn released_at(scheduler: &Scheduler, run: RunId) -> Revision {
     let store = &scheduler.ports().store;
     let (mut released_at, mut after) = (Revision(0), None);
@@ -90,7 +91,8 @@ async fn released_at(scheduler: &Scheduler, run: RunId) -> Revision {
                 row.entry.kind,
                 EntryKind::RunResumed | EntryKind::StepResolved | EntryKind::StepAnswered
             );
-            if releases && row.entry.actor.kind == ActorKind::Operator {
+            let is_due = row.entry.reason == REASON_DUE;
+            if releases && (is_due || row.entry.actor.kind == ActorKind::Operator) {
                 released_at = row.revision;
             }
         }

@@ -224,3 +224,67 @@ async fn the_loop_breaker_holds_a_machine_that_is_destroyed_again_and_again() {
     harness.operate(run, Verb::Resume).await.unwrap();
     assert_eq!(harness.finished(run).await.phase(), run::Phase::Succeeded);
 }
+
+/// A controller that fails is left alone for a while, and says until when: meanwhile another run has the slot.
+#[tokio::test(start_paused = true)]
+async fn a_run_gives_its_slot_back_until_its_controller_is_called_again() {
+    let script = "machine=machine-1 step=reboot do=busy:10m times=1; machine=machine-3 step=reboot do=slow:10m";
+    let limits = Limits { runs_max: 1, ..Limits::default() };
+    let mut harness = Harness::with(script, Timing::Default, limits).await;
+    harness.register(4).await;
+    let first = harness.start(1, "plan/reboot").await.unwrap().id;
+    let second = harness.start(2, "plan/reboot").await.unwrap().id;
+    let deferred = harness.until(first, |run| run.state == run::State::Deferred).await;
+    let why = waiting(&deferred, None).unwrap();
+    assert_eq!(why.reason, WaitReason::Backoff);
+    assert!(why.next_wake_at.unwrap() >= deferred.created_at.plus_ms(600_000));
+    harness.finished(second).await;
+    assert_eq!(harness.engine.load().0, 0, "no run has the slot");
+    // It is due while others have the slot and wait for it: it waits its turn, over a restart too.
+    harness.pass(500_000).await;
+    let third = harness.start(3, "plan/reboot").await.unwrap().id;
+    harness.until(third, |run| run.phase() == run::Phase::Running).await;
+    let before = harness.start(2, "plan/reboot").await.unwrap().id;
+    harness.crash().await;
+    let due = harness.until(first, |run| run.state == run::State::Resuming).await;
+    assert_eq!(waiting(&due, None).unwrap().reason, WaitReason::Capacity);
+    let after = harness.start(4, "plan/reboot").await.unwrap().id;
+    harness.crash().await;
+    let mut started = Vec::new();
+    for run in [third, before, first, after] {
+        let run = harness.finished(run).await;
+        assert_eq!(run.phase(), run::Phase::Succeeded);
+        started.push(run.finished_at.unwrap());
+    }
+    assert!(started.is_sorted(), "{started:?}");
+    assert_eq!(harness.engine.load(), (0, 0, 0));
+    harness.nothing_was_repeated();
+}
+
+/// What an operator can do with a run that waits without a slot.
+#[tokio::test(start_paused = true)]
+async fn a_deferred_run_can_be_paused_canceled_and_skipped() {
+    let script = "step=reboot do=busy:10m times=4";
+    let harness = Harness::new(script).await;
+    harness.register(4).await;
+    let mut runs = Vec::new();
+    for machine in 1..=4 {
+        let run = harness.start(machine, "plan/reboot").await.unwrap().id;
+        harness.until(run, |run| run.state == run::State::Deferred).await;
+        runs.push(run);
+    }
+    let paused = harness.operate(runs[0], Verb::Pause).await.unwrap();
+    assert_eq!(paused.state, run::State::Held);
+    harness.operate(runs[0], Verb::Resume).await.unwrap();
+    harness.operate(runs[1], Verb::Cancel).await.unwrap();
+    let skip = Verb::Skip { step: "reboot".to_owned() };
+    harness.operate(runs[2], skip).await.unwrap();
+    harness.operate(runs[3], Verb::Abort).await.unwrap();
+    assert_eq!(harness.finished(runs[1]).await.phase(), run::Phase::Canceled);
+    assert_eq!(harness.finished(runs[2]).await.phase(), run::Phase::Succeeded);
+    // Resumed before its time has come, it waits for that.
+    let resumed = harness.finished(runs[0]).await;
+    assert_eq!(resumed.phase(), run::Phase::Succeeded);
+    assert!(resumed.finished_at.unwrap() >= resumed.created_at.plus_ms(600_000));
+    assert_eq!(harness.engine.load(), (0, 0, 0));
+}

@@ -4,7 +4,7 @@ use crate::executor::error::{EngineError, Refusal};
 use crate::executor::request::{MachineChanges, Origin};
 use crate::lifecycle::machine::Phase;
 use crate::model::machine::MachineSpec;
-use crate::model::{Entry, EntryKind, Machine};
+use crate::model::{ConditionKind, Entry, EntryKind, Machine};
 
 /// Applies the changes to `machine` and adds their entries.
 ///
@@ -52,6 +52,7 @@ pub(in crate::executor) fn apply_changes(
     if machine.labels != before.labels || machine.spec != before.spec {
         let entry = Entry::new(EntryKind::MachineUpdated, origin.actor.clone());
         entries.push(entry.reason(&origin.reason).message(what_changed(&before, machine)));
+        compare_again(&before.spec, machine, origin, entries);
     }
     let Some(to) = changes.phase else { return Ok(()) };
     if changes.as_it_was && to == machine.phase {
@@ -85,6 +86,30 @@ pub(in crate::executor) fn apply_changes(
         );
     }
     Ok(())
+}
+
+/// What was compared with the hardware, or the hardware itself, is another now. That it matched says nothing any more; a
+/// difference stays until a look at the hardware shows that there is none.
+fn compare_again(
+    before: &MachineSpec,
+    machine: &mut Machine,
+    origin: &Origin,
+    entries: &mut Vec<Entry>,
+) {
+    let kind = ConditionKind::HardwareMatches;
+    let spec = &machine.spec;
+    let is_as_before = spec.serial == before.serial
+        && spec.mac_addresses == before.mac_addresses
+        && spec.provider == before.provider
+        && spec.bmc_endpoint == before.bmc_endpoint
+        && spec.bmc_system_id == before.bmc_system_id;
+    if is_as_before || !machine.conditions.is_true(kind) {
+        return;
+    }
+    let entry = Entry::new(EntryKind::ConditionChanged, origin.actor.clone());
+    let message = format!("{} is unknown: not compared since the change", kind.as_str());
+    entries.push(entry.moved("true", "unknown").reason("MACHINE_CHANGED").message(message));
+    machine.conditions.unset(kind);
 }
 
 /// Most labels whose new values the history names for one change; a change of more says how many there were.

@@ -233,6 +233,7 @@ impl Worker {
                 self.scheduler.request_slot(active.run.id, machine, active.stored.revision);
             }
             run::State::Held
+            | run::State::Deferred
             | run::State::Succeeded
             | run::State::Failed
             | run::State::Canceled => {

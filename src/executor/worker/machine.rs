@@ -1,4 +1,4 @@
-//! Requests about the machine itself, from clients and probes.
+//! Requests about the machine itself.
 
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::{MachineChanges, Origin};
 use crate::model::machine::{Condition, REASON_ABORTED};
-use crate::model::{ActorKind, ConditionKind, Entry, EntryKind, Machine};
-use crate::provider::Health;
+use crate::model::{ConditionKind, Entry, EntryKind, Machine};
 use crate::store::{Batch, StoreError, Write};
 
 impl Worker {
@@ -76,59 +75,6 @@ impl Worker {
             Ok(())
         })
         .await
-    }
-
-    /// A probe has returned: updates Reachable and Degraded.
-    pub(super) async fn probed(&mut self, health: &Health) {
-        let now = self.now();
-        let origin = Origin {
-            request_id: String::new(),
-            body_digest: String::new(),
-            actor: crate::model::Actor { kind: ActorKind::Probe, ..crate::model::Actor::engine() },
-            reason: String::new(),
-            expected: None,
-            deadline: None,
-        };
-        let written = self
-            .write_machine(&origin, "", |machine, entries| {
-                let signals = [
-                    (ConditionKind::Reachable, health.reachable, "PROBE"),
-                    (ConditionKind::Degraded, health.degraded, "PROBE"),
-                ];
-                for (kind, status, reason) in signals {
-                    let before = machine.conditions.get(kind);
-                    // An observation that confirms the known state costs no write.
-                    if before.is_some_and(|c| c.status == status)
-                        || (before.is_none() && kind == ConditionKind::Degraded && !status)
-                    {
-                        continue;
-                    }
-                    let from =
-                        before.map_or("unknown", |c| if c.status { "true" } else { "false" });
-                    entries.push(
-                        Entry::new(EntryKind::ConditionChanged, origin.actor.clone())
-                            .moved(from, if status { "true" } else { "false" })
-                            .reason(reason)
-                            .message(format!("{} is {status}: {}", kind.as_str(), health.message)),
-                    );
-                    machine.conditions.set(
-                        kind,
-                        Condition {
-                            status,
-                            reason: reason.to_owned(),
-                            message: health.message.clone(),
-                            last_transition_at: now,
-                            observed_by: "probe".to_owned(),
-                            plan_id: String::new(),
-                        },
-                    );
-                }
-                Ok(())
-            })
-            .await;
-        if let Err(error) = written {
-            tracing::debug!(machine = %self.id, %error, "a probe's answer was not stored");
-        }
     }
 
     /// Whether a record of the machine is the one that is stored.

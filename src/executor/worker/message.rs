@@ -44,7 +44,9 @@ pub(in crate::executor) enum Message {
     /// A step has printed lines that are not committed yet.
     Printed,
     /// A probe has returned.
-    Probed { health: Health },
+    Probed { health: Box<Health> },
+    /// The hardware was looked at because a client asked.
+    Inspected { origin: Box<Origin>, health: Box<Health>, reply: Reply<Arc<Machine>> },
     /// Everything sent before this has been handled.
     Barrier { done: oneshot::Sender<()> },
 }

@@ -19,6 +19,7 @@ mod in_doubt;
 mod logs;
 mod machine;
 mod message;
+mod observing;
 mod operate;
 mod printing;
 mod recover;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::message::{Parked, Rest};
 use super::state::{Active, Worker};
 use crate::executor::planted::Planted;
+use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::Run;
 
@@ -43,7 +44,8 @@ impl Active {
         let mut steps = self.run.steps.iter();
         let place = steps.position(|step| step.state != State::Waiting && !step.state.is_settled());
         let (mut wake_at, mut deadline_at) = (None, None);
-        let has_slot = self.run.state.has_slot();
+        // A deferred run has none, and is due all the same.
+        let has_slot = self.run.state.has_slot() || self.run.state == run::State::Deferred;
         // Work in progress of a run that is held or waits for a slot continues when it has its slot again. One that
         // is held for an answer is not answered by its timeout.
         if (has_slot || self.run.asks())

@@ -122,6 +122,9 @@ impl Worker {
             Message::Called(called) => self.called(*called).await,
             Message::Printed => self.printed(),
             Message::Probed { health } => self.probed(&health).await,
+            Message::Inspected { origin, health, reply } => {
+                drop(reply.send(Box::pin(self.inspected(&origin, &health)).await));
+            }
             // The client may have stopped waiting.
             Message::Barrier { done } => drop(done.send(())),
         }
@@ -166,7 +169,9 @@ impl Worker {
             Message::Start { reply, .. } | Message::Operate { reply, .. } => {
                 drop(reply.send(Err(refusal())));
             }
-            Message::Update { reply, .. } | Message::ClearIntervention { reply, .. } => {
+            Message::Update { reply, .. }
+            | Message::ClearIntervention { reply, .. }
+            | Message::Inspected { reply, .. } => {
                 drop(reply.send(Err(refusal())));
             }
             Message::Delete { reply, .. } => drop(reply.send(Err(refusal()))),

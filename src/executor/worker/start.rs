@@ -108,6 +108,10 @@ impl Worker {
         if let Some(first) = refusals.into_iter().next() {
             return Err(first);
         }
+        let wrong = admission::wrong_hardware(&registered.plan, &machine, before.as_deref());
+        if let Some(wrong) = wrong.filter(|_| self.ports.planted != Some(Planted::AnyHardware)) {
+            return Err(wrong);
+        }
         self.ports.in_time(origin)?;
         let now = self.now();
         let id = self.ports.next_run_id(now);

@@ -14,6 +14,7 @@ use super::timers::Timers;
 use crate::clock::Timestamp;
 use crate::executor::decide::{Draft, Effect, Facts};
 use crate::executor::error::EngineError;
+use crate::executor::planted::Planted;
 use crate::executor::ports::Ports;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::{Machine, Run};
@@ -163,6 +164,7 @@ impl Worker {
             loop_breaker: counts
                 .then_some((ports.limits.destructive_max, ports.limits.destructive_window_ms)),
             draining: ports.tasks.is_draining(),
+            trusts_hardware: ports.planted == Some(Planted::AnyHardware),
         }
     }
 

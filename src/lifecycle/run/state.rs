@@ -24,6 +24,8 @@ pub enum State {
     Pausing,
     /// Nothing starts until it is released. Still owns its machine; gives its slot back.
     Held,
+    /// Its step waits for a time that the provider has named. Gives its slot back meanwhile.
+    Deferred,
     /// Released, waiting for a slot again.
     Resuming,
     /// To be ended when the attempt in flight has ended.
@@ -50,11 +52,12 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Pending,
         Self::Running,
         Self::Pausing,
         Self::Held,
+        Self::Deferred,
         Self::Resuming,
         Self::Canceling,
         Self::Stopping,
@@ -76,6 +79,7 @@ impl State {
             Self::Running
             | Self::Pausing
             | Self::Held
+            | Self::Deferred
             | Self::Resuming
             | Self::Canceling
             | Self::Stopping

@@ -13,6 +13,7 @@ fn runs() {
         (run::State::Running, Running, true, true),
         (run::State::Pausing, Running, true, true),
         (run::State::Held, Running, true, false),
+        (run::State::Deferred, Running, true, false),
         (run::State::Resuming, Running, true, false),
         (run::State::Canceling, Running, true, true),
         (run::State::Stopping, Running, true, true),

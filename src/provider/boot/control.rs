@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::ids::{Epoch, OperationId};
-use crate::model::Power;
+use crate::model::{MachineFacts, Power};
 use crate::provider::{Fut, Target};
 
 /// On whose behalf a machine is changed.
@@ -21,6 +21,8 @@ pub struct Grant {
 pub trait Control: fmt::Debug + Send + Sync + 'static {
     /// The power state.
     fn power<'a>(&'a self, target: &'a Target) -> Fut<'a, Power>;
+    /// What the hardware says it is, read now.
+    fn facts<'a>(&'a self, target: &'a Target) -> Fut<'a, MachineFacts>;
     /// Switches the machine on.
     fn switch_on<'a>(&'a self, target: &'a Target, by: &'a Grant) -> Fut<'a, ()>;
     /// Switches the machine off, at once.

@@ -119,6 +119,10 @@ impl Provider for Installing {
         self.driver.breakers_open()
     }
 
+    fn inspect<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
+        self.driver.inspect(target)
+    }
+
     fn close(&self) -> Closing<'_> {
         self.driver.close()
     }

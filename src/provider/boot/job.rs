@@ -12,7 +12,7 @@ use super::settings::{Settings, Task};
 use crate::clock::Clock;
 use crate::ids::OperationId;
 use crate::lifecycle::step::ErrorClass;
-use crate::model::{InstallStage, Installation, Power};
+use crate::model::{InstallStage, Installation, Power, identity};
 use crate::provider::{ErrorCode, ProviderError, Target};
 
 /// Offers last this many times the pause between two looks.
@@ -141,6 +141,7 @@ impl Job {
     async fn boot_installer(&self, fresh: bool) -> Result<(), ProviderError> {
         let is_off = !fresh && self.control.power(&self.target).await? == Power::Off;
         if fresh || is_off {
+            self.check_identity().await?;
             self.control.switch_off(&self.target, &self.by).await?;
             if matches!(self.settings.task, Task::Erase { .. }) {
                 self.control.boot_installer(&self.target, &self.by).await?;
@@ -149,6 +150,21 @@ impl Job {
         self.offer();
         self.say("settings offered: booting the installer".to_owned());
         self.control.switch_on(&self.target, &self.by).await
+    }
+
+    /// Refuses to write the disks of hardware that is not the registered one.
+    async fn check_identity(&self) -> Result<(), ProviderError> {
+        let facts = self.control.facts(&self.target).await?;
+        let Some((reason, expected, observed)) = identity::difference(&self.target.spec, &facts)
+        else {
+            return Ok(());
+        };
+        let message = format!(
+            "the hardware is not the registered machine, and nothing was done to it: {}",
+            identity::words(reason, &expected, &observed)
+        );
+        let class = ErrorClass::NeedsHuman;
+        Err(ProviderError::new(class, ErrorCode::Precondition, message).seen(expected, observed))
     }
 
     async fn wait_taken(&self) -> Result<(), ProviderError> {

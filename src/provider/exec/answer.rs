@@ -2,6 +2,8 @@
 //!
 //! The exit code decides. The line `bmdemo: {…}` adds what an exit code cannot say.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json};
 
 use super::material::{MATERIAL_BYTES_MAX, Material};
@@ -9,6 +11,7 @@ use super::supervisor::{End, Ended};
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
 use crate::lifecycle::step::ErrorClass;
+use crate::model::identity::normal_mac;
 use crate::model::{MachineFacts, Power};
 use crate::plan::Values;
 use crate::plan::duration;
@@ -38,6 +41,8 @@ const SSH_FAILED: i32 = 255;
 
 /// When to ask again if a program does not say.
 const POLL_AFTER_MS: u64 = 10_000;
+/// Most MAC addresses of a machine.
+const ADAPTERS_MAX: usize = 32;
 
 /// The answer of a program; every key is optional.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -57,6 +62,8 @@ struct Answer {
     serial: String,
     health: String,
     material: Option<Material>,
+    model: String,
+    mac_addresses: Vec<String>,
 }
 
 /// A program that has ended, with its answer.
@@ -145,12 +152,21 @@ pub(super) fn probed(ended: &Ended, now: Timestamp) -> Result<Health, ProviderEr
         Some(_) | None => return Err(report.failure()),
     };
     let answer = &report.answer;
+    let power = match answer.power.as_str() {
+        "on" => Power::On,
+        "off" => Power::Off,
+        _ => Power::Unknown,
+    };
+    let macs: BTreeSet<String> =
+        answer.mac_addresses.iter().take(ADAPTERS_MAX).filter_map(|mac| normal_mac(mac)).collect();
     let facts = MachineFacts {
-        power: match answer.power.as_str() {
-            "on" => Power::On,
-            "off" => Power::Off,
-            _ => Power::Unknown,
+        power,
+        power_word: match power {
+            Power::Unknown => short(&answer.power),
+            Power::On | Power::Off => String::new(),
         },
+        model: short(&answer.model),
+        mac_addresses: macs.into_iter().collect(),
         firmware: short(&answer.firmware),
         serial: short(&answer.serial),
         health: short(&answer.health),

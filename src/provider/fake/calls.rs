@@ -10,7 +10,7 @@ use super::script::{CallKind, Fault};
 use super::shared::Core;
 use super::simulator::FakeProvider;
 use super::state::{Machine, Record};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, MachineId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{LogStream, MachineFacts, Power};
 use crate::plan::Values;
@@ -292,6 +292,13 @@ impl FakeProvider {
             firmware: "fake 1".to_owned(),
             serial: if serial.is_empty() { format!("FAKE-{id}") } else { serial.clone() },
             health: if degraded { "a fan has failed" } else { "all parts work" }.to_owned(),
+            model: "fake 1".to_owned(),
+            mac_addresses: target.spec.mac_addresses.clone(),
+            power_word: String::new(),
+        };
+        let facts = match fault {
+            Some(Fault::Swapped) => swapped(id, facts),
+            Some(_) | None => facts,
         };
         Self::done(Health { reachable, degraded: reachable && degraded, message, facts })
     }
@@ -347,5 +354,14 @@ impl FakeProvider {
             Err(failure) => Err(failure),
         };
         Decided { result, lines: known.lines, durable: known.durable, hangs: false }
+    }
+}
+
+/// The facts of another machine in its place.
+fn swapped(id: &MachineId, facts: MachineFacts) -> MachineFacts {
+    MachineFacts {
+        serial: format!("OTHER-{id}"),
+        mac_addresses: vec!["02:ff:ff:ff:ff:ff".to_owned()],
+        ..facts
     }
 }

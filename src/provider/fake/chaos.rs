@@ -3,6 +3,9 @@
 use super::script::Fault;
 use crate::clock::SplitMix64;
 
+/// How long an operation that is busy asks to be left alone, in milliseconds.
+const BUSY_MS: u64 = 20_000;
+
 /// How often operations fail at random, in thousandths.
 ///
 /// The fault of a call depends on the seed, the operation and how often that call was made, never on the order of
@@ -19,6 +22,8 @@ pub struct Chaos {
     pub fail_after_permille: u32,
     /// An observation is inconclusive.
     pub unknowable_permille: u32,
+    /// Asks to be retried in 20 s.
+    pub busy_permille: u32,
 }
 
 impl Chaos {
@@ -29,6 +34,7 @@ impl Chaos {
             (self.hang_permille, Fault::Hang),
             (self.lie_permille, Fault::Lie),
             (self.fail_after_permille, Fault::FailAfter),
+            (self.busy_permille, Fault::Busy { ms: BUSY_MS }),
         ];
         let mut roll = draw(seed, &["chaos", "act", operation], nth) % 1_000;
         for (permille, fault) in odds {
@@ -77,8 +83,9 @@ mod tests {
             lie_permille: 200,
             fail_after_permille: 150,
             unknowable_permille: 300,
+            busy_permille: 100,
         };
-        let mut counts = [0_u32; 5];
+        let mut counts = [0_u32; 6];
         for n in 0..20_000 {
             let operation = format!("run-{n}/step/1");
             match chaos.on_act(7, &operation, 0) {
@@ -86,11 +93,12 @@ mod tests {
                 Some(Fault::Hang) => counts[1] += 1,
                 Some(Fault::Lie) => counts[2] += 1,
                 Some(Fault::FailAfter) => counts[3] += 1,
+                Some(Fault::Busy { .. }) => counts[5] += 1,
                 _ => {}
             }
             counts[4] += u32::from(chaos.is_unknowable(7, &operation, 0));
         }
-        for (count, wanted) in counts.into_iter().zip([2_000, 1_000, 4_000, 3_000, 6_000]) {
+        for (count, wanted) in counts.into_iter().zip([2_000, 1_000, 4_000, 3_000, 6_000, 2_000]) {
             assert!(count.abs_diff(wanted) < 250, "{counts:?}");
         }
     }

@@ -159,7 +159,8 @@ pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Plan
             | Fault::Flap
             | Fault::Busy { .. }
             | Fault::Unknowable
-            | Fault::Degraded,
+            | Fault::Degraded
+            | Fault::Swapped,
         )
         | None => return Planned::Effect,
     };
@@ -188,7 +189,8 @@ pub(super) fn failed<T>(
         | Fault::Lie
         | Fault::Slow { .. }
         | Fault::Unknowable
-        | Fault::Degraded => return None,
+        | Fault::Degraded
+        | Fault::Swapped => return None,
     };
     let message = format!("simulated failure of a call about {what} on {id}");
     Some(Err(error(class, ErrorCode::Failed, message)).into())

@@ -67,6 +67,8 @@ pub enum Fault {
     Unknowable,
     /// `degraded`: a probe reports reduced capacity.
     Degraded,
+    /// `swapped`: a probe finds another machine's hardware, with another serial number and MAC address.
+    Swapped,
 }
 
 /// A call of the provider.
@@ -124,7 +126,8 @@ pub struct ScriptError {
 
 const KEYS: &str = "machine, step, attempt, run, call, do, times or p";
 const FAULTS: &str = "fail, fail-permanent, fail-human, fail-late, fail-after, hang, lie, \
-                      slow:<duration>, busy:<duration>, unreachable, flap, unknowable or degraded";
+                      slow:<duration>, busy:<duration>, unreachable, flap, unknowable, degraded or \
+                      swapped";
 
 impl Script {
     /// Parses a script.
@@ -216,7 +219,7 @@ impl Fault {
             | Self::Busy { .. } => kind == CallKind::Act,
             Self::Unreachable | Self::Flap => true,
             Self::Unknowable => kind == CallKind::Observe,
-            Self::Degraded => kind == CallKind::Probe,
+            Self::Degraded | Self::Swapped => kind == CallKind::Probe,
         }
     }
 
@@ -234,7 +237,8 @@ impl Fault {
             | Self::Unreachable
             | Self::Flap
             | Self::Unknowable
-            | Self::Degraded => self.concerns(kind),
+            | Self::Degraded
+            | Self::Swapped => self.concerns(kind),
         }
     }
 
@@ -251,6 +255,7 @@ impl Fault {
             "flap" => Self::Flap,
             "unknowable" => Self::Unknowable,
             "degraded" => Self::Degraded,
+            "swapped" => Self::Swapped,
             _ => {
                 let (name, duration) = text.split_once(':').unwrap_or((text, ""));
                 let fault: fn(u64) -> Self = match name {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Redfish;
 use super::netboot::Boot;
 use super::power::Waited;
-use crate::model::{LogStream, Power};
+use crate::model::{LogStream, MachineFacts, Power};
 use crate::provider::boot::{Control, Grant};
 use crate::provider::{Fut, LogSink, Logs, ProviderError, Target};
 
@@ -76,6 +76,10 @@ impl Control for Redfish {
             let remote = self.remote(target)?;
             Ok(remote.system(remote.looking(None)).await?.facts().power)
         })
+    }
+
+    fn facts<'a>(&'a self, target: &'a Target) -> Fut<'a, MachineFacts> {
+        Box::pin(async move { Ok(self.looked_at(target, true).await?.facts) })
     }
 
     fn switch_on<'a>(&'a self, target: &'a Target, by: &'a Grant) -> Fut<'a, ()> {

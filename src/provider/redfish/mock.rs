@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::outbound::{CallError, Dial, Fut, Origin, Stream};
 
 const SYSTEM: &str = "/redfish/v1/Systems/1";
+const ADAPTERS: &str = "/redfish/v1/Systems/1/EthernetInterfaces";
 const MANAGER: &str = "/redfish/v1/Managers/bmc";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 const TASK: &str = "/redfish/v1/TaskService/TaskMonitors/1";
@@ -55,6 +56,8 @@ pub(crate) struct Traits {
     pub(crate) needs_tag: bool,
     /// Attaching a medium is a task that ends in this state.
     pub(crate) task: Option<&'static str>,
+    /// The MAC addresses of its adapters; if empty, it lists none.
+    pub(crate) adapters: Vec<&'static str>,
     /// The resets that it lists.
     pub(crate) resets: Vec<&'static str>,
 }
@@ -73,6 +76,7 @@ impl Default for Traits {
             needs_parent: false,
             needs_tag: false,
             task: None,
+            adapters: Vec::new(),
             resets: vec!["On", "ForceOff", "GracefulShutdown", "ForceRestart", "PowerCycle"],
         }
     }
@@ -120,6 +124,7 @@ struct State {
     /// Every request: method and path.
     seen: Vec<String>,
     health: &'static str,
+    serial: &'static str,
 }
 
 /// One controller with one system.
@@ -151,6 +156,7 @@ impl Mock {
             faults: Vec::new(),
             seen: Vec::new(),
             health: "OK",
+            serial: "S-1",
         };
         Arc::new(Self { traits, clock, state: Mutex::new(state) })
     }
@@ -182,6 +188,10 @@ impl Mock {
 
     pub(crate) fn set_health(&self, health: &'static str) {
         self.state().health = health;
+    }
+
+    pub(crate) fn set_serial(&self, serial: &'static str) {
+        self.state().serial = serial;
     }
 
     pub(crate) fn set_password(&self, password: &str) {

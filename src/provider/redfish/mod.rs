@@ -4,6 +4,7 @@
 //! last. Everything is decided by the state that is read afterwards and stays for a settle time, on the injected clock.
 //! Reading is lenient; nothing that may have had an effect is sent twice below the engine.
 
+mod adapters;
 mod bmc;
 mod breaker;
 mod control;
@@ -26,13 +27,14 @@ mod ticket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::adapters::Adapters;
 use self::failure::Failure;
 use self::netboot::Boot;
 use self::power::Waited;
 use self::reboot::Restarts;
 pub use self::settings::{RedfishPorts, RedfishSettings};
 use self::sweep::Bmcs;
-use self::system::Remote;
+use self::system::{Remote, System};
 use self::ticket::{Epochs, Ticket};
 use super::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
@@ -40,6 +42,7 @@ use super::{
 };
 use crate::ids::{Epoch, OperationId};
 use crate::lifecycle::step::ErrorClass;
+use crate::model::MachineFacts;
 use crate::outbound::Origin;
 use crate::plan::{Capability, Value, Values};
 
@@ -57,6 +60,7 @@ pub struct Redfish {
     bmcs: Arc<Bmcs>,
     epochs: Arc<Epochs>,
     restarts: Restarts,
+    adapters: Adapters,
 }
 
 /// What a call asks for.
@@ -82,7 +86,7 @@ impl Redfish {
         let settings = Arc::new(settings);
         let bmcs = Arc::new(Bmcs::new(settings.clone(), ports.clone()));
         let (epochs, restarts) = (Arc::default(), Restarts::default());
-        Self { settings, ports, bmcs, epochs, restarts }
+        Self { settings, ports, bmcs, epochs, restarts, adapters: Adapters::default() }
     }
 
     fn job(&self, call: &Call) -> Result<Job, ProviderError> {
@@ -171,6 +175,37 @@ impl Redfish {
             epochs: self.epochs.clone(),
         };
         ticket.check().map(|()| ticket)
+    }
+
+    /// What the controller says about the machine; `fresh` reads its adapters again.
+    async fn facts(
+        &self,
+        target: &Target,
+        remote: &Remote,
+        system: &System,
+        fresh: bool,
+    ) -> MachineFacts {
+        let mac_addresses = if self.settings.reads_adapters {
+            self.adapters.of(&target.machine_id, remote, system, fresh).await
+        } else {
+            Vec::new()
+        };
+        MachineFacts { mac_addresses, ..system.facts() }
+    }
+
+    async fn looked_at(&self, target: &Target, fresh: bool) -> Result<Health, ProviderError> {
+        let remote = self.remote(target)?;
+        let system = remote.system(remote.looking(None)).await?;
+        let health = match system.health() {
+            "" => String::new(),
+            health => format!(", health {}", json::plain(health)),
+        };
+        Ok(Health {
+            reachable: true,
+            degraded: system.is_degraded(),
+            message: format!("{}{health}", system.power_text()),
+            facts: self.facts(target, &remote, &system, fresh).await,
+        })
     }
 
     /// Whether an image may be downloaded from where it is.
@@ -325,20 +360,11 @@ impl Provider for Redfish {
     }
 
     fn probe<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
-        Box::pin(async move {
-            let remote = self.remote(target)?;
-            let system = remote.system(remote.looking(None)).await?;
-            let health = match system.health() {
-                "" => String::new(),
-                health => format!(", health {}", json::plain(health)),
-            };
-            Ok(Health {
-                reachable: true,
-                degraded: system.is_degraded(),
-                message: format!("{}{health}", system.power_text()),
-                facts: system.facts(),
-            })
-        })
+        Box::pin(self.looked_at(target, false))
+    }
+
+    fn inspect<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
+        Box::pin(self.looked_at(target, true))
     }
 
     fn breakers_open(&self) -> Vec<(&'static str, u64)> {

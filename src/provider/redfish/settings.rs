@@ -16,6 +16,8 @@ pub struct RedfishSettings {
     pub is_insecure: bool,
     /// Sessions are used where there are any; otherwise each request carries the password.
     pub uses_sessions: bool,
+    /// The network adapters are read: what the controller lists as the machine's is compared with what is registered.
+    pub reads_adapters: bool,
     /// Medium that the controller attaches for an installation, instead of booting from the network.
     pub image: Option<String>,
     /// How long a power state must stay before it is believed.
@@ -38,6 +40,7 @@ impl Default for RedfishSettings {
             trust: Trust::System,
             is_insecure: false,
             uses_sessions: true,
+            reads_adapters: true,
             image: None,
             settle: Duration::from_secs(10),
             power: Duration::from_secs(120),

@@ -148,7 +148,12 @@ impl System {
         ["Warning", "Critical"].contains(&self.health())
     }
 
-    /// What it says about the machine.
+    /// Its serial number; empty if it reports none.
+    pub(super) fn serial(&self) -> &str {
+        json::text(&self.json, &["SerialNumber"])
+    }
+
+    /// What it says about the machine itself.
     pub(super) fn facts(&self) -> MachineFacts {
         let of = |name: &str| json::plain(json::text(&self.json, &[name]));
         let power = match self.power() {
@@ -158,17 +163,18 @@ impl System {
         };
         let bios = of("BiosVersion");
         let model = [of("Manufacturer"), of("Model")].join(" ");
-        let mut health = vec![json::plain(self.health())];
-        if power == Power::Unknown {
-            health.push(self.power_text());
-        }
-        health.push(model.trim().to_owned());
-        health.retain(|part| !part.is_empty());
         MachineFacts {
             power,
             firmware: if bios.is_empty() { bios } else { format!("BIOS {bios}") },
-            serial: of("SerialNumber"),
-            health: health.join(", "),
+            serial: json::plain(self.serial()),
+            health: json::plain(self.health()),
+            model: model.trim().to_owned(),
+            power_word: match power {
+                Power::Unknown => json::plain(self.power()),
+                Power::On | Power::Off => String::new(),
+            },
+            // Each adapter is a resource of its own.
+            mac_addresses: Vec::new(),
         }
     }
 }

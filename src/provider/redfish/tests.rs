@@ -7,7 +7,7 @@ mod sessions;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::mock::{LOGIN, Mock, Racks, Traits};
+use super::mock::{Fault, LOGIN, Mock, Racks, Traits};
 use super::*;
 use crate::clock::{Clock, Timestamp, TokioClock};
 use crate::credentials::Credentials;
@@ -276,13 +276,14 @@ async fn a_probe_reports_what_the_controller_knows() {
     assert_eq!(health.message, "power On, health OK");
     assert_eq!(health.facts.power, Power::On);
     assert_eq!((&*health.facts.serial, &*health.facts.firmware), ("S-1", "BIOS 2.1"));
-    assert_eq!(health.facts.health, "OK, Acme R1");
+    assert_eq!((&*health.facts.health, &*health.facts.model), ("OK", "Acme R1"));
+    assert_eq!(health.facts.power_word, "");
     setup.mock.set_health("Critical");
     setup.mock.set_power("Paused");
     let health = setup.driver.probe(&setup.target).await.unwrap();
     assert!(health.degraded);
     assert_eq!(health.facts.power, Power::Unknown);
-    assert_eq!(health.facts.health, "Critical, power Paused, Acme R1");
+    assert_eq!((&*health.facts.health, &*health.facts.power_word), ("Critical", "Paused"));
     // The system is found without its id where there is one alone.
     let mut target = setup.target.clone();
     target.spec.bmc_system_id = String::new();
@@ -290,6 +291,40 @@ async fn a_probe_reports_what_the_controller_knows() {
     target.spec.bmc_system_id = "2".to_owned();
     let error = setup.driver.probe(&target).await.unwrap_err();
     assert_eq!(error.message, "http://bmc-1 has no system \"2\": see spec.bmc_system_id");
+}
+
+#[tokio::test(start_paused = true)]
+async fn adapters_are_read_now_and_then_and_when_someone_asks() {
+    let adapters = vec!["02-00-00-00-00-0B", "02:00:00:00:00:0a", "00:00:00:00:00:00", "none"];
+    let setup = setup(Traits { adapters, ..Traits::default() });
+    let macs = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
+    let reads = || setup.mock.seen("/EthernetInterfaces/").len();
+    for _ in 0..3 {
+        let health = setup.driver.probe(&setup.target).await.unwrap();
+        assert_eq!(health.facts.mac_addresses, macs);
+    }
+    assert_eq!(reads(), 4, "once");
+    setup.driver.inspect(&setup.target).await.unwrap();
+    assert_eq!(reads(), 8, "someone asks");
+    // A controller that cannot say now has said it before, and another board is read at once.
+    setup.mock.fail("GET /redfish/v1/Systems/1/EthernetInterfaces", Fault::Status(500), 1);
+    let health = setup.driver.inspect(&setup.target).await.unwrap();
+    assert_eq!((health.facts.mac_addresses.as_slice(), reads()), (&macs.map(str::to_owned)[..], 8));
+    setup.mock.set_serial("S-2");
+    let health = setup.driver.probe(&setup.target).await.unwrap();
+    assert_eq!((&*health.facts.serial, reads()), ("S-2", 12));
+    setup.clock.sleep(Duration::from_secs(3_601)).await;
+    setup.driver.probe(&setup.target).await.unwrap();
+    assert_eq!(reads(), 16, "an hour later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn adapters_are_left_out_where_the_class_says_so() {
+    let traits = Traits { adapters: vec!["02:00:00:00:00:0a"], ..Traits::default() };
+    let setup = setup_with(traits, RedfishSettings { reads_adapters: false, ..insecure() });
+    let health = setup.driver.inspect(&setup.target).await.unwrap();
+    assert_eq!(health.facts.mac_addresses, Vec::<String>::new());
+    assert_eq!(setup.mock.seen("EthernetInterfaces"), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

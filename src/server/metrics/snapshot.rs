@@ -335,6 +335,7 @@ fn state_name(state: State) -> &'static str {
         State::Running => "running",
         State::Pausing => "pausing",
         State::Held => "held",
+        State::Deferred => "deferred",
         State::Resuming => "resuming",
         State::Canceling => "canceling",
         State::Stopping => "stopping",
@@ -356,6 +357,7 @@ fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::EngineFault => "engine_fault",
         WaitReason::Recovery => "recovery",
         WaitReason::Approval => "approval",
+        WaitReason::WrongHardware => "wrong_hardware",
         WaitReason::Step => "step",
     }
 }

@@ -87,6 +87,7 @@ pub(crate) fn state_name(state: State) -> &'static str {
         State::Running => "running",
         State::Pausing => "pausing",
         State::Held => "held",
+        State::Deferred => "deferred",
         State::Resuming => "resuming",
         State::Canceling => "canceling",
         State::Stopping => "stopping",

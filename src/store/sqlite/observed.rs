@@ -17,22 +17,27 @@ pub(super) fn save(
     observed: &Observed,
 ) -> rusqlite::Result<()> {
     let Observed { facts, since } = observed;
-    let sql = "INSERT OR REPLACE INTO observed (machine_id, since, power, firmware, serial, health)
-        SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM machines WHERE id = ?1)";
+    let sql = "INSERT OR REPLACE INTO observed
+        (machine_id, since, power, firmware, serial, health, power_word, model, macs)
+        SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM machines WHERE id = ?1)";
     conn.prepare_cached(sql)?.execute(params![
         machine.as_str(),
         ms(*since),
         facts.power.as_str(),
         facts.firmware,
         facts.serial,
-        facts.health
+        facts.health,
+        facts.power_word,
+        facts.model,
+        facts.mac_addresses.join(" ")
     ])?;
     Ok(())
 }
 
 /// The latest observation of a machine.
 pub(super) fn load(conn: &Connection, id: &MachineId) -> Result<Option<Observed>, StoreError> {
-    let sql = "SELECT since, power, firmware, serial, health FROM observed WHERE machine_id = ?1";
+    let sql = "SELECT since, power, firmware, serial, health, power_word, model, macs
+        FROM observed WHERE machine_id = ?1";
     first(conn, sql, [id.as_str()], |row| {
         let power = text(row, 1)?;
         let power = Power::parse(power).ok_or_else(|| {
@@ -40,8 +45,15 @@ pub(super) fn load(conn: &Connection, id: &MachineId) -> Result<Option<Observed>
             corrupt("facts of machine", id)(error)
         })?;
         let own = |column| text(row, column).map(ToOwned::to_owned);
-        let (firmware, serial, health) = (own(2)?, own(3)?, own(4)?);
-        let facts = MachineFacts { power, firmware, serial, health };
+        let facts = MachineFacts {
+            power,
+            firmware: own(2)?,
+            serial: own(3)?,
+            health: own(4)?,
+            power_word: own(5)?,
+            model: own(6)?,
+            mac_addresses: text(row, 7)?.split_whitespace().map(ToOwned::to_owned).collect(),
+        };
         Ok(Observed { facts, since: Timestamp(number(row, 0)?) })
     })
 }

@@ -14,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// Migrations from version `n` to version `n + 1`; each runs in its own transaction. Never edited, only appended to.
-pub(super) const MIGRATIONS: [Migration; 13] = [
+pub(super) const MIGRATIONS: [Migration; 14] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -28,6 +28,7 @@ pub(super) const MIGRATIONS: [Migration; 13] = [
     Migration { sql: V11, fill: None },
     Migration { sql: V12, fill: None },
     Migration { sql: V13, fill: None },
+    Migration { sql: V14, fill: None },
 ];
 
 /// One migration of the schema.
@@ -36,6 +37,13 @@ pub(super) struct Migration {
     /// What SQL cannot compute; runs afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
+
+/// More of what is observed. The addresses are separated by spaces.
+const V14: &str = "
+ALTER TABLE observed ADD COLUMN power_word TEXT NOT NULL DEFAULT '';
+ALTER TABLE observed ADD COLUMN model TEXT NOT NULL DEFAULT '';
+ALTER TABLE observed ADD COLUMN macs TEXT NOT NULL DEFAULT '';
+";
 
 /// How far receivers of notifications have got: see `model::Cursor`.
 const V13: &str = "

@@ -189,7 +189,15 @@ pub(super) async fn facts_lie_beside_the_machine(fresh: Fresh) {
     let unknown = MachineId::parse("machine-99").unwrap();
     assert_eq!(store.observed(&machine.id).await.unwrap(), None);
     let seen = |firmware: &str, power| Observed {
-        facts: MachineFacts { power, firmware: firmware.to_owned(), ..MachineFacts::default() },
+        facts: MachineFacts {
+            power,
+            power_word: "PoweringOn".to_owned(),
+            firmware: firmware.to_owned(),
+            serial: "S 1".to_owned(),
+            health: "OK".to_owned(),
+            model: "Acme R1".to_owned(),
+            mac_addresses: ["02:00:00:00:00:01", "02:00:00:00:00:02"].map(str::to_owned).to_vec(),
+        },
         since: Timestamp(7),
     };
     let before = store.revisions().await.unwrap().0;

@@ -66,6 +66,11 @@ impl Driver {
         let Some((who, engine)) = &self.current else { return };
         let Some(hold) = &run.hold else { return };
         let verb = match hold.reason {
+            HoldReason::WrongHardware => {
+                let ask = Ask::Inspect { machine: run.machine_id.clone() };
+                self.clients.send(engine, *who, request(ask));
+                Verb::Resume
+            }
             HoldReason::Paused
             | HoldReason::LoopBreaker
             | HoldReason::Restored

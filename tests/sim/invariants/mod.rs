@@ -18,6 +18,7 @@ mod promise_12;
 mod promise_13;
 mod promise_16;
 mod promise_21;
+mod promise_22;
 
 pub(crate) use effective_state::effective_state_follows_its_rules;
 pub(crate) use legal::legal_transitions;
@@ -50,6 +51,7 @@ pub(crate) use promise_21::{
     promise_21_nothing_continues_without_approval, promise_21_the_time_limit_holds,
     promise_21_what_comes_last_is_done_once,
 };
+pub(crate) use promise_22::promise_22_only_the_registered_hardware_is_written;
 
 /// `Err` says what is wrong.
 pub(crate) type Verdict = Result<(), String>;

@@ -40,6 +40,7 @@ pub(crate) fn promise_11_a_cancel_is_never_lost(book: &Book) -> Verdict {
             | State::Running
             | State::Pausing
             | State::Held
+            | State::Deferred
             | State::Resuming
             | State::Canceling
             | State::Stopping

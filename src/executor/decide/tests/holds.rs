@@ -1,6 +1,7 @@
 //! Pauses, skips, unknown outcomes, and the loop breaker.
 
 use super::*;
+use crate::model::Condition;
 
 #[test]
 fn a_pause_takes_effect_when_the_attempt_has_settled() {
@@ -276,6 +277,49 @@ fn the_loop_breaker_holds_a_run_that_destroys_too_often() {
     assert_eq!(bench.machine.destructive_at, [bench.now]);
     bench.finish();
     assert_eq!(bench.run.state, run::State::Succeeded);
+}
+
+fn other_hardware(bench: &mut Bench) {
+    let condition = Condition {
+        status: false,
+        reason: "SERIAL_DIFFERS".to_owned(),
+        message: "serial number: S-1 registered, S-2 observed".to_owned(),
+        last_transition_at: Timestamp(1),
+        observed_by: "probe".to_owned(),
+        plan_id: String::new(),
+    };
+    bench.machine.conditions.set(ConditionKind::HardwareMatches, condition);
+}
+
+#[test]
+fn the_data_of_hardware_that_is_not_the_registered_one_is_left_alone() {
+    let mut bench = Bench::acting("verify", DRAIN);
+    other_hardware(&mut bench);
+    bench.succeed(DRAIN);
+    let hold = bench.run.hold.clone().unwrap();
+    assert_eq!((bench.run.state, hold.reason), (run::State::Held, HoldReason::WrongHardware));
+    assert!(hold.message.ends_with("serial number: S-1 registered, S-2 observed"), "{hold:?}");
+    assert_eq!(bench.state(WRITE), State::Waiting);
+    // An operator who resumes it has not changed that.
+    bench.operate(Verb::Resume).unwrap();
+    bench.admit();
+    assert_eq!(bench.run.state, run::State::Held);
+    bench.machine.conditions.unset(ConditionKind::HardwareMatches);
+    bench.operate(Verb::Resume).unwrap();
+    bench.admit();
+    assert_eq!(bench.current(), WRITE);
+}
+
+/// What is found out between two attempts counts for the second one.
+#[test]
+fn another_attempt_is_not_opened_on_other_hardware() {
+    let mut bench = Bench::acting("verify", WRITE);
+    bench.send(WRITE, Event::CallFailed(ErrorClass::Transient));
+    assert!(matches!(bench.state(WRITE), State::BackingOff { .. }));
+    other_hardware(&mut bench);
+    bench.send(WRITE, Event::Woken);
+    assert_eq!(bench.run.hold.as_ref().unwrap().reason, HoldReason::WrongHardware);
+    assert!(matches!(bench.state(WRITE), State::BackingOff { .. }));
 }
 
 #[test]

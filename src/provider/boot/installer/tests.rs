@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::clock::{Timestamp, TokioClock};
 use crate::ids::RunId;
-use crate::model::{InstallReport, LogStream, MachineSpec, Power};
+use crate::model::{InstallReport, LogStream, MachineFacts, MachineSpec, Power};
 use crate::plan::Capability;
 use crate::provider::boot::{Image, InMemory, Reports, TokenKey};
 use crate::provider::{Fut, LogSink, ProviderErrorKind};
@@ -25,6 +25,8 @@ enum Fault {
     PowerLost,
     /// The installed system does not start.
     NeverUp,
+    /// It is not the machine that is registered.
+    OtherMachine,
 }
 
 /// A machine with a disk, whose power and boot source are controlled.
@@ -124,6 +126,12 @@ struct Switch(Arc<Hardware>);
 impl Control for Switch {
     fn power<'a>(&'a self, _: &'a Target) -> Fut<'a, Power> {
         Box::pin(async { Ok(if self.0.is_on() { Power::On } else { Power::Off }) })
+    }
+
+    fn facts<'a>(&'a self, _: &'a Target) -> Fut<'a, MachineFacts> {
+        let mac = if self.0.fault == Fault::OtherMachine { "52:54:00:d0:00:ff" } else { MAC };
+        let mac_addresses = vec![mac.to_owned()];
+        Box::pin(async { Ok(MachineFacts { mac_addresses, ..MachineFacts::default() }) })
     }
 
     fn switch_on<'a>(&'a self, _: &'a Target, _: &'a Grant) -> Fut<'a, ()> {
@@ -318,6 +326,22 @@ async fn a_machine_is_installed_and_boots_from_its_disk() {
     assert!(matches!(lab.observe(&next).await, Ok(Observation::NotDone { .. })));
 }
 
+/// What is registered under the record of one machine is the address of another: nothing is done to either.
+#[tokio::test(start_paused = true)]
+async fn another_machine_is_neither_switched_nor_written() {
+    for action in ["repave", "wipe"] {
+        let lab = Lab::new(Fault::OtherMachine).await;
+        lab.hardware.state.lock().unwrap().on = Some(CancellationToken::new());
+        let call = lab.act(&call(1, 1, action));
+        let error = lab.end(&call, 300).await.unwrap().unwrap_err();
+        assert_eq!(error.kind, ProviderErrorKind::Class(ErrorClass::NeedsHuman));
+        assert_eq!((error.expected.as_str(), error.observed.as_str()), (MAC, "52:54:00:d0:00:ff"));
+        assert!(error.message.contains("nothing was done to it"), "{}", error.message);
+        assert!(lab.hardware.is_on() && lab.written() == 0);
+        assert_eq!(lab.hardware.boots.load(Ordering::SeqCst), 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_machine_is_erased_and_left_off() {
     let lab = Lab::new(Fault::None).await;
@@ -398,7 +422,7 @@ async fn an_attempt_that_got_stuck_is_followed_by_another() {
                 assert!(matches!(ended, Observation::Done { .. }), "{ended:?}");
                 assert_eq!(lab.written(), 1);
             }
-            Fault::NeverBoots | Fault::None | Fault::BadChecksum => {}
+            Fault::NeverBoots | Fault::None | Fault::BadChecksum | Fault::OtherMachine => {}
         }
     }
 }

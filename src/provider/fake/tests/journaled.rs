@@ -266,6 +266,7 @@ async fn whatever_happened_reads_back() {
         lie_permille: 100,
         fail_after_permille: 100,
         unknowable_permille: 100,
+        busy_permille: 0,
     };
     let script = "step=reboot do=slow:90ms; do=unreachable times=9; step=wipe do=fail-late p=0.5";
     let actions = ["set-netboot", "repave", "mint-join", "drain", "wipe", "notify", "reboot"];

@@ -175,6 +175,7 @@ async fn ledger_of(seed: u64, order: impl Iterator<Item = u64>) -> BTreeMap<Stri
             lie_permille: 100,
             fail_after_permille: 100,
             unknowable_permille: 200,
+            busy_permille: 0,
         },
         ..FakeOptions::default()
     };

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value as Json, json};
 
 use super::answer::{Answer, Asked};
-use super::{MANAGER, Mock, SESSIONS, SYSTEM, State, TASK};
+use super::{ADAPTERS, MANAGER, Mock, SESSIONS, SYSTEM, State, TASK};
 
 impl Mock {
     pub(super) fn answer(&self, line: &str, asked: &Asked) -> Answer {
@@ -109,6 +109,18 @@ impl Mock {
                 (state.image, state.image_is_lost) = (None, false);
                 Answer::new(204, Json::Null)
             }
+            ("GET", ADAPTERS) => {
+                let each = 0..self.traits.adapters.len();
+                ok(list(each.map(|number| format!("{ADAPTERS}/{number}")).collect()))
+            }
+            ("GET", at) if at.starts_with(ADAPTERS) => {
+                let number = at.rsplit('/').next().and_then(|number| number.parse().ok());
+                let found = number.and_then(|number: usize| self.traits.adapters.get(number));
+                match found {
+                    Some(mac) => ok(json!({"MACAddress": mac})),
+                    None => Answer::new(404, Json::Null),
+                }
+            }
             (_, at) => self.session(state, method, at),
         }
     }
@@ -134,12 +146,20 @@ impl Mock {
     }
 
     fn system(&self, state: &State) -> Json {
+        let mut system = self.bare_system(state);
+        if !self.traits.adapters.is_empty() {
+            system["EthernetInterfaces"] = json!({"@odata.id": ADAPTERS});
+        }
+        system
+    }
+
+    fn bare_system(&self, state: &State) -> Json {
         json!({
             "@odata.etag": "W/\"7\"",
             "PowerState": state.power,
             "Manufacturer": "Acme",
             "Model": "R1",
-            "SerialNumber": "S-1",
+            "SerialNumber": state.serial,
             "BiosVersion": "2.1",
             "Status": {"Health": state.health},
             "Boot": {

@@ -122,7 +122,7 @@ async fn a_task_is_waited_for_and_its_failure_is_named() {
 #[tokio::test(start_paused = true)]
 async fn an_override_without_effect_is_a_failure() {
     let setup = setup(Traits::default());
-    setup.mock.fail("PATCH", mock::Fault::Nothing, 1);
+    setup.mock.fail("PATCH", Fault::Nothing, 1);
     let error = setup.attempt(&netboot("pxe")).await.unwrap_err();
     assert_eq!(class(&error), ErrorClass::Transient);
     assert_eq!(error.expected, "boot from Pxe");
