@@ -28,6 +28,7 @@ mod supervisor;
 mod tests;
 
 pub use driver::{Exec, Host};
-pub use judge::{Account, judge};
+pub(super) use group::Group;
+pub use judge::{Account, judge, judge_program};
 pub use settings::{Programs, Settings};
 pub use supervisor::Supervisors;

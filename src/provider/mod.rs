@@ -7,13 +7,17 @@
 //! *verify* (is it done, and does it stay so?).
 
 pub mod boot;
+mod breaker;
 mod capabilities;
+mod epochs;
 mod error;
 pub mod exec;
 pub mod fake;
+pub mod ipmi;
 mod message;
 mod meter;
 pub mod redfish;
+mod restart;
 pub mod routed;
 pub mod webhook;
 

@@ -12,6 +12,7 @@ mod engine;
 mod exec;
 mod file;
 mod installer;
+mod ipmi;
 mod notify;
 mod otlp;
 mod redfish;
@@ -314,11 +315,13 @@ impl Config {
                 .iter()
                 .map(|(name, class)| {
                     let redfish = class.redfish.as_ref().map(redfish::Redfish::settings);
+                    let ipmi = class.ipmi.as_ref().map(ipmi::Ipmi::settings);
                     let installer = class.installer.as_ref().map(installer::Installer::options);
                     let class = MachineClass {
                         exec: class.exec.clone(),
                         webhook: class.webhook.clone(),
                         redfish,
+                        ipmi,
                         installer,
                         ..MachineClass::new(class.routes())
                     };

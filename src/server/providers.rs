@@ -10,7 +10,8 @@ use crate::credentials::Credentials;
 use crate::outbound::TcpDial;
 use crate::plan::suggest::nearest;
 use crate::plan::{Actions, Capability};
-use crate::provider::boot::{Desk, Installer, Installing};
+use crate::provider::boot::{Control, Desk, Installer, Installing};
+use crate::provider::ipmi::{Ipmi, IpmiPorts};
 use crate::provider::redfish::{Redfish, RedfishPorts};
 use crate::provider::routed::Routed;
 use crate::provider::webhook::{Webhook, WebhookPorts};
@@ -35,6 +36,11 @@ pub(super) fn all(
         credentials: Credentials::new(config.credentials_dir.clone()),
         clock: clock.clone(),
     };
+    let ipmi_ports = IpmiPorts {
+        networks: TcpDial::new(config.networks.bmc.clone()),
+        credentials: Credentials::new(config.credentials_dir.clone()),
+        clock: clock.clone(),
+    };
     let mut providers = vec![fake.clone()];
     for (name, class) in &config.machine_classes {
         let exec = known(class, actions)
@@ -42,16 +48,9 @@ pub(super) fn all(
             .map_err(|why| ConfigError::Setting(format!("machine_classes.{name}.{why}")))?;
         // One for all capabilities of the class: they share the sessions and turns of its controllers.
         let redfish = Redfish::new(class.redfish.clone().unwrap_or_default(), ports.clone());
-        let redfish = Arc::new(redfish);
-        let redfish: Arc<dyn Provider> = match desk.filter(|_| class.installs().is_some()) {
-            Some(desk) => {
-                let options = class.installer.clone().unwrap_or_default();
-                let installer =
-                    Installer::new(desk.clone(), redfish.clone(), options, clock.clone());
-                Arc::new(Installing::new(redfish, installer))
-            }
-            None => redfish,
-        };
+        let redfish = installing(Arc::new(redfish), class, desk, clock);
+        let ipmi = Ipmi::new(class.ipmi.clone().unwrap_or_default(), ipmi_ports.clone());
+        let ipmi = installing(Arc::new(ipmi), class, desk, clock);
         let webhook = match &class.webhook {
             Some(webhook) => {
                 let settings = webhook.settings(name).map_err(ConfigError::Setting)?;
@@ -62,7 +61,7 @@ pub(super) fn all(
             }
             None => None,
         };
-        let routes = routes(class, fake, exec.as_ref(), &redfish, webhook.as_ref());
+        let routes = routes(class, fake, exec.as_ref(), [&redfish, &ipmi], webhook.as_ref());
         let routed = Routed::new(name.clone(), routes);
         providers.push(match meter {
             Some(meter) => Arc::new(routed.measured(meter.clone(), clock.clone())),
@@ -70,6 +69,19 @@ pub(super) fn all(
         });
     }
     Ok(providers)
+}
+
+/// A driver of controllers, which installs too if its class's machines are installed.
+fn installing<D: Provider + Control>(
+    driver: Arc<D>,
+    class: &MachineClass,
+    desk: Option<&Arc<Desk>>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<dyn Provider> {
+    let Some(desk) = desk.filter(|_| class.installs().is_some()) else { return driver };
+    let options = class.installer.clone().unwrap_or_default();
+    let installer = Installer::new(desk.clone(), driver.clone(), options, clock.clone());
+    Arc::new(Installing::new(driver, installer))
 }
 
 /// Refuses programs for actions that are neither built in nor declared.
@@ -90,7 +102,7 @@ fn routes(
     class: &MachineClass,
     fake: &Arc<dyn Provider>,
     exec: Option<&Arc<dyn Provider>>,
-    redfish: &Arc<dyn Provider>,
+    [redfish, ipmi]: [&Arc<dyn Provider>; 2],
     webhook: Option<&Arc<dyn Provider>>,
 ) -> BTreeMap<Capability, Arc<dyn Provider>> {
     let driver = |driver: &Driver| match driver {
@@ -98,6 +110,7 @@ fn routes(
         // The configuration has been refused if its class names no programs.
         Driver::Exec => exec.cloned(),
         Driver::Redfish => Some(redfish.clone()),
+        Driver::Ipmi => Some(ipmi.clone()),
         Driver::Webhook => webhook.cloned(),
     };
     let routes = class.routes.iter().filter_map(|(at, named)| Some((*at, driver(named)?)));

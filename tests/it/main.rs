@@ -16,6 +16,7 @@ mod disk;
 mod files;
 mod fleet;
 mod health;
+mod ipmi;
 mod kill;
 mod linear;
 mod load;

@@ -41,14 +41,21 @@ pub(super) fn wrong_ssh(text: &str) -> Option<String> {
 
 fn url_host(text: &str) -> Result<Host, String> {
     let rest = text.split_once("://").and_then(|(scheme, rest)| {
-        let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-        known.then_some(rest)
+        let known =
+            ["http", "https", "ipmi"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        known.then_some((scheme, rest))
     });
-    let Some(rest) = rest else {
-        return Err("must be an https or http URL, such as https://10.0.0.8".to_owned());
+    let Some((scheme, rest)) = rest else {
+        return Err(
+            "must be an https, http or ipmi URL, such as https://10.0.0.8 or ipmi://10.0.0.8"
+                .to_owned(),
+        );
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    if scheme.eq_ignore_ascii_case("ipmi") && !path.is_empty() {
+        return Err("must end after the host and the port: IPMI has no paths".to_owned());
+    }
     if path.contains(['?', '#']) {
         return Err("must end with the path: remove everything from '?' or '#' on".to_owned());
     }

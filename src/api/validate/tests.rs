@@ -64,6 +64,8 @@ fn endpoints_are_judged_by_their_field() {
         "http://bmc-8.example.com:8443/redfish/v1/",
         "HTTPS://[2001:db8::8]:443",
         "https://127.0.0.1:8000",
+        "ipmi://10.0.0.8",
+        "ipmi://[2001:db8::8]:9623",
     ] {
         assert_eq!(bmc(good), Vec::<String>::new(), "{good}");
     }
@@ -77,6 +79,8 @@ fn endpoints_are_judged_by_their_field() {
         "gopher://a",
         "javascript:alert(1)",
         "https://",
+        "ipmi://10.0.0.8/redfish/v1",
+        "ipmi://admin@10.0.0.8",
         "https:///x",
         "https://root:pw@a",
         "https://a#b",

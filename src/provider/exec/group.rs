@@ -5,11 +5,11 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Group(Pid);
+pub(in crate::provider) struct Group(Pid);
 
 impl Group {
     /// The group that a process leads.
-    pub(super) fn of(leader: u32) -> Option<Self> {
+    pub(in crate::provider) fn of(leader: u32) -> Option<Self> {
         i32::try_from(leader).ok().and_then(Pid::from_raw).map(Self)
     }
 
@@ -24,12 +24,12 @@ impl Group {
     }
 
     /// Ends it.
-    pub(super) fn kill(self) {
+    pub(in crate::provider) fn kill(self) {
         self.signal(Signal::KILL);
     }
 
     /// Whether it has a member.
-    pub(super) fn exists(self) -> bool {
+    pub(in crate::provider) fn exists(self) -> bool {
         test_kill_process_group(self.0) != Err(Errno::SRCH)
     }
 

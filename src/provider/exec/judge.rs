@@ -34,7 +34,7 @@ pub struct Account {
 pub fn judge(settings: &Settings) -> Result<Option<Account>, String> {
     for (key, argv) in settings.programs() {
         let path = argv.first().map(Path::new).unwrap_or_else(|| Path::new(""));
-        program(path).map_err(|why| format!("{key}: {}: {why}", path.display()))?;
+        judge_program(path).map_err(|why| format!("{key}: {}: {why}", path.display()))?;
     }
     let dir = &settings.working_dir;
     if !dir.is_dir() {
@@ -44,7 +44,11 @@ pub fn judge(settings: &Settings) -> Result<Option<Account>, String> {
     account(name).map_err(|why| format!("exec.user: {why}"))
 }
 
-fn program(path: &Path) -> Result<(), String> {
+/// Refuses a program that could not be run, or that someone else could exchange.
+///
+/// # Errors
+/// What is wrong and how to fix it.
+pub fn judge_program(path: &Path) -> Result<(), String> {
     let found = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !found.is_file() {
         return Err("it is not a regular file".to_owned());
@@ -120,7 +124,7 @@ mod tests {
     fn a_program_is_a_file_that_runs_and_that_no_one_else_can_exchange() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("drain");
-        assert!(program(&path).unwrap_err().contains("No such file"));
+        assert!(judge_program(&path).unwrap_err().contains("No such file"));
         std::fs::write(&path, "#!/bin/sh\n").unwrap();
         let mode = |path: &Path, mode| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -128,22 +132,22 @@ mod tests {
         for (bits, why) in [(0o644, "not executable"), (0o775, "chmod go-w"), (0o757, "chmod go-w")]
         {
             mode(&path, bits);
-            let refused = program(&path).unwrap_err();
+            let refused = judge_program(&path).unwrap_err();
             assert!(refused.contains(why), "{bits:o}: {refused}");
         }
         mode(&path, 0o755);
-        program(&path).unwrap();
-        assert!(program(dir.path()).unwrap_err().contains("not a regular file"));
+        judge_program(&path).unwrap();
+        assert!(judge_program(dir.path()).unwrap_err().contains("not a regular file"));
         mode(dir.path(), 0o777);
-        assert!(program(&path).unwrap_err().contains("anyone may write to"));
+        assert!(judge_program(&path).unwrap_err().contains("anyone may write to"));
         mode(dir.path(), 0o1777);
-        program(&path).unwrap();
+        judge_program(&path).unwrap();
         // A link that others could lead elsewhere.
         let open = dir.path().join("open");
         std::fs::create_dir(&open).unwrap();
         mode(&open, 0o777);
         std::os::unix::fs::symlink(&path, open.join("link")).unwrap();
-        assert!(program(&open.join("link")).unwrap_err().contains("anyone may write to"));
+        assert!(judge_program(&open.join("link")).unwrap_err().contains("anyone may write to"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde_json::Value as Json;
 
-use super::breaker::Breaker;
+use crate::provider::breaker::Breaker;
 
 /// What one request at a time sees and changes.
 #[derive(Debug, Default)]

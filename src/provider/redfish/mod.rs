@@ -6,7 +6,6 @@
 
 mod adapters;
 mod bmc;
-mod breaker;
 mod control;
 mod failure;
 mod gate;
@@ -31,11 +30,12 @@ use self::adapters::Adapters;
 use self::failure::Failure;
 use self::netboot::Boot;
 use self::power::Waited;
-use self::reboot::Restarts;
 pub use self::settings::{RedfishPorts, RedfishSettings};
 use self::sweep::Bmcs;
 use self::system::{Remote, System};
-use self::ticket::{Epochs, Ticket};
+use self::ticket::Ticket;
+use super::epochs::Epochs;
+use super::restart::{Pace, Restarts};
 use super::{
     Acted, Call, Capabilities, ErrorCode, Fut, Health, Logs, Observation, Provider, ProviderError,
     Target, Verification,
@@ -177,6 +177,10 @@ impl Redfish {
         ticket.check().map(|()| ticket)
     }
 
+    fn pace(&self) -> Pace {
+        Pace { clock: self.ports.clock.clone(), poll: self.settings.poll }
+    }
+
     /// What the controller says about the machine; `fresh` reads its adapters again.
     async fn facts(
         &self,
@@ -297,7 +301,12 @@ impl Provider for Redfish {
                 Job::Reboot { .. } => {
                     let handle = call.handle.as_deref();
                     let machine = &target.machine_id;
-                    self.restarts.observe(machine, &call.operation, handle, &remote, &logs).await
+                    let look = async {
+                        let system = remote.system(asking).await?;
+                        Ok((system.facts().power, system.power_text()))
+                    };
+                    let (id, pace) = (&call.operation, self.pace());
+                    self.restarts.observe(machine, id, handle, &pace, &logs, look).await
                 }
                 Job::Boot(boot) => Ok(match remote.boots(asking, &boot).await? {
                     (true, evidence) => Observation::Done { evidence, output: Values::new() },
@@ -320,7 +329,11 @@ impl Provider for Redfish {
             let done = |evidence| Ok(Acted::Done { evidence, output: Values::new() });
             match job {
                 Job::Reboot { is_graceful } => {
-                    self.restarts.act(ticket, &call.operation, remote, is_graceful, &logs).await
+                    let (machine, id, pace) = (&target.machine_id, &call.operation, self.pace());
+                    let restart = |logs: Logs, seen_off| async move {
+                        reboot::restart(&remote, &ticket, is_graceful, &logs, &seen_off).await
+                    };
+                    self.restarts.act(machine, id, &pace, &logs, restart).await
                 }
                 Job::Boot(boot) => {
                     if let Boot::Medium(image) = &boot {

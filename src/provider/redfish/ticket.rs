@@ -1,10 +1,10 @@
 //! Who asks a controller, and the right to change something at it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::ids::{Epoch, MachineId};
 use crate::provider::ProviderError;
+use crate::provider::epochs::Epochs;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -15,38 +15,6 @@ pub(super) struct Asking<'a> {
     pub(super) operation: Option<&'a str>,
     /// Whether it is part of a change: then it opens no session.
     pub(super) is_acting: bool,
-}
-
-/// The epochs of the machines, as this process knows them.
-#[derive(Debug, Default)]
-pub(super) struct Epochs(Mutex<HashMap<MachineId, Epoch>>);
-
-impl Epochs {
-    /// Raises a machine's epoch.
-    ///
-    /// # Errors
-    /// If a newer one is in force.
-    pub(super) fn raise(&self, machine: &MachineId, epoch: Epoch) -> Result<(), ProviderError> {
-        let mut epochs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = epochs.entry(machine.clone()).or_insert(epoch);
-        if *known > epoch {
-            return Err(fenced(machine, *known));
-        }
-        *known = epoch;
-        Ok(())
-    }
-
-    fn check(&self, machine: &MachineId, epoch: Epoch) -> Result<(), ProviderError> {
-        let epochs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match epochs.get(machine) {
-            Some(known) if *known > epoch => Err(fenced(machine, *known)),
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-fn fenced(machine: &MachineId, current: Epoch) -> ProviderError {
-    ProviderError::fenced(current, format!("machine {machine} belongs to epoch {current}"))
 }
 
 /// The right to change something at a machine's controller, until the machine has a new owner.

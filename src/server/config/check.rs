@@ -90,9 +90,12 @@ impl Config {
                     "machine_classes.{name} has a webhook, but networks.webhook is empty, so that no receiver could be called; list its network, as in webhook = [\"10.30.0.7/32\"]"
                 ));
             }
-            if class.uses(Driver::Redfish) && self.networks.bmc.is_empty() {
+            let by_controller =
+                [Driver::Redfish, Driver::Ipmi].into_iter().find(|driver| class.uses(*driver));
+            if let Some(driver) = by_controller.filter(|_| self.networks.bmc.is_empty()) {
+                let driver = driver.as_str();
                 return Err(format!(
-                    "machine_classes.{name} is driven by redfish, but networks.bmc is empty, so that no controller could be called; list their networks, as in bmc = [\"10.0.0.0/8\"]"
+                    "machine_classes.{name} is driven by {driver}, but networks.bmc is empty, so that no controller could be called; list their networks, as in bmc = [\"10.0.0.0/8\"]"
                 ));
             }
             let image = class.redfish.as_ref().and_then(|settings| settings.image.as_ref());

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::exec::ExecClass;
 use super::webhook::WebhookClass;
-use super::{installer, redfish};
+use super::{installer, ipmi, redfish};
 use crate::plan::Capability;
 use crate::provider::boot::{InstallerOptions, installs};
+use crate::provider::ipmi::{self as driver_ipmi, IpmiSettings};
 use crate::provider::redfish::{CAPABILITIES, NAME, RedfishSettings};
 use crate::text::escaped;
 
@@ -23,6 +24,8 @@ pub(in crate::server) enum Driver {
     Exec,
     /// The machine's controller, over Redfish.
     Redfish,
+    /// The machine's controller, over IPMI.
+    Ipmi,
     /// A receiver of signed messages.
     Webhook,
 }
@@ -30,8 +33,8 @@ pub(in crate::server) enum Driver {
 impl Driver {
     /// Every driver.
     #[cfg(test)]
-    pub(in crate::server) const ALL: [Self; 4] =
-        [Self::Fake, Self::Exec, Self::Redfish, Self::Webhook];
+    pub(in crate::server) const ALL: [Self; 5] =
+        [Self::Fake, Self::Exec, Self::Redfish, Self::Ipmi, Self::Webhook];
 
     /// Its name: also that of the provider that needs no class.
     pub(in crate::server) const fn as_str(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Driver {
             Self::Fake => "fake",
             Self::Exec => "exec",
             Self::Redfish => NAME,
+            Self::Ipmi => driver_ipmi::NAME,
             Self::Webhook => "webhook",
         }
     }
@@ -48,6 +52,7 @@ impl Driver {
         match self {
             Self::Fake | Self::Exec => !matches!(capability, Capability::Engine),
             Self::Redfish => CAPABILITIES.contains(&capability) || installs(capability),
+            Self::Ipmi => driver_ipmi::CAPABILITIES.contains(&capability) || installs(capability),
             // A message cannot look at a machine.
             Self::Webhook => !matches!(capability, Capability::Engine | Capability::Probe),
         }
@@ -63,6 +68,8 @@ pub(in crate::server) struct MachineClass {
     pub(in crate::server) exec: Option<ExecClass>,
     /// How the driver `redfish` calls the controllers; `None` if the file says nothing of it.
     pub(in crate::server) redfish: Option<RedfishSettings>,
+    /// How the driver `ipmi` calls the controllers; `None` if the file says nothing of it.
+    pub(in crate::server) ipmi: Option<IpmiSettings>,
     /// The receiver of the driver `webhook`.
     pub(in crate::server) webhook: Option<WebhookClass>,
     /// How its machines are installed; `None` if the file says nothing of it.
@@ -75,7 +82,7 @@ impl MachineClass {
         let named =
             routes.into_iter().filter_map(|(capability, driver)| Some((capability, driver?)));
         let routes = named.collect();
-        Self { routes, exec: None, redfish: None, webhook: None, installer: None }
+        Self { routes, exec: None, redfish: None, ipmi: None, webhook: None, installer: None }
     }
 
     /// Whether a capability is by this driver.
@@ -120,6 +127,7 @@ impl MachineClass {
             None => self
                 .check_exec(&key)
                 .and_then(|()| self.check_redfish(&key))
+                .and_then(|()| self.check_ipmi(&key))
                 .and_then(|()| self.check_webhook(name))
                 .and_then(|()| self.check_installer(&key)),
         }
@@ -148,10 +156,22 @@ impl MachineClass {
         }
     }
 
+    fn check_ipmi(&self, key: &str) -> Result<(), String> {
+        match &self.ipmi {
+            Some(_) if !self.uses(Driver::Ipmi) => Err(format!(
+                "{key}.ipmi has no effect: no capability of the class is by ipmi, as with power = \"ipmi\""
+            )),
+            Some(settings) => ipmi::check(key, settings),
+            None if self.uses(Driver::Ipmi) => ipmi::check(key, &IpmiSettings::default()),
+            None => Ok(()),
+        }
+    }
+
     /// The capability for which its machines boot an installer, if there is one.
     pub(in crate::server) fn installs(&self) -> Option<Capability> {
         let by_installer = |(capability, driver): (&Capability, &Driver)| {
-            (*driver == Driver::Redfish && installs(*capability)).then_some(*capability)
+            let by_controller = matches!(driver, Driver::Redfish | Driver::Ipmi);
+            (by_controller && installs(*capability)).then_some(*capability)
         };
         self.routes.iter().find_map(by_installer)
     }

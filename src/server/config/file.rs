@@ -10,6 +10,7 @@ use super::choice::{FakeWorld, Format, Level, RoleName};
 use super::classes::Driver;
 use super::exec::ExecClass;
 use super::installer::Installer;
+use super::ipmi::Ipmi;
 use super::notify::Receiver;
 use super::redfish::Redfish;
 use super::span::Span;
@@ -223,6 +224,7 @@ pub(crate) struct MachineClass {
     custom: Option<Driver>,
     pub(super) exec: Option<ExecClass>,
     pub(super) redfish: Option<Redfish>,
+    pub(super) ipmi: Option<Ipmi>,
     pub(super) installer: Option<Installer>,
     pub(super) webhook: Option<WebhookClass>,
 }
