@@ -180,6 +180,69 @@ pub fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
+/// Takes a file of ours that a directory of ours is said to hold: it must belong to the user of this process and have no
+/// other name, and from now on only its owner can read and write it.
+///
+/// # Errors
+/// One that says whose it is, or those of the operating system.
+#[cfg(unix)]
+pub fn take_own(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let metadata = file.metadata()?;
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return refused("it belongs to another user");
+    }
+    if metadata.nlink() > 1 {
+        return refused("it has another name somewhere else (a hard link)");
+    }
+    match metadata.mode() & 0o077 {
+        0 => Ok(()),
+        _ => file.set_permissions(std::fs::Permissions::from_mode(0o600)),
+    }
+}
+
+/// Nothing is known about owners here.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn take_own(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Refuses a directory for files of ours that belongs to another user, or that others can write to: they could put
+/// files of their own in place of ours.
+///
+/// # Errors
+/// One that says who else can write to it, and how to change that; those of the operating system.
+#[cfg(unix)]
+pub fn refuse_shared_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(dir)?;
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let owner = metadata.uid();
+        return refused(format!(
+            "it belongs to another user ({owner}): use chown, or run the server as that user"
+        ));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return refused(format!("other users can write to it (mode {mode:04o}): use chmod go-w"));
+    }
+    Ok(())
+}
+
+/// Nothing is known about owners here.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn refuse_shared_dir(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// Refuses a path whose last part is a symbolic link, or something that is not a regular file; a path that does not
 /// exist is accepted.
 ///
@@ -278,6 +341,34 @@ mod tests {
         }
         std::fs::set_permissions(at("key"), std::fs::Permissions::from_mode(0o400)).unwrap();
         assert_eq!(read_secret(&at("key"), 10).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let with_mode = |mode| {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            refuse_shared_dir(dir.path()).map_err(|error| error.to_string())
+        };
+        for mode in [0o700, 0o750, 0o755, 0o500] {
+            assert_eq!(with_mode(mode), Ok(()), "{mode:o}");
+        }
+        for mode in [0o770, 0o707, 0o777, 0o1777, 0o775] {
+            let error = with_mode(mode).unwrap_err();
+            assert!(
+                error.contains(&format!("mode {mode:04o}")) && error.contains("go-w"),
+                "{error}"
+            );
+        }
+        with_mode(0o700).unwrap();
+        let path = dir.path().join("file");
+        let file = File::create(&path).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o666)).unwrap();
+        take_own(&file).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::hard_link(&path, dir.path().join("other")).unwrap();
+        assert!(take_own(&file).unwrap_err().to_string().contains("another name"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::executor::request::Origin;
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run;
-use crate::model::{Actor, Run, RunSpec, RunType};
+use crate::model::{Actor, CallFacts, Run, RunSpec, RunType};
 
 /// The origin of requests in tests.
 pub(crate) fn origin() -> Origin {
@@ -18,6 +18,7 @@ pub(crate) fn origin() -> Origin {
         reason: "a test".to_owned(),
         expected: None,
         deadline: None,
+        call: CallFacts::default(),
     }
 }
 

@@ -87,8 +87,11 @@ pub(super) async fn start_runs(
     checks.request_id(&request.request_id);
     let recipe = start::recipe(
         &mut checks,
-        &request.plan_id,
-        request.r#type,
+        start::Asked {
+            plan_id: &request.plan_id,
+            run_type: request.r#type,
+            plan_digest: &request.plan_digest,
+        },
         &request.parameters,
         request.force,
         &request.reason,

@@ -11,21 +11,24 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Extensions, Request, Response, Status};
 
 use super::identity::{Ended, Identity};
-use super::methods::{Called, Role};
+use super::methods::{Called, Method, ObjectKind, Role};
 use super::roles;
 use super::status::ApiError;
 use crate::executor::request::Origin;
 use crate::executor::{Engine, EngineError};
 use crate::ids::Revision;
-use crate::model::Actor;
 use crate::model::filter::{Filter, Subject};
-use crate::text::hidden_in;
+use crate::model::{Actor, AuditEntry, CallFacts, Decision};
+use crate::text::{escaped, hidden_in};
 
 /// Metadata in which a client declares who it acts for. Not verified.
 pub const ACTOR_METADATA: &str = "bmdemo-actor";
 
 /// Longest name of an actor, in characters.
 const ACTOR_CHARS_MAX: usize = 64;
+
+/// Longest name of an object of a denied call in the audit, in characters.
+const OBJECT_CHARS_MAX: usize = 128;
 
 /// Names that would be taken for a part of the server.
 const RESERVED: [&str; 3] = ["engine", "probe", "system"];
@@ -79,6 +82,32 @@ impl Caller {
         }
     }
 
+    fn proof(&self) -> &'static str {
+        self.identity.as_ref().map_or("", |identity| identity.proof.as_str())
+    }
+
+    /// What the audit says of a call that the role of its caller does not allow.
+    fn denial<M: Called>(&self, message: &M, refused: &ApiError) -> AuditEntry {
+        let method = M::METHOD;
+        let mut message = message.clone();
+        let request_id = message.request_id().map(std::mem::take).unwrap_or_default();
+        AuditEntry {
+            decision: Decision::Denied,
+            principal: self.actor.name.clone(),
+            verified: self.actor.verified,
+            proof: self.proof().to_owned(),
+            peer: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            rpc: method.name.to_owned(),
+            objects: object_of(method, &message).into_iter().collect(),
+            // What was not checked is cut.
+            request_id: request_id.chars().take(ACTOR_CHARS_MAX).collect(),
+            reason: refused.to_string(),
+            body_digest: digest(&message),
+            plan_digest: String::new(),
+            calls: 1,
+        }
+    }
+
     /// Resolves when the caller's credentials are no longer accepted; never for one without.
     pub(super) fn ended(&self) -> Ended {
         match &self.identity {
@@ -105,17 +134,18 @@ impl Caller {
         if !request_id.is_empty() {
             tracing::Span::current().record("request_id", &*request_id);
         }
-        let mut hash = Sha256::new();
-        hash.update(M::METHOD.name);
-        hash.update([0]);
-        hash.update(message.encode_to_vec());
         Origin {
             request_id,
-            body_digest: hex(&hash.finalize()),
+            body_digest: digest(message),
             actor: self.actor.clone(),
             reason: reason.trim().to_owned(),
             expected,
             deadline: self.deadline.map(|Deadline(at)| at),
+            call: CallFacts {
+                rpc: M::METHOD.name,
+                proof: self.proof(),
+                peer: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            },
         }
     }
 }
@@ -140,7 +170,9 @@ where
     if let Some(identity) = caller.identity()
         && let Err(refused) = roles::check(&identity.name, identity.role, &message)
     {
-        tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+        if engine.denied().note(&identity.name, caller.denial(&message, &refused)) {
+            tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+        }
         return Err(refused.into());
     }
     handler(caller, message).await.map(Response::new).map_err(Status::from)
@@ -174,6 +206,29 @@ fn actor(metadata: &MetadataMap) -> Result<Actor, EngineError> {
     Ok(Actor::operator(name))
 }
 
+/// The digest of a request without its request id.
+fn digest<M: Called>(message: &M) -> String {
+    let mut hash = Sha256::new();
+    hash.update(M::METHOD.name);
+    hash.update([0]);
+    hash.update(message.encode_to_vec());
+    hex(&hash.finalize())
+}
+
+/// The object that a request names, as the audit names it.
+fn object_of<M: Called>(method: &Method, message: &M) -> Option<String> {
+    let kind = match method.object {
+        ObjectKind::Machine => "machines",
+        ObjectKind::Run => "runs",
+        ObjectKind::Plan => "plans",
+        ObjectKind::Server | ObjectKind::Unspecified => return None,
+    };
+    let id = roles::id_of(method, message)?;
+    // It was not checked, either.
+    let id: String = id.chars().take(OBJECT_CHARS_MAX).collect();
+    Some(format!("{kind}/{}", escaped(&id)))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -189,7 +244,7 @@ mod tests {
     use super::*;
     use crate::pb;
 
-    fn digest<M: Called>(mut request: M) -> String {
+    fn digest_of<M: Called>(mut request: M) -> String {
         let caller = Caller::new(&MetadataMap::new(), &Extensions::new()).unwrap();
         caller.origin(&mut request, "", None).body_digest
     }
@@ -206,20 +261,23 @@ mod tests {
 
     #[test]
     fn the_digest_covers_everything_but_the_request_id() {
-        let base = digest(start());
-        assert_eq!(base, digest(pb::StartRunRequest { request_id: "other".to_owned(), ..start() }));
+        let base = digest_of(start());
+        assert_eq!(
+            base,
+            digest_of(pb::StartRunRequest { request_id: "other".to_owned(), ..start() })
+        );
         let reversed: BTreeMap<_, _> = start().parameters.into_iter().rev().collect();
-        assert_eq!(base, digest(pb::StartRunRequest { parameters: reversed, ..start() }));
+        assert_eq!(base, digest_of(pb::StartRunRequest { parameters: reversed, ..start() }));
         for other in [
             pb::StartRunRequest { force: true, ..start() },
             pb::StartRunRequest { reason: "because".to_owned(), ..start() },
             pb::StartRunRequest { parameters: BTreeMap::new(), ..start() },
         ] {
-            assert_ne!(base, digest(other));
+            assert_ne!(base, digest_of(other));
         }
         let cancel = pb::CancelRunRequest { run_id: "m-1".to_owned(), ..Default::default() };
         let abort = pb::AbortRunRequest { run_id: "m-1".to_owned(), ..Default::default() };
-        assert_ne!(digest(cancel), digest(abort));
+        assert_ne!(digest_of(cancel), digest_of(abort));
     }
 
     #[test]

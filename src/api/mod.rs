@@ -1,5 +1,6 @@
 //! The gRPC services: thin handlers that validate requests, call the engine, and convert its answers.
 
+mod audit;
 mod batch;
 mod caller;
 pub mod codec;
@@ -18,6 +19,7 @@ mod roles;
 mod runs;
 mod server;
 mod show;
+pub mod signed;
 mod start;
 pub mod status;
 mod update;
@@ -30,9 +32,12 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use tonic::service::Routes;
 
 use crate::executor::Engine;
+use crate::pb::audit_service_server::AuditServiceServer;
 use crate::pb::machine_service_server::MachineServiceServer;
 use crate::pb::plan_service_server::PlanServiceServer;
 use crate::pb::run_service_server::RunServiceServer;
@@ -46,16 +51,19 @@ pub use server::{DataFacts, Facts, Host, ReceiverFacts};
 /// The services, to which a server adds its own.
 #[must_use]
 pub fn routes(engine: Engine) -> Routes {
-    services(engine, None)
+    services(engine, None, Arc::new(signed::HeadSigner::none()))
 }
 
-/// The services of a server that reports facts about its host.
+/// The services of a server that reports facts about its host, and signs its audit.
 #[must_use]
-pub fn routes_on(engine: Engine, host: Host) -> Routes {
-    services(engine, Some(host))
+pub fn routes_on(engine: Engine, host: Host, signer: Arc<signed::HeadSigner>) -> Routes {
+    services(engine, Some(host), signer)
 }
 
-fn services(engine: Engine, host: Option<Host>) -> Routes {
+fn services(engine: Engine, host: Option<Host>, signer: Arc<signed::HeadSigner>) -> Routes {
+    let audit = AuditServiceServer::new(audit::Audit::new(engine.clone(), signer))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
     let machines = MachineServiceServer::new(machines::Machines::new(engine.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
@@ -68,5 +76,9 @@ fn services(engine: Engine, host: Option<Host>) -> Routes {
     let runs = RunServiceServer::new(runs::Runs::new(engine))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
-    Routes::new(machines).add_service(plans).add_service(server).add_service(runs)
+    Routes::new(machines)
+        .add_service(plans)
+        .add_service(server)
+        .add_service(audit)
+        .add_service(runs)
 }

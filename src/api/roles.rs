@@ -58,6 +58,18 @@ fn beyond<M: Message>(method: &Method, message: &M) -> Option<&'static str> {
     }
 }
 
+/// The id in the field of a request that names its object; `None` if there is none, or nothing in it.
+pub(super) fn id_of<M: Message>(method: &Method, message: &M) -> Option<String> {
+    let bytes = message.encode_to_vec();
+    let mut at = DynamicMessage::decode(request(method)?, bytes.as_slice()).ok()?;
+    let (path, last) = method.id_field.rsplit_once('.').unwrap_or(("", method.id_field));
+    for name in path.split('.').filter(|name| !name.is_empty()) {
+        at = at.get_field_by_name(name)?.as_message()?.clone();
+    }
+    let id = at.get_field_by_name(last)?.as_str()?.to_owned();
+    (!id.is_empty()).then_some(id)
+}
+
 fn request(method: &Method) -> Option<MessageDescriptor> {
     static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
     let pool = POOL.get_or_init(|| DescriptorPool::decode(crate::pb::FILE_DESCRIPTOR_SET).ok());

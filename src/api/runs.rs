@@ -215,8 +215,11 @@ impl Runs {
         let expected = checks.etag("machine_etag", &request.machine_etag);
         let recipe = start::recipe(
             &mut checks,
-            &request.plan_id,
-            request.r#type,
+            start::Asked {
+                plan_id: &request.plan_id,
+                run_type: request.r#type,
+                plan_digest: &request.plan_digest,
+            },
             &request.parameters,
             request.force,
             &request.reason,

@@ -23,6 +23,7 @@ pub(super) struct Recipe {
     plan_id: String,
     parameters: BTreeMap<String, String>,
     force: bool,
+    plan_digest: String,
 }
 
 impl Recipe {
@@ -34,15 +35,26 @@ impl Recipe {
             plan_id: self.plan_id.clone(),
             parameters: self.parameters.clone(),
             force: self.force,
+            plan_digest: self.plan_digest.clone(),
         }
     }
+}
+
+/// What plan a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Its id, empty for the default of the type.
+    pub(super) plan_id: &'a str,
+    /// Its type.
+    pub(super) run_type: i32,
+    /// Its digest, empty for any.
+    pub(super) plan_digest: &'a str,
 }
 
 /// Checks what a request asks to run.
 pub(super) fn recipe(
     checks: &mut Checks,
-    plan_id: &str,
-    run_type: i32,
+    Asked { plan_id, run_type, plan_digest }: Asked<'_>,
     parameters: &BTreeMap<String, String>,
     force: bool,
     reason: &str,
@@ -55,6 +67,7 @@ pub(super) fn recipe(
     } else {
         checks.line("plan_id", plan_id, NAME_CHARS_MAX);
     }
+    checks.line("plan_digest", plan_digest, NAME_CHARS_MAX);
     checks.parameters(parameters);
     checks.reason(reason);
     Some(Recipe {
@@ -62,6 +75,7 @@ pub(super) fn recipe(
         plan_id: plan_id.to_owned(),
         parameters: parameters.clone(),
         force,
+        plan_digest: plan_digest.to_owned(),
     })
 }
 

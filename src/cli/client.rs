@@ -15,6 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::clock::{Clock, Random};
 use crate::pb;
+use crate::pb::audit_service_client::AuditServiceClient;
 use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
@@ -291,6 +292,10 @@ macro_rules! unary {
 }
 
 unary! {
+    AuditServiceClient:
+        list_audit(ListAuditRequest) -> ListAuditResponse,
+        get_audit_head(GetAuditHeadRequest) -> AuditHead,
+        verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
     MachineServiceClient:
         register_machine(RegisterMachineRequest) -> Machine,
         get_machine(GetMachineRequest) -> Machine,

@@ -6,7 +6,7 @@ use crate::pb::RunType;
 
 use super::commands::demo::{Carry, Typed};
 use super::commands::{
-    approve, auth, complete, context, control, demo, doctor, history, import, issues, logs,
+    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, logs,
     machine, plan, run, start, top, wait, watch,
 };
 use super::error::{Error, Exit};
@@ -46,6 +46,7 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
         Command::Doctor(args) => doctor::doctor(session, &args).await,
         Command::Version(args) => doctor::version(session, &args).await,
         Command::Auth(command) => auth::auth(session, command).await,
+        Command::Audit(command) => audit::audit(session, command).await,
         Command::Context(command) => context::context(session, command),
         Command::Completions(args) => complete::completions(session, &args),
         Command::Man(args) => doctor::man(session, &args, Cli::command()),

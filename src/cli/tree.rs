@@ -4,7 +4,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::commands::{
-    approve, auth, complete, context, control, demo, doctor, history, import, issues, logs,
+    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, logs,
     machine, plan, run, start, top, wait, watch,
 };
 use super::flags::Global;
@@ -129,6 +129,9 @@ pub(crate) enum Command {
     /// Who you are to the server
     #[command(subcommand)]
     Auth(auth::AuthCommand),
+    /// Who asked for what, in a chain of hashes
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Name servers and choose one
     #[command(subcommand)]
     Context(context::ContextCommand),

@@ -347,6 +347,8 @@ pub fn repeat_of(before: &Run) -> NewRun {
         plan_id: before.spec.plan_id.clone(),
         parameters: before.spec.parameters.clone(),
         force: before.spec.forced,
+        // A retry repeats the plan as it was pinned.
+        plan_digest: String::new(),
     }
 }
 

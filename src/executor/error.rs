@@ -135,7 +135,7 @@ pub enum EngineError {
     /// The object has changed since the client read it.
     #[error("{kind} {id:?} has changed: its etag is {current}, not {given}")]
     EtagMismatch {
-        /// "machine" or "run".
+        /// "machine", "run" or "plan", whose etag is its digest.
         kind: &'static str,
         /// Its id.
         id: String,

@@ -5,7 +5,9 @@
 //! an event means). Beside them, [`feed`] publishes what was committed.
 
 pub mod admission;
+mod audit;
 pub mod decide;
+mod denied;
 pub mod error;
 pub mod feed;
 mod idempotency;
@@ -26,6 +28,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use denied::Denied;
 pub use error::{EngineError, FieldViolation, Refusal};
 pub use limits::Limits;
 pub use ports::EngineConfig;

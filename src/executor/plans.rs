@@ -45,6 +45,14 @@ impl Plans {
     pub(super) fn chosen(&self, new: &NewRun) -> Result<Arc<Registered>, EngineError> {
         let registry = self.registry();
         let registered = admission::choose_plan(&registry, new)?;
+        if !new.plan_digest.is_empty() && new.plan_digest != registered.digest() {
+            return Err(EngineError::EtagMismatch {
+                kind: "plan",
+                id: registered.plan.id.to_string(),
+                given: new.plan_digest.clone(),
+                current: registered.digest().to_owned(),
+            });
+        }
         Ok(self.with_planted(registered.clone()))
     }
 

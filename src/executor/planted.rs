@@ -24,11 +24,13 @@ pub enum Planted {
     EventMisjudged,
     /// Disks of hardware that is not the registered machine are written (breaks promise 22).
     AnyHardware,
+    /// What the audit says of a commit is written after it (breaks the audit).
+    AuditOutsideCommit,
 }
 
 impl Planted {
     /// Every bug.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoIntent,
         Self::BlindRetry,
         Self::AckBeforeCommit,
@@ -39,5 +41,6 @@ impl Planted {
         Self::QueueByName,
         Self::EventMisjudged,
         Self::AnyHardware,
+        Self::AuditOutsideCommit,
     ];
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::denied::Denied;
 use super::error::EngineError;
 use super::limits::Limits;
 use super::plans::Plans;
@@ -50,6 +51,7 @@ pub(super) struct Ports {
     pub(super) planted: Option<Planted>,
     pub(super) tasks: Arc<Tasks>,
     pub(super) sightings: Sightings,
+    pub(super) denied: Denied,
 }
 
 impl Ports {
@@ -63,6 +65,7 @@ impl Ports {
                 .into_iter()
                 .map(|provider| (provider.name().to_owned(), provider))
                 .collect(),
+            denied: Denied::new(config.clock.clone()),
             clock: config.clock,
             jitter: Mutex::new(SplitMix64::new(seed)),
             // Another sequence of the same seed.
@@ -76,14 +79,27 @@ impl Ports {
     }
 
     pub(super) async fn commit(&self, batch: Batch) -> Result<Arc<Committed>, StoreError> {
+        if self.planted == Some(Planted::AuditOutsideCommit) {
+            return self.commit_apart(batch).await;
+        }
         self.store.commit(batch).await
+    }
+
+    /// The planted bug: what the audit says of a commit follows it.
+    async fn commit_apart(&self, mut batch: Batch) -> Result<Arc<Committed>, StoreError> {
+        let audit = std::mem::take(&mut batch.audit);
+        let committed = self.store.commit(batch).await?;
+        if !audit.is_empty() {
+            drop(self.store.commit(Batch { audit, ..Batch::default() }).await);
+        }
+        Ok(committed)
     }
 
     pub(super) async fn commit_owned(
         self: Arc<Self>,
         batch: Batch,
     ) -> Result<Arc<Committed>, StoreError> {
-        self.store.commit(batch).await
+        self.commit(batch).await
     }
 
     /// Refuses a request whose deadline has passed. Checked last before a commit: a request refused here changes

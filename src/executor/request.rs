@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::ids::{MachineId, Revision};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::Resolution;
-use crate::model::{Actor, MachineSpec, RunType};
+use crate::model::{Actor, CallFacts, MachineSpec, RunType};
 
 /// Data of every mutation besides its subject.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Origin {
     pub expected: Option<Revision>,
     /// When the caller stops waiting, on the monotonic clock: after that the request is not carried out.
     pub deadline: Option<std::time::Duration>,
+    /// How the server came to know who calls, for the audit.
+    pub call: CallFacts,
 }
 
 impl Origin {
@@ -35,6 +37,7 @@ impl Origin {
             reason: String::new(),
             expected: None,
             deadline: None,
+            call: CallFacts::default(),
         }
     }
 }
@@ -99,6 +102,8 @@ pub struct NewRun {
     pub parameters: BTreeMap<String, String>,
     /// Override the plan's refusal by effective state.
     pub force: bool,
+    /// Digest that the plan must have; empty for any.
+    pub plan_digest: String,
 }
 
 /// An operator's verb on a run.

@@ -4,6 +4,7 @@
 //! have their own forms.
 
 pub mod actor;
+pub mod audit;
 mod condition;
 mod cursor;
 mod delta;
@@ -18,6 +19,9 @@ pub mod run;
 mod steps;
 
 pub use actor::{Actor, ActorKind};
+pub use audit::{
+    AuditEntry, AuditFault, AuditHash, AuditHead, AuditRow, CallFacts, Chain, Decision,
+};
 pub use condition::{Condition, ConditionKind, Conditions};
 pub use cursor::Cursor;
 pub use delta::{Header, Progress, RunDelta};

@@ -15,7 +15,6 @@ use super::activity::Activity;
 use super::admission::Admission;
 use super::config::Keep;
 use super::connection::{self, Membership};
-use super::denials::Denials;
 use super::edge::Edge;
 use super::gate::Gate;
 use super::tls::{Handshakes, Secured};
@@ -44,7 +43,7 @@ pub(super) async fn serve(
 ) {
     let End { stop, goodbye } = end;
     let connections = TaskTracker::new();
-    let denials = Denials::new(clock.clone(), edge.refusals().clone());
+    let denials = edge.denials().clone();
     let handshakes = Handshakes::new(clock.clone(), denials.clone());
     let admission = Admission::new(access.clone(), clock.clone(), denials);
     let (mut failure, mut refusal) = (Complaint::default(), Complaint::default());

@@ -14,6 +14,7 @@ use super::identities::Principal;
 use super::jwt::{JwtRefusal, Verified};
 use super::tls::{Certified, judge_again};
 use super::tokens::{self, KnownToken, TokenHash};
+use crate::api::methods;
 use crate::api::status::ApiError;
 use crate::api::{Identity, Proof};
 use crate::clock::{Clock, Timestamp};
@@ -147,7 +148,11 @@ impl Admission {
     ///
     /// # Errors
     /// The same answer for every reason: UNAUTHENTICATED.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Option<Identity>, Status> {
+    pub(super) fn admit(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<Identity>, Status> {
         let access = self.access.borrow().clone();
         if !access.authenticates {
             return Ok(None);
@@ -160,7 +165,10 @@ impl Admission {
             Ok((credential, admitted)) => Ok(Some(self.identity(credential, admitted))),
             Err(refusal) => {
                 let kind = refusal.kind();
-                self.denials.note("a call was refused", kind, kind, self.peer, &refusal);
+                // A path that is none of ours says nothing.
+                let rpc = methods::by_path(path).map_or("", |method| method.name);
+                let why = (rpc, &refusal as &dyn std::fmt::Display);
+                self.denials.note("a call was refused", kind, kind, self.peer, why);
                 Err(ApiError::Unauthenticated.into())
             }
         }

@@ -16,6 +16,7 @@ mod ipmi;
 mod notify;
 mod otlp;
 mod redfish;
+mod retention;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) use self::access::{AuthSettings, JwtSettings, PrincipalSettings, TlsFiles};
-pub(super) use self::args::{Args, Command, TokenCommand};
+pub(super) use self::args::{Args, AuditCommand, Command, TokenCommand};
 pub(super) use self::boot::BootSettings;
 pub(super) use self::bounds::host_name as check_host_name;
 pub(super) use self::choice::{FakeWorld, Format, Level, RoleName};
@@ -38,6 +39,7 @@ pub(super) use self::exec::ExecClass;
 use self::file::File;
 pub(super) use self::notify::{Receiver, receivers};
 pub(super) use self::otlp::Otlp;
+pub(super) use self::retention::Retention;
 use self::span::Span;
 use super::gate::Caps;
 use super::limits as connection_limits;
@@ -105,31 +107,6 @@ pub(super) struct Keep {
     pub(super) age_max: Option<Duration>,
     /// A connection without a stream for this long is ended; `None` for never.
     pub(super) idle_max: Option<Duration>,
-}
-
-/// What is deleted, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Retention {
-    /// Runs that ended longer ago are deleted.
-    pub(super) ended_runs: Duration,
-    /// Of the ended runs, at most this many newest are kept.
-    pub(super) ended_runs_max: u64,
-    /// Request ids used longer ago are deleted, unless their object is an active run.
-    pub(super) requests: Duration,
-    /// Time between two rounds.
-    pub(super) interval: Duration,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        let day = Duration::from_secs(24 * 60 * 60);
-        Self {
-            ended_runs: day * 90,
-            ended_runs_max: 1_000_000,
-            requests: day * 7,
-            interval: Duration::from_secs(10 * 60),
-        }
-    }
 }
 
 /// The networks that calls of each kind may go to.
@@ -220,6 +197,8 @@ pub(super) struct Config {
     pub(super) notify: Vec<Receiver>,
     /// What is deleted.
     pub(super) retention: Retention,
+    /// The key that signs heads of the audit; without one, a key of the data directory.
+    pub(super) audit_key_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -240,7 +219,6 @@ impl Config {
         let port = args.port.or(file.server.port).unwrap_or(PORT);
         let timing = if args.slow { Some("slow".to_owned()) } else { args.fake_timing.clone() };
         let caps = Caps::default();
-        let retention = Retention::default();
         let span = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0);
         let config = Self {
             listen: SocketAddr::new(address, port),
@@ -328,18 +306,14 @@ impl Config {
                     (name.clone(), class)
                 })
                 .collect(),
+            audit_key_file: file.audit.key_file,
             probes: file
                 .probes
                 .into_iter()
                 .map(|(name, probe)| (name, probe_policy(&probe)))
                 .collect(),
             notify: file.notify,
-            retention: Retention {
-                ended_runs: span(file.retention.ended_runs, retention.ended_runs),
-                ended_runs_max: file.retention.ended_runs_max.unwrap_or(retention.ended_runs_max),
-                requests: span(file.retention.requests, retention.requests),
-                interval: span(file.retention.interval, retention.interval),
-            },
+            retention: Retention::of(&file.retention),
         };
         config.check()?;
         Ok(config)

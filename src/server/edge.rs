@@ -24,6 +24,7 @@ use tracing::{Instrument as _, field};
 use super::admission::Admission;
 use super::body::Timely;
 use super::checks::{self, HeadRefusal, HostNames};
+use super::denials::Denials;
 use super::metrics::Metrics;
 use super::peers::{Peer, Peers, TooMany};
 use super::progress::Progress;
@@ -58,6 +59,7 @@ pub(super) struct Edge {
     /// What the authority of a request must be; `None` where only this program can connect.
     host_names: Option<Arc<HostNames>>,
     refusals: Refusals,
+    denials: Denials,
     room: Room,
     /// The part of the connection in the room; `None` before there is one.
     place: Option<Place>,
@@ -76,10 +78,10 @@ impl Edge {
         Self {
             always,
             ready,
-            clock,
             metrics: None,
             host_names: None,
             refusals: Refusals::default(),
+            denials: Denials::new(clock.clone(), Refusals::default()),
             room: Room::new(Bounds::default()),
             place: None,
             peers: None,
@@ -87,6 +89,7 @@ impl Edge {
             watches: None,
             admission: None,
             info: None,
+            clock,
         }
     }
 
@@ -97,7 +100,8 @@ impl Edge {
 
     /// The same, refusing what pages of other sites send, and counting what is refused.
     pub(super) fn guarded(self, host_names: HostNames, refusals: Refusals) -> Self {
-        Self { host_names: Some(Arc::new(host_names)), refusals, ..self }
+        let denials = Denials::new(self.clock.clone(), refusals.clone());
+        Self { host_names: Some(Arc::new(host_names)), refusals, denials, ..self }
     }
 
     /// The same, under these names.
@@ -114,7 +118,7 @@ impl Edge {
     fn admit<B>(&self, request: &Request<B>) -> Result<Option<Identity>, Status> {
         match &self.admission {
             Some(admission) if !request.uri().path().starts_with("/grpc.health.") => {
-                admission.admit(request.headers())
+                admission.admit(request.uri().path(), request.headers())
             }
             Some(_) | None => Ok(None),
         }
@@ -158,6 +162,11 @@ impl Edge {
             let message = message.to_owned();
             Status::from(ApiError::Engine(EngineError::Exhausted { limit: "WATCHERS", message }))
         })
+    }
+
+    /// Who is refused is said here.
+    pub(super) fn denials(&self) -> &Denials {
+        &self.denials
     }
 
     /// What is refused is counted here.

@@ -98,6 +98,14 @@ pub(super) enum StartError {
         /// How many were found.
         problems: usize,
     },
+    /// The audit is not as it was written.
+    #[error("the audit of {} does not hold: {problem}", .path.display())]
+    Audit {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The database was not repaired.
     #[error("{} is not repaired", .path.display())]
     NotRepaired {
@@ -147,6 +155,7 @@ impl StartError {
             )
             | Self::World(WorldError::Damaged { .. })
             | Self::Damaged { .. }
+            | Self::Audit { .. }
             | Self::NotABackup { .. }
             | Self::Recovery(EngineError::Store(_))
             | Self::Store(_) => EX_IOERR,
@@ -196,6 +205,9 @@ impl StartError {
             }
             Self::Damaged { .. } => {
                 Some("stop the server; then `bmdemo-server repair` restores records from their history, and drops only those you name; or restore a backup".into())
+            }
+            Self::Audit { .. } => {
+                Some("compare with copies elsewhere: backups, heads that were kept, the log of the server".into())
             }
             Self::Config(_)
             | Self::CertificateFile { .. }

@@ -24,8 +24,14 @@ pub(super) async fn retain(
         let present = *policy.borrow_and_update();
         match round(&*store, &*clock, present).await {
             Ok(trimmed) if trimmed == Trimmed::default() => {}
-            Ok(Trimmed { runs, changes, requests }) => {
-                tracing::info!(runs, changes, requests, "deleted data older than the retention");
+            Ok(Trimmed { runs, changes, requests, audit }) => {
+                tracing::info!(
+                    runs,
+                    changes,
+                    requests,
+                    audit,
+                    "deleted data older than the retention"
+                );
             }
             Err(error) => tracing::warn!(%error, "retention could not finish its round"),
         }
@@ -48,6 +54,8 @@ async fn round(
         ended_before: before(now, policy.ended_runs),
         ended_runs_max: policy.ended_runs_max,
         requests_before: before(now, policy.requests),
+        audit_before: before(now, policy.audit),
+        audit_max: policy.audit_max,
     };
     let mut total = Trimmed::default();
     loop {
@@ -58,6 +66,7 @@ async fn round(
         total.runs += part.runs;
         total.changes += part.changes;
         total.requests += part.requests;
+        total.audit += part.audit;
         clock.sleep(PART_PAUSE).await;
     }
 }

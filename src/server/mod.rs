@@ -4,6 +4,8 @@ mod accept;
 mod access;
 mod activity;
 mod admission;
+mod audit;
+mod audit_command;
 mod body;
 mod boot;
 mod checks;
@@ -89,6 +91,7 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
                 Command::Restore { backup } => {
                     Box::pin(restore::restore(&config, backup, &mut stdout)).await
                 }
+                Command::Audit(command) => audit_command::run(&config, command, &mut stdout),
                 Command::Check { accept } => storage::check(&config, accept, &mut stdout),
                 Command::Repair { drop_run, drop_machine } => {
                     storage::repair(&config, drop_run, drop_machine, &mut stdout)
@@ -104,6 +107,11 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
         }
     }
 }
+
+/// What is said to a server that runs as root.
+const ROOT: &str = "running as root: an attacker who finds a way into this process has the machine. Give it a user of its own, in its unit: \
+    User=bmdemo StateDirectory=bmdemo NoNewPrivileges=yes ProtectSystem=strict ProtectHome=yes PrivateTmp=yes (only programs of \
+    [machine_classes.NAME.exec] that run as another user need root)";
 
 /// Prints what clap has to say: help and version are data, with code 0, the rest is an error.
 fn report_usage(error: &clap::Error) -> u8 {
@@ -121,6 +129,9 @@ fn report_usage(error: &clap::Error) -> u8 {
 async fn run(args: &Args) -> Result<(), StartError> {
     let config = Config::load(args)?;
     let telemetry = Telemetry::start(&config)?;
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!("{ROOT}");
+    }
     let signals_failed = |error: std::io::Error| StartError::Internal {
         what: "cannot handle signals",
         source: error.into(),

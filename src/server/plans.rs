@@ -8,8 +8,11 @@ use crate::files;
 use crate::plan::limits::{FILE_BYTES_MAX, FILES_MAX};
 use crate::plan::registry::BUILT_IN;
 use crate::plan::{
-    Actions, Diagnostic, Registry, SourceFile, compile_actions, compile_with, render,
+    Actions, Diagnostic, Registry, Risk, SourceFile, compile_actions, compile_with, render,
 };
+
+/// Characters of a digest that are said.
+const DIGEST_CHARS: usize = 12;
 
 /// The plans of the server: the built-in ones and those of `dir`.
 ///
@@ -32,6 +35,51 @@ pub(super) fn load(dir: Option<&Path>, actions: &Actions) -> Result<Registry, Co
 pub(super) fn actions(dir: Option<&Path>) -> Result<Actions, ConfigError> {
     let Some(dir) = dir else { return Ok(Actions::default()) };
     compiled(&read_dir(dir)?, compile_actions)
+}
+
+/// What another set of plans changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// One sentence for each plan that was added, changed or removed.
+    pub(super) all: Vec<String>,
+    /// One for each of them that puts more at risk than the plan with its id did before.
+    pub(super) more_dangerous: Vec<String>,
+}
+
+/// Compares the plans of before and after, by what they do and not by what they say of themselves.
+pub(super) fn changes(before: &Registry, after: &Registry) -> Changes {
+    let mut changes = Changes::default();
+    let short = |digest: &str| digest.chars().take(DIGEST_CHARS).collect::<String>();
+    for new in after.iter() {
+        let id = &new.plan.id;
+        let old = before.get(id);
+        match old {
+            Some(old) if old.digest() == new.digest() => continue,
+            Some(old) => {
+                let (old, new) = (short(old.digest()), short(new.digest()));
+                changes.all.push(format!("{id} changed from {old} to {new}"));
+            }
+            None => changes.all.push(format!("{id} was added, {}", short(new.digest()))),
+        }
+        let risk = old.map_or(Risk::None, |old| old.plan.risk());
+        if new.plan.risk() > risk {
+            let what = match new.plan.risk() {
+                Risk::None => continue,
+                Risk::Disruptive => "stops service",
+                Risk::DataDestroying => "destroys data",
+            };
+            let steps = new.plan.steps.iter();
+            let names: Vec<&str> = steps
+                .filter(|step| step.action.traits.risk > risk)
+                .map(|step| &*step.name)
+                .collect();
+            changes.more_dangerous.push(format!("{id} now {what}, in {}", names.join(", ")));
+        }
+    }
+    for old in before.iter().filter(|old| after.get(&old.plan.id).is_none()) {
+        changes.all.push(format!("{} was removed", old.plan.id));
+    }
+    changes
 }
 
 /// The files of a directory, by name.
@@ -107,6 +155,31 @@ mod tests {
         assert_eq!(plans.iter().len(), BUILT_IN.len() + 1);
         assert!(plans.get("plan/reboot-twice").is_some());
         assert!(plans.get("plan/reboot").unwrap().plan.display_name.starts_with("Our "));
+    }
+
+    #[test]
+    fn a_plan_that_puts_more_at_risk_is_named() {
+        let before = Registry::built_in();
+        assert_eq!(changes(&before, &Registry::built_in()), Changes::default());
+        // The wipe of another plan, under the id of a restart.
+        let rma = include_str!("../../plans/rma.toml");
+        let worse = rma.replace("plan/rma", "plan/reboot").replace("\"RMA\"", "\"REBOOT\"");
+        let own = REBOOT.replace("plan/reboot", "plan/own").replace("default_for", "# default_for");
+        let dir = dir_of(&[("a.toml", &worse), ("b.toml", &own)]);
+        let after = load(Some(dir.path()), Actions::BUILT_IN).unwrap();
+        let Changes { all, more_dangerous } = changes(&before, &after);
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(all.iter().any(|said| said.starts_with("plan/own was added, ")), "{all:?}");
+        assert!(all.iter().any(|said| said.starts_with("plan/reboot changed from ")), "{all:?}");
+        assert_eq!(more_dangerous.len(), 2, "{more_dangerous:?}");
+        let found = |start: &str| more_dangerous.iter().any(|said| said.starts_with(start));
+        assert!(
+            found("plan/reboot now destroys data, in ") && found("plan/own now stops service, in "),
+            "{more_dangerous:?}"
+        );
+        let back = changes(&after, &before);
+        assert!(back.all.contains(&"plan/own was removed".to_owned()), "{back:?}");
+        assert_eq!(back.more_dangerous, Vec::<String>::new());
     }
 
     #[test]

@@ -28,8 +28,8 @@ use super::refusals::Refusals;
 use super::room::Room;
 use super::watches::Watches;
 use super::{
-    accept, boot, connection, maintenance, notifications, plans, providers, reflection, simulator,
-    storage,
+    accept, audit, boot, connection, maintenance, notifications, plans, providers, reflection,
+    simulator, storage,
 };
 use crate::clock::{Clock, OsRandom, Random, SeededRandom, SystemClock};
 use crate::executor::{Engine, EngineConfig};
@@ -133,6 +133,7 @@ impl Server {
         let host = Arc::new(Host::new(&config.storage));
         let random = random(config.seed);
         let opened = storage::open(&config.storage, config.fake_world, &clock, &*random).await?;
+        let signer = Arc::new(audit::signer(&config)?);
 
         let readiness = Readiness::new();
         let always = reflection::add_to(Routes::new(readiness.service())).map_err(|error| {
@@ -144,6 +145,7 @@ impl Server {
             .guarded(host_names.clone(), refusals.clone())
             .with_room(room.clone())
             .rationed(Peers::new(config.rates, clock.clone()), Watches::new(config.watches_max));
+        let denials = edge.denials().clone();
         let gate = Gate::new(config.caps, refusals.clone());
         let stop = CancellationToken::new();
         // Ends the accept loop too if a later step fails.
@@ -193,6 +195,7 @@ impl Server {
         .await
         .map_err(StartError::Recovery)?;
         engine.start_probes(config.probes.clone());
+        denials.audited(engine.denied().clone());
 
         let told = notifications::start(&config, &engine).await?;
         engine.spawn(noticed.log());
@@ -239,6 +242,7 @@ impl Server {
         }
         let (retention, policy) = watch::channel(config.retention);
         engine.spawn(maintenance::retain(engine.store().clone(), clock.clone(), policy));
+        engine.spawn(audit::announce(engine.clone(), signer.clone(), config.storage.clone()));
         if config.is_exposed() {
             engine.spawn(maintenance::warn_of_exposure(clock, address));
         }
@@ -246,7 +250,7 @@ impl Server {
             let host = host.clone();
             Arc::new(move || notifications::with_facts(host.facts(), &told))
         };
-        if ready.set(crate::api::routes_on(engine.clone(), facts).prepare()).is_err() {
+        if ready.set(crate::api::routes_on(engine.clone(), facts, signer).prepare()).is_err() {
             tracing::debug!("the services were set before");
         }
         readiness.set(true);
@@ -290,6 +294,13 @@ impl Server {
             }
         };
         let count = plans.iter().len();
+        let plans::Changes { all, more_dangerous } = plans::changes(&self.engine.plans(), &plans);
+        for change in all {
+            tracing::info!("a plan was reloaded: {change}");
+        }
+        for change in more_dangerous {
+            tracing::warn!("a plan that was reloaded puts more at risk than before: {change}");
+        }
         self.engine.set_plans(plans);
         self.engine.set_run_limits(&config.limits);
         self.retention.send_replace(config.retention);

@@ -6,7 +6,8 @@ use super::slots::SlotMove;
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
 use crate::model::{
-    Change, Cursor, Entry, Images, Installation, LogChunk, Machine, Object, Observed, Record, Run,
+    AuditEntry, Change, Cursor, Entry, Images, Installation, LogChunk, Machine, Object, Observed,
+    Record, Run,
 };
 
 /// The use of a request id; kept at least a day and as long as its object is active.
@@ -104,6 +105,8 @@ pub struct Batch {
     pub installations: Vec<(MachineId, Installation)>,
     /// Cursors of receivers to move.
     pub cursors: Vec<CursorMove>,
+    /// What the audit says of this batch: becomes durable with it, or not at all.
+    pub audit: Vec<AuditEntry>,
 }
 
 /// A step of the cursor of a receiver. It is conditional on the cursor that the writer saw, like the write of a record.

@@ -33,12 +33,14 @@ pub use self::slots::{SlotKey, SlotMove};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+};
 
 /// Most rows that a page of a list examines for a filter without an index.
 pub const SCAN_ROWS_MAX: usize = 10_000;
 
-/// Most runs, most request ids and most changes of machines that one [`Store::trim`] deletes.
+/// Most runs, most request ids, most changes of machines and most audit entries that one [`Store::trim`] deletes.
 pub const TRIM_ROWS_MAX: usize = 256;
 
 /// Number of commits whose outcome can be looked up.
@@ -154,6 +156,10 @@ pub struct Retention {
     /// Request ids used before this instant are deleted, unless their object is an active run. They outlive their
     /// object, so that a late repetition never starts a run again.
     pub requests_before: Timestamp,
+    /// Audit entries before this instant are deleted, the oldest first.
+    pub audit_before: Timestamp,
+    /// Of the audit, at most this many newest entries are kept.
+    pub audit_max: u64,
 }
 
 /// What was deleted.
@@ -165,6 +171,8 @@ pub struct Trimmed {
     pub changes: u64,
     /// Request ids.
     pub requests: u64,
+    /// Audit entries.
+    pub audit: u64,
 }
 
 /// Receives every commit, in the order of revisions, after it is durable and before its writer gets the result.
@@ -238,6 +246,10 @@ pub trait Store: Send + Sync + 'static {
     fn log_head(&self, run: RunId) -> Fut<'_, LogHead>;
     /// Revision of the newest commit, and the oldest from which [`Store::changes`] can continue.
     fn revisions(&self) -> Fut<'_, (Revision, Revision)>;
+    /// Audit entries after the one of this number, oldest first; what was deleted is left out.
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>>;
+    /// Where the audit begins and ends, as of one instant: the last entry that was deleted, and the newest.
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)>;
     /// Deletes what the policy says, a bounded amount per call; call again until nothing is deleted.
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed>;
     /// Registers a listener for every later commit.

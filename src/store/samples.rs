@@ -8,9 +8,9 @@ use crate::ids::{Epoch, MachineId, OperationId, Revision, RunId};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::{run, step};
 use crate::model::{
-    Actor, ActorKind, Condition, ConditionKind, Cursor, Entry, EntryKind, Hold, HoldReason,
-    InstallStage, Installation, LogChunk, LogStream, Machine, MachineSpec, Run, RunError,
-    RunErrorCode, RunSpec, RunType, StepRecord, UntrustedDisks,
+    Actor, ActorKind, AuditEntry, Condition, ConditionKind, Cursor, Decision, Entry, EntryKind,
+    Hold, HoldReason, InstallStage, Installation, LogChunk, LogStream, Machine, MachineSpec, Run,
+    RunError, RunErrorCode, RunSpec, RunType, StepRecord, UntrustedDisks,
 };
 use crate::plan::{Value, Values};
 use crate::store::CursorMove;
@@ -338,4 +338,22 @@ pub(super) fn cursor_move(before: Option<Cursor>, passed: u64) -> CursorMove {
     let owner = before.map_or(Epoch(1), |before| before.owner);
     let after = Cursor { owner, ..Cursor::after(Revision(passed)) };
     CursorMove { receiver: "ops".to_owned(), before, after }
+}
+
+/// What the audit says of a call.
+pub(super) fn audit_entry(number: u64) -> AuditEntry {
+    AuditEntry {
+        decision: if number % 5 == 0 { Decision::Denied } else { Decision::Done },
+        principal: "ann".into(),
+        verified: number % 2 == 0,
+        proof: if number % 2 == 0 { "certificate".to_owned() } else { String::new() },
+        peer: "127.0.0.1:4711".to_owned(),
+        rpc: "StartRun".to_owned(),
+        objects: vec![format!("machines/machine-{number}"), format!("runs/{}", run_id(number))],
+        request_id: "a request".to_owned(),
+        reason: "a reason, \"quoted\"".to_owned(),
+        body_digest: "00ff".to_owned(),
+        plan_digest: "ff00".to_owned(),
+        calls: number,
+    }
 }

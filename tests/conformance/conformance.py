@@ -227,6 +227,17 @@ class Conformance:
         self.check("CheckAccess names the rule", access.allowed and access.rule, access)
         self.check("GetServerInfo names the providers", list(info.providers) == ["fake"], info)
 
+    def audit(self):
+        entries = self.api.ListAudit(page_size=1000).entries
+        self.check("ListAudit counts its entries", [entry.seq for entry in entries] == list(range(1, len(entries) + 1)))
+        self.check("ListAudit says that no one was verified", entries and not any(entry.verified for entry in entries))
+        head = self.api.GetAuditHead()
+        self.check("GetAuditHead is the newest entry", head.seq == entries[-1].seq and head.hash == entries[-1].hash, head)
+        answer = self.api.VerifyAudit(head=head.line)
+        self.check("VerifyAudit", answer.holds and answer.entries == len(entries), answer)
+        wrong = error_of(lambda: self.api.VerifyAudit(head=head.line[:-1]))
+        self.check("VerifyAudit refuses an altered head", wrong.code() == grpc.StatusCode.INVALID_ARGUMENT, wrong)
+
     def runs(self):
         api = self.api
         trial = self.start("machine-1", "repave-join", validate_only=True)
@@ -533,7 +544,7 @@ def main():
         plans = ROOT / "tests" / "conformance" / "plans"
         options = ["--fake-timing", "zero", "--fake-script", SCRIPT, "--plans-dir", str(plans)]
         conformance = Conformance(tally, Server(binary, work / "main", *options))
-        for name in ("reflection", "health", "machines", "plans", "server_info", "runs", "errors", "every_method_refuses_nonsense",
+        for name in ("reflection", "health", "machines", "plans", "audit", "server_info", "runs", "errors", "every_method_refuses_nonsense",
                      "every_method_answered", "buf", "shutdown"):
             tally.section(name.replace("_", " "), getattr(conformance, name))
         tally.section("limits", limits, conformance, binary)

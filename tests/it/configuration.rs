@@ -106,7 +106,9 @@ async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
     let server = Server::ephemeral(&["--plans-dir", dir.path().to_str().unwrap()]).await;
     std::fs::write(dir.path().join("own.toml"), a_plan("plan/own")).unwrap();
     server.signal("HUP").await;
-    server.logged("plans=6").await;
+    let log = server.logged("plans=6").await;
+    assert!(log.contains("a plan was reloaded: plan/own was added"), "{log}");
+    assert!(log.contains("puts more at risk than before: plan/own now stops service"), "{log}");
     std::fs::write(dir.path().join("bad.toml"), "id = 1").unwrap();
     server.signal("HUP").await;
     let log = server.logged("were not reloaded").await;

@@ -117,6 +117,19 @@ impl Load {
         assert_eq!(fake::repeated_steps(&ledger), Vec::<String>::new());
         // As the command `check` does, without a time limit.
         assert_eq!(sqlite::check(data).unwrap().problems, Vec::<String>::new());
+        // What was acknowledged is in the audit once, and the audit is a chain from its beginning.
+        let audit = sqlite::audit_file(data).unwrap();
+        let (entries, _) = audit.verify(None).unwrap().unwrap();
+        let rows = audit.page(0, usize::MAX).unwrap();
+        assert_eq!(rows.len() as u64, entries);
+        let mut started = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.body.contains("\"rpc\":\"StartRun\"")) {
+            let run = row.body.split("\"runs/").nth(1).unwrap().split('"').next().unwrap();
+            let twice = started.insert(run.to_owned(), row.seq);
+            assert_eq!(twice, None, "{}", row.body);
+        }
+        let made: std::collections::BTreeSet<_> = runs.iter().map(|run| &run.run_id).collect();
+        assert!(started.keys().eq(made), "the runs and the audit differ");
         acknowledged
     }
 }

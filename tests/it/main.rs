@@ -8,6 +8,8 @@
 
 mod abuse;
 mod accept;
+mod audit;
+mod canary;
 mod classes;
 mod configuration;
 mod copies;

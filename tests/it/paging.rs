@@ -259,6 +259,8 @@ async fn runs_come_once(seed: u64) {
                 ended_before: first_forgotten.plus_ms(1),
                 ended_runs_max: u64::MAX,
                 requests_before: Timestamp(0),
+                audit_before: Timestamp(0),
+                audit_max: u64::MAX,
             };
             let mut forgotten = 0;
             while !stop.is_cancelled() {

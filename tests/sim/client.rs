@@ -65,6 +65,7 @@ impl Request {
 
     fn origin(&self) -> Origin {
         Origin {
+            call: bmdemo::model::CallFacts::default(),
             request_id: self.id.clone(),
             body_digest: self.body(),
             actor: Actor::operator("client"),
@@ -249,6 +250,7 @@ async fn perform(engine: &Engine, request: &Request) -> Answer {
                 plan_id: (*plan).to_owned(),
                 parameters: BTreeMap::new(),
                 force: *force,
+                plan_digest: String::new(),
             };
             run(engine.start_run(&origin, new).await)
         }

@@ -63,6 +63,11 @@ const CASES: &[Case] = &[
         accuser: "promise_22_only_the_registered_hardware_is_written",
         profile: Profile::swapping,
     },
+    Case {
+        bug: Planted::AuditOutsideCommit,
+        accuser: "the_audit_speaks_of_every_request",
+        profile: Profile::of,
+    },
 ];
 
 #[test]

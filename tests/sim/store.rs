@@ -7,7 +7,9 @@ use tokio::sync::watch;
 
 use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
-use bmdemo::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use bmdemo::model::{
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -177,6 +179,14 @@ impl Store for SimStore {
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
         Box::pin(self.read(self.inner.revisions()))
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>> {
+        Box::pin(self.read(self.inner.audit(after, limit)))
+    }
+
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)> {
+        Box::pin(self.read(self.inner.audit_ends()))
     }
 
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {

@@ -139,7 +139,25 @@ async fn a_dry_run_shows_the_run_or_everything_in_the_way() {
     let status = api.runs.start_run(real).await.unwrap_err();
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().metadata["current"], "\"1\"");
-    let real = pb::StartRunRequest { validate_only: false, ..etag("\"1\"") };
+    // The plan that was shown, or none.
+    let plan = pb::GetPlanRequest { plan_id: request.plan_id.clone() };
+    let plan_digest = api.plans.get_plan(plan).await.unwrap().into_inner().digest;
+    for validate_only in [true, false] {
+        let other = pb::StartRunRequest {
+            plan_digest: plan_digest.replace(|digit| digit != '0', "0"),
+            validate_only,
+            ..request.clone()
+        };
+        let status = api.runs.start_run(other).await.unwrap_err();
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), &info.metadata["current"]),
+            ("ETAG_MISMATCH", &plan_digest)
+        );
+        assert_eq!(details.resource_info().unwrap().resource_type, "plan");
+    }
+    let real = pb::StartRunRequest { plan_digest, validate_only: false, ..etag("\"1\"") };
     let run = api.runs.start_run(real).await.unwrap().into_inner();
     let blocked = pb::StartRunRequest { plan_id: "rma".to_owned(), ..request };
     let status = api.runs.start_run(blocked).await.unwrap_err();

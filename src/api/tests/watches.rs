@@ -141,6 +141,8 @@ async fn forgotten_history_is_an_error_or_a_reset() {
         ended_before: START.plus_ms(u64::MAX / 2),
         ended_runs_max: 0,
         requests_before: START,
+        audit_before: START,
+        audit_max: u64::MAX,
     };
     while api.engine.store().trim(everything).await.unwrap() != Default::default() {}
     let (_, oldest) = api.engine.store().revisions().await.unwrap();

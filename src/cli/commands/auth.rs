@@ -72,6 +72,7 @@ const METHODS: [(&str, &str); 34] = [
     ("skip", "SkipStep"),
     ("resolve", "ResolveStep"),
     ("approve", "ResolveStep"),
+    ("audit", "ListAudit"),
 ];
 
 async fn can_i(session: &mut Session, args: &CanIArgs) -> Result<Exit, Error> {

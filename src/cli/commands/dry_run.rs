@@ -137,7 +137,7 @@ async fn check_etag(
     machine: &str,
     flags: &StartFlags,
 ) -> Result<(), Error> {
-    let one = request(what, machine, flags, String::new());
+    let one = request(what, machine, flags, String::new(), "");
     let asked = client.start_run(pb::StartRunRequest { validate_only: true, ..one }).await;
     match asked {
         Err(error) if error.grpc_code() == Some(Code::Aborted) => Err(error),
@@ -153,7 +153,7 @@ async fn verdicts(
     machines: &[pb::Machine],
     flags: &StartFlags,
 ) -> Result<BTreeMap<String, Result<pb::Run, pb::ItemError>>, Error> {
-    let one = request(what, "", flags, String::new());
+    let one = request(what, "", flags, String::new(), "");
     let mut batches = machines.chunks(batch_size(plan.steps.len()));
     let mut asked: JoinSet<Result<pb::BatchStartRunsResponse, Error>> = JoinSet::new();
     let mut verdicts = BTreeMap::new();

@@ -47,12 +47,13 @@ pub(crate) enum What {
     Plan(String),
 }
 
-/// The request that starts a run.
+/// The request that starts a run; of the plan with this digest, if it is not empty.
 pub(crate) fn request(
     what: &What,
     machine: &str,
     flags: &StartFlags,
     request_id: String,
+    plan_digest: &str,
 ) -> pb::StartRunRequest {
     let (kind, plan_id) = match what {
         What::Default(kind) => (*kind, String::new()),
@@ -67,6 +68,7 @@ pub(crate) fn request(
         force: flags.force,
         reason: flags.reason.clone().unwrap_or_default(),
         machine_etag: flags.if_etag.clone(),
+        plan_digest: plan_digest.to_owned(),
         ..pb::StartRunRequest::default()
     }
 }

@@ -173,6 +173,16 @@ pub(crate) fn plan(
     single(session, plan, args)
 }
 
+/// Writes records that have no columns for programs; returns whether the requested form is one of those.
+pub(crate) fn listed_only<T: Record>(
+    session: &mut Session,
+    records: &[T],
+    args: &OutputArgs,
+) -> Result<bool, Error> {
+    no_columns(args)?;
+    listed(session, records, args)
+}
+
 /// Writes entries of a history for programs; returns whether the requested form is one of those.
 pub(crate) fn entries(
     session: &mut Session,

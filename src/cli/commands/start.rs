@@ -96,11 +96,14 @@ async fn any(
     if !flags.selection.is_empty() {
         return many(session, what, &machines, flags).await;
     }
+    let mut plan_digest = String::new();
     if machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
         let plan = plan_of(&client, what).await?;
         Question::of_plan(&plan, &machines).settle(session, flags.bulk.yes)?;
+        // What was shown is what is started, or nothing.
+        plan_digest = plan.digest;
     }
-    one(session, what, &machine.machine_id, flags).await
+    one(session, what, &machine.machine_id, flags, &plan_digest).await
 }
 
 /// Asks, then starts a run on each machine.
@@ -123,7 +126,7 @@ async fn many(
     let work = Work { noun: "machines", targets, flags: &flags.bulk, quiet: as_data };
     let (exit, outcomes) =
         bulk::each(session, work, |client: Client, machine: String, news: News| {
-            let request = request(what, &machine, flags, client.new_request_id());
+            let request = request(what, &machine, flags, client.new_request_id(), &plan.digest);
             let (clock, detach) = (clock.clone(), flags.detach);
             async move {
                 let run = client.start_run(request).await?;
@@ -207,9 +210,10 @@ async fn one(
     what: &What,
     machine: &str,
     flags: &StartFlags,
+    plan_digest: &str,
 ) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let request = request(what, machine, flags, client.new_request_id());
+    let request = request(what, machine, flags, client.new_request_id(), plan_digest);
     let about = match what {
         What::Plan(plan) => About::Plan(plan.clone()),
         What::Default(_) => About::Nothing,

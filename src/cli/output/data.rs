@@ -11,8 +11,8 @@ use prost_reflect::{
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
 use crate::pb;
+use crate::text::json_escaped;
 
-use super::escape::escaped;
 use super::text::sanitized;
 use super::yaml::Node;
 
@@ -54,6 +54,9 @@ records! {
     LogChunk, "chunks", run_id;
     RunEvent, "events", message;
     WhoAmIResponse, "callers", name;
+    AuditEntry, "entries", hash;
+    AuditHead, "heads", hash;
+    VerifyAuditResponse, "results", problem;
 }
 
 /// Forms of output for programs.
@@ -106,7 +109,9 @@ fn serialize_message<S: Serializer>(
     }
     let mut map = serializer.serialize_map(None)?;
     // Whether a name is verified is said always: a script must not take an absent field for either.
-    let is_said = |field: &FieldDescriptor| message.has_field(field) || field.name() == "verified";
+    let is_said = |field: &FieldDescriptor| {
+        message.has_field(field) || ["verified", "holds"].contains(&field.name())
+    };
     for field in descriptor.fields().filter(is_said) {
         let value = message.get_field(&field);
         map.serialize_entry(field.json_name(), &Field { kind: field.kind(), value: &value })?;
@@ -245,9 +250,9 @@ fn write_document<T: Serialize>(out: &mut dyn Write, form: DataForm, value: &T) 
             serde_json::from_str::<Node>(&json)?.write_yaml(&mut yaml, 0);
             out.write_all(yaml.as_bytes())
         }
-        DataForm::Jsonl => writeln!(out, "{}", escaped(&serde_json::to_string(value)?)),
+        DataForm::Jsonl => writeln!(out, "{}", json_escaped(&serde_json::to_string(value)?)),
         DataForm::Json | DataForm::Name => {
-            writeln!(out, "{}", escaped(&serde_json::to_string_pretty(value)?))
+            writeln!(out, "{}", json_escaped(&serde_json::to_string_pretty(value)?))
         }
     }
 }

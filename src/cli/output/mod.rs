@@ -1,13 +1,13 @@
 //! Rendering. Every function writes to a sink that the caller passes, so that the terminal, a pipe and a snapshot test
 //! run the same code.
 
+mod audit;
 mod author;
 mod board;
 mod columns;
 mod data;
 mod describe;
 mod error;
-mod escape;
 mod history;
 mod issues;
 mod jsonpath;
@@ -23,6 +23,7 @@ mod time;
 mod timeline;
 mod yaml;
 
+pub(crate) use audit::write_audit;
 pub(crate) use author::{Drawing, template, write_action, write_actions};
 pub(crate) use board::{Fleet, RATE_MS, View, board};
 pub(crate) use columns::{

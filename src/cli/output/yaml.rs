@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::escape::escaped;
+use crate::text::json_escaped;
 
 /// A JSON value whose objects keep the order of their fields.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ fn yaml_text(text: &str) -> String {
             && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && !["y", "n", "yes", "no", "on", "off", "true", "false", "null"]
                 .contains(&text.to_ascii_lowercase().as_str());
-    if plain { text.to_owned() } else { escaped(&serde_json::Value::from(text).to_string()) }
+    if plain { text.to_owned() } else { json_escaped(&serde_json::Value::from(text).to_string()) }
 }
 
 impl<'de> Deserialize<'de> for Node {

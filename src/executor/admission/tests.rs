@@ -63,6 +63,7 @@ fn a_plan_is_named_by_its_id_or_by_a_type() {
             plan_id: plan_id.to_owned(),
             parameters: BTreeMap::new(),
             force: false,
+            plan_digest: String::new(),
         };
         match choose_plan(&registry, &new) {
             Ok(chosen) => chosen.plan.id.to_string(),

@@ -118,6 +118,7 @@ impl Bench {
             plan_id: plan.id.to_string(),
             parameters: parameters.iter().map(text).collect(),
             force: false,
+            plan_digest: String::new(),
         };
         let params = admission::bind(&plan, &new.parameters).unwrap();
         let run_id = RunId::new(now, [1, 0]);

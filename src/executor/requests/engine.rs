@@ -9,6 +9,7 @@ use tracing::Span;
 
 use crate::clock::{Clock, Random};
 use crate::executor::admission;
+use crate::executor::denied::Denied;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::feed::{WatchHub, WatchLimits};
 use crate::executor::limits::Limits;
@@ -67,12 +68,19 @@ impl Engine {
         let scheduler = &engine.scheduler;
         engine.spawn(scheduler.clone().keep_time());
         engine.spawn(scheduler.clone().recover());
+        engine.spawn(engine.denied().clone().run(engine.store().clone()));
         Ok(engine)
     }
 
     /// Resolves when every run that was active before the start has been recovered.
     pub async fn recovered(&self) {
         self.scheduler.recovered().await;
+    }
+
+    /// Where calls are noted that were denied.
+    #[must_use]
+    pub fn denied(&self) -> &Denied {
+        &self.ports.denied
     }
 
     /// The store.
@@ -370,6 +378,7 @@ impl Engine {
     /// Accepts no more runs, lets steps reach a commit point for at most `grace`, and stops.
     pub async fn drain(&self, grace: Duration) {
         self.scheduler.drain(grace).await;
+        self.ports.denied.write(&*self.ports.store).await;
         self.kill();
         self.ports.tasks.stopped().await;
     }

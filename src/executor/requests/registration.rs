@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::engine::Engine;
 use crate::clock::Timestamp;
+use crate::executor::audit;
 use crate::executor::error::EngineError;
 use crate::executor::idempotency::request;
 use crate::executor::request::{NewMachine, Origin};
@@ -45,6 +46,12 @@ impl Engine {
             let batch = Batch {
                 writes: vec![self.registration(origin, &new, epoch)],
                 request: request.clone(),
+                audit: audit::done(
+                    origin,
+                    "RegisterMachine",
+                    vec![format!("machines/{}", new.id)],
+                    "",
+                ),
                 ..Batch::default()
             };
             return match self.detached_commit(batch).await {
@@ -91,6 +98,10 @@ impl Engine {
                     .iter()
                     .map(|machine| self.registration(origin, machine, Epoch(0)))
                     .collect(),
+                audit: {
+                    let objects = part.iter().map(|new| format!("machines/{}", new.id));
+                    audit::done(origin, "BatchRegisterMachines", objects.collect(), "")
+                },
                 ..Batch::default()
             };
             match self.detached_commit(batch).await {

@@ -80,6 +80,7 @@ pub(super) fn new_run(machine: usize, plan: &str) -> NewRun {
         plan_id: plan.to_owned(),
         parameters: BTreeMap::new(),
         force: false,
+        plan_digest: String::new(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A store that fails once, at each commit in turn, or for an hour: nothing is lost and nothing is done twice.
 
+mod corrupt;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -11,8 +13,8 @@ use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::lifecycle::{run, step::State};
 use crate::model::filter::Filter;
 use crate::model::{
-    Change, Cursor, Entry, EntryKind, HistoryRow, HoldReason, Installation, LogChunk, Machine,
-    Observed, Run,
+    AuditHead, AuditRow, Change, Cursor, Entry, EntryKind, HistoryRow, HoldReason, Installation,
+    LogChunk, Machine, Observed, Run,
 };
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -236,6 +238,14 @@ impl Store for Troubled {
         self.inner.revisions()
     }
 
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>> {
+        self.inner.audit(after, limit)
+    }
+
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)> {
+        self.inner.audit_ends()
+    }
+
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
         self.inner.trim(retention)
     }
@@ -415,36 +425,4 @@ async fn a_run_at_which_the_engine_fails_again_and_again_is_held() {
         assert_eq!(run.phase(), run::Phase::Succeeded, "{trouble:?}: {run:#?}");
         harness.nothing_was_repeated();
     }
-}
-
-/// One record that cannot be read blocks its machine and nothing else.
-#[tokio::test(start_paused = true)]
-async fn a_run_that_cannot_be_read_blocks_its_machine_alone() {
-    let (mut harness, store) = troubled().await;
-    harness.register(2).await;
-    let id = harness.start(1, "plan/repave-join").await.unwrap().id;
-    let other = harness.start(2, "plan/repave-join").await.unwrap().id;
-    harness.pass(100).await;
-    harness.engine.kill();
-    *store.unreadable.lock().unwrap() = Some(id);
-    harness.restart().await;
-    assert_eq!(harness.finished(other).await.phase(), run::Phase::Succeeded);
-    let needed = harness.intervention().await.unwrap();
-    assert_eq!((needed.status, needed.reason.as_str()), (true, "RECORD_UNREADABLE"));
-    assert!(needed.message.contains(&id.to_string()), "{needed:?}");
-    assert_eq!(harness.machine(1).await.blocked_by(), Some(&needed));
-    for answer in [harness.engine.run(id).await, harness.operate(id, Verb::Abort).await] {
-        assert!(
-            matches!(answer, Err(EngineError::Store(StoreError::Corrupt { .. }))),
-            "{answer:?}"
-        );
-    }
-    // It is marked once, and continues when it is readable again.
-    let revision = harness.machine(1).await.revision;
-    harness.crash().await;
-    assert_eq!(harness.machine(1).await.revision, revision);
-    *store.unreadable.lock().unwrap() = None;
-    harness.crash().await;
-    assert_eq!(harness.finished(id).await.phase(), run::Phase::Succeeded);
-    assert!(!harness.intervention().await.unwrap().status, "nothing is left to look at");
 }

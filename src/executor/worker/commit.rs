@@ -11,7 +11,7 @@ use super::timers::Timer;
 use crate::executor::decide::{Draft, Facts};
 use crate::executor::planted::Planted;
 use crate::lifecycle::run;
-use crate::model::{EntryKind, Machine, Run};
+use crate::model::{AuditEntry, EntryKind, Machine, Run};
 use crate::store::{Batch, PinnedPlan, RequestRecord, SlotMove, StoreError, Write};
 
 /// Delay before a slot that the store has refused is requested again, in milliseconds.
@@ -22,6 +22,7 @@ const SLOT_RETRY_MS: u64 = 250;
 pub(super) struct Extra {
     pub(super) request: Option<RequestRecord>,
     pub(super) plan: Option<PinnedPlan>,
+    pub(super) audit: Vec<AuditEntry>,
 }
 
 const fn is_queued(state: run::State) -> bool {
@@ -147,6 +148,7 @@ impl Worker {
             plan: extra.plan,
             request: extra.request,
             logs: log_chunks,
+            audit: extra.audit,
             ..Batch::default()
         };
         match self.await_store(self.ports.clone().commit_owned(batch)).await {

@@ -2,6 +2,7 @@
 
 use super::checks::check_etag;
 use super::state::Worker;
+use crate::executor::audit;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::Origin;
@@ -33,6 +34,10 @@ impl Worker {
         let batch = Batch {
             writes: vec![Write::deletion(machine, vec![entry])],
             request: request(origin, &scope, self.id.as_str(), self.now()),
+            audit: {
+                let objects = vec![format!("machines/{}", self.id)];
+                audit::done(origin, audit::rpc_of(&scope), objects, "")
+            },
             ..Batch::default()
         };
         let committed = self.ports.commit(batch).await;

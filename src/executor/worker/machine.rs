@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::changes::apply_changes;
 use super::checks::{CONFLICTS_MAX, check_etag};
 use super::state::Worker;
+use crate::executor::audit;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::{MachineChanges, Origin};
@@ -127,6 +128,10 @@ impl Worker {
                     Vec::new()
                 },
                 request,
+                audit: {
+                    let objects = vec![format!("machines/{}", self.id)];
+                    audit::done(origin, audit::rpc_of(scope), objects, "")
+                },
                 ..Batch::default()
             };
             match self.ports.commit(batch).await {

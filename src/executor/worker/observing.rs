@@ -24,6 +24,7 @@ impl Worker {
             reason: String::new(),
             expected: None,
             deadline: None,
+            call: CallFacts::default(),
         };
         if let Err(error) = self.learn(&origin, "", health).await {
             tracing::debug!(machine = %self.id, %error, "a probe's answer was not stored");

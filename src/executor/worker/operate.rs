@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::checks::{CONFLICTS_MAX, check_etag};
 use super::commit::Extra;
 use super::state::Worker;
+use crate::executor::audit;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::{Origin, Verb};
@@ -82,7 +83,10 @@ impl Worker {
         };
         self.ports.in_time(origin)?;
         let request = request(origin, scope, &run_id.to_string(), self.now());
-        self.carry_out(decision, Extra { request, plan: None }).await?;
+        let objects = vec![format!("machines/{}", self.id), format!("runs/{run_id}")];
+        let plan_digest = &decision.draft.run.spec.plan_digest;
+        let audit = audit::done(origin, audit::rpc_of(scope), objects, plan_digest);
+        self.carry_out(decision, Extra { request, plan: None, audit }).await?;
         self.last_run(run_id).await
     }
 

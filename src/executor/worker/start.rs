@@ -11,6 +11,7 @@ use super::spans::Spans;
 use super::state::{Active, Worker};
 use super::timers::Timers;
 use crate::executor::admission;
+use crate::executor::audit;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::planted::Planted;
@@ -154,6 +155,10 @@ impl Worker {
                 digest: registered.digest().to_owned(),
                 text: registered.canonical().clone(),
             }),
+            audit: {
+                let objects = vec![format!("machines/{}", self.id), format!("runs/{id}")];
+                audit::done(origin, audit::rpc_of(scope), objects, registered.digest())
+            },
         };
         if let Some(reply) = self.early_reply.take() {
             drop(reply.send(Ok(Arc::new(decision.draft.run.clone()))));

@@ -120,9 +120,19 @@ impl Supervisors {
 /// If it could not be started: then nothing has happened.
 pub(super) async fn run(launch: Launch, clock: Arc<dyn Clock>) -> io::Result<Ended> {
     let Launch {
-        argv, variables, dir, account, input, source, slot, handed, limit, grace, logs, stop,
-    } =
-        launch;
+        argv,
+        variables,
+        dir,
+        account,
+        input,
+        source,
+        slot,
+        handed,
+        limit,
+        grace,
+        logs,
+        stop,
+    } = launch;
     let (program, arguments) =
         argv.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
     let mut command = Command::new(program);

@@ -143,6 +143,9 @@ pub(crate) enum Command {
     /// Make tokens with which callers prove who they are
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at the audit of a data directory, and check it, without a server
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Create the database of an unused data directory from a backup. Runs that were active in it are held until an
     /// operator resumes or aborts them
     Restore {
@@ -169,6 +172,28 @@ pub(crate) enum Command {
         /// Drop a machine that cannot be read or repaired and has no active run; it can be registered again
         #[arg(long, value_name = "MACHINE", value_parser = MachineId::parse)]
         drop_machine: Vec<MachineId>,
+    },
+}
+
+/// What to do with the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Print the entries as JSON, one a line, oldest first
+    List {
+        /// Only entries after the one of this number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+    },
+    /// Print the number and hash of the newest entry, signed, in one line: to keep elsewhere
+    Head,
+    /// Follow the whole chain, and say whether anything was altered, left out, moved or added
+    Verify {
+        /// File with the line of a head that was kept: the chain must lead through it
+        #[arg(long, value_name = "FILE")]
+        head: Option<PathBuf>,
+        /// Public key with which the head was signed, if that is not the one of the data directory
+        #[arg(long, value_name = "HEX", default_value = "", requires = "head")]
+        public_key: String,
     },
 }
 

@@ -183,6 +183,9 @@ impl Config {
         let window = Duration::from_millis(limits.destructive_window_ms);
         span("loop_breaker.window", window, SECOND, YEARS)?;
         span("retention.ended_runs", retention.ended_runs, SECOND, YEARS)?;
+        let unknown = "what was done would be forgotten at once";
+        number("retention.audit_max", retention.audit_max, MANY * 1000, unknown)?;
+        span("retention.audit", retention.audit, HOUR, YEARS)?;
         span("retention.interval", retention.interval, SECOND, YEARS)?;
         span("server.shutdown_grace", self.shutdown_grace, Duration::ZERO, HOUR * 24)?;
         if let Some(idle) = self.keep.idle_max {

@@ -41,6 +41,7 @@ pub(crate) struct File {
     pub(crate) probes: BTreeMap<String, Probe>,
     pub(crate) notify: Vec<Receiver>,
     pub(crate) retention: Retention,
+    pub(crate) audit: Audit,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -179,7 +180,15 @@ pub(crate) struct Retention {
     pub(crate) ended_runs: Option<Span>,
     pub(crate) ended_runs_max: Option<u64>,
     pub(crate) requests: Option<Span>,
+    pub(crate) audit: Option<Span>,
+    pub(crate) audit_max: Option<u64>,
     pub(crate) interval: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Audit {
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

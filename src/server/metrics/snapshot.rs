@@ -96,6 +96,7 @@ pub(super) struct Gauges {
     connections: Gauge,
     unsent: Gauge,
     revision: Gauge,
+    audit: Gauge,
     reload_failed: Gauge,
     exposed: Gauge,
     /// No sample without TLS.
@@ -160,6 +161,7 @@ impl Gauges {
                 &gauges.exposed,
             ),
             ("store_revision", "Revision of the newest commit", &gauges.revision),
+            ("audit_newest", "Number of the newest entry of the audit", &gauges.audit),
             (
                 "active_runs_unseen",
                 "1 if there are more active runs than the gauges below cover",
@@ -239,6 +241,8 @@ impl Gauges {
     async fn read_store(&self, engine: &Engine) -> Result<(), EngineError> {
         let (newest, _) = engine.store().revisions().await?;
         self.revision.set(i64::try_from(newest.0).unwrap_or(i64::MAX));
+        let (_, head) = engine.store().audit_ends().await?;
+        self.audit.set(i64::try_from(head.seq).unwrap_or(i64::MAX));
         for phase in machine::Phase::ALL {
             let filter = Filter::parse(&format!("phase = {phase}"), Subject::Machine)
                 .map_err(|error| EngineError::Internal(error.to_string()))?;

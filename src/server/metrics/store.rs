@@ -15,7 +15,9 @@ use super::seconds::Seconds;
 use crate::clock::Clock;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+};
 use crate::store::sqlite::{SqliteStore, StoreStats};
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -168,6 +170,14 @@ impl Store for MeteredStore {
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
         self.inner.revisions()
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>> {
+        self.inner.audit(after, limit)
+    }
+
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)> {
+        self.inner.audit_ends()
     }
 
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {

@@ -128,7 +128,7 @@ impl Handshakes {
 
     fn refused(&self, refusal: &HandshakeRefusal, peer: SocketAddr) {
         let (cause, kind) = (refusal.cause(), refusal.kind());
-        self.denials.note("a handshake was refused", cause, kind, Some(peer), refusal);
+        self.denials.note("a handshake was refused", cause, kind, Some(peer), ("", refusal));
     }
 }
 

@@ -4,6 +4,7 @@
 //! it. Enums are stored by name; an unknown name is an error, never guessed. The ordinal and the revision of a record
 //! are separate columns, since the store assigns them after a record has been encoded.
 
+mod audit;
 mod delta;
 mod entry;
 mod format;
@@ -14,6 +15,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use audit::{decode_audit, encode_audit};
 pub(crate) use delta::{decode_delta, encode_delta};
 pub(crate) use entry::{decode_entries, encode_entries};
 pub(crate) use format::DecodeError;

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use super::state::{Image, Row, State};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
-use crate::model::{Change, Entry, Images, Machine, Object, Record, Run, RunDelta};
+use crate::model::audit::digest;
+use crate::model::{
+    AuditEntry, AuditRow, Change, Entry, Images, Machine, Object, Record, Run, RunDelta,
+};
 use crate::store::check::{Checked, check};
+use crate::store::codec::encode_audit;
 use crate::store::{Batch, Committed, StoreError};
 
 /// Numbers the changes of one commit and their entries.
@@ -64,7 +68,16 @@ impl State {
         for chunk in &logs {
             self.logs.entry(chunk.run_id).or_default().push(chunk.clone());
         }
+        batch.audit.iter().for_each(|entry| self.append_audit(entry));
         Ok(Committed { revision, at: self.at, changes, logs })
+    }
+
+    fn append_audit(&mut self, entry: &AuditEntry) {
+        let body = encode_audit(entry);
+        let (revision, at) = (self.revision, self.at);
+        let head = self.audit_head().then(revision, at, &digest(&body));
+        let row = AuditRow { seq: head.seq, revision, at, body: body.into(), hash: head.hash };
+        self.audit.push_back(row);
     }
 
     fn write_machine(&mut self, images: Images<Machine>, ordinal: Option<u64>) -> Images<Machine> {

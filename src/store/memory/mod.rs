@@ -22,7 +22,9 @@ use super::{
 use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+};
 
 /// [`Store`] that keeps everything in memory.
 pub struct MemoryStore {
@@ -171,6 +173,21 @@ impl Store for MemoryStore {
         Box::pin(async move {
             let state = self.state();
             Ok((state.revision, state.compacted))
+        })
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>> {
+        Box::pin(async move {
+            let state = self.state();
+            let later = state.audit.iter().filter(|row| row.seq > after);
+            Ok(later.take(limit).cloned().collect())
+        })
+    }
+
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)> {
+        Box::pin(async move {
+            let state = self.state();
+            Ok((state.audit_anchor, state.audit_head()))
         })
     }
 

@@ -1,12 +1,13 @@
 //! The data of the store in memory, and the primitives that keep its indexes consistent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{
-    Cursor, Entry, Images, Installation, LogChunk, Machine, Observed, Run, RunDelta,
+    AuditHead, AuditRow, Cursor, Entry, Images, Installation, LogChunk, Machine, Observed, Run,
+    RunDelta,
 };
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::outcomes::Outcomes;
@@ -81,11 +82,20 @@ pub(super) struct State {
     pub(super) requests: BTreeMap<String, BTreeMap<String, RequestRecord>>,
     pub(super) requests_by_age: BTreeSet<(Timestamp, String, String)>,
     pub(super) plans: BTreeMap<String, Arc<str>>,
+    /// The audit, after the entry that was deleted last.
+    pub(super) audit: VecDeque<AuditRow>,
+    pub(super) audit_anchor: AuditHead,
     /// Number of runs by the digest of their plan.
     pub(super) plan_runs: BTreeMap<String, u64>,
 }
 
 impl State {
+    /// The newest audit entry, deleted or not.
+    pub(super) fn audit_head(&self) -> AuditHead {
+        let newest = self.audit.back().map(|row| AuditHead { seq: row.seq, hash: row.hash });
+        newest.unwrap_or(self.audit_anchor)
+    }
+
     pub(super) fn request_record(&self, scope: &str, request_id: &str) -> Option<&RequestRecord> {
         self.requests.get(scope)?.get(request_id)
     }

@@ -3,6 +3,7 @@
 use super::state::State;
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
+use crate::model::{AuditHead, AuditRow};
 use crate::store::{Retention, TRIM_ROWS_MAX, Trimmed};
 
 impl State {
@@ -11,6 +12,7 @@ impl State {
         self.trim_machine_changes(retention.ended_before, &mut trimmed);
         self.trim_runs(retention, &mut trimmed);
         self.trim_requests(retention.requests_before, &mut trimmed);
+        self.trim_audit(retention, &mut trimmed);
         trimmed
     }
 
@@ -40,6 +42,17 @@ impl State {
             trimmed.changes += self.remove_run(ordinal);
             trimmed.runs += 1;
             self.compact(last);
+        }
+    }
+
+    fn trim_audit(&mut self, retention: Retention, trimmed: &mut Trimmed) {
+        for _ in 0..TRIM_ROWS_MAX {
+            let surplus = self.audit.len() as u64 > retention.audit_max;
+            let is_old = |row: &&AuditRow| surplus || row.at < retention.audit_before;
+            let Some(row) = self.audit.front().filter(is_old) else { break };
+            self.audit_anchor = AuditHead { seq: row.seq, hash: row.hash };
+            self.audit.pop_front();
+            trimmed.audit += 1;
         }
     }
 

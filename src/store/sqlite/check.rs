@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
+use super::audit;
 use super::commit::step_name;
 use super::counters::Counters;
 use super::error::{failed, ms, named, place_after, revision_of};
@@ -97,6 +98,11 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
                 .problem(format!("{}: its checksum does not match: it has been altered", row.name));
         });
         report.note(broken.map_err(failed));
+    }
+    match audit::verify(&transaction, None) {
+        Ok(Ok(_)) => {}
+        Ok(Err(problem)) => report.problem(problem),
+        Err(error) => report.note(Err(error)),
     }
     match Counters::load(&transaction) {
         Ok(counters) => check_records(&transaction, counters, &mut report),

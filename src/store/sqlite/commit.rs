@@ -12,7 +12,7 @@ use super::error::{int, ms, uint};
 use super::fold::BEHIND_MAX;
 use super::heads::{PLANS_MAX, Rows, RunRow, Stored};
 use super::load::save_slots;
-use super::{cursors, installations, observed, seal};
+use super::{audit, cursors, installations, observed, seal};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::model::{Change, Images, Machine, Object, Record, Run};
@@ -57,6 +57,10 @@ pub(super) fn apply(
     let Checked { ordinals, slots } = checked;
     writing.objects(counters, batch, ordinals, encoded)?;
     writing.slots(slots)?;
+    for entry in &encoded.audit {
+        counters.audit = audit::append(conn, counters.audit, revision, at, entry)?;
+        writing.applied.rows += 1;
+    }
     Ok(writing.applied)
 }
 
@@ -68,7 +72,9 @@ impl Writing<'_> {
         ordinals: Vec<Option<u64>>,
         encoded: &Encoded,
     ) -> rusqlite::Result<()> {
-        for ((write, ordinal), encoded) in batch.writes.into_iter().zip(ordinals).zip(&encoded.0) {
+        for ((write, ordinal), encoded) in
+            batch.writes.into_iter().zip(ordinals).zip(&encoded.writes)
+        {
             let object = match write.object {
                 Object::Machine(images) => {
                     let ordinal = ordinal.unwrap_or_else(|| next(&mut counters.machine_ordinal));

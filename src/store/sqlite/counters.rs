@@ -3,9 +3,11 @@
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use super::audit;
 use super::error::{int, uint};
 use super::seal::{self, sealed};
 use crate::ids::{Epoch, Revision};
+use crate::model::AuditHead;
 
 /// Key of the only row.
 const ID: i64 = 1;
@@ -19,10 +21,13 @@ pub(super) struct Counters {
     pub(super) run_ordinal: u64,
     /// No machine is registered below this epoch.
     pub(super) epoch_floor: Epoch,
+    /// The newest audit entry: its row is where it is stored.
+    pub(super) audit: AuditHead,
 }
 
 impl Counters {
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let audit = audit::head(conn)?;
         let sql = "SELECT id, revision, compacted, machine_ordinal, run_ordinal, epoch_floor, sum FROM meta";
         conn.prepare_cached(sql)?.query_row([], |row| {
             sealed(row, 0..6, 6)?;
@@ -32,6 +37,7 @@ impl Counters {
                 machine_ordinal: uint(row.get(3)?),
                 run_ordinal: uint(row.get(4)?),
                 epoch_floor: Epoch(uint(row.get(5)?)),
+                audit,
             })
         })
     }

@@ -2,13 +2,24 @@
 
 use std::sync::Arc;
 
+use crate::model::audit::digest;
 use crate::model::{Images, Object, Run, RunDelta};
-use crate::store::codec::{encode_delta, encode_entries, encode_machine, encode_run};
+use crate::store::codec::{encode_audit, encode_delta, encode_entries, encode_machine, encode_run};
 use crate::store::{Batch, Write};
 
 /// The stored forms of a batch, encoded on its caller's thread so that the writer thread only binds them.
 #[derive(Debug)]
-pub(super) struct Encoded(pub(super) Vec<EncodedWrite>);
+pub(super) struct Encoded {
+    pub(super) writes: Vec<EncodedWrite>,
+    pub(super) audit: Vec<EncodedAudit>,
+}
+
+/// The stored text of an audit entry, and its digest.
+#[derive(Debug)]
+pub(super) struct EncodedAudit {
+    pub(super) body: String,
+    pub(super) digest: [u8; 32],
+}
 
 /// The stored forms of one write.
 #[derive(Debug)]
@@ -22,7 +33,14 @@ pub(super) struct EncodedWrite {
 
 impl Encoded {
     pub(super) fn new(batch: &Batch) -> Self {
-        Self(batch.writes.iter().map(EncodedWrite::new).collect())
+        let audit = batch.audit.iter().map(|entry| {
+            let body = encode_audit(entry);
+            EncodedAudit { digest: digest(&body), body }
+        });
+        Self {
+            writes: batch.writes.iter().map(EncodedWrite::new).collect(),
+            audit: audit.collect(),
+        }
     }
 }
 

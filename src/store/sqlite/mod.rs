@@ -5,6 +5,7 @@
 //! made for that.
 
 mod append;
+mod audit;
 mod check;
 mod checkpointer;
 mod commit;
@@ -18,6 +19,7 @@ mod installations;
 mod list;
 mod load;
 mod observed;
+mod offline;
 mod open;
 mod options;
 mod read;
@@ -47,6 +49,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use check::{Report, accept, backup, check};
+pub use offline::{AuditFile, audit_file};
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use options::{Fault, FaultHook, SqliteOptions};
 pub use repair::{Dropped, RepairError, Repaired, repair};
@@ -67,7 +70,9 @@ use super::{
 use crate::clock::SystemClock;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run};
+use crate::model::{
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+};
 
 /// [`Store`] in a data directory. Dropping it finishes the commits in progress, and releases the directory.
 pub struct SqliteStore {
@@ -355,6 +360,14 @@ impl Store for SqliteStore {
 
     fn revisions(&self) -> Fut<'_, (Revision, Revision)> {
         self.point(read::revisions)
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>> {
+        self.scan(move |conn| audit::page(conn, after, limit))
+    }
+
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)> {
+        self.scan(audit::ends)
     }
 
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {

@@ -141,7 +141,7 @@ pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
 
 pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     if dir.is_dir() {
-        return Ok(());
+        return files::refuse_shared_dir(dir).map_err(io("use", dir));
     }
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("create", dir))?;
     match dir.parent() {
@@ -161,6 +161,7 @@ pub(super) fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = files::open_own(&mut options, &path).map_err(io("open", &path))?;
+    files::take_own(&file).map_err(io("use", &path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: dir.to_owned() }),
@@ -182,10 +183,15 @@ fn check_file(dir: &Path, path: &Path, set_up: bool) -> Result<FileState, OpenEr
         name.push(suffix);
         let name = PathBuf::from(name);
         files::refuse_others(&name).map_err(io("open", &name))?;
+        if !suffix.is_empty() && name.exists() {
+            let beside = files::open_own(OpenOptions::new().read(true), &name);
+            beside.and_then(|file| files::take_own(&file)).map_err(io("use", &name))?;
+        }
     }
     let mut head = Vec::new();
     match files::open_own(OpenOptions::new().read(true), path) {
         Ok(file) => {
+            files::take_own(&file).map_err(io("use", path))?;
             file.take(MAGIC.len() as u64).read_to_end(&mut head).map_err(io("read", path))?;
         }
         Err(error) if error.kind() == ErrorKind::NotFound && set_up => {

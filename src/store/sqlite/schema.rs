@@ -14,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// Migrations from version `n` to version `n + 1`; each runs in its own transaction. Never edited, only appended to.
-pub(super) const MIGRATIONS: [Migration; 14] = [
+pub(super) const MIGRATIONS: [Migration; 15] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -29,6 +29,7 @@ pub(super) const MIGRATIONS: [Migration; 14] = [
     Migration { sql: V12, fill: None },
     Migration { sql: V13, fill: None },
     Migration { sql: V14, fill: None },
+    Migration { sql: V15, fill: None },
 ];
 
 /// One migration of the schema.
@@ -37,6 +38,30 @@ pub(super) struct Migration {
     /// What SQL cannot compute; runs afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
+
+/// The audit (see `model::audit`), and the entry that was deleted last. It has no checksums: its hashes are more.
+const V15: &str = "
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    revision INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    hash BLOB NOT NULL
+);
+CREATE TABLE audit_anchor (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seq INTEGER NOT NULL,
+    hash BLOB NOT NULL
+);
+CREATE VIEW audit_list AS
+SELECT seq, revision,
+    strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at,
+    body ->> 'decision' AS decision, body ->> 'who' AS principal, body ->> 'verified' AS verified,
+    body ->> 'proof' AS proof, body ->> 'peer' AS peer, body ->> 'rpc' AS rpc, body ->> 'objects' AS objects,
+    body ->> 'req' AS request_id, body ->> 'reason' AS reason, body ->> 'body' AS body_digest,
+    body ->> 'plan' AS plan_digest, coalesce(body ->> 'calls', 1) AS calls, lower(hex(hash)) AS hash
+FROM audit ORDER BY seq;
+";
 
 /// More of what is observed. The addresses are separated by spaces.
 const V14: &str = "

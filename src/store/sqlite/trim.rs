@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::audit;
 use super::counters::Counters;
 use super::error::{failed, int, ms, revision_of, uint};
 use super::row::{for_each, number};
@@ -26,6 +27,7 @@ pub(super) fn trim(
             ORDER BY at, place LIMIT ?2)",
         params![ms(retention.requests_before), TRIM_ROWS_MAX as i64],
     )?;
+    trimmed.audit = audit::trim(conn, retention)?;
     Ok(trimmed)
 }
 

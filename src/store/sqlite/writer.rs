@@ -271,7 +271,7 @@ impl Writer {
         self.rows.plans.clear();
         let written = self.transaction(|conn, counters| {
             trimmed = trim::trim(conn, counters, retention)?;
-            Ok(trimmed.runs + trimmed.changes + trimmed.requests)
+            Ok(trimmed.runs + trimmed.changes + trimmed.requests + trimmed.audit)
         });
         self.met(&written, 1);
         written.map(|_| trimmed)

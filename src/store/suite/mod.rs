@@ -3,6 +3,7 @@
 //! To add a backend, write a function that creates a [`Fresh`] store and one line at the end of this file. `wrong`
 //! shows that the cases can fail.
 
+mod audit;
 mod commits;
 mod feed;
 mod lists;
@@ -230,6 +231,9 @@ macro_rules! with_cases {
             seams::a_cursor_moves_from_where_its_writer_saw_it,
             seams::the_time_of_commits_never_goes_back,
             seams::a_store_of_one_server_is_its_own,
+            audit::the_audit_is_written_with_what_it_speaks_of,
+            audit::a_refused_batch_is_not_in_the_audit,
+            audit::the_audit_goes_on_after_what_was_deleted,
             model::random_operations_agree_with_the_model,
         }
     };

@@ -4,10 +4,12 @@ use super::*;
 use crate::store::{PinnedPlan, Retention, Subject, TRIM_ROWS_MAX, Trimmed};
 
 /// A policy that deletes nothing.
-const KEEP: Retention = Retention {
+pub(super) const KEEP: Retention = Retention {
     ended_before: Timestamp(0),
     ended_runs_max: u64::MAX,
     requests_before: Timestamp(0),
+    audit_before: Timestamp(0),
+    audit_max: u64::MAX,
 };
 
 /// An instant after every commit of a test.
@@ -43,7 +45,8 @@ pub(super) async fn an_active_run_loses_nothing(fresh: Fresh) {
         ..Batch::default()
     };
     store.commit(more).await.unwrap();
-    let everything = Retention { ended_before: LATER, ended_runs_max: 0, requests_before: LATER };
+    let everything =
+        Retention { ended_before: LATER, ended_runs_max: 0, requests_before: LATER, ..KEEP };
     let history = store.history(Subject::Run(run.id), None, 99).await.unwrap();
     trim_all(store, everything).await;
     assert_eq!(store.run(run.id).await.unwrap().as_ref(), Some(&run));
@@ -234,9 +237,10 @@ pub(super) async fn trimming_is_bounded_and_comes_to_an_end(fresh: Fresh) {
     }
     let policy = Retention { ended_before: LATER, requests_before: LATER, ..KEEP };
     let bound = TRIM_ROWS_MAX as u64;
-    let first = Trimmed { runs: bound, changes: 2 * bound, requests: bound };
+    let first = Trimmed { runs: bound, changes: 2 * bound, requests: bound, audit: 0 };
     assert_eq!(store.trim(policy).await.unwrap(), first);
-    assert_eq!(store.trim(policy).await.unwrap(), Trimmed { runs: 44, changes: 88, requests: 44 });
+    let rest = Trimmed { runs: 44, changes: 88, requests: 44, audit: 0 };
+    assert_eq!(store.trim(policy).await.unwrap(), rest);
     assert_eq!(store.trim(policy).await.unwrap(), Trimmed::default());
     let (newest, oldest) = store.revisions().await.unwrap();
     assert_eq!(newest, oldest);

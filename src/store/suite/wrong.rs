@@ -7,7 +7,9 @@ use tokio::sync::watch;
 use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
-use crate::model::{Change, Cursor, HistoryRow, Installation, LogChunk, Object, Observed};
+use crate::model::{
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Object, Observed,
+};
 use crate::store::{
     Availability, Fut, Listener, LogHead, Outcome, Ownership, Page, Position, Retention, SlotKey,
     Subject, Trimmed,
@@ -45,6 +47,8 @@ enum Bug {
     CursorTaken,
     /// A batch is reported as not durable without checking.
     OutcomeGuessed,
+    /// The audit is written in a commit of its own.
+    AuditApart,
 }
 
 struct Wrong {
@@ -98,9 +102,16 @@ impl Store for Wrong {
             if self.has(Bug::RequestForgotten) {
                 batch.request = None;
             }
+            let audit = match self.has(Bug::AuditApart) {
+                true => std::mem::take(&mut batch.audit),
+                false => Vec::new(),
+            };
             let is_machine = |write: &&Write| write.images::<Machine>().is_some();
             let writes = batch.writes.iter().filter(is_machine).cloned().collect();
             let done = self.inner.commit(batch).await;
+            if !audit.is_empty() {
+                self.inner.commit(Batch { audit, ..Batch::default() }).await?;
+            }
             if self.has(Bug::HalfWritten) && done.is_err() {
                 let half = Batch { writes, ..Batch::default() };
                 let _ = self.inner.commit(half).await;
@@ -255,6 +266,14 @@ impl Store for Wrong {
         self.inner.revisions()
     }
 
+    fn audit(&self, after: u64, limit: usize) -> Fut<'_, Vec<AuditRow>> {
+        self.inner.audit(after, limit)
+    }
+
+    fn audit_ends(&self) -> Fut<'_, (AuditHead, AuditHead)> {
+        self.inner.audit_ends()
+    }
+
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
         Box::pin(async move {
             let trimmed = self.inner.trim(retention).await?;
@@ -326,6 +345,7 @@ fn every_wrong_store_is_caught() {
         (Bug::SlotsIgnored, "slots_are_exact_under_racing_runs"),
         (Bug::CursorTaken, "a_cursor_moves_from_where_its_writer_saw_it"),
         (Bug::OutcomeGuessed, "the_outcome_of_a_batch_can_be_asked_for"),
+        (Bug::AuditApart, "the_audit_is_written_with_what_it_speaks_of"),
     ] {
         let failing = failing(bug);
         assert!(failing.contains(&case), "{bug:?} fails only {failing:?}");

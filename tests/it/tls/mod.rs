@@ -6,4 +6,4 @@ pub(crate) mod lab;
 mod refused;
 mod reload;
 mod roles;
-mod tokens;
+pub(crate) mod tokens;

@@ -30,7 +30,7 @@ async fn tokens() -> (Lab, String) {
 }
 
 /// What `token new` prints.
-pub(super) async fn new_token(lab: &Lab, args: &[&str]) -> String {
+pub(crate) async fn new_token(lab: &Lab, args: &[&str]) -> String {
     let config = lab.at("bmdemo.toml");
     let output = run_to_end(&[&["token", "new"], args, &["--config", &config]].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

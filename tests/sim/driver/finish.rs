@@ -15,6 +15,7 @@ use crate::invariants::{
     self, promise_05_nothing_is_stuck, promise_08_ended_runs_are_as_they_ended,
     promise_09_a_watch_misses_and_repeats_nothing, promise_10_the_world_agrees,
     promise_11_a_cancel_is_never_lost, promise_12_a_slow_watcher_catches_up,
+    the_audit_speaks_of_every_request,
 };
 use crate::watcher::{Seen, Sleeper, Watcher};
 
@@ -110,7 +111,9 @@ impl Driver {
         self.judge_watchers(watchers, &slow);
         let book = std::mem::take(&mut self.sim.oracle().book);
         let verdict = promise_08_ended_runs_are_as_they_ended(&book, &self.store).await;
+        let audit = the_audit_speaks_of_every_request(&self.store).await;
         let mut oracle = self.sim.oracle();
+        oracle.judge("the_audit_speaks_of_every_request", audit);
         oracle.book = book;
         oracle.judge("promise_08_ended_runs_are_as_they_ended", verdict);
     }

@@ -1,5 +1,6 @@
 //! The invariants, one file each, named after the promises of the design.
 
+mod audit;
 mod effective_state;
 mod legal;
 mod limits;
@@ -20,6 +21,7 @@ mod promise_16;
 mod promise_21;
 mod promise_22;
 
+pub(crate) use audit::the_audit_speaks_of_every_request;
 pub(crate) use effective_state::effective_state_follows_its_rules;
 pub(crate) use legal::legal_transitions;
 pub(crate) use limits::limits_are_exact;

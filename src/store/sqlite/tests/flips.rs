@@ -7,7 +7,7 @@ use crate::ids::Epoch;
 use crate::store::{PinnedPlan, SlotKey, SlotMove, Subject as Whose};
 
 /// Tables whose rows are flipped.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "machines",
     "runs",
     "changes",
@@ -21,6 +21,7 @@ const TABLES: [&str; 13] = [
     "machine_macs",
     "installations",
     "cursors",
+    "audit",
 ];
 
 /// A store with rows in every table, closed.
@@ -47,6 +48,7 @@ async fn filled(dir: &Path) -> PathBuf {
         plan: Some(plan),
         installations: vec![(samples::machine(1).id, samples::installation())],
         cursors: vec![samples::cursor_move(None, 7)],
+        audit: vec![samples::audit_entry(1), samples::audit_entry(2)],
         ..Batch::default()
     };
     store.commit(batch).await.unwrap();

@@ -36,7 +36,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
             attempt INTEGER NOT NULL, stream TEXT NOT NULL, truncated INTEGER NOT NULL, text TEXT NOT NULL,
             PRIMARY KEY (run, chunk)) WITHOUT ROWID;
         INSERT INTO old SELECT run, chunk, at, step, attempt, stream, truncated, text FROM logs;
-        DROP TABLE installations; DROP TABLE cursors;
+        DROP VIEW audit_list; DROP TABLE audit; DROP TABLE audit_anchor; DROP TABLE installations; DROP TABLE cursors;
         DROP TABLE observed; DROP TABLE slots; ALTER TABLE meta DROP COLUMN outcomes; ALTER TABLE changes DROP COLUMN prior;
         ALTER TABLE meta DROP COLUMN epoch_floor;
         ALTER TABLE machines DROP COLUMN sum; ALTER TABLE runs DROP COLUMN sum; ALTER TABLE plans DROP COLUMN sum;
