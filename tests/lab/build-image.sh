@@ -14,7 +14,7 @@ cd "$B"
 # 1. kernel: downloaded and unpacked, never installed
 if [ ! -d k ]; then
   pkg=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ {print $2; exit}')
-  apt-get download "$pkg" 2>/dev/null
+  apt-get download -o Acquire::Retries=3 "$pkg" 2>/dev/null
   dpkg -x "$pkg"_*.deb k
   rm -f "$pkg"_*.deb
 fi
@@ -116,7 +116,7 @@ install)
   blockdev --rereadpt $disk; sleep 1
   mount -t vfat ${disk}1 /mnt || die "mount"
   { echo "report_url=$(setting report_url)"; echo "token=$(setting token)"; echo "machine=$(setting machine)"
-    grep '^ssh_key=' /run/settings; } > /mnt/machine.cfg
+    grep -E '^(ssh_key|hostname|user_data)=' /run/settings; } > /mnt/machine.cfg
   umount /mnt; sync
   say "image written in $(( $(up) - t0 )) s, write $(( ${count:-0} + 1 )) of this disk"
   home written "{\"stage\":\"written\",\"image_sha256\":\"$got\",\"message\":\"$disk in $(( $(up) - t0 )) s\"$(ids)}" ;;
@@ -137,7 +137,7 @@ say "installed system up"
 i=0; until [ -b /dev/vda1 ] || [ $i -gt 20 ]; do sleep 0.2; i=$((i+1)); done
 mount -t vfat -o ro /dev/vda1 /mnt && cp /mnt/machine.cfg /run/settings && { cp /mnt/serf.json /run/ 2>/dev/null; umount /mnt; }
 net || say "FAILED: no address"
-hostname "$(setting machine)"
+hostname "$(setting hostname)"
 sshd
 [ -s /run/serf.json ] && { serf agent -config-file=/run/serf.json > /run/serf.log 2>&1 & say "rejoins its cluster"; }
 home up "{\"stage\":\"up\"$(ids)}"

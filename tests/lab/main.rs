@@ -8,6 +8,7 @@
     reason = "helpers of tests: whatever fails fails the test, and what they say is for people; real machines take real time"
 )]
 
+mod drills;
 mod place;
 
 use std::time::{Duration, Instant};
@@ -33,17 +34,25 @@ fn real_machines_are_installed_operated_and_erased() {
 
     lab.part("repave both, one by virtual media, one over the network");
     let begun = Instant::now();
+    let (writes, downloads) = ([lab.writes(1), lab.writes(2)], lab.downloads());
     let both = ["node1", "node2"].map(|node| lab.cli(&["repave", node, "--yes"]).spawn());
     for repaving in both {
         succeeds(repaving, RUN);
     }
     eprintln!("  both serve after {} s", begun.elapsed().as_secs());
+    eprintln!("  by {} requests to their controllers", lab.requests());
+    for node in ["node1", "node2"] {
+        let described = succeeds(lab.cli(&["run", "describe", node]), RUN);
+        for line in described.lines() {
+            eprintln!("  | {line}");
+        }
+    }
     for node in ["node1", "node2"] {
         assert_eq!(lab.member(node), "alive");
         assert!(succeeds(lab.cli(&["list"]), RUN).contains("IN_SERVICE"));
     }
-    assert_eq!((lab.writes(1), lab.writes(2)), (1, 1), "the disks count");
-    assert_eq!(lab.downloads(), 2, "the image server counts");
+    assert_eq!([lab.writes(1), lab.writes(2)], writes.map(|writes| writes + 1), "the disks count");
+    assert_eq!(lab.downloads(), downloads + 2, "the image server counts");
 
     lab.part("a machine in service is protected");
     let refused = fails(lab.cli(&["repave", "node1", "--yes"]), RUN);
@@ -52,9 +61,10 @@ fn real_machines_are_installed_operated_and_erased() {
     lab.part("reboot: another boot id, and the machine joins again");
     let boot_id = lab.boot_id(1);
     succeeds(lab.cli(&["reboot", "node1", "--yes"]), RUN);
-    lab.until("node1 answers under another boot id", || {
-        lab.on(1, "cat /proc/sys/kernel/random/boot_id").is_some_and(|now| now != boot_id)
-    });
+    let now = lab.boot_id(1);
+    assert_ne!(now, boot_id);
+    let described = succeeds(lab.cli(&["run", "describe", "node1"]), RUN);
+    assert!(described.contains(&format!("another boot id, {now}")), "{described}");
     lab.until("node1 is a member again", || lab.member("node1") == "alive");
 
     lab.part("net-reconfig over SSH");
@@ -70,7 +80,7 @@ fn real_machines_are_installed_operated_and_erased() {
     );
     let failed = fails(lab.cli(&["repave", "node1", "--yes", "--set", "image=damaged"]), RUN);
     assert!(failed.contains("image checksum"), "{failed}");
-    assert_eq!(lab.writes(1), 1);
+    assert_eq!(lab.writes(1), writes[0] + 1);
 
     lab.part("wrong credentials are named by their reference");
     lab.password("wrong");
@@ -78,7 +88,18 @@ fn real_machines_are_installed_operated_and_erased() {
     assert!(failed.contains("lab") && !failed.contains("wrong"), "{failed}");
     lab.password(&lab.get("LAB_PASS"));
 
-    let server = kills(&lab, server);
+    lab.part("a certificate of another authority is named, and nothing is sent");
+    let class = |name: &str| {
+        let update = ["machine", "update", "node1", "--provider", name, "--reason", "drill"];
+        succeeds(lab.cli(&update), RUN);
+    };
+    class("lab-elsewhere");
+    let failed = fails(lab.cli(&["reboot", "node1", "--yes"]), RUN);
+    assert!(failed.contains("certificate"), "{failed}");
+    class("lab-media");
+
+    let server = drills::kills(&lab, server);
+    drills::run(&lab);
 
     lab.part("rma: erased by an eraser from virtual media, and no member any more");
     succeeds(lab.cli(&["rma", "node1", "--yes"]), RUN);
@@ -88,32 +109,4 @@ fn real_machines_are_installed_operated_and_erased() {
     assert!(lab.disk(1).iter().all(|byte| *byte == 0), "the disk says so itself");
     assert!(succeeds(lab.cli(&["list"]), RUN).contains("RMA"));
     server.stop();
-}
-
-/// The server dies in the middle of an installation, and the next one carries it on: the disk is written once.
-fn kills(lab: &Lab, mut server: Server) -> Server {
-    let serial = ["LAB", "settings fetched", "reported: written"];
-    let rounds = if std::env::var_os("BMDEMO_PROOF").is_some() { 10 } else { 3 };
-    let mut writes = lab.writes(1);
-    for round in 0..rounds {
-        let until = serial[round % serial.len()];
-        lab.part(&format!("kill -9 once the machine has printed {until:?}"));
-        let printed = lab.serial(1).len();
-        succeeds(
-            lab.cli(&["repave", "node1", "--yes", "--detach", "--force", "--reason", "drill"]),
-            RUN,
-        );
-        lab.until(until, || lab.serial(1)[printed..].contains(until));
-        // Later rounds die at other instants after the same line.
-        std::thread::sleep(Duration::from_millis(700 * (round / serial.len()) as u64));
-        server.kill();
-        server = Server::start(lab);
-        succeeds(lab.cli(&["wait", "node1", "--for", "run=done"]), RUN);
-        let described = succeeds(lab.cli(&["machine", "describe", "node1"]), RUN);
-        assert!(described.contains("SUCCEEDED"), "{described}");
-        writes += 1;
-        assert_eq!(lab.writes(1), writes, "the disk was written once");
-        assert_eq!(lab.member("node1"), "alive");
-    }
-    server
 }

@@ -19,7 +19,8 @@ const PORT: &str = "50051";
 pub(crate) struct Lab {
     environment: BTreeMap<String, String>,
     file: PathBuf,
-    folder: tempfile::TempDir,
+    /// Inside the lab's own, so that what is in it is there after a failure.
+    folder: PathBuf,
     begun: Instant,
 }
 
@@ -42,8 +43,9 @@ impl Lab {
             let value = value.split("   #").next().unwrap_or(value);
             Some((key.to_owned(), value.trim().trim_matches('\'').trim().to_owned()))
         });
-        let environment = environment.collect();
-        let folder = tempfile::tempdir().unwrap();
+        let environment: BTreeMap<String, String> = environment.collect();
+        let folder = tempfile::Builder::new().prefix("test.").tempdir_in(&environment["LAB"]);
+        let folder = folder.unwrap().keep();
         Some(Self { environment, file, folder, begun: Instant::now() })
     }
 
@@ -56,13 +58,17 @@ impl Lab {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// Writes the configuration, the credentials, and what the programs need.
     pub(crate) fn configure(&self) {
         self.password(&self.get("LAB_PASS"));
-        let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/node.sh");
+        // A copy: the server refuses programs that a group may write to, as some checkouts are.
+        let node = self.path("node.sh");
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/node.sh"), &node)
+            .unwrap();
+        std::fs::set_permissions(&node, PermissionsExt::from_mode(0o755)).unwrap();
         let program = |what: &str| format!("[{:?}, {:?}, {what:?}]", node, self.file);
         let mut text = format!(
             "[credentials]\ndir = {:?}\n[networks]\nbmc = [\"127.0.0.0/8\"]\nimage = [\"{}.0/24\"]\n[boot]\nlisten = {:?}\n",
@@ -76,13 +82,19 @@ impl Lab {
             write!(text, "[images.{name:?}]\nurl = {image:?}\nsha256 = {sha256:?}\n").unwrap();
         }
         let key = std::fs::read_to_string(format!("{}.pub", self.get("LAB_SSH_KEY"))).unwrap();
-        for (class, medium) in [("lab-media", true), ("lab-network", false)] {
+        let own = self.get("LAB_CACERT");
+        let foreign = self.foreign_authority();
+        for (class, medium, authority) in [
+            ("lab-media", true, own.as_str()),
+            ("lab-network", false, &own),
+            // Believes another authority than that of its controllers.
+            ("lab-elsewhere", true, &foreign),
+        ] {
             write!(
                 text,
                 "[machine_classes.{class}]\npower = \"redfish\"\nnetboot = \"redfish\"\nimaging = \"redfish\"\nwipe = \"redfish\"\n\
                  cluster-join = \"exec\"\ndrain = \"exec\"\nnetwork = \"exec\"\nnotify = \"exec\"\nprobe = \"exec\"\n\
-                 [machine_classes.{class}.redfish]\nca_file = {:?}\nsettle = \"2s\"\ngraceful = \"30s\"\n",
-                self.get("LAB_CACERT"),
+                 [machine_classes.{class}.redfish]\nca_file = {authority:?}\nsettle = \"2s\"\ngraceful = \"30s\"\n",
             )
             .unwrap();
             if medium {
@@ -116,8 +128,33 @@ impl Lab {
                 }
             }
         }
+        let plans = self.path("plans");
+        std::fs::create_dir(&plans).unwrap();
+        let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/plans/install-here.toml");
+        std::fs::copy(plan, plans.join("install-here.toml")).unwrap();
         text += "[loop_breaker]\ndestructive_max = 1000\n";
         std::fs::write(self.path("bmdemo.toml"), text).unwrap();
+    }
+
+    /// The certificate of an authority that no controller here knows.
+    fn foreign_authority(&self) -> String {
+        let (key, certificate) = (self.path("foreign.key"), self.path("foreign.pem"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
+            .args(["-days", "30", "-subj", "/CN=another-authority", "-keyout"])
+            .args([&key, Path::new("-out"), &certificate])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        certificate.to_str().unwrap().to_owned()
     }
 
     /// The password of the controllers, as the server has it from now on.
@@ -224,6 +261,12 @@ impl Lab {
             .count()
     }
 
+    /// How many requests the controllers have had, by their own log.
+    pub(crate) fn requests(&self) -> usize {
+        let log = std::fs::read_to_string(format!("{}/log/sushy", self.get("LAB"))).unwrap();
+        log.lines().filter(|line| line.contains(" /redfish/")).count()
+    }
+
     /// What firmware and systems of a machine have printed, without control characters.
     pub(crate) fn serial(&self, number: usize) -> String {
         let bytes = std::fs::read(format!("{}/serial/node{number}.log", self.get("LAB")));
@@ -231,11 +274,57 @@ impl Lab {
         text.chars().filter(|c| c.is_ascii_graphic() || matches!(c, ' ' | '\n')).collect()
     }
 
+    /// What a step of node1's latest run has printed.
+    pub(crate) fn log_of(&self, step: &str) -> String {
+        succeeds(self.cli(&["logs", "node1", "--step", step]), SOON)
+    }
+
+    /// The next program that acts for this action waits where it begins, until it is ended.
+    pub(crate) fn hold(&self, action: &str) {
+        std::fs::write(format!("{}/hold.{action}", self.get("LAB")), "").unwrap();
+    }
+
+    /// Waits until it waits, as long as an installation may take; others are not held any more.
+    pub(crate) fn until_held(&self, action: &str) {
+        let file = |name: &str| format!("{}/{name}.{action}", self.get("LAB"));
+        self.until_within(super::RUN, "a program waits", || Path::new(&file("held")).exists());
+        for name in ["hold", "held"] {
+            std::fs::remove_file(file(name)).unwrap();
+        }
+    }
+
+    /// What libvirt says: behind the controller's back.
+    pub(crate) fn virsh(&self, args: &[&str]) -> String {
+        let uri = self.get("LAB_LIBVIRT_URI");
+        let output = Command::new("virsh").args(["-q", "-c", &uri]).args(args).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Ends libvirtd at once; its machines stay on.
+    pub(crate) fn kill_libvirtd(&self) {
+        let pid = std::fs::read_to_string(format!("{}/pids/libvirtd", self.get("LAB"))).unwrap();
+        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    }
+
+    /// Starts it again, and the controllers, which do not find it again by themselves.
+    pub(crate) fn start_libvirtd(&self) {
+        for name in ["libvirtd.sh", "bmc.sh"] {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab").join(name);
+            let mut command = self.inside(script.to_str().unwrap());
+            command.arg(self.get("LAB"));
+            succeeds(Ready(command), SOON);
+        }
+    }
+
     /// Waits for something that a machine does by itself.
-    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + SOON;
+    pub(crate) fn until(&self, what: &str, is_so: impl FnMut() -> bool) {
+        self.until_within(SOON, what, is_so);
+    }
+
+    fn until_within(&self, within: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + within;
         while !is_so() {
-            assert!(Instant::now() < deadline, "{what}: not within {} s", SOON.as_secs());
+            assert!(Instant::now() < deadline, "{what}: not within {} s", within.as_secs());
             std::thread::sleep(LOOK);
         }
     }
@@ -321,6 +410,8 @@ impl Server {
         let mut command = lab.inside(env!("CARGO_BIN_EXE_bmdemo-server"));
         command.arg("--config").arg(lab.path("bmdemo.toml"));
         command.arg("--data-dir").arg(lab.path("data")).args(["--port", PORT]);
+        command.arg("--plans-dir");
+        command.arg(lab.path("plans"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut server = Self(command.spawn().unwrap());
         let deadline = Instant::now() + SOON;

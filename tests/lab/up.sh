@@ -27,9 +27,15 @@ dosfstools fdisk iproute2 serf ipmitool openssl openssh-client curl apache2-util
 miss=""; for p in $pk; do dpkg -s "$p" >/dev/null 2>&1 || miss="$miss $p"; done
 if [ -n "$miss" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$W/policy"; chmod +x "$W/policy" # no daemons started by packages
-  [ -e /usr/sbin/policy-rc.d ] || { cp "$W/policy" /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }
-  apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $miss > "$W/log/apt" 2>&1
+  policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then policy=; else cp "$W/policy" "$policy"; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi
+  apt-get update -qq -o Acquire::Retries=3
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 --no-install-recommends $miss \
+    > "$W/log/apt" 2>&1 || { tail -n 20 "$W/log/apt" >&2; exit 1; }
+  trap - EXIT; [ -z "$policy" ] || rm -f "$policy"
 fi
+# The image has a kernel that is downloaded, and never installed: a machine with all packages may have no lists of them any more.
+[ -n "$(apt-cache depends linux-image-cloud-amd64 2>/dev/null)" ] || apt-get update -qq -o Acquire::Retries=3
 # libvirtd does not start without the account of its package for whole systems, even where another one is configured.
 getent group libvirt-qemu >/dev/null || groupadd --system libvirt-qemu
 getent passwd libvirt-qemu >/dev/null || useradd --system --no-create-home --gid libvirt-qemu --shell /usr/sbin/nologin libvirt-qemu
@@ -47,7 +53,7 @@ kvm_works() {
 }
 if [ "$ACCEL" = auto ]; then if kvm_works; then ACCEL=kvm; else ACCEL=qemu; fi; fi
 t "images (machines run on: $ACCEL)"
-[ -s "$W/out/disk.raw.gz" ] || "$H/build-image.sh" "$W" > "$W/log/build" 2>&1
+[ -s "$W/out/disk.raw.gz" ] || "$H/build-image.sh" "$W" > "$W/log/build" 2>&1 || { tail -n 20 "$W/log/build" >&2; exit 1; }
 cp "$W"/out/{vmlinuz,installer.img,disk.raw.gz,grubnet.efi} "$W/www/"
 
 if [ "$(ip netns identify $$)" != "$NS" ]; then # the rest, and all that it starts, lives in the namespace
@@ -98,13 +104,8 @@ auth_unix_rw = "none"
 auth_unix_ro = "none"
 log_outputs = "3:file:$W/log/libvirtd"
 C
-unshare -m --propagation private bash -c '
-  W=$1; mkdir -p /etc/libvirt /var/lib/libvirt /run/libvirt /var/cache/libvirt
-  mount --bind $W/lv/etc /etc/libvirt; mount --bind $W/lv/var /var/lib/libvirt
-  mount --bind $W/lv/run /run/libvirt; mount --bind $W/lv/cache /var/cache/libvirt
-  exec libvirtd -f $W/lv/libvirtd.conf -p $W/lv/libvirtd.pid' _ "$W" > "$W/log/libvirtd.out" 2>&1 & pid libvirtd $!
+"$H/libvirtd.sh" "$W"
 URI="qemu+unix:///system?socket=$W/lv/run/libvirt-sock"
-for _ in $(seq 100); do virsh -q -c "$URI" list >/dev/null 2>&1 && break; sleep 0.1; done
 virsh -q -c "$URI" pool-info default >/dev/null 2>&1 || { # virtual media are uploaded into this pool
   virsh -q -c "$URI" pool-define-as default dir --target "$W/pool"; }
 virsh -q -c "$URI" pool-start default 2>/dev/null || true
@@ -156,8 +157,7 @@ SUSHY_EMULATOR_BOOT_LOADER_MAP = {'UEFI': {'x86_64': '/usr/share/OVMF/OVMF_CODE_
 SUSHY_EMULATOR_SECURE_BOOT_DISABLED_NVRAM = '/usr/share/OVMF/OVMF_VARS_4M.fd'
 SUSHY_EMULATOR_SECURE_BOOT_ENABLED_NVRAM = '/usr/share/OVMF/OVMF_VARS_4M.ms.fd'
 C
-TMPDIR="$W/state" "$W/venv/bin/sushy-emulator" --config "$W/sushy.conf" > "$W/log/sushy" 2>&1 & pid sushy $!
-for _ in $(seq 100); do curl -fsk -o /dev/null "https://127.0.0.1:$PORT/redfish/v1/" && break; sleep 0.1; done
+"$H/bmc.sh" "$W"
 curl -fs --cacert "$W/tls/ca.pem" -u "$LAB_USER:$LAB_PASS" -o /dev/null "https://127.0.0.1:$PORT/redfish/v1/Systems"
 if [ "$IPMI" = 1 ]; then # one virtualbmc per machine; ipmitool -I lanplus -C 3 (it knows no other cipher suite)
   mkdir -p "$W/vbmc/d"; export VIRTUALBMC_CONFIG="$W/vbmc/conf"
