@@ -8,7 +8,7 @@ use super::error::EngineError;
 use super::planted::Planted;
 use super::request::NewRun;
 use crate::model::Run;
-use crate::plan::{OnUnknown, Plan, Registered, Registry};
+use crate::plan::{OnUnknown, Plan, Registered, Registry, Risk};
 use crate::store::{Store, StoreError};
 
 /// Most plans kept in memory besides those of the registry: copies that older runs pinned.
@@ -75,6 +75,14 @@ impl Plans {
         let registered = self.with_planted(Arc::new(Registered::pinned(plan, &text)));
         self.remember(&registered);
         Ok(registered)
+    }
+
+    /// The risk of the plan that a run pinned: the worst, if it cannot be read.
+    pub(super) async fn pinned_risk(&self, run: &Run) -> Risk {
+        if self.planted == Some(Planted::RiskForgotten) {
+            return Risk::None;
+        }
+        self.pinned(run).await.map_or(Risk::DataDestroying, |registered| registered.plan.risk())
     }
 
     /// Caches a pinned plan.

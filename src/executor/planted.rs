@@ -26,11 +26,13 @@ pub enum Planted {
     AnyHardware,
     /// What the audit says of a commit is written after it (breaks the audit).
     AuditOutsideCommit,
+    /// After a restart the runs in progress no longer count as what their plans put at risk (breaks the blast radius).
+    RiskForgotten,
 }
 
 impl Planted {
     /// Every bug.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoIntent,
         Self::BlindRetry,
         Self::AckBeforeCommit,
@@ -42,5 +44,6 @@ impl Planted {
         Self::EventMisjudged,
         Self::AnyHardware,
         Self::AuditOutsideCommit,
+        Self::RiskForgotten,
     ];
 }

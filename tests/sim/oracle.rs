@@ -3,6 +3,7 @@
 use std::hash::Hasher as _;
 use std::sync::{Arc, Weak};
 
+use bmdemo::executor::Limits;
 use bmdemo::ids::{Epoch, MachineId, Revision, RunId};
 use bmdemo::lifecycle::run::State;
 use bmdemo::model::{Change, Images, Object, Run};
@@ -111,11 +112,11 @@ pub(crate) struct Oracle {
     pub(crate) overlapped: bool,
     pub(crate) trace: Vec<String>,
     hash: std::hash::DefaultHasher,
-    runs_max: usize,
+    limits: Limits,
 }
 
 impl Oracle {
-    pub(crate) fn new(runs_max: usize) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             now_ms: 0,
             committing: 0,
@@ -124,7 +125,7 @@ impl Oracle {
             overlapped: false,
             trace: Vec::new(),
             hash: std::hash::DefaultHasher::new(),
-            runs_max,
+            limits,
         }
     }
 
@@ -178,7 +179,7 @@ impl Oracle {
             let (invariant, verdict) = judged!(promise_16_first_come_first_served(
                 book,
                 started,
-                self.runs_max,
+                self.limits.runs_max,
                 overlapped
             ));
             self.judge(invariant, verdict);
@@ -187,7 +188,8 @@ impl Oracle {
         let verdicts = [
             judged!(promise_02_one_active_run(book)),
             judged!(effective_state_follows_its_rules(book)),
-            judged!(limits_are_exact(book, self.runs_max, self.overlapped)),
+            judged!(limits_are_exact(book, &self.limits, self.overlapped)),
+            judged!(blast_radius_is_kept(book, &self.limits, self.overlapped)),
         ];
         for (invariant, verdict) in verdicts {
             self.judge(invariant, verdict);

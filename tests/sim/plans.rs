@@ -96,3 +96,8 @@ pub(crate) fn role(plan: &str, step: &str) -> Role {
     let found = known().get(plan).and_then(|found| found.plan.step(step).map(|step| step.role));
     found.unwrap_or(Role::Main)
 }
+
+/// What a plan puts at risk.
+pub(crate) fn risk(plan: &str) -> Risk {
+    known().get(plan).map_or(Risk::None, |found| found.plan.risk())
+}

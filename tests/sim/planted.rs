@@ -68,6 +68,11 @@ const CASES: &[Case] = &[
         accuser: "the_audit_speaks_of_every_request",
         profile: Profile::of,
     },
+    Case {
+        bug: Planted::RiskForgotten,
+        accuser: "blast_radius_is_kept",
+        profile: Profile::careful,
+    },
 ];
 
 #[test]

@@ -1,7 +1,7 @@
 //! How rough the world of a seed is. Each seed switches some kinds of faults off, so that others show by themselves.
 
 use bmdemo::clock::SplitMix64;
-use bmdemo::executor::Limits;
+use bmdemo::executor::{Cap, Limits, RiskLimits};
 use bmdemo::provider::fake::{Chaos, Timing};
 
 use crate::plans::{LANGUAGE_PLANS, PLANS};
@@ -92,6 +92,8 @@ impl Profile {
                 // The breaker counts on real machines only, unless configured otherwise.
                 destructive_on_simulated: rng.chance(1, 4),
                 destructive_max: 3,
+                // One limit at a time, so that the order of those that wait can be judged.
+                data_destroying: at_most((runs_max > 3 && seed % 4 == 1).then_some(1)),
                 ..Limits::default()
             },
             plans: &PLANS,
@@ -164,6 +166,12 @@ impl Profile {
         Self { machines: 3, steps: 60, swap_permille: 300, ..Self::varied(seed) }
     }
 
+    /// One run that destroys data at a time, and many crashes.
+    pub(crate) fn careful(seed: u64) -> Self {
+        let data_destroying = at_most(Some(1));
+        Self { limits: Limits { data_destroying, ..Limits::default() }, ..Self::queueing(seed) }
+    }
+
     /// No random faults: for tests that inject their own.
     pub(crate) fn calm(timing: Timing) -> Self {
         Self {
@@ -189,4 +197,8 @@ impl Profile {
             plans: &PLANS,
         }
     }
+}
+
+fn at_most(number: Option<usize>) -> RiskLimits {
+    RiskLimits { max: number.map(Cap::Number), ..RiskLimits::default() }
 }

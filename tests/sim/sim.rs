@@ -78,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Sim {
     pub(crate) fn new(seed: u64, profile: Profile) -> Arc<Self> {
         let clock = Arc::new(TokioClock::new(START));
-        let oracle = Oracle::new(profile.limits.runs_max);
+        let oracle = Oracle::new(profile.limits.clone());
         Arc::new(Self {
             clock,
             profile,

@@ -15,6 +15,7 @@ use crate::executor::worker::{Message, Rest, Scheduling, Worker};
 use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::run;
 use crate::model::{Machine, Run};
+use crate::plan::Risk;
 use crate::store::{Committed, Listener, SlotKey};
 
 /// Most workers created at once for runs that are due.
@@ -46,6 +47,8 @@ struct Inner {
     seats: Mutex<Seats>,
     /// Notified when something is due earlier than anything before.
     sooner: Notify,
+    /// Notified when a limit is a share of machines that were never counted.
+    uncounted: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,6 +64,7 @@ impl Scheduler {
             slots,
             seats: Mutex::default(),
             sooner: Notify::new(),
+            uncounted: Notify::new(),
             recovery: watch::Sender::new(Recovery::Listing),
         }))
     }
@@ -211,7 +215,19 @@ impl Scheduler {
         }
     }
 
-    fn admit(&self, served: Vec<(MachineId, RunId)>) {
+    pub(super) fn uncounted(&self) -> &Notify {
+        &self.0.uncounted
+    }
+
+    /// Has machines counted at once, if a limit is a share of them and they never were.
+    fn count_soon(&self) {
+        let is_needed = self.slots().has_uncounted();
+        if is_needed {
+            self.0.uncounted.notify_one();
+        }
+    }
+
+    pub(super) fn admit(&self, served: Vec<(MachineId, RunId)>) {
         for (machine, run_id) in served {
             self.send(&machine, Message::Admitted { run_id });
         }
@@ -222,6 +238,7 @@ impl Scheduler {
     pub(super) fn open_slots(&self) {
         let served = self.slots().open();
         self.admit(served);
+        self.count_soon();
     }
 
     /// What keeps an active run waiting besides its own steps.
@@ -243,6 +260,7 @@ impl Scheduler {
     pub(in crate::executor) fn set_run_limits(&self, limits: &Limits) {
         let served = self.slots().set_limits(limits);
         self.admit(served);
+        self.count_soon();
     }
 
     pub(in crate::executor) fn run_limits(&self) -> Limits {
@@ -281,30 +299,39 @@ impl Scheduling for Scheduler {
         });
     }
 
-    fn take_slot(&self, run: RunId, machine: &Machine) -> bool {
-        self.slots().take(run, machine)
+    fn take_slot(&self, run: RunId, risk: Risk, machine: &Machine) -> bool {
+        let taken = self.slots().take(run, risk, machine);
+        self.count_soon();
+        taken
     }
 
-    fn announce(&self, run: RunId, machine: &Machine) {
-        self.slots().announce(run, machine);
+    fn announce(&self, run: RunId, risk: Risk, machine: &Machine) {
+        self.slots().announce(run, risk, machine);
     }
 
-    fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision) {
-        let served = self.slots().request(run, machine, revision);
+    fn request_slot(&self, run: RunId, risk: Risk, machine: &Machine, revision: Revision) {
+        let served = self.slots().request(run, risk, machine, revision);
         self.admit(served);
+        self.count_soon();
     }
 
-    fn slot_keys(&self, run: RunId, machine: &Machine, had_one: bool) -> Vec<(SlotKey, u64)> {
-        self.slots().stored_keys(run, machine, had_one)
+    fn slot_keys(
+        &self,
+        run: RunId,
+        risk: Risk,
+        machine: &Machine,
+        had_one: bool,
+    ) -> Vec<(SlotKey, u64)> {
+        self.slots().stored_keys(run, risk, machine, had_one)
     }
 
     fn has_slot(&self, run: RunId) -> bool {
         self.slots().has(run)
     }
 
-    fn restore_slot(&self, run: RunId, machine: &Machine) {
+    fn restore_slot(&self, run: RunId, risk: Risk, machine: &Machine) {
         let mut slots = self.slots();
-        let set = slots.key_set(&machine.spec.provider, &machine.labels);
+        let set = slots.key_set(risk, &machine.spec.provider, &machine.labels);
         slots.restore(run, set);
     }
 

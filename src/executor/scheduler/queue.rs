@@ -57,9 +57,11 @@ pub(super) async fn in_order(scheduler: &Scheduler, queued: Vec<Queued>) -> Vec<
         placed.push((at, queued));
     }
     placed.sort_by_key(|(at, _)| *at);
-    // From the back, so that positions that were found stay valid.
+    // From the back, so that positions that were found stay valid. Before the last of them are only new runs, which are
+    // in the order in which they were accepted.
+    let mut end = new.len();
     for (at, queued) in placed.into_iter().rev() {
-        let (mut from, mut to) = (0, new.len());
+        let (mut from, mut to) = (0, end);
         while from < to {
             let middle = from.midpoint(to);
             if accepted_at(scheduler, new[middle].run).await < at {
@@ -69,6 +71,7 @@ pub(super) async fn in_order(scheduler: &Scheduler, queued: Vec<Queued>) -> Vec<
             }
         }
         new.insert(from, queued);
+        end = from;
     }
     new
 }

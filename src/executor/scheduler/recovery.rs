@@ -17,6 +17,7 @@ use crate::executor::worker::Rest;
 use crate::ids::MachineId;
 use crate::lifecycle::run::State;
 use crate::model::Run;
+use crate::plan::Risk;
 use crate::store::{Fut, Lease, Page, Position, Query, SHARDS, Shard, StoreError};
 
 /// Most runs read at once.
@@ -165,13 +166,18 @@ impl Scheduler {
     }
 
     async fn key_set(&self, run: &Run) -> super::slots::KeySet {
-        let labels = if self.slots().counts_labels() {
+        let limits = self.slots().limits().clone();
+        let labels = if limits.count_labels() {
             let machine = self.read(|| self.ports().store.machine(&run.machine_id)).await;
             machine.map(|machine| machine.labels.clone()).unwrap_or_default()
         } else {
             Default::default()
         };
-        self.slots().key_set(&run.spec.provider, &labels)
+        let risk = match limits.count_risk() {
+            true => self.ports().plans.pinned_risk(run).await,
+            false => Risk::None,
+        };
+        self.slots().key_set(risk, &run.spec.provider, &labels)
     }
 
     /// Periodic sweep: is there an active run without a worker and without an entry? There should be none.

@@ -1,37 +1,21 @@
 //! Limits on concurrent runs: exact, fair, and without polling.
 //!
-//! A run counts against the global limit, its provider's, and one for each limited label of its machine. Waiting runs
-//! are served first come, first served, among those that wait for the same limits: a full rack never delays another
-//! rack.
+//! A run counts against the global limit, its provider's, one for each limited label of its machine, and those on what
+//! its plan puts at risk. Waiting runs are served first come, first served, among those that wait for the same limits:
+//! a full rack never delays another rack, and a repave that waits never delays a reboot.
 //!
 //! The order is that of the commits that made the runs wait. So it is the same after any number of restarts, and a
 //! run enters the queue when its commit is published, not when its worker learns about it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::executor::limits::Limits;
+use self::key::Key;
+pub(super) use self::key::Place;
+use crate::executor::limits::{Cap, Limits};
 use crate::ids::{MachineId, Revision, RunId};
 use crate::model::Machine;
+use crate::plan::Risk;
 use crate::store::SlotKey;
-
-/// Something with a limit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Global,
-    Provider(String),
-    Label(String, String),
-}
-
-impl Key {
-    /// Name in the store.
-    fn stored(&self) -> SlotKey {
-        match self {
-            Self::Global => SlotKey::new("runs"),
-            Self::Provider(name) => SlotKey::new(&format!("provider/{name}")),
-            Self::Label(name, value) => SlotKey::new(&format!("label/{name}={value}")),
-        }
-    }
-}
 
 /// The limits that a run counts against; runs with the same limits share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +59,10 @@ pub(super) struct Slots {
     /// Runs that will wait once their commit is durable.
     announced: BTreeMap<RunId, (KeySet, MachineId)>,
     open: bool,
+    /// Machines there are, in all and in each place of which a limit is a share, as they were counted last.
+    machines: Option<u64>,
+    machines_at: BTreeMap<Place, u64>,
+    has_uncounted: bool,
 }
 
 impl Slots {
@@ -91,6 +79,9 @@ impl Slots {
             waiting: BTreeMap::new(),
             announced: BTreeMap::new(),
             open: false,
+            machines: None,
+            machines_at: BTreeMap::new(),
+            has_uncounted: false,
         }
     }
 
@@ -109,17 +100,52 @@ impl Slots {
     /// Changes the limits; returns the runs that get a slot because of it. No run loses its slot.
     pub(super) fn set_limits(&mut self, limits: &Limits) -> Vec<(MachineId, RunId)> {
         self.limits.set_runs(limits);
+        self.has_uncounted = true;
         self.serve()
     }
 
-    /// Whether labels of machines matter.
+    /// The places of which a limit is a share, and whether one is a share of all machines: the caller counts them.
     #[must_use]
-    pub(super) fn counts_labels(&self) -> bool {
-        !self.limits.runs_max_by_label.is_empty()
+    pub(super) fn shares(&mut self) -> (bool, BTreeSet<Place>) {
+        self.has_uncounted = false;
+        let is_share = |cap: &Cap| matches!(cap, Cap::Percent(_));
+        let mut of_all = self.limits.on_risk(Risk::DataDestroying);
+        let of_all = of_all.any(|(_, limits)| limits.max.as_ref().is_some_and(is_share));
+        let places = self.sets.iter().flatten().filter_map(|key| match key {
+            Key::RiskAt(_, place) if self.cap(key).is_some_and(|cap| is_share(&cap)) => {
+                Some(place.clone())
+            }
+            Key::RiskAt(..) | Key::Global | Key::Provider(_) | Key::Label(..) | Key::Risk(_) => {
+                None
+            }
+        });
+        (of_all, places.collect())
     }
 
-    /// The limits that a run on a machine counts against.
-    pub(super) fn key_set(&mut self, provider: &str, labels: &BTreeMap<String, String>) -> KeySet {
+    /// Whether there may be machines of which a limit is a share and that were never counted.
+    #[must_use]
+    pub(super) fn has_uncounted(&self) -> bool {
+        self.has_uncounted && self.limits.count_risk()
+    }
+
+    /// Takes the present numbers of machines; returns the runs that get a slot because of it.
+    pub(super) fn set_machines(
+        &mut self,
+        machines: Option<u64>,
+        at: BTreeMap<Place, u64>,
+    ) -> Vec<(MachineId, RunId)> {
+        self.machines = machines;
+        self.machines_at = at;
+        self.serve()
+    }
+
+    /// The limits that a run of a plan with this risk counts against on a machine.
+    pub(super) fn key_set(
+        &mut self,
+        risk: Risk,
+        provider: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> KeySet {
         let mut keys = vec![Key::Global];
         if self.limits.runs_max_by_provider.contains_key(provider) {
             keys.push(Key::Provider(provider.to_owned()));
@@ -129,16 +155,27 @@ impl Slots {
                 keys.push(Key::Label(label.clone(), value.clone()));
             }
         }
+        for (least, limits) in self.limits.on_risk(risk) {
+            if limits.max.is_some() {
+                keys.push(Key::Risk(least));
+            }
+            for label in limits.max_by_label.keys() {
+                if let Some(value) = labels.get(label) {
+                    keys.push(Key::RiskAt(least, (label.clone(), value.clone())));
+                }
+            }
+        }
         let place = self.sets.iter().position(|set| *set == keys).unwrap_or_else(|| {
             self.sets.push(keys);
+            self.has_uncounted = true;
             self.sets.len() - 1
         });
         // One for each value of the limited labels: far fewer than machines.
         KeySet(u32::try_from(place).unwrap_or(u32::MAX))
     }
 
-    fn of(&mut self, machine: &Machine) -> KeySet {
-        self.key_set(&machine.spec.provider, &machine.labels)
+    fn of(&mut self, risk: Risk, machine: &Machine) -> KeySet {
+        self.key_set(risk, &machine.spec.provider, &machine.labels)
     }
 
     fn keys(&self, set: KeySet) -> &[Key] {
@@ -157,6 +194,25 @@ impl Slots {
             Key::Label(name, _) => {
                 self.limits.runs_max_by_label.get(name).copied().unwrap_or(usize::MAX)
             }
+            Key::Risk(_) => self.cap(key).map_or(usize::MAX, |cap| cap.among(self.machines)),
+            Key::RiskAt(_, place) => {
+                let machines = self.machines_at.get(place).copied();
+                self.cap(key).map_or(usize::MAX, |cap| cap.among(machines))
+            }
+        }
+    }
+
+    /// The limit on a risk as it is configured, if there is one.
+    fn cap(&self, key: &Key) -> Option<Cap> {
+        let (risk, label) = match key {
+            Key::Risk(risk) => (risk, None),
+            Key::RiskAt(risk, (label, _)) => (risk, Some(label)),
+            Key::Global | Key::Provider(_) | Key::Label(..) => return None,
+        };
+        let (_, limits) = self.limits.on_risk(*risk).find(|(least, _)| least == risk)?;
+        match label {
+            Some(label) => limits.max_by_label.get(label).copied(),
+            None => limits.max,
         }
     }
 
@@ -177,8 +233,8 @@ impl Slots {
 
     /// Requests a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
     /// waits once [`Slots::queued`] says that its commit is durable.
-    pub(super) fn take(&mut self, run: RunId, machine: &Machine) -> bool {
-        let set = self.of(machine);
+    pub(super) fn take(&mut self, run: RunId, risk: Risk, machine: &Machine) -> bool {
+        let set = self.of(risk, machine);
         // Other runs wait for the same limits: they come first.
         if self.open && self.full(set).is_none() && !self.queues.contains_key(&set) {
             self.grant(run, set);
@@ -189,8 +245,8 @@ impl Slots {
     }
 
     /// A run will wait for a slot, once its commit is durable.
-    pub(super) fn announce(&mut self, run: RunId, machine: &Machine) {
-        let set = self.of(machine);
+    pub(super) fn announce(&mut self, run: RunId, risk: Risk, machine: &Machine) {
+        let set = self.of(risk, machine);
         self.announced.insert(run, (set, machine.id.clone()));
     }
 
@@ -253,12 +309,13 @@ impl Slots {
     pub(super) fn request(
         &mut self,
         run: RunId,
+        risk: Risk,
         machine: &Machine,
         revision: Revision,
     ) -> Vec<(MachineId, RunId)> {
         self.queued(run, revision);
         if !self.granted.contains_key(&run) && !self.waiting.contains_key(&run) {
-            let set = self.of(machine);
+            let set = self.of(risk, machine);
             self.enqueue(run, machine.id.clone(), set, Order::live(revision));
         }
         self.serve()
@@ -268,12 +325,13 @@ impl Slots {
     pub(super) fn stored_keys(
         &mut self,
         run: RunId,
+        risk: Risk,
         machine: &Machine,
         had_one: bool,
     ) -> Vec<(SlotKey, u64)> {
         let granted = self.granted.get(&run).copied();
         let is_bounded = granted.is_some() && !had_one;
-        let set = granted.unwrap_or_else(|| self.of(machine));
+        let set = granted.unwrap_or_else(|| self.of(risk, machine));
         let max = |key| match is_bounded {
             true => u64::try_from(self.limit(key)).unwrap_or(u64::MAX),
             false => u64::MAX,
@@ -343,13 +401,7 @@ impl Slots {
     pub(super) fn waits_for(&self, run: RunId) -> Option<String> {
         let (set, ahead) = self.place(run)?;
         let reason = match self.full(set) {
-            Some(Key::Global) => format!("the limit of {} runs is reached", self.limits.runs_max),
-            Some(key @ Key::Provider(name)) => {
-                format!("the limit of {} runs on provider {name} is reached", self.limit(key))
-            }
-            Some(key @ Key::Label(name, value)) => {
-                format!("the limit of {} runs with {name}={value} is reached", self.limit(key))
-            }
+            Some(key) => format!("the limit of {} {key} is reached", self.limit(key)),
             None => "it is about to get its slot".to_owned(),
         };
         Some(format!("{reason}; {ahead} ahead of it"))
@@ -362,5 +414,6 @@ impl Slots {
     }
 }
 
+mod key;
 #[cfg(test)]
 mod tests;

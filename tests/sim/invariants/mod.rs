@@ -24,7 +24,7 @@ mod promise_22;
 pub(crate) use audit::the_audit_speaks_of_every_request;
 pub(crate) use effective_state::effective_state_follows_its_rules;
 pub(crate) use legal::legal_transitions;
-pub(crate) use limits::limits_are_exact;
+pub(crate) use limits::{blast_radius_is_kept, limits_are_exact};
 pub(crate) use promise_01::promise_01_acknowledged_is_durable;
 pub(crate) use promise_02::promise_02_one_active_run;
 pub(crate) use promise_03::promise_03_intent_is_durable_before_an_effect;

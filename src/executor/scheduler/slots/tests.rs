@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::executor::limits::RiskLimits;
 use crate::model::MachineSpec;
 use proptest::prelude::*;
 
@@ -32,7 +33,7 @@ fn open(limits: Limits) -> Slots {
 
 /// A run is accepted in a commit of its own number: `true` if it has its slot at once.
 fn accept(slots: &mut Slots, number: u64, rack: &str) -> bool {
-    let taken = slots.take(run(number), &machine(number, rack));
+    let taken = slots.take(run(number), Risk::None, &machine(number, rack));
     slots.queued(run(number), Revision(number));
     taken
 }
@@ -59,7 +60,7 @@ fn first_come_first_served_under_the_global_limit() {
     assert!(!accept(&mut slots, 2, "b"));
     assert!(!accept(&mut slots, 3, "a"));
     // Asking again keeps the position.
-    assert_eq!(slots.request(run(2), &machine(2, "b"), Revision(9)), []);
+    assert_eq!(slots.request(run(2), Risk::None, &machine(2, "b"), Revision(9)), []);
     assert_eq!(slots.release(run(1))[0].1, run(2));
     assert_eq!(slots.release(run(2))[0].1, run(3));
 }
@@ -69,13 +70,13 @@ fn the_order_of_the_commits_counts_not_that_of_the_questions() {
     let mut slots = open(limits(1, 5));
     assert!(accept(&mut slots, 1, "a"));
     for number in [2, 3, 4] {
-        assert!(!slots.take(run(number), &machine(number, "a")));
+        assert!(!slots.take(run(number), Risk::None, &machine(number, "a")));
     }
     // The commit of 3 was the first, that of 4 has failed, and 2 learns about its own last.
     slots.queued(run(3), Revision(5));
     assert_eq!(slots.release(run(4)), []);
     assert_eq!(slots.release(run(1)), [(machine(3, "a").id, run(3))]);
-    assert_eq!(slots.request(run(2), &machine(2, "a"), Revision(6)), []);
+    assert_eq!(slots.request(run(2), Risk::None, &machine(2, "a"), Revision(6)), []);
     assert_eq!(slots.waits_for(run(2)).unwrap().split_once("; ").unwrap().1, "0 ahead of it");
     assert_eq!(slots.release(run(3)), [(machine(2, "a").id, run(2))]);
 }
@@ -109,8 +110,8 @@ fn those_that_had_a_slot_before_a_restart_come_first_and_the_queue_is_as_it_was(
     // Accepted before the others were recovered.
     assert!(!accept(&mut slots, 9, "a"));
     // Recovered early, because an operator asked for it.
-    assert_eq!(slots.request(run(3), &machine(3, "a"), Revision(12)), []);
-    let set = slots.of(&machine(1, "a"));
+    assert_eq!(slots.request(run(3), Risk::None, &machine(3, "a"), Revision(12)), []);
+    let set = slots.of(Risk::None, &machine(1, "a"));
     slots.restore(run(1), set);
     for (place, number) in [2, 3].into_iter().enumerate() {
         let order = Order::recovered(place as u64);
@@ -143,7 +144,7 @@ proptest! {
                 slots.release(run(number));
             } else {
                 let machine = machine(number, racks[(number % 3) as usize]);
-                slots.take(run(number), &machine);
+                slots.take(run(number), Risk::None, &machine);
                 slots.queued(run(number), Revision(revision as u64));
             }
             prop_assert!(slots.granted.len() <= 4);
@@ -160,4 +161,70 @@ proptest! {
             );
         }
     }
+}
+
+/// A run of a plan with a risk is accepted: `true` if it has its slot at once.
+fn accept_risky(slots: &mut Slots, number: u64, risk: Risk, rack: &str) -> bool {
+    let taken = slots.take(run(number), risk, &machine(number, rack));
+    slots.queued(run(number), Revision(number));
+    taken
+}
+
+fn on_risk(max: Option<Cap>, rack: Option<Cap>) -> RiskLimits {
+    let max_by_label = rack.map(|cap| ("rack".to_owned(), cap)).into_iter().collect();
+    RiskLimits { max, max_by_label }
+}
+
+#[test]
+fn what_is_at_risk_has_limits_of_its_own() {
+    let mut slots = open(Limits {
+        disruptive: on_risk(Some(Cap::Number(2)), None),
+        data_destroying: on_risk(None, Some(Cap::Number(1))),
+        ..Limits::default()
+    });
+    assert!(accept_risky(&mut slots, 1, Risk::DataDestroying, "a"));
+    assert!(!accept_risky(&mut slots, 2, Risk::DataDestroying, "a"));
+    assert!(accept_risky(&mut slots, 3, Risk::Disruptive, "a"));
+    assert!(!accept_risky(&mut slots, 4, Risk::DataDestroying, "b"));
+    assert!(!accept_risky(&mut slots, 5, Risk::Disruptive, "b"));
+    assert!(accept_risky(&mut slots, 6, Risk::None, "a"), "what risks nothing does not wait");
+    let waits_for = |slots: &Slots, number| slots.waits_for(run(number)).unwrap();
+    for number in [2, 4, 5] {
+        let why = waits_for(&slots, number);
+        assert!(why.starts_with("the limit of 2 disruptive runs is reached"), "{why}");
+    }
+    assert_eq!(slots.release(run(3)), [(machine(4, "b").id, run(4))]);
+    assert_eq!(slots.release(run(4)), [(machine(5, "b").id, run(5))]);
+    slots.release(run(5));
+    let why = waits_for(&slots, 2);
+    assert!(why.starts_with("the limit of 1 data-destroying runs with rack=a is reached"), "{why}");
+    let keys = slots.stored_keys(run(1), Risk::DataDestroying, &machine(1, "a"), true);
+    let names: Vec<_> = keys.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(names, ["runs", "disruptive", "data-destroying/label/rack=a"]);
+    assert_eq!(slots.release(run(1)), [(machine(2, "a").id, run(2))]);
+}
+
+#[test]
+fn a_share_is_one_until_the_machines_are_counted() {
+    let mut slots = open(Limits {
+        data_destroying: on_risk(Some(Cap::Percent(10)), Some(Cap::Percent(50))),
+        ..Limits::default()
+    });
+    let destroying = Risk::DataDestroying;
+    assert!(accept_risky(&mut slots, 1, destroying, "a"));
+    for number in 2..=6 {
+        assert!(!accept_risky(&mut slots, number, destroying, if number > 4 { "b" } else { "a" }));
+    }
+    assert!(slots.has_uncounted());
+    let place = |rack: &str| ("rack".to_owned(), rack.to_owned());
+    let places = [place("a"), place("b")].into_iter().collect();
+    assert_eq!(slots.shares(), (true, places));
+    assert!(!slots.has_uncounted());
+    // Four of 49, two of four, and at least one of one.
+    let at = [(place("a"), 4), (place("b"), 1)].into_iter().collect();
+    let served: Vec<_> = slots.set_machines(Some(49), at).into_iter().map(|(_, run)| run).collect();
+    assert_eq!(served, [run(2), run(5)]);
+    assert!(accept_risky(&mut slots, 7, destroying, "c"), "one of a rack that was not counted");
+    assert!(!accept_risky(&mut slots, 8, destroying, "c"));
+    assert!(slots.has_uncounted());
 }
