@@ -37,6 +37,7 @@ mod plan {
     pub(crate) mod parse;
     mod read;
     pub(crate) mod schema;
+    pub(crate) mod spec;
     pub(crate) mod suggest;
     mod syntax;
     pub(crate) mod template;

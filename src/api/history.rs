@@ -102,8 +102,12 @@ fn check_kind(checks: &mut Checks, kind: &str) {
     if kind.is_empty() || known.clone().any(|known| begins(&known)) {
         return;
     }
-    let mut groups: Vec<String> = known.clone().map(group).collect();
-    groups.dedup();
+    let mut groups: Vec<String> = Vec::new();
+    for name in known.clone().map(group) {
+        if !groups.contains(&name) {
+            groups.push(name);
+        }
+    }
     let of_group: Vec<&str> = known.by_ref().filter(|known| group(known) == group(kind)).collect();
     let names = if of_group.is_empty() {
         format!("kinds begin with {}", groups.join(", "))

@@ -168,8 +168,10 @@ impl RunService for Runs {
         &self,
         request: Request<pb::WaitRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        handle(&self.engine, request, async |_, message| wait::wait(&self.engine, message).await)
-            .await
+        handle(&self.engine, request, async |caller, message| {
+            wait::wait(&self.engine, caller.ended(), message).await
+        })
+        .await
     }
 }
 

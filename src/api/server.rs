@@ -1,5 +1,6 @@
 //! `ServerService`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::methods::METHODS;
 use super::roles;
 use super::status::ApiError;
 use crate::clock::Timestamp;
-use crate::executor::{Engine, EngineError};
+use crate::executor::{Cap, Engine, EngineError, RiskLimits};
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
 
@@ -157,6 +158,14 @@ impl ServerService for Server {
     }
 }
 
+fn shown(cap: Cap) -> String {
+    cap.to_string()
+}
+
+fn by_label(limits: &RiskLimits) -> BTreeMap<String, String> {
+    limits.max_by_label.iter().map(|(label, cap)| (label.clone(), shown(*cap))).collect()
+}
+
 impl Server {
     pub(super) fn new(engine: Engine, host: Option<Host>) -> Self {
         Self { engine, host }
@@ -167,7 +176,7 @@ impl Server {
         let (revision, oldest) = engine.store().revisions().await?;
         let limits = engine.run_limits();
         let (in_progress, waiting, _) = engine.load();
-        let counted = |limits: std::collections::BTreeMap<String, usize>| {
+        let counted = |limits: BTreeMap<String, usize>| {
             limits.into_iter().map(|(name, most)| (name, most as u64)).collect()
         };
         // Facts that cannot be determined are left out.
@@ -195,6 +204,10 @@ impl Server {
             runs_max: limits.runs_max as u64,
             runs_max_by_provider: counted(limits.runs_max_by_provider),
             runs_max_by_label: counted(limits.runs_max_by_label),
+            disruptive_max: limits.disruptive.max.map(shown).unwrap_or_default(),
+            disruptive_max_by_label: by_label(&limits.disruptive),
+            data_destroying_max: limits.data_destroying.max.map(shown).unwrap_or_default(),
+            data_destroying_max_by_label: by_label(&limits.data_destroying),
             runs_in_progress: in_progress as u64,
             runs_waiting: waiting as u64,
             watchers: engine.watch().watchers() as u64,

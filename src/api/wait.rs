@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_stream::StreamExt as _;
 
+use super::identity::Ended;
 use super::show;
 use super::status::ApiError;
 use super::validate::Checks;
@@ -20,9 +21,10 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// Longest wait.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Waits for the end of a run.
+/// Waits for the end of a run, for as long as the credentials of the caller are accepted.
 pub(super) async fn wait(
     engine: &Engine,
+    mut ended: Ended,
     request: pb::WaitRunRequest,
 ) -> Result<pb::Run, ApiError> {
     let mut checks = Checks::default();
@@ -39,6 +41,9 @@ pub(super) async fn wait(
     while !over(&latest) {
         tokio::select! {
             biased;
+            () = &mut ended => {
+                return Err(ApiError::CredentialsEnded { resume_from: latest.revision.0 });
+            }
             item = items.next() => match item {
                 Some(item) => latest = newer(latest, item?),
                 None => break,

@@ -63,6 +63,7 @@ fn typed<'a>(session: &'a mut Session, words: &'a [&'a str]) -> Typed<'a> {
     Box::pin(async move {
         let cli = Cli::try_parse_from(std::iter::once(&"bmdemo-cli").chain(words))
             .map_err(|error| Error::Answer(error.to_string()))?;
-        dispatch(session, cli.command).await
+        // One of its arms is large.
+        Box::pin(dispatch(session, cli.command)).await
     })
 }

@@ -55,7 +55,7 @@ impl RunSelection {
     /// The filter over runs for the server, combined with another condition.
     pub(crate) fn to_filter(&self, also: Option<&str>) -> String {
         let given = self.filter.as_deref().filter(|filter| !filter.trim().is_empty());
-        joined(also.into_iter().chain(given))
+        joined(given.into_iter().chain(also))
     }
 
     /// The filter over machines whose runs are meant, if labels were given.
@@ -93,13 +93,10 @@ fn moment_ms(text: &str, now_ms: u64) -> Option<i64> {
     }
 }
 
-/// Conditions that must all hold. Each is put in parentheses if there are several.
+/// Conditions that must all hold. None needs parentheses: OR binds stronger than AND in this language (AIP-160). What a
+/// person has written should come first, so that an error names the character that the person counts.
 pub(crate) fn joined<'a>(terms: impl IntoIterator<Item = &'a str>) -> String {
-    let terms: Vec<&str> = terms.into_iter().collect();
-    match terms.as_slice() {
-        [one] => (*one).to_owned(),
-        several => several.iter().map(|term| format!("({term})")).collect::<Vec<_>>().join(" AND "),
-    }
+    terms.into_iter().collect::<Vec<_>>().join(" AND ")
 }
 
 impl Selection {
@@ -128,7 +125,8 @@ impl Selection {
         };
         match &self.filter {
             Some(filter) if terms.is_empty() => return Ok(filter.clone()),
-            Some(filter) if !filter.trim().is_empty() => terms.push(format!("({filter})")),
+            // First, so that an error names the character that the person counts.
+            Some(filter) if !filter.trim().is_empty() => terms.insert(0, filter.clone()),
             Some(_) | None => {}
         }
         Ok(terms.join(" AND "))
@@ -256,7 +254,7 @@ mod tests {
         ] {
             assert_eq!(filter(Some(selector), None).unwrap(), expected);
         }
-        assert_eq!(filter(Some("a=b"), Some("x OR y")).unwrap(), "labels.a = \"b\" AND (x OR y)");
+        assert_eq!(filter(Some("a=b"), Some("x OR y")).unwrap(), "x OR y AND labels.a = \"b\"");
         assert_eq!(filter(None, Some("phase=READY")).unwrap(), "phase=READY");
         assert_eq!(filter(None, None).unwrap(), "");
         for wrong in ["", ",", "=b", "a in b", "a in (b", "a b", "a=1 b=2", "x within (a)"] {
@@ -272,10 +270,7 @@ mod tests {
         };
         assert_eq!(selection.machine_filter().unwrap().unwrap(), "labels.rack = \"r1\"");
         assert_eq!(selection.to_filter(None), "phase = FAILED OR held = true");
-        assert_eq!(
-            selection.to_filter(Some("a = b")),
-            "(a = b) AND (phase = FAILED OR held = true)"
-        );
+        assert_eq!(selection.to_filter(Some("a = b")), "phase = FAILED OR held = true AND a = b");
         assert_eq!(RunSelection::default().to_filter(Some("a = b")), "a = b");
         assert_eq!(RunSelection::default().to_filter(None), "");
     }

@@ -183,7 +183,7 @@ const OTHER_WORDS: [(&str, &str); 14] = [
     ("api", "docs/api.md says how to call the API with grpcurl or buf curl"),
     (
         "drain",
-        "to drain and install: bmdemo-cli upgrade MACHINE; to drain only, give examples/plans and examples/actions to the server with --plans-dir and --actions-dir, then: bmdemo-cli run start drain-and-return MACHINE",
+        "to drain and install: bmdemo-cli upgrade MACHINE; to drain only, start the server with --plans-dir examples/plans --actions-dir examples/actions, then: bmdemo-cli run start drain-and-return MACHINE",
     ),
     ("status", "bmdemo-cli top, bmdemo-cli issues or bmdemo-cli doctor"),
     ("ps", "bmdemo-cli runs"),

@@ -78,14 +78,24 @@ pub fn bind(
     })
 }
 
+/// On what terms a run is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The plan's refusal by effective state is overridden.
+    pub force: bool,
+    /// It repeats an earlier run from where that one failed.
+    pub is_retry: bool,
+}
+
 /// Everything that blocks a run of `plan` on `machine` now, the most important reason first.
 #[must_use]
 pub fn blockers(
     plan: &Plan,
     machine: &Machine,
     capabilities: Option<Capabilities>,
-    force: bool,
+    terms: Terms,
 ) -> Vec<EngineError> {
+    let Terms { force, is_retry } = terms;
     let mut found = Vec::new();
     let mut refuse = |refusal, message: String, hint: String| {
         found.push(EngineError::Refused {
@@ -121,7 +131,17 @@ pub fn blockers(
                 machine.phase,
                 allowed.join(", ")
             ),
-            phase_hint(machine.phase, &plan.allowed_phases),
+            match plan.refused_hint.as_deref() {
+                // The phase protects what the effective state protects: the plan knows the way around it.
+                Some(hint)
+                    if plan
+                        .refused_effective
+                        .contains(&names::plan_effective(machine.effective().0)) =>
+                {
+                    hint.to_owned()
+                }
+                Some(_) | None => phase_hint(machine.phase, &plan.allowed_phases),
+            },
         );
     }
     // An active run is reported above; its PROVISIONING would only repeat that.
@@ -136,12 +156,18 @@ pub fn blockers(
             plan.refused_hint.as_deref().unwrap_or_default().to_owned(),
         );
     }
+    let is_own = |kind| plan.steps.iter().any(|step| step.sets.iter().any(|(set, _)| *set == kind));
     for &(kind, wanted) in plan.required_conditions.iter() {
+        // The run that is retried met it, and has changed it since.
+        if is_retry && is_own(kind) {
+            continue;
+        }
         if machine.conditions.is_true(names::condition(kind)) != wanted {
             refuse(
                 Refusal::ConditionNotMet,
                 format!("{} requires {}={wanted} on machine {id}", plan.id, kind.as_str()),
-                String::new(),
+                "runs and probes set conditions: see what the machine is in, and start a plan for that"
+                    .to_owned(),
             );
         }
     }
@@ -190,10 +216,10 @@ pub fn refusals(
     plan: &Plan,
     machine: &Machine,
     provider: Option<&dyn Provider>,
-    force: bool,
+    terms: Terms,
 ) -> Vec<EngineError> {
     let capabilities = provider.map(|provider| provider.capabilities(&Target::from(machine)));
-    let mut found = blockers(plan, machine, capabilities, force);
+    let mut found = blockers(plan, machine, capabilities, terms);
     found.extend(provider.into_iter().flat_map(|provider| unperformed(plan, machine, provider)));
     found
 }

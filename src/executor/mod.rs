@@ -30,7 +30,7 @@ mod tests;
 
 pub use denied::Denied;
 pub use error::{EngineError, FieldViolation, Refusal};
-pub use limits::Limits;
+pub use limits::{Cap, Limits, RiskLimits};
 pub use ports::EngineConfig;
 pub use requests::Engine;
 pub use scheduler::probes;

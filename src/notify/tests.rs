@@ -273,7 +273,13 @@ async fn what_was_deleted_before_it_was_told_is_a_gap() {
     bench.register(2, 2).await;
     bench.clock.sleep(Duration::from_secs(10)).await;
     let before = bench.clock.now();
-    let all = Retention { ended_before: before, ended_runs_max: 0, requests_before: before };
+    let all = Retention {
+        ended_before: before,
+        ended_runs_max: 0,
+        requests_before: before,
+        audit_before: before,
+        audit_max: 0,
+    };
     assert!(bench.store.trim(all).await.unwrap().changes > 0);
     bench.register(4, 2).await;
     let server = bench.start();

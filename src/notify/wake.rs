@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::store::{Committed, Listener};
 
-/// Told of every commit: it does no more than to wake.
+/// Notified of every commit: it does no more than to wake.
 #[derive(Debug, Default)]
 pub(super) struct Wake(watch::Sender<()>);
 

@@ -5,58 +5,8 @@ use std::borrow::Cow;
 
 use super::form::Form;
 use super::names::{Capability, Risk, ValueKind};
+pub use super::spec::{ActionSpec, ArgSpec};
 use super::value::Value;
-
-/// Everything known about an action, independent of any plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActionSpec {
-    /// Its name.
-    pub name: Cow<'static, str>,
-    /// What the machine's provider must offer.
-    pub capability: Capability,
-    /// What it puts at risk: if anything, a step must declare `on_unknown`.
-    pub risk: Risk,
-    /// Whether doing it twice has the same effect as doing it once: only then may `on_unknown` be `retry`.
-    pub idempotent: bool,
-    /// Whether a cancel may stop it midway, because that leaves nothing half done.
-    pub interruptible: bool,
-    /// What it does, for plan authors.
-    pub description: Cow<'static, str>,
-    /// The action whose output it consumes: a step must name, in `needs`, an earlier step with that action.
-    pub consumes: Option<Cow<'static, str>>,
-    /// Its arguments, sorted by name.
-    pub args: Cow<'static, [ArgSpec]>,
-    /// Timeout of a step that gives none, and of the action as a compensation; in milliseconds.
-    pub timeout_ms: u64,
-    /// Expected duration of a step that gives none, in milliseconds.
-    pub expected_ms: u64,
-}
-
-/// An argument of an action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArgSpec {
-    /// Name.
-    pub name: Cow<'static, str>,
-    /// Type of its values.
-    pub kind: ValueKind,
-    /// Value used when the plan gives none; `None`: the plan must give one, unless it is optional.
-    pub default: Option<Value>,
-    /// The only texts accepted; empty means any.
-    pub one_of: Cow<'static, [Cow<'static, str>]>,
-    /// What its texts must look like.
-    pub form: Form,
-    /// Whether it can be left out, and then is absent: what it means to be absent is up to the provider.
-    pub is_optional: bool,
-    /// What it is for.
-    pub description: Cow<'static, str>,
-}
-
-impl ArgSpec {
-    /// Whether a plan must give it.
-    pub const fn is_required(&self) -> bool {
-        self.default.is_none() && !self.is_optional
-    }
-}
 
 impl ActionSpec {
     /// Every built-in action, in the order in which plan authors see them.
@@ -67,11 +17,6 @@ impl ActionSpec {
     /// The built-in action of this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         SPECS.iter().find(|spec| spec.name == name)
-    }
-
-    /// The argument of this name.
-    pub fn arg(&self, name: &str) -> Option<&ArgSpec> {
-        self.args.iter().find(|arg| arg.name == name)
     }
 }
 
@@ -122,6 +67,37 @@ const fn borrowed(text: &'static str) -> Cow<'static, str> {
     Cow::Borrowed(text)
 }
 
+/// An argument that accepts any value of its kind.
+const fn plain(
+    name: &'static str,
+    kind: ValueKind,
+    default: Option<Value>,
+    description: &'static str,
+) -> ArgSpec {
+    ArgSpec {
+        name: borrowed(name),
+        kind,
+        default,
+        one_of: Cow::Borrowed(&[]),
+        form: Form::Any,
+        is_optional: false,
+        description: borrowed(description),
+    }
+}
+
+/// A text that can be left out.
+const fn optional(name: &'static str, form: Form, description: &'static str) -> ArgSpec {
+    ArgSpec {
+        name: borrowed(name),
+        kind: ValueKind::String,
+        default: None,
+        one_of: Cow::Borrowed(&[]),
+        form,
+        is_optional: true,
+        description: borrowed(description),
+    }
+}
+
 static SPECS: &[ActionSpec] = &[
     ActionSpec {
         name: borrowed("set-netboot"),
@@ -169,59 +145,27 @@ static SPECS: &[ActionSpec] = &[
         ),
         consumes: None,
         args: Cow::Borrowed(&[
-            ArgSpec {
-                name: borrowed("disk"),
-                kind: ValueKind::String,
-                default: None,
-                one_of: Cow::Borrowed(&[]),
-                form: Form::Disk,
-                is_optional: true,
-                description: borrowed(
-                    "Where to install: smallest, a path such as /dev/sda, or serial:NUMBER. Absent or empty: as its class says.",
-                ),
-            },
-            ArgSpec {
-                name: borrowed("hostname"),
-                kind: ValueKind::String,
-                default: None,
-                one_of: Cow::Borrowed(&[]),
-                form: Form::HostName,
-                is_optional: true,
-                description: borrowed(
-                    "Name of the installed system. Absent or empty: the machine's id.",
-                ),
-            },
-            ArgSpec {
-                name: borrowed("image"),
-                kind: ValueKind::String,
-                default: None,
-                one_of: Cow::Borrowed(&[]),
-                form: Form::Any,
-                is_optional: false,
-                description: borrowed("Name of the image, as the provider knows it."),
-            },
-            ArgSpec {
-                name: borrowed("ssh-key"),
-                kind: ValueKind::String,
-                default: None,
-                one_of: Cow::Borrowed(&[]),
-                form: Form::SshKey,
-                is_optional: true,
-                description: borrowed(
-                    "A public key that may log in as root, beside those of its class.",
-                ),
-            },
-            ArgSpec {
-                name: borrowed("user-data"),
-                kind: ValueKind::String,
-                default: None,
-                one_of: Cow::Borrowed(&[]),
-                form: Form::Any,
-                is_optional: true,
-                description: borrowed(
-                    "For the first start of the installed system, as its image understands it: one line, or an address. Never a secret.",
-                ),
-            },
+            optional(
+                "disk",
+                Form::Disk,
+                "Where to install: smallest, a path such as /dev/sda, or serial:NUMBER. Absent or empty: as its class says.",
+            ),
+            optional(
+                "hostname",
+                Form::HostName,
+                "Name of the installed system. Absent or empty: the machine's id.",
+            ),
+            plain("image", ValueKind::String, None, "Name of the image, as the provider knows it."),
+            optional(
+                "ssh-key",
+                Form::SshKey,
+                "A public key that may log in as root, beside those of its class.",
+            ),
+            optional(
+                "user-data",
+                Form::Any,
+                "For the first start of the installed system, as its image understands it: one line, or an address. Never a secret.",
+            ),
         ]),
         timeout_ms: 60 * MINUTE,
         expected_ms: 10 * MINUTE,
@@ -237,15 +181,12 @@ static SPECS: &[ActionSpec] = &[
             "Gets a handle to short-lived join material; the material itself never passes through the engine.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("ttl"),
-            kind: ValueKind::Duration,
-            default: Some(Value::DurationMs(15 * MINUTE)),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("How long the material stays valid."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "ttl",
+            ValueKind::Duration,
+            Some(Value::DurationMs(15 * MINUTE)),
+            "How long the material stays valid.",
+        )]),
         timeout_ms: MINUTE,
         expected_ms: 2 * SECOND,
     },
@@ -272,15 +213,12 @@ static SPECS: &[ActionSpec] = &[
         interruptible: true,
         description: borrowed("Checks that the machine answers and is a member of its cluster."),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("settle"),
-            kind: ValueKind::Duration,
-            default: Some(Value::DurationMs(0)),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("How long the check must hold without interruption."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "settle",
+            ValueKind::Duration,
+            Some(Value::DurationMs(0)),
+            "How long the check must hold without interruption.",
+        )]),
         timeout_ms: 5 * MINUTE,
         expected_ms: 30 * SECOND,
     },
@@ -294,15 +232,12 @@ static SPECS: &[ActionSpec] = &[
             "Moves workloads away from the machine and takes it out of its cluster.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("grace"),
-            kind: ValueKind::Duration,
-            default: Some(Value::DurationMs(5 * MINUTE)),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("How long workloads may take to finish by themselves."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "grace",
+            ValueKind::Duration,
+            Some(Value::DurationMs(5 * MINUTE)),
+            "How long workloads may take to finish by themselves.",
+        )]),
         timeout_ms: 30 * MINUTE,
         expected_ms: 5 * MINUTE,
     },
@@ -350,24 +285,18 @@ static SPECS: &[ActionSpec] = &[
         description: borrowed("Sends a message about the machine to a channel."),
         consumes: None,
         args: Cow::Borrowed(&[
-            ArgSpec {
-                name: borrowed("channel"),
-                kind: ValueKind::String,
-                default: text("rma"),
-                one_of: Cow::Borrowed(&[]),
-                form: Form::Any,
-                is_optional: false,
-                description: borrowed("Destination of the message, as the provider knows it."),
-            },
-            ArgSpec {
-                name: borrowed("message"),
-                kind: ValueKind::String,
-                default: text(""),
-                one_of: Cow::Borrowed(&[]),
-                form: Form::Any,
-                is_optional: false,
-                description: borrowed("Text in addition to the machine and the plan."),
-            },
+            plain(
+                "channel",
+                ValueKind::String,
+                text("rma"),
+                "Destination of the message, as the provider knows it.",
+            ),
+            plain(
+                "message",
+                ValueKind::String,
+                text(""),
+                "Text in addition to the machine and the plan.",
+            ),
         ]),
         timeout_ms: MINUTE,
         expected_ms: 2 * SECOND,
@@ -402,15 +331,12 @@ static SPECS: &[ActionSpec] = &[
         interruptible: false,
         description: borrowed("Applies a network profile to the machine and its ports."),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("profile"),
-            kind: ValueKind::String,
-            default: text("default"),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("Name of the profile, as the provider knows it."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "profile",
+            ValueKind::String,
+            text("default"),
+            "Name of the profile, as the provider knows it.",
+        )]),
         timeout_ms: 5 * MINUTE,
         expected_ms: 30 * SECOND,
     },
@@ -434,15 +360,12 @@ static SPECS: &[ActionSpec] = &[
         interruptible: true,
         description: borrowed("Checks that the machine reaches a target over the network."),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("target"),
-            kind: ValueKind::String,
-            default: text("gateway"),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("What must be reached."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "target",
+            ValueKind::String,
+            text("gateway"),
+            "What must be reached.",
+        )]),
         timeout_ms: 2 * MINUTE,
         expected_ms: 5 * SECOND,
     },
@@ -456,15 +379,12 @@ static SPECS: &[ActionSpec] = &[
             "Checks that the machine answers again; use it between a reboot and an undrain.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("settle"),
-            kind: ValueKind::Duration,
-            default: Some(Value::DurationMs(0)),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("How long the check must hold without interruption."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "settle",
+            ValueKind::Duration,
+            Some(Value::DurationMs(0)),
+            "How long the check must hold without interruption.",
+        )]),
         timeout_ms: 10 * MINUTE,
         expected_ms: 30 * SECOND,
     },
@@ -478,15 +398,12 @@ static SPECS: &[ActionSpec] = &[
             "Waits for a time, or until conditions and labels of the machine match `until`. Calls no provider.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("for"),
-            kind: ValueKind::Duration,
-            default: Some(Value::DurationMs(0)),
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("How long; without it the step must have `until`."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "for",
+            ValueKind::Duration,
+            Some(Value::DurationMs(0)),
+            "How long; without it the step must have `until`.",
+        )]),
         timeout_ms: 60 * MINUTE,
         expected_ms: 10 * MINUTE,
     },
@@ -500,15 +417,12 @@ static SPECS: &[ActionSpec] = &[
             "Holds the run until an operator approves or rejects it, with a reason. A timeout counts as a rejection.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[ArgSpec {
-            name: borrowed("message"),
-            kind: ValueKind::String,
-            default: None,
-            one_of: Cow::Borrowed(&[]),
-            form: Form::Any,
-            is_optional: false,
-            description: borrowed("The question for the operator."),
-        }]),
+        args: Cow::Borrowed(&[plain(
+            "message",
+            ValueKind::String,
+            None,
+            "The question for the operator.",
+        )]),
         timeout_ms: 24 * 60 * MINUTE,
         expected_ms: 60 * MINUTE,
     },

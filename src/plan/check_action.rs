@@ -35,7 +35,7 @@ pub(super) fn action(
     let text = reader.string(node, &format!("`action` of {place}"));
     let Some(spec) = text.and_then(|text| actions.find(text)) else {
         if let Some(text) = text {
-            reader.unknown("plan::unknown-action", "action", text, node.span(), &names);
+            reader.unknown_action(text, node.span(), &names);
         }
         refer_all(reader, table, params);
         return None;

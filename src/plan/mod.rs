@@ -25,6 +25,7 @@ mod parse;
 mod read;
 pub mod registry;
 pub mod schema;
+pub mod spec;
 pub mod suggest;
 mod syntax;
 pub mod template;

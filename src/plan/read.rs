@@ -285,6 +285,16 @@ impl Reader<'_> {
         found
     }
 
+    /// Reports an action that there is not.
+    pub(super) fn unknown_action(&mut self, text: &str, span: Range<usize>, names: &[&str]) {
+        let help = format!(
+            "{} (actions of your own are declared in files of --actions-dir)",
+            did_you_mean(text, names, "one of")
+        );
+        let message = format!("unknown action `{}`", shown(text));
+        self.report("plan::unknown-action", message, span, "no such action", help);
+    }
+
     /// Reports a name that is not in a closed set.
     pub(super) fn unknown(
         &mut self,

@@ -15,6 +15,7 @@ mod acting;
 mod answer;
 mod driver;
 mod group;
+mod host;
 mod input;
 mod judge;
 mod known;
@@ -27,8 +28,9 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Exec, Host};
+pub use driver::Exec;
 pub(super) use group::Group;
+pub use host::Host;
 pub use judge::{Account, judge, judge_program};
 pub use settings::{Programs, Settings};
 pub use supervisor::Supervisors;

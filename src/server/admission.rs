@@ -91,6 +91,12 @@ enum Credential {
     Jwt(Arc<str>),
 }
 
+/// Until when a certificate that was accepted needs no other look, under the same settings.
+fn sure_until(access: &Access, certified: &Certified) -> Timestamp {
+    let lists = access.tls.as_ref().and_then(|tls| tls.revocations_expire_at);
+    lists.map_or(certified.expires_at, |at| at.min(certified.expires_at))
+}
+
 /// A credential that was accepted.
 struct Admitted {
     principal: Arc<Principal>,
@@ -260,7 +266,7 @@ impl Admission {
             let under = judged.under.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::ptr_eq(&under, access)
         });
-        let principal = if is_judged && now < certified.expires_at {
+        let principal = if is_judged && now < sure_until(access, certified) {
             certified.principal.clone()
         } else {
             let principal = judge_again(access.tls.as_ref(), certified, now)
@@ -283,7 +289,11 @@ impl Admission {
             let present = access.borrow_and_update().clone();
             let Ok(admitted) = self.check(&present, credential) else { return };
             let now = self.clock.now();
-            let left = admitted.expires_at.map_or(LOOK_AGAIN, |at| at.since(now));
+            let until = match credential {
+                Credential::Certificate(certified) => Some(sure_until(&present, certified)),
+                Credential::Token(_) | Credential::Jwt(_) => admitted.expires_at,
+            };
+            let left = until.map_or(LOOK_AGAIN, |at| at.since(now));
             tokio::select! {
                 changed = access.changed() => if changed.is_err() {
                     return;

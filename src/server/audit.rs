@@ -109,14 +109,14 @@ pub(super) async fn announce(engine: Engine, signer: Arc<HeadSigner>, storage: S
             Ok((_, head)) if said == Some(head.seq) || head.seq == 0 => {}
             Ok((_, head)) => {
                 let line = signer.line(&head, engine.clock().now());
-                tracing::info!(seq = head.seq, %line, "the head of the audit");
                 if let Storage::Dir(dir) = &storage {
-                    let dir = dir.clone();
+                    let (dir, line) = (dir.clone(), line.clone());
                     let saved = tokio::task::spawn_blocking(move || save(&dir, &line)).await;
                     if let Ok(Err(error)) = saved {
                         tracing::warn!(%error, "the head of the audit could not be written to its file");
                     }
                 }
+                tracing::info!(seq = head.seq, %line, "the head of the audit");
                 said = Some(head.seq);
             }
             Err(error) => tracing::debug!(%error, "the head of the audit could not be read"),

@@ -17,6 +17,7 @@ mod notify;
 mod otlp;
 mod redfish;
 mod retention;
+mod run_limits;
 mod span;
 #[cfg(test)]
 mod tests;

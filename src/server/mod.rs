@@ -129,9 +129,6 @@ fn report_usage(error: &clap::Error) -> u8 {
 async fn run(args: &Args) -> Result<(), StartError> {
     let config = Config::load(args)?;
     let telemetry = Telemetry::start(&config)?;
-    if rustix::process::geteuid().is_root() {
-        tracing::warn!("{ROOT}");
-    }
     let signals_failed = |error: std::io::Error| StartError::Internal {
         what: "cannot handle signals",
         source: error.into(),
@@ -145,6 +142,9 @@ async fn run(args: &Args) -> Result<(), StartError> {
         }
     };
     announce(&server);
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!("{ROOT}");
+    }
     let mut loading = Loading::default();
     loop {
         tokio::select! {

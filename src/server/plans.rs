@@ -163,7 +163,9 @@ mod tests {
         assert_eq!(changes(&before, &Registry::built_in()), Changes::default());
         // The wipe of another plan, under the id of a restart.
         let rma = include_str!("../../plans/rma.toml");
-        let worse = rma.replace("plan/rma", "plan/reboot").replace("\"RMA\"", "\"REBOOT\"");
+        let worse = rma
+            .replace("plan/rma", "plan/reboot")
+            .replace("default_for = \"RMA\"", "default_for = \"REBOOT\"");
         let own = REBOOT.replace("plan/reboot", "plan/own").replace("default_for", "# default_for");
         let dir = dir_of(&[("a.toml", &worse), ("b.toml", &own)]);
         let after = load(Some(dir.path()), Actions::BUILT_IN).unwrap();

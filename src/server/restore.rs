@@ -57,6 +57,11 @@ pub(super) async fn restore(
     if held.len() > NAMED_MAX {
         said(writeln!(out, "held: {} more", held.len() - NAMED_MAX));
     }
+    said(writeln!(
+        out,
+        "What was done after the backup is not in it: compare machines that have changed since with bmdemo-cli list, and probe or \
+         repave them."
+    ));
     if held.is_empty() {
         said(writeln!(out, "Next: start the server: bmdemo-server --data-dir {}", dir.display()));
     } else {

@@ -343,10 +343,10 @@ pub(super) fn cursor_move(before: Option<Cursor>, passed: u64) -> CursorMove {
 /// What the audit says of a call.
 pub(super) fn audit_entry(number: u64) -> AuditEntry {
     AuditEntry {
-        decision: if number % 5 == 0 { Decision::Denied } else { Decision::Done },
+        decision: if number.is_multiple_of(5) { Decision::Denied } else { Decision::Done },
         principal: "ann".into(),
-        verified: number % 2 == 0,
-        proof: if number % 2 == 0 { "certificate".to_owned() } else { String::new() },
+        verified: number.is_multiple_of(2),
+        proof: if number.is_multiple_of(2) { "certificate".to_owned() } else { String::new() },
         peer: "127.0.0.1:4711".to_owned(),
         rpc: "StartRun".to_owned(),
         objects: vec![format!("machines/machine-{number}"), format!("runs/{}", run_id(number))],

@@ -159,7 +159,7 @@ async fn whatever_is_done_to_the_file_is_found() {
         );
     }
     // The hashes after a change made again, as someone with the program could.
-    let renew = "CREATE TEMP TABLE nothing (x)";
+    let renew = "CREATE TEMP TABLE unused (x)";
     for (what, sql, head, finding) in [
         ("a byte", "UPDATE audit SET body = replace(body, 'machine-4', 'machine-5') WHERE seq = 4", "", "entry 4"),
         ("a time", "UPDATE audit SET at = at + 1 WHERE seq = 6", "", "entry 6"),
@@ -279,7 +279,7 @@ async fn who_was_denied_is_in_the_audit_and_a_flood_of_them_is_counted() {
         (output.status.code(), text(&output.stdout) + &text(&output.stderr))
     };
     assert_eq!(ask("ann", &["import", "1"]).await.0, Some(0));
-    assert_eq!(ask("bob", &["machine", "delete", "machine-1", "--yes"]).await.0, Some(71));
+    assert_eq!(ask("bob", &["machine", "delete", "machine-1"]).await.0, Some(71));
     assert_eq!(ask("bob", &["audit", "list"]).await.0, Some(71));
     assert_eq!(ask("bob", &["audit", "head"]).await.0, Some(71));
     assert_eq!(ask("eve", &["list"]).await.0, Some(80));
@@ -327,7 +327,8 @@ async fn who_was_denied_is_in_the_audit_and_a_flood_of_them_is_counted() {
     let said = crate::support::within("all are counted", async {
         loop {
             let said = denied().await;
-            if counted(&said) == 2_000 {
+            // A denial of before may be written only now.
+            if (2_000..2_010).contains(&counted(&said)) {
                 return said;
             }
         }

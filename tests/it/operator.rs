@@ -394,3 +394,41 @@ async fn machines_are_adopted_and_boards_are_swapped() {
     let upgraded = piped(&address, "upgrade node-1 --yes").await;
     assert!(upgraded.contains("✓ SUCCEEDED"), "driven by its class: {upgraded}");
 }
+
+/// What is printed as the next command can be given as it is, and refusals do not send anyone the wrong way.
+#[tokio::test]
+async fn hints_are_commands_that_work() {
+    let script = "machine=machine-1 step=repave do=slow:60s";
+    let server = Server::ephemeral(&["--fake-script", script]).await;
+    let address = server.address.to_string();
+    piped(&address, "import 3 --label rack=r1").await;
+    let both = "repave machine-2 machine-3 --detach --max-parallel 1 --yes";
+    let shown = piped(&address, both).await;
+    assert!(shown.contains("cannot be used with '--max-parallel"), "{shown}");
+    let shown = piped(&address, "list -l rack=r1 --filter 'phase = PAUSED'").await;
+    assert!(shown.contains("at character 9"), "{shown}");
+    let shown = piped(&address, "machine unlabel machine-1 rack").await;
+    assert!(shown.contains("machine unlabel KEY MACHINE"), "{shown}");
+    let shown = piped(&address, "list --server foo.invalid:1").await;
+    assert!(shown.contains("Hint: check the address"), "{shown}");
+
+    piped(&address, "repave machine-1 --detach").await;
+    let waited = "run describe machine-1 -o jsonpath={.currentStep}";
+    within("repave begins", async { while !piped(&address, waited).await.contains("repave") {} })
+        .await;
+    piped(&address, "abort machine-1 --reason smoke").await;
+    let shown = piped(&address, "run describe machine-1").await;
+    assert!(shown.contains("Not undone: set-netboot"), "{shown}");
+    assert!(shown.contains("Next: bmdemo-cli machine describe machine-1"), "{shown}");
+    let shown = piped(&address, "machine clear-intervention machine-1 --reason looked").await;
+    assert!(shown.contains("disks are trusted again"), "{shown}");
+
+    piped(&address, "machine set-phase machine-2 RETIRED --yes --reason old").await;
+    let shown = piped(&address, "machine set-phase machine-2 READY").await;
+    assert!(!shown.contains("to go ahead"), "{shown}");
+    piped(&address, "machine delete machine-2 --reason gone").await;
+    let shown = piped(&address, "history --machine machine-2").await;
+    assert!(shown.contains("machine deleted"), "{shown}");
+    let shown = piped(&address, "machine history nowhere").await;
+    assert!(shown.contains("not found"), "{shown}");
+}

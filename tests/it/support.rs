@@ -112,11 +112,6 @@ impl Server {
             .expect("the server is there")
     }
 
-    /// The number of the process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id().expect("the server runs")
-    }
-
     /// Sends a signal by its name.
     pub(crate) async fn signal(&self, name: &str) {
         let pid = self.pid().to_string();

@@ -37,7 +37,7 @@ pub(crate) struct CanIArgs {
 }
 
 /// The method behind each command.
-const METHODS: [(&str, &str); 34] = [
+const METHODS: [(&str, &str); 35] = [
     ("list", "ListMachines"),
     ("runs", "ListRuns"),
     ("plans", "ListPlans"),

@@ -94,6 +94,16 @@ impl Question {
         text
     }
 
+    /// How to do it without the question.
+    fn way_ahead(&self, session: &Session) -> String {
+        match &self.refused {
+            Some((count, _)) if *count == self.targets.len() => {
+                "the server would refuse all of it: see why above".to_owned()
+            }
+            Some(_) | None => format!("to go ahead: {} --yes", session.command_line()),
+        }
+    }
+
     /// Asks, if a confirmation is needed and `yes` was not given.
     ///
     /// # Errors
@@ -106,16 +116,13 @@ impl Question {
         if !session.ui.can_ask() {
             return Err(Error::usage(
                 "this needs a confirmation, and there is no terminal to ask on",
-                format!("to go ahead: {} --yes", session.command_line()),
+                self.way_ahead(session),
             ));
         }
         let _ = write!(session.ui.err(), "Go ahead? [y/N] ").and_then(|()| session.ui.flush());
         match session.ui.read_line()?.as_deref() {
             Some("y" | "Y" | "yes" | "Yes") => Ok(()),
-            _ => Err(Error::usage(
-                "nothing was done",
-                format!("to go ahead: {} --yes", session.command_line()),
-            )),
+            _ => Err(Error::usage("nothing was done", self.way_ahead(session))),
         }
     }
 }

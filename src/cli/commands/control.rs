@@ -86,8 +86,8 @@ pub(crate) struct RetryArgs {
     runs: Vec<String>,
     #[command(flatten)]
     selection: RunSelection,
-    /// Print the new run's id and return at once
-    #[arg(short, long)]
+    /// Print the new run's id and return at once; with several all are started, so not with --max-parallel or --max-failures
+    #[arg(short, long, conflicts_with_all = ["max_parallel", "max_failures"])]
     detach: bool,
     /// Why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "")]

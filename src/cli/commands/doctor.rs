@@ -235,6 +235,17 @@ fn store_and_limits(
     for (what, most) in by_provider.chain(by_label) {
         text.push_str(&format!("; at most {most} for {what}"));
     }
+    for (kind, most, by_label) in [
+        ("disruptive", &info.disruptive_max, &info.disruptive_max_by_label),
+        ("data-destroying", &info.data_destroying_max, &info.data_destroying_max_by_label),
+    ] {
+        if !most.is_empty() {
+            text.push_str(&format!("; at most {most} that are {kind}"));
+        }
+        for (label, most) in by_label {
+            text.push_str(&format!("; at most {most} that are {kind} for each {label}"));
+        }
+    }
     say(session, good, &verdict, "limits", &text)
 }
 

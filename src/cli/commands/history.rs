@@ -5,7 +5,7 @@ use clap::Args;
 use crate::pb;
 
 use super::super::client::{Client, PAGE_SIZE};
-use super::super::error::{Error, Exit};
+use super::super::error::{About, Error, Exit};
 use super::super::flags::{Format, OutputArgs};
 use super::super::output::{Subjects, instant, write_history};
 use super::super::query::Span;
@@ -173,12 +173,22 @@ async fn of_machine(
     output: &OutputArgs,
 ) -> Result<Exit, Error> {
     let client = session.client().await?;
-    let machine_id = client.find_machine(machine).await?.machine_id;
+    let machine_id = match client.find_machine(machine).await {
+        Ok(found) => found.machine_id,
+        // The history of a deleted machine is kept for a while; the server says if there is none.
+        Err(error)
+            if error.status().is_some_and(|status| status.code() == tonic::Code::NotFound) =>
+        {
+            machine.to_owned()
+        }
+        Err(error) => return Err(error),
+    };
     window.check_kind(&client).await?;
     let entries = window.gather(session.ui.now_ms(), async |page_size, page_token| {
         let machine_id = machine_id.clone();
         let request = pb::ListMachineHistoryRequest { machine_id, page_size, page_token };
-        let page = client.list_machine_history(request).await?;
+        let page = client.list_machine_history(request).await;
+        let page = page.map_err(|error| error.about(About::Machine(machine.to_owned())))?;
         Ok((page.entries, page.next_page_token))
     });
     let entries = entries.await?;

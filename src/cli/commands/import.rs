@@ -85,7 +85,7 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     }
     if unlike > 0 {
         session.ui.note(&format!(
-            "{unlike} of them have other labels. Label them with: bmdemo-cli machine label"
+            "{unlike} of them have other labels. Label them with: bmdemo-cli machine label MACHINE KEY=VALUE"
         ));
     }
     Ok(Exit::Ok)

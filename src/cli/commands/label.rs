@@ -76,7 +76,14 @@ pub(crate) async fn unlabel(session: &mut Session, args: &UnlabelArgs) -> Result
             "separate keys with commas, for example: gpu,old",
         ));
     }
-    change(session, &args.machines, &labels, &args.how).await
+    let changed = change(session, &args.machines, &labels, &args.how).await;
+    changed.map_err(|error| match error.status().map(tonic::Status::code) {
+        Some(tonic::Code::NotFound) => Error::usage(
+            error.to_string(),
+            "keys come first: bmdemo-cli machine unlabel KEY MACHINE",
+        ),
+        Some(_) | None => error,
+    })
 }
 
 /// Splits words into machines and labels: an id has neither `=` nor a dash at its end.

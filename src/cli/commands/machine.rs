@@ -44,7 +44,7 @@ pub(crate) enum MachineCommand {
     Unlabel(label::UnlabelArgs),
     /// Set the phase of a machine
     SetPhase(SetPhaseArgs),
-    /// Clear NeedsIntervention after an inspection
+    /// Clear NeedsIntervention after an inspection, and trust the disks again
     ClearIntervention(ClearArgs),
     /// Print what happened to a machine
     History(history::MachineArgs),
@@ -334,6 +334,9 @@ async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<E
     if let ([machine], true) = (machines.as_slice(), args.selection.is_empty()) {
         let cleared =
             client.clear_intervention(request(&client, machine.machine_id.clone())).await?;
+        if trusts_disks(machine) {
+            session.ui.note("Its disks are trusted again.");
+        }
         return show::machine(session, &cleared, &args.output);
     }
     let question = Question {
@@ -346,19 +349,29 @@ async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<E
     };
     question.settle(session, args.bulk.yes)?;
     let same = ids_where(&machines, |machine| !refusals::is_to_clear(machine));
+    let trusted = ids_where(&machines, trusts_disks);
     let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
     let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
     let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
-        let already = same.contains(&machine);
+        let (already, trusted) = (same.contains(&machine), trusted.contains(&machine));
         let request = request(&client, machine);
         async move {
             client.clear_intervention(request).await?;
-            let state = if already { "nothing to clear" } else { "cleared" };
+            let state = match (already, trusted) {
+                (true, _) => "nothing to clear",
+                (false, false) => "cleared",
+                (false, true) => "cleared, disks trusted again",
+            };
             Ok(Outcome::now(already, state.to_owned()))
         }
     })
     .await?;
     Ok(exit)
+}
+
+/// Whether to clear NeedsIntervention also says that the disks of the machine can be trusted.
+fn trusts_disks(machine: &pb::Machine) -> bool {
+    machine.status.as_ref().is_some_and(|status| status.untrusted_disks.is_some())
 }
 
 /// The ids of the machines for which something holds.

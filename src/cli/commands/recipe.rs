@@ -14,8 +14,8 @@ use super::bulk::BulkFlags;
 pub(crate) struct StartFlags {
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// Return at once, with the run's id
-    #[arg(short, long)]
+    /// Return at once, with the run's id; with several all are started, so not with --max-parallel or --max-failures
+    #[arg(short, long, conflicts_with_all = ["max_parallel", "max_failures"])]
     pub(crate) detach: bool,
     /// Parameter of the plan; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]

@@ -1,6 +1,6 @@
 //! The live screen of the fleet: counts, rates, runs in progress, and what needs a person, fitted to the terminal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::pb;
 
@@ -172,7 +172,8 @@ pub(crate) fn board(
         lines.push(run_line(look, columns, widths, mark, run, now));
     }
     lines.push(String::new());
-    let heading = format!("NEEDS A PERSON {}", issues.len());
+    let machines: BTreeSet<&str> = issues.iter().map(|issue| issue.machine.as_str()).collect();
+    let heading = format!("NEEDS A PERSON {}", machines.len());
     lines.push(look.paint(Meaning::Strong, &cut(look, &heading, columns)));
     let ids = issues.iter().take(for_issues).map(|issue| width(&issue.machine));
     let id_columns = ids.max().unwrap_or(0).min(ID_COLUMNS_MAX);
@@ -330,7 +331,7 @@ fn run_line(
 fn foot(view: &View, more: usize) -> String {
     let mut text = String::new();
     if more > 0 {
-        text.push_str(&format!("{more} more not shown.  "));
+        text.push_str(&format!("{more} more: see runs, issues.  "));
     }
     if view.typing {
         text.push_str("Enter to filter, Esc to clear");

@@ -189,7 +189,9 @@ pub(super) fn next_for_machine(
     }
     match run.filter(|run| matches!(run.phase(), pb::RunPhase::Failed | pb::RunPhase::Canceled)) {
         // The retry failed too: show the step's output first.
-        Some(run) if !run.retry_of.is_empty() => Some(after_failed_retry(run)),
+        Some(run) if !run.retry_of.is_empty() && run.phase() == pb::RunPhase::Failed => {
+            Some(after_failed_retry(run))
+        }
         Some(run) => Some(format!("bmdemo-cli retry {}", run.run_id)),
         None => {
             Some(format!("bmdemo-cli machine clear-intervention {id} --reason \"what you found\""))
@@ -209,12 +211,12 @@ pub(crate) fn next_for_hold(run: &pb::Run) -> Option<String> {
     let waiting = hold(run)?;
     Some(if waiting.reason() == pb::WaitReason::Approval {
         format!(
-            "bmdemo-cli approve {} {} --yes|--no --reason \"why\"",
+            "bmdemo-cli approve {} {} --reason \"why\"   # with --yes or --no",
             run.run_id, run.current_step
         )
     } else if waiting.reason() == pb::WaitReason::OutcomeUnknown {
         format!(
-            "bmdemo-cli resolve {} {} done|retry|skip|abort --reason \"what you found\"",
+            "bmdemo-cli resolve {} {} ANSWER --reason \"what you found\"   # ANSWER: done, retry, skip, abort",
             run.run_id, run.current_step
         )
     } else {
@@ -241,6 +243,9 @@ fn write_trouble(sheet: &mut Sheet<'_>, run: &pb::Run, indent: &str) -> io::Resu
     for step in also_failed(run) {
         sheet.line(&format!("{indent}{}", also_failed_text(step)), 4)?;
     }
+    if let Some(left) = left_by_abort(run) {
+        sheet.line(&format!("{indent}Not undone: {}", sanitized(&left)), 4)?;
+    }
     if let Some(waiting) = &run.waiting {
         let since = sheet.when(waiting.since.as_ref());
         let reason = sheet.look.paint(Meaning::Attention, &wait_reason_name(waiting.reason));
@@ -263,6 +268,16 @@ fn write_trouble(sheet: &mut Sheet<'_>, run: &pb::Run, indent: &str) -> io::Resu
         sheet.field(&format!("{indent}Observed"), &step.observed)?;
     }
     Ok(())
+}
+
+/// The steps that an aborted run leaves as they are.
+fn left_by_abort(run: &pb::Run) -> Option<String> {
+    let is_aborted = run.error.as_ref().is_some_and(|error| error.code == "ABORTED");
+    let left = run.steps.iter().filter(|step| {
+        is_aborted && step.compensates.is_empty() && step.state() == pb::StepState::Succeeded
+    });
+    let left: Vec<&str> = left.map(|step| step.name.as_str()).collect();
+    (!left.is_empty()).then(|| left.join(", "))
 }
 
 /// Writes one run: state, why it waits or failed, every step, what to do next.
@@ -371,13 +386,16 @@ fn write_step(sheet: &mut Sheet<'_>, step: &pb::StepStatus, names: usize) -> io:
 }
 
 fn next_for_run(run: &pb::Run) -> Option<String> {
+    let is_aborted = run.error.as_ref().is_some_and(|error| error.code == "ABORTED");
     match run.phase() {
-        pb::RunPhase::Failed | pb::RunPhase::Canceled if !run.retry_of.is_empty() => {
-            Some(after_failed_retry(run))
+        // It blocks its machine until an operator has looked.
+        pb::RunPhase::Failed if is_aborted => {
+            Some(format!("bmdemo-cli machine describe {}", run.machine_id))
         }
-        pb::RunPhase::Failed | pb::RunPhase::Canceled => {
-            Some(format!("bmdemo-cli retry {}", run.run_id))
-        }
+        // An operator has ended it: nothing of it needs to be looked at.
+        pb::RunPhase::Canceled => Some(format!("bmdemo-cli retry {}", run.run_id)),
+        pb::RunPhase::Failed if !run.retry_of.is_empty() => Some(after_failed_retry(run)),
+        pb::RunPhase::Failed => Some(format!("bmdemo-cli retry {}", run.run_id)),
         pb::RunPhase::Pending | pb::RunPhase::Running => {
             Some(next_for_hold(run).unwrap_or_else(|| format!("bmdemo-cli watch {}", run.run_id)))
         }

@@ -149,14 +149,23 @@ fn own_hint(error: &Error) -> Option<String> {
     match error {
         Error::Usage { hint, .. } => Some(hint.clone()),
         Error::Local { hint, .. } => hint.clone(),
-        Error::Unreachable { port_assumed, .. } => {
-            let start = "start one with: bmdemo-server   (or: cargo run --bin bmdemo-server)";
+        Error::Unreachable { address, .. } if !is_local(address) => Some(
+            "check the address, and that the server runs and listens there (bmdemo-server --listen)"
+                .to_owned(),
+        ),
+        Error::Unreachable { port_assumed, address, .. } => {
+            let port = address.rsplit_once(':').map_or("", |(_, port)| port);
+            let port = if ["", "50051"].contains(&port) { String::new() } else { format!(" --port {port}") };
+            let start = format!(
+                "start one with: bmdemo-server{port}   (or: cargo run --bin bmdemo-server{}{port})",
+                if port.is_empty() { "" } else { " --" }
+            );
             Some(if *port_assumed {
                 format!(
                     "no port was given, so 50051 was tried: give HOST:PORT for another; or {start}"
                 )
             } else {
-                start.to_owned()
+                start
             })
         }
         Error::Insecure { address, fault } => fault.hint(address),
@@ -166,6 +175,12 @@ fn own_hint(error: &Error) -> Option<String> {
         Error::Rpc { status, about } => rpc_hint(status, about),
         Error::Output(_) | Error::Answer(_) => None,
     }
+}
+
+/// Whether an address is this machine's own, as far as its text shows.
+fn is_local(address: &str) -> bool {
+    let host = address.rsplit_once("//").map_or(address, |(_, rest)| rest);
+    ["localhost", "127.", "[::1]", "::1"].iter().any(|local| host.starts_with(local))
 }
 
 /// Whether something that speaks another protocol has answered: a page where a message should be, or text where a frame

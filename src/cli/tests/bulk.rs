@@ -69,10 +69,15 @@ async fn every_machine_gets_a_line_and_the_whole_a_summary() {
 #[tokio::test]
 async fn a_machine_that_came_out_takes_no_place() {
     let server = fleet(12).await;
-    let output =
-        client("repave -l role=worker -y --detach --max-parallel 1").on(&server).run().await;
+    let output = client("repave -l role=worker -y --detach").on(&server).run().await;
     assert_eq!((output.code, output.stderr.as_str()), (0, "12 machines: 12 started\n"));
     assert_eq!(server.world().runs.len(), 12);
+    // All are started, so there is no limit that could hold.
+    for limit in ["--max-parallel 1", "--max-failures 2"] {
+        let output =
+            client(&format!("repave -l role=worker -y --detach {limit}")).on(&server).run().await;
+        assert_eq!(output.code, 2, "{output}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::matching::{matches_machine, matches_run, natural};
 use crate::api::codec::Encoded;
 use crate::clock::{Clock as _, SystemClock};
 use crate::pb;
+use crate::pb::NotificationReceiver as Receiver;
 use crate::pb::{RunPhase, StepState};
 
 /// When the server's time begins.
@@ -823,6 +824,8 @@ impl pb::server_service_server::ServerService for Server {
             oldest_revision: 2,
             runs_max: 500,
             runs_max_by_label: [("rack".to_owned(), 20)].into(),
+            disruptive_max: "5%".to_owned(),
+            data_destroying_max_by_label: [("rack".to_owned(), "2".to_owned())].into(),
             data_dir: "/var/lib/bmdemo".to_owned(),
             data_bytes: 3 << 20,
             data_bytes_free: 5 << 30,
@@ -831,18 +834,14 @@ impl pb::server_service_server::ServerService for Server {
                 ..pb::Reload::default()
             }),
             receivers: vec![
-                pb::NotificationReceiver {
-                    name: "chat".to_owned(),
-                    delivered: 12,
-                    ..pb::NotificationReceiver::default()
-                },
-                pb::NotificationReceiver {
+                Receiver { name: "chat".to_owned(), delivered: 12, ..Receiver::default() },
+                Receiver {
                     name: "ops".to_owned(),
                     events_waiting: 3,
                     oldest_event_at: Some(prost_types::Timestamp::default()),
                     error: "it answers 503".to_owned(),
                     refused: 1,
-                    ..pb::NotificationReceiver::default()
+                    ..Receiver::default()
                 },
             ],
             ..pb::ServerInfo::default()

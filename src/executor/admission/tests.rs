@@ -41,11 +41,15 @@ fn set(machine: &mut Machine, kind: ConditionKind, status: bool, reason: &str) {
     machine.conditions.set(kind, condition);
 }
 
+fn plan(text: &str) -> Plan {
+    let file = SourceFile { name: "test.toml", bytes: text.as_bytes() };
+    crate::plan::compile(&[file]).unwrap().remove(0)
+}
+
 fn refusals(machine: &Machine, capabilities: Option<&[Capability]>) -> Vec<Refusal> {
-    let file = SourceFile { name: "test.toml", bytes: PLAN.as_bytes() };
-    let plan = crate::plan::compile(&[file]).unwrap().remove(0);
+    let plan = plan(PLAN);
     let capabilities = capabilities.map(|some| some.iter().copied().collect());
-    let found = blockers(&plan, machine, capabilities, false);
+    let found = blockers(&plan, machine, capabilities, Terms::default());
     let refusal = |error| match error {
         EngineError::Refused { refusal, .. } => refusal,
         other => panic!("{other:?}"),
@@ -154,4 +158,35 @@ fn the_way_to_a_phase_that_is_allowed_is_one_that_exists() {
     ] {
         assert_eq!(phase_hint(from, allowed), hint);
     }
+}
+
+/// What the steps of a plan change need not be as it was before them, when a run is repeated.
+#[test]
+fn a_retry_does_not_need_what_its_run_has_changed() {
+    let plan = plan(&PLAN.replace("Degraded = false", "InCustomerCluster = true").replace(
+        "action = \"set-netboot\"",
+        "action = \"set-netboot\"\nsets = { InCustomerCluster = false }",
+    ));
+    let machine = machine(Phase::Ready);
+    let can = || Some([Capability::Netboot].into_iter().collect());
+    let count = |terms| blockers(&plan, &machine, can(), terms).len();
+    assert_eq!(count(Terms::default()), 1);
+    assert_eq!(count(Terms { is_retry: true, ..Terms::default() }), 0);
+    let mut unreachable = machine.clone();
+    set(&mut unreachable, ConditionKind::Reachable, false, "PROBE");
+    let terms = Terms { is_retry: true, ..Terms::default() };
+    assert_eq!(blockers(&plan, &unreachable, can(), terms).len(), 1, "no step changes that");
+}
+
+/// The hint for a machine that serves is the way around its protection, not the way out of it.
+#[test]
+fn who_would_image_a_serving_machine_is_shown_the_plan_that_drains_it() {
+    let registry = Registry::built_in();
+    let repave = &registry.get("plan/repave-join").unwrap().plan;
+    let found = blockers(repave, &machine(Phase::InService), None, Terms::default());
+    let Some(EngineError::Refused { refusal: Refusal::PhaseNotAllowed, hint, .. }) = found.first()
+    else {
+        panic!("{found:?}");
+    };
+    assert!(hint.starts_with("use plan/upgrade"), "{hint}");
 }

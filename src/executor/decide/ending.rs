@@ -1,12 +1,14 @@
 //! The end of a run: succeeded, failed, canceled or aborted, and what is undone before.
 
 use super::draft::{Draft, Effect, Facts};
-use super::learn::was_sent;
+use super::learn::{is_in_doubt, was_sent};
 use super::step::StepInput;
 use crate::executor::names;
 use crate::lifecycle::run::{self, Ending};
 use crate::lifecycle::step::{self, ErrorClass, Event, State};
-use crate::model::machine::{REASON_ABORTED, REASON_RUN_CANCELED, REASON_RUN_FAILED};
+use crate::model::machine::{
+    REASON_ABORTED, REASON_OUTCOME_UNKNOWN, REASON_RUN_CANCELED, REASON_RUN_FAILED,
+};
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, RunError, RunErrorCode, StepRecord};
 use crate::plan::Plan;
 
@@ -115,6 +117,7 @@ impl Draft {
             }
         }
         self.trust_disks();
+        self.distrust_skipped(facts);
         self.release(EntryKind::RunSucceeded, "run succeeded".to_owned(), Actor::engine(), facts);
     }
 
@@ -148,7 +151,21 @@ impl Draft {
         if let Some(left) = self.not_undone() {
             why.push(format!("but {left} did not succeed"));
         }
-        if !why.is_empty() && self.machine.blocked_by().is_none() {
+        let is_unknown = self.machine.conditions.get(ConditionKind::NeedsIntervention).is_some_and(
+            |condition| condition.status && condition.reason == REASON_OUTCOME_UNKNOWN,
+        );
+        if is_unknown {
+            // Its message asks for an answer that an ended run cannot take.
+            let doubtful =
+                (0..self.run.steps.len()).rev().find(|&place| is_in_doubt(&self.run.steps[place]));
+            let step = doubtful.map_or("a step", |place| self.run.steps[place].name.as_ref());
+            let text = format!(
+                "{} was canceled, and whether {step} took effect is unknown; look at the machine",
+                self.run.spec.plan_id
+            );
+            let condition = self.observed(facts.now, true, REASON_OUTCOME_UNKNOWN, text);
+            self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());
+        } else if !why.is_empty() && self.machine.blocked_by().is_none() {
             let text = format!("{} was canceled {}", self.run.spec.plan_id, why.join(", "));
             let condition = self.observed(facts.now, true, REASON_RUN_CANCELED, text);
             self.set_condition(ConditionKind::NeedsIntervention, condition, &Actor::engine());

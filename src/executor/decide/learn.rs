@@ -119,11 +119,20 @@ impl Draft {
 
     /// A data-destroying step that was sent and did not succeed leaves untrusted disks.
     fn distrust_disks(&mut self, facts: Facts<'_>) {
+        self.distrust(facts, |state| state != State::Succeeded);
+    }
+
+    /// The run succeeded although an operator skipped a data-destroying step of which no one knows what it did.
+    pub(super) fn distrust_skipped(&mut self, facts: Facts<'_>) {
+        self.distrust(facts, |state| state == State::Skipped);
+    }
+
+    fn distrust(&mut self, facts: Facts<'_>, is_left: impl Fn(State) -> bool) {
         let place = (0..self.run.steps.len()).rev().find(|&place| {
             let record = &self.run.steps[place];
             let destroys = action(facts.plan, record, place)
                 .is_some_and(|action| action.traits.risk.destroys_data());
-            destroys && was_sent(record) && record.state != State::Succeeded
+            destroys && was_sent(record) && is_left(record.state)
         });
         let Some(place) = place else { return };
         let disks = UntrustedDisks {
@@ -154,6 +163,6 @@ pub(super) fn was_sent(record: &StepRecord) -> bool {
 }
 
 /// Whether it is unknown if a step took effect. A failure is known: nothing took effect.
-fn is_in_doubt(record: &StepRecord) -> bool {
+pub(super) fn is_in_doubt(record: &StepRecord) -> bool {
     was_sent(record) && matches!(record.state, State::Canceled | State::Skipped)
 }

@@ -238,7 +238,7 @@ impl Draft {
                     "run {} cannot be answered: none of its steps asks for approval{}",
                     self.run.id,
                     // A run that was paused or restored asks again once it is resumed.
-                    if self.run.state == run::State::Held {
+                    if self.run.state == run::State::Held && self.asks_when_resumed(facts) {
                         " while it is held: resume it first"
                     } else {
                         ""
@@ -258,6 +258,12 @@ impl Draft {
         input.answer.message = format!("{word} by {}: {reason}", actor.name);
         self.step(&input, facts);
         Ok(())
+    }
+
+    /// Whether the step in progress asks for approval, also while something else holds the run.
+    fn asks_when_resumed(&self, facts: Facts<'_>) -> bool {
+        let step = self.in_progress().and_then(|place| facts.plan.steps.get(place));
+        step.is_some_and(|step| step.action.asks())
     }
 
     fn resolve(

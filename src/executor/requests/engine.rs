@@ -67,6 +67,7 @@ impl Engine {
         engine.spawn(engine.hub.clone().run());
         let scheduler = &engine.scheduler;
         engine.spawn(scheduler.clone().keep_time());
+        engine.spawn(scheduler.clone().keep_shares());
         engine.spawn(scheduler.clone().recover());
         engine.spawn(engine.denied().clone().run(engine.store().clone()));
         Ok(engine)
@@ -329,8 +330,9 @@ impl Engine {
         let registered = self.ports.plans.chosen(new)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
+        let terms = admission::Terms { force: new.force, is_retry: false };
         let mut blockers =
-            admission::refusals(&registered.plan, &machine, provider.as_deref(), new.force);
+            admission::refusals(&registered.plan, &machine, provider.as_deref(), terms);
         blockers.extend(admission::wrong_hardware(&registered.plan, &machine, None));
         let now = self.ports.clock.now();
         let id = RunId::new(now, [0, 0]);

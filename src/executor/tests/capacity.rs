@@ -1,9 +1,9 @@
 //! Limits on what runs at the same time.
 
 use super::harness::{Harness, new_run, origin};
-use crate::executor::Limits;
 use crate::executor::request::{HeldBack, Verb, WaitReason};
 use crate::executor::waiting::waiting;
+use crate::executor::{Cap, Limits, RiskLimits};
 use crate::ids::RunId;
 use crate::lifecycle::run;
 use crate::model::{ActorKind, EntryKind};
@@ -287,4 +287,58 @@ async fn a_deferred_run_can_be_paused_canceled_and_skipped() {
     assert_eq!(resumed.phase(), run::Phase::Succeeded);
     assert!(resumed.finished_at.unwrap() >= resumed.created_at.plus_ms(600_000));
     assert_eq!(harness.engine.load(), (0, 0, 0));
+}
+
+/// A share of a rack follows the number of its machines, and survives a crash.
+#[tokio::test(start_paused = true)]
+async fn a_share_of_a_rack_bounds_what_destroys_data() {
+    let half = [("rack".to_owned(), Cap::Percent(67))].into();
+    let data_destroying = RiskLimits { max: None, max_by_label: half };
+    let mut harness = harness(Limits { data_destroying, ..Limits::default() }).await;
+    let mut runs = Vec::new();
+    for machine in [1, 3, 5] {
+        runs.push(harness.start(machine, "plan/repave-join").await.unwrap().id);
+    }
+    let reboot = harness.start(2, "plan/net-reconfig").await.unwrap().id;
+    harness.until(runs[1], |run| run.phase() == run::Phase::Running).await;
+    assert_eq!(phases(&harness, &runs).await, "RRP", "two of three machines");
+    assert_eq!(harness.engine.run(reboot).await.unwrap().phase(), run::Phase::Running);
+    let why = harness.engine.held_back(&harness.engine.run(runs[2]).await.unwrap());
+    let text = "the limit of 2 data-destroying runs with rack=odd is reached; 0 ahead of it";
+    assert_eq!(why, Some(HeldBack::Capacity(text.to_owned())));
+    harness.crash().await;
+    harness.engine.recovered().await;
+    harness.pass(100).await;
+    let counted = slots(&harness).await;
+    assert!(counted.contains(&("data-destroying/label/rack=odd".to_owned(), 2)), "{counted:?}");
+    for run in runs {
+        assert_eq!(harness.finished(run).await.phase(), run::Phase::Succeeded);
+    }
+    harness.ledger();
+}
+
+/// Several runs that were released after a hold, and a new one between them, are in their order after a restart.
+#[tokio::test(start_paused = true)]
+async fn released_runs_keep_their_order_over_a_restart() {
+    let script = "machine=machine-1 do=slow:10m";
+    let mut harness =
+        Harness::with(script, Timing::Default, Limits { runs_max: 1, ..Limits::default() }).await;
+    harness.register(4).await;
+    let mut runs = Vec::new();
+    for machine in 1..=3 {
+        runs.push(harness.start(machine, "plan/reboot").await.unwrap().id);
+    }
+    for held in [runs[1], runs[2]] {
+        harness.operate(held, Verb::Pause).await.unwrap();
+        harness.until(held, |run| run.state == run::State::Held).await;
+    }
+    harness.operate(runs[1], Verb::Resume).await.unwrap();
+    let new = harness.start(4, "plan/reboot").await.unwrap().id;
+    harness.operate(runs[2], Verb::Resume).await.unwrap();
+    harness.crash().await;
+    let mut ended = Vec::new();
+    for run in [runs[0], runs[1], new, runs[2]] {
+        ended.push(harness.finished(run).await.finished_at.unwrap());
+    }
+    assert!(ended.is_sorted(), "{ended:?}");
 }

@@ -64,7 +64,7 @@ async fn used_up_attempts_fail_the_run_and_a_later_success_clears_it() {
     assert_eq!(
         condition.message,
         "plan/repave-join failed: step repave: simulated failure of repave on machine-1 \
-         (expected repave done; saw repave failed before it changed anything)"
+         (expected repave done; saw repave did not take effect)"
     );
     assert_eq!(harness.machine(1).await.phase, Phase::FactoryReady, "a failure leaves the phase");
     // A reboot is another plan: it says nothing about the repave.

@@ -114,7 +114,8 @@ async fn what_a_provider_cannot_do_is_named_with_its_step() {
     let machine = harness.machine(1).await;
     let registry = Registry::built_in();
     let plan = &registry.get("plan/net-reconfig").unwrap().plan;
-    let blockers = |capabilities| admission::blockers(plan, &machine, capabilities, false);
+    let blockers =
+        |capabilities| admission::blockers(plan, &machine, capabilities, Default::default());
     let none = blockers(Some(Capabilities::default()));
     // Two steps, and the compensation of the first.
     assert_eq!(none.len(), 3);

@@ -65,12 +65,29 @@ async fn an_operator_says_what_became_of_it() {
         let run = harness.finished(id).await;
         assert_eq!(run.phase(), run::Phase::Succeeded, "{resolution:?}: {run:#?}");
         assert_eq!((run.steps[REPAVE].state, run.steps[REPAVE].attempt), (state, attempt));
+        // No one knows what is on a disk whose repave was skipped.
+        let disks = harness.machine(1).await.untrusted_disks.clone().map(|disks| disks.step);
+        assert_eq!(disks.as_deref(), (resolution == Resolution::Skip).then_some("repave"));
         let ledger = harness.ledger();
         assert_eq!(ledger.iter().filter(|entry| entry.action == "repave").count(), repaves);
         // The operator's "retry" is the one way to repeat a destructive effect.
         let repeated = fake::repeated_steps(&ledger).len();
         assert_eq!(repeated, usize::from(resolution == Resolution::Retry));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canceled_run_no_longer_asks_what_became_of_it() {
+    let (harness, id) = held().await;
+    harness.operate(id, Verb::Cancel).await.unwrap();
+    assert_eq!(harness.finished(id).await.phase(), run::Phase::Canceled);
+    let condition = harness.intervention().await.unwrap();
+    assert_eq!(condition.reason, REASON_OUTCOME_UNKNOWN);
+    assert_eq!(
+        condition.message,
+        "plan/repave-join was canceled, and whether repave took effect is unknown; look at the machine"
+    );
+    assert!(harness.machine(1).await.untrusted_disks.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,7 +131,7 @@ impl Worker {
         let slots = self.slot_moves(&run);
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return Ok(()) };
         if is_queued(run.state) && active.stored.revision.0 > 0 && !is_queued(active.stored.state) {
-            self.scheduler.announce(run.id, machine);
+            self.scheduler.announce(run.id, active.plan.risk(), machine);
         }
         let mut writes = Vec::with_capacity(2);
         if machine_changed {
@@ -184,7 +184,7 @@ impl Worker {
         match (had_one, run.state.has_slot()) {
             (true, true) if !is_claim => Vec::new(),
             (_, true) => {
-                let keys = self.scheduler.slot_keys(run.id, machine, had_one);
+                let keys = self.scheduler.slot_keys(run.id, active.plan.risk(), machine, had_one);
                 vec![SlotMove::Take { run: run.id, keys }]
             }
             (true, false) if run.state.is_active() => vec![SlotMove::Give { run: run.id }],
@@ -230,9 +230,11 @@ impl Worker {
     /// Requests, keeps or releases the run's slot, depending on its state.
     fn settle_slot(&mut self) {
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return };
+        let risk = active.plan.risk();
         match active.run.state {
             run::State::Pending | run::State::Resuming => {
-                self.scheduler.request_slot(active.run.id, machine, active.stored.revision);
+                let revision = active.stored.revision;
+                self.scheduler.request_slot(active.run.id, risk, machine, revision);
             }
             run::State::Held
             | run::State::Deferred
@@ -246,7 +248,7 @@ impl Worker {
             | run::State::Stopping
             | run::State::Unwinding { .. }
             | run::State::Closing { .. } => {
-                self.scheduler.restore_slot(active.run.id, machine);
+                self.scheduler.restore_slot(active.run.id, risk, machine);
             }
             run::State::Running | run::State::Pausing => {}
         }

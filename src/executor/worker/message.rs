@@ -12,6 +12,7 @@ use crate::executor::error::EngineError;
 use crate::executor::request::{MachineChanges, NewRun, Origin, Verb};
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{Machine, Run};
+use crate::plan::Risk;
 use crate::provider::Health;
 use crate::store::SlotKey;
 
@@ -96,7 +97,8 @@ pub(in crate::executor) enum Rest {
     Lost(RunId),
 }
 
-/// What workers request of the scheduler: the only way up.
+/// What workers request of the scheduler: the only way up. What a run counts against depends on its machine, and on the
+/// risk of its plan.
 pub(in crate::executor) trait Scheduling: Send + Sync {
     /// The worker of a machine leaves, if its mailbox is empty while no message can be sent; otherwise the state is
     /// returned to it.
@@ -110,19 +112,25 @@ pub(in crate::executor) trait Scheduling: Send + Sync {
     fn revive(&self, machine: &MachineId);
     /// Requests a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
     /// waits from its commit on.
-    fn take_slot(&self, run: RunId, machine: &Machine) -> bool;
+    fn take_slot(&self, run: RunId, risk: Risk, machine: &Machine) -> bool;
     /// A run is about to wait for a slot: it enters the queue with its commit.
-    fn announce(&self, run: RunId, machine: &Machine);
+    fn announce(&self, run: RunId, risk: Risk, machine: &Machine);
     /// Requests a slot for a run that waits for one according to its record of this revision: [`Message::Admitted`]
     /// follows, now or later.
-    fn request_slot(&self, run: RunId, machine: &Machine, revision: Revision);
+    fn request_slot(&self, run: RunId, risk: Risk, machine: &Machine, revision: Revision);
     /// The slots that a run takes with the commit by which it gets one, and how many of each may be taken: as many as
     /// the limits allow, or any number if the run `had_one` before or did not have to wait for it.
-    fn slot_keys(&self, run: RunId, machine: &Machine, had_one: bool) -> Vec<(SlotKey, u64)>;
+    fn slot_keys(
+        &self,
+        run: RunId,
+        risk: Risk,
+        machine: &Machine,
+        had_one: bool,
+    ) -> Vec<(SlotKey, u64)>;
     /// Whether the run has a slot now.
     fn has_slot(&self, run: RunId) -> bool;
     /// Gives a run its slot whatever the limits say.
-    fn restore_slot(&self, run: RunId, machine: &Machine);
+    fn restore_slot(&self, run: RunId, risk: Risk, machine: &Machine);
     /// Releases the run's slot, or its position in the queue.
     fn release_slot(&self, run: RunId);
 }

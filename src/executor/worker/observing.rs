@@ -8,7 +8,7 @@ use crate::executor::error::EngineError;
 use crate::executor::request::Origin;
 use crate::model::identity::{self, REASON_AS_REGISTERED, Verdict};
 use crate::model::machine::Condition;
-use crate::model::{Actor, ActorKind, ConditionKind, Entry, EntryKind, Machine};
+use crate::model::{Actor, ActorKind, CallFacts, ConditionKind, Entry, EntryKind, Machine};
 use crate::provider::Health;
 
 /// Reason of conditions that a probe has set.

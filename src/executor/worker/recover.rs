@@ -210,7 +210,8 @@ impl Worker {
             .await?
             .ok_or_else(|| EngineError::NotFound { kind: "run", id: run_id.to_string() })?;
         if run.state.has_slot() {
-            self.scheduler.restore_slot(run_id, &machine);
+            let risk = self.ports.plans.pinned_risk(&run).await;
+            self.scheduler.restore_slot(run_id, risk, &machine);
         }
         self.activate(run, true).await?;
         let lose_timers = self.ports.planted == Some(Planted::TimerLost);

@@ -105,7 +105,8 @@ impl Worker {
             || before.as_ref().is_some_and(|before| {
                 admission::repeats_nothing_destructive(before, &registered.plan)
             });
-        let refusals = admission::refusals(&registered.plan, &machine, provider.as_deref(), force);
+        let terms = admission::Terms { force, is_retry: before.is_some() };
+        let refusals = admission::refusals(&registered.plan, &machine, provider.as_deref(), terms);
         if let Some(first) = refusals.into_iter().next() {
             return Err(first);
         }
@@ -137,7 +138,7 @@ impl Worker {
             logs: Arc::new(LogBuffer::default()),
             log_head: Some(LogHead::default()),
         });
-        let has_slot = self.scheduler.take_slot(id, &machine);
+        let has_slot = self.scheduler.take_slot(id, registered.plan.risk(), &machine);
         let epoch_per_run = self.ports.planted == Some(Planted::EpochPerRun);
         let decide = |worker: &Self, has_slot| {
             let decided = worker.decide(|draft, facts| {

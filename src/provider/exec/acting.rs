@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::answer;
-use super::driver::Host;
+use super::host::Host;
 use super::input;
 use super::judge::Account;
 use super::leftover::{Folder, Handed};

@@ -1,8 +1,6 @@
 //! The driver: which program is run for which call, and what is known about it.
 
-use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::acting::{Acting, Going, Ways, not_started};
 use super::answer;
+use super::host::Host;
 use super::input::{self, Input};
 use super::judge::Account;
 use super::known::{Machines, Next, is_settled};
 use super::leftover::Folder;
 use super::material::{Handle, Vault};
 use super::settings::{Programs, Settings};
-use super::supervisor::{Ended, Launch, Supervisors, run};
-use crate::clock::Clock;
-use crate::credentials::Credentials;
+use super::supervisor::{Ended, Launch, run};
 use crate::ids::{Epoch, MachineId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
@@ -31,21 +28,6 @@ use crate::provider::{
 
 /// Time that a program of a former server gets after it was ended by force.
 const LAST_WAIT: Duration = Duration::from_secs(1);
-
-/// What a driver needs of the server that it belongs to.
-#[derive(Debug, Clone)]
-pub struct Host {
-    /// Folder for the inputs of programs; each class has its own in it.
-    pub folder: PathBuf,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Knows every program that runs.
-    pub supervisors: Supervisors,
-    /// Secrets.
-    pub credentials: Credentials,
-    /// Environment of every program: PATH and LANG.
-    pub variables: Vec<(&'static str, OsString)>,
-}
 
 /// See the module `exec`.
 #[derive(Debug)]

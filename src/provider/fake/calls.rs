@@ -29,9 +29,6 @@ impl FakeProvider {
         if fault == Some(Fault::Unreachable) {
             return Err(unreachable_error(id)).into();
         }
-        if let Some(Fault::Busy { ms }) = fault {
-            return Err(busy_error(core, id, ms)).into();
-        }
         if let Err(fenced) = fenced(core, id, call.epoch) {
             return Err(fenced).into();
         }
@@ -46,6 +43,10 @@ impl FakeProvider {
                 (LogStream::Stdout, format!("{} was already accepted", operation.handle())),
             );
             return decided;
+        }
+        // It puts off what it has not begun; of the rest it says how it is.
+        if let Some(Fault::Busy { ms }) = fault {
+            return Err(busy_error(core, id, ms)).into();
         }
         if let Some(other) = machine.and_then(Machine::in_flight) {
             return Err(error(

@@ -166,7 +166,7 @@ pub(super) fn plan(fault: Option<Fault>, action: Action, id: &MachineId) -> Plan
     };
     let action = action.as_str();
     let failure = error(class, ErrorCode::Failed, format!("simulated failure of {action} on {id}"))
-        .seen(format!("{action} done"), format!("{action} failed before it changed anything"));
+        .seen(format!("{action} done"), format!("{action} did not take effect"));
     Planned::Failure(Box::new(Failure::of(&failure)))
 }
 

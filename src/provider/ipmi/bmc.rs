@@ -16,7 +16,7 @@ use crate::credentials::Login;
 use crate::ids::{Epoch, MachineId};
 use crate::lifecycle::step::ErrorClass;
 use crate::outbound::CallErrorKind;
-use crate::provider::breaker::Breaker;
+use crate::provider::breaker::{Breaker, OpenBreakers};
 use crate::provider::epochs::Epochs;
 use crate::provider::{ErrorCode, ProviderError};
 
@@ -93,11 +93,13 @@ pub(super) struct Bmcs {
     settings: Arc<IpmiSettings>,
     ports: IpmiPorts,
     known: StdMutex<HashMap<String, Arc<Bmc>>>,
+    /// Those that are left alone.
+    pub(super) open: OpenBreakers,
 }
 
 impl Bmcs {
     pub(super) fn new(settings: Arc<IpmiSettings>, ports: IpmiPorts) -> Self {
-        Self { settings, ports, known: StdMutex::default() }
+        Self { settings, ports, known: StdMutex::default(), open: OpenBreakers::default() }
     }
 
     /// The controller at an endpoint: machines that share it share its turns.
@@ -114,7 +116,10 @@ impl Bmcs {
                 port,
                 settings: self.settings.clone(),
                 ports: self.ports.clone(),
-                gate: Mutex::default(),
+                gate: Mutex::new(Gate {
+                    breaker: Breaker::among(self.open.clone()),
+                    refused: None,
+                }),
             })
         });
         Ok(bmc.clone())
@@ -288,9 +293,10 @@ impl Bmc {
     /// Its address, in numbers: that is what was checked.
     async fn address(&self) -> Result<String, ProviderError> {
         let found = self.ports.networks.allowed(&self.host).await.map_err(|error| {
-            let (class, code) = match error.kind {
-                CallErrorKind::NotAllowed => (ErrorClass::Permanent, ErrorCode::Precondition),
-                _ => (ErrorClass::Transient, ErrorCode::Unreachable),
+            let (class, code) = if error.kind == CallErrorKind::NotAllowed {
+                (ErrorClass::Permanent, ErrorCode::Precondition)
+            } else {
+                (ErrorClass::Transient, ErrorCode::Unreachable)
             };
             ProviderError::new(class, code, error.message)
         })?;

@@ -282,6 +282,10 @@ impl Provider for Ipmi {
         Box::pin(self.looked_at(target, false))
     }
 
+    fn breakers_open(&self) -> Vec<(&'static str, u64)> {
+        vec![(NAME, self.bmcs.open.count())]
+    }
+
     fn inspect<'a>(&'a self, target: &'a Target) -> Fut<'a, Health> {
         Box::pin(self.looked_at(target, true))
     }

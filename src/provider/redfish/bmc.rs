@@ -8,7 +8,6 @@ use http::{Method, header};
 use serde_json::Value as Json;
 use tokio::sync::Mutex;
 
-use super::breaker::{Breaker, OpenBreakers};
 use super::failure::{Failure, is_broken};
 use super::gate::Gate;
 use super::json;
@@ -18,6 +17,7 @@ use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::lifecycle::step::ErrorClass;
 use crate::outbound::{Answer, Call, Channel, Limits, Origin};
+use crate::provider::breaker::{Breaker, OpenBreakers};
 use crate::provider::{ErrorCode, ProviderError};
 
 /// Where every controller has its root.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use super::bmc::Bmc;
-use super::breaker::OpenBreakers;
 use super::settings::{RedfishPorts, RedfishSettings};
 use crate::outbound::{Channel, Fingerprint, Origin, Trust};
+use crate::provider::breaker::OpenBreakers;
 
 /// Time between two rounds.
 const ROUND: Duration = Duration::from_secs(60);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::bounds::{self, HOUR, LOG_BYTES_MAX, MANY, SECOND, YEARS, number, span};
 use super::classes::Driver;
 use super::{Config, ConfigError, REQUESTS_MIN, connection_limits, receivers};
-use crate::plan::Capability;
+use crate::executor::Cap;
+use crate::plan::{Capability, Risk};
 
 /// Whether an address can be reached from other machines.
 fn is_public(address: &SocketAddr) -> bool {
@@ -134,8 +135,15 @@ impl Config {
         for name in &self.host_names {
             bounds::host_name("server.host_names", name)?;
         }
-        let mut labels = self.limits.runs_max_by_label.keys();
-        labels.try_for_each(|label| bounds::label("limits.runs_max_by_label", label))
+        for label in self.limits.runs_max_by_label.keys() {
+            bounds::label("limits.runs_max_by_label", label)?;
+        }
+        for (risk, limits) in self.limits.on_risk(Risk::DataDestroying) {
+            for label in limits.max_by_label.keys() {
+                bounds::label(&format!("limits.{}_max_by_label", setting(risk)), label)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), String> {
@@ -170,6 +178,17 @@ impl Config {
         for (name, most) in &limits.runs_max_by_label {
             number(&format!("limits.runs_max_by_label.{name}"), *most as u64, MANY, no_run)?;
         }
+        for (risk, of_risk) in limits.on_risk(Risk::DataDestroying) {
+            let key = format!("limits.{}_max", setting(risk));
+            if let Some(Cap::Number(most)) = of_risk.max {
+                number(&key, most as u64, MANY, no_run)?;
+            }
+            for (name, most) in &of_risk.max_by_label {
+                if let Cap::Number(most) = most {
+                    number(&format!("{key}_by_label.{name}"), *most as u64, MANY, no_run)?;
+                }
+            }
+        }
         number("loop_breaker.destructive_max", limits.destructive_max as u64, MANY, held)?;
         number("limits.step_log_bytes_max", limits.step_log_bytes_max, LOG_BYTES_MAX, no_log)?;
         let forgotten = "no run that has ended would be kept";
@@ -201,4 +220,9 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Name of a class of risk in settings.
+fn setting(risk: Risk) -> String {
+    risk.as_str().replace('-', "_")
 }

@@ -13,6 +13,7 @@ use super::installer::Installer;
 use super::ipmi::Ipmi;
 use super::notify::Receiver;
 use super::redfish::Redfish;
+use super::run_limits::Cap;
 use super::span::Span;
 use super::webhook::WebhookClass;
 use crate::outbound::Network;
@@ -163,6 +164,10 @@ pub(crate) struct Limits {
     pub(crate) runs_max: Option<usize>,
     pub(crate) runs_max_by_provider: Option<BTreeMap<String, usize>>,
     pub(crate) runs_max_by_label: Option<BTreeMap<String, usize>>,
+    pub(crate) disruptive_max: Option<Cap>,
+    pub(crate) disruptive_max_by_label: Option<BTreeMap<String, Cap>>,
+    pub(crate) data_destroying_max: Option<Cap>,
+    pub(crate) data_destroying_max_by_label: Option<BTreeMap<String, Cap>>,
     pub(crate) step_log_bytes_max: Option<u64>,
 }
 

@@ -101,6 +101,8 @@ pub(super) struct Gauges {
     exposed: Gauge,
     /// No sample without TLS.
     tls_expires: Family<[(&'static str, &'static str); 0], Gauge>,
+    /// No sample without lists of revocations.
+    tls_revocations_expire: Family<[(&'static str, &'static str); 0], Gauge>,
     machines: Family<PhaseLabels, Gauge>,
     active: Family<StateLabels, Gauge>,
     oldest: Family<StateLabels, Gauge>,
@@ -173,6 +175,9 @@ impl Gauges {
         let help = "Time until the certificate of the server expires; negative after that";
         let family = gauges.tls_expires.clone();
         registry.register_with_unit("tls_expires", help, Unit::Seconds, family);
+        let help = "Time until the first list of revocations expires and its clients are refused";
+        let family = gauges.tls_revocations_expire.clone();
+        registry.register_with_unit("tls_revocations_expire", help, Unit::Seconds, family);
         registry.register("machines", "Machines, by phase", gauges.machines.clone());
         registry.register("active_runs", "Active runs, by state", gauges.active.clone());
         let help = "Time since the oldest active run of a state was accepted";
@@ -200,9 +205,14 @@ impl Gauges {
         self.reload_failed.set(i64::from(host.is_reload_refused()));
         self.exposed.set(i64::from(*is_exposed));
         if let Some(tls) = &access.borrow().tls {
-            let now = i64::try_from(engine.clock().now().0).unwrap_or(i64::MAX);
-            let expires = i64::try_from(tls.expires_at.0).unwrap_or(i64::MAX);
-            self.tls_expires.get_or_create(&[]).set(expires.saturating_sub(now) / 1000);
+            let now = engine.clock().now();
+            self.tls_expires.get_or_create(&[]).set(seconds_until(tls.expires_at, now));
+            match tls.revocations_expire_at {
+                Some(at) => {
+                    self.tls_revocations_expire.get_or_create(&[]).set(seconds_until(at, now));
+                }
+                None => self.tls_revocations_expire.clear(),
+            }
         }
         let (with_slot, waiting, actors) = engine.load();
         self.with_slot.set(signed(with_slot));
@@ -364,6 +374,11 @@ fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::WrongHardware => "wrong_hardware",
         WaitReason::Step => "step",
     }
+}
+
+fn seconds_until(at: Timestamp, now: Timestamp) -> i64 {
+    let ms = |time: Timestamp| i64::try_from(time.0).unwrap_or(i64::MAX);
+    ms(at).saturating_sub(ms(now)) / 1000
 }
 
 fn signed(count: usize) -> i64 {

@@ -34,6 +34,8 @@ pub(in crate::server) struct Tls {
     pub(super) judge: Option<Arc<Judge>>,
     /// When the certificate of the server expires.
     pub(in crate::server) expires_at: Timestamp,
+    /// When the first of the lists of revocations expires, if there are any.
+    pub(in crate::server) revocations_expire_at: Option<Timestamp>,
     /// Names of hosts in the certificate of the server.
     pub(in crate::server) host_names: Vec<String>,
 }
@@ -64,15 +66,17 @@ impl Tls {
                 "the certificate of the server expires soon"
             );
         }
+        let revoked = match &files.crl {
+            Some(path) => Some(Revoked::read(path, now)?),
+            None => None,
+        };
+        let revocations_expire_at = revoked.as_ref().map(|revoked| revoked.expire_at);
         let provider = provider();
         let builder = ServerConfig::builder_with_details(provider.clone(), wall(clock))
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|error| ConfigError::Setting(format!("TLS cannot be set up: {error}")))?;
         let judge = match &files.client_ca {
-            Some(path) => {
-                let crl = files.crl.as_deref();
-                Some(Arc::new(judge(path, crl, identities, optional, &provider)?))
-            }
+            Some(path) => Some(Arc::new(judge(path, revoked, identities, optional, &provider)?)),
             None => None,
         };
         let builder = match &judge {
@@ -93,6 +97,7 @@ impl Tls {
             config: Arc::new(config),
             judge,
             expires_at: facts.expires_at,
+            revocations_expire_at,
             host_names: facts.host_names,
         })
     }
@@ -101,7 +106,7 @@ impl Tls {
 /// Verifies the certificates of clients against their authorities and revocations, then asks whose they are.
 fn judge(
     authorities: &Path,
-    revoked: Option<&Path>,
+    revoked: Option<Revoked<'_>>,
     identities: &Arc<Identities>,
     optional: bool,
     provider: &Arc<CryptoProvider>,
@@ -121,14 +126,18 @@ fn judge(
     }
     let mut builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    if let Some(path) = revoked {
-        builder = builder.with_crls(revocations(path)?).only_check_end_entity_revocation();
+    let lists = revoked.as_ref().map(|revoked| revoked.path);
+    if let Some(revoked) = revoked {
+        builder = builder
+            .with_crls(revoked.lists)
+            .only_check_end_entity_revocation()
+            .enforce_revocation_expiration();
     }
     if optional {
         builder = builder.allow_unauthenticated();
     }
     let inner = builder.build().map_err(|error| {
-        let (setting, path) = match revoked {
+        let (setting, path) = match lists {
             Some(path) => ("tls.crl_file", path),
             None => (setting, authorities),
         };
@@ -175,14 +184,36 @@ fn key(setting: &str, path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError
         .map_err(|_| wrong(setting, path, "has no private key in PEM form that is not encrypted"))
 }
 
-fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, ConfigError> {
-    let setting = "tls.crl_file";
-    let bytes = files::read(path, FILE_BYTES_MAX).map_err(|source| unreadable(path, source))?;
-    let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-    let read = read.map_err(|error| wrong(setting, path, &format!("is no PEM file: {error}")))?;
-    match read.is_empty() {
-        true => Err(wrong(setting, path, "has no list of revocations in PEM form (X509 CRL)")),
-        false => Ok(read),
+/// What authorities have revoked.
+struct Revoked<'a> {
+    path: &'a Path,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    /// When the first of them expires.
+    expire_at: Timestamp,
+}
+
+impl<'a> Revoked<'a> {
+    /// Reads the lists; one that has expired is refused, since what was revoked after it would be accepted.
+    fn read(path: &'a Path, now: Timestamp) -> Result<Self, ConfigError> {
+        let setting = "tls.crl_file";
+        let bytes = files::read(path, FILE_BYTES_MAX).map_err(|source| unreadable(path, source))?;
+        let read: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        let lists =
+            read.map_err(|error| wrong(setting, path, &format!("is no PEM file: {error}")))?;
+        let mut expire_at = Timestamp(u64::MAX);
+        for list in &lists {
+            let at = naming::next_list(list).map_err(|why| wrong(setting, path, &why))?;
+            expire_at = expire_at.min(at);
+        }
+        if lists.is_empty() {
+            return Err(wrong(setting, path, "has no list of revocations in PEM form (X509 CRL)"));
+        }
+        if expire_at <= now {
+            let why = "has a list of revocations that has expired: get the present one";
+            return Err(wrong(setting, path, why));
+        }
+        Ok(Self { path, lists, expire_at })
     }
 }
 

@@ -1,8 +1,9 @@
 //! What certificates say: the identity of a client, the names and the end of a server's.
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 use super::refusal::CertificateRefusal;
 use crate::clock::Timestamp;
@@ -72,6 +73,20 @@ pub(super) fn client(
     Ok((identity, expiry(&parsed)))
 }
 
+/// When the next list of revocations is due; after that this one says nothing (RFC 5280 section 5.1.2.5).
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn next_list(list: &CertificateRevocationListDer<'_>) -> Result<Timestamp, String> {
+    let Ok(([], parsed)) = CertificateRevocationList::from_der(list) else {
+        return Err("has a list of revocations that cannot be read".to_owned());
+    };
+    match parsed.next_update() {
+        Some(at) => Ok(timestamp(at)),
+        None => Err("has a list of revocations that does not say until when it holds".to_owned()),
+    }
+}
+
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     match X509Certificate::from_der(certificate) {
         Ok(([], parsed)) => Ok(parsed),
@@ -87,6 +102,9 @@ fn alternatives<'a>(parsed: &'a X509Certificate<'_>) -> Result<Vec<&'a GeneralNa
 }
 
 fn expiry(parsed: &X509Certificate<'_>) -> Timestamp {
-    let seconds = parsed.validity().not_after.timestamp();
-    Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+    timestamp(parsed.validity().not_after)
+}
+
+fn timestamp(time: ASN1Time) -> Timestamp {
+    Timestamp(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000))
 }

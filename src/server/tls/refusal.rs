@@ -27,6 +27,9 @@ pub(super) enum CertificateRefusal {
     /// No list says whether it is revoked.
     #[error("tls.crl_file has no list of its authority, so that it may be revoked")]
     RevocationUnknown,
+    /// The list that would say whether it is revoked has expired.
+    #[error("the list of its authority in tls.crl_file has expired, so that it may be revoked")]
+    RevocationsExpired,
     /// It is that of an authority.
     #[error("it is the certificate of an authority, not of a client")]
     OfAuthority,
@@ -54,6 +57,7 @@ impl CertificateRefusal {
             Self::WrongPurpose => "certificate_wrong_purpose",
             Self::Revoked => "certificate_revoked",
             Self::RevocationUnknown => "certificate_revocation_unknown",
+            Self::RevocationsExpired => "certificate_revocations_expired",
             Self::OfAuthority => "certificate_of_authority",
             Self::NoName => "certificate_no_name",
             Self::SeveralNames => "certificate_several_names",
@@ -71,6 +75,7 @@ impl CertificateRefusal {
         let kind = format!("{error:?}");
         for (begins, refusal) in [
             ("UnknownIssuer", Self::UnknownIssuer),
+            ("ExpiredRevocationList", Self::RevocationsExpired),
             ("Expired", Self::Expired),
             ("NotValidYet", Self::NotYetValid),
             ("InvalidPurpose", Self::WrongPurpose),

@@ -115,7 +115,7 @@ async fn every_method_is_for_its_role_and_those_above() {
 async fn callers_can_ask_what_they_may_do() {
     let (lab, tokens) = roles().await;
     let broken = "machine=machine-1 do=fail-permanent";
-    let server = lab.server(&["--fake-timing", "zero", "--fake-script", broken]).await;
+    let server = lab.server(&["--fake-script", broken]).await;
     let address = server.address.to_string();
     for (role, token) in &tokens {
         lab.put(&format!("{role:?}.token"), token);

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bmdemo::clock::{Clock as _, SystemClock};
 use bmdemo::pb;
 use bmdemo::pb::machine_service_client::MachineServiceClient;
+use bmdemo::pb::run_service_client::RunServiceClient;
 use bmdemo::pb::server_service_client::ServerServiceClient;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tonic::metadata::MetadataValue;
@@ -85,14 +86,40 @@ async fn a_token_says_who_calls() {
 }
 
 /// A watch of machines with a token, and the revision from which it resumes.
-async fn watch(channel: &Channel, token: &str) -> (tonic::Streaming<pb::MachineEvent>, u64) {
-    let mut request = Request::new(pb::WatchMachinesRequest::default());
-    let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
-    request.metadata_mut().insert("authorization", value);
-    let watch = MachineServiceClient::new(channel.clone()).watch_machines(request).await.unwrap();
+async fn watch(
+    channel: &Channel,
+    filter: &str,
+    token: &str,
+) -> (tonic::Streaming<pb::MachineEvent>, u64) {
+    let request = pb::WatchMachinesRequest { filter: filter.to_owned(), ..Default::default() };
+    let mut machines = MachineServiceClient::new(channel.clone());
+    let watch = machines.watch_machines(with(request, token)).await.unwrap();
     let mut watch = watch.into_inner();
     let synced = within("a watch begins", watch.message()).await.unwrap().unwrap();
     (watch, synced.revision)
+}
+
+fn with<M>(message: M, token: &str) -> Request<M> {
+    let mut request = Request::new(message);
+    let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+/// A run, in a step that takes a minute.
+async fn slow(channel: &Channel, token: &str) -> String {
+    let spec = Some(pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() });
+    let machine = Some(pb::Machine { machine_id: "m-1".to_owned(), spec, ..Default::default() });
+    let register = pb::RegisterMachineRequest { machine, ..Default::default() };
+    let mut machines = MachineServiceClient::new(channel.clone());
+    machines.register_machine(with(register, token)).await.unwrap();
+    let start = pb::StartRunRequest {
+        machine_id: "m-1".to_owned(),
+        plan_id: "plan/repave-join".to_owned(),
+        ..Default::default()
+    };
+    let mut runs = RunServiceClient::new(channel.clone());
+    runs.start_run(with(start, token)).await.unwrap().into_inner().run_id
 }
 
 async fn ends(mut watch: tonic::Streaming<pb::MachineEvent>, revision: u64) {
@@ -110,11 +137,23 @@ async fn ends(mut watch: tonic::Streaming<pb::MachineEvent>, revision: u64) {
 async fn streams_end_with_their_token() {
     let (lab, token) = tokens().await;
     let brief = new_token(&lab, &["bob", "--expires-in", "3s"]).await;
-    let server = lab.server(&[]).await;
+    let server = lab.server(&["--fake-script", "step=repave do=slow:60s"]).await;
     let channel = server.channel().await;
-    let (of_ann, at_ann) = watch(&channel, &token).await;
-    let (of_bob, at_bob) = watch(&channel, &brief).await;
+    let run = slow(&channel, &token).await;
+    let filter = "machine_id = \"none\"";
+    let (of_ann, at_ann) = watch(&channel, filter, &token).await;
+    let (of_bob, at_bob) = watch(&channel, filter, &brief).await;
+    let mut runs = RunServiceClient::new(channel.clone());
+    let waiting = tokio::spawn({
+        let brief = brief.clone();
+        async move {
+            let wait = pb::WaitRunRequest { run_id: run, ..Default::default() };
+            runs.wait_run(with(wait, &brief)).await
+        }
+    });
     ends(of_bob, at_bob).await;
+    let ended = within("the wait ends", waiting).await.unwrap().unwrap_err();
+    assert_eq!(ended.get_error_details().error_info().unwrap().reason, "CREDENTIALS_ENDED");
     let refused = who(&channel, &[&format!("Bearer {brief}")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     server.logged("the token of bob has expired").await;
@@ -274,7 +313,7 @@ async fn what_an_issuer_says_is_believed_while_it_is_one_of_ours() {
     let ann = who(&channel, &[&format!("bearer {good}")]).await.unwrap();
     assert_eq!((ann.name.as_str(), ann.proof.as_str()), ("ann", "jwt"));
     assert_eq!(ann.expires_at.unwrap().seconds, i64::try_from(now_s + 600).unwrap());
-    let (brief, at) = watch(&channel, &token("ann@example.com", now_s + 4)).await;
+    let (brief, at) = watch(&channel, "", &token("ann@example.com", now_s + 4)).await;
     ends(brief, at).await;
     for (token, reason) in [
         (
@@ -288,7 +327,7 @@ async fn what_an_issuer_says_is_believed_while_it_is_one_of_ours() {
         assert_eq!(refused.code(), Code::Unauthenticated);
         server.logged(reason).await;
     }
-    let (watched, at) = watch(&channel, &good).await;
+    let (watched, at) = watch(&channel, "", &good).await;
     lab.put("jwks.json", &keys.to_string().replace("\"kid\":\"k\"", "\"kid\":\"next\""));
     server.signal("HUP").await;
     ends(watched, at).await;

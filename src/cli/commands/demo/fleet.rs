@@ -41,9 +41,7 @@ async fn acts(session: &mut Session, count: u32, carry: Carry) -> Result<(), Err
     say(session, "A rack of machines.")?;
     carry.enter(session, &["import", &all, "--label", "rack=r1"]).await?;
     say(session, "Repave it: eight runs at a time; the others wait for a slot.")?;
-    carry
-        .enter(session, &["repave", "-l", "rack=r1", "--detach", "--yes", "--max-parallel", "50"])
-        .await?;
+    carry.enter(session, &["repave", "-l", "rack=r1", "--detach", "--yes"]).await?;
     carry.enter(session, &["top", "-l", "rack=r1", "--until-idle"]).await?;
     say(session, "What needs a person, and why.")?;
     carry.enter(session, &["issues", "-l", "rack=r1"]).await?;

@@ -81,7 +81,7 @@ async fn a_medium_that_only_the_controller_has_is_attached_again() {
     assert!(setup.log().contains("may not be at the machine"));
     // A medium that it has attached itself a moment ago is not attached again: the refusal has another cause.
     let setup = setup_with(Traits::default(), with_image());
-    setup.mock.fail("PATCH", mock::Fault::Status(400), 2);
+    setup.mock.fail("PATCH", Fault::Status(400), 2);
     setup.attempt(&netboot("pxe")).await.unwrap_err();
     assert_eq!(setup.mock.seen("VirtualMedia.").len(), 1);
 }
