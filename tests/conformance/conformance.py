@@ -284,13 +284,14 @@ class Conformance:
         needs = [condition.status for condition in cleared.status.conditions if condition.type == kind]
         self.check("ClearIntervention", needs == [False], cleared)
 
-        seen = api.InspectMachine(machine_id="slow-1", request_id="look")
-        power = seen.status.observed.power == api.value("POWER_STATE_ON")
-        self.check("InspectMachine shows what is so now", power and seen.status.capabilities, seen)
-
         failed = self.ended(self.start("fails", "reboot"), "FAILED")
         retried = api.RetryRun(run_id=failed.run_id, request_id="retry")
         self.check("RetryRun", self.ended(retried, "SUCCEEDED").retry_of == failed.run_id)
+
+        # It is on again: the other machine is in the middle of a restart that was aborted.
+        seen = api.InspectMachine(machine_id="fails", request_id="look")
+        power = seen.status.observed.power == api.value("POWER_STATE_ON")
+        self.check("InspectMachine shows what is so now", power and seen.status.capabilities, seen)
         run = self.start("unknown-1", "hold")
         held = api.WaitRun(run_id=run.run_id, return_when_held=True)
         outcome_unknown = api.value("WAIT_REASON_OUTCOME_UNKNOWN")
