@@ -116,7 +116,7 @@ impl Bench {
     }
 
     /// The machines that it was notified of, in the order of their first time; a repetition must be the same event.
-    fn told(&self) -> Vec<String> {
+    fn received(&self) -> Vec<String> {
         let mut bodies: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut order = Vec::new();
         for (id, body) in self.receiver.took.lock().unwrap().iter() {
@@ -154,7 +154,7 @@ fn names(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
 /// A random receiver, and a server that is killed at random instants: nothing is missing, nothing changes its id or its
 /// place.
 #[tokio::test(start_paused = true)]
-async fn every_event_is_told_in_its_order_through_crashes() {
+async fn every_event_is_sent_in_its_order_through_crashes() {
     for seed in 0..40 {
         let dice = Arc::new(Mutex::new(SplitMix64::new(seed)));
         let rolls = dice.clone();
@@ -183,7 +183,7 @@ async fn every_event_is_told_in_its_order_through_crashes() {
             }
         }
         bench.settle().await;
-        assert_eq!(bench.told(), names(0..made), "seed {seed}");
+        assert_eq!(bench.received(), names(0..made), "seed {seed}");
         let standing = bench.status.standing();
         assert_eq!((standing.waiting, standing.oldest), (0, None), "seed {seed}");
         assert_eq!(standing.error, "", "seed {seed}");
@@ -217,7 +217,7 @@ async fn a_receiver_that_is_away_is_waited_for_and_said_to_lag() {
     let tried = bench.receiver.took.lock().unwrap().len() - before;
     assert!((10..=20).contains(&tried), "{tried}");
     bench.clock.sleep(Duration::from_secs(3_600)).await;
-    assert_eq!(bench.told(), names(0..10));
+    assert_eq!(bench.received(), names(0..10));
     assert_eq!((bench.status.standing().waiting, bench.status.standing().delivered), (0, 10));
     server.abort();
 }
@@ -236,7 +236,7 @@ async fn what_a_receiver_refuses_is_left_out_and_so_is_what_it_does_not_take_for
     bench.register(0, 5).await;
     bench.settle().await;
     bench.clock.sleep(Duration::from_secs(600)).await;
-    assert_eq!(bench.told(), names(0..5));
+    assert_eq!(bench.received(), names(0..5));
     let standing = bench.status.standing();
     assert_eq!((standing.delivered, standing.refused), (3, 2));
     assert_eq!(standing.error, "");
@@ -262,7 +262,7 @@ async fn a_wait_that_a_receiver_asks_for_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_deleted_before_it_was_told_is_a_gap() {
+async fn what_was_deleted_before_it_was_sent_is_a_gap() {
     let bench = Bench::new(|_| Verdict::Taken);
     let server = bench.start();
     bench.clock.sleep(Duration::from_secs(1)).await;
@@ -284,10 +284,10 @@ async fn what_was_deleted_before_it_was_told_is_a_gap() {
     bench.register(4, 2).await;
     let server = bench.start();
     bench.settle().await;
-    let told = bench.told();
-    assert_eq!(told[..2], names([0, 1]));
-    assert!(told[2].starts_with("gap."), "{told:?}");
-    assert_eq!(told[3..], names([4, 5]));
+    let received = bench.received();
+    assert_eq!(received[..2], names([0, 1]));
+    assert!(received[2].starts_with("gap."), "{received:?}");
+    assert_eq!(received[3..], names([4, 5]));
     assert_eq!(bench.status.standing().gaps, 1);
     server.abort();
 }
@@ -300,7 +300,7 @@ async fn a_filter_chooses_machines() {
     bench.clock.sleep(Duration::from_secs(1)).await;
     bench.register(0, 6).await;
     bench.settle().await;
-    assert_eq!(bench.told(), names([1, 3, 5]));
+    assert_eq!(bench.received(), names([1, 3, 5]));
     // What was of no interest is passed in the store too, or retention would make a gap of it.
     bench.register(6, 1).await;
     bench.clock.sleep(Duration::from_secs(120)).await;
@@ -309,7 +309,7 @@ async fn a_filter_chooses_machines() {
     server.abort();
 }
 
-/// Of two servers, the one that came last tells; the other stops as soon as it wants to move the cursor.
+/// Of two servers, the one that came last sends; the other stops as soon as it wants to move the cursor.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_lost_the_cursor_stops() {
     let bench = Bench::new(|_| Verdict::Taken);

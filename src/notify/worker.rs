@@ -93,7 +93,7 @@ impl Worker {
         }
     }
 
-    /// Tells the receiver what happens, as long as this server owns its cursor.
+    /// Notifies the receiver of what happens, as long as this server owns its cursor.
     pub(super) async fn run(mut self) {
         while !self.is_owner {
             if let Err(error) = self.try_claim().await {
@@ -103,7 +103,7 @@ impl Worker {
         while let Ok(()) = self.round().await {}
         tracing::warn!(
             receiver = self.settings.name,
-            "another server tells this receiver now: this one has stopped"
+            "another server notifies this receiver now: this one has stopped"
         );
     }
 
@@ -161,7 +161,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells of one commit.
+    /// Sends the events of one commit.
     async fn commit(&mut self, changes: &[Change]) -> Result<(), Taken> {
         let Some(revision) = changes.first().map(|change| change.revision) else { return Ok(()) };
         if revision > self.at.next {

@@ -64,7 +64,7 @@ impl Measure {
     }
 }
 
-/// Tells the meter when dropped, so that a dropped call counts too.
+/// Reports to the meter when dropped, so that a dropped call counts too.
 struct Timer<'a> {
     meter: &'a dyn Meter,
     clock: &'a dyn Clock,

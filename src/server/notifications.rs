@@ -9,7 +9,7 @@ use crate::executor::Engine;
 use crate::notify::{self, NotifyPorts, Standing, Status};
 use crate::outbound::TcpDial;
 
-/// Begins to tell every receiver of the configuration what happens, until the engine ends.
+/// Begins to notify every receiver of the configuration of what happens, until the engine ends.
 ///
 /// # Errors
 /// [`ConfigError`] for a receiver whose settings make no sense any more, such as a file that was removed.
@@ -26,15 +26,15 @@ pub(super) async fn start(
         random: engine.random().clone(),
     };
     let receivers = notify::receivers(settings, &ports).await;
-    let told = receivers.into_iter().map(|(task, status)| {
+    let standing = receivers.into_iter().map(|(task, status)| {
         engine.spawn(task);
         status
     });
-    Ok(told.collect())
+    Ok(standing.collect())
 }
 
 /// Adds how receivers are doing.
-pub(super) fn with_facts(facts: Facts, told: &[Arc<Status>]) -> Facts {
+pub(super) fn with_facts(facts: Facts, receivers: &[Arc<Status>]) -> Facts {
     let receiver = |status: &Arc<Status>| {
         let Standing { delivered, refused, retries, gaps, waiting, oldest, delivered_at, error } =
             status.standing();
@@ -50,5 +50,5 @@ pub(super) fn with_facts(facts: Facts, told: &[Arc<Status>]) -> Facts {
             error,
         }
     };
-    Facts { receivers: told.iter().map(receiver).collect(), ..facts }
+    Facts { receivers: receivers.iter().map(receiver).collect(), ..facts }
 }

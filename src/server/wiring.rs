@@ -197,7 +197,7 @@ impl Server {
         engine.start_probes(config.probes.clone());
         denials.audited(engine.denied().clone());
 
-        let told = notifications::start(&config, &engine).await?;
+        let receivers = notifications::start(&config, &engine).await?;
         engine.spawn(noticed.log());
         engine.spawn(log_overdue(engine.clone()));
         if let Some(metrics) = metrics.clone() {
@@ -222,7 +222,7 @@ impl Server {
                 sqlite: opened.sqlite,
                 access: present,
                 host: host.clone(),
-                told: told.clone(),
+                receivers: receivers.clone(),
                 is_exposed: config.is_exposed(),
             };
             tokio::spawn(metrics::http::serve(
@@ -248,7 +248,7 @@ impl Server {
         }
         let facts: crate::api::Host = {
             let host = host.clone();
-            Arc::new(move || notifications::with_facts(host.facts(), &told))
+            Arc::new(move || notifications::with_facts(host.facts(), &receivers))
         };
         if ready.set(crate::api::routes_on(engine.clone(), facts, signer).prepare()).is_err() {
             tracing::debug!("the services were set before");

@@ -18,7 +18,7 @@ use crate::runs::{info, register, repave, watched};
 use crate::support::{Server, announce, within};
 use crate::terminal::piped;
 
-/// A folder with the configuration of a server that tells one receiver.
+/// A folder with the configuration of a server that notifies one receiver.
 struct Site {
     dir: tempfile::TempDir,
 }
@@ -63,7 +63,7 @@ async fn history(channel: &Channel, machine: usize) -> Vec<(u64, String)> {
 }
 
 /// What the receiver got about a machine, in order; repetitions are left out, and must be the same event.
-fn told(messages: &[Message], machine: usize) -> Vec<(u64, String)> {
+fn received(messages: &[Message], machine: usize) -> Vec<(u64, String)> {
     let mut seen: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     let mut order = Vec::new();
     for Message { head, body } in messages {
@@ -84,8 +84,8 @@ fn told(messages: &[Message], machine: usize) -> Vec<(u64, String)> {
     order
 }
 
-fn is_told(messages: &[Message], kind: &str, machine: usize) -> bool {
-    told(messages, machine).iter().any(|(_, told)| told == kind)
+fn is_received(messages: &[Message], kind: &str, machine: usize) -> bool {
+    received(messages, machine).iter().any(|(_, received)| received == kind)
 }
 
 /// The receiver goes away, comes back without answering, and the server is killed twice meanwhile.
@@ -98,7 +98,7 @@ async fn a_receiver_that_was_down_and_a_server_that_was_killed_lose_nothing() {
     let channel = server.channel().await;
     register(&channel, 4).await;
     repaved(&channel, 1).await;
-    receiver.until("the first run", |all| is_told(all, "run.succeeded", 1)).await;
+    receiver.until("the first run", |all| is_received(all, "run.succeeded", 1)).await;
     let mut all = receiver.messages();
     receiver.close().await;
 
@@ -127,10 +127,10 @@ async fn a_receiver_that_was_down_and_a_server_that_was_killed_lose_nothing() {
     let server = site.server().await;
     let channel = server.channel().await;
     repaved(&channel, 4).await;
-    back.until("the last run", |all| is_told(all, "run.succeeded", 4)).await;
+    back.until("the last run", |all| is_received(all, "run.succeeded", 4)).await;
     all.extend(back.messages());
     for machine in 1..=4 {
-        assert_eq!(told(&all, machine), history(&channel, machine).await, "machine {machine}");
+        assert_eq!(received(&all, machine), history(&channel, machine).await, "machine {machine}");
     }
     let revisions: Vec<u64> = {
         let mut seen = std::collections::BTreeSet::new();
@@ -182,7 +182,7 @@ async fn hostile_receivers_hurt_no_one() {
     let ids: std::collections::BTreeSet<String> =
         all.iter().map(|message| message.body["id"].to_string()).collect();
     assert_eq!(ids.len(), 9);
-    assert!(elsewhere.messages().is_empty(), "no one is told by a redirect");
+    assert!(elsewhere.messages().is_empty(), "no one is notified by a redirect");
     let clock = SystemClock::new();
     within("the figures", async {
         loop {
@@ -238,10 +238,10 @@ async fn the_receiver_of_the_documentation_checks_signatures() {
     let server = site.server().await;
     register(&server.channel().await, 2).await;
     for machine in 1..=2 {
-        let told = line().await;
+        let received = line().await;
         assert!(
-            told.starts_with(&format!("bmdemo.machine.registered machines/machine-{machine} ")),
-            "{told}"
+            received.starts_with(&format!("bmdemo.machine.registered machines/machine-{machine} ")),
+            "{received}"
         );
     }
 }

@@ -405,10 +405,13 @@ async fn hints_are_commands_that_work() {
     let both = "repave machine-2 machine-3 --detach --max-parallel 1 --yes";
     let shown = piped(&address, both).await;
     assert!(shown.contains("cannot be used with '--max-parallel"), "{shown}");
-    let shown = piped(&address, "list -l rack=r1 --filter 'phase = PAUSED'").await;
-    assert!(shown.contains("at character 9"), "{shown}");
+    for line in ["list -l rack=r1", "runs -l rack=r1", "runs --since 1h"] {
+        let shown = piped(&address, &format!("{line} --filter 'phase = PAUSED'")).await;
+        assert!(shown.contains("at character 9"), "{line}: {shown}");
+    }
     let shown = piped(&address, "machine unlabel machine-1 rack").await;
     assert!(shown.contains("machine unlabel KEY MACHINE"), "{shown}");
+    assert!(shown.contains("--- exit 69"), "{shown}");
     let shown = piped(&address, "list --server foo.invalid:1").await;
     assert!(shown.contains("Hint: check the address"), "{shown}");
 

@@ -128,7 +128,7 @@ impl Client {
             let names = machines.iter().map(|id| format!("machine_id = {}", query::quoted(id)));
             let names = names.collect::<Vec<_>>().join(" OR ");
             let given = Some(filter.as_str()).filter(|filter| !filter.is_empty());
-            filter = query::joined([names.as_str()].into_iter().chain(given));
+            filter = query::joined(given.into_iter().chain([names.as_str()]));
             return self.ordered_runs(&filter, order, limit).await;
         }
         let mut runs = self.ordered_runs(&filter, order, usize::MAX).await?;

@@ -77,13 +77,12 @@ pub(crate) async fn unlabel(session: &mut Session, args: &UnlabelArgs) -> Result
         ));
     }
     let changed = change(session, &args.machines, &labels, &args.how).await;
-    changed.map_err(|error| match error.status().map(tonic::Status::code) {
-        Some(tonic::Code::NotFound) => Error::usage(
-            error.to_string(),
-            "keys come first: bmdemo-cli machine unlabel KEY MACHINE",
-        ),
-        Some(_) | None => error,
-    })
+    if let Err(error) = &changed
+        && error.status().is_some_and(|status| status.code() == tonic::Code::NotFound)
+    {
+        session.ui.note("Keys come first: bmdemo-cli machine unlabel KEY MACHINE");
+    }
+    changed
 }
 
 /// Splits words into machines and labels: an id has neither `=` nor a dash at its end.

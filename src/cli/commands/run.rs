@@ -129,13 +129,14 @@ pub(crate) async fn run(session: &mut Session, command: RunCommand) -> Result<Ex
 pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
     show::check_columns::<pb::Run>(&args.output)?;
     let client = session.client().await?;
-    let mut terms = args.span.terms("created_at");
-    if let Some(machine) = &args.machine {
-        terms.push(format!("machine_id = {}", quoted(machine)));
-    }
+    let mut terms: Vec<String> = Vec::new();
     let given = args.selection.to_filter(None);
     if !given.is_empty() {
         terms.push(given);
+    }
+    terms.extend(args.span.terms("created_at"));
+    if let Some(machine) = &args.machine {
+        terms.push(format!("machine_id = {}", quoted(machine)));
     }
     let filter = joined(terms.iter().map(String::as_str));
     let machines = targets::labelled(&client, &args.selection).await?;

@@ -80,10 +80,6 @@ async fn serving(script: &str) -> Harness {
     harness.register(1).await;
     let first = harness.start(1, "plan/repave-join").await.unwrap();
     assert_eq!(harness.finished(first.id).await.phase(), run::Phase::Succeeded);
-    // What the example plans wait for.
-    let done = [("work".to_owned(), Some("done".to_owned()))].into_iter().collect();
-    let changes = MachineChanges { label_edits: done, ..MachineChanges::default() };
-    harness.engine.update_machine(&origin(), &machine_id(1), changes).await.unwrap();
     harness
 }
 

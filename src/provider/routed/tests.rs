@@ -192,9 +192,9 @@ async fn what_no_driver_does_is_refused_before_anything_is_asked() {
 
 /// Notes the calls.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<String>>);
+struct Metered(Mutex<Vec<String>>);
 
-impl Meter for Told {
+impl Meter for Metered {
     fn called(&self, of: &crate::provider::Metered<'_>) {
         let text = format!("{} {} {:?} {}", of.driver, of.call, of.action, of.code);
         self.0.lock().unwrap().push(text);
@@ -204,8 +204,8 @@ impl Meter for Told {
 #[tokio::test]
 async fn calls_are_measured_by_driver_whatever_becomes_of_them() {
     let (class, target, _) = class(true);
-    let told = Arc::new(Told::default());
-    let class = class.measured(told.clone(), Arc::new(crate::clock::SystemClock::new()));
+    let metered = Arc::new(Metered::default());
+    let class = class.measured(metered.clone(), Arc::new(crate::clock::SystemClock::new()));
     let (drain, reboot) = (call("drain", Capability::Drain), call("reboot", Capability::Power));
     class.act(&target, &reboot, Arc::new(NoLogs)).await.unwrap();
     class.probe(&target).await.unwrap();
@@ -215,7 +215,7 @@ async fn calls_are_measured_by_driver_whatever_becomes_of_them() {
         .unwrap_err();
     class.stop(&target, &drain).await.unwrap();
     assert_eq!(
-        *told.0.lock().unwrap(),
+        *metered.0.lock().unwrap(),
         [
             "steel act \"reboot\" ok",
             "steel probe \"\" ok",
@@ -223,11 +223,11 @@ async fn calls_are_measured_by_driver_whatever_becomes_of_them() {
             "script stop \"drain\" ok"
         ]
     );
-    let measure = Measure(Some((told.clone(), Arc::new(crate::clock::SystemClock::new()))));
+    let measure = Measure(Some((metered.clone(), Arc::new(crate::clock::SystemClock::new()))));
     let waker = std::task::Waker::noop();
     let never: Fut<'_, ()> = Box::pin(std::future::pending());
     let mut dropped = Box::pin(measure.of("steel", "act", "reboot", never));
     drop(dropped.as_mut().poll(&mut std::task::Context::from_waker(waker)));
     drop(dropped);
-    assert_eq!(told.0.lock().unwrap().last().unwrap(), "steel act \"reboot\" dropped");
+    assert_eq!(metered.0.lock().unwrap().last().unwrap(), "steel act \"reboot\" dropped");
 }

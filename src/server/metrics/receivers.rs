@@ -52,8 +52,8 @@ impl Receivers {
         registry.register_with_unit("notify_lag", help, Unit::Seconds, self.lag.clone());
     }
 
-    pub(super) fn read(&self, told: &[Arc<Status>], now: Timestamp) {
-        for status in told {
+    pub(super) fn read(&self, receivers: &[Arc<Status>], now: Timestamp) {
+        for status in receivers {
             let standing = status.standing();
             let labels = ReceiverLabels { receiver: status.receiver().to_owned() };
             for (counter, value) in [

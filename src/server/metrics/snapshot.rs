@@ -47,7 +47,7 @@ pub(in crate::server) struct Sources {
     pub(in crate::server) access: Present,
     pub(in crate::server) host: Arc<Host>,
     /// Who is notified of what happens.
-    pub(in crate::server) told: Arc<[Arc<Status>]>,
+    pub(in crate::server) receivers: Arc<[Arc<Status>]>,
     /// Whether everyone who reaches the server may call.
     pub(in crate::server) is_exposed: bool,
 }
@@ -201,7 +201,7 @@ impl Gauges {
 
     /// Updates every gauge.
     pub(super) async fn read(&self, sources: &Sources) {
-        let Sources { engine, gate, room, sqlite, access, host, told, is_exposed } = sources;
+        let Sources { engine, gate, room, sqlite, access, host, receivers, is_exposed } = sources;
         self.reload_failed.set(i64::from(host.is_reload_refused()));
         self.exposed.set(i64::from(*is_exposed));
         if let Some(tls) = &access.borrow().tls {
@@ -227,7 +227,7 @@ impl Gauges {
         for (reason, count) in self.interventions.count() {
             self.needing_intervention.get_or_create(&ReasonLabels { reason }).set(count);
         }
-        self.receivers.read(told, engine.clock().now());
+        self.receivers.read(receivers, engine.clock().now());
         for (provider, driver) in engine.providers() {
             for (driver, open) in driver.breakers_open() {
                 let labels = BreakerLabels { provider: provider.clone(), driver };

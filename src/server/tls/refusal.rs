@@ -71,7 +71,7 @@ impl CertificateRefusal {
         let rustls::Error::InvalidCertificate(error) = error else {
             return Self::Other(error.to_string());
         };
-        // Some kinds have a variant that tells more; their names begin alike.
+        // Some kinds have a variant that says more; their names begin alike.
         let kind = format!("{error:?}");
         for (begins, refusal) in [
             ("UnknownIssuer", Self::UnknownIssuer),

@@ -109,7 +109,7 @@ pub(crate) fn fat(machine_id: &str) -> pb::RegisterMachineRequest {
 pub(crate) async fn whole(response: Response<RecvStream>) -> (Bytes, String) {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();
-    while let Some(piece) = within("the answer goes on", body.data()).await {
+    while let Some(piece) = within("the answer continues", body.data()).await {
         let piece = piece.unwrap();
         body.flow_control().release_capacity(piece.len()).unwrap();
         bytes.extend_from_slice(&piece);

@@ -122,7 +122,7 @@ async fn reloads_lose_no_call_and_no_watch() {
     let channel = channel(&server, config()).await;
     let run = RunServiceClient::new(channel).start_run(request).await.unwrap().into_inner();
     for watch in &mut watches {
-        let event = within("a watch goes on", watch.message()).await.unwrap().unwrap();
+        let event = within("a watch continues", watch.message()).await.unwrap().unwrap();
         assert_eq!(event.snapshot.unwrap().run_id, run.run_id);
     }
 }

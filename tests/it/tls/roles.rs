@@ -49,7 +49,7 @@ async fn code(
     if is_stream || path.starts_with("/grpc.") {
         return String::new();
     }
-    while let Some(piece) = within("the answer goes on", body.data()).await {
+    while let Some(piece) = within("the answer continues", body.data()).await {
         let length = piece.unwrap().len();
         body.flow_control().release_capacity(length).unwrap();
     }
