@@ -206,6 +206,8 @@ pub trait Store: Send + Sync + 'static {
     fn observed<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Observed>>;
     /// What the machine reported about its latest installation, if there was one. It has no revision and no history.
     fn installation<'a>(&'a self, id: &'a MachineId) -> Fut<'a, Option<Installation>>;
+    /// The machine that has a MAC address.
+    fn mac_owner<'a>(&'a self, mac: &'a str) -> Fut<'a, Option<MachineId>>;
     /// How far a receiver of notifications has got; `None` if it is new. It has no revision and no history.
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>>;
     /// One machine as of the commit `at`; `None` if it did not exist or its history is gone.

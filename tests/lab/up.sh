@@ -23,7 +23,7 @@ mkdir -p "$W"/{pids,log,serial,disks,nvram,pool,www,lv/{etc,var,run,cache},state
 t "packages"
 pk="qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients ovmf dnsmasq-base libvirt-dev
 pkg-config gcc python3-dev python3-venv busybox-static dropbear-bin cpio xorriso grub-efi-amd64-bin grub-common mtools
-dosfstools fdisk iproute2 serf ipmitool openssl openssh-client curl apache2-utils"
+dosfstools fdisk iproute2 procps xz-utils serf ipmitool openssl openssh-client curl apache2-utils"
 miss=""; for p in $pk; do dpkg -s "$p" >/dev/null 2>&1 || miss="$miss $p"; done
 if [ -n "$miss" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$W/policy"; chmod +x "$W/policy" # no daemons started by packages

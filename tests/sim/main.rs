@@ -94,7 +94,8 @@ fn seeds_of_the_language() {
 #[test]
 fn seeds_of_busy_machines() {
     let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
-    for seed in 1..=count {
+    // The last once broke the order of waiting runs.
+    for seed in (1..=count).chain([131]) {
         let report = run_one(seed, Profile::busy(seed), None);
         assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
     }

@@ -112,6 +112,10 @@ impl Store for SimStore {
         Box::pin(self.read(self.inner.installation(id)))
     }
 
+    fn mac_owner<'a>(&'a self, mac: &'a str) -> Fut<'a, Option<MachineId>> {
+        Box::pin(self.read(self.inner.mac_owner(mac)))
+    }
+
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         Box::pin(self.read(self.inner.cursor(receiver)))
     }

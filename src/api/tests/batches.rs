@@ -377,11 +377,37 @@ async fn what_is_only_validated_is_not_done() {
     other.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:ff".to_owned());
     let mut twice = good("m-2");
     twice.spec.as_mut().unwrap().mac_addresses.push("02:00:00:00:00:fe".to_owned());
-    let machines = vec![good("m-2"), wrong, other, twice];
+    let with_mac = |id: &str| {
+        let mut machine = good(id);
+        machine.spec.as_mut().unwrap().mac_addresses = vec!["02:00:00:00:00:aa".to_owned()];
+        machine
+    };
+    let machines = vec![good("m-2"), wrong, other, twice, with_mac("m-4"), with_mac("m-5")];
     let request =
         pb::BatchRegisterMachinesRequest { machines, validate_only: true, ..Default::default() };
     let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
-    assert_eq!(registered(&response), ["m-2", "FIELD_INVALID", "ALREADY_EXISTS", "ALREADY_EXISTS"]);
+    assert_eq!(
+        registered(&response),
+        ["m-2", "FIELD_INVALID", "ALREADY_EXISTS", "ALREADY_EXISTS", "m-4", "ALREADY_EXISTS"]
+    );
+    // So is an address that a registered machine has.
+    let real = pb::RegisterMachineRequest { machine: Some(with_mac("m-6")), ..Default::default() };
+    api.machines.register_machine(real).await.unwrap();
+    let request = pb::BatchRegisterMachinesRequest {
+        machines: vec![with_mac("m-4")],
+        validate_only: true,
+        ..Default::default()
+    };
+    let response = api.machines.batch_register_machines(request).await.unwrap().into_inner();
+    assert_eq!(registered(&response), ["ALREADY_EXISTS"]);
+    let taken = pb::UpdateMachineRequest {
+        machine: Some(pb::Machine { machine_id: "m-1".to_owned(), ..with_mac("m-1") }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["spec.mac_addresses".to_owned()] }),
+        reason: "another adapter".to_owned(),
+        validate_only: true,
+        ..Default::default()
+    };
+    assert_eq!(refusal(api.machines.update_machine(taken).await).1, "ALREADY_EXISTS");
     let update = |value: &str| pb::UpdateMachineRequest {
         machine: Some(pb::Machine {
             machine_id: "m-1".to_owned(),
@@ -401,5 +427,5 @@ async fn what_is_only_validated_is_not_done() {
         .iter()
         .map(|m| (m.machine_id.as_str(), m.labels.contains_key("rack")))
         .collect();
-    assert_eq!(known, [("m-1", false)]);
+    assert_eq!(known, [("m-1", false), ("m-6", false)]);
 }

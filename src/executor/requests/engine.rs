@@ -225,8 +225,7 @@ impl Engine {
         self.ask(id, |reply| Message::Update { origin, changes: Box::new(changes), reply }).await
     }
 
-    /// The machine as [`Engine::update_machine`] would leave it; nothing is changed. MAC addresses of other machines are
-    /// checked by the commit alone.
+    /// The machine as [`Engine::update_machine`] would leave it; nothing is changed.
     ///
     /// # Errors
     /// Those of the change.
@@ -240,6 +239,14 @@ impl Engine {
         check_etag("machine", id.as_str(), origin, machine.revision)?;
         let mut changed = Machine::clone(&machine);
         apply_changes(&mut changed, changes, origin, &mut Vec::new())?;
+        let new: Vec<String> = changed
+            .spec
+            .mac_addresses
+            .iter()
+            .filter(|mac| !machine.spec.mac_addresses.contains(mac))
+            .cloned()
+            .collect();
+        self.check_macs(id, &new, &BTreeMap::new()).await?;
         Ok(Arc::new(changed))
     }
 

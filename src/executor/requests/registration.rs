@@ -126,8 +126,7 @@ impl Engine {
         Ok(results)
     }
 
-    /// What registering these machines would answer, one result each in the order given. Nothing is registered; MAC
-    /// addresses of other machines are checked by the commit alone.
+    /// What registering these machines would answer, one result each in the order given. Nothing is registered.
     pub async fn would_register(
         &self,
         origin: &Origin,
@@ -135,6 +134,7 @@ impl Engine {
     ) -> Vec<Result<Arc<Machine>, EngineError>> {
         let mut results: Vec<Result<Arc<Machine>, EngineError>> = Vec::with_capacity(new.len());
         let mut seen: BTreeMap<MachineId, Arc<Machine>> = BTreeMap::new();
+        let mut macs: BTreeMap<String, MachineId> = BTreeMap::new();
         for new in new {
             let known = match seen.get(&new.id) {
                 Some(machine) => Ok(Some(machine.clone())),
@@ -142,16 +142,40 @@ impl Engine {
             };
             results.push(match known {
                 Ok(Some(existing)) => same_machine(existing, &new),
-                Ok(None) => {
-                    let now = self.ports.clock.now();
-                    let machine = Arc::new(registered(origin, &new, now));
-                    seen.insert(new.id, machine.clone());
-                    Ok(machine)
-                }
+                Ok(None) => match self.check_macs(&new.id, &new.spec.mac_addresses, &macs).await {
+                    Ok(()) => {
+                        let now = self.ports.clock.now();
+                        let machine = Arc::new(registered(origin, &new, now));
+                        let own = new.spec.mac_addresses.iter().cloned();
+                        macs.extend(own.map(|mac| (mac, new.id.clone())));
+                        seen.insert(new.id, machine.clone());
+                        Ok(machine)
+                    }
+                    Err(error) => Err(error.into()),
+                },
                 Err(error) => Err(error.into()),
             });
         }
         results
+    }
+
+    /// Refuses MAC addresses for a machine that another one has: a stored one, or one of `taken`.
+    pub(super) async fn check_macs(
+        &self,
+        of: &MachineId,
+        macs: &[String],
+        taken: &BTreeMap<String, MachineId>,
+    ) -> Result<(), StoreError> {
+        for mac in macs {
+            let owner = match taken.get(mac) {
+                Some(owner) => Some(owner.clone()),
+                None => self.ports.store.mac_owner(mac).await?,
+            };
+            if let Some(machine_id) = owner.filter(|owner| owner != of) {
+                return Err(StoreError::MacTaken { mac: mac.clone(), machine_id });
+            }
+        }
+        Ok(())
     }
 
     fn registration(&self, origin: &Origin, new: &NewMachine, epoch: Epoch) -> Write {

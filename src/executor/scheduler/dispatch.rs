@@ -335,6 +335,11 @@ impl Scheduling for Scheduler {
         slots.restore(run, set);
     }
 
+    fn put_back_slot(&self, run: RunId) {
+        let served = self.slots().put_back(run);
+        self.admit(served);
+    }
+
     fn release_slot(&self, run: RunId) {
         let served = self.slots().release(run);
         self.admit(served);

@@ -52,7 +52,8 @@ pub(super) struct Slots {
     limits: Limits,
     sets: Vec<Vec<Key>>,
     used: BTreeMap<Key, usize>,
-    granted: BTreeMap<RunId, KeySet>,
+    /// With the position from which it came, if it had to wait.
+    granted: BTreeMap<RunId, (KeySet, Option<(Order, MachineId)>)>,
     /// Each in order.
     queues: BTreeMap<KeySet, VecDeque<Waiter>>,
     waiting: BTreeMap<RunId, (KeySet, Order)>,
@@ -228,7 +229,7 @@ impl Slots {
         for key in self.keys(set).to_vec() {
             *self.used.entry(key).or_default() += 1;
         }
-        self.granted.insert(run, set);
+        self.granted.insert(run, (set, None));
     }
 
     /// Requests a slot for a run that is not durable yet: `true` if it has it now. Otherwise it is announced, and
@@ -329,7 +330,7 @@ impl Slots {
         machine: &Machine,
         had_one: bool,
     ) -> Vec<(SlotKey, u64)> {
-        let granted = self.granted.get(&run).copied();
+        let granted = self.granted.get(&run).map(|(set, _)| *set);
         let is_bounded = granted.is_some() && !had_one;
         let set = granted.unwrap_or_else(|| self.of(risk, machine));
         let max = |key| match is_bounded {
@@ -357,19 +358,33 @@ impl Slots {
     pub(super) fn release(&mut self, run: RunId) -> Vec<(MachineId, RunId)> {
         self.announced.remove(&run);
         match self.granted.remove(&run) {
-            Some(set) => {
-                for key in self.keys(set).to_vec() {
-                    if let Some(used) = self.used.get_mut(&key) {
-                        *used = used.saturating_sub(1);
-                        if *used == 0 {
-                            self.used.remove(&key);
-                        }
-                    }
-                }
-            }
+            Some((set, _)) => self.free(set),
             None => self.leave_queue(run),
         }
         self.serve()
+    }
+
+    /// The run has not used its slot, and still waits according to its record: it is in the queue where it was. Returns the
+    /// runs that get a slot because of it, perhaps itself again.
+    pub(super) fn put_back(&mut self, run: RunId) -> Vec<(MachineId, RunId)> {
+        if let Some((set, from)) = self.granted.remove(&run) {
+            self.free(set);
+            if let Some((order, machine)) = from {
+                self.enqueue(run, machine, set, order);
+            }
+        }
+        self.serve()
+    }
+
+    fn free(&mut self, set: KeySet) {
+        for key in self.keys(set).to_vec() {
+            if let Some(used) = self.used.get_mut(&key) {
+                *used = used.saturating_sub(1);
+                if *used == 0 {
+                    self.used.remove(&key);
+                }
+            }
+        }
     }
 
     /// Gives slots to waiting runs, oldest first among the heads of the queues.
@@ -391,6 +406,9 @@ impl Slots {
             }
             self.waiting.remove(&waiter.run);
             self.grant(waiter.run, set);
+            if let Some((_, from)) = self.granted.get_mut(&waiter.run) {
+                *from = Some((waiter.order, waiter.machine.clone()));
+            }
             served.push((waiter.machine, waiter.run));
         }
         served

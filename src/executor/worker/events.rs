@@ -10,7 +10,13 @@ use crate::lifecycle::step::Event;
 impl Worker {
     /// The scheduler has a slot for the run.
     pub(super) async fn admitted(&mut self, run_id: RunId) {
-        if self.active.as_ref().is_some_and(|active| active.run.id == run_id) {
+        let drives =
+            |worker: &Self| worker.active.as_ref().is_some_and(|active| active.run.id == run_id);
+        if !drives(self) {
+            // Its recovery has failed so far, and waits for the store: the run keeps its turn.
+            Box::pin(self.find_abandoned()).await;
+        }
+        if drives(self) {
             // A pause that was handled first has released the slot, and another run may have it. If the run waits
             // again, it will be notified again.
             if self.scheduler.has_slot(run_id) {

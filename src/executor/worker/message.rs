@@ -131,6 +131,8 @@ pub(in crate::executor) trait Scheduling: Send + Sync {
     fn has_slot(&self, run: RunId) -> bool;
     /// Gives a run its slot whatever the limits say.
     fn restore_slot(&self, run: RunId, risk: Risk, machine: &Machine);
+    /// The run has not used its slot, and waits for one according to its record: it is where it was in the queue.
+    fn put_back_slot(&self, run: RunId);
     /// Releases the run's slot, or its position in the queue.
     fn release_slot(&self, run: RunId);
 }

@@ -17,6 +17,7 @@ use crate::executor::error::EngineError;
 use crate::executor::planted::Planted;
 use crate::executor::ports::Ports;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
+use crate::lifecycle::run;
 use crate::model::{Machine, Run};
 use crate::plan::{Plan, Value};
 use crate::provider::Provider;
@@ -193,10 +194,15 @@ impl Worker {
         self.forget();
     }
 
-    /// Drops the cache: another writer has written.
+    /// Drops the cache: another writer has written. A run that waits for a slot keeps its turn; if it waits no longer, it
+    /// leaves when its turn comes.
     pub(super) fn forget(&mut self) {
         self.machine = None;
-        if let Some(active) = self.active.take() {
+        let Some(active) = self.active.take() else { return };
+        let waits = matches!(active.stored.state, run::State::Pending | run::State::Resuming);
+        if active.stored.revision.0 > 0 && waits {
+            self.scheduler.put_back_slot(active.run.id);
+        } else {
             self.scheduler.release_slot(active.run.id);
         }
     }

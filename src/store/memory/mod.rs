@@ -104,6 +104,10 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.state().installations.get(id).cloned()) })
     }
 
+    fn mac_owner<'a>(&'a self, mac: &'a str) -> Fut<'a, Option<MachineId>> {
+        Box::pin(async move { Ok(self.state().macs.get(mac).cloned()) })
+    }
+
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         Box::pin(async move { Ok(self.state().cursors.get(receiver).copied()) })
     }

@@ -86,16 +86,7 @@ impl View for Stored<'_> {
     }
 
     fn mac_owner(&self, mac: &str) -> Result<Option<MachineId>, StoreError> {
-        let sql = "SELECT m.id FROM machine_macs a JOIN machines m ON m.ordinal = a.machine
-            WHERE a.mac = ?1";
-        let mut query = self.conn.prepare_cached(sql).map_err(failed)?;
-        let id = query.query_row([mac], |row| row.get::<_, String>(0)).optional();
-        let Some(id) = id.map_err(failed)? else { return Ok(None) };
-        let unreadable = |error: IdError| {
-            let message = error.to_string();
-            StoreError::Corrupt { kind: "machine", id: id.clone(), message }
-        };
-        MachineId::parse(&id).map(Some).map_err(unreadable)
+        mac_owner(self.conn, mac)
     }
 
     fn run(&self, id: RunId) -> Result<Option<RunHead>, StoreError> {
@@ -138,4 +129,18 @@ impl View for Stored<'_> {
     fn cursor(&self, receiver: &str) -> Result<Option<Cursor>, StoreError> {
         cursors::load(self.conn, receiver)
     }
+}
+
+/// The machine that has a MAC address.
+pub(super) fn mac_owner(conn: &Connection, mac: &str) -> Result<Option<MachineId>, StoreError> {
+    let sql = "SELECT m.id FROM machine_macs a JOIN machines m ON m.ordinal = a.machine
+        WHERE a.mac = ?1";
+    let mut query = conn.prepare_cached(sql).map_err(failed)?;
+    let id = query.query_row([mac], |row| row.get::<_, String>(0)).optional();
+    let Some(id) = id.map_err(failed)? else { return Ok(None) };
+    let unreadable = |error: IdError| {
+        let message = error.to_string();
+        StoreError::Corrupt { kind: "machine", id: id.clone(), message }
+    };
+    MachineId::parse(&id).map(Some).map_err(unreadable)
 }

@@ -289,6 +289,11 @@ impl Store for SqliteStore {
         self.point(move |conn| installations::load(conn, &id))
     }
 
+    fn mac_owner<'a>(&'a self, mac: &'a str) -> Fut<'a, Option<MachineId>> {
+        let mac = mac.to_owned();
+        self.point(move |conn| heads::mac_owner(conn, &mac))
+    }
+
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         let receiver = receiver.to_owned();
         self.point(move |conn| cursors::load(conn, &receiver))

@@ -345,6 +345,8 @@ pub(super) async fn a_mac_address_belongs_to_one_machine(fresh: Fresh) {
     if let Some(reopen) = &fresh.reopen {
         store = reopen(store);
     }
+    assert_eq!(store.mac_owner("a").await.unwrap(), Some(one.id.clone()));
+    assert_eq!(store.mac_owner("z").await.unwrap(), None);
     let grown = batch([machine_write(Some(&two), &with(&two, &["c", "a"]))]);
     assert_eq!(taken(store.commit(grown).await), "a of machine-1");
     // Addresses that a machine gives up, or leaves when it is deleted, are free.

@@ -151,6 +151,10 @@ impl Store for Wrong {
         self.inner.installation(id)
     }
 
+    fn mac_owner<'a>(&'a self, mac: &'a str) -> Fut<'a, Option<MachineId>> {
+        self.inner.mac_owner(mac)
+    }
+
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         self.inner.cursor(receiver)
     }

@@ -228,3 +228,17 @@ fn a_share_is_one_until_the_machines_are_counted() {
     assert!(!accept_risky(&mut slots, 8, destroying, "c"));
     assert!(slots.has_uncounted());
 }
+
+#[test]
+fn a_slot_that_was_not_used_is_put_back_at_its_turn() {
+    let mut slots = open(limits(1, 5));
+    assert!(accept(&mut slots, 1, "a"));
+    assert!(!accept(&mut slots, 2, "a") && !accept(&mut slots, 3, "a"));
+    assert_eq!(slots.release(run(1))[0].1, run(2));
+    // Its turn comes again at once, before that of the next.
+    assert_eq!(slots.put_back(run(2)), [(machine(2, "a").id, run(2))]);
+    // One that waits stays where it is.
+    assert_eq!(slots.put_back(run(3)), []);
+    assert_eq!(slots.counts(), (1, 1));
+    assert_eq!(slots.release(run(2))[0].1, run(3));
+}
