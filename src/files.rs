@@ -16,6 +16,15 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 /// Those of the operating system, and one that names the file type if it is not regular, or its size if it is too
 /// large.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let (file, len) = open_regular(path)?;
+    bounded(&file, len, bytes_max)
+}
+
+/// Opens a regular file for reading; returns its size too. Does not wait for the other end of a pipe.
+///
+/// # Errors
+/// Those of the operating system, and one that names the file type if it is not regular.
+pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -31,10 +40,10 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         }
     };
     let metadata = file.metadata()?;
-    if let Some(refused) = irregular(&metadata) {
-        return Err(refused);
+    match irregular(&metadata) {
+        Some(refused) => Err(refused),
+        None => Ok((file, metadata.len())),
     }
-    bounded(&file, metadata.len(), bytes_max)
 }
 
 /// Like [`read`], for text.

@@ -12,8 +12,8 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
-use crate::plan::{Plan, Registered, Registry, Risk, Role, Step, Value};
-use crate::provider::{Capabilities, Provider, Target};
+use crate::plan::{Action, Plan, Registered, Registry, Risk, Role, Step, Value};
+use crate::provider::{Asked, Capabilities, Provider, Target};
 
 /// The plan that a request selects.
 ///
@@ -214,14 +214,45 @@ pub fn blockers(
 #[must_use]
 pub fn refusals(
     plan: &Plan,
+    params: &BTreeMap<String, Value>,
     machine: &Machine,
     provider: Option<&dyn Provider>,
     terms: Terms,
 ) -> Vec<EngineError> {
     let capabilities = provider.map(|provider| provider.capabilities(&Target::from(machine)));
     let mut found = blockers(plan, machine, capabilities, terms);
-    found.extend(provider.into_iter().flat_map(|provider| unperformed(plan, machine, provider)));
+    if let Some(provider) = provider {
+        found.extend(unperformed(plan, machine, provider));
+        found.extend(objections(plan, params, machine, provider));
+    }
     found
+}
+
+/// What the machine's driver says against the arguments of the steps, compensations included.
+fn objections(
+    plan: &Plan,
+    params: &BTreeMap<String, Value>,
+    machine: &Machine,
+    provider: &dyn Provider,
+) -> Vec<EngineError> {
+    let target = Target::from(machine);
+    let can = provider.capabilities(&target);
+    let asked = |(step, action): (&Step, &Action)| {
+        let (name, capability) = (&*action.name, action.traits.capability);
+        if !can.contains(capability) {
+            return None;
+        }
+        let args = &action.resolve(params);
+        let why = provider.objection(&target, &Asked { name, capability, args })?;
+        Some(EngineError::Refused {
+            refusal: Refusal::ArgumentRefused,
+            subject: format!("machines/{}", machine.id),
+            message: format!("step {} of {}: {why}", step.name, plan.id),
+            hint: "correct the parameters of the run, what is registered of the machine, or the server's configuration"
+                .to_owned(),
+        })
+    };
+    plan.actions().filter_map(asked).collect()
 }
 
 /// The refusal of a run that would destroy the data of hardware that is not the registered one; `before` is the run that

@@ -39,6 +39,8 @@ pub enum Refusal {
     ProviderMissing,
     /// The provider cannot do what a step needs.
     CapabilityMissing,
+    /// The provider refuses an argument of a step, for example an image that it does not know.
+    ArgumentRefused,
     /// The verb is not possible in the run's state.
     RunState,
     /// The verb is not possible in the step's state.
@@ -53,7 +55,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RunActive,
         Self::IllegalPhase,
         Self::PhaseNotAllowed,
@@ -62,6 +64,7 @@ impl Refusal {
         Self::InterventionNeeded,
         Self::ProviderMissing,
         Self::CapabilityMissing,
+        Self::ArgumentRefused,
         Self::RunState,
         Self::StepState,
         Self::NotRetired,
@@ -81,6 +84,7 @@ impl Refusal {
             Self::InterventionNeeded => "INTERVENTION_NEEDED",
             Self::ProviderMissing => "PROVIDER_MISSING",
             Self::CapabilityMissing => "CAPABILITY_MISSING",
+            Self::ArgumentRefused => "ARGUMENT_REFUSED",
             Self::RunState => "RUN_STATE",
             Self::StepState => "STEP_STATE",
             Self::NotRetired => "NOT_RETIRED",

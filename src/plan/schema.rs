@@ -75,22 +75,23 @@ impl Plan {
 
     /// What a provider must support for each step, compensations included.
     pub fn capabilities(&self) -> impl Iterator<Item = (&Step, Capability)> {
+        self.actions()
+            .map(|(step, action)| (step, action.traits.capability))
+            .filter(|(_, capability)| *capability != Capability::Engine)
+    }
+
+    /// The actions, compensations included, each with its step.
+    pub fn actions(&self) -> impl Iterator<Item = (&Step, &Action)> {
         self.steps.iter().flat_map(|step| {
             std::iter::once(&step.action)
                 .chain(step.compensation.as_ref().map(|undo| &undo.action))
-                .map(move |action| (step, action.traits.capability))
-                .filter(|(_, capability)| *capability != Capability::Engine)
+                .map(move |action| (step, action))
         })
     }
 
     /// The actions that a server declares, compensations included, each with its step.
     pub fn declared(&self) -> impl Iterator<Item = (&Step, &Action)> {
-        self.steps.iter().flat_map(|step| {
-            std::iter::once(&step.action)
-                .chain(step.compensation.as_ref().map(|undo| &undo.action))
-                .map(move |action| (step, action))
-                .filter(|(_, action)| action.traits.capability == Capability::Custom)
-        })
+        self.actions().filter(|(_, action)| action.traits.capability == Capability::Custom)
     }
 
     /// The most severe risk of its steps.

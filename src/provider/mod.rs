@@ -76,6 +76,17 @@ pub struct Call {
     pub handle: Option<String>,
 }
 
+/// An action that a run would perform.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Name of the action, for example "repave".
+    pub name: &'a str,
+    /// What it needs.
+    pub capability: Capability,
+    /// Its arguments, with defaults filled in.
+    pub args: &'a Values,
+}
+
 /// Result of *observe*.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
@@ -183,6 +194,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn performs(&self, capability: Capability, action: &str) -> bool {
         let _ = (capability, action);
         true
+    }
+    /// Why the driver of a capability cannot perform an action with these arguments on this machine, as far as it knows
+    /// without asking anything; `None` if nothing speaks against it. Must not wait: it is called before every run.
+    fn objection(&self, target: &Target, action: &Asked<'_>) -> Option<String> {
+        let _ = (target, action);
+        None
     }
     /// Raises the machine's epoch at every driver of the plan's capabilities, `uses`: from now on they refuse calls under
     /// an older one. Idempotent.

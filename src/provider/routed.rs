@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::meter::{Measure, Meter};
 use super::{
-    Acted, Call, Capabilities, Closing, ErrorCode, Fut, Health, Logs, Observation, Provider,
+    Acted, Asked, Call, Capabilities, Closing, ErrorCode, Fut, Health, Logs, Observation, Provider,
     ProviderError, Target, Verification,
 };
 use crate::clock::Clock;
@@ -87,6 +87,10 @@ impl Provider for Routed {
 
     fn performs(&self, capability: Capability, action: &str) -> bool {
         self.routes.get(&capability).is_some_and(|driver| driver.performs(capability, action))
+    }
+
+    fn objection(&self, target: &Target, action: &Asked<'_>) -> Option<String> {
+        self.routes.get(&action.capability).and_then(|driver| driver.objection(target, action))
     }
 
     /// One after the other: where one refuses, nothing has acted yet, and the whole is tried again.

@@ -4,6 +4,8 @@
 //! MAC address that the machine is registered with; reports carry the token that came with them. docs/providers.md says
 //! what that is worth.
 
+mod files;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
+pub(super) use self::files::Files;
 use super::checks::{self, HostNames};
 use super::config::{Config, Storage};
 use super::error::StartError;
@@ -43,6 +46,10 @@ const RATES: Rates = Rates { mutations_per_s: 50, written_bytes_per_s: 256 * 102
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
+/// The same where files are served: firmware takes its time for an installer.
+const DOWNLOAD_MAX: Duration = Duration::from_secs(15 * 60);
+/// Below `/boot/v1/`, where files are.
+const FILES: &str = "files/";
 /// Most bytes of a report.
 const REPORT_BYTES_MAX: usize = 16 * 1024;
 /// Most characters of what is kept of a text in a report.
@@ -57,6 +64,7 @@ pub(super) struct Boot {
     host_names: HostNames,
     refusals: Refusals,
     peers: Peers,
+    files: Files,
     clock: Arc<dyn Clock>,
 }
 
@@ -65,10 +73,11 @@ impl Boot {
         desk: Arc<Desk>,
         host_names: HostNames,
         refusals: Refusals,
+        files: Files,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let peers = Peers::new(RATES, clock.clone());
-        Self { desk, host_names, refusals, peers, clock }
+        Self { desk, host_names, refusals, peers, files, clock }
     }
 }
 
@@ -144,13 +153,14 @@ struct Report {
 pub(super) async fn serve(listener: TcpListener, boot: Arc<Boot>, stop: CancellationToken) {
     let gate = Gate::new(CAPS, boot.refusals.clone());
     let clock = boot.clock.clone();
+    let age_max = if boot.files.are_served() { DOWNLOAD_MAX } else { CONNECTION_AGE_MAX };
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().max_buf_size(HEADER_LIST_BYTES_MAX as usize);
     let answered = move |request: Request<Incoming>, peer| {
         let boot = boot.clone();
         async move { boot.answer(request, peer).await }
     };
-    small::serve(listener, gate, CONNECTION_AGE_MAX, builder, clock, stop, answered).await;
+    small::serve(listener, gate, age_max, builder, clock, stop, answered).await;
 }
 
 impl Boot {
@@ -169,6 +179,10 @@ impl Boot {
         let path = request.uri().path().to_owned();
         match (request.method(), path.strip_prefix("/boot/v1/")) {
             (&Method::GET, Some("settings")) => self.settings(request.uri().query()).await,
+            (&Method::GET | &Method::HEAD, Some(rest)) if rest.starts_with(FILES) => {
+                let wants_body = request.method() == Method::GET;
+                self.files.answer(rest.get(FILES.len()..).unwrap_or_default(), wants_body).await
+            }
             (&Method::POST, Some(rest)) => match rest.strip_prefix("report/") {
                 Some(machine) => self.report(machine, request).await,
                 None => plain(StatusCode::NOT_FOUND, "nothing is here"),

@@ -359,7 +359,7 @@ fn boot(args: &Args, file: Option<file::Boot>) -> Option<BootSettings> {
     let file = file.unwrap_or_default();
     let listen = args.boot_listen.or(file.listen)?;
     let url = file.url.map(|url| url.trim_end_matches('/').to_owned());
-    Some(BootSettings { listen, url })
+    Some(BootSettings { listen, url, files_dir: file.files_dir })
 }
 
 /// Text of the failure script, from `@FILE` if given so.

@@ -163,6 +163,8 @@ impl Server {
         let fake: Arc<dyn Provider> =
             Arc::new(simulator::provider(&config, timing, script, opened.world, &*random, &clock));
         let programs = Programs::new(&config, clock.clone(), &*random);
+        let boot_files =
+            boot::Files::open(config.boot.as_ref().and_then(|boot| boot.files_dir.as_deref()))?;
         let desk = match &boot_listener {
             Some(listener) => Some(boot::desk(&config, listener, &opened.store, &clock).await?),
             None => None,
@@ -237,7 +239,7 @@ impl Server {
         if let (Some(listener), Some(desk)) = (boot_listener, desk) {
             tracing::info!(url = %format!("{}/boot/v1", desk.url()), "serving machines that are installed");
             let names = boot::host_names(&config, &desk);
-            let boot = boot::Boot::new(desk, names, boot_refusals, clock.clone());
+            let boot = boot::Boot::new(desk, names, boot_refusals, boot_files, clock.clone());
             tokio::spawn(boot::serve(listener, Arc::new(boot), stop.clone()));
         }
         let (retention, policy) = watch::channel(config.retention);

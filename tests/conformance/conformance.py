@@ -37,6 +37,7 @@ SCRIPT = "; ".join([
 
 # Reasons that no client can bring about from outside, and what holds them instead.
 NOT_PROVOKED = {
+    "ARGUMENT_REFUSED": "only a class with an installer knows its images; src/provider/boot/ and src/executor/tests/ cover it",
     "CAPABILITY_MISSING": "the fake provider has every capability; src/executor/tests/ covers it",
     "PROVIDER_MISSING": "needs a provider that a server had once; src/executor/tests/ covers it",
     "REVISION_CONFLICT": "needs two writes in the same instant; the suite of src/store/suite/ covers it",

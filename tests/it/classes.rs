@@ -74,3 +74,40 @@ async fn a_machine_can_do_what_its_class_names_drivers_for() {
     let ended = watched(channel, &run.run_id).await.unwrap();
     assert_eq!(ended.phase(), pb::RunPhase::Succeeded);
 }
+
+/// An image that is not configured is refused before anything is done, not at the step that would write it.
+#[tokio::test]
+async fn a_run_with_an_unknown_image_does_not_start() {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    let sum = "00".repeat(32);
+    write!(
+        config,
+        "[networks]\nbmc = [\"127.0.0.0/8\"]\n[boot]\nlisten = \"127.0.0.1:0\"\n\
+         [images.debian]\nurl = \"http://127.0.0.1:1/debian\"\nsha256 = \"{sum}\"\n\
+         [machine_classes.rack-server]\npower = \"redfish\"\nnetboot = \"redfish\"\nimaging = \"redfish\"\n\
+         cluster-join = \"fake\"\nprobe = \"fake\"\n[machine_classes.rack-server.redfish]\n"
+    )
+    .unwrap();
+    let server = Server::ephemeral(&["--config", config.path().to_str().unwrap()]).await;
+    let channel = server.channel().await;
+    register(&channel, "rack-server").await.unwrap();
+    let refused = start(&channel, "plan/repave-join").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(
+        refused.message(),
+        "step repave of plan/repave-join: node-1 has no MAC address, by which it would get its settings: register one"
+    );
+    let mac = pb::MachineSpec {
+        mac_addresses: vec!["52:54:00:d0:00:01".to_owned()],
+        ..Default::default()
+    };
+    let machine =
+        pb::Machine { machine_id: "node-1".to_owned(), spec: Some(mac), ..Default::default() };
+    let update = pb::UpdateMachineRequest { machine: Some(machine), ..Default::default() };
+    MachineServiceClient::new(channel.clone()).update_machine(update).await.unwrap();
+    let refused = start(&channel, "plan/repave-join").await.unwrap_err();
+    assert_eq!(
+        refused.message(),
+        "step repave of plan/repave-join: there is no image \"ubuntu-24.04\" in the configuration; there is debian"
+    );
+}

@@ -71,10 +71,11 @@ impl Lab {
         std::fs::set_permissions(&node, PermissionsExt::from_mode(0o755)).unwrap();
         let program = |what: &str| format!("[{:?}, {:?}, {what:?}]", node, self.file);
         let mut text = format!(
-            "[credentials]\ndir = {:?}\n[networks]\nbmc = [\"127.0.0.0/8\"]\nimage = [\"{}.0/24\"]\n[boot]\nlisten = {:?}\n",
+            "[credentials]\ndir = {:?}\n[networks]\nbmc = [\"127.0.0.0/8\"]\nimage = [\"{}.0/24\"]\n[boot]\nlisten = {:?}\nfiles_dir = {:?}\n",
             self.path("credentials"),
             self.get("LAB_NET"),
             self.get("LAB_BOOT"),
+            Path::new(&self.get("LAB")).join("www"),
         );
         let (image, sha256) = (self.get("LAB_IMAGE"), self.get("LAB_IMAGE_SHA256"));
         let damaged = "00".repeat(32);

@@ -72,11 +72,12 @@ for i in $(seq 1 "$N"); do printf '52:54:00:d0:00:%02x,%s.%d,node%d\n' "$i" "$NE
 u=http://$NET.1:$((PORT+1)) boot=$NET.1:$((PORT+3))
 settings=bmdemo.settings=http://$boot/boot/v1/settings
 "$H/mkiso.sh" "$W" "$W/www/installer.iso" "$settings"
-printf 'linux $cmdpath/vmlinuz console=ttyS0 quiet panic=10 %s\ninitrd $cmdpath/installer.img\nboot\n' "$settings" > "$W/www/installer.cfg"
+files="(http,$boot)/boot/v1/files" # of the server under test
+printf 'linux %s/vmlinuz console=ttyS0 quiet panic=10 %s\ninitrd %s/installer.img\nboot\n' "$files" "$settings" "$files" > "$W/www/installer.cfg"
 [ -s "$W/ssh" ] || ssh-keygen -q -t ed25519 -N '' -C lab -f "$W/ssh"
 case $NETBOOT in # the firmware's IPv6 tries are off: each holds the boot for more than 90 s before the next way is tried
 pxe) fw4=yes; dh="--enable-tftp --tftp-root=$W/www --dhcp-match=set:efi,option:client-arch,7 --dhcp-match=set:efi,option:client-arch,9 --dhcp-boot=tag:efi,grubnet.efi" ;;
-http) fw4=no; dh="--dhcp-match=set:http,option:client-arch,16 --dhcp-boot=tag:http,$u/grubnet.efi --dhcp-option-force=tag:http,60,HTTPClient" ;;
+http) fw4=no; dh="--dhcp-match=set:http,option:client-arch,16 --dhcp-boot=tag:http,http://$boot/boot/v1/files/grubnet.efi --dhcp-option-force=tag:http,60,HTTPClient" ;;
 esac
 dnsmasq -k -C /dev/null --user=root --port=0 --interface="$BR" --except-interface=lo --bind-interfaces --log-dhcp --log-facility=- \
   --dhcp-range="$NET.100,$NET.200,1h" --dhcp-hostsfile="$W/hosts" --dhcp-leasefile="$W/leases" --no-ping \

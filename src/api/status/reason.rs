@@ -66,6 +66,8 @@ reasons! {
     ProviderMissing = "PROVIDER_MISSING", FailedPrecondition;
     /// The provider cannot do what a step needs.
     CapabilityMissing = "CAPABILITY_MISSING", FailedPrecondition;
+    /// The provider refuses an argument of a step.
+    ArgumentRefused = "ARGUMENT_REFUSED", FailedPrecondition;
     /// The verb is not possible in the run's state.
     RunState = "RUN_STATE", FailedPrecondition;
     /// The verb is not possible in the step's state.
@@ -123,6 +125,7 @@ impl From<Refusal> for Reason {
             Refusal::InterventionNeeded => Self::InterventionNeeded,
             Refusal::ProviderMissing => Self::ProviderMissing,
             Refusal::CapabilityMissing => Self::CapabilityMissing,
+            Refusal::ArgumentRefused => Self::ArgumentRefused,
             Refusal::RunState => Self::RunState,
             Refusal::StepState => Self::StepState,
             Refusal::NotRetired => Self::NotRetired,

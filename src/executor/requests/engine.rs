@@ -339,7 +339,7 @@ impl Engine {
         let provider = self.ports.provider(&machine.spec.provider);
         let terms = admission::Terms { force: new.force, is_retry: false };
         let mut blockers =
-            admission::refusals(&registered.plan, &machine, provider.as_deref(), terms);
+            admission::refusals(&registered.plan, &params, &machine, provider.as_deref(), terms);
         blockers.extend(admission::wrong_hardware(&registered.plan, &machine, None));
         let now = self.ports.clock.now();
         let id = RunId::new(now, [0, 0]);

@@ -106,7 +106,8 @@ impl Worker {
                 admission::repeats_nothing_destructive(before, &registered.plan)
             });
         let terms = admission::Terms { force, is_retry: before.is_some() };
-        let refusals = admission::refusals(&registered.plan, &machine, provider.as_deref(), terms);
+        let refusals =
+            admission::refusals(&registered.plan, &params, &machine, provider.as_deref(), terms);
         if let Some(first) = refusals.into_iter().next() {
             return Err(first);
         }

@@ -6,7 +6,7 @@ use super::installer::Installer;
 use crate::ids::Epoch;
 use crate::plan::Capability;
 use crate::provider::{
-    Acted, Call, Capabilities, Closing, Fut, Health, Logs, Observation, Provider, Target,
+    Acted, Asked, Call, Capabilities, Closing, Fut, Health, Logs, Observation, Provider, Target,
     Verification,
 };
 
@@ -47,6 +47,13 @@ impl Provider for Installing {
 
     fn performs(&self, capability: Capability, action: &str) -> bool {
         installs(capability) || self.driver.performs(capability, action)
+    }
+
+    fn objection(&self, target: &Target, action: &Asked<'_>) -> Option<String> {
+        match installs(action.capability) {
+            true => self.installer.objection(target, action),
+            false => self.driver.objection(target, action),
+        }
     }
 
     /// The installer changes power and boot, so the driver is fenced for those.

@@ -16,7 +16,7 @@ use crate::lifecycle::step::ErrorClass;
 use crate::model::{InstallStage, Installation, LogStream};
 use crate::plan::{Value, Values};
 use crate::provider::{
-    Acted, Call, ErrorCode, Logs, Observation, ProviderError, ProviderErrorKind, Target,
+    Acted, Asked, Call, ErrorCode, Logs, Observation, ProviderError, ProviderErrorKind, Target,
     Verification,
 };
 
@@ -93,6 +93,12 @@ impl Installer {
         if running.get(machine).is_some_and(|job| job.epoch < epoch) {
             running.remove(machine);
         }
+    }
+
+    /// Why it cannot install or erase this machine in this way; `None` if nothing speaks against it.
+    #[must_use]
+    pub fn objection(&self, target: &Target, action: &Asked<'_>) -> Option<String> {
+        self.settings(target, action.name, action.args).err().map(|error| error.message)
     }
 
     /// Whether it is done, from what the machine has reported about this step; carries an accepted operation on.
@@ -232,7 +238,7 @@ impl Installer {
         operation: OperationId,
         fresh: bool,
     ) -> Result<Arc<Progress>, ProviderError> {
-        let settings = self.settings(target, call)?;
+        let settings = self.settings(target, &call.action, &call.args)?;
         let mut running = self.running();
         if let Some(job) = running.get(&target.machine_id)
             && job.operation == operation
@@ -265,7 +271,12 @@ impl Installer {
         Ok(progress)
     }
 
-    fn settings(&self, target: &Target, call: &Call) -> Result<Settings, ProviderError> {
+    fn settings(
+        &self,
+        target: &Target,
+        action: &str,
+        args: &Values,
+    ) -> Result<Settings, ProviderError> {
         if target.spec.mac_addresses.is_empty() {
             let message = format!(
                 "{} has no MAC address, by which it would get its settings: register one",
@@ -277,8 +288,8 @@ impl Installer {
                 message,
             ));
         }
-        let argument = |name: &str| call.args.get(name).and_then(Value::as_str).unwrap_or_default();
-        let task = match call.action.as_str() {
+        let argument = |name: &str| args.get(name).and_then(Value::as_str).unwrap_or_default();
+        let task = match action {
             "repave" => {
                 let name = argument("image");
                 let image = self.desk.image(name).ok_or_else(|| {

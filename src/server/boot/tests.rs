@@ -46,7 +46,7 @@ async fn boot() -> Boot {
     };
     desk.offer(operation(), &[MAC.to_owned()], settings, NOW.plus_ms(60_000));
     let names = HostNames::new(&["boot.example".to_owned()]);
-    Boot::new(desk, names, Refusals::default(), clock)
+    Boot::new(desk, names, Refusals::default(), Files::default(), clock)
 }
 
 fn peer() -> SocketAddr {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::bounds;
 use super::file;
@@ -22,6 +23,8 @@ pub(in crate::server) struct BootSettings {
     pub(in crate::server) listen: SocketAddr,
     /// The address by which machines reach it, without a slash at its end; `None` for the one it listens on.
     pub(in crate::server) url: Option<String>,
+    /// Kernels, installers and boot loaders that it serves.
+    pub(in crate::server) files_dir: Option<PathBuf>,
 }
 
 impl BootSettings {
@@ -149,7 +152,8 @@ mod tests {
     #[test]
     fn machines_must_be_able_to_reach_the_listener() {
         let check = |listen: &str, url: Option<&str>| {
-            BootSettings { listen: listen.parse().unwrap(), url: url.map(str::to_owned) }.check()
+            let (listen, url) = (listen.parse().unwrap(), url.map(str::to_owned));
+            BootSettings { listen, url, files_dir: None }.check()
         };
         assert_eq!(check("10.0.0.1:8069", None), Ok(()));
         assert_eq!(check("0.0.0.0:8069", Some("http://10.0.0.1:8069")), Ok(()));

@@ -210,6 +210,7 @@ pub(crate) struct Probe {
 pub(crate) struct Boot {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) url: Option<String>,
+    pub(crate) files_dir: Option<PathBuf>,
 }
 
 /// An image that machines are installed with.

@@ -10,6 +10,12 @@ async fn what_cannot_be_is_refused_before_anything_is_done() {
     let error = lab.installer.act(&target(), &unknown).unwrap_err();
     let expected = "there is no image \"debian\" in the configuration; there is ubuntu";
     assert_eq!(error.message, expected);
+    let of = |call: &Call| {
+        let (name, capability, args) = (&*call.action, call.capability, &call.args);
+        lab.installer.objection(&target(), &Asked { name, capability, args })
+    };
+    assert_eq!(of(&unknown).as_deref(), Some(expected), "before a run is started, too");
+    assert_eq!(of(&call(1, 1, "repave")), None);
     let mut nameless = target();
     nameless.spec.mac_addresses.clear();
     let error = lab.installer.act(&nameless, &call(1, 1, "repave")).unwrap_err();
