@@ -132,9 +132,12 @@ fn failed(
     path: &Path,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> Error {
-    let hint = Some("every key is in: bmdemo-cli context --help".to_owned());
+    let hint = Some(
+        "every key is in: bmdemo-cli context --help; another file is named by BMDEMO_CONFIG"
+            .to_owned(),
+    );
     Error::Local {
-        message: format!("{what} {}", path.display()),
+        message: format!("{what} the file of contexts, {}", path.display()),
         hint,
         source: Some(source.into()),
     }

@@ -39,7 +39,7 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) wait_for_server: bool,
     /// Deadline of one call, for example 30s
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_ms)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_timeout)]
     pub(crate) request_timeout: u64,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -164,6 +164,14 @@ pub(crate) fn parse_actor(text: &str) -> Result<String, String> {
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
     crate::plan::duration::parse(text)
         .map_err(|error| format!("{error}, for example 30s, 5m or 1h30m"))
+}
+
+/// As [`parse_ms`], and not zero: nothing is answered in no time.
+fn parse_timeout(text: &str) -> Result<u64, String> {
+    match parse_ms(text)? {
+        0 => Err("it must be longer than 0s, for example 30s".to_owned()),
+        ms => Ok(ms),
+    }
 }
 
 /// An instant, or a length of time before now, as filters write it: `2026-01-31T08:00:00Z`, `-2h`. A date alone means

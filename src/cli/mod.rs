@@ -77,10 +77,11 @@ fn report_usage(io: &mut Io, mut error: clap::Error) -> u8 {
     let terminal = if is_data { io.stdout_is_terminal } else { io.stderr_is_terminal };
     let color = wants_color(io, ColorChoice::Auto, terminal);
     let other = tree::other_words(&mut error);
+    tree::no_dashes(&mut error);
     let text = error.render();
     let text = if color { text.ansi().to_string() } else { text.to_string() };
-    // Begins like every other error of ours.
-    let mut text = if is_data { text } else { text.replacen("error:", "Error:", 1) };
+    // Begins like every other error of ours, and what was typed may have what cannot be seen.
+    let mut text = if is_data { text } else { shown(&text.replacen("error:", "Error:", 1)) };
     if let Some(other) = other {
         text.push_str(&format!("\nHint: {other}\n"));
     }
@@ -88,6 +89,17 @@ fn report_usage(io: &mut Io, mut error: clap::Error) -> u8 {
     // The reader has gone away, so nothing is lost.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
+/// A message with what cannot be seen escaped, but for line feeds and the colours of ours.
+fn shown(text: &str) -> String {
+    let is_hidden = |c: char| crate::text::hidden_in(c.encode_utf8(&mut [0; 4])).is_some();
+    let escape = |c: char| match c {
+        '\n' | '\u{1b}' => c.to_string(),
+        c if is_hidden(c) => c.escape_unicode().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 /// The arguments as they could be typed into a shell, after the name of the program.

@@ -12,7 +12,7 @@ pub(crate) struct Selection {
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub(crate) selector: Option<String>,
     /// Filter that the server evaluates, for example 'phase = READY AND conditions.Degraded = true'
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", allow_hyphen_values = true)]
     pub(crate) filter: Option<String>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct RunSelection {
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub(crate) selector: Option<String>,
     /// Filter over runs that the server evaluates, for example 'plan_id = reboot AND created_at > -2h'
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", allow_hyphen_values = true)]
     pub(crate) filter: Option<String>,
 }
 
@@ -31,10 +31,10 @@ pub(crate) struct RunSelection {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Span {
     /// Only newer ones: a time like 2026-01-31T08:00:00Z, or an age: 2h, 1d
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment, allow_hyphen_values = true)]
     pub(crate) since: Option<String>,
     /// Only older ones: a time, or an age
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment, allow_hyphen_values = true)]
     pub(crate) until: Option<String>,
 }
 
@@ -182,12 +182,20 @@ fn selector_term(term: &str) -> Option<String> {
             "notin" => "!=",
             _ => return None,
         };
+        // It would select nothing, silently.
+        if values.split(',').any(|value| value.trim().is_empty()) {
+            return None;
+        }
         let each: Vec<String> = values
             .split(',')
             .map(|value| format!("{field} {operator} {}", quoted(value.trim())))
             .collect();
         let joint = if operator == "=" { " OR " } else { " AND " };
         return Some(format!("({})", each.join(joint)));
+    }
+    // The languages of other tools: they would select nothing, silently.
+    if term.contains("=~") || term.contains("!~") {
+        return None;
     }
     if let Some((key, value)) = term.split_once("!=") {
         return Some(format!("{} != {}", label(key.trim())?, quoted(value.trim())));
@@ -257,7 +265,19 @@ mod tests {
         assert_eq!(filter(Some("a=b"), Some("x OR y")).unwrap(), "x OR y AND labels.a = \"b\"");
         assert_eq!(filter(None, Some("phase=READY")).unwrap(), "phase=READY");
         assert_eq!(filter(None, None).unwrap(), "");
-        for wrong in ["", ",", "=b", "a in b", "a in (b", "a b", "a=1 b=2", "x within (a)"] {
+        for wrong in [
+            "rack=~r1",
+            "rack!~r1",
+            "rack in ()",
+            "",
+            ",",
+            "=b",
+            "a in b",
+            "a in (b",
+            "a b",
+            "a=1 b=2",
+            "x within (a)",
+        ] {
             assert_eq!(filter(Some(wrong), None).unwrap_err().code(), 2, "{wrong}");
         }
     }

@@ -25,7 +25,7 @@ Examples:
 
 Exit codes:
   0    done
-  1    internal error
+  1    internal error; mistakes in files of plans, actions or contexts; --exit-code: something needs a look
   2    wrong usage, or a confirmation is needed; nothing was done
   3    the watched run failed, or is held until an operator acts
   4    the watched run was canceled
@@ -211,6 +211,15 @@ pub(crate) fn other_words(error: &mut clap::Error) -> Option<&'static str> {
     error.remove(ContextKind::SuggestedSubcommand);
     error.remove(ContextKind::Suggested);
     Some(found)
+}
+
+/// Removes the advice to write `--` before what looks like an option: where names are expected it makes a name of it.
+pub(crate) fn no_dashes(error: &mut clap::Error) {
+    use clap::error::{ContextKind, ErrorKind};
+    if error.kind() == ErrorKind::UnknownArgument && error.get(ContextKind::SuggestedArg).is_none()
+    {
+        error.remove(ContextKind::Suggested);
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub fn bind(
             errors
                 .iter()
                 .map(|error| {
-                    FieldViolation::new(format!("parameters.{}", error.name()), error.to_string())
+                    FieldViolation::new(format!("parameters.{}", error.name()), error.what())
                 })
                 .collect(),
         )

@@ -62,6 +62,13 @@ pub enum ParamError {
 }
 
 impl ParamError {
+    /// What is wrong, without the name of the parameter.
+    pub fn what(&self) -> String {
+        let text = self.to_string();
+        let named = format!("parameter `{}` ", self.name());
+        text.strip_prefix(&named).map_or(text.clone(), ToOwned::to_owned)
+    }
+
     /// The parameter concerned.
     pub fn name(&self) -> &str {
         match self {

@@ -15,6 +15,7 @@ mod installer;
 mod ipmi;
 mod notify;
 mod otlp;
+mod paths;
 mod redfish;
 mod retention;
 mod run_limits;
@@ -221,6 +222,7 @@ impl Config {
         let timing = if args.slow { Some("slow".to_owned()) } else { args.fake_timing.clone() };
         let caps = Caps::default();
         let span = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0);
+        paths::check(args, &file).map_err(ConfigError::Setting)?;
         let config = Self {
             listen: SocketAddr::new(address, port),
             insecure_no_auth: args.insecure_no_auth

@@ -90,8 +90,16 @@ pub(super) enum StartError {
         /// The path that was tried.
         path: PathBuf,
     },
+    /// A backup does not verify.
+    #[error("the backup {} is damaged: {problems} problem{}", .path.display(), if *.problems == 1 { "" } else { "s" })]
+    DamagedBackup {
+        /// The backup.
+        path: PathBuf,
+        /// How many were found.
+        problems: usize,
+    },
     /// The check of a database found problems.
-    #[error("{} has {problems} problems", .path.display())]
+    #[error("{} has {problems} problem{}", .path.display(), if *.problems == 1 { "" } else { "s" })]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -155,6 +163,7 @@ impl StartError {
             )
             | Self::World(WorldError::Damaged { .. })
             | Self::Damaged { .. }
+            | Self::DamagedBackup { .. }
             | Self::Audit { .. }
             | Self::NotABackup { .. }
             | Self::Recovery(EngineError::Store(_))
@@ -187,6 +196,9 @@ impl StartError {
             }
             Self::BackupFile { .. } => {
                 Some("give a new file in a directory that exists and has room".into())
+            }
+            Self::DamagedBackup { .. } => {
+                Some("nothing was restored: give another backup".into())
             }
             Self::NotABackup { .. } | Self::NoBackup { .. } => {
                 Some("give a file that `bmdemo-server backup` made, undamaged".into())

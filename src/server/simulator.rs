@@ -14,9 +14,9 @@ pub(super) fn behaviour(config: &Config) -> Result<(Timing, Script), ConfigError
     let timing = config
         .fake_timing
         .parse()
-        .map_err(|error| ConfigError::Setting(format!("--fake-timing: {error}")))?;
+        .map_err(|error| ConfigError::Setting(format!("fake.timing (--fake-timing): {error}")))?;
     let script = Script::parse(&config.fake_script)
-        .map_err(|error| ConfigError::Setting(format!("--fake-script: {error}")))?;
+        .map_err(|error| ConfigError::Setting(format!("fake.script (--fake-script): {error}")))?;
     Ok((timing, script))
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::RUN;
-use super::place::{Lab, Server, fails, succeeds};
+use super::place::{IPMI, Lab, Server, fails, succeeds};
 
 /// Why the drills do it, in the history.
 const WHY: [&str; 3] = ["--force", "--reason", "drill"];
@@ -14,7 +14,7 @@ type Drill = (&'static str, fn(&Lab));
 
 /// Runs the drills whose names are in `BMDEMO_LAB_LONG`, with commas between them; `1` stands for all, and for ten kills.
 pub(crate) fn run(lab: &Lab) {
-    let drills: [Drill; 7] = [
+    let drills: [Drill; 8] = [
         ("libvirtd", libvirtd_dies),
         ("shutdown", shutdown_is_ignored),
         ("switched-on", someone_switches_it_on),
@@ -22,6 +22,7 @@ pub(crate) fn run(lab: &Lab) {
         ("here", where_the_run_says),
         ("cancel", cancel_in_each_step),
         ("abort", abort_in_each_step),
+        ("ipmi", by_ipmi),
     ];
     for (name, drill) in drills {
         if is_chosen(name) {
@@ -192,6 +193,30 @@ fn abort_in_each_step(lab: &Lab) {
     let now = lab.writes(1);
     assert!(now == writes + 1 || now == writes + 2, "{writes} writes became {now}");
     serves(lab, now);
+}
+
+/// The machine gets a controller that speaks IPMI, and with it another class: it is restarted and installed through that, and goes back.
+fn by_ipmi(lab: &Lab) {
+    lab.part("ipmi: another class drives the machine, over the network");
+    assert_eq!(lab.get("LAB_IPMI"), "1", "start the lab with IPMI=1 for this drill");
+    let port: u16 = lab.get("LAB_IPMI_PORT").parse().unwrap();
+    let becomes = |class: &str, bmc: &str| {
+        let mut args = vec!["machine", "update", "node2", "--provider", class, "--bmc", bmc];
+        args.extend(["--reason", "drill"]);
+        succeeds(lab.cli(&args), RUN);
+    };
+    becomes(IPMI, &format!("ipmi://127.0.0.1:{}", port + 2));
+    let boot_id = lab.boot_id(2);
+    succeeds(lab.cli(&["reboot", "node2", "--yes"]), RUN);
+    assert_ne!(lab.boot_id(2), boot_id);
+    let writes = lab.writes(2);
+    let mut args = vec!["repave", "node2", "--yes"];
+    args.extend(WHY);
+    succeeds(lab.cli(&args), RUN);
+    assert_eq!(lab.writes(2), writes + 1);
+    assert_eq!(lab.member("node2"), "alive");
+    becomes("lab-network", &lab.get("LAB_REDFISH"));
+    succeeds(lab.cli(&["reboot", "node2", "--yes"]), RUN);
 }
 
 /// The server is killed at ten instants of an installation, or three in the short form, and the next one carries it on: the disk

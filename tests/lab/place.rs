@@ -14,6 +14,8 @@ const SOON: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(500);
 /// Port of the server inside the namespace.
 const PORT: &str = "50051";
+/// The class whose controllers speak IPMI.
+pub(crate) const IPMI: &str = "lab-ipmi";
 
 /// The lab, with a folder of its own for this test.
 pub(crate) struct Lab {
@@ -86,16 +88,22 @@ impl Lab {
         let own = self.get("LAB_CACERT");
         let foreign = self.foreign_authority();
         for (class, medium, authority) in [
+            (IPMI, false, ""),
             ("lab-media", true, own.as_str()),
             ("lab-network", false, &own),
             // Believes another authority than that of its controllers.
             ("lab-elsewhere", true, &foreign),
         ] {
+            let (driver, own) = match class {
+                // The only suite of the lab's controllers.
+                IPMI => ("ipmi", "cipher_suite = 3".to_owned()),
+                _ => ("redfish", format!("ca_file = {authority:?}")),
+            };
             write!(
                 text,
-                "[machine_classes.{class}]\npower = \"redfish\"\nnetboot = \"redfish\"\nimaging = \"redfish\"\nwipe = \"redfish\"\n\
+                "[machine_classes.{class}]\npower = {driver:?}\nnetboot = {driver:?}\nimaging = {driver:?}\nwipe = {driver:?}\n\
                  cluster-join = \"exec\"\ndrain = \"exec\"\nnetwork = \"exec\"\nnotify = \"exec\"\nprobe = \"exec\"\n\
-                 [machine_classes.{class}.redfish]\nca_file = {authority:?}\nsettle = \"2s\"\ngraceful = \"30s\"\n",
+                 [machine_classes.{class}.{driver}]\n{own}\nsettle = \"2s\"\ngraceful = \"30s\"\n",
             )
             .unwrap();
             if medium {

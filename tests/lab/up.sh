@@ -29,9 +29,9 @@ if [ -n "$miss" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$W/policy"; chmod +x "$W/policy" # no daemons started by packages
   policy=/usr/sbin/policy-rc.d
   if [ -e "$policy" ]; then policy=; else cp "$W/policy" "$policy"; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi
-  apt-get update -qq -o Acquire::Retries=3
+  apt-get update -qq -o Acquire::Retries=3 || skip "no lists of packages"
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 --no-install-recommends $miss \
-    > "$W/log/apt" 2>&1 || { tail -n 20 "$W/log/apt" >&2; exit 1; }
+    > "$W/log/apt" 2>&1 || { tail -n 20 "$W/log/apt" >&2; skip "packages could not be installed:$miss"; }
   trap - EXIT; [ -z "$policy" ] || rm -f "$policy"
 fi
 # The image has a kernel that is downloaded, and never installed: a machine with all packages may have no lists of them any more.
@@ -41,7 +41,7 @@ getent group libvirt-qemu >/dev/null || groupadd --system libvirt-qemu
 getent passwd libvirt-qemu >/dev/null || useradd --system --no-create-home --gid libvirt-qemu --shell /usr/sbin/nologin libvirt-qemu
 if [ ! -x "$W/venv/bin/sushy-emulator" ]; then
   python3 -m venv "$W/venv"
-  "$W/venv/bin/pip" -q install sushy-tools==2.2.0 virtualbmc==3.3.0 libvirt-python==12.8.0
+  "$W/venv/bin/pip" -q install sushy-tools==2.2.0 virtualbmc==3.3.0 libvirt-python==12.8.0 || skip "sushy-tools could not be installed"
 fi
 # A /dev/kvm that opens is not enough: some hosts' KVM stops on the first instructions of UEFI firmware.
 kvm_works() {
@@ -57,7 +57,7 @@ t "images (machines run on: $ACCEL)"
 cp "$W"/out/{vmlinuz,installer.img,disk.raw.gz,grubnet.efi} "$W/www/"
 
 if [ "$(ip netns identify $$)" != "$NS" ]; then # the rest, and all that it starts, lives in the namespace
-  ip netns list | grep -qw "$NS" || ip netns add "$NS"
+  ip netns list | grep -qw "$NS" || ip netns add "$NS" || skip "network namespaces cannot be made here"
   ip -n "$NS" link set lo up
   export N MEM PORT NET BR NS LAB_USER LAB_PASS ACCEL NETBOOT IPMI
   exec ip netns exec "$NS" bash "$H/$(basename "$0")" "$W"
@@ -189,6 +189,7 @@ LAB_NETBOOT=$NETBOOT
 LAB_N=$N
 LAB_BR=$BR
 LAB_NS=$NS
+LAB_IPMI=$IPMI
 LAB_IPMI_PORT=$((PORT+100))
 LAB_JOIN=$NET.1:$((PORT+2))
 LAB_JOINKEY=$(cat "$W/joinkey")

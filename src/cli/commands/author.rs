@@ -142,7 +142,9 @@ pub(crate) fn check(session: &mut Session, args: &CheckArgs) -> Result<Exit, Err
     match compiled(&files, &actions, session.ui.note_look.color) {
         Ok(plans) => {
             for plan in plans {
-                writeln!(session.ui.out(), "{}: ok, {} steps", plan.id, plan.steps.len())?;
+                let steps = plan.steps.len();
+                let noun = if steps == 1 { "step" } else { "steps" };
+                writeln!(session.ui.out(), "{}: ok, {steps} {noun}", plan.id)?;
             }
             Ok(Exit::Ok)
         }
@@ -202,7 +204,9 @@ pub(crate) fn new(session: &mut Session, args: &NewArgs) -> Result<Exit, Error> 
         ));
     }
     session.ui.out().write_all(text.as_bytes())?;
-    session.ui.note(&format!("Check it with: bmdemo-cli plan check {name}.toml"));
+    session.ui.note(&format!(
+        "Written into {name}.toml, check it with: bmdemo-cli plan check {name}.toml"
+    ));
     session.ui.note(&format!("Try it with:   bmdemo-cli plan simulate {name}.toml"));
     Ok(Exit::Ok)
 }

@@ -129,6 +129,10 @@ fn wanted(root: &Command, before: &[String], typed: &str) -> Wanted {
             command = sub;
             positionals = 0;
         } else if !word.starts_with('-') {
+            // No command has this name, so nothing can follow it.
+            if command.has_subcommands() {
+                return Wanted::OneOf(Vec::new());
+            }
             positionals += 1;
         }
     }

@@ -86,6 +86,18 @@ pub(crate) struct DeleteArgs {
     name: String,
 }
 
+/// Refuses names that could not be typed, or read in a list.
+fn check_name(name: &str) -> Result<(), Error> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('-') || !name.chars().all(letter) {
+        return Err(Error::usage(
+            format!("{name:?} cannot be the name of a context"),
+            "names have letters, digits, -, _ and ., and do not begin with -",
+        ));
+    }
+    Ok(())
+}
+
 pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<Exit, Error> {
     let mut config = Config::load(session.ui.io())?;
     match command {
@@ -98,6 +110,14 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
                     sanitized(name),
                     sanitized(&entry.server)
                 )?;
+            }
+            if let Some(gone) = config.current.as_ref()
+                && !config.contexts.contains_key(gone)
+            {
+                session.ui.note(&format!(
+                    "The file says that {} is in use, which is no context: commands are refused until you use one: bmdemo-cli context use NAME",
+                    sanitized(gone)
+                ));
             }
             if config.contexts.is_empty() {
                 session.ui.note(
@@ -137,6 +157,7 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
         }
         ContextCommand::Set(args) => {
             // Better to report a mistake here than in every later command.
+            check_name(&args.name)?;
             ServerAddress::parse(&args.address)?;
             let absolute = |file: Option<&PathBuf>| file.map(std::path::absolute).transpose();
             // The files of this command line are those of the context.
@@ -150,11 +171,19 @@ pub(crate) fn context(session: &mut Session, command: ContextCommand) -> Result<
                 token_file: absolute(given.token_file.as_ref())?,
                 token_command: args.token_command,
             };
+            let name = sanitized(&args.name).to_string();
+            let is_used = config.current.as_deref() == Some(&args.name);
             config.contexts.insert(args.name, entry);
+            if !is_used {
+                session.ui.note(&format!("Use it with: bmdemo-cli context use {name}"));
+            }
         }
         ContextCommand::Delete(args) => {
             if config.contexts.remove(&args.name).is_none() {
                 return Err(config.unknown(&args.name));
+            }
+            if config.current.as_ref() == Some(&args.name) {
+                session.ui.note("No context is in use now: commands talk to localhost:50051, or name one with: bmdemo-cli context use NAME");
             }
             config.current = config.current.filter(|name| *name != args.name);
             config.previous = config.previous.filter(|name| *name != args.name);

@@ -43,7 +43,8 @@ pub(crate) async fn show(
     }
     let verdicts = verdicts(&client, what, plan, machines, flags).await?;
     let mut blocked = 0;
-    writeln!(session.ui.out(), "Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest))?;
+    let line = format!("Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest));
+    writeln!(session.ui.out(), "{}", wrapped(look, &line, 5))?;
     // As on the first machine on which it would run: guards may depend on the machine.
     let accepted = machines.iter().find_map(|machine| {
         verdicts.get(&machine.machine_id).and_then(|verdict| verdict.as_ref().ok())
@@ -90,14 +91,12 @@ pub(crate) async fn show(
         )?;
         if let Some(blocker) = blocker {
             let glyph = look.paint(Meaning::Bad, look.bad());
-            writeln!(session.ui.out(), "  {glyph} {}", sanitized(&blocker.message))?;
+            let line = format!("  {glyph} {}", sanitized(&blocker.message));
+            writeln!(session.ui.out(), "{}", wrapped(look, &line, 4))?;
             if !blocker.hint.is_empty() {
-                writeln!(
-                    session.ui.out(),
-                    "    {} {}",
-                    look.paint(Meaning::Active, "Hint:"),
-                    sanitized(&blocker.hint)
-                )?;
+                let hint = look.paint(Meaning::Active, "Hint:");
+                let line = format!("    {hint} {}", sanitized(&blocker.hint));
+                writeln!(session.ui.out(), "{}", wrapped(look, &line, 6))?;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `import N`
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use clap::Args;
 use tonic::{Code, Status};
@@ -10,7 +10,7 @@ use crate::pb;
 use crate::pb::machine_result::Outcome;
 
 use super::super::error::{Error, Exit};
-use super::super::flags::parse_pair;
+use super::super::flags::{by_key, parse_pair};
 use super::super::output::{instant, write_import_header, write_import_row};
 use super::super::session::Session;
 
@@ -40,9 +40,10 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     let Some(count) = count else {
         return Err(Error::usage(
             format!("{:?} is not a number of machines between 1 and 100000", args.count),
-            "for example: bmdemo-cli import 3",
+            "for example: bmdemo-cli import 3; machines in a file are registered by: bmdemo-cli machine apply -f FILE",
         ));
     };
+    let own = by_key("--label ", &args.labels)?;
     let client = session.client().await?;
     let look = session.ui.look;
     let id_columns = format!("machine-{count}").len();
@@ -54,7 +55,7 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     let (mut known, mut unlike) = (0, 0);
     for first in (1..=count).step_by(BATCH) {
         let last = count.min(first.saturating_add(BATCH_MACHINES - 1));
-        let machines = (first..=last).map(|number| machine(number, &args.labels)).collect();
+        let machines = (first..=last).map(|number| machine(number, &own)).collect();
         let answer = client
             .batch_register_machines(pb::BatchRegisterMachinesRequest {
                 machines,
@@ -67,10 +68,8 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
                     let is_older = began_ms.zip(instant(machine.created_at.as_ref()));
                     if is_older.is_some_and(|(began, created)| created < began) {
                         known += 1;
-                        let same = args
-                            .labels
-                            .iter()
-                            .all(|(key, value)| machine.labels.get(key) == Some(value));
+                        let same =
+                            own.iter().all(|(key, value)| machine.labels.get(key) == Some(value));
                         unlike += u32::from(!same);
                     }
                     write_import_row(session.ui.out(), &machine, id_columns)?
@@ -85,18 +84,19 @@ pub(crate) async fn import(session: &mut Session, args: &ImportArgs) -> Result<E
     }
     if unlike > 0 {
         session.ui.note(&format!(
-            "{unlike} of them have other labels. Label them with: bmdemo-cli machine label MACHINE KEY=VALUE"
+            "{unlike} of them have other labels, and keep them. Label them with: bmdemo-cli machine label -l imported=true {}",
+            own.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
         ));
     }
     Ok(Exit::Ok)
 }
 
-fn machine(number: u32, own: &[(String, String)]) -> pb::Machine {
+fn machine(number: u32, own: &BTreeMap<String, String>) -> pb::Machine {
     let labels = [("role", "worker"), ("imported", "true")]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
     pb::Machine {
         machine_id: format!("machine-{number}"),
-        labels: labels.into_iter().chain(own.iter().cloned()).collect(),
+        labels: labels.into_iter().chain(own.clone()).collect(),
         spec: Some(pb::MachineSpec {
             provider: "fake".to_owned(),
             mac_addresses: vec![mac(number)],

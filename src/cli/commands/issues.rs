@@ -9,7 +9,7 @@ use crate::pb;
 use super::super::error::{Error, Exit};
 use super::super::flags::{Format, OutputArgs};
 use super::super::output::{Issue, Record as _, issues_of, write_issues};
-use super::super::query::Selection;
+use super::super::query::{Selection, joined};
 use super::super::session::Session;
 use super::show;
 
@@ -36,7 +36,11 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
     let client = session.client().await?;
     let selected = args.selection.to_filter()?;
     let within = |filter: &str| {
-        if selected.is_empty() { filter.to_owned() } else { format!("({selected}) AND ({filter})") }
+        if selected.is_empty() {
+            return filter.to_owned();
+        }
+        // First, so that an error names the character that the person counts.
+        joined([&*selected, &*format!("({filter})")])
     };
     let mut machines = client.all_machines(&within(TROUBLED), usize::MAX).await?;
     let unreadable_machines = client.take_unreadable();

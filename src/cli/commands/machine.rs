@@ -403,7 +403,7 @@ pub(crate) fn parse_phase(text: &str) -> Result<pb::Phase, Error> {
             let names: Vec<String> = (1..=6).map(phase_name).collect();
             Err(Error::usage(
                 format!("{text:?} is not a phase"),
-                format!("the phases are {}", names.join(", ")),
+                format!("the last word is the phase, one of {}", names.join(", ")),
             ))
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct SpecArgs {
     #[arg(long = "bmc-certificate", value_name = "SHA256")]
     certificate: Option<String>,
     /// Address for remote commands
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST[:PORT]")]
     ssh: Option<String>,
     /// Cluster that the machine is to join
     #[arg(long, value_name = "NAME")]

@@ -7,7 +7,7 @@ use crate::plan::schema::WAIT;
 use crate::plan::{ActionSpec, Actions, ArgSpec, Capability, Plan, Risk, Role, Value, duration};
 
 use super::table::write_plain;
-use super::text::{Look, Meaning, padded, sanitized};
+use super::text::{Look, Meaning, padded, sanitized, wrapped};
 
 /// A step to be drawn.
 #[derive(Debug)]
@@ -186,7 +186,8 @@ pub(crate) fn write_actions(out: &mut dyn Write, look: Look, actions: &Actions) 
 pub(crate) fn write_action(out: &mut dyn Write, look: Look, spec: &ActionSpec) -> io::Result<()> {
     let yes_no = |flag: bool| if flag { "yes" } else { "no" };
     let field = |out: &mut dyn Write, label: &str, value: &str| {
-        writeln!(out, "{}{value}", look.paint(Meaning::Dim, &padded(&format!("{label}:"), 16)))
+        let label = look.paint(Meaning::Dim, &padded(&format!("{label}:"), 16));
+        writeln!(out, "{}", wrapped(look, &format!("{label}{value}"), 16))
     };
     field(out, "Action", &spec.name)?;
     field(out, "What it does", &spec.description)?;

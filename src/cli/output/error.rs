@@ -121,6 +121,13 @@ fn write_details(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 fn status_hints(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let mut hints = Vec::new();
+    for violation in details.bad_request().map_or(&[][..], |bad| &bad.field_violations) {
+        if let Some(name) = violation.field.strip_prefix("parameters.")
+            && violation.description.contains("must be given")
+        {
+            hints.push(format!("give it with: --set {name}=VALUE"));
+        }
+    }
     if is_cut_off(status) && !is_foreign(status) {
         hints.push(
             "it may be stopping, or at its limit of connections (server.connections_max): try again in a while".to_owned(),

@@ -178,7 +178,9 @@ pub(crate) fn write_line(out: &mut dyn Write, look: Look, line: &Line) -> io::Re
         }
         Line::Skipped(step, why) => {
             let why = if why.is_empty() { String::new() } else { format!(": {}", sanitized(why)) };
-            writeln!(out, "  {} {} (skipped{why})", look.paint(Meaning::Dim, "-"), sanitized(step))
+            let glyph = look.paint(Meaning::Dim, "-");
+            let line = format!("  {glyph} {} (skipped{why})", sanitized(step));
+            writeln!(out, "{}", wrapped(look, &line, 4))
         }
         Line::NotReached(step) => {
             writeln!(out, "  {} {} (not reached)", look.paint(Meaning::Dim, "-"), sanitized(step))

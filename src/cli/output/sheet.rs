@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::text::{Look, Meaning, padded, sanitized, shortened, wrapped};
+use super::text::{Look, Meaning, padded, sanitized, shortened, width, wrapped};
 use super::time::{elapsed_text, instant, rfc3339};
 
 /// Column at which values begin.
@@ -26,6 +26,13 @@ impl Sheet<'_> {
             return Ok(());
         }
         let label = self.look.paint(Meaning::Dim, &padded(&format!("{label}:"), LABEL_COLUMNS));
+        // A digest, say: it is not broken, and fits a line of its own.
+        let fits = |indent: usize| {
+            self.look.columns.is_none_or(|columns| indent + width(value) <= columns)
+        };
+        if !value.contains(' ') && !fits(LABEL_COLUMNS) && fits(2) {
+            return writeln!(self.out, "{}\n  {value}", label.trim_end());
+        }
         self.line(&format!("{label}{value}"), LABEL_COLUMNS)
     }
 

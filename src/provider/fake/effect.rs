@@ -49,6 +49,9 @@ pub(super) enum Effect {
     },
     Notify {
         channel: String,
+        /// Empty in journals from before it was kept.
+        #[serde(default)]
+        message: String,
     },
     Reboot {
         mode: String,
@@ -111,7 +114,9 @@ impl Effect {
             Action::Drain => Self::Drain,
             Action::Undrain => Self::Undrain,
             Action::Wipe => Self::Wipe { method: text("method", "secure") },
-            Action::Notify => Self::Notify { channel: text("channel", "rma") },
+            Action::Notify => {
+                Self::Notify { channel: text("channel", "rma"), message: text("message", "") }
+            }
             Action::Reboot => Self::Reboot { mode: text("mode", "graceful") },
             Action::ApplyNetConfig => Self::ApplyNet { profile: text("profile", "default") },
             Action::RestoreNetConfig => Self::RestoreNet,
@@ -297,7 +302,7 @@ impl Effect {
                 &format!("the disks are erased ({method})"),
                 "the disks are not erased in that way",
             ),
-            Self::Notify { channel } => Ok(format!("{channel} was notified")),
+            Self::Notify { channel, .. } => Ok(format!("{channel} was notified")),
             Self::Reboot { .. } => holds(machine.powered, "the machine is up", "it is powered off"),
             Self::ApplyNet { profile } => {
                 equal("network profile", profile, Some(&machine.net_profile))
@@ -329,7 +334,10 @@ impl Effect {
             Self::Drain => vec!["cordoned".to_owned(), "moving work elsewhere".to_owned()],
             Self::Undrain => vec!["uncordoning".to_owned()],
             Self::Wipe { method } => vec![format!("erasing every disk: {method}")],
-            Self::Notify { channel } => vec![format!("telling {channel}")],
+            Self::Notify { channel, message } if message.is_empty() => {
+                vec![format!("telling {channel}")]
+            }
+            Self::Notify { channel, message } => vec![format!("telling {channel}: {message}")],
             Self::Reboot { mode } => vec![format!("power cycle: {mode}")],
             Self::ApplyNet { profile } => vec![format!("applying network profile {profile}")],
             Self::RestoreNet => vec!["restoring the former network profile".to_owned()],
@@ -350,7 +358,7 @@ impl Effect {
             Self::Drain => "drained".to_owned(),
             Self::Undrain => "takes work again".to_owned(),
             Self::Wipe { method } => format!("disks erased ({method}), powered off"),
-            Self::Notify { channel } => format!("{channel} was notified"),
+            Self::Notify { channel, .. } => format!("{channel} was notified"),
             Self::Reboot { .. } => "back up".to_owned(),
             Self::ApplyNet { profile } => format!("network profile {profile} applied"),
             Self::RestoreNet => "former network profile restored".to_owned(),

@@ -124,7 +124,7 @@ pub(crate) enum Command {
     /// Copy the database to FILE, even while a server is using it; FILE must not exist
     Backup {
         /// File to write
-        #[arg(value_name = "FILE")]
+        #[arg(value_name = "FILE", value_parser = new_file)]
         file: PathBuf,
     },
     /// Make an authority, a certificate for a server and certificates for clients in DIR, for trying out and for tests.
@@ -249,4 +249,12 @@ pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
 
 fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected ADDR:PORT, such as 127.0.0.1:9464 or [::1]:9464".to_owned())
+}
+/// The name of a file to write: `-` would make a file of this name.
+fn new_file(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("it is empty: give the name of a new file".to_owned()),
+        "-" => Err("a backup is a file, and cannot be written to standard output".to_owned()),
+        name => Ok(PathBuf::from(name)),
+    }
 }

@@ -72,7 +72,7 @@ impl Config {
     fn check_names(&self) -> Result<(), String> {
         if let Some(dir) = self.credentials_dir.as_deref().filter(|dir| !dir.is_dir()) {
             return Err(format!(
-                "--credentials-dir {}: there is no such directory; make it, with access for the server's user alone",
+                "credentials.dir (--credentials-dir) is {}, and there is no such directory: make it, with access for the server's user alone",
                 dir.display()
             ));
         }

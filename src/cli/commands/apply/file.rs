@@ -67,7 +67,7 @@ pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
     let failed = |source: std::io::Error| {
         Error::usage(
             format!("cannot read {file}: {source}"),
-            "give a file, or - for standard input",
+            "give a file of YAML or JSON (UTF-8), or - for standard input",
         )
     };
     let too_large = || {
@@ -85,8 +85,8 @@ pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
         let about = std::fs::metadata(file).map_err(failed)?;
         if !about.is_file() {
             return Err(Error::usage(
-                format!("{file} is not a regular file"),
-                "pipe it in with -f -",
+                format!("{file} is {}, not a regular file", kind(&about)),
+                "give a file, or - for standard input",
             ));
         }
         if about.len() > FILE_BYTES_MAX {
@@ -101,8 +101,26 @@ pub(super) fn read(session: &mut Session, file: &str) -> Result<String, Error> {
     Ok(text)
 }
 
+/// What is there instead of a file.
+fn kind(about: &std::fs::Metadata) -> &'static str {
+    if about.is_dir() { "a directory" } else { "a pipe or a device" }
+}
+
 /// The machines of all documents; each may appear once.
 pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
+    let first = text.lines().next().unwrap_or_default();
+    if text.trim_start().starts_with('[') {
+        return Err(Error::usage(
+            "the file is a list",
+            "give the list a name, as `list -o json` prints it: {\"machines\": [...]}",
+        ));
+    }
+    if first.contains(',') && !first.contains([':', '{']) {
+        return Err(Error::usage(
+            "the file is CSV, which cannot be applied",
+            "give YAML or JSON, as `list -o yaml` prints it",
+        ));
+    }
     let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|error| {
         // The lines after the first repeat the position in the file, which the first one names.
         let text = error.to_string();
@@ -142,6 +160,13 @@ pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_of_machines_is_named() {
+        let says = |text: &str| machines_of(text).unwrap_err().to_string();
+        assert_eq!(says("[{\"machineId\": \"node-1\"}]"), "the file is a list");
+        assert!(says("machine_id,phase\nnode-1,READY\n").contains("CSV"));
+    }
 
     #[test]
     fn yaml_and_json_with_one_machine_or_many() {

@@ -5,13 +5,16 @@ use std::pin::Pin;
 use crate::pb;
 
 use super::super::super::error::{Error, Exit};
-use super::super::super::output::Meaning;
+use super::super::super::output::{Look, Meaning, wrapped};
 use super::super::super::session::Session;
 
 /// A remark between commands.
 pub(super) fn say(session: &mut Session, text: &str) -> Result<(), Error> {
-    let remark = session.ui.look.paint(Meaning::Dim, &format!("# {text}"));
-    writeln!(session.ui.out(), "{remark}")?;
+    let look = session.ui.look;
+    let narrow = Look { columns: look.columns.map(|columns| columns.saturating_sub(2)), ..look };
+    for line in wrapped(narrow, text, 0).lines() {
+        writeln!(session.ui.out(), "{}", look.paint(Meaning::Dim, &format!("# {line}")))?;
+    }
     Ok(())
 }
 
