@@ -229,7 +229,8 @@ mod emit {
     pub(crate) fn plan(plan: &Plan) -> String {
         format!(
             "Plan {{ id: {}, display_name: {}, description: {}, default_for: {}, destructive: {}, allowed_phases: {}, \
-             refused_effective: {}, refused_hint: {}, required_conditions: {}, params: {}, time_limit_ms: {:?}, steps: {}, \
+             refused_effective: {}, refused_hint: {}, required_conditions: {}, params: {}, time_limit_ms: {:?}, \
+             for_admins: {}, allow_destructive: {}, steps: {}, \
              result: PlanResult {{ phase: {}, conditions: {} }} }}",
             text(&plan.id),
             text(&plan.display_name),
@@ -242,6 +243,8 @@ mod emit {
             conditions(&plan.required_conditions),
             cow(&plan.params, param),
             plan.time_limit_ms,
+            plan.for_admins,
+            plan.allow_destructive,
             cow(&plan.steps, step),
             option(plan.result.phase.as_ref(), variant("Phase")),
             conditions(&plan.result.conditions),

@@ -54,6 +54,61 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     text(read(path, bytes_max)?)
 }
 
+/// Like [`read`], for a file that decides what is done to machines: it must belong to the user of this process or to root,
+/// and no one else may be able to write it.
+///
+/// # Errors
+/// Like [`read`], and one that says who else can write it, and how to change that.
+pub fn read_trusted(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let (file, _) = open_regular(path)?;
+    let metadata = file.metadata()?;
+    refuse_writable(&metadata, false)?;
+    bounded(&file, metadata.len(), bytes_max)
+}
+
+/// Refuses a directory of such files that belongs to another user, or that others can write to: they could add files of
+/// their own. One on a file system that is mounted only for reading is accepted, whatever its mode.
+///
+/// # Errors
+/// One that says who else can write to it, and how to change that; those of the operating system.
+pub fn refuse_writable_dir(dir: &Path) -> io::Result<()> {
+    refuse_writable(&std::fs::metadata(dir)?, is_read_only(dir))
+}
+
+#[cfg(unix)]
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path)
+        .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+#[cfg(not(unix))]
+fn is_read_only(_: &Path) -> bool {
+    false
+}
+
+#[cfg(unix)]
+fn refuse_writable(metadata: &std::fs::Metadata, is_read_only: bool) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return refused(format!(
+            "it belongs to another user ({owner}), who could change what plans do: use chown"
+        ));
+    }
+    if mode & 0o022 != 0 && !is_read_only {
+        return refused(format!(
+            "other users can write to it (mode {mode:04o}), and so change what plans do: use chmod go-w"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_writable(_: &std::fs::Metadata, _: bool) -> io::Result<()> {
+    Ok(())
+}
+
 /// Reads one of our own files, of any size: a regular one, and never through a symbolic link.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,7 @@ use super::methods::{Called, Method, ObjectKind, Role};
 use super::roles;
 use super::status::ApiError;
 use crate::executor::request::Origin;
+use crate::executor::waiting::lock_words;
 use crate::executor::{Engine, EngineError};
 use crate::ids::Revision;
 use crate::model::filter::{Filter, Subject};
@@ -116,6 +118,25 @@ impl Caller {
         }
     }
 
+    /// A lock on the caller ends its credentials, too.
+    fn ending_with_lock(mut self, engine: &Engine) -> Self {
+        if let Some(identity) = &mut self.identity {
+            let (engine, name) = (engine.clone(), identity.name.clone());
+            let credentials = identity.ended.clone();
+            identity.ended = Arc::new(move || {
+                let credentials = credentials();
+                let (engine, name) = (engine.clone(), name.clone());
+                Box::pin(async move {
+                    tokio::select! {
+                        () = credentials => {}
+                        () = locked(&engine, &name) => {}
+                    }
+                })
+            });
+        }
+        self
+    }
+
     /// What the caller may see: today everything. Lists, counts and watches AND it with the filter of the request.
     pub(super) fn scope(&self, _subject: Subject) -> Filter {
         Filter::default()
@@ -145,6 +166,11 @@ impl Caller {
                 rpc: M::METHOD.name,
                 proof: self.proof(),
                 peer: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+                below_admin: self
+                    .identity
+                    .as_ref()
+                    .filter(|identity| identity.role < Role::Admin)
+                    .map(|identity| roles::name(identity.role)),
             },
         }
     }
@@ -167,15 +193,41 @@ where
     if caller.deadline.is_some_and(|Deadline(at)| engine.clock().monotonic() >= at) {
         return Err(ApiError::from(EngineError::DeadlineExceeded).into());
     }
+    let caller = caller.ending_with_lock(engine);
+    let allowed = |identity: &Identity| match engine.lock_of(&identity.name) {
+        Some(lock) => Err(ApiError::PrincipalLocked(lock_words(&lock))),
+        None => roles::check(&identity.name, identity.role, &message),
+    };
     if let Some(identity) = caller.identity()
-        && let Err(refused) = roles::check(&identity.name, identity.role, &message)
+        && let Err(refused) = allowed(identity)
     {
         if engine.denied().note(&identity.name, caller.denial(&message, &refused)) {
             tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
         }
         return Err(refused.into());
     }
-    handler(caller, message).await.map(Response::new).map_err(Status::from)
+    // What only the plan of a run decides is decided with it, deep inside.
+    let may_be_denied = M::METHOD.is_mutation
+        && caller.identity().is_some_and(|identity| identity.role < Role::Admin);
+    let asked = may_be_denied.then(|| (caller.clone(), message.clone()));
+    let answer = handler(caller, message).await;
+    if let (Err(refused @ ApiError::Engine(EngineError::ForAdmins { .. })), Some((caller, asked))) =
+        (&answer, &asked)
+        && engine.denied().note(&caller.actor.name, caller.denial(asked, refused))
+    {
+        tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+    }
+    answer.map(Response::new).map_err(Status::from)
+}
+
+/// Resolves when a caller is locked.
+async fn locked(engine: &Engine, name: &str) {
+    let mut changes = engine.lock_changes();
+    while engine.lock_of(name).is_none() {
+        if changes.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 /// The declared caller. It is shown to people and kept in the history, so one name must not look like another: it is

@@ -9,6 +9,7 @@ mod history;
 mod identity;
 mod limits;
 mod lists;
+mod locks;
 mod machines;
 mod mask;
 pub mod methods;
@@ -38,6 +39,7 @@ use tonic::service::Routes;
 
 use crate::executor::Engine;
 use crate::pb::audit_service_server::AuditServiceServer;
+use crate::pb::lock_service_server::LockServiceServer;
 use crate::pb::machine_service_server::MachineServiceServer;
 use crate::pb::plan_service_server::PlanServiceServer;
 use crate::pb::run_service_server::RunServiceServer;
@@ -64,6 +66,9 @@ fn services(engine: Engine, host: Option<Host>, signer: Arc<signed::HeadSigner>)
     let audit = AuditServiceServer::new(audit::Audit::new(engine.clone(), signer))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    let locks = LockServiceServer::new(locks::Locks::new(engine.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
     let machines = MachineServiceServer::new(machines::Machines::new(engine.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX);
@@ -80,5 +85,6 @@ fn services(engine: Engine, host: Option<Host>, signer: Arc<signed::HeadSigner>)
         .add_service(plans)
         .add_service(server)
         .add_service(audit)
+        .add_service(locks)
         .add_service(runs)
 }

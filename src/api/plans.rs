@@ -72,7 +72,7 @@ impl Plans {
 }
 
 /// An id with its prefix.
-fn full_id(id: &str) -> String {
+pub(super) fn full_id(id: &str) -> String {
     if id.contains('/') { id.to_owned() } else { format!("plan/{id}") }
 }
 

@@ -8,11 +8,14 @@ use tonic::{Request, Response, Status};
 
 use super::caller::handle;
 use super::convert::timestamp;
+use super::locks;
 use super::methods::METHODS;
+use super::plans;
 use super::roles;
 use super::status::ApiError;
 use crate::clock::Timestamp;
 use crate::executor::{Cap, Engine, EngineError, RiskLimits};
+use crate::ids::RunId;
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
 
@@ -131,11 +134,14 @@ impl ServerService for Server {
                     "is no method of this server; give one such as StartRun",
                 )
             })?;
-            let wanted = match message.force && method.is_mutation {
-                true => pb::Role::Admin,
-                false => method.role,
+            let plan = self.plan_for_admins(&message).await?;
+            let is_for_admins = method.is_mutation && (message.force || plan.is_some());
+            let wanted = if is_for_admins { pb::Role::Admin } else { method.role };
+            let forced = match (&plan, message.force) {
+                (_, true) => " with force".to_owned(),
+                (Some(plan), false) => format!(" of {plan}, which is for admins,"),
+                (None, false) => String::new(),
             };
-            let forced = if message.force { " with force" } else { "" };
             let rule = format!("{}{forced} needs the role {}", method.name, roles::name(wanted));
             Ok(match caller.identity() {
                 Some(identity) => pb::CheckAccessResponse {
@@ -169,6 +175,27 @@ fn by_label(limits: &RiskLimits) -> BTreeMap<String, String> {
 impl Server {
     pub(super) fn new(engine: Engine, host: Option<Host>) -> Self {
         Self { engine, host }
+    }
+
+    /// The plan that an access check is about, if it is for admins.
+    async fn plan_for_admins(
+        &self,
+        asked: &pb::CheckAccessRequest,
+    ) -> Result<Option<String>, ApiError> {
+        if !asked.run_id.is_empty() {
+            let id = RunId::parse(&asked.run_id)
+                .map_err(|_| EngineError::invalid("run_id", "is no id of a run"))?;
+            let run = self.engine.run(id).await?;
+            let plan = self.engine.pinned_plan(&run).await?;
+            return Ok(plan.for_admins.then(|| plan.id.to_string()));
+        }
+        if asked.plan_id.is_empty() {
+            return Ok(None);
+        }
+        let plans = self.engine.plans();
+        let found = plans.get(&plans::full_id(&asked.plan_id));
+        let found = found.ok_or_else(|| plans::not_found(&plans, &asked.plan_id))?;
+        Ok(found.plan.for_admins.then(|| found.plan.id.to_string()))
     }
 
     async fn info(&self) -> Result<pb::ServerInfo, ApiError> {
@@ -211,6 +238,8 @@ impl Server {
             runs_in_progress: in_progress as u64,
             runs_waiting: waiting as u64,
             watchers: engine.watch().watchers() as u64,
+            locks: engine.locks().iter().map(|lock| locks::message(lock)).collect(),
+            runs_held_back: engine.held_runs() as u64,
             features: FEATURES.map(str::to_owned).to_vec(),
         })
     }

@@ -115,7 +115,9 @@ pub(super) async fn dry_run(
     if let Some(plan) = plan {
         skip(&mut shown, plan, &machine);
     }
-    Ok(pb::Run { run_id: String::new(), etag: String::new(), waiting: None, ..shown })
+    // Nothing of the request is wrong: it would be refused only now.
+    let waiting = engine.stop().map(|stop| convert::run::stopped(&stop));
+    Ok(pb::Run { run_id: String::new(), etag: String::new(), waiting, ..shown })
 }
 
 /// Marks the steps that would be skipped with these parameters and the machine's present state.

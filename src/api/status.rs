@@ -93,6 +93,9 @@ pub enum ApiError {
         /// The role that it needs.
         wanted: &'static str,
     },
+    /// The caller is locked.
+    #[error("{0}")]
+    PrincipalLocked(String),
     /// The credentials of a stream's caller have expired or were revoked.
     #[error(
         "the credentials of this stream have expired or were revoked: open it again with new ones"
@@ -134,6 +137,7 @@ impl ApiError {
             Self::NotReady => Reason::NotReady,
             Self::Unauthenticated => Reason::Unauthenticated,
             Self::RoleMissing { .. } => Reason::RoleMissing,
+            Self::PrincipalLocked(_) => Reason::PrincipalLocked,
             Self::CredentialsEnded { .. } => Reason::CredentialsEnded,
         }
     }
@@ -145,6 +149,7 @@ fn reason(error: &EngineError) -> Reason {
         EngineError::NotFound { .. } => Reason::NotFound,
         EngineError::AlreadyExists { .. } => Reason::AlreadyExists,
         EngineError::Refused { refusal, .. } => (*refusal).into(),
+        EngineError::ForAdmins { .. } => Reason::RoleMissing,
         EngineError::RequestIdReused { .. } => Reason::RequestIdReused,
         EngineError::EtagMismatch { .. } => Reason::EtagMismatch,
         EngineError::Exhausted { .. } => Reason::LimitReached,
@@ -221,6 +226,9 @@ impl From<ApiError> for Status {
             ApiError::RoleMissing { wanted, .. } => {
                 answer.metadata("role", (*wanted).to_owned());
             }
+            ApiError::PrincipalLocked(_) => {
+                answer.hint("another admin lifts it: bmdemo-cli unlock".into());
+            }
             ApiError::CredentialsEnded { resume_from } => {
                 answer.metadata("resume_from", resume_from.to_string());
             }
@@ -255,6 +263,9 @@ fn engine(answer: &mut Answer, error: &EngineError) {
             {
                 answer.metadata("active_run_id", run.to_string());
             }
+        }
+        EngineError::ForAdmins { .. } => {
+            answer.metadata("role", "admin".to_owned());
         }
         EngineError::RequestIdReused { request_id } => {
             answer

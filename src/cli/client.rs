@@ -16,6 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::clock::{Clock, Random};
 use crate::pb;
 use crate::pb::audit_service_client::AuditServiceClient;
+use crate::pb::lock_service_client::LockServiceClient;
 use crate::pb::machine_service_client::MachineServiceClient;
 use crate::pb::plan_service_client::PlanServiceClient;
 use crate::pb::run_service_client::RunServiceClient;
@@ -296,6 +297,12 @@ unary! {
         list_audit(ListAuditRequest) -> ListAuditResponse,
         get_audit_head(GetAuditHeadRequest) -> AuditHead,
         verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
+    LockServiceClient:
+        stop_all(StopAllRequest) -> Lock,
+        resume_all(ResumeAllRequest) -> Lock,
+        create_lock(CreateLockRequest) -> Lock,
+        delete_lock(DeleteLockRequest) -> Lock,
+        list_locks(ListLocksRequest) -> ListLocksResponse;
     MachineServiceClient:
         register_machine(RegisterMachineRequest) -> Machine,
         get_machine(GetMachineRequest) -> Machine,

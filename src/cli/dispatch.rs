@@ -6,8 +6,8 @@ use crate::pb::RunType;
 
 use super::commands::demo::{Carry, Typed};
 use super::commands::{
-    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, logs,
-    machine, plan, run, start, top, wait, watch,
+    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, locks,
+    logs, machine, plan, run, start, top, wait, watch,
 };
 use super::error::{Error, Exit};
 use super::session::Session;
@@ -38,6 +38,11 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
         Command::Skip(args) => control::skip(session, &args).await,
         Command::Resolve(args) => control::resolve(session, &args).await,
         Command::Approve(args) => approve::approve(session, &args).await,
+        Command::StopAll(args) => locks::stop_all(session, &args).await,
+        Command::ResumeAll(args) => locks::resume_all(session, &args).await,
+        Command::Lock(command) => locks::lock(session, command).await,
+        Command::Unlock(args) => locks::unlock(session, &args).await,
+        Command::Locks(args) => locks::locks(session, &args).await,
         Command::Wait(args) => wait::machines(session, &args).await,
         Command::History(args) => history::fleet(session, &args).await,
         Command::Top(args) => top::top(session, &args).await,

@@ -4,8 +4,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::commands::{
-    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, logs,
-    machine, plan, run, start, top, wait, watch,
+    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, locks,
+    logs, machine, plan, run, start, top, wait, watch,
 };
 use super::flags::Global;
 
@@ -112,6 +112,17 @@ pub(crate) enum Command {
     Resolve(control::ResolveArgs),
     /// Approve or reject a step that asks for approval; short for: run approve
     Approve(approve::ApproveArgs),
+    /// Stop everything: nothing begins on any machine until resume-all
+    StopAll(locks::StopArgs),
+    /// Lift a stop
+    ResumeAll(locks::ResumeArgs),
+    /// Lock a caller out, or machines
+    #[command(subcommand)]
+    Lock(locks::LockCommand),
+    /// Lift a lock, or the pause of a plan
+    Unlock(locks::UnlockArgs),
+    /// List what is stopped, locked and paused
+    Locks(locks::LocksArgs),
     /// Wait until machines are in a state
     Wait(wait::WaitArgs),
     /// Show the fleet live: counts, rates, runs in progress, what needs a person

@@ -6,14 +6,40 @@ use std::sync::Arc;
 use super::error::{EngineError, FieldViolation, Refusal};
 use super::names;
 use super::request::{NewRun, Origin};
+use super::waiting::lock_words;
 use crate::clock::Timestamp;
-use crate::ids::{Revision, RunId};
+use crate::ids::{MachineId, Revision, RunId};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
-use crate::model::{Machine, Run, RunSpec, RunType, StepRecord};
+use crate::model::{Lock, LockTarget, Machine, Run, RunSpec, RunType, StepRecord};
 use crate::plan::{Action, Plan, Registered, Registry, Risk, Role, Step, Value};
 use crate::provider::{Asked, Capabilities, Provider, Target};
+
+/// The refusal of a run that a stop, a lock or a pause holds back.
+#[must_use]
+pub fn locked(lock: &Lock, machine: &MachineId) -> EngineError {
+    let (refusal, subject, hint) = match &lock.target {
+        LockTarget::All => (
+            Refusal::Stopped,
+            "server".to_owned(),
+            "an admin lifts it: bmdemo-cli resume-all".to_owned(),
+        ),
+        LockTarget::Machines(_) | LockTarget::Principal(_) => (
+            Refusal::MachineLocked,
+            format!("machines/{machine}"),
+            format!("an admin lifts it: bmdemo-cli unlock {}", lock.id),
+        ),
+        LockTarget::Plan { plan_id, .. } => (
+            Refusal::PlanPaused,
+            format!("plans/{plan_id}"),
+            format!(
+                "look at the runs that failed; an admin lifts it: bmdemo-cli plan resume {plan_id}"
+            ),
+        ),
+    };
+    EngineError::Refused { refusal, subject, message: lock_words(lock), hint }
+}
 
 /// The plan that a request selects.
 ///

@@ -51,11 +51,17 @@ pub enum Refusal {
     DisksUntrusted,
     /// The hardware is not the registered one, and a step would destroy its data.
     HardwareMismatch,
+    /// Everything is stopped.
+    Stopped,
+    /// The machine is locked.
+    MachineLocked,
+    /// The plan is paused.
+    PlanPaused,
 }
 
 impl Refusal {
     /// Every refusal.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::RunActive,
         Self::IllegalPhase,
         Self::PhaseNotAllowed,
@@ -70,6 +76,9 @@ impl Refusal {
         Self::NotRetired,
         Self::DisksUntrusted,
         Self::HardwareMismatch,
+        Self::Stopped,
+        Self::MachineLocked,
+        Self::PlanPaused,
     ];
 
     /// Name in the API.
@@ -90,6 +99,9 @@ impl Refusal {
             Self::NotRetired => "NOT_RETIRED",
             Self::DisksUntrusted => "DISKS_UNTRUSTED",
             Self::HardwareMismatch => "HARDWARE_MISMATCH",
+            Self::Stopped => "STOPPED",
+            Self::MachineLocked => "MACHINE_LOCKED",
+            Self::PlanPaused => "PLAN_PAUSED",
         }
     }
 }
@@ -103,7 +115,7 @@ pub enum EngineError {
     /// There is no such object.
     #[error("{kind} {id:?} not found")]
     NotFound {
-        /// "machine", "run" or "plan".
+        /// "machine", "run", "plan" or "lock".
         kind: &'static str,
         /// The requested id.
         id: String,
@@ -129,6 +141,16 @@ pub enum EngineError {
         message: String,
         /// What to do about it, empty if there is no advice.
         hint: String,
+    },
+    /// The plan is for admins, and the caller is none.
+    #[error("{who} has the role {role}, and {what} needs the role admin: the plan is for admins")]
+    ForAdmins {
+        /// Name of the caller.
+        who: String,
+        /// Its role.
+        role: &'static str,
+        /// What was asked for.
+        what: String,
     },
     /// The request id was used for a different request.
     #[error("request_id {request_id:?} was used before for a different request")]

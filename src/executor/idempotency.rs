@@ -46,6 +46,18 @@ impl Ports {
         }
     }
 
+    /// The object of the first answer to a request id, if it was used before.
+    pub(super) async fn repeated_object(
+        &self,
+        origin: &Origin,
+        scope: &str,
+    ) -> Result<Option<String>, EngineError> {
+        match self.used(origin, scope).await? {
+            None => Ok(None),
+            Some(record) => check_same(origin, &record).map(|()| Some(record.object_id)),
+        }
+    }
+
     async fn used(
         &self,
         origin: &Origin,

@@ -71,6 +71,9 @@ pub struct Limits {
     pub destructive_window_ms: u64,
     /// Whether the loop breaker also counts on simulated machines.
     pub destructive_on_simulated: bool,
+    /// Runs of the same plan in a row that fail after they have begun to destroy data, before the plan is paused; 0
+    /// never pauses one.
+    pub pause_plan_after: u32,
     /// Most log bytes kept per step.
     pub step_log_bytes_max: u64,
 }
@@ -117,6 +120,7 @@ impl Default for Limits {
             destructive_max: 10,
             destructive_window_ms: 60 * 60 * 1000,
             destructive_on_simulated: false,
+            pause_plan_after: 3,
             step_log_bytes_max: 1024 * 1024,
         }
     }

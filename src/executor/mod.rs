@@ -6,6 +6,7 @@
 
 pub mod admission;
 mod audit;
+mod brakes;
 pub mod decide;
 mod denied;
 pub mod error;

@@ -28,11 +28,15 @@ pub enum Planted {
     AuditOutsideCommit,
     /// After a restart the runs in progress no longer count as what their plans put at risk (breaks the blast radius).
     RiskForgotten,
+    /// After a restart nothing is stopped any more (breaks the stop).
+    StopForgotten,
+    /// A plan is never paused, however often it fails (breaks the pause of plans).
+    FailuresUncounted,
 }
 
 impl Planted {
     /// Every bug.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoIntent,
         Self::BlindRetry,
         Self::AckBeforeCommit,
@@ -45,5 +49,7 @@ impl Planted {
         Self::AnyHardware,
         Self::AuditOutsideCommit,
         Self::RiskForgotten,
+        Self::StopForgotten,
+        Self::FailuresUncounted,
     ];
 }

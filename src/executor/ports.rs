@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::brakes::Brakes;
 use super::denied::Denied;
 use super::error::EngineError;
 use super::limits::Limits;
@@ -13,7 +14,7 @@ use super::sightings::Sightings;
 use super::tasks::Tasks;
 use crate::clock::{Clock, Random, SplitMix64, Timestamp};
 use crate::ids::{BatchId, RunId};
-use crate::model::Run;
+use crate::model::{LockTarget, Run};
 use crate::plan::Registry;
 use crate::provider::Provider;
 use crate::store::{Batch, Committed, Store, StoreError};
@@ -52,6 +53,9 @@ pub(super) struct Ports {
     pub(super) tasks: Arc<Tasks>,
     pub(super) sightings: Sightings,
     pub(super) denied: Denied,
+    pub(super) brakes: Arc<Brakes>,
+    /// Held while locks change.
+    pub(super) lock_turn: tokio::sync::Mutex<()>,
 }
 
 impl Ports {
@@ -75,6 +79,8 @@ impl Ports {
             planted: config.planted,
             tasks: Arc::default(),
             sightings: Sightings::default(),
+            brakes: Arc::new(Brakes::new()),
+            lock_turn: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -133,6 +139,11 @@ impl Ports {
     pub(super) fn next_batch(&self) -> BatchId {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         BatchId(batches.next_u64().max(1))
+    }
+
+    /// An id for a lock.
+    pub(super) fn lock_id(&self, target: &LockTarget) -> String {
+        format!("{}-{:08x}", target.kind(), self.random.next_u64() >> 32)
     }
 
     pub(super) fn next_run_id(&self, now: Timestamp) -> RunId {

@@ -1,11 +1,14 @@
 //! Requests to the engine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::error::EngineError;
 use crate::ids::{MachineId, Revision};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::Resolution;
-use crate::model::{Actor, CallFacts, MachineSpec, RunType};
+use crate::model::{Actor, CallFacts, Lock, MachineSpec, RunType};
+use crate::plan::Plan;
 
 /// Data of every mutation besides its subject.
 #[derive(Debug, Clone)]
@@ -27,6 +30,21 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Refuses a caller below an admin what is to be done with a plan that is for admins.
+    ///
+    /// # Errors
+    /// [`EngineError::ForAdmins`].
+    pub fn may_run(&self, plan: &Plan) -> Result<(), EngineError> {
+        match self.call.below_admin {
+            Some(role) if plan.for_admins => Err(EngineError::ForAdmins {
+                who: self.actor.name.to_string(),
+                role,
+                what: format!("{} of {}", self.call.rpc, plan.id),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The engine itself.
     #[must_use]
     pub fn engine() -> Self {
@@ -175,6 +193,8 @@ pub enum HeldBack {
     Recovery,
     /// It waits for a slot; which limit is reached, for people.
     Capacity(String),
+    /// Everything is stopped, its machine is locked, or its plan is paused.
+    Locked(Arc<Lock>),
 }
 
 /// Why a run is not moving.
@@ -204,4 +224,10 @@ pub enum WaitReason {
     Step,
     /// The server is recovering the run after a restart.
     Recovery,
+    /// Everything is stopped.
+    Stopped,
+    /// Its machine is locked.
+    Locked,
+    /// Its plan is paused.
+    PlanPaused,
 }

@@ -1,5 +1,6 @@
 //! The whole engine over the memory store and the fake provider, in virtual time.
 
+mod brakes;
 mod capacity;
 mod controllers;
 mod crashes;

@@ -3,7 +3,7 @@
 use super::request::{HeldBack, WaitReason, Waiting};
 use crate::lifecycle::run;
 use crate::lifecycle::step::{Basis, State};
-use crate::model::{HoldReason, Run};
+use crate::model::{ActorKind, HoldReason, Lock, LockTarget, Run};
 
 /// What the run waits for; `None` while it moves or has ended. `held_back` is the scheduler's state.
 #[must_use]
@@ -21,8 +21,14 @@ pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
             return Some(plain(WaitReason::Recovery, message, run.created_at));
         }
         Some(HeldBack::Capacity(limit)) => Some(limit.as_str()),
-        Some(HeldBack::Recovery) | None => None,
+        Some(HeldBack::Recovery | HeldBack::Locked(_)) | None => None,
     };
+    if let Some(HeldBack::Locked(lock)) = held_back
+        && may_be_held(run)
+    {
+        let since = lock.at.max(run.created_at);
+        return Some(plain(locked(lock), lock_words(lock), since));
+    }
     match run.state {
         run::State::Pending | run::State::Resuming => Some(plain(
             WaitReason::Capacity,
@@ -52,6 +58,44 @@ pub fn waiting(run: &Run, held_back: Option<&HeldBack>) -> Option<Waiting> {
         | run::State::Closing { .. } => in_step(run),
         run::State::Succeeded | run::State::Failed | run::State::Canceled => None,
     }
+}
+
+/// Whether it is a lock that the run waits for: not if an operator holds it, or its provider is working.
+fn may_be_held(run: &Run) -> bool {
+    let works = |state| matches!(state, State::Polling { .. });
+    run.state.is_active()
+        && run.state != run::State::Held
+        && !run.steps.iter().any(|step| works(step.state))
+}
+
+/// The reason to wait that a lock is.
+#[must_use]
+pub fn locked(lock: &Lock) -> WaitReason {
+    match lock.target {
+        LockTarget::All => WaitReason::Stopped,
+        LockTarget::Machines(_) | LockTarget::Principal(_) => WaitReason::Locked,
+        LockTarget::Plan { .. } => WaitReason::PlanPaused,
+    }
+}
+
+/// What holds something back, who set it and why, for people.
+#[must_use]
+pub fn lock_words(lock: &Lock) -> String {
+    let what = match &lock.target {
+        LockTarget::All => "everything is stopped".to_owned(),
+        LockTarget::Principal(name) => format!("{name} is locked"),
+        LockTarget::Machines(labels) => {
+            let all: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            format!("machines with {} are locked", all.join(","))
+        }
+        LockTarget::Plan { plan_id, .. } => format!("{plan_id} is paused"),
+    };
+    let by = match lock.by.kind {
+        ActorKind::Operator => format!(" by {}", crate::text::escaped(&lock.by.name)),
+        ActorKind::Engine | ActorKind::Probe => String::new(),
+    };
+    let until = lock.until.map(|until| format!(" until {until}")).unwrap_or_default();
+    format!("{what}{by}{until}: {}", lock.reason)
 }
 
 fn in_step(run: &Run) -> Option<Waiting> {

@@ -22,6 +22,8 @@ pub struct CallFacts {
     pub proof: &'static str,
     /// Address of the peer.
     pub peer: String,
+    /// The caller's role, if it is verified and below an admin's.
+    pub below_admin: Option<&'static str>,
 }
 
 /// The outcome of a call.

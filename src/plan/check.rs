@@ -10,7 +10,7 @@ use super::check_param::Params;
 use super::check_step;
 use super::diagnostic::Diagnostic;
 use super::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
-use super::names::{EffectiveState, Phase, RunType};
+use super::names::{EffectiveState, Phase, Risk, RunType};
 use super::nodes::{get, is_name, shown, value_of};
 use super::read::{Read, Reader};
 use super::schema::{Action, Plan, PlanResult, Step};
@@ -27,6 +27,8 @@ const PLAN_KEYS: &[&str] = &[
     "required_conditions",
     "params",
     "time_limit",
+    "role",
+    "allow_destructive",
     "steps",
     "on_failure",
     "finally",
@@ -78,6 +80,8 @@ pub(super) fn plan(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Checked {
     let steps = check_step::steps(reader, table, &start, &mut params);
     params.report_unused(reader);
     let destructive = destructive(reader, table, &steps);
+    let for_admins = for_admins(reader, table);
+    let allow_destructive = allow_destructive(reader, table, default_for.as_ref(), &steps);
     let result = result(reader, table);
 
     let mistakes = !reader.diagnostics.is_empty();
@@ -95,6 +99,8 @@ pub(super) fn plan(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Checked {
         required_conditions: Cow::Owned(required_conditions.flatten().unwrap_or_default()),
         params: Cow::Owned(params.into_values()),
         time_limit_ms,
+        for_admins,
+        allow_destructive,
         steps: Cow::Owned(steps.into_iter().map(|read| read.value).collect()),
         result,
     });
@@ -191,6 +197,64 @@ fn destructive(reader: &mut Reader<'_>, table: &DeTable<'_>, steps: &[Read<Step>
         (Some(_) | None, _) => {}
     }
     culprit.is_some()
+}
+
+/// Who may start and steer runs of the plan.
+fn for_admins(reader: &mut Reader<'_>, table: &DeTable<'_>) -> bool {
+    let Some(node) = value_of(table, "role") else { return false };
+    let Some(role) = reader.string(node, "`role`") else { return false };
+    if !["operator", "admin"].contains(&role) {
+        let help = "write `role = \"admin\"`, or leave the key out: operators may run it then";
+        let message = format!("`{}` is no role of a plan", shown(role));
+        reader.report("plan::unknown-role", message, node.span(), "not a role", help);
+    }
+    role == "admin"
+}
+
+/// Whoever restarts a machine, or changes its network, does not expect to lose its data: a plan of such a type has to
+/// say that it destroys some.
+fn allow_destructive(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    default_for: Option<&Read<RunType>>,
+    steps: &[Read<Step>],
+) -> bool {
+    let destroys = |action: &Action| action.traits.risk == Risk::DataDestroying;
+    let culprit = steps.iter().find_map(|read| {
+        let undo = read.value.compensation.as_ref().map(|undo| &undo.action);
+        let action = [Some(&read.value.action), undo].into_iter().flatten();
+        action.into_iter().find(|action| destroys(action)).map(|action| (read, action))
+    });
+    let is_harmless =
+        |read: &&Read<RunType>| matches!(read.value, RunType::Reboot | RunType::NetReconfig);
+    let harmless = default_for.filter(is_harmless);
+    let given = value_of(table, "allow_destructive");
+    let allowed = given.and_then(|node| reader.boolean(node, "`allow_destructive`"));
+    match (harmless, culprit, given) {
+        (Some(kind), Some((step, action)), _) if allowed != Some(true) => {
+            let diagnostic = Diagnostic::new(
+                "plan::destroys-data",
+                format!("a plan of type {} destroys data", kind.value.as_str()),
+                reader.file,
+                step.span.clone(),
+                format!("`{}` is {}", action.name, action.traits.risk),
+            )
+            .and(reader.file, kind.span.clone(), "whoever starts this type does not expect it")
+            .help(
+                "write `allow_destructive = true` if that is meant; else leave out the step, or `default_for`",
+            );
+            reader.push(diagnostic);
+        }
+        (Some(_), Some(_), _) | (_, _, None) => {}
+        // A step with a mistake of its own may be the one that destroys data; then nothing can be concluded yet.
+        (_, _, Some(node)) if allowed == Some(true) && reader.diagnostics.is_empty() => {
+            let message = "`allow_destructive` allows nothing";
+            let help = "it is for plans of the types REBOOT and NET_RECONFIG with a step that destroys data: leave it out";
+            reader.report("plan::unused", message, node.span(), "said here", help);
+        }
+        (_, _, Some(_)) => {}
+    }
+    allowed == Some(true)
 }
 
 fn result(reader: &mut Reader<'_>, table: &DeTable<'_>) -> PlanResult {

@@ -40,6 +40,10 @@ pub struct Plan {
     /// Longest time of a whole run in milliseconds, counted from its first step; `None`: no limit beyond those of its
     /// steps.
     pub time_limit_ms: Option<u64>,
+    /// Whether its runs are for admins: to start them, and to steer them.
+    pub for_admins: bool,
+    /// Whether it may destroy data although its runs are of a type that is not expected to.
+    pub allow_destructive: bool,
     /// Steps in execution order, at least one of them [`Role::Main`]; those come first, then the on_failure steps,
     /// then the finally steps.
     pub steps: Cow<'static, [Step]>,

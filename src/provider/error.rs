@@ -63,10 +63,13 @@ pub enum ErrorCode {
     Unavailable,
     /// A bug in the provider.
     Internal,
+    /// It waited for its turn, and may not begin any more ([`LogSink::may_begin`](super::LogSink::may_begin)). Only drivers
+    /// say so: no name reads as this.
+    PutOff,
 }
 
 impl ErrorCode {
-    /// Every code.
+    /// Every code that has a name to read.
     pub const ALL: [Self; 13] = [
         Self::Failed,
         Self::Unreachable,
@@ -100,6 +103,7 @@ impl ErrorCode {
             Self::Fenced => "fenced",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
+            Self::PutOff => "put-off",
         }
     }
 
@@ -129,6 +133,12 @@ impl ProviderError {
     pub fn fenced(current: Epoch, message: impl Into<String>) -> Self {
         let kind = ProviderErrorKind::Fenced { current };
         Self { kind, ..Self::new(ErrorClass::Permanent, ErrorCode::Fenced, message) }
+    }
+
+    /// An action that has not begun, and may not any more.
+    #[must_use]
+    pub fn put_off() -> Self {
+        Self::new(ErrorClass::Transient, ErrorCode::PutOff, "it has not begun, and may not now")
     }
 
     /// Adds what was expected and what was observed.

@@ -167,6 +167,11 @@ pub struct Health {
 pub trait LogSink: Send + Sync {
     /// One line, without its line feed.
     fn line(&self, stream: LogStream, text: &str);
+    /// Whether an action that has waited for its turn may still begin: not while everything is stopped. A driver that lets
+    /// calls wait asks when it is their turn, and answers [`ProviderError::put_off`] if not.
+    fn may_begin(&self) -> bool {
+        true
+    }
 }
 
 /// Where a call's output goes.

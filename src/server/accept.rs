@@ -16,12 +16,14 @@ use super::admission::Admission;
 use super::config::Keep;
 use super::connection::{self, Membership};
 use super::edge::Edge;
-use super::gate::Gate;
+use super::gate::{Gate, Spare};
 use super::tls::{Handshakes, Secured};
 use crate::clock::Clock;
 
 /// Delay after a failed accept, first and longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Time in which a connection in a place for admins has to show that it is one's.
+const PROOF: Duration = Duration::from_secs(5);
 /// Refused connections, and failures to accept, are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -71,17 +73,25 @@ pub(super) async fn serve(
         };
         back_off = BACK_OFF.0;
         let activity = Activity::new(clock.clone());
-        match gate.enter(peer.ip(), &activity) {
+        let present = access.borrow().clone();
+        let spares = if present.authenticates { gate.spares() } else { 0 };
+        match gate.enter(peer.ip(), &activity, spares) {
             Ok(permit) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
                 }
                 let local = stream.local_addr().ok();
-                let present = access.borrow().clone();
                 let edge = edge.of_connection(local, Some(peer)).called(present.host_names.clone());
                 let of = Membership { activity, leave: permit.leave.clone() };
                 let (clock, stop) = (clock.clone(), stop.clone());
-                let (handshakes, admission) = (handshakes.clone(), admission.clone());
+                let handshakes = handshakes.clone();
+                let admission = match &permit.spare {
+                    None => admission.clone(),
+                    Some(spare) => {
+                        tokio::spawn(end_unproven(spare.clone(), of.leave.clone(), clock.clone()));
+                        admission.proving(spare.clone())
+                    }
+                };
                 connections.spawn(async move {
                     match &present.tls {
                         None => {
@@ -127,6 +137,18 @@ pub(super) async fn serve(
         () = connections.wait() => {}
         () = clock.sleep(goodbye) => {
             tracing::info!(open = connections.len(), "closing connections that are still in use");
+        }
+    }
+}
+
+/// Ends a connection in a place for admins that has not shown in time that it is one's.
+async fn end_unproven(spare: Spare, leave: CancellationToken, clock: Arc<dyn Clock>) {
+    tokio::select! {
+        () = leave.cancelled() => {}
+        () = clock.sleep(PROOF) => {
+            if !spare.is_proven() {
+                leave.cancel();
+            }
         }
     }
 }

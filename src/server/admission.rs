@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::access::{Access, Present};
 use super::denials::Denials;
+use super::gate::Spare;
 use super::identities::Principal;
 use super::jwt::{JwtRefusal, Verified};
 use super::tls::{Certified, judge_again};
@@ -18,6 +19,7 @@ use crate::api::methods;
 use crate::api::status::ApiError;
 use crate::api::{Identity, Proof};
 use crate::clock::{Clock, Timestamp};
+use crate::pb::Role;
 use crate::text::escaped;
 
 /// A credential is looked at again at least this often while a stream depends on it.
@@ -124,6 +126,8 @@ pub(super) struct Admission {
     denials: Denials,
     peer: Option<SocketAddr>,
     certified: Option<Arc<Judged>>,
+    /// Of a connection in a place that is kept for admins.
+    spare: Option<Spare>,
 }
 
 /// A certificate, with the settings under which it was last judged.
@@ -135,7 +139,7 @@ struct Judged {
 
 impl Admission {
     pub(super) fn new(access: Present, clock: Arc<dyn Clock>, denials: Denials) -> Self {
-        Self { access, clock, denials, peer: None, certified: None }
+        Self { access, clock, denials, peer: None, certified: None, spare: None }
     }
 
     /// The same for one connection. The certificate was judged under `present`.
@@ -148,6 +152,11 @@ impl Admission {
         let under = || Mutex::new(present.clone());
         let certified = certified.map(|certified| Arc::new(Judged { certified, under: under() }));
         Self { peer: Some(peer), certified, ..self.clone() }
+    }
+
+    /// The same, for a connection in a place that is kept for admins.
+    pub(super) fn proving(&self, spare: Spare) -> Self {
+        Self { spare: Some(spare), ..self.clone() }
     }
 
     /// Who calls; `None` where callers need not say so.
@@ -168,7 +177,14 @@ impl Admission {
             Ok((credential, admitted))
         });
         match admitted {
-            Ok((credential, admitted)) => Ok(Some(self.identity(credential, admitted))),
+            Ok((credential, admitted)) => {
+                if let Some(spare) = self.spare.as_ref()
+                    && admitted.principal.role >= Role::Admin
+                {
+                    spare.prove();
+                }
+                Ok(Some(self.identity(credential, admitted)))
+            }
             Err(refusal) => {
                 let kind = refusal.kind();
                 // A path that is none of ours says nothing.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +28,40 @@ impl Default for Caps {
     }
 }
 
+/// Most places that are kept for admins, and the share of all that they are at most.
+const SPARES_MAX: usize = 16;
+const SPARES_SHARE: usize = 8;
+
+/// A spare connection that has been idle for so long, and has not shown that it is an admin's, makes room for another.
+const SPARE_IDLE: Duration = Duration::from_secs(1);
+
+/// Of a connection beyond the caps: whether a call on it has shown that it is an admin's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spare(Arc<AtomicBool>);
+
+impl Spare {
+    /// A call of an admin has come on it.
+    pub(super) fn prove(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one has.
+    pub(super) fn is_proven(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Caps {
+    /// How many of the places are kept for admins, where callers have to say who they are.
+    pub(super) fn spares(&self) -> usize {
+        SPARES_MAX.min(self.connections_max / SPARES_SHARE)
+    }
+}
+
 #[derive(Debug)]
 struct Connection {
+    /// One beyond the caps, in a place that is kept for admins.
+    spare: Option<Spare>,
     peer: IpAddr,
     activity: Activity,
     /// Cancelled when it has to make room.
@@ -44,7 +78,9 @@ struct Open {
 impl Open {
     fn remove(&mut self, id: u64) -> Option<Connection> {
         let removed = self.connections.remove(&id)?;
-        if let Some(of_peer) = self.by_peer.get_mut(&removed.peer) {
+        if removed.spare.is_none()
+            && let Some(of_peer) = self.by_peer.get_mut(&removed.peer)
+        {
             *of_peer -= 1;
             if *of_peer == 0 {
                 self.by_peer.remove(&removed.peer);
@@ -57,11 +93,34 @@ impl Open {
     fn make_room(&mut self, of: Option<IpAddr>) -> bool {
         let candidates = self.connections.iter();
         let longest = candidates
+            .filter(|(_, connection)| connection.spare.is_none())
             .filter(|(_, connection)| of.is_none_or(|peer| connection.peer == peer))
             .filter_map(|(id, connection)| Some((connection.activity.idle_for()?, *id)))
             .max_by_key(|(idle_for, id)| (*idle_for, std::cmp::Reverse(*id)));
         let Some(ended) = longest.and_then(|(_, id)| self.remove(id)) else { return false };
         ended.leave.cancel();
+        true
+    }
+
+    fn spares(&self) -> usize {
+        self.connections.values().filter(|connection| connection.spare.is_some()).count()
+    }
+
+    /// Whether one of so many places for admins is free, or becomes free of a connection that says nothing.
+    fn has_spare(&mut self, places: usize) -> bool {
+        if self.spares() < places {
+            return true;
+        }
+        let mut silent = self.connections.iter().filter(|(_, connection)| {
+            connection.spare.as_ref().is_some_and(|spare| !spare.is_proven())
+                && connection.activity.idle_for().is_some_and(|idle_for| idle_for >= SPARE_IDLE)
+        });
+        let Some(id) = silent.next().map(|(id, _)| *id).filter(|_| places > 0) else {
+            return false;
+        };
+        if let Some(ended) = self.remove(id) {
+            ended.leave.cancel();
+        }
         true
     }
 }
@@ -81,6 +140,8 @@ pub(super) struct Permit {
     id: u64,
     /// Cancelled when the connection has to make room for another one: its place is taken already.
     pub(super) leave: CancellationToken,
+    /// Of a place that is kept for admins.
+    pub(super) spare: Option<Spare>,
 }
 
 impl Gate {
@@ -93,11 +154,19 @@ impl Gate {
         self.lock().connections.len()
     }
 
-    /// A place for a connection of `address`, or which cap is reached while no connection within it is idle.
+    /// How many places are kept for admins, where callers have to say who they are.
+    pub(super) fn spares(&self) -> usize {
+        self.caps.spares()
+    }
+
+    /// A place for a connection of `address`, or which cap is reached while no connection within it is idle. `spares` of
+    /// the places are for connections that soon show that they are an admin's: whoever comes when a cap is reached gets
+    /// one of those.
     pub(super) fn enter(
         &self,
         address: IpAddr,
         activity: &Activity,
+        spares: usize,
     ) -> Result<Permit, &'static str> {
         let mut open = self.lock();
         let peer = counted_as(address);
@@ -108,12 +177,14 @@ impl Gate {
         let is_full = open.by_peer.get(&peer).is_some_and(|of_peer| *of_peer >= peer_max);
         let room = if is_full {
             open.make_room(Some(peer)).then_some(true).ok_or(cap)
-        } else if open.connections.len() >= self.caps.connections_max {
+        } else if open.connections.len() - open.spares() + spares >= self.caps.connections_max {
             open.make_room(None).then_some(true).ok_or("connections_max")
         } else {
             Ok(false)
         };
+        let mut spare = None;
         match room {
+            Err(_) if open.has_spare(spares) => spare = Some(Spare::default()),
             Ok(true) => self.refusals.count("idle_made_room"),
             Ok(false) => {}
             Err(cap) => {
@@ -123,11 +194,14 @@ impl Gate {
         }
         let id = open.next_id;
         open.next_id += 1;
-        *open.by_peer.entry(peer).or_default() += 1;
+        if spare.is_none() {
+            *open.by_peer.entry(peer).or_default() += 1;
+        }
         let leave = CancellationToken::new();
-        let connection = Connection { peer, activity: activity.clone(), leave: leave.clone() };
+        let (activity, of) = (activity.clone(), spare.clone());
+        let connection = Connection { spare: of, peer, activity, leave: leave.clone() };
         open.connections.insert(id, connection);
-        Ok(Permit { gate: self.clone(), id, leave })
+        Ok(Permit { gate: self.clone(), id, leave, spare })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
@@ -173,7 +247,7 @@ mod tests {
         let gate = Gate::new(CAPS, refusals.clone());
         let busy = Activity::new(Arc::new(TokioClock::new(Timestamp(0))));
         let _stream = busy.begin();
-        let enter = |text: &str| gate.enter(address(text), &busy);
+        let enter = |text: &str| gate.enter(address(text), &busy, 0);
         let (first, second) = (enter("192.0.2.1").unwrap(), enter("192.0.2.1").unwrap());
         assert_eq!(enter("192.0.2.1").unwrap_err(), "connections_per_peer_max");
         let third = enter("192.0.2.2").unwrap();
@@ -196,7 +270,7 @@ mod tests {
         let gate = Gate::new(CAPS, Refusals::default());
         let enter = |text: &str| {
             let activity = Activity::new(clock.clone());
-            (gate.enter(address(text), &activity).unwrap(), activity)
+            (gate.enter(address(text), &activity, 0).unwrap(), activity)
         };
         let (busy, of_busy) = enter("192.0.2.1");
         let _stream = of_busy.begin();
@@ -212,6 +286,45 @@ mod tests {
         // Its place is not given back twice.
         drop(old);
         assert_eq!(gate.open(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_kept_for_admins() {
+        let clock = Arc::new(TokioClock::new(Timestamp(0)));
+        let caps =
+            Caps { connections_max: 24, connections_per_peer_max: 2, connections_loopback_max: 2 };
+        let gate = Gate::new(caps, Refusals::default());
+        assert_eq!((gate.spares(), Caps::default().spares()), (3, 16));
+        let busy = Activity::new(clock.clone());
+        let _stream = busy.begin();
+        let enter = |text: &str, activity: &Activity| gate.enter(address(text), activity, 3);
+        let mut held: Vec<_> =
+            (0..21).map(|n| enter(&format!("192.0.{n}.1"), &busy).unwrap()).collect();
+        assert!(held.iter().all(|permit| permit.spare.is_none()));
+        // Three more, of whatever address; those that show who they are stay.
+        let idle = Activity::new(clock.clone());
+        let spares: Vec<_> = (0..3).map(|_| enter("192.0.2.1", &idle).unwrap()).collect();
+        spares[0].spare.as_ref().unwrap().prove();
+        assert_eq!(enter("192.0.2.1", &idle).unwrap_err(), "connections_max");
+        clock.sleep(SPARE_IDLE).await;
+        let next = enter("192.0.2.1", &idle).unwrap();
+        assert!(next.spare.is_some());
+        assert_eq!(
+            spares.iter().map(|permit| permit.leave.is_cancelled()).collect::<Vec<_>>(),
+            [false, true, false]
+        );
+        drop((spares, next));
+        // A peer that has reached its own cap is no reason to keep its admin out.
+        drop(held.pop());
+        held.push(enter("192.0.0.1", &busy).unwrap());
+        assert!(enter("192.0.0.1", &idle).unwrap().spare.is_some());
+        assert_eq!(
+            gate.enter(address("192.0.0.1"), &idle, 0).unwrap_err(),
+            "connections_per_peer_max"
+        );
+        drop(held);
+        assert_eq!(gate.open(), 0);
+        assert!(gate.lock().by_peer.is_empty());
     }
 
     #[test]

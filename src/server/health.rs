@@ -15,10 +15,11 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 /// Services with the status of the whole server: not serving until recovery is done, while draining, and once the
 /// store accepts no more writes.
-const READINESS: [&str; 7] = [
+const READINESS: [&str; 8] = [
     "",
     "readiness",
     "baremetal.v1.AuditService",
+    "baremetal.v1.LockService",
     "baremetal.v1.MachineService",
     "baremetal.v1.PlanService",
     "baremetal.v1.RunService",

@@ -84,9 +84,11 @@ pub(super) fn changes(before: &Registry, after: &Registry) -> Changes {
 
 /// The files of a directory, by name.
 fn read_dir(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, ConfigError> {
+    files::refuse_writable_dir(dir)
+        .map_err(|source| ConfigError::Unreadable { path: dir.to_owned(), source })?;
     list(dir)?
         .into_iter()
-        .map(|path| match files::read(&path, FILE_BYTES_MAX as u64) {
+        .map(|path| match files::read_trusted(&path, FILE_BYTES_MAX as u64) {
             Ok(bytes) => Ok((path.display().to_string(), bytes)),
             Err(source) => Err(ConfigError::Unreadable { path, source }),
         })
@@ -165,7 +167,7 @@ mod tests {
         let rma = include_str!("../../plans/rma.toml");
         let worse = rma
             .replace("plan/rma", "plan/reboot")
-            .replace("default_for = \"RMA\"", "default_for = \"REBOOT\"");
+            .replace("default_for = \"RMA\"", "default_for = \"REBOOT\"\nallow_destructive = true");
         let own = REBOOT.replace("plan/reboot", "plan/own").replace("default_for", "# default_for");
         let dir = dir_of(&[("a.toml", &worse), ("b.toml", &own)]);
         let after = load(Some(dir.path()), Actions::BUILT_IN).unwrap();
@@ -182,6 +184,42 @@ mod tests {
         let back = changes(&after, &before);
         assert!(back.all.contains(&"plan/own was removed".to_owned()), "{back:?}");
         assert_eq!(back.more_dangerous, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir =
+            dir_of(&[("a.toml", &REBOOT.replace("display_name = \"", "display_name = \"Our "))]);
+        let file = dir.path().join("a.toml");
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let refused = || {
+            let Err(ConfigError::Unreadable { path, source }) =
+                load(Some(dir.path()), Actions::BUILT_IN)
+            else {
+                panic!("it is not refused")
+            };
+            assert!(actions(Some(dir.path())).is_err());
+            (path, source.to_string())
+        };
+        load(Some(dir.path()), Actions::BUILT_IN).unwrap();
+        for mode in [0o664, 0o646] {
+            set(&file, mode);
+            let (path, why) = refused();
+            assert_eq!(path, file);
+            assert!(why.contains("chmod go-w") && why.contains(&format!("{mode:04o}")), "{why}");
+        }
+        set(&file, 0o600);
+        for mode in [0o770, 0o707, 0o1777] {
+            set(dir.path(), mode);
+            let (path, why) = refused();
+            assert_eq!(path, dir.path());
+            assert!(why.contains("chmod go-w"), "{why}");
+        }
+        set(dir.path(), 0o755);
+        load(Some(dir.path()), Actions::BUILT_IN).unwrap();
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) async fn serve<A, F>(
             continue;
         };
         let activity = Activity::new(clock.clone());
-        let Ok(permit) = gate.enter(peer.ip(), &activity) else { continue };
+        let Ok(permit) = gate.enter(peer.ip(), &activity, 0) else { continue };
         let answer = answer.clone();
         let service = tower::service_fn(move |request: Request<Incoming>| {
             let (answer, call) = (answer.clone(), activity.begin());

@@ -6,8 +6,8 @@ use super::slots::SlotMove;
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, Epoch, MachineId, Revision};
 use crate::model::{
-    AuditEntry, Change, Cursor, Entry, Images, Installation, LogChunk, Machine, Object, Observed,
-    Record, Run,
+    AuditEntry, Change, Cursor, Entry, Images, Installation, Lock, LogChunk, Machine, Object,
+    Observed, Record, Run,
 };
 
 /// The use of a request id; kept at least a day and as long as its object is active.
@@ -105,6 +105,8 @@ pub struct Batch {
     pub installations: Vec<(MachineId, Installation)>,
     /// Cursors of receivers to move.
     pub cursors: Vec<CursorMove>,
+    /// Locks to set, to lift and to forget.
+    pub locks: Vec<LockMove>,
     /// What the audit says of this batch: becomes durable with it, or not at all.
     pub audit: Vec<AuditEntry>,
 }
@@ -118,6 +120,27 @@ pub struct CursorMove {
     pub before: Option<Cursor>,
     /// The cursor from now on.
     pub after: Cursor,
+}
+
+/// A change of what holds runs and callers back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockMove {
+    /// Stores a lock, in place of one with its id.
+    Put(Arc<Lock>),
+    /// Drops a lock.
+    Forget(String),
+    /// A run that destroys data has ended: counts the failures of its plan in a row, and stores `pause` at the last of
+    /// `most` of them, from which on they are counted again.
+    Tally {
+        /// Digest of the plan.
+        digest: String,
+        /// Whether it failed; else the count starts over.
+        failed: bool,
+        /// Failures in a row.
+        most: u32,
+        /// What is stored then.
+        pause: Arc<Lock>,
+    },
 }
 
 impl Batch {
@@ -144,6 +167,8 @@ pub struct Committed {
     pub changes: Vec<Change>,
     /// The log chunks that it stored.
     pub logs: Vec<Arc<LogChunk>>,
+    /// The locks that it stored.
+    pub locks: Vec<Arc<Lock>>,
 }
 
 impl Committed {

@@ -26,7 +26,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use self::availability::Availability;
-pub use self::batch::{Batch, Committed, CursorMove, Outcome, PinnedPlan, RequestRecord, Write};
+pub use self::batch::{
+    Batch, Committed, CursorMove, LockMove, Outcome, PinnedPlan, RequestRecord, Write,
+};
 pub use self::error::{Fut, StoreError};
 pub use self::ownership::{Lease, Owner, Ownership, OwnsAll, SHARDS, Shard};
 pub use self::slots::{SlotKey, SlotMove};
@@ -34,7 +36,8 @@ use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{
-    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
+    Observed, Run,
 };
 
 /// Most rows that a page of a list examines for a filter without an index.
@@ -210,6 +213,8 @@ pub trait Store: Send + Sync + 'static {
     fn mac_owner<'a>(&'a self, mac: &'a str) -> Fut<'a, Option<MachineId>>;
     /// How far a receiver of notifications has got; `None` if it is new. It has no revision and no history.
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>>;
+    /// Every lock that is kept: those in force, and the last of those that were lifted.
+    fn locks(&self) -> Fut<'_, Vec<Lock>>;
     /// One machine as of the commit `at`; `None` if it did not exist or its history is gone.
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>>;
     /// One run.

@@ -9,11 +9,11 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::{run, step};
 use crate::model::{
     Actor, ActorKind, AuditEntry, Condition, ConditionKind, Cursor, Decision, Entry, EntryKind,
-    Hold, HoldReason, InstallStage, Installation, LogChunk, LogStream, Machine, MachineSpec, Run,
-    RunError, RunErrorCode, RunSpec, RunType, StepRecord, UntrustedDisks,
+    Hold, HoldReason, InstallStage, Installation, Lock, LockTarget, LogChunk, LogStream, Machine,
+    MachineSpec, Run, RunError, RunErrorCode, RunSpec, RunType, StepRecord, UntrustedDisks,
 };
 use crate::plan::{Value, Values};
-use crate::store::CursorMove;
+use crate::store::{CursorMove, LockMove};
 
 /// Arbitrary records: every field gets every kind of value, sensible or not.
 pub(super) struct Sampler(pub(super) SplitMix64);
@@ -331,6 +331,26 @@ pub(super) fn installation() -> Installation {
         message: "written in 9 s".to_owned(),
         ..Installation::begin(OperationId::new(run_id(1), "repave", 1), Timestamp(7))
     }
+}
+
+/// A stop.
+pub(super) fn lock(id: &str) -> Arc<Lock> {
+    Arc::new(Lock {
+        id: id.to_owned(),
+        target: LockTarget::All,
+        reason: "smoke in the hall".to_owned(),
+        by: Actor::operator("ann"),
+        at: Timestamp(7),
+        until: None,
+        lifted_at: None,
+    })
+}
+
+/// The end of a run that destroys data; the plan is paused at the last of `most` failures in a row.
+pub(super) fn tally(failed: bool, most: u32) -> LockMove {
+    let target = LockTarget::Plan { digest: "digest".to_owned(), plan_id: "plan/rma".to_owned() };
+    let pause = Lock { target, ..Lock::clone(&lock("plan-1")) };
+    LockMove::Tally { digest: "digest".to_owned(), failed, most, pause: Arc::new(pause) }
 }
 
 /// A step of the cursor of the receiver `ops` to what comes after a commit.

@@ -45,6 +45,8 @@ NOT_PROVOKED = {
     "LEASE_LOST": "needs a second server on one data directory, which its lock refuses; src/store/suite/ covers it",
     "NOT_READY": "lasts from the start until recovery, before the address is printed; src/server/edge.rs covers it",
     "UNAUTHENTICATED": "needs a server with principals; tests/it/tls/tokens.rs covers it",
+    "PRINCIPAL_LOCKED": "needs a server with principals; tests/it/tls/locked.rs covers it",
+    "PLAN_PAUSED": "needs machines that are not simulated; src/executor/tests/brakes.rs covers it",
     "ROLE_MISSING": "needs a server with principals; tests/it/tls/roles.rs covers it",
     "CREDENTIALS_ENDED": "needs a server with principals; tests/it/tls/tokens.rs covers it",
     "INTERNAL": "a bug of ours; every RPC is sent malformed and empty requests here, and none gives it",
@@ -227,6 +229,25 @@ class Conformance:
         access = self.api.CheckAccess(method="StartRun", force=True)
         self.check("CheckAccess names the rule", access.allowed and access.rule, access)
         self.check("GetServerInfo names the providers", list(info.providers) == ["fake"], info)
+
+    def locks(self):
+        api = self.api
+        self.register("locked")
+        labels = {"machine_id": "locked", "labels": {"hall": "wet"}}
+        api.UpdateMachine(machine=labels, update_mask={"paths": ["labels.hall"]})
+        lock = api.CreateLock(labels={"hall": "wet"}, reason="water", duration={"seconds": 3600})
+        self.fails("MACHINE_LOCKED", lambda: self.start("locked", "reboot"))
+        listed = api.ListLocks()
+        self.check("ListLocks", [one.lock_id for one in listed.locks] == [lock.lock_id], listed)
+        lifted = api.DeleteLock(lock_id=lock.lock_id, reason="dry")
+        self.check("DeleteLock", lifted.HasField("lifted_at") and not api.ListLocks().locks, lifted)
+        stop = api.StopAll(reason="smoke")
+        self.check("StopAll", stop.kind == api.value("LOCK_KIND_STOP") and stop.reason == "smoke", stop)
+        self.fails("STOPPED", lambda: self.start("locked", "reboot"))
+        self.check("GetServerInfo says what is stopped", list(api.GetServerInfo().locks) == [stop], stop)
+        resumed = api.ResumeAll(reason="it was toast")
+        self.check("ResumeAll", resumed.lock_id == stop.lock_id, resumed)
+        self.ended(self.start("locked", "reboot"), "SUCCEEDED")
 
     def audit(self):
         entries = self.api.ListAudit(page_size=1000).entries
@@ -546,7 +567,7 @@ def main():
         plans = ROOT / "tests" / "conformance" / "plans"
         options = ["--fake-timing", "zero", "--fake-script", SCRIPT, "--plans-dir", str(plans)]
         conformance = Conformance(tally, Server(binary, work / "main", *options))
-        for name in ("reflection", "health", "machines", "plans", "audit", "server_info", "runs", "errors", "every_method_refuses_nonsense",
+        for name in ("reflection", "health", "machines", "plans", "audit", "server_info", "locks", "runs", "errors", "every_method_refuses_nonsense",
                      "every_method_answered", "buf", "shutdown"):
             tally.section(name.replace("_", " "), getattr(conformance, name))
         tally.section("limits", limits, conformance, binary)

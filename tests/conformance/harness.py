@@ -20,7 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Far above what a loaded machine needs: only a hang reaches it.
 PATIENCE_S = 60
 SERVICES = ["baremetal.v1.MachineService", "baremetal.v1.PlanService", "baremetal.v1.RunService",
-            "baremetal.v1.ServerService", "baremetal.v1.AuditService"]
+            "baremetal.v1.ServerService", "baremetal.v1.AuditService",
+            "baremetal.v1.LockService"]
 DOMAIN = "baremetal.v1"
 
 

@@ -12,6 +12,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::metrics::get;
+use crate::receiver::{Receiver, SECRET, json};
 use crate::support::{Server, run_to_end, text, within};
 use crate::tls::lab::{Lab, channel};
 use crate::tls::tokens::new_token;
@@ -60,12 +61,41 @@ async fn a_secret_is_found_nowhere_but_where_it_was_put() {
     let credentials = lab.dir.path().join("credentials");
     std::fs::create_dir(&credentials).unwrap();
     lab.put("credentials/bmc-login", "admin\ncanary-of-a-login-of-a-controller\n");
+    lab.put("credentials/hook-key", SECRET);
+    lab.put("credentials/program-secret", "canary-of-a-secret-of-a-program");
+    let hook = Receiver::new(|_, _| json("200 OK", "{}")).await;
+    for dir in ["plans", "actions"] {
+        std::fs::create_dir(lab.dir.path().join(dir)).unwrap();
+    }
+    for (name, class) in [("ring", "posts"), ("toll", "runs")] {
+        let action = format!(
+            "name = \"{name}\"\ndescription = \"Rings.\"\nrisk = \"none\"\nidempotent = true\ntimeout = \"1m\"\n"
+        );
+        lab.put(&format!("actions/{name}.toml"), &action);
+        let plan = format!(
+            "id = \"plan/{class}\"\nallowed_phases = [\"FACTORY_READY\"]\n[[steps]]\nname = \"one\"\naction = \"{name}\"\n"
+        );
+        lab.put(&format!("plans/{class}.toml"), &plan);
+    }
+    // It has its secret, and keeps it for itself.
+    lab.put(
+        "toll",
+        "#!/bin/sh\ngrep -q canary \"$BMDEMO_CREDENTIALS/program-secret\" && echo found\n",
+    );
+    std::fs::set_permissions(lab.at("toll"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .unwrap();
     let dir = lab.dir.path().display();
     lab.configure(&format!(
         "[auth]\ntokens_file = \"{dir}/tokens.toml\"\n\
          [auth.jwt]\njwks_file = \"{dir}/jwks.json\"\nissuer = \"https://idp\"\naudience = \"bmdemo\"\n\
          [principals.ann]\nrole = \"admin\"\nsubjects = [\"ann@example.com\"]\n\
-         [principals.bob]\nrole = \"viewer\"\n"
+         [principals.bob]\nrole = \"viewer\"\n\
+         [plans]\ndir = \"{dir}/plans\"\n[actions]\ndir = \"{dir}/actions\"\n[networks]\nwebhook = [\"127.0.0.0/8\"]\n\
+         [machine_classes.posts]\ncustom = \"webhook\"\n[machine_classes.posts.webhook]\nurl = \"{}\"\n\
+         secret = \"hook-key\"\nactions = [\"ring\"]\n\
+         [machine_classes.runs]\ncustom = \"exec\"\n[machine_classes.runs.exec]\ncredentials = [\"program-secret\"]\n\
+         [machine_classes.runs.exec.actions.toll]\nact = [\"{dir}/toll\"]\n",
+        hook.url()
     ));
     let token = new_token(&lab, &["ann"]).await;
     let weak = new_token(&lab, &["bob"]).await;
@@ -112,6 +142,19 @@ async fn a_secret_is_found_nowhere_but_where_it_was_put() {
     let login = ["machine", "update", "machine-1", "--credentials", "bmc-login"];
     assert_eq!(ask("ann", &login).await, Some(0));
     assert_eq!(ask("jwt", &["repave", "machine-1", "--yes"]).await, Some(0));
+    for class in ["posts", "runs"] {
+        let machine = format!("of-{class}");
+        let register = ["machine", "register", &machine, "--provider", class];
+        assert_eq!(ask("ann", &register).await, Some(0), "{class}");
+        assert_eq!(
+            ask("ann", &["run", "start", class, &machine, "--yes"]).await,
+            Some(0),
+            "{class}"
+        );
+        assert_eq!(ask("ann", &["logs", &machine]).await, Some(0), "{class}");
+    }
+    let signed = hook.messages();
+    assert!(!signed.is_empty(), "the receiver was called");
     assert_eq!(ask("bob", &["repave", "machine-1", "--yes"]).await, Some(71));
     assert_eq!(ask("eve", &["list"]).await, Some(80));
     assert_eq!(ask("no", &["list"]).await, Some(80));
@@ -189,6 +232,8 @@ async fn a_secret_is_found_nowhere_but_where_it_was_put() {
         ("the signature of a token", jwts[0].rsplit('.').next().unwrap().to_owned()),
         ("the signature of a stranger's token", jwts[1].rsplit('.').next().unwrap().to_owned()),
         ("the login of a controller", "canary-of-a-login-of-a-controller".to_owned()),
+        ("the key of a webhook", SECRET.trim().to_owned()),
+        ("the secret of a program", "canary-of-a-secret-of-a-program".to_owned()),
         ("the key of the server", core(&keys[0])),
         ("the key of a client", core(&keys[1])),
         ("the key of the audit", core(&own)),

@@ -39,6 +39,7 @@ mod restore;
 mod runs;
 mod service_config;
 mod shutdown;
+mod stops;
 mod storage;
 mod support;
 mod terminal;

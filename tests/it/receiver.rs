@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::support::within;
 
 /// What messages are signed with.
-pub(crate) const SECRET: &str = "canary-hook";
+pub(crate) const SECRET: &str = "canary-of-a-key-of-a-webhook";
 
 /// A message as it came.
 #[derive(Debug, Clone)]

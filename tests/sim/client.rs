@@ -8,7 +8,7 @@ use bmdemo::executor::{Engine, EngineError};
 use bmdemo::ids::{MachineId, Revision, RunId};
 use bmdemo::lifecycle::machine::Phase;
 use bmdemo::lifecycle::run::{Ending, State};
-use bmdemo::model::{Actor, Machine, MachineSpec, Run};
+use bmdemo::model::{Actor, Lock, Machine, MachineSpec, Run};
 use bmdemo::store::Store as _;
 use bmdemo::store::memory::MemoryStore;
 
@@ -31,6 +31,9 @@ pub(crate) enum Ask {
     SetLabel { machine: MachineId, value: u64 },
     Clear { machine: MachineId },
     Inspect { machine: MachineId },
+    Stop,
+    Resume,
+    Unlock { id: String },
 }
 
 /// A request.
@@ -60,6 +63,9 @@ impl Request {
             }
             Ask::Clear { machine } => format!("ClearIntervention/{machine}"),
             Ask::Inspect { machine } => format!("InspectMachine/{machine}"),
+            Ask::Stop => "StopAll".to_owned(),
+            Ask::Resume => "ResumeAll".to_owned(),
+            Ask::Unlock { id } => format!("DeleteLock/{id}"),
         }
     }
 
@@ -81,6 +87,7 @@ impl Request {
 pub(crate) enum Answer {
     Run(Arc<Run>),
     Machine(Arc<Machine>),
+    Lock(Arc<Lock>),
     Refused(String),
 }
 
@@ -202,6 +209,9 @@ impl Clients {
             return;
         }
         record.acknowledged += 1;
+        if request.ask == Ask::Stop {
+            oracle.book.is_stopped = true;
+        }
         let (Ask::Operate { verb: Verb::Cancel, .. }, Answer::Run(run)) = (&request.ask, answer)
         else {
             return;
@@ -234,7 +244,14 @@ async fn perform(engine: &Engine, request: &Request) -> Answer {
         Ok(machine) => Answer::Machine(machine),
         Err(error) => Answer::Refused(refusal(&error)),
     };
+    let lock = |result: Result<Arc<Lock>, EngineError>| match result {
+        Ok(lock) => Answer::Lock(lock),
+        Err(error) => Answer::Refused(refusal(&error)),
+    };
     match &request.ask {
+        Ask::Stop => lock(engine.stop_all(&origin).await),
+        Ask::Resume => lock(engine.resume_all(&origin).await),
+        Ask::Unlock { id } => lock(engine.lift_lock(&origin, id).await),
         Ask::Register { machine: id } => {
             let serial = format!("SIM-{id}");
             let spec =
@@ -282,6 +299,7 @@ fn describe(answer: &Answer) -> String {
     match answer {
         Answer::Run(run) => format!("run {} {:?} r{}", run.id, run.state, run.revision),
         Answer::Machine(machine) => format!("{} r{}", machine.id, machine.revision),
+        Answer::Lock(lock) => format!("lock {} lifted {:?}", lock.id, lock.lifted_at),
         Answer::Refused(why) => format!("no: {why}"),
     }
 }

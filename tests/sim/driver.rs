@@ -9,6 +9,7 @@ use bmdemo::clock::{SeededRandom, SplitMix64};
 use bmdemo::executor::planted::Planted;
 use bmdemo::executor::{Engine, EngineConfig};
 use bmdemo::ids::MachineId;
+use bmdemo::model::LockTarget;
 use bmdemo::provider::fake::{Chaos, FakeOptions, FakeProvider, World};
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{Query, Store as _};
@@ -245,6 +246,7 @@ impl Driver {
             self.sim.sleep_ms(gap_ms).await;
             self.trouble().await;
             self.swap();
+            self.brake().await;
             self.ask();
             self.compare().await;
             if !self.sim.oracle().violations.is_empty() {
@@ -269,7 +271,9 @@ impl Driver {
                 };
                 match answer {
                     Some(Answer::Machine(_)) => break,
-                    Some(Answer::Run(_) | Answer::Refused(_)) => self.sim.sleep_ms(50).await,
+                    Some(Answer::Run(_) | Answer::Lock(_) | Answer::Refused(_)) => {
+                        self.sim.sleep_ms(50).await;
+                    }
                     None => self.restart().await,
                 }
             }
@@ -289,6 +293,32 @@ impl Driver {
         let asked = machine(1 + self.rng.below(machines));
         if let Some((who, engine)) = self.current.as_ref().filter(|_| self.rng.chance(1, 2)) {
             self.clients.send(engine, *who, request(Ask::Inspect { machine: asked }));
+        }
+    }
+
+    /// An operator stops everything, or resumes, and waits for the answer; plans that were paused are lifted.
+    async fn brake(&mut self) {
+        if !self.rng.chance(self.sim.profile.brake_permille, 1_000) {
+            return;
+        }
+        let Some((who, engine)) = self.current.clone() else { return };
+        let paused = engine.locks().into_iter().find(|lock| lock.target != LockTarget::All);
+        let ask = match self.rng.below(3) {
+            0 => Ask::Stop,
+            1 => Ask::Resume,
+            _ => match paused {
+                Some(lock) => Ask::Unlock { id: lock.id.clone() },
+                None => return,
+            },
+        };
+        if ask == Ask::Resume {
+            self.sim.oracle().book.is_stopped = false;
+        }
+        tokio::select! {
+            biased;
+            _ = self.clients.ask(&engine, who, request(ask)) => {}
+            () = self.sim.gates.died(who) => {}
+            () = self.sim.sleep_ms(5_000) => {}
         }
     }
 

@@ -101,6 +101,16 @@ fn seeds_of_busy_machines() {
     }
 }
 
+/// Stops, over crashes; and plans that are paused because their runs fail.
+#[test]
+fn seeds_of_brakes() {
+    let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
+    for seed in 1..=count {
+        let report = run_one(seed, Profile::braking(seed), None);
+        assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
+    }
+}
+
 /// Machines that are swapped while they are worked on.
 #[test]
 fn seeds_of_swapped_machines() {

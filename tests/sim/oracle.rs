@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use bmdemo::executor::Limits;
 use bmdemo::ids::{Epoch, MachineId, Revision, RunId};
 use bmdemo::lifecycle::run::State;
-use bmdemo::model::{Change, Images, Object, Run};
+use bmdemo::model::{Change, Images, Lock, Object, Run};
 use bmdemo::provider::fake::LedgerEntry;
 use bmdemo::provider::{
     Acted, Call, Health, Observation, ProviderError, ProviderErrorKind, Verification,
@@ -147,7 +147,7 @@ impl Oracle {
         }
     }
 
-    fn commit(&mut self, revision: Revision, changes: &[Change]) {
+    fn commit(&mut self, revision: Revision, changes: &[Change], locks: &[Arc<Lock>]) {
         let by = self.committing;
         for change in changes {
             self.note_change(by, revision, change);
@@ -172,6 +172,13 @@ impl Oracle {
                 self.judge(invariant, verdict);
             }
         }
+        let verdict = invariants::a_plan_that_keeps_failing_is_paused(
+            &mut self.book,
+            &self.limits,
+            changes,
+            locks,
+        );
+        self.judge("a_plan_that_keeps_failing_is_paused", verdict);
         let started: Vec<_> = changes.iter().filter_map(|change| self.started(change)).collect();
         self.book.fold(by, revision, changes);
         for started in started {
@@ -250,6 +257,12 @@ impl Oracle {
             asked.epoch
         ));
         let (Some(operation), CallKind::Act) = (operation, asked.kind) else { return };
+        let verdict = invariants::nothing_begins_while_everything_is_stopped(
+            &self.book,
+            &operation,
+            self.overlapped,
+        );
+        self.judge("nothing_begins_while_everything_is_stopped", verdict);
         *self.book.acts_sent.entry(operation.clone()).or_default() += 1;
         let (invariant, verdict) =
             judged!(promise_06_unknown_outcomes_are_not_acted_on_blindly(&self.book, &operation));
@@ -304,7 +317,7 @@ pub(crate) struct Feed(pub(crate) Weak<Sim>);
 impl Listener for Feed {
     fn committed(&self, committed: &Arc<Committed>) {
         if let Some(sim) = self.0.upgrade() {
-            sim.oracle().commit(committed.revision, &committed.changes);
+            sim.oracle().commit(committed.revision, &committed.changes, &committed.locks);
         }
     }
 }

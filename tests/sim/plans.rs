@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use bmdemo::model::Run;
 use bmdemo::plan::registry::BUILT_IN;
 use bmdemo::plan::{Registry, Risk, Role, SourceFile, compile};
 
@@ -95,6 +96,12 @@ pub(crate) fn destroys(plan: &str, step: &str) -> bool {
 pub(crate) fn role(plan: &str, step: &str) -> Role {
     let found = known().get(plan).and_then(|found| found.plan.step(step).map(|step| step.role));
     found.unwrap_or(Role::Main)
+}
+
+/// Whether a step of a run has begun to destroy data, or may have.
+pub(crate) fn has_destroyed(run: &Run) -> bool {
+    let sent = run.steps.iter().filter(|step| step.attempt > 0 && !step.unsent);
+    sent.into_iter().any(|step| destroys(&run.spec.plan_id, &step.name))
 }
 
 /// What a plan puts at risk.

@@ -73,6 +73,16 @@ const CASES: &[Case] = &[
         accuser: "blast_radius_is_kept",
         profile: Profile::careful,
     },
+    Case {
+        bug: Planted::StopForgotten,
+        accuser: "nothing_begins_while_everything_is_stopped",
+        profile: Profile::braking,
+    },
+    Case {
+        bug: Planted::FailuresUncounted,
+        accuser: "a_plan_that_keeps_failing_is_paused",
+        profile: Profile::braking,
+    },
 ];
 
 #[test]

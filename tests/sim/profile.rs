@@ -34,6 +34,8 @@ pub(crate) struct Profile {
     pub(crate) unknown_permille: u64,
     /// Machines are swapped, and looked at.
     pub(crate) swap_permille: u64,
+    /// Everything is stopped, and resumed.
+    pub(crate) brake_permille: u64,
     pub(crate) chaos: Chaos,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -78,6 +80,7 @@ impl Profile {
             unavailable_permille: maybe(rng, 60),
             unknown_permille: maybe(rng, 60),
             swap_permille: 0,
+            brake_permille: 0,
             chaos: Chaos {
                 fail_permille: small(rng, 200),
                 hang_permille: small(rng, 100),
@@ -119,6 +122,7 @@ impl Profile {
             unavailable_permille: 0,
             unknown_permille: 0,
             swap_permille: 0,
+            brake_permille: 0,
             chaos: Chaos::default(),
             timing: Timing::Default,
             limits: Limits::default(),
@@ -172,6 +176,29 @@ impl Profile {
         Self { limits: Limits { data_destroying, ..Limits::default() }, ..Self::queueing(seed) }
     }
 
+    /// Everything is stopped and resumed again and again, over crashes; plans whose runs fail are paused.
+    pub(crate) fn braking(seed: u64) -> Self {
+        let varied = Self::varied(seed);
+        let fail_permille = varied.chaos.fail_permille.max(150);
+        Self {
+            steps: 60,
+            crash_permille: 100,
+            // Two incarnations at once: one that was stopped sends what it had decided before.
+            stop_permille: 0,
+            // How long something was held back is measured by the wall clock.
+            jump_permille: 0,
+            brake_permille: 300,
+            chaos: Chaos { fail_permille, ..varied.chaos },
+            limits: Limits {
+                destructive_max: 10_000,
+                destructive_on_simulated: true,
+                pause_plan_after: 2,
+                ..varied.limits
+            },
+            ..varied
+        }
+    }
+
     /// No random faults: for tests that inject their own.
     pub(crate) fn calm(timing: Timing) -> Self {
         Self {
@@ -191,6 +218,7 @@ impl Profile {
             unavailable_permille: 0,
             unknown_permille: 0,
             swap_permille: 0,
+            brake_permille: 0,
             chaos: Chaos::default(),
             timing,
             limits: Limits::default(),

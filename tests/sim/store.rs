@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use bmdemo::ids::{BatchId, MachineId, Revision, RunId};
 use bmdemo::model::filter::Filter;
 use bmdemo::model::{
-    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
+    Observed, Run,
 };
 use bmdemo::store::memory::MemoryStore;
 use bmdemo::store::{
@@ -118,6 +119,10 @@ impl Store for SimStore {
 
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         Box::pin(self.read(self.inner.cursor(receiver)))
+    }
+
+    fn locks(&self) -> Fut<'_, Vec<Lock>> {
+        Box::pin(self.read(self.inner.locks()))
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -36,6 +36,8 @@ pub(in crate::api) fn plan(registered: &Registered) -> pb::Plan {
         required_conditions: conditions(&plan.required_conditions),
         result_conditions: conditions(&plan.result.conditions),
         time_limit: plan.time_limit_ms.map(duration),
+        role: if plan.for_admins { pb::Role::Admin } else { pb::Role::Operator }.into(),
+        allow_destructive: plan.allow_destructive,
     }
 }
 

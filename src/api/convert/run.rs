@@ -4,10 +4,10 @@ use super::history::actor;
 use super::{duration, etag, timestamp};
 use crate::clock::Timestamp;
 use crate::executor::request::{HeldBack, WaitReason};
-use crate::executor::waiting::{is_overdue, waiting};
+use crate::executor::waiting::{is_overdue, lock_words, waiting};
 use crate::lifecycle::run::Phase;
 use crate::lifecycle::step::{self, State};
-use crate::model::{Run, RunType, StepRecord};
+use crate::model::{Lock, Run, RunType, StepRecord};
 use crate::pb;
 use crate::plan::{Action, Plan, Risk, Step};
 
@@ -18,7 +18,9 @@ pub(in crate::api) fn run(
     held_back: Option<&HeldBack>,
     now: Timestamp,
 ) -> pb::Run {
-    let steps = (0..run.steps.len()).map(|place| step(run, place, plan, now)).collect();
+    // What waits because it is held back is not late for it.
+    let is_late = !matches!(held_back, Some(HeldBack::Locked(_)));
+    let steps = (0..run.steps.len()).map(|place| step(run, place, plan, now, is_late)).collect();
     let current = run.current_step.and_then(|place| run.steps.get(place));
     pb::Run {
         run_id: run.id.to_string(),
@@ -70,6 +72,16 @@ fn waits_for(run: &Run, plan: Option<&Plan>, held_back: Option<&HeldBack>) -> Op
     })
 }
 
+/// What a run would wait for that is not started because everything is stopped.
+pub(in crate::api) fn stopped(stop: &Lock) -> pb::Waiting {
+    pb::Waiting {
+        reason: pb::WaitReason::Stopped.into(),
+        message: lock_words(stop),
+        since: Some(timestamp(stop.at)),
+        ..Default::default()
+    }
+}
+
 /// What the plan declares about a step of a run.
 struct Declared<'a> {
     step: Option<&'a Step>,
@@ -107,11 +119,18 @@ impl Declared<'_> {
     }
 }
 
-fn step(run: &Run, place: usize, plan: Option<&Plan>, now: Timestamp) -> pb::StepStatus {
+fn step(
+    run: &Run,
+    place: usize,
+    plan: Option<&Plan>,
+    now: Timestamp,
+    is_late: bool,
+) -> pb::StepStatus {
     let record = &run.steps[place];
     let declared = declared(run, place, plan);
     let expected_ms = declared.expected_ms();
-    let overdue = expected_ms.is_some_and(|expected_ms| is_overdue(run, place, expected_ms, now));
+    let overdue =
+        is_late && expected_ms.is_some_and(|expected_ms| is_overdue(run, place, expected_ms, now));
     let running = record.state.phase() == step::Phase::Running;
     pb::StepStatus {
         name: record.name.clone(),
@@ -206,6 +225,9 @@ fn wait_reason(reason: WaitReason) -> pb::WaitReason {
         WaitReason::Approval => pb::WaitReason::Approval,
         WaitReason::WrongHardware => pb::WaitReason::WrongHardware,
         WaitReason::Step => pb::WaitReason::Step,
+        WaitReason::Stopped => pb::WaitReason::Stopped,
+        WaitReason::Locked => pb::WaitReason::Locked,
+        WaitReason::PlanPaused => pb::WaitReason::PlanPaused,
     }
 }
 

@@ -78,6 +78,12 @@ reasons! {
     DisksUntrusted = "DISKS_UNTRUSTED", FailedPrecondition;
     /// The hardware is not the registered one, and a step would destroy its data.
     HardwareMismatch = "HARDWARE_MISMATCH", FailedPrecondition;
+    /// Everything is stopped.
+    Stopped = "STOPPED", FailedPrecondition;
+    /// The machine is locked.
+    MachineLocked = "MACHINE_LOCKED", FailedPrecondition;
+    /// The plan is paused.
+    PlanPaused = "PLAN_PAUSED", FailedPrecondition;
     /// The object has changed since the client read it.
     EtagMismatch = "ETAG_MISMATCH", Aborted;
     /// Another request wrote at the same moment.
@@ -98,6 +104,8 @@ reasons! {
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
     /// The caller's role does not allow the request.
     RoleMissing = "ROLE_MISSING", PermissionDenied;
+    /// The caller is locked.
+    PrincipalLocked = "PRINCIPAL_LOCKED", PermissionDenied;
     /// The credentials of a stream's caller have expired or were revoked.
     CredentialsEnded = "CREDENTIALS_ENDED", Unauthenticated;
     /// The server is stopping.
@@ -131,6 +139,9 @@ impl From<Refusal> for Reason {
             Refusal::NotRetired => Self::NotRetired,
             Refusal::DisksUntrusted => Self::DisksUntrusted,
             Refusal::HardwareMismatch => Self::HardwareMismatch,
+            Refusal::Stopped => Self::Stopped,
+            Refusal::MachineLocked => Self::MachineLocked,
+            Refusal::PlanPaused => Self::PlanPaused,
         }
     }
 }

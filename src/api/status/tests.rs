@@ -63,6 +63,11 @@ fn errors() -> Vec<ApiError> {
             id: "machine-1".to_owned(),
             difference: "its provider is fake, not redfish".to_owned(),
         },
+        EngineError::ForAdmins {
+            who: "carl".to_owned(),
+            role: "operator",
+            what: "StartRun of plan/rma".to_owned(),
+        },
         EngineError::RequestIdReused { request_id: "a".to_owned() },
         EngineError::EtagMismatch {
             kind: "machine",
@@ -102,6 +107,7 @@ fn errors() -> Vec<ApiError> {
             what: "StartRun".to_owned(),
             wanted: "operator",
         },
+        ApiError::PrincipalLocked("bob is locked by ann: laptop lost".to_owned()),
         ApiError::MethodUnknown("/baremetal.v1.RunService/Fly".to_owned()),
     ];
     let stored = stored.map(EngineError::Store);

@@ -37,7 +37,7 @@ pub(crate) struct CanIArgs {
 }
 
 /// The method behind each command.
-const METHODS: [(&str, &str); 35] = [
+const METHODS: [(&str, &str); 40] = [
     ("list", "ListMachines"),
     ("runs", "ListRuns"),
     ("plans", "ListPlans"),
@@ -73,7 +73,28 @@ const METHODS: [(&str, &str); 35] = [
     ("resolve", "ResolveStep"),
     ("approve", "ResolveStep"),
     ("audit", "ListAudit"),
+    ("stop-all", "StopAll"),
+    ("resume-all", "ResumeAll"),
+    ("lock", "CreateLock"),
+    ("unlock", "DeleteLock"),
+    ("locks", "ListLocks"),
 ];
+
+/// Commands on runs, whose plan decides, too.
+const STEERING: [&str; 8] =
+    ["cancel", "abort", "pause", "resume", "retry", "skip", "resolve", "approve"];
+
+/// The type of the runs that a command starts.
+fn verb_type(verb: &str) -> Option<pb::RunType> {
+    Some(match verb {
+        "repave" => pb::RunType::Repave,
+        "rma" => pb::RunType::Rma,
+        "reboot" => pb::RunType::Reboot,
+        "upgrade" => pb::RunType::Upgrade,
+        "net-reconfig" => pb::RunType::NetReconfig,
+        _ => return None,
+    })
+}
 
 async fn can_i(session: &mut Session, args: &CanIArgs) -> Result<Exit, Error> {
     let known = METHODS.iter().find(|(verb, _)| *verb == args.verb);
@@ -94,7 +115,22 @@ async fn can_i(session: &mut Session, args: &CanIArgs) -> Result<Exit, Error> {
         }
     };
     let client = session.client().await?;
-    let request = pb::CheckAccessRequest { method, force: args.force };
+    let plan_id = match verb_type(&args.verb) {
+        None => String::new(),
+        // What a plan needs depends on the server's.
+        Some(run_type) => {
+            let plans = client.all_plans().await?;
+            let of_type = |plan: &&pb::Plan| plan.is_default && plan.run_type() == run_type;
+            plans.iter().find(of_type).map(|plan| plan.plan_id.clone()).unwrap_or_default()
+        }
+    };
+    let run_id = match &args.object {
+        Some(run) if STEERING.contains(&args.verb.as_str()) => {
+            client.find_run(run).await.map(|run| run.run_id).unwrap_or_default()
+        }
+        Some(_) | None => String::new(),
+    };
+    let request = pb::CheckAccessRequest { method, force: args.force, plan_id, run_id };
     let answer = client.check_access(request).await?;
     let object = args.object.as_ref().map(|object| format!(" {object}")).unwrap_or_default();
     let verdict = if answer.allowed { "yes" } else { "no" };

@@ -10,7 +10,9 @@ use crate::pb;
 
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Meaning, elapsed_text, instant, issues_of, sanitized, wrapped};
+use super::super::output::{
+    Meaning, elapsed_text, instant, issues_of, lock_line, sanitized, wrapped,
+};
 use super::super::session::Session;
 
 /// Clock differences below this are not reported.
@@ -173,9 +175,37 @@ async fn versions_and_clock(
         say(session, good, &verdict, "clock", &text)?;
     }
     if let Some(info) = &answer.info {
+        locks(session, good, info)?;
         store_and_limits(session, good, info)?;
         data_and_reload(session, good, info)?;
         receivers(session, good, info)?;
+    }
+    Ok(())
+}
+
+/// What is stopped, locked or paused.
+fn locks(session: &mut Session, good: &mut Good, info: &pb::ServerInfo) -> Result<(), Error> {
+    let (look, now_ms) = (session.ui.look, session.ui.now_ms());
+    for lock in &info.locks {
+        let what = match lock.kind() {
+            pb::LockKind::Stop => "stop",
+            pb::LockKind::Plan => "plan",
+            pb::LockKind::Principal | pb::LockKind::Machines | pb::LockKind::Unspecified => "lock",
+        };
+        let verdict = match lock.kind() {
+            pb::LockKind::Stop => Verdict::Bad,
+            pb::LockKind::Plan
+            | pb::LockKind::Principal
+            | pb::LockKind::Machines
+            | pb::LockKind::Unspecified => Verdict::Look,
+        };
+        say(session, good, &verdict, what, &lock_line(look, lock, now_ms))?;
+    }
+    if info.runs_held_back > 0 {
+        let count = usize::try_from(info.runs_held_back).unwrap_or(usize::MAX);
+        let verb = if count == 1 { "waits" } else { "wait" };
+        let text = format!("{count} run{} {verb} for that", plural(count));
+        say(session, good, &Verdict::Look, "held back", &text)?;
     }
     Ok(())
 }

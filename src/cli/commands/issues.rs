@@ -8,7 +8,7 @@ use crate::pb;
 
 use super::super::error::{Error, Exit};
 use super::super::flags::{Format, OutputArgs};
-use super::super::output::{Issue, Record as _, issues_of, write_issues};
+use super::super::output::{Issue, Record as _, issue_of_lock, issues_of, write_issues};
 use super::super::query::{Selection, joined};
 use super::super::session::Session;
 use super::show;
@@ -55,6 +55,11 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         active.into_iter().map(|run| (run.machine_id.clone(), run)).collect();
     let now_ms = session.ui.now_ms();
     let mut issues: Vec<Issue> = Vec::new();
+    // Names are those of machines, to hand on.
+    if args.output.output != Format::Name {
+        let info = client.server_facts().await?.info.unwrap_or_default();
+        issues.extend(info.locks.iter().map(|lock| issue_of_lock(lock, now_ms)));
+    }
     for machine in machines {
         let run = match active.remove(&machine.machine_id) {
             Some(run) => Some(run),

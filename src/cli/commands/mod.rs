@@ -18,6 +18,7 @@ pub(crate) mod import;
 pub(crate) mod issues;
 pub(crate) mod label;
 pub(crate) mod live;
+pub(crate) mod locks;
 pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod plan;

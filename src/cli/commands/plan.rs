@@ -8,7 +8,7 @@ use super::super::error::{About, Error, Exit};
 use super::super::flags::OutputArgs;
 use super::super::output::write_plan;
 use super::super::session::Session;
-use super::{author, show, simulate};
+use super::{author, locks, show, simulate};
 
 /// Commands on plans.
 #[derive(Debug, Subcommand)]
@@ -36,6 +36,8 @@ pub(crate) enum PlanCommand {
     Explain(author::ExplainArgs),
     /// Print the JSON schema of plan files
     Schema(author::SchemaArgs),
+    /// Let a plan be used again that was paused because its runs failed
+    Resume(locks::PlanResumeArgs),
 }
 
 /// List the plans that the server can run.
@@ -67,6 +69,7 @@ pub(crate) async fn plan(session: &mut Session, command: PlanCommand) -> Result<
         PlanCommand::New(args) => author::new(session, &args),
         PlanCommand::Explain(args) => author::explain(session, &args),
         PlanCommand::Schema(args) => author::schema(session, &args),
+        PlanCommand::Resume(args) => locks::resume_plan(session, &args).await,
     }
 }
 

@@ -183,6 +183,16 @@ pub(crate) fn listed_only<T: Record>(
     listed(session, records, args)
 }
 
+/// Writes one record that has no columns for programs; returns whether the requested form is one of those.
+pub(crate) fn one_only<T: Record>(
+    session: &mut Session,
+    record: &T,
+    args: &OutputArgs,
+) -> Result<bool, Error> {
+    no_columns(args)?;
+    single(session, record, args)
+}
+
 /// Writes entries of a history for programs; returns whether the requested form is one of those.
 pub(crate) fn entries(
     session: &mut Session,

@@ -7,13 +7,17 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::pb;
 
+use super::super::client::Client;
 use super::super::error::{Error, Exit};
-use super::super::output::{Fleet, RATE_MS, View, board, write_run};
+use super::super::output::{Fleet, RATE_MS, View, board, lock_line, write_run};
 use super::super::query::Selection;
 use super::super::screen::{Key, Screen, keys};
 use super::super::session::Session;
 use super::super::ui::TICK;
 use super::super::watch::{MachineWatch, READ_AGAIN, RunWatch, Seen};
+
+/// Time between two questions what is stopped.
+const ASK: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Rows of a screen that is only printed once.
 const ROWS_PRINTED: usize = 60;
@@ -44,6 +48,7 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
     let filter = args.selection.to_filter()?;
     let recent = format!("phase = PENDING OR phase = RUNNING OR finished_at > -{}ms", RATE_MS);
     let mut top = Top {
+        client: client.clone(),
         machines: MachineWatch::new(client.clone(), clock.clone(), filter.clone()),
         runs: RunWatch::new(client.clone(), clock.clone(), recent),
         fleet: Fleet { only_these: !filter.is_empty(), ..Fleet::default() },
@@ -52,6 +57,7 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
         above: 0,
     };
     top.load().await?;
+    top.ask_what_is_stopped(session).await;
     let live = session.ui.is_live() && !args.once;
     if !live {
         let mut exit = Exit::Ok;
@@ -75,6 +81,7 @@ pub(crate) async fn top(session: &mut Session, args: &TopArgs) -> Result<Exit, E
 }
 
 struct Top {
+    client: Client,
     machines: MachineWatch,
     runs: RunWatch,
     fleet: Fleet,
@@ -98,6 +105,16 @@ impl Top {
     async fn load(&mut self) -> Result<(), Error> {
         self.load_machines().await?;
         self.load_runs().await
+    }
+
+    /// Asks what is stopped: nothing of that is in the records that are watched.
+    async fn ask_what_is_stopped(&mut self, session: &Session) {
+        // The watches say if the server cannot be reached.
+        let Ok(facts) = self.client.server_facts().await else { return };
+        let (look, now_ms) = (session.ui.look, session.ui.now_ms());
+        let locks = facts.info.map(|info| info.locks).unwrap_or_default();
+        let stop = locks.iter().find(|lock| lock.kind() == pb::LockKind::Stop);
+        self.view.stopped = stop.map(|stop| lock_line(look, stop, now_ms)).unwrap_or_default();
     }
 
     async fn load_machines(&mut self) -> Result<(), Error> {
@@ -229,6 +246,7 @@ impl Top {
         let mut interrupted = pin!(session.ui.left());
         // Changes are collected between two repaints.
         let mut painting = pin!(clock.sleep(std::time::Duration::ZERO));
+        let mut asking = pin!(clock.sleep(ASK));
         loop {
             tokio::select! {
                 biased;
@@ -246,6 +264,10 @@ impl Top {
                         return Ok((screen, Exit::Ok));
                     }
                     painting.set(clock.sleep(TICK * 2));
+                }
+                () = &mut asking => {
+                    self.ask_what_is_stopped(session).await;
+                    asking.set(clock.sleep(ASK));
                 }
                 next = self.next() => next?,
             }

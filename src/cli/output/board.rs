@@ -40,6 +40,8 @@ pub(crate) struct View {
     pub(crate) chosen: usize,
     /// Whether keys are read.
     pub(crate) keys: bool,
+    /// What is stopped; empty if nothing is.
+    pub(crate) stopped: String,
     /// A note about the connection.
     pub(crate) note: String,
     /// A note that stays, because another server took over the address.
@@ -206,6 +208,9 @@ fn title(look: Look, columns: usize, view: &View, machines: usize) -> String {
         if machines == 0 {
             text.push_str("  (no id, phase or label has these words)");
         }
+    }
+    if !view.stopped.is_empty() {
+        text.push_str(&format!("  STOPPED: {}", sanitized(&view.stopped)));
     }
     if !view.again.is_empty() {
         text.push_str(&format!("  {}", view.again));

@@ -56,6 +56,7 @@ records! {
     WhoAmIResponse, "callers", name;
     AuditEntry, "entries", hash;
     AuditHead, "heads", hash;
+    Lock, "locks", lock_id;
     VerifyAuditResponse, "results", problem;
 }
 

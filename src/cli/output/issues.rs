@@ -10,9 +10,11 @@ use crate::pb;
 use super::columns::{Columned, Content};
 use super::data::Record;
 use super::describe::{next_for_hold, next_for_machine};
+use super::lock::lock_name;
 use super::progress::{hold, waits_for};
 use super::text::{
-    Look, Meaning, condition_name, padded, sanitized, shortened, wait_reason_name, width, wrapped,
+    Look, Meaning, condition_name, name_text, padded, sanitized, shortened, wait_reason_name,
+    width, wrapped,
 };
 use super::time::{elapsed_text, instant, rfc3339};
 
@@ -90,6 +92,38 @@ impl Issue {
     /// Whether it stays until a person acts, as opposed to what may resolve itself.
     pub(super) fn needs_person(&self) -> bool {
         !self.what.starts_with("run waits")
+    }
+}
+
+/// What is stopped, locked or paused.
+pub(crate) fn issue_of_lock(lock: &pb::Lock, now_ms: u64) -> Issue {
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let name = lock_name(lock);
+    let reason = "--reason ...";
+    let (machine, what, next) = match lock.kind() {
+        pb::LockKind::Stop => (
+            "all machines".to_owned(),
+            "everything is stopped",
+            format!("bmdemo-cli resume-all {reason}"),
+        ),
+        pb::LockKind::Plan => {
+            let next = format!("bmdemo-cli plan resume {name} {reason}");
+            (name, "plan is paused", next)
+        }
+        pb::LockKind::Machines | pb::LockKind::Principal | pb::LockKind::Unspecified => {
+            (name, "locked", format!("bmdemo-cli unlock {} {reason}", lock.lock_id))
+        }
+    };
+    let by = lock.actor.as_ref().map(|actor| actor.name.as_str()).filter(|name| !name.is_empty());
+    let by = by.map(|name| format!("by {}: ", name_text(name))).unwrap_or_default();
+    Issue {
+        machine,
+        run: String::new(),
+        what: what.to_owned(),
+        since: lock.created_at,
+        since_ms: instant(lock.created_at.as_ref()).map(|at| now - at),
+        why: format!("{by}{}", lock.reason),
+        next: Some(next),
     }
 }
 

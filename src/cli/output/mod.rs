@@ -11,6 +11,7 @@ mod error;
 mod history;
 mod issues;
 mod jsonpath;
+mod lock;
 mod plan;
 mod progress;
 mod runbox;
@@ -33,8 +34,9 @@ pub(crate) use data::{DataForm, Record, json_of, json_of_list, write_list, write
 pub(crate) use describe::{next_for_hold, write_machine, write_run};
 pub(crate) use error::{hint_of, write_error};
 pub(crate) use history::{Subjects, write_history};
-pub(crate) use issues::{Issue, issues_of, write_issues};
+pub(crate) use issues::{Issue, issue_of_lock, issues_of, write_issues};
 pub(crate) use jsonpath::Template;
+pub(crate) use lock::{lock_line, lock_name};
 pub(crate) use plan::{role_text, step_line, write_plan, write_plans};
 pub(crate) use progress::{Progress, hold, write_hold, write_line};
 pub(crate) use runbox::{also_failed, also_failed_text, write_header, write_result};

@@ -80,6 +80,12 @@ pub(crate) fn write_plan(out: &mut dyn Write, look: Look, plan: &pb::Plan) -> io
     if plan.time_limit.is_some() {
         sheet.field("Time limit", &duration_text(plan.time_limit.as_ref()))?;
     }
+    if plan.role() == pb::Role::Admin {
+        sheet.field("For", "admins")?;
+    }
+    if plan.allow_destructive {
+        sheet.field("Allows", "to destroy data, although its type does not suggest it")?;
+    }
     sheet.field("Digest", &plan.digest)?;
     if !plan.parameters.is_empty() {
         sheet.heading("Parameters")?;

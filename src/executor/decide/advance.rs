@@ -107,6 +107,10 @@ impl Draft {
         if self.run.state != run::State::Running && !unwinding {
             return false;
         }
+        if self.is_braked(place, facts) {
+            self.braked = true;
+            return false;
+        }
         if !unwinding && self.is_time_up(facts) {
             self.time_up(facts);
             return false;

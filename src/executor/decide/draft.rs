@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::around::Surroundings;
+use super::braked::Braking;
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
 use crate::lifecycle::run;
@@ -27,6 +28,8 @@ pub struct Facts<'a> {
     pub loop_breaker: Option<(usize, u64)>,
     /// The server is shutting down: no new attempt is opened.
     pub draining: bool,
+    /// What holds the run back.
+    pub braking: Braking,
     /// Only with a planted bug: whose hardware it is does not matter.
     pub trusts_hardware: bool,
 }
@@ -97,6 +100,8 @@ pub struct Draft {
     pub machine_entries: Vec<Entry>,
     /// What to do once this is durable.
     pub effects: Vec<Effect>,
+    /// Whether something would have begun, had nothing held the run back.
+    pub braked: bool,
     /// A call to a step that the engine performs itself, answered in the same decision.
     pub(super) asked: Option<Asked>,
     /// An operator's answer to a step that asks for approval.
@@ -125,6 +130,7 @@ impl Draft {
             run_entries: Vec::new(),
             machine_entries: Vec::new(),
             effects: Vec::new(),
+            braked: false,
             asked: None,
             verdict: None,
         }

@@ -6,6 +6,7 @@
 mod accept;
 mod advance;
 mod around;
+mod braked;
 mod draft;
 mod ending;
 mod fault;
@@ -22,6 +23,8 @@ mod tests;
 
 pub use advance::Admission;
 pub use around::Surroundings;
+pub use braked::Braking;
+pub(super) use braked::has_destroyed;
 pub use draft::{Draft, Effect, Facts};
 pub(super) use follow::REASON_DUE;
 pub(super) use step::action;

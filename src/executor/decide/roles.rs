@@ -82,6 +82,10 @@ impl Draft {
         if facts.draining {
             return;
         }
+        if self.is_braked(place, facts) {
+            self.braked = true;
+            return;
+        }
         let mut input = StepInput::bare(place, Event::Start);
         if let Some(why) = self.wrong_hardware(place, facts) {
             input = StepInput::bare(place, Event::Cancel);
@@ -112,20 +116,25 @@ impl Draft {
 
     /// When the time limit of the run passes, if its plan has one and it has started.
     fn time_limit(&self, facts: Facts<'_>) -> Option<Timestamp> {
-        let limit_ms = facts.plan.time_limit_ms?;
+        let limit_ms = facts.plan.time_limit_ms?.saturating_add(facts.braking.spared_ms);
         // The wall clock may have been set back since: the limit is never further away than it is long.
         Some(self.run.started_at?.plus_ms(limit_ms).min(facts.now.plus_ms(limit_ms)))
     }
 
     /// Whether the time limit has passed, whether or not the timer has fired yet.
     pub(super) fn is_time_up(&self, facts: Facts<'_>) -> bool {
-        self.time_limit(facts).is_some_and(|at| at <= facts.now)
+        // What waits because it is held back does not fail for it.
+        !facts.braking.is_on() && self.time_limit(facts).is_some_and(|at| at <= facts.now)
     }
 
     /// Arms the time limit of a run that continues, or ends it if the limit has passed. `false` if it does not
     /// continue.
     pub(super) fn watch_time(&mut self, facts: Facts<'_>) -> bool {
         let Some(at) = self.time_limit(facts) else { return true };
+        if facts.braking.is_on() {
+            self.braked = true;
+            return true;
+        }
         if at > facts.now {
             self.effects.push(Effect::TimeLimit { at });
             return true;
@@ -137,6 +146,18 @@ impl Draft {
     /// The time limit has passed: the run fails at the next safe point. A run that is ending already, or does not
     /// continue now, is not affected.
     pub fn time_up(&mut self, facts: Facts<'_>) {
+        if facts.braking.is_on() {
+            // It is armed again when nothing holds the run back.
+            self.braked = true;
+            return;
+        }
+        // The timer did not know of the time in which the run was held back.
+        if facts.braking.spared_ms > 0
+            && let Some(at) = self.time_limit(facts).filter(|at| *at > facts.now)
+        {
+            self.effects.push(Effect::TimeLimit { at });
+            return;
+        }
         let step = self.in_progress().or_else(|| self.waiting(Role::Main, facts));
         if self.run_event(run::Event::TimeUp, facts).is_err() {
             return;

@@ -146,6 +146,9 @@ impl Draft {
         let Ok((after, effects)) = step::apply(rules, before, event, step_facts) else {
             return;
         };
+        if self.puts_off(place, event, &effects, facts) {
+            return;
+        }
         self.run.steps[place].state = after;
         // An action that passes through these states may have been sent. After a restart the stored state may be
         // stale.

@@ -175,6 +175,7 @@ impl Bench {
             params: &self.params,
             loop_breaker: self.loop_breaker,
             draining: self.draining,
+            braking: Braking::default(),
             trusts_hardware: false,
         };
         let answer = decide(&mut draft, facts);

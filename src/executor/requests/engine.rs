@@ -13,13 +13,14 @@ use crate::executor::denied::Denied;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::feed::{WatchHub, WatchLimits};
 use crate::executor::limits::Limits;
+use crate::executor::planted::Planted;
 use crate::executor::ports::{EngineConfig, Ports};
 use crate::executor::request::{HeldBack, MachineChanges, NewRun, Origin, Verb};
 use crate::executor::scheduler::Scheduler;
 use crate::executor::scheduler::probes::{self, ProbePolicy};
 use crate::executor::worker::{Message, Reply, apply_changes, check_etag};
 use crate::ids::{MachineId, RunId};
-use crate::model::{Machine, Run};
+use crate::model::{LockTarget, Machine, Run};
 use crate::plan::{Capability, Plan, Registry};
 use crate::provider::{Provider, Target};
 use crate::store::Store;
@@ -64,10 +65,20 @@ impl Engine {
         config.store.listen(Arc::new(hub.clone()));
         let ports = Arc::new(Ports::new(config));
         let engine = Self { scheduler: Scheduler::new(ports.clone()), ports, hub };
+        let brakes = &engine.ports.brakes;
+        engine.ports.store.listen(brakes.clone());
+        if engine.ports.planted != Some(Planted::StopForgotten) {
+            brakes.load(engine.ports.store.locks().await?);
+        }
+        if let Some(stop) = engine.stop() {
+            let (by, reason) = (&stop.by.name, &stop.reason);
+            tracing::warn!(%by, reason, "everything is still stopped: nothing begins until resume-all");
+        }
         engine.spawn(engine.hub.clone().run());
         let scheduler = &engine.scheduler;
         engine.spawn(scheduler.clone().keep_time());
         engine.spawn(scheduler.clone().keep_shares());
+        engine.spawn(scheduler.clone().keep_brakes());
         engine.spawn(scheduler.clone().recover());
         engine.spawn(engine.denied().clone().run(engine.store().clone()));
         Ok(engine)
@@ -335,6 +346,7 @@ impl Engine {
     ) -> Result<(Run, Arc<Machine>, Vec<EngineError>), EngineError> {
         let machine = self.machine(&new.machine_id).await?;
         let registered = self.ports.plans.chosen(new)?;
+        origin.may_run(&registered.plan)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
         let terms = admission::Terms { force: new.force, is_retry: false };
@@ -342,6 +354,10 @@ impl Engine {
             admission::refusals(&registered.plan, &params, &machine, provider.as_deref(), terms);
         blockers.extend(admission::wrong_hardware(&registered.plan, &machine, None));
         let now = self.ports.clock.now();
+        // A stop says nothing about the run: it is noted, see `Engine::stop`.
+        let lock = self.ports.brakes.refuses(&machine, registered.digest(), now);
+        let lock = lock.filter(|lock| lock.target != LockTarget::All);
+        blockers.extend(lock.map(|lock| admission::locked(&lock, &machine.id)));
         let id = RunId::new(now, [0, 0]);
         let run = admission::accepted(id, &machine, &registered, &params, new, origin, now);
         Ok((run, machine, blockers))

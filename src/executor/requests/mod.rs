@@ -2,6 +2,7 @@
 
 mod engine;
 mod inspection;
+mod locks;
 mod registration;
 
 pub use engine::Engine;

@@ -254,6 +254,10 @@ impl Scheduler {
         if unrecovered {
             return Some(HeldBack::Recovery);
         }
+        let now = self.0.ports.clock.now();
+        if let Some(lock) = self.0.ports.brakes.held_back(run, now) {
+            return Some(HeldBack::Locked(lock));
+        }
         self.slots().waits_for(run.id).map(HeldBack::Capacity)
     }
 

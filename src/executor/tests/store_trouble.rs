@@ -14,7 +14,7 @@ use crate::lifecycle::{run, step::State};
 use crate::model::filter::Filter;
 use crate::model::{
     AuditHead, AuditRow, Change, Cursor, Entry, EntryKind, HistoryRow, HoldReason, Installation,
-    LogChunk, Machine, Observed, Run,
+    Lock, LogChunk, Machine, Observed, Run,
 };
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
@@ -159,6 +159,10 @@ impl Store for Troubled {
 
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         self.inner.cursor(receiver)
+    }
+
+    fn locks(&self) -> Fut<'_, Vec<Lock>> {
+        self.inner.locks()
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -11,8 +11,8 @@ use crate::ids::Epoch;
 use crate::lifecycle::step::{ErrorClass, Event, Seen};
 use crate::model::{Machine, StepRecord};
 use crate::provider::{
-    Acted, Call, Capabilities, Logs, Observation, Provider, ProviderError, ProviderErrorKind,
-    Target, Verification,
+    Acted, Call, Capabilities, ErrorCode, Logs, Observation, Provider, ProviderError,
+    ProviderErrorKind, Target, Verification,
 };
 
 /// Which call.
@@ -45,6 +45,8 @@ pub(super) enum Outcome {
     Step(StepInput),
     /// The provider is missing, or the fence could not be raised; nothing was sent.
     NotSent(StepInput),
+    /// The action of a step has waited for its turn, and was not begun, since it may not now.
+    PutOff { place: usize },
     /// A newer epoch owns the machine at the provider.
     Fenced { current: Epoch },
 }
@@ -53,6 +55,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(input) | Self::NotSent(input) => write!(f, "{:?}", input.event),
+            Self::PutOff { .. } => f.write_str("put off"),
             Self::Fenced { current } => write!(f, "fenced by {current}"),
         }
     }
@@ -137,6 +140,9 @@ pub(super) async fn perform(
     }
     match answered {
         Ok(input) => Outcome::Step(input),
+        Err(error) if kind == Kind::Act && error.code == ErrorCode::PutOff => {
+            Outcome::PutOff { place }
+        }
         Err(error) => match error.kind {
             ProviderErrorKind::Fenced { current } => Outcome::Fenced { current },
             ProviderErrorKind::Class(_) => Outcome::Step(failed(place, error)),

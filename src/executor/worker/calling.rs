@@ -36,6 +36,8 @@ impl Worker {
             buffer: active.logs.clone(),
             place,
             attempt: record.attempt,
+            brakes: self.ports.brakes.clone(),
+            machine: machine.clone(),
         });
         active.prepared = Some(prepared);
         let Some(provider) = active.provider.clone() else {

@@ -77,9 +77,10 @@ impl Worker {
         let provider = active.provider.as_ref();
         let moment = self.moment();
         let plan = (&*active.plan, &*active.params);
-        let facts = Self::facts(&self.ports, moment.wall, plan, provider);
+        let (braking, as_of) = self.ports.brakes.braking(machine, &active.run, moment.wall);
+        let facts = Self::facts(&self.ports, moment.wall, plan, provider, braking);
         decide(&mut draft, facts);
-        Some(Decision { draft, moment })
+        Some(Decision { draft, moment, as_of })
     }
 
     /// Commits a decision if it must be, then performs its effects. After [`StoreError::Unknown`] the decision is
@@ -89,7 +90,10 @@ impl Worker {
         decision: Decision,
         extra: Extra,
     ) -> Result<(), StoreError> {
-        let Decision { draft, moment } = decision;
+        let Decision { draft, moment, as_of } = decision;
+        if draft.braked {
+            self.hold_back(&draft.run, as_of);
+        }
         let Some(active) = &mut self.active else { return Ok(()) };
         // If the worker may leave, the record must say what the run waits for.
         let waits = draft.in_progress().is_some_and(|place| is_waiting(&draft.run, place));
@@ -129,6 +133,7 @@ impl Worker {
         let effects = draft.effects;
         let in_doubt = InDoubt { batch: asked, run: run.clone(), epoch, effects, moment, lines };
         let slots = self.slot_moves(&run);
+        let locks = self.tally(&run).into_iter().collect();
         let (Some(active), Some(machine)) = (&self.active, &self.machine) else { return Ok(()) };
         if is_queued(run.state) && active.stored.revision.0 > 0 && !is_queued(active.stored.state) {
             self.scheduler.announce(run.id, active.plan.risk(), machine);
@@ -149,6 +154,7 @@ impl Worker {
             request: extra.request,
             logs: log_chunks,
             audit: extra.audit,
+            locks,
             ..Batch::default()
         };
         match self.await_store(self.ports.clone().commit_owned(batch)).await {

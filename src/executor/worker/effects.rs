@@ -12,6 +12,9 @@ impl Worker {
         if ended {
             self.fence_former_owner();
             self.forget_call();
+            if let Some(active) = &self.active {
+                self.ports.brakes.forget(active.run.id);
+            }
             self.active = None;
         }
     }
@@ -24,6 +27,7 @@ impl Worker {
         for effect in effects {
             match *effect {
                 Effect::Observe { step } => self.start_call(Kind::Observe, step),
+                Effect::Act { step } if self.comes_too_late(step) => {}
                 Effect::Act { step } => self.start_call(Kind::Act, step),
                 Effect::Verify { step } => self.start_call(Kind::Verify, step),
                 Effect::Stop { step } => self.stop_call(step),

@@ -48,6 +48,7 @@ impl Worker {
             Outcome::NotSent(input) => {
                 self.drive(|draft, facts| draft.not_sent(&input, facts)).await;
             }
+            Outcome::PutOff { place } => self.put_off(place),
             Outcome::Fenced { current } => self.fenced_out(current).await,
         }
     }

@@ -6,10 +6,11 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use crate::clock::{Clock, Timestamp};
+use crate::executor::brakes::Brakes;
 use crate::executor::limits::{
     LOG_BUFFER_BYTES_MAX, LOG_CHUNK_BYTES_MAX, LOG_FLUSH_BYTES, LOG_LINE_BYTES_MAX,
 };
-use crate::model::{LogChunk, LogStream, Run};
+use crate::model::{LogChunk, LogStream, Machine, Run};
 use crate::provider::LogSink;
 use crate::store::LogHead;
 
@@ -97,6 +98,8 @@ pub(super) struct CallLogs {
     pub(super) buffer: Arc<LogBuffer>,
     pub(super) place: usize,
     pub(super) attempt: u32,
+    pub(super) brakes: Arc<Brakes>,
+    pub(super) machine: Arc<Machine>,
 }
 
 impl LogSink for CallLogs {
@@ -116,6 +119,10 @@ impl LogSink for CallLogs {
             // A worker that has left has dropped the call.
             drop(self.worker.send(Message::Printed));
         }
+    }
+
+    fn may_begin(&self) -> bool {
+        !self.brakes.is_on(&self.machine, self.clock.now())
     }
 }
 

@@ -40,6 +40,8 @@ pub(in crate::executor) enum Message {
     Delete { origin: Box<Origin>, reply: Reply<()> },
     /// The scheduler has a slot for the run.
     Admitted { run_id: RunId },
+    /// What has held the run back may not do so any more.
+    Released { run_id: RunId },
     /// A provider call has returned.
     Called(Box<Called>),
     /// A step has printed lines that are not committed yet.

@@ -5,6 +5,7 @@
 //! in flight: a run that only waits is a small entry of the scheduler, and its record is read again when it is due.
 //! The worker caches the records that it owns; the store is the source of truth.
 
+mod braked;
 mod call;
 mod calling;
 mod caught;

@@ -72,6 +72,7 @@ impl Worker {
         let Some(active) = &self.active else {
             return Err(EngineError::NotFound { kind: "run", id: run_id.to_string() });
         };
+        origin.may_run(&active.plan)?;
         check_etag("run", &run_id.to_string(), origin, active.stored.revision)?;
         let verdict = std::cell::RefCell::new(Ok(()));
         let decided = self.decide(|draft, facts| {

@@ -119,6 +119,7 @@ impl Worker {
                 drop(reply.send(Box::pin(self.delete(&origin)).await));
             }
             Message::Admitted { run_id } => self.admitted(run_id).await,
+            Message::Released { run_id } => self.released(run_id).await,
             Message::Called(called) => self.called(*called).await,
             Message::Printed => self.printed(),
             Message::Probed { health } => self.probed(&health).await,
@@ -176,6 +177,7 @@ impl Worker {
             }
             Message::Delete { reply, .. } => drop(reply.send(Err(refusal()))),
             kept @ (Message::Admitted { .. }
+            | Message::Released { .. }
             | Message::Called(_)
             | Message::Printed
             | Message::Probed { .. }

@@ -99,6 +99,7 @@ impl Worker {
             // A retry repeats the plan as pinned, not the present one.
             Some(before) => self.ports.plans.pinned(before).await?,
         };
+        origin.may_run(&registered.plan)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;
         let provider = self.ports.provider(&machine.spec.provider);
         let force = new.force
@@ -115,8 +116,11 @@ impl Worker {
         if let Some(wrong) = wrong.filter(|_| self.ports.planted != Some(Planted::AnyHardware)) {
             return Err(wrong);
         }
-        self.ports.in_time(origin)?;
         let now = self.now();
+        if let Some(lock) = self.ports.brakes.refuses(&machine, registered.digest(), now) {
+            return Err(admission::locked(&lock, &self.id));
+        }
+        self.ports.in_time(origin)?;
         let id = self.ports.next_run_id(now);
         let mut accepted =
             admission::accepted(id, &machine, &registered, &params, new, origin, now);

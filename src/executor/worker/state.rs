@@ -12,7 +12,7 @@ use super::message::{Message, Reply, Scheduling};
 use super::spans::Spans;
 use super::timers::Timers;
 use crate::clock::Timestamp;
-use crate::executor::decide::{Draft, Effect, Facts};
+use crate::executor::decide::{Braking, Draft, Effect, Facts};
 use crate::executor::error::EngineError;
 use crate::executor::planted::Planted;
 use crate::executor::ports::Ports;
@@ -35,6 +35,8 @@ pub(super) struct Moment {
 pub(super) struct Decision {
     pub(super) draft: Draft,
     pub(super) moment: Moment,
+    /// The change of what holds runs back up to which it is right.
+    pub(super) as_of: u64,
 }
 
 /// A batch whose outcome can be looked up.
@@ -154,6 +156,7 @@ impl Worker {
         now: Timestamp,
         active: (&'a Plan, &'a BTreeMap<String, Value>),
         provider: Option<&Arc<dyn Provider>>,
+        braking: Braking,
     ) -> Facts<'a> {
         let counts = ports.limits.destructive_on_simulated
             || provider.is_some_and(|provider| provider.is_real());
@@ -165,6 +168,7 @@ impl Worker {
             loop_breaker: counts
                 .then_some((ports.limits.destructive_max, ports.limits.destructive_window_ms)),
             draining: ports.tasks.is_draining(),
+            braking,
             trusts_hardware: ports.planted == Some(Planted::AnyHardware),
         }
     }

@@ -243,29 +243,33 @@ fn some_plan() -> impl Strategy<Value = Plan> {
     (
         (text(), text(), text(), prop::option::of(one(RunType::ALL)), any::<bool>()),
         (some(Phase::ALL), some(EffectiveState::ALL), prop::option::of(text()), some_conditions()),
-        (params, prop::option::of(any::<u64>())),
+        (params, prop::option::of(any::<u64>()), any::<(bool, bool)>()),
         prop::collection::vec(some_step(), 0..4),
         (prop::option::of(one(Phase::ALL)), some_conditions()),
     )
-        .prop_map(|(head, start, (params, time_limit_ms), steps, (phase, conditions))| {
-            let (id, display_name, description, default_for, destructive) = head;
-            let (allowed_phases, refused_effective, refused_hint, required_conditions) = start;
-            Plan {
-                id,
-                display_name,
-                description,
-                default_for,
-                destructive,
-                allowed_phases,
-                refused_effective,
-                refused_hint,
-                required_conditions,
-                params,
-                time_limit_ms,
-                steps: Cow::Owned(steps),
-                result: PlanResult { phase, conditions },
-            }
-        })
+        .prop_map(
+            |(head, start, (params, time_limit_ms, rights), steps, (phase, conditions))| {
+                let (id, display_name, description, default_for, destructive) = head;
+                let (allowed_phases, refused_effective, refused_hint, required_conditions) = start;
+                Plan {
+                    id,
+                    display_name,
+                    description,
+                    default_for,
+                    destructive,
+                    allowed_phases,
+                    refused_effective,
+                    refused_hint,
+                    required_conditions,
+                    params,
+                    time_limit_ms,
+                    for_admins: rights.0,
+                    allow_destructive: rights.1,
+                    steps: Cow::Owned(steps),
+                    result: PlanResult { phase, conditions },
+                }
+            },
+        )
 }
 
 proptest! {

@@ -22,6 +22,9 @@ use crate::plan::value::Value;
 /// Version of the format written by this build. It reads this one and every older one.
 pub(super) const FORMAT: u32 = 2;
 
+/// The only role that is written.
+const ADMIN: &str = "admin";
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound = "")]
 pub(super) struct PlanText<F: Format = Form> {
@@ -38,6 +41,10 @@ pub(super) struct PlanText<F: Format = Form> {
     params: BTreeMap<String, ParamText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     time_limit_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    allow_destructive: Option<bool>,
     steps: Vec<StepText<F>>,
     result: ResultText,
 }
@@ -241,6 +248,15 @@ impl<F: Format> TryFrom<PlanText<F>> for Plan {
             required_conditions: conditions(text.required_conditions)?,
             params: Cow::Owned(params),
             time_limit_ms: text.time_limit_ms,
+            for_admins: match text.role.as_deref() {
+                None => false,
+                Some(ADMIN) => true,
+                Some(name) => {
+                    let name = name.to_owned();
+                    return Err(CanonicalError::UnknownName { what: "role", name });
+                }
+            },
+            allow_destructive: text.allow_destructive.unwrap_or(false),
             steps: Cow::Owned(steps),
             result: PlanResult {
                 phase: text

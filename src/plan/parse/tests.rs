@@ -10,8 +10,10 @@ display_name = "Everything"
 description = """
 Uses every key.
 In two lines."""
-default_for = "UPGRADE"
+default_for = "NET_RECONFIG"
 destructive = true
+allow_destructive = true
+role = "admin"
 allowed_phases = ["MAINTENANCE", "READY"]
 refused_effective = ["IN_SERVICE", "PROVISIONING"]
 refused_hint = "Not now."

@@ -157,6 +157,9 @@ impl Exec {
     ) -> Result<Acted, ProviderError> {
         let programs = self.programs(&call.action)?;
         let permit = permit(&self.acting).await?;
+        if !logs.may_begin() {
+            return Err(ProviderError::put_off());
+        }
         let stop = self.host.supervisors.stop();
         let ended = loop {
             self.machines.admit(&target.machine_id, call.epoch)?;

@@ -97,6 +97,28 @@ async fn a_program_that_is_gone_or_has_none_has_done_nothing() {
     assert!(failed.message.contains("[machine_classes.rack.exec.actions.wipe]"), "{failed}");
 }
 
+/// Where everything is stopped.
+struct Stopped;
+
+impl crate::provider::LogSink for Stopped {
+    fn line(&self, _: crate::model::LogStream, _: &str) {}
+
+    fn may_begin(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_program_whose_turn_comes_too_late_is_not_started() {
+    let bench = Bench::new().acts("echo begun > begun");
+    let driver = bench.driver();
+    let put_off = driver.act(&target("m-1"), &call(1, 1), Arc::new(Stopped)).await.unwrap_err();
+    assert_eq!(put_off.code, ErrorCode::PutOff);
+    assert!(!bench.at("begun").exists());
+    // The same operation is carried out when it may be.
+    driver.act(&target("m-1"), &call(1, 1), bench.logs()).await.unwrap();
+}
+
 /// The clock of the test stands still, so the limit is reached when the test moves it, and not before.
 #[tokio::test]
 async fn a_program_that_takes_too_long_is_ended_with_its_children() {

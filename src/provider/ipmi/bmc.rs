@@ -248,6 +248,7 @@ impl Bmc {
             | ErrorCode::Stopped
             | ErrorCode::Fenced
             | ErrorCode::Unavailable
+            | ErrorCode::PutOff
             | ErrorCode::Internal => gate.breaker.worked(),
         }
     }

@@ -99,13 +99,17 @@ impl Webhook {
         purpose: Purpose,
         target: &Target,
         call: &Call,
+        begins: Option<&Logs>,
     ) -> Result<Result<Answer, CallError>, ProviderError> {
         self.admit(&target.machine_id, call.epoch, false)?;
         let _place = self.places.acquire().await.map_err(|_| {
             let message = "the server is ending";
             ProviderError::new(ErrorClass::Transient, ErrorCode::Unavailable, message)
         })?;
-        // While it waited, another epoch may have come into force.
+        // While it waited, everything may have been stopped, and another epoch may have come into force.
+        if begins.is_some_and(|logs| !logs.may_begin()) {
+            return Err(ProviderError::put_off());
+        }
         self.admit(&target.machine_id, call.epoch, false)?;
         // Read for each message: a changed secret needs no restart.
         let secret = self.ports.credentials.secret(&self.settings.secret).map_err(|error| {
@@ -155,7 +159,7 @@ impl Webhook {
             );
             return Ok(Observation::Unknowable { why });
         }
-        let answer = self.post(Purpose::Observe, target, call).await?;
+        let answer = self.post(Purpose::Observe, target, call, None).await?;
         reply::observed(call, answer, self.ports.clock.now())
     }
 
@@ -208,9 +212,9 @@ impl Provider for Webhook {
         Box::pin(self.observe_now(target, call))
     }
 
-    fn act<'a>(&'a self, target: &'a Target, call: &'a Call, _logs: Logs) -> Fut<'a, Acted> {
+    fn act<'a>(&'a self, target: &'a Target, call: &'a Call, logs: Logs) -> Fut<'a, Acted> {
         Box::pin(async move {
-            let answer = self.post(Purpose::Act, target, call).await?;
+            let answer = self.post(Purpose::Act, target, call, Some(&logs)).await?;
             reply::acted(call, answer, self.settings.observe, self.ports.clock.now())
         })
     }

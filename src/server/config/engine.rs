@@ -17,6 +17,7 @@ pub(super) fn limits(file: file::Limits, breaker: &file::LoopBreaker) -> Limits 
         runs_max_by_label: file.runs_max_by_label.unwrap_or_default(),
         disruptive: risk_limits(file.disruptive_max, file.disruptive_max_by_label),
         data_destroying: risk_limits(file.data_destroying_max, file.data_destroying_max_by_label),
+        pause_plan_after: file.pause_plan_after.unwrap_or(default.pause_plan_after),
         step_log_bytes_max: file.step_log_bytes_max.unwrap_or(default.step_log_bytes_max),
         destructive_max: breaker.destructive_max.unwrap_or(default.destructive_max),
         destructive_window_ms: breaker.window.map_or(default.destructive_window_ms, |window| {

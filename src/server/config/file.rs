@@ -168,6 +168,7 @@ pub(crate) struct Limits {
     pub(crate) disruptive_max_by_label: Option<BTreeMap<String, Cap>>,
     pub(crate) data_destroying_max: Option<Cap>,
     pub(crate) data_destroying_max_by_label: Option<BTreeMap<String, Cap>>,
+    pub(crate) pause_plan_after: Option<u32>,
     pub(crate) step_log_bytes_max: Option<u64>,
 }
 

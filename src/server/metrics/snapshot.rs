@@ -99,6 +99,9 @@ pub(super) struct Gauges {
     audit: Gauge,
     reload_failed: Gauge,
     exposed: Gauge,
+    stopped: Gauge,
+    locks: Gauge,
+    held_back: Gauge,
     /// No sample without TLS.
     tls_expires: Family<[(&'static str, &'static str); 0], Gauge>,
     /// No sample without lists of revocations.
@@ -162,6 +165,13 @@ impl Gauges {
                 "1 if everyone who reaches the server may call (--insecure-no-auth)",
                 &gauges.exposed,
             ),
+            ("stopped", "1 while everything is stopped (bmdemo-cli stop-all)", &gauges.stopped),
+            ("locks", "What is in force: the stop, locks, and pauses of plans", &gauges.locks),
+            (
+                "runs_held_back",
+                "Runs that would continue, did no stop, lock or pause hold them back",
+                &gauges.held_back,
+            ),
             ("store_revision", "Revision of the newest commit", &gauges.revision),
             ("audit_newest", "Number of the newest entry of the audit", &gauges.audit),
             (
@@ -204,6 +214,9 @@ impl Gauges {
         let Sources { engine, gate, room, sqlite, access, host, receivers, is_exposed } = sources;
         self.reload_failed.set(i64::from(host.is_reload_refused()));
         self.exposed.set(i64::from(*is_exposed));
+        self.stopped.set(i64::from(engine.stop().is_some()));
+        self.locks.set(signed(engine.locks().len()));
+        self.held_back.set(signed(engine.held_runs()));
         if let Some(tls) = &access.borrow().tls {
             let now = engine.clock().now();
             self.tls_expires.get_or_create(&[]).set(seconds_until(tls.expires_at, now));
@@ -373,6 +386,9 @@ fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::Approval => "approval",
         WaitReason::WrongHardware => "wrong_hardware",
         WaitReason::Step => "step",
+        WaitReason::Stopped => "stopped",
+        WaitReason::Locked => "locked",
+        WaitReason::PlanPaused => "plan_paused",
     }
 }
 

@@ -16,7 +16,8 @@ use crate::clock::Clock;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{
-    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
+    Observed, Run,
 };
 use crate::store::sqlite::{SqliteStore, StoreStats};
 use crate::store::{
@@ -109,6 +110,10 @@ impl Store for MeteredStore {
 
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         self.inner.cursor(receiver)
+    }
+
+    fn locks(&self) -> Fut<'_, Vec<Lock>> {
+        self.inner.locks()
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

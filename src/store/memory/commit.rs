@@ -7,11 +7,11 @@ use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::model::audit::digest;
 use crate::model::{
-    AuditEntry, AuditRow, Change, Entry, Images, Machine, Object, Record, Run, RunDelta,
+    AuditEntry, AuditRow, Change, Entry, Images, Lock, Machine, Object, Record, Run, RunDelta,
 };
 use crate::store::check::{Checked, check};
 use crate::store::codec::encode_audit;
-use crate::store::{Batch, Committed, StoreError};
+use crate::store::{Batch, Committed, LockMove, StoreError};
 
 /// Numbers the changes of one commit and their entries.
 struct Numbering {
@@ -64,12 +64,40 @@ impl State {
         for step in batch.cursors {
             self.cursors.insert(step.receiver, step.after);
         }
+        let locks = batch.locks.into_iter().filter_map(|step| self.lock(step)).collect();
         let logs: Vec<_> = batch.logs.into_iter().map(Arc::new).collect();
         for chunk in &logs {
             self.logs.entry(chunk.run_id).or_default().push(chunk.clone());
         }
         batch.audit.iter().for_each(|entry| self.append_audit(entry));
-        Ok(Committed { revision, at: self.at, changes, logs })
+        Ok(Committed { revision, at: self.at, changes, logs, locks })
+    }
+
+    /// Carries a move out; returns the lock that it has set.
+    fn lock(&mut self, step: LockMove) -> Option<Arc<Lock>> {
+        match step {
+            LockMove::Put(lock) => {
+                self.locks.insert(lock.id.clone(), lock.clone());
+                Some(lock)
+            }
+            LockMove::Forget(id) => {
+                self.locks.remove(&id);
+                None
+            }
+            LockMove::Tally { digest, failed: false, .. } => {
+                self.streaks.remove(&digest);
+                None
+            }
+            LockMove::Tally { digest, failed: true, most, pause } => {
+                let failures = self.streaks.entry(digest.clone()).or_default();
+                *failures = failures.saturating_add(1);
+                if *failures < most {
+                    return None;
+                }
+                self.streaks.remove(&digest);
+                self.lock(LockMove::Put(pause))
+            }
+        }
     }
 
     fn append_audit(&mut self, entry: &AuditEntry) {

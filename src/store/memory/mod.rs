@@ -23,7 +23,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{
-    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
+    Observed, Run,
 };
 
 /// [`Store`] that keeps everything in memory.
@@ -110,6 +111,12 @@ impl Store for MemoryStore {
 
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         Box::pin(async move { Ok(self.state().cursors.get(receiver).copied()) })
+    }
+
+    fn locks(&self) -> Fut<'_, Vec<Lock>> {
+        Box::pin(
+            async move { Ok(self.state().locks.values().map(|lock| Lock::clone(lock)).collect()) },
+        )
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

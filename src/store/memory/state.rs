@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, MachineId, Revision, RunId};
 use crate::model::{
-    AuditHead, AuditRow, Cursor, Entry, Images, Installation, LogChunk, Machine, Observed, Run,
-    RunDelta,
+    AuditHead, AuditRow, Cursor, Entry, Images, Installation, Lock, LogChunk, Machine, Observed,
+    Run, RunDelta,
 };
 use crate::store::check::{MachineHead, RunHead, View};
 use crate::store::outcomes::Outcomes;
@@ -67,6 +67,9 @@ pub(super) struct State {
     pub(super) observed: BTreeMap<MachineId, Observed>,
     pub(super) installations: BTreeMap<MachineId, Installation>,
     pub(super) cursors: BTreeMap<String, Cursor>,
+    pub(super) locks: BTreeMap<String, Arc<Lock>>,
+    /// How often plans have failed in a row, by digest.
+    pub(super) streaks: BTreeMap<String, u32>,
     pub(super) runs: BTreeMap<u64, RunRow>,
     pub(super) run_ids: BTreeMap<RunId, u64>,
     pub(super) runs_of: BTreeMap<MachineId, BTreeSet<u64>>,

@@ -12,7 +12,7 @@ use super::error::{int, ms, uint};
 use super::fold::BEHIND_MAX;
 use super::heads::{PLANS_MAX, Rows, RunRow, Stored};
 use super::load::save_slots;
-use super::{audit, cursors, installations, observed, seal};
+use super::{audit, brakes, cursors, installations, observed, seal};
 use crate::clock::Timestamp;
 use crate::ids::{Revision, RunId};
 use crate::model::{Change, Images, Machine, Object, Record, Run};
@@ -50,7 +50,7 @@ pub(super) fn apply(
             .map_err(Stopped::Refused)?;
     counters.revision = revision;
     let changes = Vec::with_capacity(batch.writes.len());
-    let committed = Committed { revision, at, changes, logs: Vec::new() };
+    let committed = Committed { revision, at, changes, logs: Vec::new(), locks: Vec::new() };
     let applied = Applied { committed, rows: 1 };
     let compacted = counters.compacted;
     let mut writing = Writing { conn, rows, revision, at, compacted, entries: 0, applied };
@@ -126,6 +126,9 @@ impl Writing<'_> {
         }
         for step in &batch.cursors {
             cursors::save(self.conn, step)?;
+        }
+        for step in &batch.locks {
+            self.applied.committed.locks.extend(brakes::apply(self.conn, step)?);
         }
         for chunk in batch.logs {
             self.log(Arc::new(chunk))?;

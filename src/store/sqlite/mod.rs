@@ -6,6 +6,7 @@
 
 mod append;
 mod audit;
+mod brakes;
 mod check;
 mod checkpointer;
 mod commit;
@@ -71,7 +72,8 @@ use crate::clock::SystemClock;
 use crate::ids::{BatchId, Epoch, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
 use crate::model::{
-    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Machine, Observed, Run,
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
+    Observed, Run,
 };
 
 /// [`Store`] in a data directory. Dropping it finishes the commits in progress, and releases the directory.
@@ -297,6 +299,10 @@ impl Store for SqliteStore {
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         let receiver = receiver.to_owned();
         self.point(move |conn| cursors::load(conn, &receiver))
+    }
+
+    fn locks(&self) -> Fut<'_, Vec<Lock>> {
+        self.point(brakes::load)
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

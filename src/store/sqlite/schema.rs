@@ -14,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// Migrations from version `n` to version `n + 1`; each runs in its own transaction. Never edited, only appended to.
-pub(super) const MIGRATIONS: [Migration; 15] = [
+pub(super) const MIGRATIONS: [Migration; 16] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -30,6 +30,7 @@ pub(super) const MIGRATIONS: [Migration; 15] = [
     Migration { sql: V13, fill: None },
     Migration { sql: V14, fill: None },
     Migration { sql: V15, fill: None },
+    Migration { sql: V16, fill: None },
 ];
 
 /// One migration of the schema.
@@ -38,6 +39,15 @@ pub(super) struct Migration {
     /// What SQL cannot compute; runs afterwards, in the same transaction.
     pub(super) fill: Option<fn(&Connection) -> rusqlite::Result<()>>,
 }
+
+/// Locks (see `model::Lock`) under `lock/ID`, and under `streak/DIGEST` how often a plan has failed in a row.
+const V16: &str = "
+CREATE TABLE brakes (
+    key TEXT PRIMARY KEY,
+    body TEXT NOT NULL,
+    sum INTEGER NOT NULL
+) WITHOUT ROWID;
+";
 
 /// The audit (see `model::audit`), and the entry that was deleted last. It has no checksums: its hashes are more.
 const V15: &str = "

@@ -229,6 +229,7 @@ macro_rules! with_cases {
             seams::facts_lie_beside_the_machine,
             seams::an_installation_lies_beside_the_machine,
             seams::a_cursor_moves_from_where_its_writer_saw_it,
+            seams::locks_are_kept_and_failures_counted,
             seams::the_time_of_commits_never_goes_back,
             seams::a_store_of_one_server_is_its_own,
             audit::the_audit_is_written_with_what_it_speaks_of,

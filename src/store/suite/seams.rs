@@ -4,9 +4,9 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::ids::{BatchId, Epoch};
-use crate::model::{Cursor, InstallStage, MachineFacts, Observed, Power};
+use crate::model::{Cursor, InstallStage, Lock, MachineFacts, Observed, Power};
 use crate::store::{
-    Availability, CursorMove, Lease, Outcome, Owner, SHARDS, Shard, SlotKey, SlotMove,
+    Availability, CursorMove, Lease, LockMove, Outcome, Owner, SHARDS, Shard, SlotKey, SlotMove,
 };
 
 fn take(run: &Run, keys: &[(&str, u64)]) -> SlotMove {
@@ -280,4 +280,32 @@ pub(super) async fn a_cursor_moves_from_where_its_writer_saw_it(fresh: Fresh) {
         store = reopen(store);
     }
     assert_eq!(store.cursor("ops").await.unwrap(), Some(on));
+}
+
+pub(super) async fn locks_are_kept_and_failures_counted(fresh: Fresh) {
+    let Fresh { mut store, reopen, .. } = fresh;
+    let moves = |steps| Batch { locks: steps, ..Batch::default() };
+    assert_eq!(store.locks().await.unwrap(), Vec::new());
+    let stop = samples::lock("stop-1");
+    let committed = store.commit(moves(vec![LockMove::Put(stop.clone())])).await.unwrap();
+    assert_eq!(committed.locks, [stop.clone()]);
+    // Two failures, a success, two failures: no three in a row.
+    for failed in [true, true, false, true, true] {
+        let committed = store.commit(moves(vec![samples::tally(failed, 3)])).await.unwrap();
+        assert_eq!(committed.locks, []);
+    }
+    let paused = store.commit(moves(vec![samples::tally(true, 3)])).await.unwrap();
+    assert_eq!(paused.locks.len(), 1);
+    let lifted = Lock { lifted_at: Some(Timestamp(9)), ..Lock::clone(&stop) };
+    store.commit(moves(vec![LockMove::Put(Arc::new(lifted.clone()))])).await.unwrap();
+    if let Some(reopen) = &reopen {
+        store = reopen(store);
+    }
+    let kept = store.locks().await.unwrap();
+    assert_eq!(kept, [Lock::clone(&paused.locks[0]), lifted]);
+    // The count starts over with a pause.
+    let committed = store.commit(moves(vec![samples::tally(true, 3)])).await.unwrap();
+    assert_eq!(committed.locks, []);
+    store.commit(moves(vec![LockMove::Forget("stop-1".to_owned())])).await.unwrap();
+    assert_eq!(store.locks().await.unwrap().len(), 1);
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::ids::{BatchId, RunId};
 use crate::model::filter::Filter;
 use crate::model::{
-    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, LogChunk, Object, Observed,
+    AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Object, Observed,
 };
 use crate::store::{
     Availability, Fut, Listener, LogHead, Outcome, Ownership, Page, Position, Retention, SlotKey,
@@ -157,6 +157,10 @@ impl Store for Wrong {
 
     fn cursor<'a>(&'a self, receiver: &'a str) -> Fut<'a, Option<Cursor>> {
         self.inner.cursor(receiver)
+    }
+
+    fn locks(&self) -> Fut<'_, Vec<Lock>> {
+        self.inner.locks()
     }
 
     fn machine_at<'a>(&'a self, id: &'a MachineId, at: Revision) -> Fut<'a, Option<Arc<Machine>>> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmdemo::clock::{Clock, SeededRandom, Timestamp, TokioClock};
+use bmdemo::clock::{Clock, SeededRandom, SystemClock, Timestamp, TokioClock};
 use bmdemo::executor::{Engine, EngineConfig, Limits};
 use bmdemo::pb;
+use bmdemo::pb::lock_service_client::LockServiceClient;
 use bmdemo::plan::Registry;
 use bmdemo::provider::fake::{FakeOptions, FakeProvider};
 use bmdemo::server::serve_stream;
@@ -16,7 +17,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::wire::{LIST, REGISTER, Wire, fat, registration, whole};
 use crate::metrics::{get, measured_with};
-use crate::support::within;
+use crate::support::{repeats, within};
 
 /// Registers machines of 20 KB each.
 async fn register_fat(wire: &mut Wire, count: usize) {
@@ -68,6 +69,42 @@ async fn answers_that_are_not_read_are_bounded_and_others_are_served() {
         }
     })
     .await;
+}
+
+/// 16 connections ask for everything and read nothing: 200 calls of each page, 1,000 with `BMDEMO_PROOF=full`, or
+/// `BMDEMO_UNREAD=n`.
+#[tokio::test]
+async fn everything_can_be_stopped_while_answers_are_not_read() {
+    let (server, _metrics) = measured_with("").await;
+    let mut honest = Wire::open(&server, 1 << 24).await;
+    register_fat(&mut honest, 60).await;
+    let calls = repeats("BMDEMO_UNREAD", 200, 1_000);
+    let mut greedy = Vec::new();
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        let mut wire = Wire::open(&server, 0).await;
+        for _ in 0..calls / 16 {
+            let head = wire.call(LIST);
+            unread.push(wire.send(head, &page()).await);
+        }
+        greedy.push(wire);
+    }
+    within("an answer begins", unread.remove(0)).await.unwrap();
+    let clock = SystemClock::new();
+    let mut slowest = Duration::ZERO;
+    for round in 0..10 {
+        let begun = clock.monotonic();
+        // Each time over a connection of its own, as the command line does.
+        let mut locks = LockServiceClient::new(server.channel().await);
+        let request = pb::StopAllRequest { reason: "an attack".to_owned(), ..Default::default() };
+        within("everything is stopped", locks.stop_all(request)).await.unwrap();
+        let took = clock.monotonic() - begun;
+        slowest = slowest.max(took);
+        assert!(took < Duration::from_secs(1), "round {round}: {took:?}");
+        let request = pb::ResumeAllRequest { reason: "again".to_owned(), ..Default::default() };
+        within("it is lifted", locks.resume_all(request)).await.unwrap();
+    }
+    eprintln!("under {calls} unread answers the slowest of 10 stops took {slowest:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod client;
 mod files;
 pub(crate) mod lab;
+mod locked;
 mod refused;
 mod reload;
 mod roles;

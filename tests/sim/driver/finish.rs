@@ -55,6 +55,16 @@ impl Driver {
             for run in active {
                 self.help(&run);
             }
+            self.lift_all();
+        }
+    }
+
+    /// Nothing is stopped, and no plan is paused.
+    fn lift_all(&self) {
+        let Some((who, engine)) = &self.current else { return };
+        for lock in engine.locks() {
+            self.sim.oracle().book.is_stopped = false;
+            self.clients.send(engine, *who, request(Ask::Unlock { id: lock.id.clone() }));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The invariants, one file each, named after the promises of the design.
 
 mod audit;
+mod brakes;
 mod effective_state;
 mod legal;
 mod limits;
@@ -22,6 +23,9 @@ mod promise_21;
 mod promise_22;
 
 pub(crate) use audit::the_audit_speaks_of_every_request;
+pub(crate) use brakes::{
+    a_plan_that_keeps_failing_is_paused, nothing_begins_while_everything_is_stopped,
+};
 pub(crate) use effective_state::effective_state_follows_its_rules;
 pub(crate) use legal::legal_transitions;
 pub(crate) use limits::{blast_radius_is_kept, limits_are_exact};

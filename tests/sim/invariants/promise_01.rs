@@ -30,6 +30,14 @@ pub(crate) async fn promise_01_acknowledged_is_durable(
                 format!("{request:?} was answered with a machine that is not stored like that")
             })
         }
+        Answer::Lock(lock) => {
+            let stored = store.locks().await.map_err(|error| error.to_string())?;
+            // One that has ended may be forgotten, or was lifted since.
+            let is_stored = stored.iter().any(|one| one.id == lock.id);
+            ensure(is_stored || lock.lifted_at.is_some(), || {
+                format!("{request:?} was answered with a lock that is not stored")
+            })
+        }
         Answer::Refused(_) => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn promise_07_request_ids_are_idempotent(
             ensure(!same, || format!("{request:?} was refused as different from its equal"))
         }
         Answer::Refused(_) => Ok(()),
-        Answer::Run(_) | Answer::Machine(_) => {
+        Answer::Run(_) | Answer::Machine(_) | Answer::Lock(_) => {
             ensure(same, || {
                 format!("{request:?} was accepted, and its id was used by {:?}", first.request)
             })?;

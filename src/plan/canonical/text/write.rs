@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ActionText, ArgText, CompensationText, FORMAT, Form, GuardText, ParamText, PlanText,
+    ADMIN, ActionText, ArgText, CompensationText, FORMAT, Form, GuardText, ParamText, PlanText,
     ResultText, RetryText, StepText, ValueText,
 };
 use crate::plan::names::{Condition, EffectiveState, ErrorClass, Phase, Role};
@@ -37,6 +37,8 @@ impl From<&Plan> for PlanText {
                 .map(|param| (param.name.to_string(), param.into()))
                 .collect(),
             time_limit_ms: plan.time_limit_ms,
+            role: plan.for_admins.then(|| ADMIN.to_owned()),
+            allow_destructive: plan.allow_destructive.then_some(true),
             steps: plan.steps.iter().map(StepText::from).collect(),
             result: ResultText {
                 phase: plan.result.phase.map(|phase| phase.as_str().to_owned()),

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::ids::Epoch;
-use crate::store::{PinnedPlan, SlotKey, SlotMove, Subject as Whose};
+use crate::store::{LockMove, PinnedPlan, SlotKey, SlotMove, Subject as Whose};
 
 /// Tables whose rows are flipped.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "machines",
     "runs",
     "changes",
@@ -21,6 +21,7 @@ const TABLES: [&str; 14] = [
     "machine_macs",
     "installations",
     "cursors",
+    "brakes",
     "audit",
 ];
 
@@ -48,6 +49,7 @@ async fn filled(dir: &Path) -> PathBuf {
         plan: Some(plan),
         installations: vec![(samples::machine(1).id, samples::installation())],
         cursors: vec![samples::cursor_move(None, 7)],
+        locks: vec![LockMove::Put(samples::lock("stop-1")), samples::tally(true, 3)],
         audit: vec![samples::audit_entry(1), samples::audit_entry(2)],
         ..Batch::default()
     };
