@@ -340,10 +340,15 @@ mod methods {
         let touches = value.as_message().ok_or("touches is not a message")?;
         let object = object(touches)?;
         let role = role(touches)?;
+        let scoping = scoping(touches)?;
         let id_field = text(touches, "id_field");
         let request = method.input();
         if !id_field.is_empty() && !names_text(&request, &id_field) {
             return Err(format!("{} has no field {id_field}", request.name()));
+        }
+        let is_one = !id_field.is_empty() && matches!(object.as_str(), "Machine" | "Run");
+        if scoping == "Object" && !is_one {
+            return Err("is scoped by its object, and names no machine or run".to_owned());
         }
         let mutation = touches
             .get_field_by_name("mutation")
@@ -351,7 +356,7 @@ mod methods {
             .unwrap_or_default();
         Ok(format!(
             "Method {{ service: {:?}, name: {:?}, path: {:?}, is_mutation: {mutation}, \
-             object: ObjectKind::{object}, id_field: {id_field:?}, role: Role::{role}, is_stream: {} }}",
+             object: ObjectKind::{object}, id_field: {id_field:?}, role: Role::{role}, scoping: Scoping::{scoping}, is_stream: {} }}",
             method.parent_service().name(),
             method.name(),
             format!("/{}/{}", method.parent_service().full_name(), method.name()),
@@ -373,6 +378,12 @@ mod methods {
     /// Name of the Rust variant of the least role.
     fn role(touches: &DynamicMessage) -> Result<String, String> {
         Ok(variant(touches, "role", "Role", "ROLE_").ok_or("names no role that may call it")?)
+    }
+
+    /// Name of the Rust variant of what it means to a caller with a scope.
+    fn scoping(touches: &DynamicMessage) -> Result<String, String> {
+        Ok(variant(touches, "scoping", "Scoping", "SCOPING_")
+            .ok_or("does not say how it keeps to a scope")?)
     }
 
     /// Name of the Rust variant of an enum; `None` for the value that says nothing.

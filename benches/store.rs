@@ -38,6 +38,7 @@ fn new_run(number: u64, machine_id: &MachineId) -> Run {
         id: RunId::new(Timestamp(1_700_000_000_000), [number, 0]),
         machine_id: machine_id.clone(),
         spec: Arc::new(RunSpec {
+            labels: Some(BTreeMap::new()),
             provider: "fake".to_owned(),
             request_id: format!("request-{number}"),
             run_type: RunType::Repave,

@@ -27,6 +27,7 @@ pub mod outbound;
 pub mod pb;
 pub mod plan;
 pub mod provider;
+pub mod selector;
 pub mod server;
 pub mod store;
 pub mod text;

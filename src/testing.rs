@@ -18,6 +18,7 @@ pub(crate) fn origin() -> Origin {
         reason: "a test".to_owned(),
         expected: None,
         deadline: None,
+        scope: None,
         call: CallFacts::default(),
     }
 }
@@ -29,6 +30,7 @@ pub(crate) fn run(id: RunId, machine_id: MachineId, now: Timestamp) -> Run {
         machine_id,
         spec: Arc::new(RunSpec {
             provider: "fake".to_owned(),
+            labels: Some(BTreeMap::new()),
             request_id: String::new(),
             run_type: RunType::Custom,
             plan_id: "plan/test".to_owned(),

@@ -100,9 +100,7 @@ pub(super) async fn start_runs(
     let (recipe, chosen) = checks.done(recipe.zip(chosen))?;
     let machines = match chosen {
         Choice::Named(machines) => machines,
-        Choice::Filter(filter, max) => {
-            matching(engine, filter.and(caller.scope(Subject::Machine)), max).await?
-        }
+        Choice::Filter(filter, max) => matching(engine, filter.and(caller.sees()), max).await?,
     };
     // The list of machines is not part of the digest of each item: a repetition may name only the remaining ones.
     request.machine_ids.clear();
@@ -224,7 +222,9 @@ async fn start_each(
         {
             let (engine, origin, new) = (engine.clone(), origin.clone(), recipe.on(id.clone()));
             starting.spawn(async move {
-                let outcome = if validate_only {
+                let outcome = if let Err(error) = engine.may_start(&origin, &new).await {
+                    Err(error.into())
+                } else if validate_only {
                     start::dry_run(&engine, &origin, &new).await
                 } else {
                     start::start(&engine, &origin, new).await

@@ -14,12 +14,11 @@ use tonic::{Extensions, Request, Response, Status};
 use super::identity::{Ended, Identity};
 use super::methods::{Called, Method, ObjectKind, Role};
 use super::roles;
-use super::status::ApiError;
+use super::status::{ApiError, Reason};
 use crate::executor::request::Origin;
 use crate::executor::waiting::lock_words;
 use crate::executor::{Engine, EngineError};
 use crate::ids::Revision;
-use crate::model::filter::{Filter, Subject};
 use crate::model::{Actor, AuditEntry, CallFacts, Decision};
 use crate::text::{escaped, hidden_in};
 
@@ -110,6 +109,14 @@ impl Caller {
         }
     }
 
+    /// Notes for the audit that a call was denied. The same of what is not there and of what is not in the scope, so
+    /// that one takes as long as the other.
+    fn note_denial<M: Called>(&self, engine: &Engine, message: &M, refused: &ApiError) {
+        if engine.denied().note(&self.actor.name, self.denial(message, refused)) {
+            tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+        }
+    }
+
     /// Resolves when the caller's credentials are no longer accepted; never for one without.
     pub(super) fn ended(&self) -> Ended {
         match &self.identity {
@@ -137,11 +144,6 @@ impl Caller {
         self
     }
 
-    /// What the caller may see: today everything. Lists, counts and watches AND it with the filter of the request.
-    pub(super) fn scope(&self, _subject: Subject) -> Filter {
-        Filter::default()
-    }
-
     /// The origin of a mutation. The digest covers everything in the message except the request id, so it must be
     /// taken before anything is moved out; maps are sorted, so equal requests have equal digests in whatever order
     /// they were encoded.
@@ -162,6 +164,7 @@ impl Caller {
             reason: reason.trim().to_owned(),
             expected,
             deadline: self.deadline.map(|Deadline(at)| at),
+            scope: self.scope().cloned(),
             call: CallFacts {
                 rpc: M::METHOD.name,
                 proof: self.proof(),
@@ -201,8 +204,12 @@ where
     if let Some(identity) = caller.identity()
         && let Err(refused) = allowed(identity)
     {
-        if engine.denied().note(&identity.name, caller.denial(&message, &refused)) {
-            tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+        caller.note_denial(engine, &message, &refused);
+        return Err(refused.into());
+    }
+    if let Err(refused) = caller.check_scope(engine, &message).await {
+        if matches!(refused.reason(), Reason::NotFound | Reason::OutOfScope) {
+            caller.note_denial(engine, &message, &refused);
         }
         return Err(refused.into());
     }

@@ -1,12 +1,15 @@
 //! History: of one machine or run from its own rows, of the fleet from the change log that feeds the watches.
 
+use std::collections::BTreeMap;
+
+use super::caller::Caller;
 use super::page::List;
 use super::status::ApiError;
 use super::validate::{Checks, NAME_CHARS_MAX};
 use super::{convert, lists};
 use crate::executor::Engine;
-use crate::ids::Revision;
-use crate::model::{Change, EntryKind, Object};
+use crate::ids::{Revision, RunId};
+use crate::model::{Change, EntryKind, HistoryRow, Object};
 use crate::pb;
 use crate::plan::suggest::nearest;
 use crate::store::Subject;
@@ -19,6 +22,7 @@ const READS_MAX: usize = 8;
 /// A page of the history of one object, oldest first, and the token of the next.
 pub(super) async fn of_object(
     engine: &Engine,
+    caller: &Caller,
     method: &'static str,
     subject: Subject,
     page_size: i32,
@@ -31,8 +35,8 @@ pub(super) async fn of_object(
         Subject::Machine(id) => id.to_string(),
         Subject::Run(id) => id.to_string(),
     };
-    let list = List::new(method, &[&id]);
-    let after = match list.cursor(page_token)? {
+    let list = List::new(method, &[&id, caller.scope_tag()]);
+    let mut after = match list.cursor(page_token)? {
         Some((revision, index)) => {
             let index = u32::try_from(index).map_err(|_| ApiError::PageTokenInvalid)?;
             Some((Revision(revision), index))
@@ -40,7 +44,17 @@ pub(super) async fn of_object(
         None => None,
     };
     // One more than requested shows whether there is another page.
-    let mut rows = engine.store().history(subject, after, limit + 1).await?;
+    let mut rows = Vec::new();
+    for _ in 0..READS_MAX {
+        let read = engine.store().history(subject.clone(), after, limit + 1).await?;
+        let is_last = read.len() <= limit;
+        after = read.last().map(|last| (last.revision, last.index));
+        rows.extend(within(engine, caller, read).await?);
+        if is_last || rows.len() > limit {
+            after = None;
+            break;
+        }
+    }
     let more = rows.len() > limit;
     rows.truncate(limit);
     let mut entries: Vec<_> = rows.iter().map(convert::history::row).collect();
@@ -48,17 +62,55 @@ pub(super) async fn of_object(
     let more = more || fits < entries.len();
     entries.truncate(fits);
     rows.truncate(fits);
-    let token = rows
-        .last()
-        .filter(|_| more)
-        .map(|last| list.token((last.revision.0, u64::from(last.index))))
-        .unwrap_or_default();
-    Ok((entries, token))
+    let last = rows.last().filter(|_| more).map(|last| (last.revision, last.index));
+    // Without one, all that was read was left out, and there is more to read.
+    let place = last.or(after);
+    let token = place.map(|(revision, index)| list.token((revision.0, u64::from(index))));
+    Ok((entries, token.unwrap_or_default()))
+}
+
+/// The entries that the caller may see. Of a machine: those from when it was in the scope. Of its runs: those of the runs
+/// that are.
+async fn within(
+    engine: &Engine,
+    caller: &Caller,
+    rows: Vec<HistoryRow>,
+) -> Result<Vec<HistoryRow>, ApiError> {
+    let Some(scope) = caller.scope() else { return Ok(rows) };
+    let store = engine.store();
+    let mut judged: BTreeMap<(Option<RunId>, Revision), bool> = BTreeMap::new();
+    let mut kept = Vec::with_capacity(rows.len());
+    for row in rows {
+        // The labels of a run never change.
+        let key = (row.run_id, if row.run_id.is_some() { Revision(0) } else { row.revision });
+        let is_within = match judged.get(&key) {
+            Some(is_within) => *is_within,
+            None => {
+                let is_within = match row.run_id {
+                    Some(id) => store.run(id).await?.is_some_and(|run| scope.takes_run(&run)),
+                    None => {
+                        // A deleted machine is judged as it was before.
+                        let is_gone = row.entry.kind == EntryKind::MachineDeleted;
+                        let at = Revision(row.revision.0.saturating_sub(is_gone.into()));
+                        let machine = store.machine_at(&row.machine_id, at).await?;
+                        machine.is_some_and(|machine| scope.takes_machine(&machine))
+                    }
+                };
+                judged.insert(key, is_within);
+                is_within
+            }
+        };
+        if is_within {
+            kept.push(row);
+        }
+    }
+    Ok(kept)
 }
 
 /// One page of the history of everything, oldest first.
 pub(super) async fn of_everything(
     engine: &Engine,
+    caller: &Caller,
     request: &pb::ListHistoryRequest,
 ) -> Result<pb::ListHistoryResponse, ApiError> {
     let mut checks = Checks::default();
@@ -66,7 +118,7 @@ pub(super) async fn of_everything(
     check_kind(&mut checks, &request.kind);
     checks.line("actor", &request.actor, NAME_CHARS_MAX);
     checks.done(Some(()))?;
-    let list = List::new("ListHistory", &[&request.kind, &request.actor]);
+    let list = List::new("ListHistory", &[&request.kind, &request.actor, caller.scope_tag()]);
     let store = engine.store();
     let mut after = match list.cursor(&request.page_token)? {
         Some((revision, _)) => Revision(revision),
@@ -85,6 +137,9 @@ pub(super) async fn of_everything(
                 return Ok(pb::ListHistoryResponse { entries, next_page_token });
             }
             after = change.revision;
+            if caller.scope().is_some_and(|scope| !scope.takes_change(&change)) {
+                continue;
+            }
             let entries_of_change = entries_of(&change);
             entries.extend(entries_of_change.into_iter().filter(|entry| matches(request, entry)));
         }

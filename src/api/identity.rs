@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::model::scope::Scope;
 use crate::pb::Role;
 
 /// Resolves when the caller's credentials are no longer accepted.
@@ -40,11 +41,13 @@ pub struct Identity {
     pub name: Arc<str>,
     /// What the principal may do.
     pub role: Role,
+    /// The only machines that the principal may see and touch, and their runs; all of them if there is none.
+    pub scope: Option<Arc<Scope>>,
     /// How it was proved.
     pub proof: Proof,
     /// When the credentials expire, if they do.
     pub expires_at: Option<Timestamp>,
-    /// Begins to wait for their end.
+    /// Begins to wait for their end, or until role or scope is another.
     pub ended: Arc<dyn Fn() -> Ended + Send + Sync>,
 }
 

@@ -38,7 +38,8 @@ impl MachineService for Machines {
         &self,
         request: Request<pb::GetMachineRequest>,
     ) -> Result<Response<pb::Machine>, Status> {
-        handle(&self.engine, request, async |_, message| self.get(message).await).await
+        handle(&self.engine, request, async |caller, message| self.get(&caller, message).await)
+            .await
     }
 
     async fn list_machines(
@@ -77,7 +78,8 @@ impl MachineService for Machines {
         &self,
         request: Request<pb::ListMachineHistoryRequest>,
     ) -> Result<Response<pb::ListMachineHistoryResponse>, Status> {
-        handle(&self.engine, request, async |_, message| self.history(message).await).await
+        handle(&self.engine, request, async |caller, message| self.history(&caller, message).await)
+            .await
     }
 
     async fn delete_machine(
@@ -112,8 +114,8 @@ impl MachineService for Machines {
         &self,
         request: Request<pb::ListHistoryRequest>,
     ) -> Result<Response<pb::ListHistoryResponse>, Status> {
-        handle(&self.engine, request, async |_, message| {
-            history::of_everything(&self.engine, &message).await
+        handle(&self.engine, request, async |caller, message| {
+            history::of_everything(&self.engine, &caller, &message).await
         })
         .await
     }
@@ -153,12 +155,16 @@ impl Machines {
         checks.done(Some(()))
     }
 
-    async fn get(&self, request: pb::GetMachineRequest) -> Result<pb::Machine, ApiError> {
+    async fn get(
+        &self,
+        caller: &Caller,
+        request: pb::GetMachineRequest,
+    ) -> Result<pb::Machine, ApiError> {
         let mut checks = Checks::default();
         let id = checks.machine_id("machine_id", &request.machine_id);
         let mask = checks.read_mask::<pb::Machine>(request.read_mask.as_ref());
         let id = checks.done(id)?;
-        let found = self.engine.machine(&id).await?;
+        let found = caller.machine(&self.engine, &id).await?;
         let mut shown = self.shown(&found).await?;
         mask.apply(&mut shown);
         Ok(shown)
@@ -195,7 +201,7 @@ impl Machines {
             method: "ListMachines",
             subject: filter::Subject::Machine,
             filter: &request.filter,
-            scope: caller.scope(filter::Subject::Machine),
+            scope: caller.sees(),
             order_by: &request.order_by,
             page_size: request.page_size,
             page_token: &request.page_token,
@@ -215,7 +221,7 @@ impl Machines {
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,
-            unreadable_count: listed.unreadable_count,
+            unreadable_count: caller.counted(listed.unreadable_count),
         })
     }
 
@@ -286,6 +292,7 @@ impl Machines {
 
     async fn history(
         &self,
+        caller: &Caller,
         request: pb::ListMachineHistoryRequest,
     ) -> Result<pb::ListMachineHistoryResponse, ApiError> {
         let mut checks = Checks::default();
@@ -294,6 +301,7 @@ impl Machines {
         let found = self.engine.machine(&id).await;
         let (entries, next_page_token) = history::of_object(
             &self.engine,
+            caller,
             "ListMachineHistory",
             Subject::Machine(id),
             request.page_size,

@@ -143,6 +143,7 @@ masked!(
         waiting = "waiting",
         cancel_requested = "cancel_requested",
         pause_requested = "pause_requested",
+        labels = "labels",
         compensating = "compensating",
         retry_of = "retry_of",
         requested_by = "requested_by",

@@ -3,7 +3,7 @@
 
 use prost::Message;
 
-pub use crate::pb::{ObjectKind, Role};
+pub use crate::pb::{ObjectKind, Role, Scoping};
 
 /// A method of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Method {
     pub id_field: &'static str,
     /// The least role that may call it.
     pub role: Role,
+    /// How it keeps to the scope of its caller.
+    pub scoping: Scoping,
     /// Whether the response is a stream.
     pub is_stream: bool,
 }
@@ -54,6 +56,27 @@ mod tests {
             let is_audit = method.name.ends_with("Audit") || method.name == "GetAuditHead";
             let wanted = if is_audit { Role::Admin } else { Role::Operator };
             assert_eq!(method.is_mutation || is_audit, method.role >= wanted, "{method:?}");
+        }
+    }
+
+    /// Which of them are for callers with a scope, and how: written here once more, so that a new one is thought about.
+    #[test]
+    fn every_method_keeps_to_scopes() {
+        for method in METHODS {
+            let wanted = match method.name {
+                "GetPlan" | "ListPlans" | "WhoAmI" | "CheckAccess" => Scoping::None,
+                "ListAudit" | "GetAuditHead" | "VerifyAudit" => Scoping::Fleet,
+                "RegisterMachine" => Scoping::New,
+                "BatchRegisterMachines" | "BatchStartRuns" => Scoping::Each,
+                "ListMachines" | "ListRuns" | "ListHistory" | "WatchMachines" | "WatchRuns"
+                | "GetServerInfo" => Scoping::Filter,
+                "GetMachine" | "UpdateMachine" | "ClearIntervention" | "InspectMachine"
+                | "ListMachineHistory" | "DeleteMachine" | "StartRun" | "GetRun" | "CancelRun"
+                | "StreamRunLogs" | "AbortRun" | "PauseRun" | "ResumeRun" | "RetryRun"
+                | "SkipStep" | "ResolveStep" | "ListRunHistory" | "WaitRun" => Scoping::Object,
+                other => panic!("{other} is new: say how it keeps to scopes"),
+            };
+            assert_eq!(method.scoping, wanted, "{method:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The gRPC services: thin handlers that validate requests, call the engine, and convert its answers.
 
+mod access;
 mod audit;
 mod batch;
 mod caller;
@@ -18,6 +19,7 @@ mod plans;
 mod register;
 mod roles;
 mod runs;
+mod scope;
 mod server;
 mod show;
 pub mod signed;

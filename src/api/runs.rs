@@ -59,7 +59,8 @@ impl RunService for Runs {
         &self,
         request: Request<pb::GetRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        handle(&self.engine, request, async |_, message| self.get(message).await).await
+        handle(&self.engine, request, async |caller, message| self.get(&caller, message).await)
+            .await
     }
 
     async fn list_runs(
@@ -151,7 +152,8 @@ impl RunService for Runs {
         &self,
         request: Request<pb::ListRunHistoryRequest>,
     ) -> Result<Response<pb::ListRunHistoryResponse>, Status> {
-        handle(&self.engine, request, async |_, message| self.history(message).await).await
+        handle(&self.engine, request, async |caller, message| self.history(&caller, message).await)
+            .await
     }
 
     async fn batch_start_runs(
@@ -169,7 +171,7 @@ impl RunService for Runs {
         request: Request<pb::WaitRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
         handle(&self.engine, request, async |caller, message| {
-            wait::wait(&self.engine, caller.ended(), message).await
+            wait::wait(&self.engine, &caller, message).await
         })
         .await
     }
@@ -237,12 +239,12 @@ impl Runs {
         }
     }
 
-    async fn get(&self, request: pb::GetRunRequest) -> Result<pb::Run, ApiError> {
+    async fn get(&self, caller: &Caller, request: pb::GetRunRequest) -> Result<pb::Run, ApiError> {
         let mut checks = Checks::default();
         let id = checks.run_id("run_id", &request.run_id);
         let mask = checks.read_mask::<pb::Run>(request.read_mask.as_ref());
         let id = checks.done(id)?;
-        let run = self.engine.run(id).await?;
+        let run = caller.run(&self.engine, id).await?;
         let mut shown = show::run(&self.engine, &run).await;
         mask.apply(&mut shown);
         Ok(shown)
@@ -260,7 +262,7 @@ impl Runs {
             method: "ListRuns",
             subject: filter::Subject::Run,
             filter: &request.filter,
-            scope: caller.scope(filter::Subject::Run),
+            scope: caller.sees(),
             order_by: &request.order_by,
             page_size: request.page_size,
             page_token: &request.page_token,
@@ -281,7 +283,7 @@ impl Runs {
             next_page_token: listed.next_page_token,
             revision: listed.page.as_of.0,
             total_size: listed.total_size,
-            unreadable_count: listed.unreadable_count,
+            unreadable_count: caller.counted(listed.unreadable_count),
         })
     }
 
@@ -301,7 +303,7 @@ impl Runs {
         checks.reason(&request.reason);
         let id = checks.done(id)?;
         // A retry repeats what its run was started with.
-        if self.engine.run(id).await?.spec.forced {
+        if caller.run(&self.engine, id).await?.spec.forced {
             caller.may_force("RetryRun of a run that was started with force")?;
         }
         let reason = request.reason.clone();
@@ -320,7 +322,7 @@ impl Runs {
         checks.line("step", &request.step, NAME_CHARS_MAX);
         let id = checks.done(id)?;
         // An unknown run is answered at once, not by a stream that fails; so are logs that can never exist.
-        let run = self.engine.run(id).await?;
+        let run = caller.run(&self.engine, id).await?;
         let mut checks = Checks::default();
         printable(&mut checks, &run, &request);
         if !run.state.is_active() && request.offset > 0 {
@@ -354,14 +356,16 @@ impl Runs {
 
     async fn history(
         &self,
+        caller: &Caller,
         request: pb::ListRunHistoryRequest,
     ) -> Result<pb::ListRunHistoryResponse, ApiError> {
         let mut checks = Checks::default();
         let id = checks.run_id("run_id", &request.run_id);
         let id = checks.done(id)?;
-        self.engine.run(id).await?;
+        caller.run(&self.engine, id).await?;
         let (entries, next_page_token) = history::of_object(
             &self.engine,
+            caller,
             "ListRunHistory",
             Subject::Run(id),
             request.page_size,

@@ -6,16 +6,13 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::caller::handle;
+use super::access;
+use super::caller::{Caller, handle};
 use super::convert::timestamp;
 use super::locks;
-use super::methods::METHODS;
-use super::plans;
-use super::roles;
 use super::status::ApiError;
 use crate::clock::Timestamp;
-use crate::executor::{Cap, Engine, EngineError, RiskLimits};
-use crate::ids::RunId;
+use crate::executor::{Cap, Engine, RiskLimits};
 use crate::pb;
 use crate::pb::server_service_server::ServerService;
 
@@ -99,7 +96,7 @@ impl ServerService for Server {
         &self,
         request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
-        handle(&self.engine, request, async |_, _| self.info().await).await
+        handle(&self.engine, request, async |caller, _| self.info(&caller).await).await
     }
 
     async fn who_am_i(
@@ -117,6 +114,7 @@ impl ServerService for Server {
                     .to_owned(),
                 expires_at: identity.and_then(|identity| identity.expires_at).map(timestamp),
                 role: identity.map_or(pb::Role::Unspecified, |identity| identity.role).into(),
+                scope: caller.scope().map(ToString::to_string).unwrap_or_default(),
             })
         })
         .await
@@ -127,38 +125,7 @@ impl ServerService for Server {
         request: Request<pb::CheckAccessRequest>,
     ) -> Result<Response<pb::CheckAccessResponse>, Status> {
         handle(&self.engine, request, async |caller, message| {
-            let method = METHODS.iter().find(|method| method.name == message.method);
-            let method = method.ok_or_else(|| {
-                EngineError::invalid(
-                    "method",
-                    "is no method of this server; give one such as StartRun",
-                )
-            })?;
-            let plan = self.plan_for_admins(&message).await?;
-            let is_for_admins = method.is_mutation && (message.force || plan.is_some());
-            let wanted = if is_for_admins { pb::Role::Admin } else { method.role };
-            let forced = match (&plan, message.force) {
-                (_, true) => " with force".to_owned(),
-                (Some(plan), false) => format!(" of {plan}, which is for admins,"),
-                (None, false) => String::new(),
-            };
-            let rule = format!("{}{forced} needs the role {}", method.name, roles::name(wanted));
-            Ok(match caller.identity() {
-                Some(identity) => pb::CheckAccessResponse {
-                    allowed: identity.role >= wanted,
-                    rule: format!(
-                        "{rule}, and {} has the role {} (principals.{}.role)",
-                        identity.name,
-                        roles::name(identity.role),
-                        identity.name
-                    ),
-                },
-                None => pb::CheckAccessResponse {
-                    allowed: true,
-                    rule: "this server asks no one for proof, and everyone may do everything"
-                        .to_owned(),
-                },
-            })
+            access::check(&self.engine, &caller, &message).await
         })
         .await
     }
@@ -177,28 +144,7 @@ impl Server {
         Self { engine, host }
     }
 
-    /// The plan that an access check is about, if it is for admins.
-    async fn plan_for_admins(
-        &self,
-        asked: &pb::CheckAccessRequest,
-    ) -> Result<Option<String>, ApiError> {
-        if !asked.run_id.is_empty() {
-            let id = RunId::parse(&asked.run_id)
-                .map_err(|_| EngineError::invalid("run_id", "is no id of a run"))?;
-            let run = self.engine.run(id).await?;
-            let plan = self.engine.pinned_plan(&run).await?;
-            return Ok(plan.for_admins.then(|| plan.id.to_string()));
-        }
-        if asked.plan_id.is_empty() {
-            return Ok(None);
-        }
-        let plans = self.engine.plans();
-        let found = plans.get(&plans::full_id(&asked.plan_id));
-        let found = found.ok_or_else(|| plans::not_found(&plans, &asked.plan_id))?;
-        Ok(found.plan.for_admins.then(|| found.plan.id.to_string()))
-    }
-
-    async fn info(&self) -> Result<pb::ServerInfo, ApiError> {
+    async fn info(&self, caller: &Caller) -> Result<pb::ServerInfo, ApiError> {
         let engine = &self.engine;
         let (revision, oldest) = engine.store().revisions().await?;
         let limits = engine.run_limits();
@@ -212,7 +158,7 @@ impl Server {
             None => Facts::default(),
         };
         let data = data.unwrap_or_default();
-        Ok(pb::ServerInfo {
+        let info = pb::ServerInfo {
             data_dir: data.dir.to_string_lossy().into_owned(),
             data_bytes: data.bytes,
             data_bytes_free: data.bytes_free,
@@ -241,6 +187,20 @@ impl Server {
             locks: engine.locks().iter().map(|lock| locks::message(lock)).collect(),
             runs_held_back: engine.held_runs() as u64,
             features: FEATURES.map(str::to_owned).to_vec(),
+        };
+        if caller.scope().is_none() {
+            return Ok(info);
+        }
+        // What is left is no one's in particular.
+        Ok(pb::ServerInfo {
+            version: info.version,
+            time: info.time,
+            store: info.store,
+            revision: info.revision,
+            oldest_revision: info.oldest_revision,
+            providers: info.providers,
+            features: info.features,
+            ..pb::ServerInfo::default()
         })
     }
 }

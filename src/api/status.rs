@@ -48,7 +48,7 @@ pub enum ApiError {
     PageTokenInvalid,
     /// A page token belongs to another list.
     #[error(
-        "page_token belongs to a list with another filter or order: repeat the request that returned it, or start over \
+        "page_token belongs to a list with another filter, order or scope: repeat the request that returned it, or start over \
          without one"
     )]
     PageTokenMismatch,
@@ -96,9 +96,10 @@ pub enum ApiError {
     /// The caller is locked.
     #[error("{0}")]
     PrincipalLocked(String),
-    /// The credentials of a stream's caller have expired or were revoked.
+    /// The credentials of a stream's caller have expired or were revoked, or its role or scope is another.
     #[error(
-        "the credentials of this stream have expired or were revoked: open it again with new ones"
+        "the credentials of this stream have expired or were revoked, or allow something else now: open it again with \
+         new ones"
     )]
     CredentialsEnded {
         /// Where a watch resumes; 0 if it has to start over.
@@ -147,6 +148,7 @@ fn reason(error: &EngineError) -> Reason {
     match error {
         EngineError::Invalid(_) => Reason::FieldInvalid,
         EngineError::NotFound { .. } => Reason::NotFound,
+        EngineError::OutOfScope { .. } => Reason::OutOfScope,
         EngineError::AlreadyExists { .. } => Reason::AlreadyExists,
         EngineError::Refused { refusal, .. } => (*refusal).into(),
         EngineError::ForAdmins { .. } => Reason::RoleMissing,
@@ -289,6 +291,7 @@ fn engine(answer: &mut Answer, error: &EngineError) {
                 "start a new watch from 0: it sends the present state first, then changes".into(),
             );
         }
+        EngineError::OutOfScope { .. } => {}
         EngineError::DeadlineExceeded => {
             answer.hint("repeat it with a longer deadline and the same request_id".into());
         }

@@ -6,6 +6,7 @@ mod lists;
 mod mutations;
 mod raw;
 mod refusals;
+mod scopes;
 mod watches;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_stream::StreamExt as _;
 
-use super::identity::Ended;
+use super::caller::Caller;
 use super::show;
 use super::status::ApiError;
 use super::validate::Checks;
@@ -24,14 +24,15 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
 /// Waits for the end of a run, for as long as the credentials of the caller are accepted.
 pub(super) async fn wait(
     engine: &Engine,
-    mut ended: Ended,
+    caller: &Caller,
     request: pb::WaitRunRequest,
 ) -> Result<pb::Run, ApiError> {
     let mut checks = Checks::default();
     let id = checks.run_id("run_id", &request.run_id);
     let timeout = timeout(&mut checks, request.timeout);
     let id = checks.done(id)?;
-    let mut latest = engine.run(id).await?;
+    let mut latest = caller.run(engine, id).await?;
+    let mut ended = caller.ended();
     let over =
         |run: &Run| !run.state.is_active() || request.return_when_held && run.state == State::Held;
     let filter = Filter::parse(&format!("run_id = \"{id}\""), Subject::Run)?;

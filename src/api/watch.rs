@@ -21,6 +21,7 @@ use crate::executor::error::EngineError;
 use crate::executor::feed::{Event, Start, WatchItem};
 use crate::ids::{Revision, RunId};
 use crate::model::filter::{Filter, Subject};
+use crate::model::scope::Scope;
 use crate::model::{Machine, Run};
 use crate::pb;
 
@@ -32,13 +33,13 @@ pub(super) async fn runs(
     caller: &Caller,
     request: pb::WatchRunsRequest,
 ) -> Result<Answers<Encoded<pb::RunEvent>>, ApiError> {
-    let filter = Filter::parse_at(&request.filter, Subject::Run, engine.clock().now())?
-        .and(caller.scope(Subject::Run));
+    let filter =
+        Filter::parse_at(&request.filter, Subject::Run, engine.clock().now())?.and(caller.sees());
     if let Some(id) = filter.pinned("run_id") {
         // A watch of a run that does not exist would stay silent forever.
         let id = RunId::parse(id)
             .map_err(|error| EngineError::invalid("filter", format!("run_id {error}")))?;
-        engine.run(id).await?;
+        caller.run(engine, id).await?;
     }
     let options = Options {
         resume_from: request.resume_from,
@@ -56,7 +57,7 @@ pub(super) async fn machines(
     request: pb::WatchMachinesRequest,
 ) -> Result<Answers<Encoded<pb::MachineEvent>>, ApiError> {
     let filter = Filter::parse_at(&request.filter, Subject::Machine, engine.clock().now())?
-        .and(caller.scope(Subject::Machine));
+        .and(caller.sees());
     let options = Options {
         resume_from: request.resume_from,
         allow_bookmarks: request.allow_bookmarks,
@@ -96,14 +97,20 @@ trait Shown: Send + Sync + Sized + 'static {
     fn event(engine: &Engine, event: &Event<Self>) -> impl Future<Output = Self::Message> + Send;
     /// A message that says how many records are left out because they cannot be read.
     fn left_out(unreadable_count: u64) -> Self::Message;
+    /// Whether a caller with this scope may see the record.
+    fn is_within(scope: &Scope, record: &Self) -> bool;
+    /// What a watch says of a record that has left what its caller may see: that it is gone, and nothing of how it is now.
+    fn gone(event: &Event<Self>) -> Self::Message;
     /// A message with only its kind and resume point.
     fn bare(kind: Kind, resume: Revision) -> Self::Message;
+    /// Marks a message as of this kind.
+    fn of_kind(kind: Kind, resume: Revision, message: Self::Message) -> Self::Message;
     /// Marks a message as current, and of this kind.
     fn now(engine: &Engine, kind: Kind, resume: Revision, message: Self::Message) -> Self::Message;
 }
 
 macro_rules! shown {
-    ($record:ty, $message:ident, $kinds:ident, $watch:ident, $show:expr, $ids:expr) => {
+    ($record:ty, $message:ident, $kinds:ident, $watch:ident, $show:expr, $ids:expr, $takes:ident, $only_id:expr) => {
         impl Shown for $record {
             type Message = pb::$message;
 
@@ -128,6 +135,15 @@ macro_rules! shown {
                 }
             }
 
+            fn is_within(scope: &Scope, record: &Self) -> bool {
+                scope.$takes(record)
+            }
+
+            fn gone(event: &Event<Self>) -> pb::$message {
+                let snapshot = Some($only_id(&*event.record));
+                pb::$message { ts: Some(timestamp(event.at)), snapshot, ..Default::default() }
+            }
+
             fn left_out(unreadable_count: u64) -> pb::$message {
                 pb::$message { unreadable_count, ..Default::default() }
             }
@@ -144,30 +160,43 @@ macro_rules! shown {
                 pb::$message { r#type: kind.into(), revision: resume.0, ..Default::default() }
             }
 
+            fn of_kind(kind: Kind, resume: Revision, message: pb::$message) -> pb::$message {
+                let pb::$message { r#type, revision, .. } = Self::bare(kind, resume);
+                pb::$message { r#type, revision, ..message }
+            }
+
             fn now(
                 engine: &Engine,
                 kind: Kind,
                 resume: Revision,
                 message: pb::$message,
             ) -> pb::$message {
-                let pb::$message { r#type, revision, .. } = Self::bare(kind, resume);
                 let ts = Some(timestamp(engine.clock().now()));
-                pb::$message { ts, r#type, revision, ..message }
+                Self::of_kind(kind, resume, pb::$message { ts, ..message })
             }
         }
     };
 }
 
-shown!(Run, RunEvent, RunEventType, watch_runs, show::run, |run: &Run| {
-    (run.machine_id.to_string(), run.id.to_string())
-});
+shown!(
+    Run,
+    RunEvent,
+    RunEventType,
+    watch_runs,
+    show::run,
+    |run: &Run| { (run.machine_id.to_string(), run.id.to_string()) },
+    takes_run,
+    |run: &Run| pb::Run { run_id: run.id.to_string(), ..Default::default() }
+);
 shown!(
     Machine,
     MachineEvent,
     MachineEventType,
     watch_machines,
     |_: &Engine, record: &Machine| std::future::ready(machine(record)),
-    |machine: &Machine| (machine.id.to_string(), String::new())
+    |machine: &Machine| (machine.id.to_string(), String::new()),
+    takes_machine,
+    |machine: &Machine| pb::Machine { machine_id: machine.id.to_string(), ..Default::default() }
 );
 
 /// Opens a watch. Errors known now are answered at once, not by a stream that fails.
@@ -197,6 +226,7 @@ async fn watch<T: Shown>(
         engine: engine.clone(),
         items,
         filter,
+        scope: caller.scope().cloned(),
         options,
         reset,
         last: Revision(if reset { 0 } else { options.resume_from }),
@@ -240,6 +270,8 @@ struct Watch<T> {
     engine: Engine,
     items: Items<T>,
     filter: Filter,
+    /// What the caller may see.
+    scope: Option<Arc<Scope>>,
     options: Options,
     /// Whether the first message is a RESET.
     reset: bool,
@@ -263,7 +295,8 @@ impl<T: Shown> Watch<T> {
                     self.now(Kind::Snapshot, Revision(0), message)
                 }
                 Ok(WatchItem::LeftOut(count)) => {
-                    self.unreadable_count += count;
+                    // What cannot be read may be anyone's.
+                    self.unreadable_count += if self.scope.is_some() { 0 } else { count };
                     continue;
                 }
                 Ok(WatchItem::Synced(revision)) => {
@@ -281,7 +314,14 @@ impl<T: Shown> Watch<T> {
                 }
                 Ok(WatchItem::Removed { event, resume }) => {
                     self.last = resume;
-                    encoded(&self.engine, Kind::Removed, resume, &event).await
+                    match &self.scope {
+                        Some(scope) if !T::is_within(scope, &event.record) => {
+                            T::of_kind(Kind::Removed, resume, T::gone(&event)).into()
+                        }
+                        Some(_) | None => {
+                            encoded(&self.engine, Kind::Removed, resume, &event).await
+                        }
+                    }
                 }
                 Err(EngineError::Compacted { .. }) if self.options.allow_reset => {
                     self.items = T::open(&self.engine, self.filter.clone(), Start::Snapshot);

@@ -4,6 +4,9 @@ use clap::Args;
 
 use super::error::Error;
 use super::flags::parse_moment;
+use crate::selector::{self, SelectorError};
+
+pub(crate) use crate::selector::quoted;
 
 /// Which machines.
 #[derive(Debug, Clone, Default, Args)]
@@ -144,101 +147,13 @@ fn check_narrow(selector: Option<&str>, filter: Option<&str>, all: &str) -> Resu
 }
 
 /// The terms of a selector, translated to the server's filter language.
-fn selector_terms(selector: &str) -> Result<Vec<String>, Error> {
-    let mut terms = Vec::new();
-    let mut rest = selector;
-    while !rest.trim().is_empty() {
-        // A comma inside parentheses does not end the term.
-        let mut depth = 0_i32;
-        let end = rest.find(|c: char| {
-            depth += i32::from(c == '(') - i32::from(c == ')');
-            c == ',' && depth == 0
-        });
-        let (term, after) = end.map_or((rest, ""), |end| (&rest[..end], &rest[end + 1..]));
-        terms.push(selector_term(term.trim()).ok_or_else(|| {
-            Error::usage(
-                format!("{:?} is not a term of a label selector", term.trim()),
-                "terms are key=value, key!=value, key in (a,b), key notin (a,b), key and !key, joined by commas",
-            )
-        })?);
-        rest = after;
-    }
-    if terms.is_empty() {
-        return Err(Error::usage(
-            "the label selector is empty",
-            "for example: -l rack=r1,role=worker",
-        ));
-    }
-    Ok(terms)
-}
-
-fn selector_term(term: &str) -> Option<String> {
-    if let Some(open) = term.find('(') {
-        let values = term[open + 1..].strip_suffix(')')?;
-        let (key, word) = term[..open].trim().rsplit_once(char::is_whitespace)?;
-        let field = label(key.trim())?;
-        let operator = match word {
-            "in" => "=",
-            "notin" => "!=",
-            _ => return None,
-        };
-        // It would select nothing, silently.
-        if values.split(',').any(|value| value.trim().is_empty()) {
-            return None;
+fn selector_terms(text: &str) -> Result<Vec<String>, Error> {
+    selector::terms(text).map_err(|error| match error {
+        SelectorError::Empty => {
+            Error::usage(error.to_string(), "for example: -l rack=r1,role=worker")
         }
-        let each: Vec<String> = values
-            .split(',')
-            .map(|value| format!("{field} {operator} {}", quoted(value.trim())))
-            .collect();
-        let joint = if operator == "=" { " OR " } else { " AND " };
-        return Some(format!("({})", each.join(joint)));
-    }
-    // The languages of other tools: they would select nothing, silently.
-    if term.contains("=~") || term.contains("!~") {
-        return None;
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        return Some(format!("{} != {}", label(key.trim())?, quoted(value.trim())));
-    }
-    if let Some((key, value)) = term.split_once('=') {
-        let value = value.strip_prefix('=').unwrap_or(value);
-        // Two terms with a blank between them, where a comma is needed.
-        if value.trim().contains(char::is_whitespace) && value.contains('=') {
-            return None;
-        }
-        return Some(format!("{} = {}", label(key.trim())?, quoted(value.trim())));
-    }
-    match term.strip_prefix('!') {
-        Some(key) => Some(format!("NOT {}:*", label(key.trim())?)),
-        None => Some(format!("{}:*", label(term)?)),
-    }
-}
-
-/// The field of a label; `None` if the key is not valid for a label.
-fn label(key: &str) -> Option<String> {
-    if key.is_empty()
-        || key.contains(|c: char| c.is_whitespace() || matches!(c, '!' | '(' | ')' | '=' | ','))
-    {
-        return None;
-    }
-    let simple = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    Some(if simple { format!("labels.{key}") } else { format!("labels.{}", quoted(key)) })
-}
-
-/// A quoted text for a filter.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' | '*' => quoted.extend(['\\', c]),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            _ => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+        SelectorError::NoTerm(_) => Error::usage(error.to_string(), error.hint()),
+    })
 }
 
 #[cfg(test)]

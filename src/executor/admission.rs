@@ -347,6 +347,7 @@ pub fn accepted(
         machine_id: machine.id.clone(),
         spec: Arc::new(RunSpec {
             provider: machine.spec.provider.clone(),
+            labels: Some(machine.labels.clone()),
             request_id: origin.request_id.clone(),
             run_type: names::run_type(plan.run_type()),
             plan_id: plan.id.to_string(),

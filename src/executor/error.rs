@@ -120,6 +120,12 @@ pub enum EngineError {
         /// The requested id.
         id: String,
     },
+    /// The scope of the caller forbids it.
+    #[error("{message}")]
+    OutOfScope {
+        /// What was asked for, and the scope. Says nothing about what is outside of it.
+        message: String,
+    },
     /// The object exists already, and differs.
     #[error("{kind} {id:?} exists already: {difference}")]
     AlreadyExists {

@@ -13,8 +13,8 @@ use super::request::Origin;
 use super::sightings::Sightings;
 use super::tasks::Tasks;
 use crate::clock::{Clock, Random, SplitMix64, Timestamp};
-use crate::ids::{BatchId, RunId};
-use crate::model::{LockTarget, Run};
+use crate::ids::{BatchId, MachineId, RunId};
+use crate::model::{LockTarget, Machine, Run};
 use crate::plan::Registry;
 use crate::provider::Provider;
 use crate::store::{Batch, Committed, Store, StoreError};
@@ -124,6 +124,22 @@ impl Ports {
             .run(id)
             .await?
             .ok_or_else(|| EngineError::NotFound { kind: "run", id: id.to_string() })
+    }
+
+    /// The machine of a request, if its caller may touch it.
+    pub(super) async fn machine_for(
+        &self,
+        origin: &Origin,
+        id: &MachineId,
+    ) -> Result<Arc<Machine>, EngineError> {
+        let found = self.store.machine(id).await?;
+        let not_found = || EngineError::NotFound { kind: "machine", id: id.to_string() };
+        origin.admits(found.ok_or_else(not_found)?)
+    }
+
+    /// Whether a machine that has a MAC address may be named to a caller.
+    pub(super) async fn may_name(&self, origin: &Origin, owner: &MachineId) -> bool {
+        origin.scope.is_none() || self.machine_for(origin, owner).await.is_ok()
     }
 
     pub(super) fn provider(&self, name: &str) -> Option<Arc<dyn Provider>> {

@@ -7,7 +7,8 @@ use super::error::EngineError;
 use crate::ids::{MachineId, Revision};
 use crate::lifecycle::machine::Phase;
 use crate::lifecycle::step::Resolution;
-use crate::model::{Actor, CallFacts, Lock, MachineSpec, RunType};
+use crate::model::scope::Scope;
+use crate::model::{Actor, CallFacts, Lock, Machine, MachineSpec, RunType};
 use crate::plan::Plan;
 
 /// Data of every mutation besides its subject.
@@ -25,6 +26,8 @@ pub struct Origin {
     pub expected: Option<Revision>,
     /// When the caller stops waiting, on the monotonic clock: after that the request is not carried out.
     pub deadline: Option<std::time::Duration>,
+    /// The only machines that the caller may touch; all of them if there is none.
+    pub scope: Option<Arc<Scope>>,
     /// How the server came to know who calls, for the audit.
     pub call: CallFacts,
 }
@@ -55,7 +58,75 @@ impl Origin {
             reason: String::new(),
             expected: None,
             deadline: None,
+            scope: None,
             call: CallFacts::default(),
+        }
+    }
+}
+
+impl Origin {
+    /// Whether the caller may touch a machine with these labels.
+    #[must_use]
+    pub fn may_touch(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.takes_labels(labels))
+    }
+
+    /// The machine, if the caller may touch it.
+    pub(super) fn admits(&self, machine: Arc<Machine>) -> Result<Arc<Machine>, EngineError> {
+        match self.may_touch(&machine.labels) {
+            true => Ok(machine),
+            false => Err(EngineError::NotFound { kind: "machine", id: machine.id.to_string() }),
+        }
+    }
+
+    /// The refusal of a registration. It says the same of labels outside of the scope, and of an id or a MAC address that
+    /// is taken there: not which it is.
+    pub(super) fn may_not_register(&self, id: &MachineId) -> EngineError {
+        EngineError::OutOfScope {
+            message: format!(
+                "{} may not register machine {id}: its labels must be in the scope {}, and its id and MAC addresses free",
+                self.actor.name,
+                self.scope_text()
+            ),
+        }
+    }
+
+    /// The refusal of a MAC address that a machine outside of the scope has.
+    pub(super) fn may_not_have(&self, id: &MachineId) -> EngineError {
+        EngineError::OutOfScope {
+            message: format!(
+                "machine {id} cannot have these MAC addresses: one of them is not free (the scope of {} is {})",
+                self.actor.name,
+                self.scope_text()
+            ),
+        }
+    }
+
+    /// Refuses a change of labels that decide whether the caller may touch the machine.
+    pub(super) fn keeps_scope(&self, before: &Machine, after: &Machine) -> Result<(), EngineError> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        let moved = |key: &&String| before.labels.get(*key) != after.labels.get(*key);
+        if let Some(key) = scope.keys().iter().find(moved) {
+            return Err(EngineError::OutOfScope {
+                message: format!(
+                    "{} may not change the label {key} of machine {}: the scope {scope} depends on it",
+                    self.actor.name, before.id
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn scope_text(&self) -> String {
+        self.scope.as_ref().map_or_else(String::new, |scope| scope.to_string())
+    }
+
+    /// What a request id belongs to: method and object. Callers with different scopes do not meet in one.
+    #[must_use]
+    pub fn key(&self, rpc: &str, object: &dyn std::fmt::Display) -> String {
+        match &self.scope {
+            None => format!("{rpc}/{object}"),
+            Some(scope) => format!("{rpc}/{object} {}", scope.tag()),
         }
     }
 }

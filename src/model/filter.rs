@@ -19,6 +19,7 @@
 //! - A time may be relative to the instant at which the filter is read: `created_at > -2h` is the last two hours.
 //! - `:` asks what a field has: `labels.rack:*` (the label exists), `conditions.Degraded:*` (ever observed),
 //!   `mac_addresses:"02:00:00:00:00:01"` (an element of the list), `finished_at:*` (set).
+//! - The labels of a run are those that its machine had when the run was accepted; runs of older versions have none.
 //! - A reference to a run that is not set is the empty text: `active_run_id = ""`.
 //!
 //! The original API's `machine_id=machine-1` is a filter of one comparison.
@@ -32,6 +33,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use self::grammar::Op;
@@ -126,6 +128,50 @@ impl Filter {
     #[must_use]
     pub fn matches_run(&self, run: &Run) -> bool {
         self.root.as_ref().is_none_or(|root| eval::matches(root, &|field| eval::of_run(field, run)))
+    }
+}
+
+/// What a caller's scope adds: conditions on labels alone.
+impl Filter {
+    /// Whether a machine with these labels matches, as far as labels decide.
+    #[must_use]
+    pub(super) fn matches_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        let root = self.root.as_ref();
+        root.is_none_or(|root| eval::matches(root, &|field| eval::of_labels(field, labels)))
+    }
+
+    /// The keys of the labels that it names.
+    #[must_use]
+    pub(super) fn label_keys(&self) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        let mut nodes: Vec<&Node> = self.root.iter().collect();
+        while let Some(node) = nodes.pop() {
+            match node {
+                Node::And(inner) | Node::Or(inner) => nodes.extend(inner),
+                Node::Not(inner) => nodes.push(inner),
+                Node::Term(term) => keys.extend(term.field.as_label().map(str::to_owned)),
+            }
+        }
+        keys
+    }
+
+    /// The same for records whose labels are known. Those of runs from before labels were kept are not, and a condition
+    /// such as `!=` must not take them.
+    #[must_use]
+    pub(super) fn of_known_labels(self) -> Self {
+        let known = Self { root: Some(Node::Term(Self::known_labels())) };
+        self.and(known)
+    }
+
+    /// Whether it was made by [`Filter::of_known_labels`]: no filter that a client writes is.
+    #[must_use]
+    pub fn is_scoped(&self) -> bool {
+        let known = Node::Term(Self::known_labels());
+        self.root.as_ref().is_some_and(|root| root.conjunction().contains(&known))
+    }
+
+    fn known_labels() -> node::Term {
+        node::Term { field: fields::Field::Labels, op: Op::Has, value: node::Value::Any }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod machine;
 mod observed;
 mod record;
 pub mod run;
+pub mod scope;
 mod steps;
 
 pub use actor::{Actor, ActorKind};

@@ -180,6 +180,9 @@ pub struct Hold {
 pub struct RunSpec {
     /// Provider of the machine when the run was accepted.
     pub provider: String,
+    /// Labels of the machine when the run was accepted: by them it is judged who may see it. Runs of older versions do
+    /// not know theirs.
+    pub labels: Option<BTreeMap<String, String>>,
     /// Idempotency key of the request that created it.
     pub request_id: String,
     /// Type.

@@ -198,14 +198,16 @@ impl Admission {
 
     fn identity(&self, credential: Credential, admitted: Admitted) -> Identity {
         let Admitted { principal, proof, expires_at } = admitted;
-        let admission = self.clone();
+        let (admission, admitted) = (self.clone(), principal.clone());
         let ended = move || -> crate::api::Ended {
             let (admission, credential) = (admission.clone(), credential.clone());
-            Box::pin(async move { admission.until_ended(&credential).await })
+            let admitted = admitted.clone();
+            Box::pin(async move { admission.until_ended(&credential, Some(&admitted)).await })
         };
         Identity {
             name: principal.name.clone(),
             role: principal.role,
+            scope: principal.scope.clone(),
             proof,
             expires_at,
             ended: Arc::new(ended),
@@ -298,12 +300,16 @@ impl Admission {
         Ok(Admitted { principal, proof: Proof::Certificate, expires_at })
     }
 
-    /// Resolves when a credential that was accepted is so no longer: it has expired, or a reload has revoked it.
-    async fn until_ended(&self, credential: &Credential) {
+    /// Resolves when a credential that was accepted is so no longer: it has expired, or a reload has revoked it, or its
+    /// principal is no longer `as_it_was`, with the same role and scope.
+    async fn until_ended(&self, credential: &Credential, as_it_was: Option<&Principal>) {
         let mut access = self.access.clone();
         loop {
             let present = access.borrow_and_update().clone();
             let Ok(admitted) = self.check(&present, credential) else { return };
+            if as_it_was.is_some_and(|before| *admitted.principal != *before) {
+                return;
+            }
             let now = self.clock.now();
             let until = match credential {
                 Credential::Certificate(certified) => Some(sure_until(&present, certified)),
@@ -323,7 +329,7 @@ impl Admission {
     pub(super) async fn until_certificate_ended(&self) {
         match &self.certified {
             Some(judged) => {
-                self.until_ended(&Credential::Certificate(judged.certified.clone())).await;
+                self.until_ended(&Credential::Certificate(judged.certified.clone()), None).await;
             }
             None => std::future::pending().await,
         }

@@ -233,8 +233,8 @@ impl Config {
                 .principals
                 .into_iter()
                 .map(|(name, principal)| {
-                    let file::Principal { role, certificates, subjects } = principal;
-                    (name, PrincipalSettings { role, certificates, subjects })
+                    let file::Principal { role, scope, certificates, subjects } = principal;
+                    (name, PrincipalSettings { role, scope, certificates, subjects })
                 })
                 .collect(),
             metrics_listen: args.metrics_listen.or(file.server.metrics_listen),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::{ConfigError, PrincipalSettings, RoleName};
+use crate::api::validate::wrong_label_key;
+use crate::model::scope::Scope;
 use crate::pb::Role;
 use crate::text::{escaped, hidden_in};
 
@@ -21,6 +23,8 @@ pub(super) struct Principal {
     pub(super) name: Arc<str>,
     /// What it may do.
     pub(super) role: Role,
+    /// The only machines that it may see and touch, and their runs; all of them if there is none.
+    pub(super) scope: Option<Arc<Scope>>,
 }
 
 /// Every principal, and by what each is known.
@@ -42,8 +46,12 @@ impl Identities {
         let mut by_subject: BTreeMap<String, Arc<Principal>> = BTreeMap::new();
         for (name, settings) in settings {
             check_name(name).map_err(ConfigError::Setting)?;
-            let principal =
-                Arc::new(Principal { name: name.as_str().into(), role: role(settings.role) });
+            let scope = match &settings.scope {
+                Some(text) => Some(Arc::new(scope(name, text).map_err(ConfigError::Setting)?)),
+                None => None,
+            };
+            let role = role(settings.role);
+            let principal = Arc::new(Principal { name: name.as_str().into(), role, scope });
             by_name.insert(name.clone(), principal.clone());
             for subject in &settings.subjects {
                 if subject.is_empty() || hidden_in(subject).is_some() {
@@ -91,6 +99,18 @@ impl Identities {
     /// The principal with this identity in its certificate.
     pub(super) fn of_certificate(&self, identity: &str) -> Option<Arc<Principal>> {
         self.by_certificate.get(identity).cloned()
+    }
+}
+
+/// The scope of a principal, which every label can meet that it names.
+fn scope(name: &str, text: &str) -> Result<Scope, String> {
+    let refused = |why: &str| format!("principals.{name}.scope: {why}");
+    let scope = Scope::parse(text).map_err(|why| refused(&why))?;
+    match scope.keys().iter().find_map(|key| Some((key, wrong_label_key(key)?))) {
+        Some((key, why)) => {
+            Err(refused(&format!("\"{}\" is the key of no label: {why}", escaped(key))))
+        }
+        None => Ok(scope),
     }
 }
 
@@ -161,7 +181,7 @@ mod tests {
             let certificates = certificates.iter().map(|&text| text.to_owned()).collect();
             ((*name).to_owned(), {
                 let (role, subjects) = (RoleName::Viewer, Vec::new());
-                PrincipalSettings { role, certificates, subjects }
+                PrincipalSettings { role, scope: None, certificates, subjects }
             })
         });
         Identities::new(&settings.collect()).map_err(|error| error.to_string())
@@ -180,6 +200,31 @@ mod tests {
             ["bmdemo://carl", "ann", "CN=ann", "CN=bmdemo://ann", "spiffe://lab/ann/x", ""]
         {
             assert_eq!(of(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_a_label_selector() {
+        let with = |scope: &str| {
+            let settings = PrincipalSettings {
+                role: RoleName::Operator,
+                scope: Some(scope.to_owned()),
+                certificates: Vec::new(),
+                subjects: Vec::new(),
+            };
+            let known = Identities::new(&[("ann".to_owned(), settings)].into());
+            known.map(|known| known.named("ann").unwrap()).map_err(|error| error.to_string())
+        };
+        let ann = with("rack=r5, tenant in (a,b)").unwrap();
+        assert_eq!(ann.scope.as_ref().unwrap().to_string(), "rack=r5, tenant in (a,b)");
+        for (wrong, why) in [
+            ("", "the label selector is empty"),
+            ("rack r5", "\"rack r5\" is not a term of a label selector"),
+            ("rack=r5,zone within (a)", "key notin (a,b)"),
+            ("-rack=r5", "is the key of no label"),
+        ] {
+            let error = with(wrong).unwrap_err();
+            assert!(error.contains("principals.ann.scope") && error.contains(why), "{error}");
         }
     }
 

@@ -207,7 +207,8 @@ mod tests {
     fn a_file_has_hashes_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.toml");
-        let ann = Arc::new(Principal { name: "ann".into(), role: crate::pb::Role::Viewer });
+        let ann =
+            Arc::new(Principal { name: "ann".into(), role: crate::pb::Role::Viewer, scope: None });
         let load = |text: &str| {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();

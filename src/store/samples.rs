@@ -202,6 +202,7 @@ impl Sampler {
             machine_id: self.machine_id(),
             spec: Arc::new(RunSpec {
                 provider: self.text(),
+                labels: self.maybe(Self::map),
                 request_id: self.text(),
                 run_type: self.pick(&RunType::ALL),
                 plan_id: self.text(),
@@ -296,6 +297,7 @@ pub(super) fn run(number: u64, machine_id: &MachineId) -> Run {
     let run = crate::testing::run(run_id(number), machine_id.clone(), Timestamp(1_700_000_000_000));
     Run {
         spec: Arc::new(RunSpec {
+            labels: Some([("rack".to_owned(), "r1".to_owned())].into()),
             request_id: format!("request-{number}"),
             run_type: RunType::Repave,
             plan_id: "plan/repave-join".to_owned(),

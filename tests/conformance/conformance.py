@@ -48,6 +48,7 @@ NOT_PROVOKED = {
     "PRINCIPAL_LOCKED": "needs a server with principals; tests/it/tls/locked.rs covers it",
     "PLAN_PAUSED": "needs machines that are not simulated; src/executor/tests/brakes.rs covers it",
     "ROLE_MISSING": "needs a server with principals; tests/it/tls/roles.rs covers it",
+    "OUT_OF_SCOPE": "needs a server with principals; src/api/tests/scopes.rs covers it",
     "CREDENTIALS_ENDED": "needs a server with principals; tests/it/tls/tokens.rs covers it",
     "INTERNAL": "a bug of ours; every RPC is sent malformed and empty requests here, and none gives it",
 }

@@ -78,6 +78,7 @@ impl Request {
             reason: self.reason.clone(),
             expected: None,
             deadline: None,
+            scope: None,
         }
     }
 }

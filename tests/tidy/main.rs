@@ -86,6 +86,7 @@ fn no_findings(what: &str, found: &[String]) {
 /// the plans, and only `cli/local.rs` starts a server.
 const LAYERS: &[(&str, &[&str])] = &[
     ("text", &[]),
+    ("selector", &[]),
     ("address", &[]),
     ("files", &[]),
     ("clock", &[]),
@@ -94,7 +95,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ids", &["clock"]),
     ("lifecycle", &["clock"]),
     ("plan", &["text"]),
-    ("model", &["clock", "ids", "lifecycle", "plan"]),
+    ("model", &["selector", "clock", "ids", "lifecycle", "plan"]),
     ("store", &["files", "clock", "ids", "lifecycle", "plan", "model"]),
     (
         "provider",
@@ -152,7 +153,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "api",
         ],
     ),
-    ("cli", &["text", "address", "files", "clock", "pb", "plan"]),
+    ("cli", &["text", "selector", "address", "files", "clock", "pb", "plan"]),
     ("bin", &["server", "cli"]),
 ];
 

@@ -52,6 +52,7 @@ pub(in crate::api) fn run(
         etag: etag(run.revision),
         revision: run.revision.0,
         reason: run.spec.reason.clone(),
+        labels: run.spec.labels.clone().unwrap_or_default(),
     }
 }
 

@@ -106,6 +106,8 @@ reasons! {
     RoleMissing = "ROLE_MISSING", PermissionDenied;
     /// The caller is locked.
     PrincipalLocked = "PRINCIPAL_LOCKED", PermissionDenied;
+    /// The caller's scope does not allow the request.
+    OutOfScope = "OUT_OF_SCOPE", PermissionDenied;
     /// The credentials of a stream's caller have expired or were revoked.
     CredentialsEnded = "CREDENTIALS_ENDED", Unauthenticated;
     /// The server is stopping.

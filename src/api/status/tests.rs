@@ -58,6 +58,9 @@ fn errors() -> Vec<ApiError> {
     let engine = [
         EngineError::invalid("machine_id", "must not be empty"),
         EngineError::NotFound { kind: "machine", id: "machine-9".to_owned() },
+        EngineError::OutOfScope {
+            message: "ListAudit is about the whole fleet, and ann has the scope rack=r1".to_owned(),
+        },
         EngineError::AlreadyExists {
             kind: "machine",
             id: "machine-1".to_owned(),

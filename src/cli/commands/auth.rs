@@ -28,7 +28,7 @@ pub(crate) struct CanIArgs {
     /// A command such as rma or cancel, or a method of the API such as StartRun
     #[arg(value_name = "VERB")]
     verb: String,
-    /// What it is to be done to; roles do not depend on it
+    /// Machine or run that it is to be done to; scopes depend on it, roles do not
     #[arg(value_name = "ID")]
     object: Option<String>,
     /// With force, or to the phase RETIRED
@@ -130,7 +130,8 @@ async fn can_i(session: &mut Session, args: &CanIArgs) -> Result<Exit, Error> {
         }
         Some(_) | None => String::new(),
     };
-    let request = pb::CheckAccessRequest { method, force: args.force, plan_id, run_id };
+    let object = args.object.clone().unwrap_or_default();
+    let request = pb::CheckAccessRequest { method, force: args.force, plan_id, run_id, object };
     let answer = client.check_access(request).await?;
     let object = args.object.as_ref().map(|object| format!(" {object}")).unwrap_or_default();
     let verdict = if answer.allowed { "yes" } else { "no" };
@@ -174,6 +175,9 @@ pub(crate) async fn auth(session: &mut Session, command: AuthCommand) -> Result<
     }
     if answer.verified {
         text += &format!("; {role}");
+    }
+    if !answer.scope.is_empty() {
+        text += &format!(", only for machines with {}", answer.scope);
     }
     writeln!(session.ui.out(), "{}", sanitized(&text))?;
     Ok(Exit::Ok)

@@ -95,7 +95,9 @@ impl<'a, T: Watched> Happened<'a, T> {
         }
         // A change written by an older version, without the record before it: sending too much is harmless, sending
         // too little is not.
-        let left = self.change.before_is_gone || self.images.before.as_ref().is_some_and(takes);
+        // Within a scope the opposite is so: what may never have been in it is not named.
+        let unknown = self.change.before_is_gone && !interest.filter.is_scoped();
+        let left = unknown || self.images.before.as_ref().is_some_and(takes);
         (left && !interest.misjudges).then_some(Verdict::Left)
     }
 

@@ -23,7 +23,7 @@ use crate::ids::{MachineId, RunId};
 use crate::model::{LockTarget, Machine, Run};
 use crate::plan::{Capability, Plan, Registry};
 use crate::provider::{Provider, Target};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Something that can be done with a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,7 +246,7 @@ impl Engine {
         id: &MachineId,
         changes: &MachineChanges,
     ) -> Result<Arc<Machine>, EngineError> {
-        let machine = self.machine(id).await?;
+        let machine = self.ports.machine_for(origin, id).await?;
         check_etag("machine", id.as_str(), origin, machine.revision)?;
         let mut changed = Machine::clone(&machine);
         apply_changes(&mut changed, changes, origin, &mut Vec::new())?;
@@ -257,7 +257,15 @@ impl Engine {
             .filter(|mac| !machine.spec.mac_addresses.contains(mac))
             .cloned()
             .collect();
-        self.check_macs(id, &new, &BTreeMap::new()).await?;
+        match self.check_macs(id, &new, &BTreeMap::new()).await {
+            Ok(()) => {}
+            Err(StoreError::MacTaken { machine_id, .. })
+                if !self.ports.may_name(origin, &machine_id).await =>
+            {
+                return Err(origin.may_not_have(id));
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(Arc::new(changed))
     }
 
@@ -281,6 +289,17 @@ impl Engine {
     pub async fn delete_machine(&self, origin: &Origin, id: &MachineId) -> Result<(), EngineError> {
         let origin = Box::new(origin.clone());
         self.ask(id, |reply| Message::Delete { origin, reply }).await
+    }
+
+    /// Looks whether the caller may touch the machine of a run, before its worker is asked.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], as if it were not there.
+    pub async fn may_start(&self, origin: &Origin, new: &NewRun) -> Result<(), EngineError> {
+        match &origin.scope {
+            Some(_) => self.ports.machine_for(origin, &new.machine_id).await.map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// Starts a run; returns when the request is durable.
@@ -344,7 +363,7 @@ impl Engine {
         origin: &Origin,
         new: &NewRun,
     ) -> Result<(Run, Arc<Machine>, Vec<EngineError>), EngineError> {
-        let machine = self.machine(&new.machine_id).await?;
+        let machine = self.ports.machine_for(origin, &new.machine_id).await?;
         let registered = self.ports.plans.chosen(new)?;
         origin.may_run(&registered.plan)?;
         let params = admission::bind(&registered.plan, &new.parameters)?;

@@ -27,7 +27,7 @@ impl Engine {
         origin: &Origin,
         id: &MachineId,
     ) -> Result<Arc<Machine>, EngineError> {
-        let machine = self.machine(id).await?;
+        let machine = self.ports.machine_for(origin, id).await?;
         let class = &machine.spec.provider;
         let refuse = |refusal, message: String, hint: String| EngineError::Refused {
             refusal,

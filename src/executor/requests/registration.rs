@@ -31,12 +31,16 @@ impl Engine {
         if self.is_draining() {
             return Err(EngineError::ShuttingDown);
         }
-        let scope = format!("RegisterMachine/{}", new.id);
+        // Judged first, by the request alone.
+        if !origin.may_touch(&new.labels) {
+            return Err(origin.may_not_register(&new.id));
+        }
+        let scope = origin.key("RegisterMachine", &new.id);
         if let Some(machine) = self.ports.repeated_machine(origin, &scope).await? {
             return Ok(machine);
         }
         if let Some(existing) = self.ports.store.machine(&new.id).await? {
-            return same_machine(existing, &new);
+            return same_machine(origin, existing, &new);
         }
         let request = request(origin, &scope, new.id.as_str(), self.ports.clock.now());
         // Zero, unless a machine with the same id was deleted: the store knows its last epoch.
@@ -64,7 +68,12 @@ impl Engine {
                 }
                 Err(StoreError::Conflict { .. }) => {
                     let existing = self.machine(&new.id).await?;
-                    same_machine(existing, &new)
+                    same_machine(origin, existing, &new)
+                }
+                Err(StoreError::MacTaken { machine_id, .. })
+                    if !self.ports.may_name(origin, &machine_id).await =>
+                {
+                    Err(origin.may_not_register(&new.id))
                 }
                 Err(StoreError::RequestUsed(record)) => {
                     self.ports.machine_of_request(origin, &record).await
@@ -93,6 +102,11 @@ impl Engine {
                 results.extend(part.iter().map(|_| Err(late.clone())));
                 continue;
             }
+            // Those that the caller may not register are refused one by one.
+            if part.iter().any(|new| !origin.may_touch(&new.labels)) {
+                self.register_each(origin, part, &mut results).await;
+                continue;
+            }
             let batch = Batch {
                 writes: part
                     .iter()
@@ -112,18 +126,25 @@ impl Engine {
                     StoreError::Conflict { .. }
                     | StoreError::Fenced { .. }
                     | StoreError::MacTaken { .. },
-                ) => {
-                    let each = Origin { request_id: String::new(), ..origin.clone() };
-                    for machine in part {
-                        results.push(self.register_machine(&each, machine.clone()).await);
-                    }
-                }
+                ) => self.register_each(origin, part, &mut results).await,
                 Err(error) => {
                     results.extend(part.iter().map(|_| Err(EngineError::Store(error.clone()))));
                 }
             }
         }
         Ok(results)
+    }
+
+    async fn register_each(
+        &self,
+        origin: &Origin,
+        new: &[NewMachine],
+        results: &mut Vec<Result<Arc<Machine>, EngineError>>,
+    ) {
+        let each = Origin { request_id: String::new(), ..origin.clone() };
+        for machine in new {
+            results.push(self.register_machine(&each, machine.clone()).await);
+        }
     }
 
     /// What registering these machines would answer, one result each in the order given. Nothing is registered.
@@ -136,12 +157,16 @@ impl Engine {
         let mut seen: BTreeMap<MachineId, Arc<Machine>> = BTreeMap::new();
         let mut macs: BTreeMap<String, MachineId> = BTreeMap::new();
         for new in new {
+            if !origin.may_touch(&new.labels) {
+                results.push(Err(origin.may_not_register(&new.id)));
+                continue;
+            }
             let known = match seen.get(&new.id) {
                 Some(machine) => Ok(Some(machine.clone())),
                 None => self.ports.store.machine(&new.id).await,
             };
             results.push(match known {
-                Ok(Some(existing)) => same_machine(existing, &new),
+                Ok(Some(existing)) => same_machine(origin, existing, &new),
                 Ok(None) => match self.check_macs(&new.id, &new.spec.mac_addresses, &macs).await {
                     Ok(()) => {
                         let now = self.ports.clock.now();
@@ -150,6 +175,12 @@ impl Engine {
                         macs.extend(own.map(|mac| (mac, new.id.clone())));
                         seen.insert(new.id, machine.clone());
                         Ok(machine)
+                    }
+                    Err(StoreError::MacTaken { machine_id, .. })
+                        if !seen.contains_key(&machine_id)
+                            && !self.ports.may_name(origin, &machine_id).await =>
+                    {
+                        Err(origin.may_not_register(&new.id))
                     }
                     Err(error) => Err(error.into()),
                 },
@@ -218,7 +249,14 @@ fn registered(origin: &Origin, new: &NewMachine, now: Timestamp) -> Machine {
     machine
 }
 
-fn same_machine(existing: Arc<Machine>, new: &NewMachine) -> Result<Arc<Machine>, EngineError> {
+fn same_machine(
+    origin: &Origin,
+    existing: Arc<Machine>,
+    new: &NewMachine,
+) -> Result<Arc<Machine>, EngineError> {
+    if !origin.may_touch(&existing.labels) {
+        return Err(origin.may_not_register(&new.id));
+    }
     let mut differences = Vec::new();
     if existing.spec.provider != new.spec.provider {
         differences.push(format!(

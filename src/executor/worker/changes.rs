@@ -31,6 +31,7 @@ pub(in crate::executor) fn apply_changes(
             None => machine.labels.remove(key),
         };
     }
+    origin.keeps_scope(&before, machine)?;
     let spec = &mut machine.spec;
     let texts = [
         (&mut spec.ssh_endpoint, &changes.ssh_endpoint),

@@ -13,11 +13,11 @@ use crate::store::{Batch, StoreError, Write};
 impl Worker {
     /// Deletes a RETIRED machine. A repetition with the same request id succeeds, even if the id is in use again.
     pub(super) async fn delete(&mut self, origin: &Origin) -> Result<(), EngineError> {
-        let scope = format!("DeleteMachine/{}", self.id);
+        let scope = origin.key("DeleteMachine", &self.id);
         if self.ports.is_repeated(origin, &scope).await? {
             return Ok(());
         }
-        let machine = self.load_machine().await?;
+        let machine = origin.admits(self.load_machine().await?)?;
         check_etag("machine", self.id.as_str(), origin, machine.revision)?;
         if machine.phase != Phase::Retired {
             return Err(EngineError::Refused {

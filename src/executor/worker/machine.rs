@@ -20,7 +20,7 @@ impl Worker {
         origin: &Origin,
         changes: &MachineChanges,
     ) -> Result<Arc<Machine>, EngineError> {
-        let scope = format!("UpdateMachine/{}", self.id);
+        let scope = origin.key("UpdateMachine", &self.id);
         self.write_machine(origin, &scope, |machine, entries| {
             apply_changes(machine, changes, origin, entries)
         })
@@ -32,7 +32,7 @@ impl Worker {
         &mut self,
         origin: &Origin,
     ) -> Result<Arc<Machine>, EngineError> {
-        let scope = format!("ClearIntervention/{}", self.id);
+        let scope = origin.key("ClearIntervention", &self.id);
         let now = self.now();
         self.write_machine(origin, &scope, |machine, entries| {
             trust_disks(machine, origin, entries);
@@ -103,7 +103,7 @@ impl Worker {
             return Ok(machine);
         }
         for _ in 0..CONFLICTS_MAX {
-            let machine = self.load_machine().await?;
+            let machine = origin.admits(self.load_machine().await?)?;
             check_etag("machine", self.id.as_str(), origin, machine.revision)?;
             let mut after = Machine::clone(&machine);
             let mut entries = Vec::new();
@@ -150,6 +150,11 @@ impl Worker {
                 Err(StoreError::Conflict { .. }) => self.read_again().await,
                 Err(StoreError::RequestUsed(record)) => {
                     return self.ports.machine_of_request(origin, &record).await;
+                }
+                Err(StoreError::MacTaken { machine_id, .. })
+                    if !self.ports.may_name(origin, &machine_id).await =>
+                {
+                    return Err(origin.may_not_have(&self.id));
                 }
                 Err(error) => {
                     // It may have been written: the cache must not be trusted.

@@ -24,6 +24,7 @@ impl Worker {
             reason: String::new(),
             expected: None,
             deadline: None,
+            scope: None,
             call: CallFacts::default(),
         };
         if let Err(error) = self.learn(&origin, "", health).await {
@@ -37,7 +38,7 @@ impl Worker {
         origin: &Origin,
         health: &Health,
     ) -> Result<Arc<Machine>, EngineError> {
-        let scope = format!("InspectMachine/{}", self.id);
+        let scope = origin.key("InspectMachine", &self.id);
         self.learn(origin, &scope, health).await
     }
 

@@ -22,9 +22,13 @@ impl Worker {
         run_id: RunId,
         verb: &Verb,
     ) -> Result<Arc<Run>, EngineError> {
-        let scope = format!("{}/{run_id}", verb.rpc());
+        let scope = origin.key(verb.rpc(), &run_id);
         if let Some(run) = self.ports.repeated_run(origin, &scope).await? {
             return Ok(run);
+        }
+        // A run acts on its machine, which may have left the scope since.
+        if origin.scope.is_some() {
+            origin.admits(self.load_machine().await?)?;
         }
         for _ in 0..CONFLICTS_MAX {
             if self.active.as_ref().is_none_or(|active| active.run.id != run_id)

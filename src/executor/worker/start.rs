@@ -30,8 +30,8 @@ impl Worker {
         caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
         let scope = match retry_of {
-            None => format!("StartRun/{}", self.id),
-            Some(run) => format!("RetryRun/{run}"),
+            None => origin.key("StartRun", &self.id),
+            Some(run) => origin.key("RetryRun", &run),
         };
         let refused = match self.start_once(origin, &new, retry_of, &scope, caller).await {
             Ok(run) => return Ok(run),
@@ -85,7 +85,7 @@ impl Worker {
         scope: &str,
         caller: &Span,
     ) -> Result<Arc<Run>, EngineError> {
-        let machine = self.load_machine().await?;
+        let machine = origin.admits(self.load_machine().await?)?;
         if let Some(active) = machine.active_run {
             return Err(self.run_active(active));
         }

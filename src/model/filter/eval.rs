@@ -1,6 +1,7 @@
 //! Whether a machine or a run matches.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::fields::Field;
 use super::grammar::Op;
@@ -120,6 +121,7 @@ pub(super) fn of_machine<'a>(field: &Field, machine: &'a Machine) -> Held<'a> {
         Field::EffectiveState => Held::text(machine.effective().0.as_str()),
         Field::Provider => Held::text(&machine.spec.provider),
         Field::Label(key) => machine.labels.get(key).map_or(Held::Absent, |text| Held::Entry(text)),
+        Field::Labels => Held::Bool(true),
         Field::Condition(kind) => {
             machine.conditions.get(*kind).map_or(Held::Absent, |c| Held::Bool(c.status))
         }
@@ -153,6 +155,11 @@ pub(super) fn of_run<'a>(field: &Field, run: &'a Run) -> Held<'a> {
         Field::Type => Held::text(run.spec.run_type.as_str()),
         Field::PlanId => Held::text(&run.spec.plan_id),
         Field::Provider => Held::text(&run.spec.provider),
+        Field::Label(key) => {
+            let labels = run.spec.labels.as_ref();
+            labels.and_then(|labels| labels.get(key)).map_or(Held::Absent, |text| Held::Entry(text))
+        }
+        Field::Labels => run.spec.labels.as_ref().map_or(Held::Absent, |_| Held::Bool(true)),
         Field::RequestId => Held::text(&run.spec.request_id),
         Field::RetryOf => Held::reference(run.spec.retry_of),
         Field::CurrentStep => {
@@ -170,7 +177,6 @@ pub(super) fn of_run<'a>(field: &Field, run: &'a Run) -> Held<'a> {
         Field::Revision => Held::Number(run.revision.0),
         Field::MachinePhase
         | Field::EffectiveState
-        | Field::Label(_)
         | Field::Condition(_)
         | Field::ActiveRunId
         | Field::TargetCluster
@@ -178,4 +184,13 @@ pub(super) fn of_run<'a>(field: &Field, run: &'a Run) -> Held<'a> {
         | Field::MacAddresses
         | Field::UpdatedAt => Held::Absent,
     }
+}
+
+/// Of a machine that has only labels.
+pub(super) fn of_labels<'a>(field: &Field, labels: &'a BTreeMap<String, String>) -> Held<'a> {
+    if *field == Field::Labels {
+        return Held::Bool(true);
+    }
+    let value = field.as_label().and_then(|key| labels.get(key));
+    value.map_or(Held::Absent, |text| Held::Entry(text))
 }

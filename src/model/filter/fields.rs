@@ -16,6 +16,8 @@ pub(super) enum Field {
     EffectiveState,
     Provider,
     Label(String),
+    /// Whether the labels are known; only for conditions that the server adds.
+    Labels,
     Condition(ConditionKind),
     ActiveRunId,
     TargetCluster,
@@ -111,6 +113,9 @@ impl Field {
         if let Self::Label(key) = self {
             return Cow::Owned(format!("labels.{key}"));
         }
+        if *self == Self::Labels {
+            return Cow::Borrowed("labels");
+        }
         if let Self::Condition(kind) = self {
             return Cow::Owned(format!("conditions.{}", kind.as_str()));
         }
@@ -149,7 +154,7 @@ impl Field {
             Self::ActiveRunId | Self::RunId | Self::RetryOf => Kind::RunId,
             Self::PlanId => Kind::PlanId,
             Self::MacAddresses => Kind::Macs,
-            Self::Condition(_) | Self::CancelRequested | Self::Held => Kind::Bool,
+            Self::Condition(_) | Self::CancelRequested | Self::Held | Self::Labels => Kind::Bool,
             Self::CreatedAt | Self::UpdatedAt | Self::StartedAt | Self::FinishedAt => Kind::Time,
             Self::Revision => Kind::Number,
             Self::Provider
@@ -192,7 +197,7 @@ pub(super) fn expected_field(name: &str, subject: Subject) -> String {
     let names: Vec<&str> = rows(subject).iter().map(|(_, name, _)| *name).collect();
     let families = match subject {
         Subject::Machine => ", labels.<key>, conditions.<kind>",
-        Subject::Run => "",
+        Subject::Run => ", labels.<key>",
     };
     format!("a field: one of {}{families}{}", names.join(", "), did_you_mean(name, &names))
 }

@@ -124,7 +124,7 @@ impl Parser {
                 .error_at(place, format!("at most {FILTER_TERMS_MAX} comparisons")));
         }
         match (raw.path.as_str(), &raw.quoted, self.subject) {
-            ("labels", None, Subject::Machine) => self.has_key(place, Family::Labels),
+            ("labels", None, _) => self.has_key(place, Family::Labels),
             ("conditions", None, Subject::Machine) => self.has_key(place, Family::Conditions),
             _ => {
                 let field = self.field(place, raw)?;
@@ -135,18 +135,18 @@ impl Parser {
 
     fn field(&self, place: usize, raw: RawField) -> Result<Field, FilterError> {
         let path = raw.path.as_str();
-        if self.subject == Subject::Machine {
-            let key = |rest: &str| match (&raw.quoted, rest) {
-                (Some(quoted), "") if !quoted.is_empty() => Ok(quoted.clone()),
-                (None, rest) if !rest.is_empty() => Ok(rest.to_owned()),
-                _ => Err(self.lexer.error_at(place, "one key after the dot, bare or in quotes")),
-            };
-            if let Some(rest) = path.strip_prefix("labels.") {
-                return key(rest).map(Field::Label);
-            }
-            if let Some(rest) = path.strip_prefix("conditions.") {
-                return key(rest).and_then(|name| self.condition(place, &name));
-            }
+        let key = |rest: &str| match (&raw.quoted, rest) {
+            (Some(quoted), "") if !quoted.is_empty() => Ok(quoted.clone()),
+            (None, rest) if !rest.is_empty() => Ok(rest.to_owned()),
+            _ => Err(self.lexer.error_at(place, "one key after the dot, bare or in quotes")),
+        };
+        if let Some(rest) = path.strip_prefix("labels.") {
+            return key(rest).map(Field::Label);
+        }
+        if self.subject == Subject::Machine
+            && let Some(rest) = path.strip_prefix("conditions.")
+        {
+            return key(rest).and_then(|name| self.condition(place, &name));
         }
         Field::of_name(path, self.subject)
             .filter(|_| raw.quoted.is_none())

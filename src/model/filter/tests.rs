@@ -52,6 +52,7 @@ fn a_run() -> Run {
         id: RunId::parse(RUN_ID).unwrap(),
         machine_id: MachineId::parse("machine-1").unwrap(),
         spec: Arc::new(RunSpec {
+            labels: Some([("rack".to_owned(), "r1".to_owned())].into()),
             provider: "fake".to_owned(),
             request_id: "req-1".to_owned(),
             run_type: RunType::Repave,
@@ -220,7 +221,13 @@ fn bad_filters_say_where_and_what_was_expected() {
         let error = Filter::parse(text, Subject::Machine).expect_err(text);
         table += &format!("{text:?}\n    {error}\n");
     }
-    for text in ["labels.rack = r1", "type = REBOT", "error.code = ABORT", "held = 1"] {
+    for text in [
+        "conditions.Degraded = true",
+        "labels = r1",
+        "type = REBOT",
+        "error.code = ABORT",
+        "held = 1",
+    ] {
         let error = Filter::parse(text, Subject::Run).expect_err(text);
         table += &format!("{text:?} (runs)\n    {error}\n");
     }

@@ -44,12 +44,8 @@ impl Files {
         if !metadata.is_dir() {
             return Err(refused("it is no directory".to_owned()));
         }
-        if others_write(&metadata) {
-            return Err(refused(
-                "other users can write to it, and so decide what machines boot: use chmod go-w"
-                    .to_owned(),
-            ));
-        }
+        // They would decide what machines boot.
+        files::refuse_writable_dir(&root).map_err(|error| refused(error.to_string()))?;
         Ok(Self(Some(root)))
     }
 
@@ -123,17 +119,6 @@ fn chunks(file: File, len: u64) -> impl Stream<Item = io::Result<Frame<Bytes>>> 
         let left = left.saturating_sub(chunk.len() as u64);
         Ok(Some((Frame::data(Bytes::from(chunk)), (file, left))))
     })
-}
-
-#[cfg(unix)]
-fn others_write(metadata: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    metadata.mode() & 0o022 != 0
-}
-
-#[cfg(not(unix))]
-fn others_write(_: &std::fs::Metadata) -> bool {
-    false
 }
 
 #[cfg(test)]

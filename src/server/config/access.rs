@@ -24,6 +24,8 @@ pub(in crate::server) struct TlsFiles {
 pub(in crate::server) struct PrincipalSettings {
     /// What it may do.
     pub(in crate::server) role: RoleName,
+    /// The only machines that it may see and touch, as a label selector.
+    pub(in crate::server) scope: Option<String>,
     /// Identities in certificates, besides `bmdemo://NAME`: URIs, or `CN=…`.
     pub(in crate::server) certificates: Vec<String>,
     /// Subjects in the tokens of the issuer.

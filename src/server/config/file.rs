@@ -80,6 +80,7 @@ pub(crate) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Principal {
     pub(crate) role: RoleName,
+    pub(crate) scope: Option<String>,
     #[serde(default)]
     pub(crate) certificates: Vec<String>,
     #[serde(default)]

@@ -58,6 +58,7 @@ fn the_example_gives_the_defaults() {
         "certificates",
         "subjects",
         "role",
+        "scope",
         "tokens_file",
         "jwks_file",
         "issuer",

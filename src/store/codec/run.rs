@@ -24,6 +24,8 @@ pub(super) struct RunBody<'a> {
     id: Text<'a>,
     machine: &'a str,
     provider: Text<'a>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    labels: Option<Cow<'a, BTreeMap<String, String>>>,
     #[serde(default, rename = "req", skip_serializing_if = "is_default")]
     request_id: Text<'a>,
     #[serde(rename = "type")]
@@ -159,6 +161,7 @@ impl<'a> From<&'a Run> for RunBody<'a> {
             id: Cow::Owned(run.id.to_string()),
             machine: run.machine_id.as_str(),
             provider: Cow::Borrowed(&spec.provider),
+            labels: spec.labels.as_ref().map(Cow::Borrowed),
             request_id: Cow::Borrowed(&spec.request_id),
             run_type: spec.run_type.as_str(),
             plan: Cow::Borrowed(&spec.plan_id),
@@ -191,6 +194,7 @@ impl RunBody<'_> {
             machine_id: machine_id(self.machine)?,
             spec: Arc::new(RunSpec {
                 provider: self.provider.into_owned(),
+                labels: self.labels.map(Cow::into_owned),
                 request_id: self.request_id.into_owned(),
                 run_type: known("run type", self.run_type, RunType::parse(self.run_type))?,
                 plan_id: self.plan.into_owned(),

@@ -246,6 +246,7 @@ fn check_runs(
     let sql = "SELECT ordinal, revision, body, sum, id, machine_id, active, phase, plan, type, digest, state, step,
             created_at, started_at, ended_at FROM runs
         ORDER BY ordinal";
+    let (mut labels, mut unread) = (0, false);
     for_each(conn, sql, [], |row| {
         report.runs += 1;
         let run = match run_row(row).map_err(named(text(row, 4)?)) {
@@ -253,6 +254,7 @@ fn check_runs(
             Err(error) => {
                 let machine = text(row, 5)?;
                 report.problem(format!("{} (of machine {machine})", describe(&error)));
+                unread = true;
                 return Ok(true);
             }
         };
@@ -278,6 +280,12 @@ fn check_runs(
         if run.revision > counters.revision || run.ordinal > counters.run_ordinal {
             report.problem(format!("run {id}: newer than the store"));
         }
+        for (key, value) in run.spec.labels.iter().flatten() {
+            labels += 1;
+            if !read::has_run_label(conn, key, value, run.ordinal)? {
+                report.problem(format!("run {id}: its label {key} is not in the index"));
+            }
+        }
         if active {
             match read::machine(conn, &run.machine_id) {
                 // An unreadable run has been reported, and the other runs must still be checked.
@@ -293,6 +301,14 @@ fn check_runs(
             Ok(Some(folded)) if folded == run => check_newest(conn, run, report),
             Ok(_) => report.problem(format!("run {id}: its history does not lead to it")),
             Err(error) => report.problem(describe(&error)),
+        }
+        Ok(true)
+    })?;
+    for_each(conn, "SELECT count(*) FROM run_labels", [], |row| {
+        let indexed = number(row, 0)?;
+        // A run that cannot be read does not say which are its.
+        if indexed > labels && !unread {
+            report.problem(format!("{} labels in the index belong to no run", indexed - labels));
         }
         Ok(true)
     })

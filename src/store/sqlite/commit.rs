@@ -304,6 +304,10 @@ impl Writing<'_> {
         let (state, started_at) = (state_name(run.state), run.started_at.map(ms));
         let sum = seal_record(run.ordinal, self.revision, &body);
         if before == Revision(0) {
+            for (key, value) in run.spec.labels.iter().flatten() {
+                let sql = "INSERT INTO run_labels (key, value, run) VALUES (?1, ?2, ?3)";
+                self.conn.prepare_cached(sql)?.execute(params![key, value, ordinal])?;
+            }
             let sql = "INSERT INTO runs (ordinal, state, step, started_at, revision, body, phase, active, ended_at,
                 id, machine_id, plan, type, digest, created_at, sum)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";

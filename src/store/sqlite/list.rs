@@ -22,7 +22,7 @@ const FEW_ROWS: usize = 100;
 enum Condition<'a> {
     /// A column has a value.
     Column { column: &'static str, index: &'static str, value: &'a str },
-    /// A machine has a label.
+    /// A machine has a label, or the machine of a run had it.
     Label { key: &'a str, value: &'a str },
     /// A run is active.
     Active,
@@ -45,9 +45,9 @@ impl Condition<'_> {
                 (from, format!("t.{column} = ?"), "t.ordinal")
             }
             Self::Label { .. } => {
-                let from =
-                    format!("machine_labels l CROSS JOIN {table} t ON t.ordinal = l.machine");
-                (from, "l.key = ? AND l.value = ?".to_owned(), "l.machine")
+                let (labels, ordinal) = labels(table);
+                let from = format!("{labels} l CROSS JOIN {table} t ON t.ordinal = {ordinal}");
+                (from, "l.key = ? AND l.value = ?".to_owned(), ordinal)
             }
             Self::Active => (
                 format!("{table} t INDEXED BY runs_active"),
@@ -69,7 +69,7 @@ impl Condition<'_> {
     /// How many rows meet it, counted up to `max`.
     fn count(&self, conn: &Connection, table: &str, max: usize) -> Result<usize, StoreError> {
         let (from, wanted) = match self {
-            Self::Label { .. } => ("machine_labels".to_owned(), "key = ? AND value = ?".to_owned()),
+            Self::Label { .. } => (labels(table).0.to_owned(), "key = ? AND value = ?".to_owned()),
             Self::Column { .. } | Self::Active => {
                 let (from, wanted, _) = self.sql(table);
                 (from, wanted)
@@ -80,6 +80,14 @@ impl Condition<'_> {
             .prepare_cached(&sql)
             .and_then(|mut query| query.query_row(&*self.values(), |row| row.get::<_, i64>(0)));
         Ok(usize::try_from(count.map_err(failed)?).unwrap_or(usize::MAX))
+    }
+}
+
+/// The index of the labels of a table, and its column of ordinals.
+fn labels(table: &str) -> (&'static str, &'static str) {
+    match table {
+        "runs" => ("run_labels", "l.run"),
+        _ => ("machine_labels", "l.machine"),
     }
 }
 
@@ -138,9 +146,11 @@ impl<'a> Statement<'a> {
 
     fn runs(conn: &Connection, query: &'a Query) -> Result<Self, StoreError> {
         let filter = &query.filter;
+        let labels = filter.pinned_labels().map(|(key, value)| Condition::Label { key, value });
         let conditions = column(filter, "run_id", "id", "")
             .into_iter()
             .chain(column(filter, "machine_id", "machine_id", "runs_machine"))
+            .chain(labels)
             .chain(query.active_only.then_some(Condition::Active))
             .chain(column(filter, "phase", "phase", "runs_phase"))
             .chain(column(filter, "plan_id", "plan", "runs_plan"))

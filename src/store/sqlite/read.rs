@@ -77,6 +77,17 @@ pub(super) fn has_label(
     Ok(first(conn, sql, params![key, value, int(machine)], |_| Ok(()))?.is_some())
 }
 
+/// Whether the index has this label of the run with this ordinal.
+pub(super) fn has_run_label(
+    conn: &Connection,
+    key: &str,
+    value: &str,
+    run: u64,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM run_labels WHERE key = ?1 AND value = ?2 AND run = ?3";
+    Ok(first(conn, sql, params![key, value, int(run)], |_| Ok(()))?.is_some())
+}
+
 /// Whether the index has this MAC address.
 pub(super) fn has_mac(conn: &Connection, mac: &str) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM machine_macs WHERE mac = ?1";

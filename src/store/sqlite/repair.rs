@@ -226,6 +226,7 @@ impl Repairing<'_> {
             "DELETE FROM changes WHERE run = ?1",
             "DELETE FROM logs WHERE run = ?1",
             "DELETE FROM slots WHERE run = ?1",
+            "DELETE FROM run_labels WHERE run = ?1",
             "DELETE FROM runs WHERE ordinal = ?1",
         ] {
             self.execute(sql, [ordinal])?;

@@ -14,7 +14,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const APPLICATION_ID: i64 = 0x626d_646d;
 
 /// Migrations from version `n` to version `n + 1`; each runs in its own transaction. Never edited, only appended to.
-pub(super) const MIGRATIONS: [Migration; 16] = [
+pub(super) const MIGRATIONS: [Migration; 17] = [
     Migration { sql: V1, fill: None },
     Migration { sql: V2, fill: None },
     Migration { sql: V3, fill: None },
@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: [Migration; 16] = [
     Migration { sql: V14, fill: None },
     Migration { sql: V15, fill: None },
     Migration { sql: V16, fill: None },
+    Migration { sql: RUN_LABELS, fill: None },
 ];
 
 /// One migration of the schema.
@@ -46,6 +47,17 @@ CREATE TABLE brakes (
     key TEXT PRIMARY KEY,
     body TEXT NOT NULL,
     sum INTEGER NOT NULL
+) WITHOUT ROWID;
+";
+
+/// Labels of runs, each with the ordinal of its run: those that the machine had when the run was accepted. Runs of
+/// earlier versions have none.
+const RUN_LABELS: &str = "
+CREATE TABLE run_labels (
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (key, value, run)
 ) WITHOUT ROWID;
 ";
 

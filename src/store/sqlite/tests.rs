@@ -200,6 +200,11 @@ async fn the_check_finds_what_does_not_fit_together() {
             "DELETE FROM machine_labels",
             "machine machine-1: its label rack is not in the index".to_owned(),
         ),
+        ("DELETE FROM run_labels", format!("run {id}: its label rack is not in the index")),
+        (
+            "INSERT INTO run_labels VALUES ('rack', 'r2', 1)",
+            "1 labels in the index belong to no run".to_owned(),
+        ),
         (
             "INSERT INTO machine_labels VALUES ('rack', 'r2', 1)",
             "1 labels in the index belong to no machine".to_owned(),

@@ -93,6 +93,11 @@ fn trim_runs(
         let ordinal = int(ordinal);
         trimmed.changes += execute(conn, "DELETE FROM changes WHERE run = ?1", [ordinal])?;
         execute(conn, "DELETE FROM logs WHERE run = ?1", [ordinal])?;
+        let labels = "DELETE FROM run_labels WHERE run = ?1 AND (key, value) IN (
+            SELECT label.key, label.value
+            FROM runs, json_each(iif(json_valid(body), body, '{}'), '$.labels') AS label
+            WHERE runs.ordinal = ?1)";
+        execute(conn, labels, [ordinal])?;
         trimmed.runs += execute(conn, "DELETE FROM runs WHERE ordinal = ?1", [ordinal])?;
         let unused = "DELETE FROM plans WHERE digest = ?1
             AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.digest = ?1)";

@@ -1,6 +1,7 @@
 //! TLS of a real server, with certificates that the tests make.
 
 mod client;
+mod crossed;
 mod files;
 pub(crate) mod lab;
 mod locked;

@@ -7,7 +7,7 @@ use crate::ids::Epoch;
 use crate::store::{LockMove, PinnedPlan, SlotKey, SlotMove, Subject as Whose};
 
 /// Tables whose rows are flipped.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "machines",
     "runs",
     "changes",
@@ -18,6 +18,7 @@ const TABLES: [&str; 15] = [
     "gone",
     "meta",
     "machine_labels",
+    "run_labels",
     "machine_macs",
     "installations",
     "cursors",

@@ -51,7 +51,9 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
         INSERT INTO old SELECT scope, request_id, body_digest, object_id, at, revision FROM requests;
         DROP TABLE requests; ALTER TABLE old RENAME TO requests;
         CREATE INDEX requests_at ON requests (at);
-        DROP TABLE machine_labels; DROP INDEX machines_sort_key; ALTER TABLE machines DROP COLUMN sort_key;
+        DROP TABLE machine_labels;
+        DROP TABLE run_labels; UPDATE runs SET body = json_remove(body, '$.labels');
+        UPDATE changes SET body = json_remove(body, '$.h.labels') WHERE run IS NOT NULL; DROP INDEX machines_sort_key; ALTER TABLE machines DROP COLUMN sort_key;
         PRAGMA user_version = 1;",
     );
     let store = open(dir.path()).unwrap();

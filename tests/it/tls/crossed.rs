@@ -1,0 +1,447 @@
+//! Every method with every caller and every scope, against a table of its own: what is decided, and what is shown.
+
+use bmdemo::api::methods::METHODS;
+use bmdemo::pb;
+use bmdemo::pb::machine_service_client::MachineServiceClient;
+use bmdemo::pb::run_service_client::RunServiceClient;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+
+use super::lab::Lab;
+use super::tokens::new_token;
+use crate::abuse::wire::Wire;
+use crate::support::{Server, within};
+
+/// What a method is to callers with a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is about one machine or run: there, or not there.
+    Object,
+    /// It shows machines or runs: those of the scope.
+    Shows,
+    /// Each of its machines has a result: found, or refused.
+    Each,
+    /// It makes a machine: in the scope, or refused.
+    Makes,
+    /// It does not depend on machines.
+    Same,
+    /// It is not for callers with a scope.
+    Fleet,
+}
+use Kind::{Each, Fleet, Makes, Object, Same, Shows};
+
+/// Callers in the order of what they may do.
+const CALLERS: [&str; 5] = ["anonymous", "unknown", "viewer", "operator", "admin"];
+/// Scopes of callers: none, one that has the machine, one that has not.
+const SCOPES: [(&str, &str); 3] = [("all", ""), ("in", "tenant=a"), ("out", "tenant=b")];
+
+/// Least caller, kind, and a request that is right in everything: every method, once. Written by the documentation, and
+/// not by the code.
+const TABLE: &[(&str, &str, Kind, &str)] = &[
+    (
+        "RegisterMachine",
+        "operator",
+        Makes,
+        r#"{"machine":{"machineId":"m-new","labels":{"tenant":"a"},"spec":{"provider":"fake"}}}"#,
+    ),
+    ("GetMachine", "viewer", Object, r#"{"machineId":"m-a"}"#),
+    ("ListMachines", "viewer", Shows, "{}"),
+    (
+        "UpdateMachine",
+        "operator",
+        Object,
+        r#"{"machine":{"machineId":"m-a","labels":{"note":"x"}},"updateMask":"labels.note"}"#,
+    ),
+    ("ClearIntervention", "operator", Object, r#"{"machineId":"m-a","reason":"a test"}"#),
+    ("InspectMachine", "operator", Object, r#"{"machineId":"m-a"}"#),
+    ("ListMachineHistory", "viewer", Object, r#"{"machineId":"m-a"}"#),
+    ("DeleteMachine", "admin", Object, r#"{"machineId":"m-a","reason":"a test"}"#),
+    (
+        "BatchRegisterMachines",
+        "operator",
+        Each,
+        r#"{"machines":[{"machineId":"m-a","labels":{"tenant":"a"},"spec":{"provider":"fake"}}]}"#,
+    ),
+    ("WatchMachines", "viewer", Shows, "{}"),
+    ("ListHistory", "viewer", Shows, "{}"),
+    ("GetPlan", "viewer", Same, r#"{"planId":"plan/rma"}"#),
+    ("ListPlans", "viewer", Same, "{}"),
+    ("GetServerInfo", "viewer", Same, "{}"),
+    ("WhoAmI", "viewer", Same, "{}"),
+    ("CheckAccess", "viewer", Same, r#"{"method":"StartRun"}"#),
+    ("ListAudit", "admin", Fleet, "{}"),
+    ("GetAuditHead", "admin", Fleet, "{}"),
+    ("VerifyAudit", "admin", Fleet, "{}"),
+    (
+        "StartRun",
+        "operator",
+        Object,
+        r#"{"machineId":"m-a","planId":"plan/reboot","reason":"a test"}"#,
+    ),
+    ("GetRun", "viewer", Object, r#"{"runId":"RUN"}"#),
+    ("ListRuns", "viewer", Shows, "{}"),
+    ("CancelRun", "operator", Object, r#"{"runId":"RUN"}"#),
+    ("WatchRuns", "viewer", Shows, "{}"),
+    ("StreamRunLogs", "viewer", Object, r#"{"runId":"RUN"}"#),
+    ("AbortRun", "operator", Object, r#"{"runId":"RUN","reason":"a test"}"#),
+    ("PauseRun", "operator", Object, r#"{"runId":"RUN"}"#),
+    ("ResumeRun", "operator", Object, r#"{"runId":"RUN"}"#),
+    ("RetryRun", "operator", Object, r#"{"runId":"RUN"}"#),
+    ("SkipStep", "operator", Object, r#"{"runId":"RUN","step":"restart","reason":"a test"}"#),
+    (
+        "ResolveStep",
+        "operator",
+        Object,
+        r#"{"runId":"RUN","step":"restart","resolution":"STEP_RESOLUTION_DONE","reason":"a test"}"#,
+    ),
+    ("ListRunHistory", "viewer", Object, r#"{"runId":"RUN"}"#),
+    (
+        "BatchStartRuns",
+        "operator",
+        Each,
+        r#"{"machineIds":["m-a"],"planId":"plan/reboot","reason":"a test"}"#,
+    ),
+    ("WaitRun", "viewer", Object, r#"{"runId":"RUN"}"#),
+];
+
+/// Requests that differ by what they would do: what the plan destroys does not matter to roles as they are, force does.
+const ALSO: &[(&str, &str, Kind, &str)] = &[
+    (
+        "StartRun",
+        "operator",
+        Object,
+        r#"{"machineId":"m-a","planId":"plan/rma","reason":"a test","validateOnly":true}"#,
+    ),
+    (
+        "StartRun",
+        "operator",
+        Object,
+        r#"{"machineId":"m-a","planId":"plan/repave-join","reason":"a test","validateOnly":true}"#,
+    ),
+    (
+        "StartRun",
+        "admin",
+        Object,
+        r#"{"machineId":"m-a","planId":"plan/reboot","reason":"a test","force":true,"validateOnly":true}"#,
+    ),
+    (
+        "BatchStartRuns",
+        "operator",
+        Each,
+        r#"{"machineIds":["m-a"],"planId":"plan/rma","reason":"a test","validateOnly":true}"#,
+    ),
+    (
+        "BatchStartRuns",
+        "admin",
+        Each,
+        r#"{"machineIds":["m-a"],"planId":"plan/rma","reason":"a test","force":true,"validateOnly":true}"#,
+    ),
+    ("RetryRun", "admin", Object, r#"{"runId":"FORCED"}"#),
+    (
+        "UpdateMachine",
+        "admin",
+        Object,
+        r#"{"machine":{"machineId":"m-a","status":{"phase":"PHASE_RETIRED"}},"updateMask":"status.phase","validateOnly":true}"#,
+    ),
+    ("CheckAccess", "viewer", Same, r#"{"method":"StartRun","object":"m-a"}"#),
+    (
+        "BatchRegisterMachines",
+        "operator",
+        Each,
+        r#"{"machines":[{"machineId":"m-a","labels":{"tenant":"a"},"spec":{"provider":"fake"}}],"validateOnly":true}"#,
+    ),
+];
+
+/// Codes of gRPC.
+const OK: &str = "0";
+const NOT_FOUND: &str = "5";
+const PERMISSION_DENIED: &str = "7";
+const UNAUTHENTICATED: &str = "16";
+
+/// What the answer of a machine that is not in the scope says in a batch.
+const REFUSED: [&str; 2] = ["NOT_FOUND", "OUT_OF_SCOPE"];
+
+struct Crossed {
+    lab: Lab,
+    server: Server,
+    tokens: Vec<(String, String)>,
+    pool: DescriptorPool,
+    run: String,
+    forced: String,
+}
+
+impl Crossed {
+    /// A server with a principal of each role and scope, a machine of tenant a with an ended run, and one whose run was
+    /// started with force and failed.
+    async fn new() -> Self {
+        let lab = Lab::new("");
+        let file = lab.at("tokens.toml");
+        let mut settings = format!("[auth]\ntokens_file = \"{file}\"\n");
+        let mut names = Vec::new();
+        for role in &CALLERS[2..] {
+            for (scope, selector) in SCOPES {
+                let name = format!("{role}-{scope}");
+                settings += &format!("[principals.{name}]\nrole = \"{role}\"\n");
+                if !selector.is_empty() {
+                    settings += &format!("scope = \"{selector}\"\n");
+                }
+                names.push(name);
+            }
+        }
+        lab.put("bmdemo.toml", &settings);
+        let mut tokens = Vec::new();
+        for name in names {
+            let token = new_token(&lab, &[&name]).await;
+            tokens.push((name, token));
+        }
+        let broken = "machine=m-f do=fail-permanent";
+        let server = lab.server(&["--fake-script", broken]).await;
+        let pool = DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
+        let none = String::new();
+        let mut crossed = Self { lab, server, tokens, pool, run: none.clone(), forced: none };
+        crossed.run = crossed.run_on("m-a", false).await;
+        crossed.forced = crossed.run_on("m-f", true).await;
+        crossed
+    }
+
+    fn token(&self, caller: &str, scope: &str) -> Option<String> {
+        match caller {
+            "anonymous" => None,
+            "unknown" => Some(format!("bmd_{}", "A".repeat(49))),
+            _ => {
+                let name = format!("{caller}-{scope}");
+                let found = self.tokens.iter().find(|(known, _)| *known == name);
+                Some(found.unwrap().1.clone())
+            }
+        }
+    }
+
+    /// Registers a machine of tenant a and returns a run of it that has ended.
+    async fn run_on(&self, id: &str, force: bool) -> String {
+        let channel = self.server.channel().await;
+        let token = format!("Bearer {}", self.token("admin", "all").unwrap());
+        let token = MetadataValue::try_from(token).unwrap();
+        let by_admin = move |mut request: Request<()>| {
+            request.metadata_mut().insert("authorization", token.clone());
+            Ok(request)
+        };
+        let mut machines =
+            MachineServiceClient::with_interceptor(channel.clone(), by_admin.clone());
+        let mut runs = RunServiceClient::with_interceptor(channel, by_admin);
+        let machine = pb::Machine {
+            machine_id: id.to_owned(),
+            labels: [("tenant".to_owned(), "a".to_owned())].into(),
+            spec: Some(pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
+        machines.register_machine(request).await.unwrap();
+        let request = pb::StartRunRequest {
+            machine_id: id.to_owned(),
+            plan_id: "plan/reboot".to_owned(),
+            reason: "a test".to_owned(),
+            force,
+            ..Default::default()
+        };
+        let run_id = runs.start_run(request).await.unwrap().into_inner().run_id;
+        let request = pb::WaitRunRequest { run_id: run_id.clone(), ..Default::default() };
+        let ended = within("the run ends", runs.wait_run(request)).await.unwrap().into_inner();
+        assert!(ended.finished_at.is_some(), "{ended:?}");
+        run_id
+    }
+
+    fn message(&self, method: &str, json: &str) -> DynamicMessage {
+        let json =
+            json.replace("FORCED", &self.forced).replace("\"RUN\"", &format!("{:?}", self.run));
+        let method = METHODS.iter().find(|known| known.name == method).unwrap();
+        let service = format!("baremetal.v1.{}", method.service);
+        let service = self.pool.get_service_by_name(&service).unwrap();
+        let found = service.methods().find(|known| known.name() == method.name).unwrap();
+        let mut reader = serde_json::Deserializer::from_str(&json);
+        DynamicMessage::deserialize(found.input(), &mut reader).unwrap()
+    }
+}
+
+/// The code of an answer and its bytes: all of them, or the first message of one that continues.
+async fn answer(
+    wire: &mut Wire,
+    path: &str,
+    token: Option<&str>,
+    message: &impl prost::Message,
+) -> (String, Vec<u8>) {
+    let mut head = wire.call(path);
+    if let Some(token) = token {
+        head = head.header("authorization", format!("Bearer {token}"));
+    }
+    let response = wire.answer(head, message).await;
+    if let Some(status) = response.headers().get("grpc-status") {
+        return (status.to_str().unwrap().to_owned(), Vec::new());
+    }
+    let goes_on = path.contains("/Watch") || path.contains("/ServerReflection");
+    let (_, mut body) = response.into_parts();
+    let mut bytes: Vec<u8> = Vec::new();
+    while let Some(piece) = within("the answer continues", body.data()).await {
+        let piece = piece.unwrap();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+        bytes.extend_from_slice(&piece);
+        let length = bytes.get(1..5).map_or(usize::MAX, |head| {
+            usize::try_from(u32::from_be_bytes(head.try_into().unwrap())).unwrap() + 5
+        });
+        if goes_on && bytes.len() >= length {
+            return (OK.to_owned(), bytes);
+        }
+    }
+    let trailers = within("the answer ends", body.trailers()).await.unwrap().unwrap_or_default();
+    let status = trailers.get("grpc-status").map(|status| status.to_str().unwrap().to_owned());
+    (status.unwrap_or_default(), bytes)
+}
+
+fn rank(caller: &str) -> usize {
+    CALLERS.iter().position(|known| *known == caller).unwrap()
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// What the rules say of an answer: by the role first, then by the scope.
+fn judge(
+    caller: &str,
+    scope: &str,
+    least: &str,
+    kind: Kind,
+    (code, bytes): &(String, Vec<u8>),
+) -> bool {
+    let denied = [NOT_FOUND, PERMISSION_DENIED, UNAUTHENTICATED].contains(&code.as_str());
+    if rank(caller) < rank("viewer") {
+        return code == UNAUTHENTICATED;
+    }
+    if rank(caller) < rank(least) {
+        return code == PERMISSION_DENIED;
+    }
+    match (kind, scope) {
+        (Same, _) => code == OK && (!has(bytes, "m-a") || has(bytes, "principals.")),
+        (Fleet, "all") => code == OK,
+        (Fleet, _) => code == PERMISSION_DENIED,
+        (Object | Makes, "all" | "in") => !denied,
+        (Object, _) => code == NOT_FOUND,
+        (Makes, _) => code == PERMISSION_DENIED,
+        (Shows, "all" | "in") => code == OK && has(bytes, "m-a"),
+        (Shows, _) => code == OK && !has(bytes, "m-a") && !has(bytes, "tenant"),
+        (Each, "all" | "in") => code == OK && !REFUSED.iter().any(|text| has(bytes, text)),
+        (Each, _) => code == OK && REFUSED.iter().any(|text| has(bytes, text)),
+    }
+}
+
+#[tokio::test]
+async fn every_method_with_every_caller_and_every_scope() {
+    let crossed = Crossed::new().await;
+    let mut wire = Wire::open(&crossed.server, 65_535).await;
+    let mut wrong = Vec::new();
+    let mut cases = 0;
+    // Every method is in the table, once.
+    let mut known: Vec<_> = METHODS.iter().map(|method| method.name).collect();
+    let mut listed: Vec<_> = TABLE.iter().map(|(name, ..)| *name).collect();
+    known.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(known, listed, "a method is not in the table of this test");
+    for caller in CALLERS {
+        for (scope, _) in SCOPES {
+            let token = crossed.token(caller, scope);
+            for (name, least, kind, json) in TABLE.iter().chain(ALSO) {
+                let path = METHODS.iter().find(|method| method.name == *name).unwrap().path;
+                let message = crossed.message(name, json);
+                let answer = answer(&mut wire, path, token.as_deref(), &message).await;
+                // That a run was started with force is not said of one that is outside.
+                let is_hidden = json.contains("FORCED") && scope == "out";
+                let least = if is_hidden { "operator" } else { least };
+                if !judge(caller, scope, least, *kind, &answer) {
+                    let said = String::from_utf8_lossy(&answer.1).into_owned();
+                    wrong.push(format!("{caller} {scope} {name} {json}: {} {said:?}", answer.0));
+                }
+                cases += 1;
+            }
+            // Health is for everyone, reflection for who is known: scopes mean nothing to either.
+            for path in [
+                "/grpc.health.v1.Health/Check",
+                "/grpc.health.v1.Health/Watch",
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            ] {
+                let nothing = pb::GetServerInfoRequest {};
+                let (code, _) = answer(&mut wire, path, token.as_deref(), &nothing).await;
+                let is_open = path.starts_with("/grpc.health") || rank(caller) >= rank("viewer");
+                if (code == UNAUTHENTICATED) == is_open || code == PERMISSION_DENIED {
+                    wrong.push(format!("{caller} {scope} {path}: {code}"));
+                }
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "{} of {cases}", wrong.len());
+    assert_eq!(cases, (TABLE.len() + ALSO.len() + 4) * CALLERS.len() * SCOPES.len());
+    assert!(cases >= 450, "{cases}");
+    // Until here its files are needed.
+    drop(crossed.lab);
+}
+
+/// A stream ends when a reload gives its caller another scope; the answers after it are those of the new one.
+#[tokio::test]
+async fn a_reload_changes_scopes_and_ends_streams() {
+    let lab = Lab::new("");
+    let file = lab.at("tokens.toml");
+    let settings =
+        |rest: &str| format!("[auth]\ntokens_file = \"{file}\"\n[principals.ann]\n{rest}\n");
+    lab.put("bmdemo.toml", &settings("role = \"admin\""));
+    let token = new_token(&lab, &["ann"]).await;
+    let server = lab.server(&[]).await;
+    let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
+    let by_ann = move |mut request: Request<()>| {
+        request.metadata_mut().insert("authorization", value.clone());
+        Ok(request)
+    };
+    let mut client = MachineServiceClient::with_interceptor(server.channel().await, by_ann);
+    for (id, tenant) in [("m-a", "a"), ("m-b", "b")] {
+        let machine = pb::Machine {
+            machine_id: id.to_owned(),
+            labels: [("tenant".to_owned(), tenant.to_owned())].into(),
+            spec: Some(pb::MachineSpec { provider: "fake".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = pb::RegisterMachineRequest { machine: Some(machine), ..Default::default() };
+        client.register_machine(request).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    // Another scope, another role, and a scope that is wrong, which changes nothing.
+    for rest in [
+        "role = \"admin\"\nscope = \"tenant=b\"",
+        "role = \"viewer\"\nscope = \"tenant=b\"",
+        "role = \"viewer\"\nscope = \"tenant b\"",
+    ] {
+        let request = pb::WatchMachinesRequest::default();
+        let mut watch = client.watch_machines(request).await.unwrap().into_inner();
+        let mut shown = Vec::new();
+        let synced = loop {
+            let event = within("an event", watch.message()).await.unwrap().unwrap();
+            match event.snapshot {
+                Some(machine) => shown.push(machine.machine_id),
+                None => break event.revision,
+            }
+        };
+        seen.push(shown.join(" "));
+        lab.put("bmdemo.toml", &settings(rest));
+        server.signal("HUP").await;
+        if rest.contains("tenant b") {
+            server.logged("principals.ann.scope").await;
+            continue;
+        }
+        let ended = within("the stream ends", watch.message()).await.unwrap_err();
+        assert_eq!(ended.code(), tonic::Code::Unauthenticated);
+        let details = tonic_types::StatusExt::get_error_details(&ended);
+        let info = details.error_info().unwrap();
+        assert_eq!(info.reason, "CREDENTIALS_ENDED");
+        assert_eq!(info.metadata["resume_from"], synced.to_string());
+    }
+    assert_eq!(seen, ["m-a m-b", "m-b", "m-b"]);
+}
