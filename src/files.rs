@@ -20,10 +20,10 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     bounded(&file, len, bytes_max)
 }
 
-/// Opens a regular file for reading; returns its size too. Does not wait for the other end of a pipe.
+/// Opens a regular file for reading; returns its size too.
 ///
 /// # Errors
-/// Those of the operating system, and one that names the file type if it is not regular.
+/// As [`read`], but for the size.
 pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -60,30 +60,22 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
 /// # Errors
 /// Like [`read`], and one that says who else can write it, and how to change that.
 pub fn read_trusted(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let (file, _) = open_regular(path)?;
-    let metadata = file.metadata()?;
-    refuse_writable(&metadata, false)?;
-    bounded(&file, metadata.len(), bytes_max)
+    let (file, len) = open_regular(path)?;
+    refuse_writable(&file.metadata()?, false)?;
+    bounded(&file, len, bytes_max)
 }
 
-/// Refuses a directory of such files that belongs to another user, or that others can write to: they could add files of
-/// their own. One on a file system that is mounted only for reading is accepted, whatever its mode.
+/// Refuses a directory of such files in the same way. One on a file system that is mounted only for reading may have any mode.
 ///
 /// # Errors
 /// One that says who else can write to it, and how to change that; those of the operating system.
 pub fn refuse_writable_dir(dir: &Path) -> io::Result<()> {
-    refuse_writable(&std::fs::metadata(dir)?, is_read_only(dir))
-}
-
-#[cfg(unix)]
-fn is_read_only(path: &Path) -> bool {
-    rustix::fs::statvfs(path)
-        .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
-}
-
-#[cfg(not(unix))]
-fn is_read_only(_: &Path) -> bool {
-    false
+    #[cfg(unix)]
+    let is_read_only = rustix::fs::statvfs(dir)
+        .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    #[cfg(not(unix))]
+    let is_read_only = false;
+    refuse_writable(&std::fs::metadata(dir)?, is_read_only)
 }
 
 #[cfg(unix)]
@@ -358,7 +350,6 @@ mod tests {
         symlink(at("good"), at("link")).unwrap();
         assert_eq!(read_text(&at("good"), 10).unwrap(), "0123456789");
         assert_eq!(read_text(&at("link"), 10).unwrap(), "0123456789");
-
         std::fs::write(at("large"), "0123456789a").unwrap();
         assert_eq!(message(&at("large")), "it has 11 bytes, at most 10 are read");
         let hole = File::create(at("hole")).unwrap();

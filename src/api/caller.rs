@@ -213,16 +213,14 @@ where
         }
         return Err(refused.into());
     }
-    // What only the plan of a run decides is decided with it, deep inside.
-    let may_be_denied = M::METHOD.is_mutation
-        && caller.identity().is_some_and(|identity| identity.role < Role::Admin);
-    let asked = may_be_denied.then(|| (caller.clone(), message.clone()));
+    // What only its handler finds out about a change is noted like the rest.
+    let may_be_denied = M::METHOD.is_mutation && caller.identity().is_some();
+    let kept = may_be_denied.then(|| (caller.clone(), message.clone()));
     let answer = handler(caller, message).await;
-    if let (Err(refused @ ApiError::Engine(EngineError::ForAdmins { .. })), Some((caller, asked))) =
-        (&answer, &asked)
-        && engine.denied().note(&caller.actor.name, caller.denial(asked, refused))
+    if let (Err(refused), Some((caller, message))) = (&answer, &kept)
+        && matches!(refused.reason(), Reason::RoleMissing | Reason::OutOfScope)
     {
-        tracing::info!(method = M::METHOD.name, reason = %refused, "a call was refused");
+        caller.note_denial(engine, message, refused);
     }
     answer.map(Response::new).map_err(Status::from)
 }

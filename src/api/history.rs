@@ -35,7 +35,7 @@ pub(super) async fn of_object(
         Subject::Machine(id) => id.to_string(),
         Subject::Run(id) => id.to_string(),
     };
-    let list = List::new(method, &[&id, caller.scope_tag()]);
+    let list = List::new(method, &caller.bound(&[&id]));
     let mut after = match list.cursor(page_token)? {
         Some((revision, index)) => {
             let index = u32::try_from(index).map_err(|_| ApiError::PageTokenInvalid)?;
@@ -118,7 +118,7 @@ pub(super) async fn of_everything(
     check_kind(&mut checks, &request.kind);
     checks.line("actor", &request.actor, NAME_CHARS_MAX);
     checks.done(Some(()))?;
-    let list = List::new("ListHistory", &[&request.kind, &request.actor, caller.scope_tag()]);
+    let list = List::new("ListHistory", &caller.bound(&[&request.kind, &request.actor]));
     let store = engine.store();
     let mut after = match list.cursor(&request.page_token)? {
         Some((revision, _)) => Revision(revision),

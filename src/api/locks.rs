@@ -116,7 +116,10 @@ impl Locks {
                 Some(u64::try_from(span.seconds).unwrap_or(0))
             }
             Some(_) => {
-                checks.refuse("duration", "must be from 1 s to 365 days; leave it out for ever");
+                checks.refuse(
+                    "duration",
+                    "must be from 1 s to 365 days; leave it out for one without an end",
+                );
                 None
             }
         };

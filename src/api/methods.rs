@@ -65,7 +65,8 @@ mod tests {
         for method in METHODS {
             let wanted = match method.name {
                 "GetPlan" | "ListPlans" | "WhoAmI" | "CheckAccess" => Scoping::None,
-                "ListAudit" | "GetAuditHead" | "VerifyAudit" => Scoping::Fleet,
+                "ListAudit" | "GetAuditHead" | "VerifyAudit" | "StopAll" | "ResumeAll"
+                | "CreateLock" | "DeleteLock" | "ListLocks" => Scoping::Fleet,
                 "RegisterMachine" => Scoping::New,
                 "BatchRegisterMachines" | "BatchStartRuns" => Scoping::Each,
                 "ListMachines" | "ListRuns" | "ListHistory" | "WatchMachines" | "WatchRuns"

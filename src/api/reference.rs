@@ -9,7 +9,7 @@ use prost_reflect::{
     ServiceDescriptor,
 };
 
-use super::methods::{METHODS, ObjectKind};
+use super::methods::{METHODS, ObjectKind, Scoping};
 
 const FILE: &str = "baremetal/v1/baremetal.proto";
 
@@ -64,7 +64,21 @@ fn describe_service(text: &mut String, service: &ServiceDescriptor, comments: &C
         writeln!(text, "\n### {}\n\n{input} → {stream}{output}", method.name()).unwrap();
         writeln!(text, "\n{}", comments.at(method.path())).unwrap();
         let touches = touches(method.name());
-        writeln!(text, "\n{touches}. Role: {}.", role(method.name())).unwrap();
+        writeln!(text, "\n{touches}. Role: {}. {}.", role(method.name()), scoping(method.name()))
+            .unwrap();
+    }
+}
+
+/// What a method means to a caller with a scope.
+fn scoping(method: &str) -> &'static str {
+    let found = METHODS.iter().find(|known| known.name == method).unwrap();
+    match found.scoping {
+        Scoping::Unspecified | Scoping::None => "A scope does not matter",
+        Scoping::Object => "A scope has to have what it names",
+        Scoping::Each => "A scope is asked about each of its machines",
+        Scoping::Filter => "A scope leaves out the rest",
+        Scoping::New => "A scope has to have what it makes",
+        Scoping::Fleet => "Not for callers with a scope",
     }
 }
 

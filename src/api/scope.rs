@@ -32,9 +32,9 @@ impl Caller {
         if self.scope().is_some() { 0 } else { unreadable_count }
     }
 
-    /// The scope in words, to which page tokens are bound.
-    pub(super) fn scope_tag(&self) -> &str {
-        self.scope().map_or("", |scope| scope.tag())
+    /// What page tokens of a list are bound to: its parameters, and the scope of the caller.
+    pub(super) fn bound<'a>(&'a self, parameters: &[&'a str]) -> Vec<&'a str> {
+        parameters.iter().copied().chain(self.scope().map(|scope| scope.tag())).collect()
     }
 
     /// A machine that the caller may see.

@@ -2,6 +2,7 @@
 
 mod batches;
 mod codec;
+mod hints;
 mod lists;
 mod mutations;
 mod raw;

@@ -34,6 +34,10 @@ pub(super) fn update(request: &pb::UpdateMachineRequest) -> Result<Update, ApiEr
         .and_then(|machine| checks.machine_id("machine.machine_id", &machine.machine_id));
     checks.request_id(&request.request_id);
     checks.reason(&request.reason);
+    // Even where it overrides nothing: it is audited, and what it was for must be in the audit.
+    if request.force && request.reason.trim().is_empty() {
+        checks.refuse("reason", "say why: force needs a reason");
+    }
     let expected = checks.etag("machine.etag", &machine.etag);
     let mut changes = MachineChanges { force: request.force, ..MachineChanges::default() };
     match request.update_mask.as_ref().map(|mask| &mask.paths) {

@@ -4,10 +4,8 @@ use std::cmp::Ordering;
 
 use clap::Args;
 
-use crate::pb;
-
 use super::error::Error;
-use super::output::{effective_name, phase_name, run_phase_name};
+use super::output::{Columned, Content, unknown_column};
 
 /// How many, and in which order.
 #[derive(Debug, Clone, Default, Args)]
@@ -15,7 +13,7 @@ pub(crate) struct Paging {
     /// Print at most this many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Sort by a column, descending with :desc
+    /// Sort by a column, named as in the table or as in --columns; descending with :desc
     #[arg(long, value_name = "COLUMN[:desc]")]
     pub(crate) sort_by: Option<String>,
 }
@@ -37,17 +35,28 @@ impl Paging {
         ))
     }
 
-    /// Most records to fetch: all of them if they must be sorted here.
-    pub(crate) fn fetch_max(&self) -> usize {
-        let sorted_here = self.sort_by.is_some() && self.order_by().is_empty();
+    /// Most records to fetch: all of them if they must be sorted here, because the server has no such order.
+    pub(crate) fn fetch_max(&self, order: &str) -> usize {
+        let sorted_here = self.sort_by.is_some() && order.is_empty();
         if sorted_here { usize::MAX } else { self.limit.unwrap_or(usize::MAX) }
     }
 
-    /// The order for the server, if it supports the column; else empty.
-    pub(crate) fn order_by(&self) -> &'static str {
+    /// The order of machines for the server, if it supports the column; else empty.
+    pub(crate) fn machine_order(&self) -> &'static str {
+        self.order_by("machine_id")
+    }
+
+    /// The order of runs for the server: newest first unless another was requested.
+    pub(crate) fn run_order(&self) -> &'static str {
+        if self.sort_by.is_none() { "created_at desc" } else { self.order_by("run_id") }
+    }
+
+    fn order_by(&self, id: &str) -> &'static str {
         let sort_by = self.sort_by.as_deref().unwrap_or_default();
         let (column, order) = sort_by.split_once(':').unwrap_or((sort_by, "asc"));
-        match (column.to_ascii_lowercase().as_str(), order) {
+        let column = column.to_ascii_lowercase();
+        let column = if column == id { "id" } else { &column };
+        match (column, order) {
             ("id", "asc") => "id",
             ("id", "desc") => "id desc",
             ("registered" | "created", "asc") => "created_at",
@@ -56,50 +65,14 @@ impl Paging {
         }
     }
 
-    /// The order of runs for the server: newest first unless another was requested.
-    pub(crate) fn run_order(&self) -> &'static str {
-        if self.sort_by.is_none() { "created_at desc" } else { self.order_by() }
-    }
-
-    /// Sorts and truncates machines.
-    pub(crate) fn machines(&self, machines: &mut Vec<pb::Machine>) -> Result<(), Error> {
-        self.apply(
-            machines,
-            &["id", "phase", "effective", "registered", "changed"],
-            |machine, column| {
-                let status = machine.status.clone().unwrap_or_default();
-                match column {
-                    "phase" => Key::Text(phase_name(status.phase)),
-                    "effective" => Key::Text(effective_name(status.effective_state)),
-                    "registered" => Key::time(machine.created_at.as_ref()),
-                    "changed" => Key::time(machine.updated_at.as_ref()),
-                    _ => Key::natural(&machine.machine_id),
-                }
-            },
-        )
-    }
-
-    /// Sorts and truncates runs.
-    pub(crate) fn runs(&self, runs: &mut Vec<pb::Run>) -> Result<(), Error> {
-        self.apply(
-            runs,
-            &["id", "machine", "plan", "phase", "created", "finished"],
-            |run, column| match column {
-                "machine" => Key::natural(&run.machine_id),
-                "plan" => Key::natural(&run.plan_id),
-                "phase" => Key::Text(run_phase_name(run.phase)),
-                "created" => Key::time(run.created_at.as_ref()),
-                "finished" => Key::time(run.finished_at.as_ref()),
-                _ => Key::Text(run.run_id.clone()),
-            },
-        )
-    }
-
-    fn apply<T>(
+    /// Sorts and truncates records by any of their columns.
+    ///
+    /// # Errors
+    /// Usage, if there is no such column or order.
+    pub(crate) fn apply<T: Columned>(
         &self,
         records: &mut Vec<T>,
-        columns: &[&str],
-        key: impl Fn(&T, &str) -> Key,
+        now_ms: u64,
     ) -> Result<(), Error> {
         if let Some(sort_by) = &self.sort_by {
             let (column, descending) = match sort_by.split_once(':') {
@@ -112,14 +85,15 @@ impl Paging {
                     ));
                 }
             };
-            let column = column.to_ascii_lowercase();
-            if !columns.contains(&column.as_str()) {
+            let is_label = column.starts_with("labels.");
+            let column = if is_label { column.to_owned() } else { column.to_ascii_lowercase() };
+            if unknown_column::<T>(std::slice::from_ref(&column)).is_some() {
                 return Err(Error::usage(
                     format!("there is no column {column:?} to sort by"),
-                    format!("the columns are {}", columns.join(", ")),
+                    format!("the columns are {}", T::COLUMNS.join(", ")),
                 ));
             }
-            records.sort_by_cached_key(|record| key(record, &column));
+            records.sort_by_cached_key(|record| Key::of(record.content(&column, now_ms)));
             if descending {
                 records.reverse();
             }
@@ -132,7 +106,7 @@ impl Paging {
 /// What records are ordered by.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Text(String),
+    Number(Option<i64>),
     Time(Option<(i64, i32)>),
     Natural(Vec<Piece>),
 }
@@ -162,6 +136,18 @@ impl Ord for Piece {
 }
 
 impl Key {
+    fn of(content: Option<Content>) -> Self {
+        match content {
+            Some(Content::Text(text) | Content::Painted(text, _) | Content::Run(text)) => {
+                Self::natural(&text)
+            }
+            Some(Content::Mark(mark)) => Self::Number(mark.map(i64::from)),
+            Some(Content::Time(at)) => Self::time(at.as_ref()),
+            Some(Content::Took(ms)) => Self::Number(ms),
+            None => Self::Number(None),
+        }
+    }
+
     fn time(at: Option<&prost_types::Timestamp>) -> Self {
         Self::Time(at.map(|at| (at.seconds, at.nanos)))
     }
@@ -186,31 +172,62 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb;
+
+    fn paging(sort_by: &str, limit: Option<usize>) -> Paging {
+        Paging { limit, sort_by: Some(sort_by.to_owned()) }
+    }
 
     #[test]
     fn ids_sort_as_people_count() {
         let machine = |id: &str| pb::Machine { machine_id: id.to_owned(), ..Default::default() };
         let mut machines: Vec<_> =
             ["machine-10", "machine-9", "a", "machine-1"].map(machine).to_vec();
-        let paging = |sort_by: &str, limit| Paging { limit, sort_by: Some(sort_by.to_owned()) };
-        paging("id", None).machines(&mut machines).unwrap();
+        paging("id", None).apply(&mut machines, 0).unwrap();
         let ids: Vec<&str> = machines.iter().map(|machine| machine.machine_id.as_str()).collect();
         assert_eq!(ids, ["a", "machine-1", "machine-9", "machine-10"]);
-        paging("id:desc", Some(1)).machines(&mut machines).unwrap();
+        paging("id:desc", Some(1)).apply(&mut machines, 0).unwrap();
         assert_eq!(machines[0].machine_id, "machine-10");
         assert_eq!(machines.len(), 1);
         for (sort_by, order_by, fetched) in [
             ("id", "id", 3),
-            ("ID:desc", "id desc", 3),
+            ("MACHINE_ID:desc", "id desc", 3),
             ("registered:asc", "created_at", 3),
             ("created:desc", "created_at desc", 3),
             ("phase", "", usize::MAX),
             ("id:up", "", usize::MAX),
         ] {
             let paging = paging(sort_by, Some(3));
-            assert_eq!((paging.order_by(), paging.fetch_max()), (order_by, fetched), "{sort_by}");
+            let order = paging.machine_order();
+            assert_eq!((order, paging.fetch_max(order)), (order_by, fetched), "{sort_by}");
         }
-        assert_eq!(paging("color", None).machines(&mut machines).unwrap_err().code(), 2);
-        assert_eq!(paging("id:up", None).machines(&mut machines).unwrap_err().code(), 2);
+        assert_eq!(paging("color", None).apply(&mut machines, 0).unwrap_err().code(), 2);
+        assert_eq!(paging("id:up", None).apply(&mut machines, 0).unwrap_err().code(), 2);
+    }
+
+    #[test]
+    fn every_column_sorts_by_the_names_that_tables_have() {
+        let mut machines = vec![pb::Machine::default()];
+        let mut runs = vec![pb::Run::default()];
+        for column in pb::Machine::COLUMNS.iter().chain(pb::Machine::ALIASES) {
+            paging(&column.to_uppercase(), None).apply(&mut machines, 0).unwrap();
+        }
+        for column in pb::Run::COLUMNS.iter().chain(pb::Run::ALIASES) {
+            paging(&column.to_uppercase(), None).apply(&mut runs, 0).unwrap();
+        }
+        // The column of a run, not the id of a machine.
+        assert_eq!(paging("machine_id", None).run_order(), "");
+        assert_eq!(paging("RUN_ID", None).run_order(), "id");
+        let run = |machine: &str, seconds| pb::Run {
+            machine_id: machine.to_owned(),
+            started_at: Some(prost_types::Timestamp::default()),
+            finished_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        let mut runs = vec![run("machine-10", 100), run("machine-9", 20)];
+        paging("machine", None).apply(&mut runs, 0).unwrap();
+        assert_eq!(runs[0].machine_id, "machine-9");
+        paging("duration:desc", None).apply(&mut runs, 0).unwrap();
+        assert_eq!(runs[0].machine_id, "machine-10");
     }
 }

@@ -3,10 +3,28 @@
 use super::error::Error;
 use super::output::sanitized;
 
-/// Shortest prefix that is accepted for the id of a machine; runs take any unique part.
+/// Shortest part of an id that is accepted for it: less of one matches by chance.
 pub(crate) const PART_MIN: usize = 4;
 /// Most candidates named in an error.
 const CANDIDATES_SHOWN_MAX: usize = 5;
+
+/// Refuses a name that says nothing, as a variable gives it that is not set: it must not stand for anything.
+///
+/// # Errors
+/// Usage.
+pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), Error> {
+    if name.chars().any(|c| !c.is_whitespace() && !is_hidden(c)) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("the name of the {kind} is empty"),
+        format!("name a {kind}; in a script, a variable that is not set gives an empty name"),
+    ))
+}
+
+fn is_hidden(c: char) -> bool {
+    crate::text::hidden_in(c.encode_utf8(&mut [0; 4])).is_some()
+}
 
 /// The one id that contains `part`; `None` if there is none.
 ///
@@ -104,6 +122,18 @@ mod tests {
         assert_eq!(found("A801").unwrap().as_deref(), Some(ids[1]));
         assert_eq!(found("ffff").unwrap(), None);
         assert_eq!(found("019b76da").unwrap_err().to_string(), "2 run ids have \"019b76da\"");
+    }
+
+    #[test]
+    fn an_empty_name_stands_for_nothing() {
+        for wrong in ["", " ", "\t \u{a0}", "\u{200b}"] {
+            let error = check_name("run", wrong).unwrap_err();
+            assert_eq!(
+                (error.code(), error.to_string().as_str()),
+                (2, "the name of the run is empty")
+            );
+        }
+        assert!(check_name("machine", " a").is_ok());
     }
 
     #[test]

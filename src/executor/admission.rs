@@ -1,5 +1,7 @@
 //! Admission: whether a run may be started. Checks every rule of a plan against the machine's present state. Pure.
 
+mod driver;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,8 +15,8 @@ use crate::lifecycle::machine::Phase;
 use crate::lifecycle::run;
 use crate::lifecycle::step::State;
 use crate::model::{Lock, LockTarget, Machine, Run, RunSpec, RunType, StepRecord};
-use crate::plan::{Action, Plan, Registered, Registry, Risk, Role, Step, Value};
-use crate::provider::{Asked, Capabilities, Provider, Target};
+use crate::plan::{Plan, Registered, Registry, Risk, Role, Step, Value};
+use crate::provider::{Capabilities, Provider, Target};
 
 /// The refusal of a run that a stop, a lock or a pause holds back.
 #[must_use]
@@ -23,18 +25,18 @@ pub fn locked(lock: &Lock, machine: &MachineId) -> EngineError {
         LockTarget::All => (
             Refusal::Stopped,
             "server".to_owned(),
-            "an admin lifts it: bmdemo-cli resume-all".to_owned(),
+            "an admin lifts it: bmdemo-cli resume-all --reason ...".to_owned(),
         ),
         LockTarget::Machines(_) | LockTarget::Principal(_) => (
             Refusal::MachineLocked,
             format!("machines/{machine}"),
-            format!("an admin lifts it: bmdemo-cli unlock {}", lock.id),
+            format!("an admin lifts it: bmdemo-cli unlock {} --reason ...", lock.id),
         ),
         LockTarget::Plan { plan_id, .. } => (
             Refusal::PlanPaused,
             format!("plans/{plan_id}"),
             format!(
-                "look at the runs that failed; an admin lifts it: bmdemo-cli plan resume {plan_id}"
+                "look at the runs that failed; an admin lifts it: bmdemo-cli plan resume {plan_id} --reason ..."
             ),
         ),
     };
@@ -143,11 +145,17 @@ pub fn blockers(
         refuse(
             Refusal::InterventionNeeded,
             format!("machine {id} is blocked, {}: {}", block.reason, block.message),
-            "look at the machine, then clear its NeedsIntervention with a reason".to_owned(),
+            cleared_by(id),
         );
     }
     let phase = names::plan_phase(machine.phase);
-    if !plan.allowed_phases.contains(&phase) {
+    let allows_phase = plan.allowed_phases.contains(&phase);
+    let is_refused = plan.refused_effective.contains(&names::plan_effective(machine.effective().0));
+    // What helps against the refusal by effective state. Force is no part of it where the phase refuses too: it
+    // overrides the effective state only.
+    let instead = plan.refused_hint.as_deref().unwrap_or_default();
+    let instead = if allows_phase { instead.to_owned() } else { without_force(instead) };
+    if !allows_phase {
         let allowed: Vec<_> = plan.allowed_phases.iter().map(|phase| phase.as_str()).collect();
         refuse(
             Refusal::PhaseNotAllowed,
@@ -157,29 +165,21 @@ pub fn blockers(
                 machine.phase,
                 allowed.join(", ")
             ),
-            match plan.refused_hint.as_deref() {
-                // The phase protects what the effective state protects: the plan knows the way around it.
-                Some(hint)
-                    if plan
-                        .refused_effective
-                        .contains(&names::plan_effective(machine.effective().0)) =>
-                {
-                    hint.to_owned()
-                }
-                Some(_) | None => phase_hint(machine.phase, &plan.allowed_phases),
+            // The phase protects what the effective state protects: the plan knows the way around it.
+            if is_refused && !instead.is_empty() {
+                instead.clone()
+            } else {
+                phase_hint(machine.phase, &plan.allowed_phases)
             },
         );
     }
     // An active run is reported above; its PROVISIONING would only repeat that.
     let (effective, _) = machine.effective();
-    if machine.active_run.is_none()
-        && !force
-        && plan.refused_effective.contains(&names::plan_effective(effective))
-    {
+    if machine.active_run.is_none() && !force && is_refused {
         refuse(
             Refusal::EffectiveStateRefused,
             format!("{} is refused while {id} is effectively {effective}", plan.id),
-            plan.refused_hint.as_deref().unwrap_or_default().to_owned(),
+            instead,
         );
     }
     let is_own = |kind| plan.steps.iter().any(|step| step.sets.iter().any(|(set, _)| *set == kind));
@@ -248,37 +248,10 @@ pub fn refusals(
     let capabilities = provider.map(|provider| provider.capabilities(&Target::from(machine)));
     let mut found = blockers(plan, machine, capabilities, terms);
     if let Some(provider) = provider {
-        found.extend(unperformed(plan, machine, provider));
-        found.extend(objections(plan, params, machine, provider));
+        found.extend(driver::unperformed(plan, machine, provider));
+        found.extend(driver::objections(plan, params, machine, provider));
     }
     found
-}
-
-/// What the machine's driver says against the arguments of the steps, compensations included.
-fn objections(
-    plan: &Plan,
-    params: &BTreeMap<String, Value>,
-    machine: &Machine,
-    provider: &dyn Provider,
-) -> Vec<EngineError> {
-    let target = Target::from(machine);
-    let can = provider.capabilities(&target);
-    let asked = |(step, action): (&Step, &Action)| {
-        let (name, capability) = (&*action.name, action.traits.capability);
-        if !can.contains(capability) {
-            return None;
-        }
-        let args = &action.resolve(params);
-        let why = provider.objection(&target, &Asked { name, capability, args })?;
-        Some(EngineError::Refused {
-            refusal: Refusal::ArgumentRefused,
-            subject: format!("machines/{}", machine.id),
-            message: format!("step {} of {}: {why}", step.name, plan.id),
-            hint: "correct the parameters of the run, what is registered of the machine, or the server's configuration"
-                .to_owned(),
-        })
-    };
-    plan.actions().filter_map(asked).collect()
 }
 
 /// The refusal of a run that would destroy the data of hardware that is not the registered one; `before` is the run that
@@ -304,30 +277,6 @@ pub fn wrong_hardware(plan: &Plan, machine: &Machine, before: Option<&Run>) -> O
             "if the board was swapped, register what it has (machine update {id} --serial … --mac … --reason …), otherwise correct its BMC; then: machine inspect {id}"
         ),
     })
-}
-
-/// The declared actions of `plan` that the machine's driver does not perform, although it has their capability.
-fn unperformed(plan: &Plan, machine: &Machine, provider: &dyn Provider) -> Vec<EngineError> {
-    let class = &machine.spec.provider;
-    let can = provider.capabilities(&Target::from(machine));
-    plan.declared()
-        .filter(|(_, action)| {
-            let needed = action.traits.capability;
-            can.contains(needed) && !provider.performs(needed, &action.name)
-        })
-        .map(|(step, action)| EngineError::Refused {
-            refusal: Refusal::CapabilityMissing,
-            subject: format!("machines/{}", machine.id),
-            message: format!(
-                "step {} of {} needs the action {}, which provider {class:?} of machine {} does not perform",
-                step.name, plan.id, action.name, machine.id
-            ),
-            hint: format!(
-                "name a program for it in [machine_classes.{class}.exec.actions.{}] of the server's configuration, or take another plan",
-                action.name
-            ),
-        })
-        .collect()
 }
 
 /// A newly accepted run: PENDING, every step waiting.
@@ -434,6 +383,21 @@ pub fn repeat_of(before: &Run) -> NewRun {
         // A retry repeats the plan as it was pinned.
         plan_digest: String::new(),
     }
+}
+
+/// How an operator clears a machine that is blocked.
+#[must_use]
+pub fn cleared_by(id: &MachineId) -> String {
+    format!(
+        "look at it: machine describe {id}; then clear it: machine clear-intervention {id} --reason \"what you found\""
+    )
+}
+
+/// What a plan says to do instead, without what only force would do.
+fn without_force(hint: &str) -> String {
+    let is_force = |part: &&str| part.contains("--force") || part.contains("`force`");
+    let parts: Vec<&str> = hint.split(';').filter(|part| !is_force(part)).map(str::trim).collect();
+    parts.join("; ")
 }
 
 /// How a machine comes to a phase in which the plan is allowed: only moves that are legal from where it is.

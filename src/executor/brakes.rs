@@ -176,7 +176,7 @@ impl Brakes {
         (free, next)
     }
 
-    /// What keeps an active run from going on; `None` if nothing does, or it has not come to that yet.
+    /// What keeps an active run from continuing; `None` if nothing does, or it has not come to that yet.
     pub(super) fn held_back(&self, run: &Run, now: Timestamp) -> Option<Arc<Lock>> {
         if !self.is_any.load(Ordering::SeqCst) {
             return None;

@@ -91,7 +91,7 @@ pub fn lock_words(lock: &Lock) -> String {
         LockTarget::Plan { plan_id, .. } => format!("{plan_id} is paused"),
     };
     let by = match lock.by.kind {
-        ActorKind::Operator => format!(" by {}", crate::text::escaped(&lock.by.name)),
+        ActorKind::Operator => format!(" by {}", lock.by.name),
         ActorKind::Engine | ActorKind::Probe => String::new(),
     };
     let until = lock.until.map(|until| format!(" until {until}")).unwrap_or_default();

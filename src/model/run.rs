@@ -245,6 +245,18 @@ impl Run {
         self.state.phase()
     }
 
+    /// Whether an operator has aborted it.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.code == RunErrorCode::Aborted)
+    }
+
+    /// How it ended, as lists show it: the public phase of a run that was aborted is FAILED.
+    #[must_use]
+    pub fn ended_as(&self) -> &'static str {
+        if self.is_aborted() { RunErrorCode::Aborted.as_str() } else { self.phase().as_str() }
+    }
+
     /// Whether a step asks an operator for approval.
     #[must_use]
     pub fn asks(&self) -> bool {

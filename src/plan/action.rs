@@ -85,6 +85,19 @@ const fn plain(
     }
 }
 
+/// A text that must not be empty, whether a plan or a parameter says it.
+const fn filled(name: &'static str, default: Option<Value>, description: &'static str) -> ArgSpec {
+    ArgSpec {
+        name: borrowed(name),
+        kind: ValueKind::String,
+        default,
+        one_of: Cow::Borrowed(&[]),
+        form: Form::Filled,
+        is_optional: false,
+        description: borrowed(description),
+    }
+}
+
 /// A text that can be left out.
 const fn optional(name: &'static str, form: Form, description: &'static str) -> ArgSpec {
     ArgSpec {
@@ -155,7 +168,7 @@ static SPECS: &[ActionSpec] = &[
                 Form::HostName,
                 "Name of the installed system. Absent or empty: the machine's id.",
             ),
-            plain("image", ValueKind::String, None, "Name of the image, as the provider knows it."),
+            filled("image", None, "Name of the image, as the provider knows it."),
             optional(
                 "ssh-key",
                 Form::SshKey,
@@ -285,12 +298,7 @@ static SPECS: &[ActionSpec] = &[
         description: borrowed("Sends a message about the machine to a channel."),
         consumes: None,
         args: Cow::Borrowed(&[
-            plain(
-                "channel",
-                ValueKind::String,
-                text("rma"),
-                "Destination of the message, as the provider knows it.",
-            ),
+            filled("channel", text("rma"), "Destination of the message, as the provider knows it."),
             plain(
                 "message",
                 ValueKind::String,
@@ -331,9 +339,8 @@ static SPECS: &[ActionSpec] = &[
         interruptible: false,
         description: borrowed("Applies a network profile to the machine and its ports."),
         consumes: None,
-        args: Cow::Borrowed(&[plain(
+        args: Cow::Borrowed(&[filled(
             "profile",
-            ValueKind::String,
             text("default"),
             "Name of the profile, as the provider knows it.",
         )]),
@@ -360,12 +367,7 @@ static SPECS: &[ActionSpec] = &[
         interruptible: true,
         description: borrowed("Checks that the machine reaches a target over the network."),
         consumes: None,
-        args: Cow::Borrowed(&[plain(
-            "target",
-            ValueKind::String,
-            text("gateway"),
-            "What must be reached.",
-        )]),
+        args: Cow::Borrowed(&[filled("target", text("gateway"), "What must be reached.")]),
         timeout_ms: 2 * MINUTE,
         expected_ms: 5 * SECOND,
     },
@@ -417,12 +419,7 @@ static SPECS: &[ActionSpec] = &[
             "Holds the run until an operator approves or rejects it, with a reason. A timeout counts as a rejection.",
         ),
         consumes: None,
-        args: Cow::Borrowed(&[plain(
-            "message",
-            ValueKind::String,
-            None,
-            "The question for the operator.",
-        )]),
+        args: Cow::Borrowed(&[filled("message", None, "The question for the operator.")]),
         timeout_ms: 24 * 60 * MINUTE,
         expected_ms: 60 * MINUTE,
     },

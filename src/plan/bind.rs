@@ -39,6 +39,16 @@ pub enum ParamError {
         /// What it is for; may be empty.
         description: String,
     },
+    /// The text is empty, and an argument that it becomes must not be.
+    #[error("parameter `{name}` must not be empty: it is the argument `{argument}` of `{action}`")]
+    Empty {
+        /// Its name.
+        name: String,
+        /// The argument.
+        argument: String,
+        /// The action that needs it.
+        action: String,
+    },
     /// The text is not of the parameter's kind.
     #[error("parameter `{name}` must be {wanted}, not `{given}`")]
     BadValue {
@@ -74,6 +84,7 @@ impl ParamError {
         match self {
             Self::Unknown { name, .. }
             | Self::Missing { name, .. }
+            | Self::Empty { name, .. }
             | Self::BadValue { name, .. }
             | Self::NotOneOf { name, .. } => name,
         }
@@ -148,10 +159,16 @@ impl Plan {
                     Arg::Text(text) => (first_param(text), fill(text, bound)),
                 };
                 let is_known = errors.iter().any(|error| error.name() == param);
-                if bound.contains_key(&param) && !is_known && !form.accepts(&text) {
-                    let (wanted, given) = (form.wanted().to_owned(), shown(&text));
-                    errors.push(ParamError::BadValue { name: param, wanted, given });
+                if !bound.contains_key(&param) || is_known || form.accepts(&text) {
+                    continue;
                 }
+                errors.push(if text.is_empty() {
+                    let (argument, action) = (name.to_string(), action.name.to_string());
+                    ParamError::Empty { name: param, argument, action }
+                } else {
+                    let (wanted, given) = (form.wanted().to_owned(), shown(&text));
+                    ParamError::BadValue { name: param, wanted, given }
+                });
             }
         }
         errors
@@ -280,6 +297,49 @@ mod tests {
         assert!(bind(&[("image", &"x".repeat(1_025))]).unwrap_err().contains("at most 1024 bytes"));
         assert!(bind(&[("image", "a\u{7}b")]).unwrap_err().contains(r"`a\u{7}b`"));
         assert!(bind(&[("image", "x"), ("grace", "31d")]).unwrap_err().contains("at most 30d"));
+    }
+
+    #[test]
+    fn what_an_action_needs_is_not_empty() {
+        let plan = r#"
+            id = "plan/tell"
+            allowed_phases = ["READY"]
+            params.channel = { kind = "string", default = "ops" }
+            params.site = { kind = "string", default = "a" }
+            [[steps]]
+            name = "tell"
+            action = "notify"
+            args = { channel = { param = "channel" }, message = "" }
+            [[steps]]
+            name = "reach"
+            action = "verify-connectivity"
+            args = { target = "{site}" }
+        "#;
+        let compiled =
+            |text: &str| compile(&[SourceFile { name: "plan.toml", bytes: text.as_bytes() }]);
+        let own = compiled(plan).unwrap().remove(0);
+        let said = |plan: &Plan, given: &[(&str, &str)]| -> String {
+            let given = given.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            let errors = plan.bind(&given.collect()).err().unwrap_or_default();
+            errors.iter().map(|error| format!("{error}\n")).collect()
+        };
+        assert_eq!(said(&own, &[]), "");
+        assert_eq!(
+            said(&own, &[("channel", ""), ("site", "")]),
+            "parameter `channel` must not be empty: it is the argument `channel` of `notify`\n\
+             parameter `site` must not be empty: it is the argument `target` of `verify-connectivity`\n"
+        );
+        assert_eq!(
+            bind(&[("image", "")]).unwrap_err(),
+            "parameter `image` must not be empty: it is the argument `image` of `repave`\n"
+        );
+        for (good, wrong) in [
+            ("{ param = \"channel\" }", "\"\""),
+            ("kind = \"string\", default = \"ops\"", "kind = \"string\", default = \"\""),
+        ] {
+            let found = compiled(&plan.replace(good, wrong)).unwrap_err();
+            assert!(found.iter().any(|one| one.code == "plan::missing-argument"), "{found:?}");
+        }
     }
 
     #[test]

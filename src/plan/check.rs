@@ -199,7 +199,7 @@ fn destructive(reader: &mut Reader<'_>, table: &DeTable<'_>, steps: &[Read<Step>
     culprit.is_some()
 }
 
-/// Who may start and steer runs of the plan.
+/// Who may start and control runs of the plan.
 fn for_admins(reader: &mut Reader<'_>, table: &DeTable<'_>) -> bool {
     let Some(node) = value_of(table, "role") else { return false };
     let Some(role) = reader.string(node, "`role`") else { return false };
@@ -211,8 +211,8 @@ fn for_admins(reader: &mut Reader<'_>, table: &DeTable<'_>) -> bool {
     role == "admin"
 }
 
-/// Whoever restarts a machine, or changes its network, does not expect to lose its data: a plan of such a type has to
-/// say that it destroys some.
+/// An operator who restarts a machine, or changes its network, does not expect to lose its data: a plan of such a type
+/// has to say that it destroys some.
 fn allow_destructive(
     reader: &mut Reader<'_>,
     table: &DeTable<'_>,
@@ -239,7 +239,7 @@ fn allow_destructive(
                 step.span.clone(),
                 format!("`{}` is {}", action.name, action.traits.risk),
             )
-            .and(reader.file, kind.span.clone(), "whoever starts this type does not expect it")
+            .and(reader.file, kind.span.clone(), "operators who start this type do not expect it")
             .help(
                 "write `allow_destructive = true` if that is meant; else leave out the step, or `default_for`",
             );

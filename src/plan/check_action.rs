@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::action::{ActionSpec, ArgSpec};
 use super::check_param::{Params, fits, in_one_of};
 use super::check_policy::{expected, retry};
+use super::form::Form;
 use super::limits::{TEXT_PARAMS_MAX, TIMEOUT_MS_MAX};
 use super::names::ValueKind;
 use super::nodes::{Node, did_you_mean, shown, value_of};
@@ -158,15 +159,8 @@ fn argument(
         return Some(Arg::Param(Cow::Owned(name.to_owned())));
     }
     let value = reader.value(node, &place, arg.kind)?;
-    if arg.is_required() && value.as_str() == Some("") {
-        let help = format!("say it: {}", arg.description);
-        reader.report(
-            "plan::missing-argument",
-            format!("{place} is empty"),
-            node.span(),
-            "empty",
-            help,
-        );
+    if (arg.is_required() || arg.form == Form::Filled) && value.as_str() == Some("") {
+        empty(reader, arg, node.span(), &place);
         return None;
     }
     if arg.kind == ValueKind::String
@@ -175,6 +169,12 @@ fn argument(
         return self::text(reader, text, arg, node, &place, params);
     }
     Some(literal(reader, value, arg, node, &place))
+}
+
+/// Reports an empty text where something must be said.
+fn empty(reader: &mut Reader<'_>, arg: &ArgSpec, span: Range<usize>, place: &str) {
+    let help = format!("say it: {}", arg.description);
+    reader.report("plan::missing-argument", format!("{place} is empty"), span, "empty", help);
 }
 
 /// A literal value, which must be one that the argument accepts.
@@ -193,7 +193,9 @@ fn literal(
 
 /// Reports a text that does not look as the argument needs it.
 fn in_form(reader: &mut Reader<'_>, text: &str, arg: &ArgSpec, span: Range<usize>, place: &str) {
-    if !arg.form.accepts(text) {
+    if text.is_empty() && arg.form == Form::Filled {
+        empty(reader, arg, span, place);
+    } else if !arg.form.accepts(text) {
         let message = format!("{place} cannot be `{}`", shown(text));
         let help = format!("expected {}", arg.form.wanted());
         reader.report("plan::not-one-of", message, span, "not accepted", help);

@@ -1,10 +1,12 @@
 //! What the texts of some arguments must look like, so that a mistake is found before a machine is touched.
 
-/// Form of a text. An empty text fits every one: it says nothing, as if the argument were not given.
+/// Form of a text. An empty text fits all but one: it says nothing, as if the argument were not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Any text.
     Any,
+    /// Any text but an empty one.
+    Filled,
     /// Where to install.
     Disk,
     /// Name of a host.
@@ -18,6 +20,7 @@ impl Form {
     pub const fn wanted(self) -> &'static str {
         match self {
             Self::Any => "a text",
+            Self::Filled => "a text that is not empty",
             Self::Disk => "smallest, a path such as /dev/sda, or serial:NUMBER",
             Self::HostName => {
                 "a host name: labels of letters, digits and -, at most 63 characters each, with dots between them"
@@ -31,10 +34,10 @@ impl Form {
     /// Whether a text fits.
     pub fn accepts(self, text: &str) -> bool {
         if text.is_empty() {
-            return true;
+            return self != Self::Filled;
         }
         match self {
-            Self::Any => true,
+            Self::Any | Self::Filled => true,
             Self::Disk => {
                 let named =
                     |prefix| text.strip_prefix(prefix).is_some_and(|rest: &str| !rest.is_empty());
@@ -92,6 +95,7 @@ mod tests {
             }
             assert!(form.accepts("") && !form.wanted().is_empty());
         }
-        assert!(Form::Any.accepts("-"));
+        assert!(Form::Any.accepts("-") && Form::Filled.accepts("-"));
+        assert!(Form::Any.accepts("") && !Form::Filled.accepts(""));
     }
 }

@@ -40,7 +40,7 @@ pub struct Plan {
     /// Longest time of a whole run in milliseconds, counted from its first step; `None`: no limit beyond those of its
     /// steps.
     pub time_limit_ms: Option<u64>,
-    /// Whether its runs are for admins: to start them, and to steer them.
+    /// Whether its runs are for admins: to start them, and to control them.
     pub for_admins: bool,
     /// Whether it may destroy data although its runs are of a type that is not expected to.
     pub allow_destructive: bool,

@@ -155,7 +155,8 @@ pub(super) async fn serve(listener: TcpListener, boot: Arc<Boot>, stop: Cancella
     let clock = boot.clock.clone();
     let age_max = if boot.files.are_served() { DOWNLOAD_MAX } else { CONNECTION_AGE_MAX };
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().max_buf_size(HEADER_LIST_BYTES_MAX as usize);
+    // GRUB 2.06 knows `Content-Length` by these letters alone.
+    builder.http1().max_buf_size(HEADER_LIST_BYTES_MAX as usize).title_case_headers(true);
     let answered = move |request: Request<Incoming>, peer| {
         let boot = boot.clone();
         async move { boot.answer(request, peer).await }
@@ -181,7 +182,9 @@ impl Boot {
             (&Method::GET, Some("settings")) => self.settings(request.uri().query()).await,
             (&Method::GET | &Method::HEAD, Some(rest)) if rest.starts_with(FILES) => {
                 let wants_body = request.method() == Method::GET;
-                self.files.answer(rest.get(FILES.len()..).unwrap_or_default(), wants_body).await
+                let path = rest.get(FILES.len()..).unwrap_or_default();
+                let found = self.files.answer(path, wants_body).await;
+                found.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "there is no such file"))
             }
             (&Method::POST, Some(rest)) => match rest.strip_prefix("report/") {
                 Some(machine) => self.report(machine, request).await,

@@ -160,8 +160,8 @@ impl Gate {
     }
 
     /// A place for a connection of `address`, or which cap is reached while no connection within it is idle. `spares` of
-    /// the places are for connections that soon show that they are an admin's: whoever comes when a cap is reached gets
-    /// one of those.
+    /// the places are for connections that soon show that they are an admin's: a connection that comes when a cap is reached
+    /// gets one of those.
     pub(super) fn enter(
         &self,
         address: IpAddr,

@@ -37,10 +37,10 @@ pub(super) async fn restore(
     // Opening migrates an older schema, which the check expects.
     drop(open(&restoring, backup)?);
     let report = sqlite::check(restoring.store_dir()).map_err(|error| of_backup(error, backup))?;
-    report_problems(&report, backup, out).map_err(|error| match error {
-        StartError::Damaged { path, problems } => StartError::DamagedBackup { path, problems },
-        other => other,
-    })?;
+    if report_problems(&report, backup, out).is_err() {
+        let (path, problems) = (backup.to_owned(), report.problems.len());
+        return Err(StartError::DamagedBackup { path, problems });
+    }
     let store = open(&restoring, backup)?;
     let done = hold_all(&store, SystemClock::new().now()).await;
     drop(store);

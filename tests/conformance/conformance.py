@@ -568,7 +568,7 @@ def main():
         plans = ROOT / "tests" / "conformance" / "plans"
         options = ["--fake-timing", "zero", "--fake-script", SCRIPT, "--plans-dir", str(plans)]
         conformance = Conformance(tally, Server(binary, work / "main", *options))
-        for name in ("reflection", "health", "machines", "plans", "audit", "server_info", "locks", "runs", "errors", "every_method_refuses_nonsense",
+        for name in ("reflection", "health", "machines", "plans", "audit", "server_info", "runs", "errors", "locks", "every_method_refuses_nonsense",
                      "every_method_answered", "buf", "shutdown"):
             tally.section(name.replace("_", " "), getattr(conformance, name))
         tally.section("limits", limits, conformance, binary)

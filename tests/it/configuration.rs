@@ -20,7 +20,7 @@ async fn refused_configurations_say_why_and_exit_with_78() {
         (&["--listen", "::"], "--insecure-no-auth"),
         (&["--config", config], &place),
         (&["--config", "/nowhere/bmdemo.toml"], "cannot read /nowhere/bmdemo.toml"),
-        (&["--plans-dir", "/nowhere"], "cannot read /nowhere"),
+        (&["--plans-dir", "/nowhere"], "--plans-dir is /nowhere, which cannot be read"),
         (&["--fake-timing", "fast"], "--fake-timing"),
         (&["--fake-script", "machine=x do=nonsense"], "--fake-script"),
     ];

@@ -315,7 +315,11 @@ async fn hints_name_runs_by_their_short_form() {
     let again = piped(&address, &format!("retry {id} --detach")).await;
     assert!(!again.contains("--- exit"), "{again}");
     // Two runs: each candidate is shown as it can be typed.
-    let several = piped(&address, "run get -").await;
+    let mut whole = Terminal::start(&address, 100, &[], "run get machine-1 -o name");
+    whole.ended().await;
+    // Ids begin with the time.
+    let part = whole.shown().trim()[..4].to_owned();
+    let several = piped(&address, &format!("run get {part}")).await;
     assert!(several.contains("type more of the id: [short run], [short run]"), "{several}");
 }
 
@@ -429,7 +433,9 @@ async fn hints_are_commands_that_work() {
     piped(&address, "machine set-phase machine-2 RETIRED --yes --reason old").await;
     let shown = piped(&address, "machine set-phase machine-2 READY").await;
     assert!(!shown.contains("to go ahead"), "{shown}");
-    piped(&address, "machine delete machine-2 --reason gone").await;
+    let shown = piped(&address, "machine delete machine-2 --reason gone").await;
+    assert!(shown.contains("machine-2 --reason gone --yes"), "{shown}");
+    piped(&address, "machine delete machine-2 --reason gone --yes").await;
     let shown = piped(&address, "history --machine machine-2").await;
     assert!(shown.contains("machine deleted"), "{shown}");
     let shown = piped(&address, "machine history nowhere").await;

@@ -195,9 +195,10 @@ fn abort_in_each_step(lab: &Lab) {
     serves(lab, now);
 }
 
-/// The machine gets a controller that speaks IPMI, and with it another class: it is restarted and installed through that, and goes back.
+/// The machine gets a controller that speaks IPMI, and with it another class: it is restarted through that, and goes back. It is not installed
+/// so: virtualbmc sets the boot device, and always reports none.
 fn by_ipmi(lab: &Lab) {
-    lab.part("ipmi: another class drives the machine, over the network");
+    lab.part("ipmi: another class drives the machine");
     assert_eq!(lab.get("LAB_IPMI"), "1", "start the lab with IPMI=1 for this drill");
     let port: u16 = lab.get("LAB_IPMI_PORT").parse().unwrap();
     let becomes = |class: &str, bmc: &str| {
@@ -209,12 +210,7 @@ fn by_ipmi(lab: &Lab) {
     let boot_id = lab.boot_id(2);
     succeeds(lab.cli(&["reboot", "node2", "--yes"]), RUN);
     assert_ne!(lab.boot_id(2), boot_id);
-    let writes = lab.writes(2);
-    let mut args = vec!["repave", "node2", "--yes"];
-    args.extend(WHY);
-    succeeds(lab.cli(&args), RUN);
-    assert_eq!(lab.writes(2), writes + 1);
-    assert_eq!(lab.member("node2"), "alive");
+    lab.until("node2 is a member again", || lab.member("node2") == "alive");
     becomes("lab-network", &lab.get("LAB_REDFISH"));
     succeeds(lab.cli(&["reboot", "node2", "--yes"]), RUN);
 }

@@ -76,7 +76,7 @@ pub(crate) struct Book {
     pub(crate) resolved: BTreeMap<(String, String), u64>,
     /// Steps whose action had been sent when a cancel of their run was acknowledged.
     pub(crate) canceled: BTreeMap<RunId, BTreeSet<String>>,
-    /// Everything is stopped: it was acknowledged, and nobody has asked to resume.
+    /// Everything is stopped: it was acknowledged, and no one has asked to resume.
     pub(crate) is_stopped: bool,
     /// Failures in a row of plans that destroy data, by digest.
     pub(crate) failures: BTreeMap<String, u32>,

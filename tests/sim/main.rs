@@ -106,8 +106,10 @@ fn seeds_of_busy_machines() {
 fn seeds_of_brakes() {
     let count = number("BMDEMO_SIM_SEEDS").unwrap_or(if is_full() { 2_000 } else { 40 });
     for seed in 1..=count {
-        let report = run_one(seed, Profile::braking(seed), None);
-        assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
+        for profile in [Profile::braking, Profile::failing] {
+            let report = run_one(seed, profile(seed), None);
+            assert!(report.violations.is_empty(), "{}", accusation(seed, &report));
+        }
     }
 }
 

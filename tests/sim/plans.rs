@@ -10,6 +10,9 @@ use bmdemo::plan::{Registry, Risk, Role, SourceFile, compile};
 pub(crate) const PLANS: [&str; 5] =
     ["plan/repave-join", "plan/rma", "plan/reboot", "plan/upgrade", "plan/net-reconfig"];
 
+/// Those that destroy data.
+pub(crate) const DESTROYING_PLANS: [&str; 2] = ["plan/repave-join", "plan/rma"];
+
 /// One that uses everything the language has beyond steps, and one that runs in between.
 pub(crate) const LANGUAGE_PLANS: [&str; 3] = [LANGUAGE_ID, LANGUAGE_ID, "plan/reboot"];
 

@@ -81,7 +81,7 @@ const CASES: &[Case] = &[
     Case {
         bug: Planted::FailuresUncounted,
         accuser: "a_plan_that_keeps_failing_is_paused",
-        profile: Profile::braking,
+        profile: Profile::failing,
     },
 ];
 

@@ -4,7 +4,7 @@ use bmdemo::clock::SplitMix64;
 use bmdemo::executor::{Cap, Limits, RiskLimits};
 use bmdemo::provider::fake::{Chaos, Timing};
 
-use crate::plans::{LANGUAGE_PLANS, PLANS};
+use crate::plans::{DESTROYING_PLANS, LANGUAGE_PLANS, PLANS};
 
 /// What a seed does. Chances are in thousandths, times in milliseconds.
 #[derive(Debug, Clone)]
@@ -197,6 +197,13 @@ impl Profile {
             },
             ..varied
         }
+    }
+
+    /// Little but plans that destroy data, most of which fails.
+    pub(crate) fn failing(seed: u64) -> Self {
+        let braking = Self::braking(seed);
+        let chaos = Chaos { fail_permille: 600, ..braking.chaos };
+        Self { brake_permille: 100, chaos, plans: &DESTROYING_PLANS, ..braking }
     }
 
     /// No random faults: for tests that inject their own.

@@ -112,6 +112,12 @@ impl Declared<'_> {
         self.action.map_or(Risk::None, |action| action.traits.risk)
     }
 
+    /// When the plan runs it; empty for a compensation.
+    fn role(&self) -> &'static str {
+        let step = self.step.filter(|_| self.undoes.is_none());
+        step.map_or("", |step| step.role.as_str())
+    }
+
     fn expected_ms(&self) -> Option<u64> {
         match self.undoes {
             Some(_) => Some(self.step?.compensation.as_ref()?.expected_ms),
@@ -153,6 +159,7 @@ fn step(
         compensates: declared.undoes.map(|undone| undone.name.clone()).unwrap_or_default(),
         operation_id: record.operation.as_ref().map(ToString::to_string).unwrap_or_default(),
         risk: risk(declared.risk()).into(),
+        role: declared.role().to_owned(),
     }
 }
 

@@ -400,12 +400,12 @@ async fn what_is_about_the_fleet_is_not_for_callers_with_a_scope() {
         assert_eq!(status.code(), Code::PermissionDenied, "{}", method.name);
         assert!(status.message().contains("has the scope tenant=a"), "{status:?}");
         let status = call_by(&routes, method.path, &[], Some(everyone.clone())).await;
-        assert_eq!(status.code(), Code::Ok, "{}: {status:?}", method.name);
+        assert_ne!(status.code(), Code::PermissionDenied, "{}: {status:?}", method.name);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_are_told_which_rule_decides() {
+async fn callers_can_ask_which_rule_decides() {
     let fleet = Fleet::new().await;
     let mut server = fleet.server();
     let ann = principal(Role::Operator, "tenant=a");

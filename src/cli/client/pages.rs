@@ -139,6 +139,7 @@ impl Client {
 
     /// The run with this id, or the one whose id contains it, or the active or last run of the machine with this id.
     pub(crate) async fn find_run(&self, name: &str) -> Result<pb::Run, Error> {
+        resolve::check_name("run", name)?;
         let request = pb::GetRunRequest { run_id: name.into(), ..Default::default() };
         let error = match self.get_run(request).await {
             Err(error) if is_no_such_id(&error) => error,
@@ -151,6 +152,13 @@ impl Client {
         // A whole UUID cannot be a part of another one.
         if error.grpc_code() == Some(Code::NotFound) {
             return Err(error.about(about));
+        }
+        if name.len() < resolve::PART_MIN {
+            let short = format!(
+                "no machine has the id \"{name}\", and a part of a run id has at least {} characters",
+                resolve::PART_MIN
+            );
+            return Err(Error::rpc(Status::not_found(short)).about(about));
         }
         let runs = self.all_runs("", usize::MAX).await?;
         let found = resolve::by_part("run", name, runs.iter().map(|run| run.run_id.as_str()))?;
@@ -185,6 +193,7 @@ impl Client {
 
     /// The machine with this id, or the one whose id begins with it.
     pub(crate) async fn find_machine(&self, id: &str) -> Result<pb::Machine, Error> {
+        resolve::check_name("machine", id)?;
         let error = match self
             .get_machine(pb::GetMachineRequest { machine_id: id.into(), ..Default::default() })
             .await

@@ -110,7 +110,7 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Error> {
         }
         page_token = page.next_page_token;
     }
-    if show::listed_only(session, &entries, &args.output)? {
+    if show::table(session, &entries, &args.output)? {
         return Ok(Exit::Ok);
     }
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());

@@ -28,7 +28,7 @@ pub(crate) struct CanIArgs {
     /// A command such as rma or cancel, or a method of the API such as StartRun
     #[arg(value_name = "VERB")]
     verb: String,
-    /// Machine or run that it is to be done to; scopes depend on it, roles do not
+    /// Machine or run that it is to be done to: scopes depend on it, and the plan of a run may be for admins
     #[arg(value_name = "ID")]
     object: Option<String>,
     /// With force, or to the phase RETIRED

@@ -1,5 +1,7 @@
 //! Confirmation before a command that affects many targets or destroys data.
 
+use std::collections::BTreeMap;
+
 use crate::pb;
 
 use super::super::error::Error;
@@ -64,6 +66,22 @@ impl Question {
             loss,
             always: plan.destructive && real,
         }
+    }
+
+    /// The same, and what --force overrides, by machine: that is asked for a single one too.
+    pub(crate) fn overriding(mut self, overrides: &BTreeMap<String, String>) -> Self {
+        let Some(first) = overrides.values().next() else { return self };
+        let more = match overrides.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more refusals"),
+        };
+        let text = format!("--force overrides: {}{more}.", sanitized(first));
+        self.loss = Some(match self.loss.take() {
+            Some(loss) => format!("{text}\n{loss}"),
+            None => text,
+        });
+        self.always = true;
+        self
     }
 
     /// Whether to ask at all.

@@ -125,7 +125,7 @@ pub(crate) async fn doctor(session: &mut Session, args: &DoctorArgs) -> Result<E
         .iter()
         .filter(|machine| {
             let run = by_machine.get(machine.machine_id.as_str()).copied();
-            !issues_of(machine, run, now_ms).is_empty()
+            issues_of(machine, run, now_ms).iter().any(|issue| !issue.waits)
         })
         .count();
     let text = format!(
@@ -254,7 +254,10 @@ fn store_and_limits(
         info.store, info.revision, info.oldest_revision
     );
     say(session, good, &verdict, "store", &text)?;
-    let verdict = if info.runs_waiting > 0 { Verdict::Look } else { Verdict::Good };
+    // A server with a limit says it, but not to callers with a scope.
+    if info.runs_max == 0 {
+        return Ok(());
+    }
     let mut text = format!(
         "{} of at most {} runs in progress, {} waiting",
         info.runs_in_progress, info.runs_max, info.runs_waiting
@@ -276,7 +279,8 @@ fn store_and_limits(
             text.push_str(&format!("; at most {most} that are {kind} for each {label}"));
         }
     }
-    say(session, good, &verdict, "limits", &text)
+    // That some wait is what limits are for; those that wait too long are among the issues.
+    say(session, good, &Verdict::Good, "limits", &text)
 }
 
 fn data_and_reload(

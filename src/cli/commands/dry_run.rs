@@ -14,16 +14,19 @@ use crate::pb::run_result::Outcome;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Meaning, effective_name, phase_name, role_text, sanitized, step_line, wrapped,
+    Meaning, Verdict, as_flags, effective_name, phase_name, role_text, sanitized, shortened,
+    step_line, wrapped,
 };
 use super::super::session::Session;
 use super::recipe::{StartFlags, What, request};
-use super::refusals;
+use super::{refusals, show};
 
 /// Most machines in one request.
 const BATCH_MAX: usize = 1000;
 /// Requests in flight at the same time: the server works on one while another travels.
 const IN_FLIGHT: usize = 4;
+/// Why a server refuses what --force overrides.
+const OVERRIDDEN: &str = "EFFECTIVE_STATE_REFUSED";
 /// Machines shown one by one; the rest are counted.
 const SHOWN_MAX: usize = 100;
 
@@ -42,13 +45,27 @@ pub(crate) async fn show(
         check_etag(&client, what, &machine.machine_id, flags).await?;
     }
     let verdicts = verdicts(&client, what, plan, machines, flags).await?;
+    let overrides = overrides(&client, what, plan, machines, flags).await?;
     let mut blocked = 0;
+    if flags.output.output.is_data() || !flags.output.columns.is_empty() {
+        let rows: Vec<Verdict> = machines
+            .iter()
+            .map(|machine| {
+                let id = &machine.machine_id;
+                verdict(plan, machine, verdicts.get(id), overrides.get(id))
+            })
+            .collect();
+        show::table(session, &rows, &flags.output)?;
+        let blocked = rows.iter().any(|row| !row.accepted);
+        return Ok(if blocked { Exit::Blocked } else { Exit::Ok });
+    }
     let line = format!("Plan {} ({})", sanitized(&plan.plan_id), sanitized(&plan.digest));
     writeln!(session.ui.out(), "{}", wrapped(look, &line, 5))?;
     // As on the first machine on which it would run: guards may depend on the machine.
     let accepted = machines.iter().find_map(|machine| {
         verdicts.get(&machine.machine_id).and_then(|verdict| verdict.as_ref().ok())
     });
+    let stopped = accepted.and_then(|run| run.waiting.as_ref()).map(|waiting| &waiting.message);
     let mut role = "steps";
     for (index, step) in plan.steps.iter().enumerate() {
         if step.role != role && !step.role.is_empty() {
@@ -89,13 +106,19 @@ pub(crate) async fn show(
             look.paint(Meaning::Strong, &sanitized(&machine.machine_id)),
             sanitized(&machine.etag)
         )?;
+        if let Some(overridden) = overrides.get(&machine.machine_id) {
+            let label = look.paint(Meaning::Attention, "overrides:");
+            let line = format!("  {label} {}", sanitized(overridden));
+            writeln!(session.ui.out(), "{}", wrapped(look, &line, 4))?;
+        }
         if let Some(blocker) = blocker {
             let glyph = look.paint(Meaning::Bad, look.bad());
             let line = format!("  {glyph} {}", sanitized(&blocker.message));
             writeln!(session.ui.out(), "{}", wrapped(look, &line, 4))?;
             if !blocker.hint.is_empty() {
                 let hint = look.paint(Meaning::Active, "Hint:");
-                let line = format!("    {hint} {}", sanitized(&blocker.hint));
+                let line =
+                    format!("    {hint} {}", sanitized(&shortened(&as_flags(&blocker.hint))));
                 writeln!(session.ui.out(), "{}", wrapped(look, &line, 6))?;
             }
         }
@@ -105,7 +128,68 @@ pub(crate) async fn show(
     }
     let free = machines.len() - blocked;
     session.ui.note(&format!("Nothing was started: {free} would run, {blocked} would be refused."));
+    if let Some(why) = stopped {
+        session.ui.note(&format!("None could be started now: {why}"));
+    }
     Ok(if blocked == 0 { Exit::Ok } else { Exit::Blocked })
+}
+
+/// What is to be said of one machine.
+fn verdict(
+    plan: &pb::Plan,
+    machine: &pb::Machine,
+    asked: Option<&Result<pb::Run, pb::ItemError>>,
+    overrides: Option<&String>,
+) -> Verdict {
+    let status = machine.status.clone().unwrap_or_default();
+    let after = if plan.result_phase == 0 { status.phase() } else { plan.result_phase() };
+    let mut verdict = Verdict {
+        machine_id: machine.machine_id.clone(),
+        plan_id: plan.plan_id.clone(),
+        plan_digest: plan.digest.clone(),
+        overrides: overrides.cloned().unwrap_or_default(),
+        phase: status.phase().as_str_name(),
+        phase_after: after.as_str_name(),
+        effective_state: status.effective_state().as_str_name(),
+        etag: machine.etag.clone(),
+        ..Verdict::default()
+    };
+    match asked {
+        Some(Ok(run)) => {
+            verdict.accepted = true;
+            let skipped = run.steps.iter().filter(|step| step.state() == pb::StepState::Skipped);
+            verdict.skipped_steps = skipped.map(|step| step.name.clone()).collect();
+            verdict.parameters =
+                run.parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        }
+        Some(Err(error)) => {
+            verdict.reason.clone_from(&error.reason);
+            verdict.message.clone_from(&error.message);
+            verdict.hint = as_flags(&error.hint);
+        }
+        None => "the server did not answer for it".clone_into(&mut verdict.message),
+    }
+    verdict
+}
+
+/// The refusals that --force overrides, by machine: the server is asked for the same without it.
+pub(super) async fn overrides(
+    client: &Client,
+    what: &What,
+    plan: &pb::Plan,
+    machines: &[pb::Machine],
+    flags: &StartFlags,
+) -> Result<BTreeMap<String, String>, Error> {
+    if !flags.force {
+        return Ok(BTreeMap::new());
+    }
+    let unforced = StartFlags { force: false, ..flags.clone() };
+    let verdicts = verdicts(client, what, plan, machines, &unforced).await?;
+    let refused = verdicts.into_iter().filter_map(|(machine, verdict)| {
+        let error = verdict.err()?;
+        (error.reason == OVERRIDDEN).then_some((machine, error.message))
+    });
+    Ok(refused.collect())
 }
 
 /// On how many machines a run would be refused, and why on the first of them.

@@ -19,6 +19,7 @@ use super::show;
   bmdemo-cli history --kind run.failed --since 1d -o wide
   bmdemo-cli history --kind phase --actor alice
   bmdemo-cli history --machine machine-1 --since 2026-01-31
+  bmdemo-cli history --columns at,machine_id,kind,actor -o csv
   bmdemo-cli history -o jsonl > audit.jsonl")]
 pub(crate) struct FleetArgs {
     /// Only this machine
@@ -224,7 +225,7 @@ fn show(
     output: &OutputArgs,
     subjects: Subjects,
 ) -> Result<Exit, Error> {
-    if show::entries(session, entries, output)? {
+    if show::table(session, entries, output)? {
         return Ok(Exit::Ok);
     }
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());

@@ -26,7 +26,7 @@ pub(crate) struct IssuesArgs {
     selection: Selection,
     #[command(flatten)]
     output: OutputArgs,
-    /// Exit with 1 if something needs a look
+    /// Exit with 1 if something needs a look; runs that wait as configured do not
     #[arg(long)]
     exit_code: bool,
 }
@@ -67,9 +67,14 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         };
         issues.extend(issues_of(&machine, run.as_ref(), now_ms));
     }
-    let exit = if args.exit_code && !issues.is_empty() { Exit::Refused } else { Exit::Ok };
+    // What waits as it is configured to is at the end: nothing is wrong with it.
+    issues.sort_by_key(|issue| issue.waits);
+    let waiting = issues.iter().filter(|issue| issue.waits).count();
+    let is_well = waiting == issues.len();
+    let exit = if args.exit_code && !is_well { Exit::Refused } else { Exit::Ok };
     if args.output.output == Format::Name {
         // Machines to hand on, each once.
+        issues.retain(|issue| !issue.waits);
         issues.dedup_by(|next, first| next.id() == first.id());
     }
     if show::listed(session, &issues, &args.output)?
@@ -84,9 +89,14 @@ pub(crate) async fn issues(session: &mut Session, args: &IssuesArgs) -> Result<E
         ));
     }
     let look = session.ui.look;
-    if issues.is_empty() && unreadable_machines + unreadable_runs == 0 {
+    if is_well && unreadable_machines + unreadable_runs == 0 {
         session.ui.note("Nothing needs a look.");
     }
-    write_issues(session.ui.out(), look, &issues)?;
+    write_issues(session.ui.out(), look, &issues[..issues.len() - waiting])?;
+    if waiting > 0 {
+        session.ui.flush()?;
+        session.ui.note("Waiting, as configured:");
+        write_issues(session.ui.out(), look, &issues[issues.len() - waiting..])?;
+    }
     Ok(exit)
 }

@@ -9,7 +9,7 @@ use crate::pb;
 use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::flags::{OutputArgs, parse_ms};
-use super::super::output::{lock_line, lock_name, sanitized};
+use super::super::output::{lock_line, lock_name, sanitized, wrapped};
 use super::super::resolve;
 use super::super::session::Session;
 use super::show;
@@ -21,7 +21,7 @@ use super::show;
 #[command(after_help = "Examples:
   bmdemo-cli stop-all --reason \"wrong image in rack 5\"")]
 pub(crate) struct StopArgs {
-    /// Why; whoever finds everything stopped reads it
+    /// Why; shown to everyone who finds everything stopped
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -83,7 +83,7 @@ pub(crate) struct MachinesArgs {
 /// Why, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct Terms {
-    /// Why; whoever runs into it reads it
+    /// Why; shown to everyone whom it holds back
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// End by itself after this time; else it stays until it is lifted
@@ -136,7 +136,7 @@ pub(crate) async fn stop_all(session: &mut Session, args: &StopArgs) -> Result<E
     let request =
         pb::StopAllRequest { reason: args.reason.clone(), request_id: client.new_request_id() };
     let lock = client.stop_all(request).await?;
-    set(session, &lock, &args.output, "Next, when all is well: bmdemo-cli resume-all")
+    set(session, &lock, &args.output, "Next, when all is well: bmdemo-cli resume-all --reason ...")
 }
 
 pub(crate) async fn resume_all(session: &mut Session, args: &ResumeArgs) -> Result<Exit, Error> {
@@ -248,7 +248,7 @@ async fn lift(
 pub(crate) async fn locks(session: &mut Session, args: &LocksArgs) -> Result<Exit, Error> {
     let client = session.client().await?;
     let answer = client.list_locks(pb::ListLocksRequest {}).await?;
-    if show::listed_only(session, &answer.locks, &args.output)? {
+    if show::table(session, &answer.locks, &args.output)? {
         return Ok(Exit::Ok);
     }
     if answer.locks.is_empty() {
@@ -257,7 +257,7 @@ pub(crate) async fn locks(session: &mut Session, args: &LocksArgs) -> Result<Exi
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());
     for lock in &answer.locks {
         let line = format!("{}  {}", lock.lock_id, lock_line(look, lock, now_ms));
-        writeln!(session.ui.out(), "{}", sanitized(&line))?;
+        writeln!(session.ui.out(), "{}", wrapped(look, &sanitized(&line), 2))?;
     }
     if answer.runs_held_back > 0 {
         session.ui.note(&format!("Runs that wait for it: {}.", answer.runs_held_back));
@@ -271,18 +271,18 @@ fn set(
     output: &OutputArgs,
     next: &str,
 ) -> Result<Exit, Error> {
-    if show::one_only(session, lock, output)? {
+    if show::one(session, lock, output)? {
         return Ok(Exit::Ok);
     }
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());
     let line = lock_line(look, lock, now_ms);
-    writeln!(session.ui.out(), "{}", sanitized(&line))?;
+    writeln!(session.ui.out(), "{}", wrapped(look, &sanitized(&line), 2))?;
     session.ui.note(next);
     Ok(Exit::Ok)
 }
 
 fn lifted(session: &mut Session, lock: &pb::Lock, output: &OutputArgs) -> Result<Exit, Error> {
-    if show::one_only(session, lock, output)? {
+    if show::one(session, lock, output)? {
         return Ok(Exit::Ok);
     }
     let text = match lock.kind() {

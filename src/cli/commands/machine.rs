@@ -1,7 +1,5 @@
 //! `machine …` and `list`
 
-use std::collections::HashSet;
-
 use clap::{Args, Subcommand};
 
 use crate::pb;
@@ -10,12 +8,14 @@ use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
 use super::super::flags::OutputArgs;
 use super::super::order::Paging;
-use super::super::output::{phase_name, sanitized, write_machine};
+use super::super::output::{sanitized, write_machine};
 use super::super::query::Selection;
+use super::super::resolve::check_name;
 use super::super::session::Session;
 use super::bulk::{self, BulkFlags, News, Outcome, Work};
 use super::confirm::{Question, described};
-use super::{apply, history, label, live, refusals, register, show, targets};
+use super::phase::{ids_where, trusts_disks};
+use super::{apply, history, label, live, phase, refusals, register, show, targets};
 
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
@@ -43,7 +43,7 @@ pub(crate) enum MachineCommand {
     /// Remove labels
     Unlabel(label::UnlabelArgs),
     /// Set the phase of a machine
-    SetPhase(SetPhaseArgs),
+    SetPhase(phase::SetPhaseArgs),
     /// Clear NeedsIntervention after an inspection, and trust the disks again
     ClearIntervention(ClearArgs),
     /// Print what happened to a machine
@@ -109,33 +109,6 @@ pub(crate) struct InspectArgs {
     output: OutputArgs,
 }
 
-/// Set the phase of machines, if their lifecycle allows it. RMA and RETIRED of a machine in service need a
-/// confirmation.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  bmdemo-cli machine set-phase machine-1 MAINTENANCE --reason \"fan is loud\"
-  bmdemo-cli machine set-phase -l rack=r1 MAINTENANCE --reason \"new power feed\" --yes")]
-pub(crate) struct SetPhaseArgs {
-    /// Machines, then the phase: FACTORY_READY, READY, IN_SERVICE, MAINTENANCE, RMA or RETIRED
-    #[arg(value_name = "MACHINE|PHASE", required = true, num_args = 1..)]
-    words: Vec<String>,
-    #[command(flatten)]
-    selection: Selection,
-    /// Why; kept in the history
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    reason: String,
-    /// Return machines to use although their disks are not trusted; needs --reason
-    #[arg(long)]
-    force: bool,
-    /// With one machine: only if it still has this etag
-    #[arg(long, value_name = "ETAG", default_value = "")]
-    if_etag: String,
-    #[command(flatten)]
-    bulk: BulkFlags,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
 /// Clear NeedsIntervention after inspecting the machines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -156,9 +129,9 @@ pub(crate) struct ClearArgs {
     output: OutputArgs,
 }
 
-/// Delete a machine in phase RETIRED. Its id can be registered again.
+/// Delete a machine in phase RETIRED, after a confirmation. Its id can be registered again.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bmdemo-cli machine delete machine-9 --reason \"sold\"")]
+#[command(after_help = "Examples:\n  bmdemo-cli machine delete machine-9 --reason \"sold\" --yes")]
 pub(crate) struct DeleteArgs {
     /// Machine
     #[arg(value_name = "MACHINE")]
@@ -169,6 +142,9 @@ pub(crate) struct DeleteArgs {
     /// Only if the machine still has this etag
     #[arg(long, value_name = "ETAG", default_value = "")]
     if_etag: String,
+    /// Do not ask for confirmation [env: BMDEMO_YES=1]
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> Result<Exit, Error> {
@@ -182,7 +158,7 @@ pub(crate) async fn machine(session: &mut Session, command: MachineCommand) -> R
         MachineCommand::Apply(args) => apply::apply(session, &args).await,
         MachineCommand::Label(args) => label::label(session, &args).await,
         MachineCommand::Unlabel(args) => label::unlabel(session, &args).await,
-        MachineCommand::SetPhase(args) => set_phase(session, &args).await,
+        MachineCommand::SetPhase(args) => phase::set_phase(session, &args).await,
         MachineCommand::ClearIntervention(args) => clear_intervention(session, &args).await,
         MachineCommand::History(args) => history::machine(session, &args).await,
         MachineCommand::Delete(args) => delete(session, &args).await,
@@ -195,10 +171,11 @@ pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
         args.paging.check_unwatched()?;
         return live::machines(session, filter, &args.output).await;
     }
-    let (order_by, max) = (args.paging.order_by(), args.paging.fetch_max());
+    let order_by = args.paging.machine_order();
+    let max = args.paging.fetch_max(order_by);
     let client = session.client().await?;
     let mut machines = client.ordered_machines(&filter, order_by, max).await?;
-    args.paging.machines(&mut machines)?;
+    args.paging.apply(&mut machines, session.ui.now_ms())?;
     show::machines(session, &machines, &args.output)
 }
 
@@ -250,77 +227,6 @@ async fn explain(
     Ok(Exit::Ok)
 }
 
-async fn set_phase(session: &mut Session, args: &SetPhaseArgs) -> Result<Exit, Error> {
-    show::check_columns::<pb::Machine>(&args.output)?;
-    let Some((phase, ids)) = args.words.split_last() else {
-        return Err(Error::usage("no phase was named", "for example: MAINTENANCE"));
-    };
-    let phase = parse_phase(phase)?;
-    let client = session.client().await?;
-    let machines = targets::machines(&client, ids, &args.selection).await?;
-    if machines.len() > 1 && !args.if_etag.is_empty() {
-        return Err(Error::usage(
-            "--if-etag works with one machine only",
-            "each machine has its own etag",
-        ));
-    }
-    let leaves = matches!(phase, pb::Phase::Rma | pb::Phase::Retired);
-    let status = |machine: &pb::Machine| machine.status.clone().unwrap_or_default();
-    let serving = machines
-        .iter()
-        .filter(|machine| status(machine).effective_state() == pb::EffectiveState::InService)
-        .count();
-    let name = phase_name(phase.into());
-    let question = Question {
-        what: format!("Set phase {name} of"),
-        noun: "machine",
-        targets: machines.iter().map(described).collect(),
-        refused: refusals::count(
-            machines.iter().map(|machine| refusals::of_phase(machine, phase, args.force)),
-        ),
-        loss: (leaves && serving > 0).then(|| {
-            let way_back = if phase == pb::Phase::Rma {
-                "The way back is a repair and a new installation."
-            } else {
-                "There is no way back."
-            };
-            format!("{serving} of them in service; {name} ends that. {way_back}")
-        }),
-        always: leaves && serving > 0,
-    };
-    question.settle(session, args.bulk.yes)?;
-    let change = |client: &Client, machine_id: String| pb::UpdateMachineRequest {
-        machine: Some(pb::Machine {
-            machine_id,
-            status: Some(pb::MachineStatus { phase: phase.into(), ..pb::MachineStatus::default() }),
-            etag: args.if_etag.clone(),
-            ..pb::Machine::default()
-        }),
-        update_mask: Some(prost_types::FieldMask { paths: vec!["status.phase".to_owned()] }),
-        request_id: client.new_request_id(),
-        reason: args.reason.clone(),
-        force: args.force,
-        validate_only: false,
-    };
-    if let ([machine], true) = (machines.as_slice(), args.selection.is_empty()) {
-        let updated = client.update_machine(change(&client, machine.machine_id.clone())).await?;
-        return show::machine(session, &updated, &args.output);
-    }
-    let same = ids_where(&machines, |machine| status(machine).phase() == phase);
-    let targets = machines.into_iter().map(|machine| machine.machine_id).collect();
-    let work = Work { noun: "machines", targets, flags: &args.bulk, quiet: false };
-    let (exit, _) = bulk::each(session, work, |client: Client, machine: String, _: News| {
-        let already = same.contains(&machine);
-        let request = change(&client, machine);
-        async move {
-            let status = client.update_machine(request).await?.status.unwrap_or_default();
-            Ok(Outcome::now(already, phase_name(status.phase)))
-        }
-    })
-    .await?;
-    Ok(exit)
-}
-
 async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<Exit, Error> {
     show::check_columns::<pb::Machine>(&args.output)?;
     let client = session.client().await?;
@@ -369,18 +275,26 @@ async fn clear_intervention(session: &mut Session, args: &ClearArgs) -> Result<E
     Ok(exit)
 }
 
-/// Whether to clear NeedsIntervention also says that the disks of the machine can be trusted.
-fn trusts_disks(machine: &pb::Machine) -> bool {
-    machine.status.as_ref().is_some_and(|status| status.untrusted_disks.is_some())
-}
-
-/// The ids of the machines for which something holds.
-fn ids_where(machines: &[pb::Machine], holds: impl Fn(&pb::Machine) -> bool) -> HashSet<String> {
-    machines.iter().filter(|one| holds(one)).map(|one| one.machine_id.clone()).collect()
-}
-
 async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<Exit, Error> {
+    check_name("machine", &args.machine)?;
     let client = session.client().await?;
+    let about = || About::Machine(args.machine.clone());
+    let found = pb::GetMachineRequest { machine_id: args.machine.clone(), ..Default::default() };
+    let found = client.get_machine(found).await.map_err(|error| error.about(about()))?;
+    // Of one in another phase the server says why not.
+    if found.status.as_ref().is_some_and(|status| status.phase() == pb::Phase::Retired) {
+        let question = Question {
+            what: "Delete".to_owned(),
+            noun: "machine",
+            targets: vec![described(&found)],
+            refused: None,
+            loss: Some(
+                "Its record cannot be brought back; its history is kept for a while.".to_owned(),
+            ),
+            always: true,
+        };
+        question.settle(session, args.yes)?;
+    }
     let request = pb::DeleteMachineRequest {
         machine_id: args.machine.clone(),
         reason: args.reason.clone(),
@@ -388,38 +302,7 @@ async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<Exit, Error>
         etag: args.if_etag.clone(),
     };
     let deleted = client.delete_machine(request).await;
-    deleted.map_err(|error| error.about(About::Machine(args.machine.clone())))?;
+    deleted.map_err(|error| error.about(about()))?;
     session.ui.note(&format!("Deleted {}.", sanitized(&args.machine)));
     Ok(Exit::Ok)
-}
-
-/// A phase by its name, in either case, with or without its prefix.
-pub(crate) fn parse_phase(text: &str) -> Result<pb::Phase, Error> {
-    let upper = text.to_ascii_uppercase().replace('-', "_");
-    let full = if upper.starts_with("PHASE_") { upper } else { format!("PHASE_{upper}") };
-    match pb::Phase::from_str_name(&full) {
-        Some(phase) if phase != pb::Phase::Unspecified => Ok(phase),
-        _ => {
-            let names: Vec<String> = (1..=6).map(phase_name).collect();
-            Err(Error::usage(
-                format!("{text:?} is not a phase"),
-                format!("the last word is the phase, one of {}", names.join(", ")),
-            ))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn phases_are_read_in_any_case() {
-        for text in ["MAINTENANCE", "maintenance", "PHASE_MAINTENANCE"] {
-            assert_eq!(parse_phase(text).unwrap(), pb::Phase::Maintenance);
-        }
-        assert_eq!(parse_phase("in-service").unwrap(), pb::Phase::InService);
-        assert_eq!(parse_phase("UNSPECIFIED").unwrap_err().code(), 2);
-        assert_eq!(parse_phase("BROKEN").unwrap_err().to_string(), "\"BROKEN\" is not a phase");
-    }
 }

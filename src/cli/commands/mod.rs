@@ -21,6 +21,7 @@ pub(crate) mod live;
 pub(crate) mod locks;
 pub(crate) mod logs;
 pub(crate) mod machine;
+pub(crate) mod phase;
 pub(crate) mod plan;
 pub(crate) mod recipe;
 pub(crate) mod refusals;

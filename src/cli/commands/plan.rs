@@ -82,7 +82,7 @@ async fn describe(session: &mut Session, args: &DescribeArgs) -> Result<Exit, Er
     let client = session.client().await?;
     let found = client.get_plan(pb::GetPlanRequest { plan_id: args.plan.clone() }).await;
     let plan = found.map_err(|error| error.about(About::Plan(args.plan.clone())))?;
-    if show::plan(session, &plan, &args.output)? {
+    if show::one(session, &plan, &args.output)? {
         return Ok(Exit::Ok);
     }
     let look = session.ui.look;

@@ -20,7 +20,7 @@ pub(crate) struct StartFlags {
     /// Parameter of the plan; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) set: Vec<(String, String)>,
-    /// Run although the machine's effective state refuses it; audited
+    /// Run although the machine's effective state refuses it; needs --reason, and a confirmation; audited
     #[arg(long)]
     pub(crate) force: bool,
     /// Why; kept in the history

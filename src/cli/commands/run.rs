@@ -1,9 +1,11 @@
 //! `run …` and `runs`
 
 use clap::{Args, Subcommand};
+use tonic::Code;
 
 use crate::pb;
 
+use super::super::client::Client;
 use super::super::error::{Error, Exit};
 use super::super::flags::OutputArgs;
 use super::super::order::Paging;
@@ -67,7 +69,7 @@ pub(crate) enum RunCommand {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     selection: RunSelection,
-    /// Only runs on this machine
+    /// Only runs on this machine: its id, or the beginning of it
     #[arg(short, long, value_name = "MACHINE")]
     machine: Option<String>,
     #[command(flatten)]
@@ -136,7 +138,8 @@ pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
     }
     terms.extend(args.span.terms("created_at"));
     if let Some(machine) = &args.machine {
-        terms.push(format!("machine_id = {}", quoted(machine)));
+        let machine = known(&client, machine).await?;
+        terms.push(format!("machine_id = {}", quoted(&machine)));
     }
     let filter = joined(terms.iter().map(String::as_str));
     let machines = targets::labelled(&client, &args.selection).await?;
@@ -144,10 +147,23 @@ pub(crate) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
         args.paging.check_unwatched()?;
         return live::runs(session, filter, machines, &args.output).await;
     }
-    let (order_by, max) = (args.paging.run_order(), args.paging.fetch_max());
+    let order_by = args.paging.run_order();
+    let max = args.paging.fetch_max(order_by);
     let mut runs = client.runs_on(machines.as_ref(), &filter, order_by, max).await?;
-    args.paging.runs(&mut runs)?;
+    args.paging.apply(&mut runs, session.ui.now_ms())?;
     show::runs(session, &runs, &args.output)
+}
+
+/// The id of a machine, or of one that was deleted and has had runs. A name that is none would have an empty list.
+async fn known(client: &Client, machine: &str) -> Result<String, Error> {
+    match client.find_machine(machine).await {
+        Ok(found) => Ok(found.machine_id),
+        Err(error) if error.grpc_code() == Some(Code::NotFound) => {
+            let had = client.last_run(machine).await?;
+            had.map(|run| run.machine_id).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn get(session: &mut Session, args: &GetArgs) -> Result<Exit, Error> {

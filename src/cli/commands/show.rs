@@ -5,7 +5,7 @@ use crate::pb;
 use super::super::error::{Error, Exit};
 use super::super::flags::{Format, OutputArgs};
 use super::super::output::{
-    Columned, DataForm, Record, json_of, json_of_list, unknown_column, write_chosen,
+    Columned, DataForm, Record, hold, json_of, json_of_list, unknown_column, write_chosen,
     write_csv_header, write_csv_rows, write_list, write_machines, write_one, write_plans,
     write_runs,
 };
@@ -36,13 +36,16 @@ pub(crate) fn check_columns<T: Columned>(args: &OutputArgs) -> Result<(), Error>
     }
 }
 
-fn no_columns(args: &OutputArgs) -> Result<(), Error> {
-    if args.columns.is_empty() && args.output != Format::Csv {
-        return Ok(());
-    }
+/// Refuses what needs columns where there are none.
+pub(crate) fn no_columns(args: &OutputArgs) -> Result<(), Error> {
+    let given = match (args.columns.is_empty(), args.output == Format::Csv) {
+        (true, false) => return Ok(()),
+        (false, _) => "--columns",
+        (true, true) => "-o csv",
+    };
     Err(Error::usage(
-        "--columns does not work here",
-        "only machines and runs have columns to choose; use -o json",
+        format!("{given} does not work here: there is no table"),
+        "use -o json, -o jsonl or -o yaml",
     ))
 }
 
@@ -139,6 +142,11 @@ pub(crate) fn runs(
     }
     let (look, now_ms) = (session.ui.look, session.ui.now_ms());
     write_runs(session.ui.out(), look, runs, now_ms, args.output == Format::Wide)?;
+    let held = runs.iter().filter(|run| hold(run).is_some()).count();
+    if held > 0 {
+        session.ui.flush()?;
+        session.ui.note(&format!("{held} held until an operator acts. See: bmdemo-cli issues"));
+    }
     Ok(Exit::Ok)
 }
 
@@ -154,51 +162,30 @@ pub(crate) fn plans(
     plans: &[pb::Plan],
     args: &OutputArgs,
 ) -> Result<Exit, Error> {
-    no_columns(args)?;
-    if listed(session, plans, args)? {
-        return Ok(Exit::Ok);
+    if !table(session, plans, args)? {
+        let look = session.ui.look;
+        write_plans(session.ui.out(), look, plans)?;
     }
-    let look = session.ui.look;
-    write_plans(session.ui.out(), look, plans)?;
     Ok(Exit::Ok)
 }
 
-/// Writes one plan for programs; returns whether the requested form is one of those.
-pub(crate) fn plan(
-    session: &mut Session,
-    plan: &pb::Plan,
-    args: &OutputArgs,
-) -> Result<bool, Error> {
-    no_columns(args)?;
-    single(session, plan, args)
-}
-
-/// Writes records that have no columns for programs; returns whether the requested form is one of those.
-pub(crate) fn listed_only<T: Record>(
-    session: &mut Session,
-    records: &[T],
-    args: &OutputArgs,
-) -> Result<bool, Error> {
-    no_columns(args)?;
-    listed(session, records, args)
-}
-
-/// Writes one record that has no columns for programs; returns whether the requested form is one of those.
-pub(crate) fn one_only<T: Record>(
+/// One record for programs; returns whether the requested form is one of those.
+pub(crate) fn one<T: Record + Columned>(
     session: &mut Session,
     record: &T,
     args: &OutputArgs,
 ) -> Result<bool, Error> {
-    no_columns(args)?;
-    single(session, record, args)
+    check_columns::<T>(args)?;
+    Ok(single(session, record, args)? || columned(session, std::slice::from_ref(record), args)?)
 }
 
-/// Writes entries of a history for programs; returns whether the requested form is one of those.
-pub(crate) fn entries(
+/// Writes records for programs or as rows of columns; returns whether the requested form is one of those.
+pub(crate) fn table<T: Record + Columned>(
     session: &mut Session,
-    entries: &[pb::HistoryEntry],
+    records: &[T],
     args: &OutputArgs,
 ) -> Result<bool, Error> {
-    no_columns(args)?;
-    listed(session, entries, args)
+    // Also where the form has no columns: a name that is none is a mistake.
+    check_columns::<T>(args)?;
+    Ok(listed(session, records, args)? || columned(session, records, args)?)
 }

@@ -6,25 +6,29 @@ use clap::{Args, ValueEnum};
 
 use crate::pb;
 use crate::plan::registry::BUILT_IN;
-use crate::plan::{ActionSpec, Phase, Plan};
+use crate::plan::{ActionSpec, Phase, Plan, Step};
 
 use super::super::error::{Error, Exit};
 use super::super::flags::{OutputArgs, by_key, parse_pair};
 use super::super::local::{self, MACHINES_MAX, Simulation};
 use super::super::output::{
-    effective_name, hold, phase_name, sanitized, wrapped, write_list, write_simulated,
-    write_timeline,
+    effective_name, hold, phase_name, sanitized, wrapped, write_simulated, write_timeline,
 };
 use super::super::resolve::nearest;
 use super::super::session::Session;
-use super::author;
-use super::machine::parse_phase;
+use super::phase::parse_phase;
+use super::{author, show};
 
 /// Run a plan on simulated machines in virtual time, with the failures you name, and print a timeline.
 ///
 /// Needs no server. Steps take as long as the plan expects, hours pass instantly, and the same command always prints
 /// the same. Exits with 0 if every run succeeds, with 3 if one fails or is held.
 #[derive(Debug, Args)]
+// A timeline is no table.
+#[command(
+    mut_arg("columns", |columns| columns.hide(true)),
+    mut_arg("output", |output| output.help("Output form: table, json, jsonl, yaml, name, jsonpath=TEMPLATE"))
+)]
 #[command(after_help = "Rules of --fail:
   A step's name, or key=value pairs joined by commas. A rule without do= makes the step fail, and is tried again as the
   plan says.
@@ -104,6 +108,7 @@ fn machines(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Result<Exit, Error> {
+    show::no_columns(&args.output)?;
     let mut own = Vec::new();
     if args.plan.ends_with(".toml") {
         let files = [(args.plan.clone(), author::read(Path::new(&args.plan))?)];
@@ -147,9 +152,7 @@ pub(crate) async fn simulate(session: &mut Session, args: &SimulateArgs) -> Resu
         seed: args.seed,
     };
     let simulated = local::simulate(simulation).await?;
-    if let Some(form) = args.output.output.data() {
-        write_list(session.ui.out(), form, &simulated.events)?;
-    } else {
+    if !show::listed(session, &simulated.events, &args.output)? {
         let look = session.ui.look;
         let begin = simulated.before.first().and_then(|machine| machine.status.as_ref());
         let (phase, effective) =
@@ -217,8 +220,33 @@ fn read_rule(plan: &Plan, rule: &str) -> Result<String, Error> {
     Ok(pairs.join(" "))
 }
 
+fn is_meant(step: &Step, wanted: &str) -> bool {
+    *step.name == *wanted || *step.action.name == *wanted
+}
+
+/// The refusal of a rule for a step that the engine carries out itself: no provider can fail at it.
+fn no_provider(plan: &Plan, step: &Step) -> Error {
+    let (name, plan) = (&step.name, &plan.id);
+    if step.action.asks() {
+        return Error::usage(
+            format!("step {name} of {plan} asks an operator: no rule can make it fail"),
+            "answer it with --approve no, or let its time limit pass with --approve wait",
+        );
+    }
+    Error::usage(
+        format!("step {name} of {plan} only waits: no rule can make it fail"),
+        "a step with `until` fails at its timeout, if nothing in the simulation makes it true",
+    )
+}
+
 /// A rule that no step of the plan can match is a typing mistake.
 fn check_step(plan: &Plan, wanted: &str) -> Result<(), Error> {
+    let meant = plan.steps.iter().filter(|step| is_meant(step, wanted));
+    if let Some(own) = meant.clone().next()
+        && meant.clone().all(|step| step.action.is_own())
+    {
+        return Err(no_provider(plan, own));
+    }
     let mut names: Vec<String> = Vec::new();
     for step in plan.steps.iter() {
         names.push(step.name.to_string());

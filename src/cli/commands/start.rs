@@ -12,11 +12,12 @@ use crate::pb::RunType;
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit};
 use super::super::flags::by_key;
-use super::super::output::{hold, sanitized};
+use super::super::output::{Verdict, hold, sanitized};
 use super::super::session::Session;
 use super::super::watch::{RunWatch, Seen};
 use super::bulk::{self, News, Outcome, Work};
 use super::confirm::{Question, is_answered};
+use super::phase::check_forced;
 use super::recipe::{StartFlags, What, request};
 use super::{dry_run, show, targets, watch};
 
@@ -79,7 +80,12 @@ async fn any(
     flags: &StartFlags,
 ) -> Result<Exit, Error> {
     by_key("--set ", &flags.set)?;
-    show::check_columns::<pb::Run>(&flags.output)?;
+    check_forced(flags.force, flags.reason.as_deref().unwrap_or_default())?;
+    if flags.dry_run {
+        show::check_columns::<Verdict>(&flags.output)?;
+    } else {
+        show::check_columns::<pb::Run>(&flags.output)?;
+    }
     let client = session.client().await?;
     let machines = targets::machines(&client, ids, &flags.selection).await?;
     if machines.len() > 1 && !flags.if_etag.is_empty() {
@@ -97,9 +103,11 @@ async fn any(
         return many(session, what, &machines, flags).await;
     }
     let mut plan_digest = String::new();
-    if machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
+    if flags.force || machine.spec.as_ref().is_none_or(|spec| spec.provider != "fake") {
         let plan = plan_of(&client, what).await?;
-        Question::of_plan(&plan, &machines).settle(session, flags.bulk.yes)?;
+        let overrides = dry_run::overrides(&client, what, &plan, &machines, flags).await?;
+        let question = Question::of_plan(&plan, &machines).overriding(&overrides);
+        question.settle(session, flags.bulk.yes)?;
         // What was shown is what is started, or nothing.
         plan_digest = plan.digest;
     }
@@ -115,7 +123,8 @@ async fn many(
 ) -> Result<Exit, Error> {
     let client = session.client().await?;
     let plan = plan_of(&client, what).await?;
-    let mut question = Question::of_plan(&plan, machines);
+    let overrides = dry_run::overrides(&client, what, &plan, machines, flags).await?;
+    let mut question = Question::of_plan(&plan, machines).overriding(&overrides);
     if question.is_due() && !is_answered(session, flags.bulk.yes) {
         question.refused = dry_run::refused(&client, what, &plan, machines, flags).await?;
     }

@@ -7,6 +7,7 @@ use crate::pb;
 use super::super::client::Client;
 use super::super::error::{About, Error};
 use super::super::query::{RunSelection, Selection};
+use super::super::resolve::check_name;
 
 /// Runs in progress.
 pub(crate) const ACTIVE: &str = "phase = PENDING OR phase = RUNNING";
@@ -24,6 +25,7 @@ pub(crate) async fn machines(
 ) -> Result<Vec<pb::Machine>, Error> {
     one_way(ids, selection.is_empty(), "machine")?;
     selection.check_narrow()?;
+    ids.iter().try_for_each(|id| check_name("machine", id))?;
     let mut machines: Vec<pb::Machine> = Vec::new();
     for id in ids {
         // Never by prefix: if machine-1 does not exist, machine-10 must not be destroyed in its place.
@@ -53,6 +55,7 @@ pub(crate) async fn chosen(
     selection: &Selection,
 ) -> Result<Vec<String>, Error> {
     if selection.is_empty() && !ids.is_empty() {
+        ids.iter().try_for_each(|id| check_name("machine", id))?;
         return Ok(ids.to_vec());
     }
     let machines = machines(client, ids, selection).await?;
@@ -126,6 +129,7 @@ async fn named(
 ) -> Result<Vec<pb::Run>, Error> {
     one_way(names, selection.is_empty(), "run")?;
     selection.check_narrow()?;
+    names.iter().try_for_each(|name| check_name("run", name))?;
     let mut runs = Vec::new();
     for name in names {
         runs.push(client.find_run(name).await?);

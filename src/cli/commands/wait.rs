@@ -18,7 +18,9 @@ use crate::pb;
 use super::super::client::Client;
 use super::super::error::{About, Error, Exit, is_connection_loss};
 use super::super::flags::parse_ms;
-use super::super::output::{hold, next_for_hold, run_phase_name, sanitized, wait_reason_name};
+use super::super::output::{
+    ended_name, hold, next_for_hold, run_phase_name, sanitized, wait_reason_name,
+};
 use super::super::query::Selection;
 use super::super::session::Session;
 use super::super::watch::{MachineWatch, STARTED_OVER, Seen};
@@ -190,7 +192,7 @@ pub(crate) async fn runs(session: &mut Session, args: &RunWaitArgs) -> Result<Ex
                     session.ui.note(&format!("Next: {}", sanitized(&next)));
                 }
             }
-            None => writeln!(session.ui.out(), "{id}: {}", run_phase_name(run.phase))?,
+            None => writeln!(session.ui.out(), "{id}: {}", ended_name(&run))?,
         }
         session.ui.flush()?;
         exit = exit.or(Exit::of_run(&run));

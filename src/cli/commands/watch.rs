@@ -10,8 +10,8 @@ use crate::pb;
 
 use super::super::error::{Error, Exit};
 use super::super::output::{
-    Meaning, Progress, elapsed_text, ended_name, instant, next_for_hold, rfc3339, run_ms,
-    sanitized, step_status, write_header, write_hold, write_line, write_result,
+    Meaning, Progress, elapsed_text, ended_name, instant, next_after_failure, next_for_hold,
+    rfc3339, run_ms, sanitized, step_status, write_header, write_hold, write_line, write_result,
 };
 use super::super::query::RunSelection;
 use super::super::session::Session;
@@ -243,10 +243,7 @@ impl Shown {
         if exit.is_some() {
             write_result(session.ui.out(), look, run)?;
             if exit == Some(Exit::RunFailed) {
-                let id = &run.run_id;
-                session.ui.note(&format!(
-                    "Next: bmdemo-cli run describe {id}, then: bmdemo-cli retry {id}"
-                ));
+                session.ui.note(&format!("Next: {}", next_after_failure(run)));
             }
         }
         session.ui.flush()?;

@@ -102,6 +102,7 @@ impl Columned for pb::Machine {
         "created",
         "updated",
     ];
+    const ALIASES: &'static [&'static str] = &["id", "registered", "changed"];
     const LABELS: bool = true;
 
     fn content(&self, column: &str, _: u64) -> Option<Content> {
@@ -112,7 +113,7 @@ impl Columned for pb::Machine {
         }
         let mark = |kind| Content::Mark(condition(&status, kind));
         Some(match column {
-            "machine_id" => Content::Text(self.machine_id.clone()),
+            "machine_id" | "id" => Content::Text(self.machine_id.clone()),
             "phase" => Content::Text(phase_name(status.phase)),
             "effective" => Content::Painted(
                 effective_name(status.effective_state),
@@ -137,8 +138,8 @@ impl Columned for pb::Machine {
                 labels.sort();
                 Content::Text(labels.join(","))
             }
-            "created" => Content::Time(self.created_at),
-            "updated" => Content::Time(self.updated_at),
+            "created" | "registered" => Content::Time(self.created_at),
+            "updated" | "changed" => Content::Time(self.updated_at),
             _ => return None,
         })
     }
@@ -163,13 +164,13 @@ impl Columned for pb::Run {
         "reason",
         "retry_of",
     ];
-    const ALIASES: &'static [&'static str] = &["machine", "plan"];
+    const ALIASES: &'static [&'static str] = &["id", "machine", "plan"];
     const LABELS: bool = false;
 
     fn content(&self, column: &str, now_ms: u64) -> Option<Content> {
         let waiting = self.waiting.as_ref().map(|waiting| wait_reason_name(waiting.reason));
         Some(match column {
-            "run_id" => Content::Run(self.run_id.clone()),
+            "run_id" | "id" => Content::Run(self.run_id.clone()),
             "machine_id" | "machine" => Content::Text(self.machine_id.clone()),
             "type" => Content::Text(run_type_name(self.r#type)),
             "plan_id" | "plan" => Content::Text(self.plan_id.clone()),

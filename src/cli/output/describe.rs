@@ -8,7 +8,7 @@ use crate::pb;
 use super::progress::{hold, is_not_reached};
 use super::runbox::{also_failed, also_failed_text};
 use super::sheet::Sheet;
-use super::table::{effective_meaning, ended_name, run_meaning, run_ms, steps_done};
+use super::table::{condition, effective_meaning, ended_name, run_meaning, run_ms, steps_done};
 use super::text::{
     Look, Meaning, activity_name, condition_name, effective_name, installation_stage_name,
     name_text, padded, phase_name, power_state_name, run_type_name, sanitized, step_state_name,
@@ -180,12 +180,10 @@ pub(super) fn next_for_machine(
             None => Some(format!("bmdemo-cli watch {}", status.active_run_id)),
         };
     }
-    let needs = needs?;
+    let Some(needs) = needs else { return remedy(id, status) };
     // Only these two block a new run until an operator has looked.
     if matches!(needs.reason.as_str(), "OUTCOME_UNKNOWN" | "ABORTED") {
-        return Some(format!(
-            "bmdemo-cli machine clear-intervention {id} --reason \"what you found\""
-        ));
+        return Some(clear_intervention(id));
     }
     match run.filter(|run| matches!(run.phase(), pb::RunPhase::Failed | pb::RunPhase::Canceled)) {
         // The retry failed too: show the step's output first.
@@ -193,10 +191,28 @@ pub(super) fn next_for_machine(
             Some(after_failed_retry(run))
         }
         Some(run) => Some(format!("bmdemo-cli retry {}", run.run_id)),
-        None => {
-            Some(format!("bmdemo-cli machine clear-intervention {id} --reason \"what you found\""))
-        }
+        None => Some(clear_intervention(id)),
     }
+}
+
+/// What helps a machine in trouble that no run is blocked by.
+fn remedy(id: &str, status: &pb::MachineStatus) -> Option<String> {
+    let is = |kind, bad| condition(status, kind) == Some(bad);
+    if is(pb::ConditionType::HardwareMatches, false) {
+        return Some(format!(
+            "bmdemo-cli machine update {id} --serial SERIAL --mac MAC --reason \"board swapped\"   # if it was; otherwise correct its BMC, then: bmdemo-cli machine inspect {id}"
+        ));
+    }
+    if let Some(disks) = &status.untrusted_disks {
+        return Some(format!(
+            "bmdemo-cli run start {} {id}   # or, if you know what is on them: {}",
+            disks.plan_id,
+            clear_intervention(id)
+        ));
+    }
+    let is_lost = is(pb::ConditionType::Reachable, false);
+    (is_lost || is(pb::ConditionType::Degraded, true))
+        .then(|| format!("bmdemo-cli machine inspect {id}   # again, once it is repaired"))
 }
 
 /// What to look at when a retry has failed too.
@@ -204,6 +220,21 @@ fn after_failed_retry(run: &pb::Run) -> String {
     let step = run.error.as_ref().map_or("", |error| error.step.as_str());
     let step = if step.is_empty() { String::new() } else { format!(" --step {step}") };
     format!("bmdemo-cli logs {}{step}", run.run_id)
+}
+
+/// What to do about a run that has failed: first to look, then what the server lets through.
+pub(crate) fn next_after_failure(run: &pb::Run) -> String {
+    let (id, machine) = (&run.run_id, &run.machine_id);
+    let is_aborted = run.error.as_ref().is_some_and(|error| error.code == "ABORTED");
+    if is_aborted {
+        let clear = clear_intervention(machine);
+        return format!("bmdemo-cli machine describe {machine}, then: {clear}");
+    }
+    format!("bmdemo-cli run describe {id}, then: bmdemo-cli retry {id}")
+}
+
+fn clear_intervention(machine: &str) -> String {
+    format!("bmdemo-cli machine clear-intervention {machine} --reason \"what you found\"")
 }
 
 /// The command that releases a held run.

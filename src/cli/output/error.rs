@@ -148,8 +148,12 @@ fn status_hints(status: &Status) -> Vec<String> {
     if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
         hints.push(format!("try again in {:.1} s", delay.as_secs_f64()));
     }
-    // A field of the API is a flag here.
-    hints.into_iter().map(|hint| hint.replace("`force`", "--force")).collect()
+    hints.into_iter().map(|hint| as_flags(&hint)).collect()
+}
+
+/// A hint of the server in words of the client: a field of the API is a flag here.
+pub(crate) fn as_flags(hint: &str) -> String {
+    hint.replace("`force`", "--force")
 }
 
 fn own_hint(error: &Error) -> Option<String> {

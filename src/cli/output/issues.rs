@@ -32,7 +32,16 @@ pub(crate) struct Issue {
     pub(super) why: String,
     /// The next command to type.
     next: Option<String>,
+    /// Whether it only waits, as it is configured to: nothing is wrong.
+    pub(crate) waits: bool,
 }
+
+/// How a run that waits is named.
+const WAITS: &str = "run waits";
+/// A run waits longer for a slot, without a word of what is overdue, only if limits and work do not fit.
+const SLOT_MS_MAX: i64 = 3_600_000;
+/// What was due longer ago is overdue.
+const DUE_MS_MAX: i64 = 300_000;
 
 /// An issue as JSON has it: named as in the API, what is empty left out.
 #[derive(Debug, Serialize)]
@@ -48,6 +57,8 @@ pub(crate) struct IssueData {
     why: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    waits: bool,
 }
 
 impl Record for Issue {
@@ -66,13 +77,14 @@ impl Record for Issue {
             since: self.since.map(|at| rfc3339(Some(&at))),
             why: self.why.clone(),
             next: self.next.clone(),
+            waits: self.waits,
         })
     }
 }
 
 impl Columned for Issue {
     const COLUMNS: &'static [&'static str] =
-        &["machine_id", "run_id", "what", "since", "why", "next"];
+        &["machine_id", "run_id", "what", "since", "why", "next", "waits"];
     const LABELS: bool = false;
 
     fn content(&self, column: &str, _: u64) -> Option<Content> {
@@ -83,6 +95,7 @@ impl Columned for Issue {
             "since" => Content::Time(self.since),
             "why" => Content::Text(self.why.clone()),
             "next" => Content::Text(self.next.clone().unwrap_or_default()),
+            "waits" => Content::Mark(Some(self.waits)),
             _ => return None,
         })
     }
@@ -91,7 +104,7 @@ impl Columned for Issue {
 impl Issue {
     /// Whether it stays until a person acts, as opposed to what may resolve itself.
     pub(super) fn needs_person(&self) -> bool {
-        !self.what.starts_with("run waits")
+        !self.waits
     }
 }
 
@@ -119,12 +132,23 @@ pub(crate) fn issue_of_lock(lock: &pb::Lock, now_ms: u64) -> Issue {
     Issue {
         machine,
         run: String::new(),
+        waits: false,
         what: what.to_owned(),
         since: lock.created_at,
         since_ms: instant(lock.created_at.as_ref()).map(|at| now - at),
         why: format!("{by}{}", lock.reason),
         next: Some(next),
     }
+}
+
+/// Whether a run waits longer than what it waits for explains.
+fn waits_too_long(waiting: &pb::Waiting, now: i64) -> bool {
+    let due = match instant(waiting.next_wake_at.as_ref()) {
+        Some(at) if waiting.reason() == pb::WaitReason::Backoff => at,
+        Some(_) | None => instant(waiting.since.as_ref()).unwrap_or(now),
+    };
+    let most = if waiting.reason() == pb::WaitReason::Capacity { SLOT_MS_MAX } else { DUE_MS_MAX };
+    now - due > most
 }
 
 /// What is wrong with a machine and its active or last run.
@@ -141,6 +165,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
             since_ms: instant(since.as_ref()).map(|at| now - at),
             why,
             next,
+            waits: false,
         });
     };
     let mut has_next = false;
@@ -184,6 +209,7 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
         push(&disks.run_id, what, disks.at, why, next);
     }
     let Some(run) = run.filter(|run| run.finished_at.is_none()) else { return issues };
+    let mut is_late = false;
     if let Some(waiting) = hold(run) {
         let what = format!("run held: {}", wait_reason_name(waiting.reason));
         push(&run.run_id, what, waiting.since, waiting.message.clone(), next_for_hold(run));
@@ -197,14 +223,10 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
         if waiting.attempt > 0 {
             why.push_str(&format!(" (attempt {} of {})", waiting.attempt, waiting.max_attempts));
         }
-        let what = format!("run waits: {}", wait_reason_name(waiting.reason));
-        push(
-            &run.run_id,
-            what,
-            waiting.since,
-            why,
-            Some(format!("bmdemo-cli run describe {}", run.run_id)),
-        );
+        let what = format!("{WAITS}: {}", wait_reason_name(waiting.reason));
+        let next = format!("bmdemo-cli run describe {}", run.run_id);
+        push(&run.run_id, what, waiting.since, why, Some(next));
+        is_late = waits_too_long(waiting, now);
     }
     // A held run waits for an operator, not for its step.
     let is_held = hold(run).is_some();
@@ -221,6 +243,9 @@ pub(crate) fn issues_of(machine: &pb::Machine, run: Option<&pb::Run>, now_ms: u6
         });
         push(&run.run_id, "step overdue".to_owned(), since, why, Some(next));
     }
+    for issue in &mut issues {
+        issue.waits = !is_late && issue.what.starts_with(WAITS);
+    }
     issues
 }
 
@@ -229,7 +254,8 @@ pub(crate) fn write_issues(out: &mut dyn Write, look: Look, issues: &[Issue]) ->
     let columns = issues.iter().map(|issue| width(&sanitized(&issue.machine))).max().unwrap_or(0);
     for issue in issues {
         let machine = look.paint(Meaning::Strong, &padded(&sanitized(&issue.machine), columns));
-        let what = look.paint(Meaning::Bad, &sanitized(&issue.what));
+        let meaning = if issue.waits { Meaning::Attention } else { Meaning::Bad };
+        let what = look.paint(meaning, &sanitized(&issue.what));
         let since =
             issue.since_ms.map(|ms| format!(" for {}", elapsed_text(ms))).unwrap_or_default();
         let why = if issue.why.is_empty() {
@@ -247,4 +273,108 @@ pub(crate) fn write_issues(out: &mut dyn Write, look: Look, issues: &[Issue]) ->
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::{ConditionType, WaitReason};
+
+    const NOW: u64 = 10_000_000;
+
+    fn at(ms_ago: i64) -> Option<Timestamp> {
+        let ms = i64::try_from(NOW).unwrap() - ms_ago;
+        Some(Timestamp { seconds: ms / 1000, nanos: 0 })
+    }
+
+    fn waiting(reason: WaitReason, since_ms: i64, next_ms: Option<i64>) -> pb::Run {
+        pb::Run {
+            run_id: "r".to_owned(),
+            waiting: Some(pb::Waiting {
+                reason: reason.into(),
+                since: at(since_ms),
+                next_wake_at: next_ms.and_then(at),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn troubled(kind: ConditionType, status: bool, reason: &str) -> pb::Machine {
+        let condition = pb::Condition {
+            r#type: kind.into(),
+            status,
+            reason: reason.to_owned(),
+            ..Default::default()
+        };
+        pb::Machine {
+            machine_id: "m-1".to_owned(),
+            status: Some(pb::MachineStatus { conditions: vec![condition], ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    /// A queue is what limits are for: it needs a look once it does not move.
+    #[test]
+    fn what_waits_as_configured_is_no_trouble() {
+        let machine = pb::Machine { machine_id: "m-1".to_owned(), ..Default::default() };
+        for (run, waits) in [
+            (waiting(WaitReason::Capacity, 3_000, None), true),
+            (waiting(WaitReason::Capacity, SLOT_MS_MAX + 1_000, None), false),
+            (waiting(WaitReason::Backoff, 2 * SLOT_MS_MAX, Some(-60_000)), true),
+            (waiting(WaitReason::Backoff, 2 * SLOT_MS_MAX, Some(DUE_MS_MAX + 1_000)), false),
+            (waiting(WaitReason::Recovery, 1_000, None), true),
+            (waiting(WaitReason::Recovery, DUE_MS_MAX + 1_000, None), false),
+        ] {
+            let issues = issues_of(&machine, Some(&run), NOW);
+            assert_eq!(issues.len(), 1);
+            assert_eq!((issues[0].waits, issues[0].needs_person()), (waits, !waits), "{run:?}");
+        }
+        let held = waiting(WaitReason::Paused, 1_000, None);
+        assert!(issues_of(&machine, Some(&held), NOW)[0].needs_person());
+    }
+
+    /// Whatever sends an operator to the description of a machine finds there what to do.
+    #[test]
+    fn every_trouble_has_a_remedy() {
+        for (kind, status, command) in [
+            (ConditionType::HardwareMatches, false, "bmdemo-cli machine update m-1 --serial"),
+            (ConditionType::Degraded, true, "bmdemo-cli machine inspect m-1"),
+            (ConditionType::Reachable, false, "bmdemo-cli machine inspect m-1"),
+            (ConditionType::NeedsIntervention, true, "bmdemo-cli machine clear-intervention m-1"),
+        ] {
+            let machine = troubled(kind, status, "A_REASON");
+            assert_eq!(issues_of(&machine, None, NOW).len(), 1);
+            let status = machine.status.clone().unwrap();
+            let next = next_for_machine(&machine, &status, None).unwrap();
+            assert!(next.starts_with(command), "{kind:?}: {next}");
+            let well = troubled(kind, !status.conditions[0].status, "");
+            assert_eq!(next_for_machine(&well, &well.status.clone().unwrap(), None), None);
+        }
+        let mut machine = troubled(ConditionType::Degraded, true, "FAN");
+        machine.status.as_mut().unwrap().untrusted_disks =
+            Some(pb::UntrustedDisks { plan_id: "plan/rma".to_owned(), ..Default::default() });
+        let status = machine.status.clone().unwrap();
+        let next = next_for_machine(&machine, &status, None).unwrap();
+        assert!(next.starts_with("bmdemo-cli run start plan/rma m-1"), "{next}");
+    }
+
+    #[test]
+    fn after_an_abort_comes_what_the_server_lets_through() {
+        use super::super::describe::next_after_failure;
+        let failed = |code: &str| pb::Run {
+            run_id: "r".to_owned(),
+            machine_id: "m-1".to_owned(),
+            error: Some(pb::RunError { code: code.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        assert_eq!(
+            next_after_failure(&failed("STEP_FAILED")),
+            "bmdemo-cli run describe r, then: bmdemo-cli retry r"
+        );
+        assert_eq!(
+            next_after_failure(&failed("ABORTED")),
+            "bmdemo-cli machine describe m-1, then: bmdemo-cli machine clear-intervention m-1 --reason \"what you found\""
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::pb;
 
+use super::columns::{Columned, Content};
 use super::text::{Look, name_text};
 use super::time::{elapsed_text, instant, moment};
 
@@ -39,4 +40,30 @@ pub(crate) fn lock_line(look: Look, lock: &pb::Lock, now_ms: u64) -> String {
     let left = instant(lock.expires_at.as_ref()).map(|at_ms| (at_ms - now_ms).max(0));
     let left = left.map(|ms| format!(", for another {}", elapsed_text(ms))).unwrap_or_default();
     format!("{what}{by} since {since}{left}: {}", lock.reason)
+}
+
+impl Columned for pb::Lock {
+    const COLUMNS: &'static [&'static str] =
+        &["lock_id", "kind", "name", "reason", "actor", "verified", "created", "expires"];
+    const ALIASES: &'static [&'static str] = &[];
+    const LABELS: bool = false;
+
+    fn content(&self, column: &str, _: u64) -> Option<Content> {
+        let text = |text: &str| Content::Text(text.to_owned());
+        let actor = self.actor.as_ref();
+        Some(match column {
+            "lock_id" => text(&self.lock_id),
+            "kind" => {
+                let name = self.kind().as_str_name();
+                text(name.strip_prefix("LOCK_KIND_").unwrap_or(name))
+            }
+            "name" => Content::Text(lock_name(self)),
+            "reason" => text(&self.reason),
+            "actor" => text(actor.map_or("", |actor| &actor.name)),
+            "verified" => Content::Mark(actor.map(|actor| actor.verified)),
+            "created" => Content::Time(self.created_at),
+            "expires" => Content::Time(self.expires_at),
+            _ => return None,
+        })
+    }
 }

@@ -11,6 +11,7 @@ mod error;
 mod history;
 mod issues;
 mod jsonpath;
+mod lists;
 mod lock;
 mod plan;
 mod progress;
@@ -28,14 +29,15 @@ pub(crate) use audit::write_audit;
 pub(crate) use author::{Drawing, template, write_action, write_actions};
 pub(crate) use board::{Fleet, RATE_MS, View, board};
 pub(crate) use columns::{
-    Columned, unknown_column, write_chosen, write_csv_header, write_csv_rows,
+    Columned, Content, unknown_column, write_chosen, write_csv_header, write_csv_rows,
 };
 pub(crate) use data::{DataForm, Record, json_of, json_of_list, write_list, write_one};
-pub(crate) use describe::{next_for_hold, write_machine, write_run};
-pub(crate) use error::{hint_of, write_error};
+pub(crate) use describe::{next_after_failure, next_for_hold, write_machine, write_run};
+pub(crate) use error::{as_flags, hint_of, write_error};
 pub(crate) use history::{Subjects, write_history};
 pub(crate) use issues::{Issue, issue_of_lock, issues_of, write_issues};
 pub(crate) use jsonpath::Template;
+pub(crate) use lists::Verdict;
 pub(crate) use lock::{lock_line, lock_name};
 pub(crate) use plan::{role_text, step_line, write_plan, write_plans};
 pub(crate) use progress::{Progress, hold, write_hold, write_line};

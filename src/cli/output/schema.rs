@@ -77,7 +77,7 @@ pub(super) fn schema(actions: &Actions) -> Json {
                 }
             },
             "time_limit": described(time.clone(), "Longest time of a whole run, counted from its first step, at most 30d. After it the run fails at the next safe point."),
-            "role": described(json!({ "enum": ["operator", "admin"] }), "Who may start and steer its runs; operators if absent."),
+            "role": described(json!({ "enum": ["operator", "admin"] }), "Who may start and control its runs; operators if absent."),
             "allow_destructive": described(json!({ "type": "boolean" }), "Says that a plan of the type REBOOT or NET_RECONFIG destroys data: without it such a plan is refused."),
             "on_failure": {
                 "description": "Steps that run after a step has failed, before anything is undone. If one fails, the others still run.",

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::pb;
 
+use super::progress::hold;
 use super::text::{
     Look, Meaning, condition_name, effective_name, padded, phase_name, run_phase_name,
     run_type_name, sanitized, short_run, wait_reason_name, width, wrapped,
@@ -278,9 +279,14 @@ pub(crate) fn run_meaning(phase: i32) -> Meaning {
     }
 }
 
-/// Finished steps of the plan, and the number of all; compensations do not count.
+/// Steps of the plan that succeeded or were skipped, and the number of all. Those around them do not count: what runs
+/// after a failure or at the end, and compensations.
 pub(crate) fn steps_done(run: &pb::Run) -> (usize, usize) {
-    let steps = run.steps.iter().filter(|step| step.compensates.is_empty());
+    // An older server does not say the roles.
+    let is_main = |step: &&pb::StepStatus| {
+        step.compensates.is_empty() && ["", "steps"].contains(&step.role.as_str())
+    };
+    let steps = run.steps.iter().filter(is_main);
     let done = [pb::StepState::Succeeded as i32, pb::StepState::Skipped as i32];
     (steps.clone().filter(|step| done.contains(&step.state)).count(), steps.count())
 }
@@ -365,11 +371,12 @@ fn run_row(look: Look, run: &pb::Run, now_ms: u64, wide: bool, short: bool) -> V
     } else {
         row.extend([cell(&run_type_name(run.r#type)), cell(&run.plan_id)]);
     }
-    row.extend([
-        (ended_name(run), run_meaning(run.phase)),
-        cell(&format!("{done}/{all}")),
-        cell(&duration),
-    ]);
+    // It does not move until an operator acts.
+    let phase = match hold(run) {
+        Some(_) => ("HELD".to_owned(), Meaning::Attention),
+        None => (ended_name(run), run_meaning(run.phase)),
+    };
+    row.extend([phase, cell(&format!("{done}/{all}")), cell(&duration)]);
     if wide {
         let step = if run.current_step.is_empty() { "-" } else { &run.current_step };
         let waiting = run

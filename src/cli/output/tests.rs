@@ -406,3 +406,31 @@ fn a_narrow_terminal_gets_one_record_after_the_other() {
     assert!(text.lines().all(|line| line.chars().count() <= 50));
     crate::assert_golden!("list_narrow", text);
 }
+
+#[test]
+fn a_held_run_is_marked_and_only_the_steps_of_the_plan_are_counted() {
+    let step = |name: &str, role: &str, state: pb::StepState| pb::StepStatus {
+        name: name.to_owned(),
+        role: role.to_owned(),
+        state: state.into(),
+        ..Default::default()
+    };
+    let run = pb::Run {
+        run_id: "r-1".to_owned(),
+        phase: pb::RunPhase::Running.into(),
+        steps: vec![
+            step("drain", "steps", pb::StepState::Succeeded),
+            step("guarded", "steps", pb::StepState::Skipped),
+            step("ask", "steps", pb::StepState::Failed),
+            step("call", "on_failure", pb::StepState::Succeeded),
+            step("tell", "finally", pb::StepState::Succeeded),
+        ],
+        waiting: Some(pb::Waiting {
+            reason: pb::WaitReason::Approval.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let text = rendered(|out| write_runs(out, Look::default(), &[run], 0, false));
+    assert!(text.contains(" HELD ") && text.contains(" 2/3 "), "{text}");
+}

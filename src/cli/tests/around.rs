@@ -172,7 +172,7 @@ async fn columns_csv_and_paths() {
         "list --columns color",
         "list -o jsonpath={.a",
         "list -o xml",
-        "plans -o csv",
+        "plans --columns color -o csv",
         "runs --since tomorrow",
     ] {
         assert_eq!(run(wrong).await.code, 2, "{wrong}");

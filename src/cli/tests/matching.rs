@@ -1,4 +1,4 @@
-//! Filters and orders of the tests' server.
+//! Filters, orders and verdicts of the tests' server.
 
 use crate::pb;
 
@@ -43,6 +43,29 @@ fn any_of(filter: &str, is: impl Fn(&str, &str, &str) -> bool) -> bool {
             is(term[..at].trim(), &term[at..=at], value) != negated
         })
     })
+}
+
+/// What a dry run says of a machine: one in service is not installed again, and one with a run is busy.
+pub(super) fn verdict(request: &pb::BatchStartRunsRequest, machine: &pb::Machine) -> pb::RunResult {
+    use pb::run_result::Outcome;
+    let id = &machine.machine_id;
+    let status = machine.status.clone().unwrap_or_default();
+    let active = &status.active_run_id;
+    let refused = |reason: &str, message: String, hint: String| {
+        let code = tonic::Code::FailedPrecondition.into();
+        Outcome::Error(pb::ItemError { code, reason: reason.to_owned(), message, hint })
+    };
+    let serves = status.effective_state() == pb::EffectiveState::InService;
+    let outcome = if serves && !request.force && request.r#type() == pb::RunType::Repave {
+        let message = format!("plan/repave-join is refused while {id} is effectively IN_SERVICE");
+        refused("EFFECTIVE_STATE_REFUSED", message, "use plan/upgrade, or `force`".to_owned())
+    } else if active.is_empty() {
+        Outcome::Run(pb::Run::default())
+    } else {
+        let message = format!("run {active} is active on {id}");
+        refused("RUN_ACTIVE", message, format!("watch it: run {active}"))
+    };
+    pb::RunResult { machine_id: id.clone(), outcome: Some(outcome) }
 }
 
 /// Natural order of ids: machine-2 before machine-10.

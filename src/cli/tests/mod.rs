@@ -7,6 +7,7 @@ mod server;
 mod session;
 mod simulate;
 mod watching;
+mod week;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -11,7 +11,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::matching::{matches_machine, matches_run, natural};
+use super::matching::{matches_machine, matches_run, natural, verdict};
 use crate::api::codec::Encoded;
 use crate::clock::{Clock as _, SystemClock};
 use crate::pb;
@@ -584,25 +584,10 @@ impl pb::run_service_server::RunService for Server {
         &self,
         request: Request<pb::BatchStartRunsRequest>,
     ) -> Result<Response<pb::BatchStartRunsResponse>, Status> {
-        use pb::run_result::Outcome;
         let request = request.into_inner();
         assert!(request.validate_only);
         let world = self.world();
-        let verdict = |id: &String| {
-            let active =
-                world.machine(id).unwrap().status.clone().unwrap_or_default().active_run_id;
-            let outcome = if active.is_empty() {
-                Outcome::Run(pb::Run::default())
-            } else {
-                Outcome::Error(pb::ItemError {
-                    code: Code::FailedPrecondition.into(),
-                    reason: "RUN_ACTIVE".to_owned(),
-                    message: format!("run {active} is active on {id}"),
-                    hint: format!("watch it: run {active}"),
-                })
-            };
-            pb::RunResult { machine_id: id.clone(), outcome: Some(outcome) }
-        };
+        let verdict = |id: &String| verdict(&request, world.machine(id).unwrap());
         let results = request.machine_ids.iter().map(verdict).collect();
         Ok(Response::new(pb::BatchStartRunsResponse { results }))
     }

@@ -190,3 +190,47 @@ fn who_would_image_a_serving_machine_is_shown_the_plan_that_drains_it() {
     };
     assert!(hint.starts_with("use plan/upgrade"), "{hint}");
 }
+
+/// Force overrides the effective state only: where the phase refuses too, no hint offers it.
+#[test]
+fn force_is_offered_where_it_helps() {
+    let repave = Registry::built_in().get("plan/repave-join").unwrap().plan.clone();
+    let said = |plan: &Plan, machine: &Machine, force: bool| -> Vec<String> {
+        let can = Some(Capability::ALL.iter().copied().collect());
+        let found = blockers(plan, machine, can, Terms { force, is_retry: false });
+        let hint = |error| match error {
+            EngineError::Refused { hint, .. } => hint,
+            other => panic!("{other:?}"),
+        };
+        found.into_iter().map(hint).collect()
+    };
+    let instead =
+        "use plan/upgrade, which drains the machine first; or set the phase to MAINTENANCE";
+    let in_phase = machine(Phase::InService);
+    assert_eq!(said(&repave, &in_phase, false), [instead, instead]);
+    assert_eq!(said(&repave, &in_phase, true), [instead], "force does not help");
+    let mut in_effect = machine(Phase::Ready);
+    set(&mut in_effect, ConditionKind::InCustomerCluster, true, "JOINED");
+    let hints = said(&repave, &in_effect, false);
+    assert!(hints.len() == 1 && hints[0].contains("`force`"), "{hints:?}");
+    assert!(said(&repave, &in_effect, true).is_empty());
+    // A plan that knows nothing else than force: the phase says what helps.
+    let mut only_force = Plan::clone(&repave);
+    only_force.refused_hint = Some("say --force with a reason".into());
+    assert_eq!(
+        said(&only_force, &in_phase, true),
+        [phase_hint(Phase::InService, &only_force.allowed_phases)]
+    );
+}
+
+#[test]
+fn a_blocked_machine_is_cleared_by_the_command_that_is_named() {
+    let mut blocked = machine(Phase::Ready);
+    set(&mut blocked, ConditionKind::NeedsIntervention, true, REASON_ABORTED);
+    let found = blockers(&plan(PLAN), &blocked, None, Terms::default());
+    let Some(EngineError::Refused { hint, .. }) = found.first() else { panic!("{found:?}") };
+    assert!(
+        hint.ends_with("machine clear-intervention machine-1 --reason \"what you found\""),
+        "{hint}"
+    );
+}

@@ -8,23 +8,6 @@ use crate::lifecycle::step::{self, Basis, Event, State};
 use crate::model::Run;
 use crate::plan::{Plan, Risk};
 
-/// What holds a run back now, and for how long it was held back before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Braking {
-    /// Nothing may begin: a stop of everything, or a lock on the machine.
-    pub all: bool,
-    /// The first step that destroys data may not begin: the plan is paused.
-    pub destroying: bool,
-    /// How long it was held back since it started, in milliseconds: its time limit leaves that out.
-    pub spared_ms: u64,
-}
-
-impl Braking {
-    pub(super) const fn is_on(self) -> bool {
-        self.all || self.destroying
-    }
-}
-
 fn destroys(plan: &Plan, run: &Run, place: usize) -> bool {
     action(plan, &run.steps[place], place)
         .is_some_and(|action| action.traits.risk == Risk::DataDestroying)

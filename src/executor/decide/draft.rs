@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::around::Surroundings;
-use super::braked::Braking;
 use crate::clock::Timestamp;
 use crate::ids::Epoch;
 use crate::lifecycle::run;
@@ -32,6 +31,23 @@ pub struct Facts<'a> {
     pub braking: Braking,
     /// Only with a planted bug: whose hardware it is does not matter.
     pub trusts_hardware: bool,
+}
+
+/// What holds a run back now, and for how long it was held back before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Braking {
+    /// Nothing may begin: a stop of everything, or a lock on the machine.
+    pub all: bool,
+    /// The first step that destroys data may not begin: the plan is paused.
+    pub destroying: bool,
+    /// How long it was held back since it started, in milliseconds: its time limit leaves that out.
+    pub spared_ms: u64,
+}
+
+impl Braking {
+    pub(super) const fn is_on(self) -> bool {
+        self.all || self.destroying
+    }
 }
 
 /// What to do once the decision is durable.

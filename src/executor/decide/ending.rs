@@ -10,7 +10,7 @@ use crate::model::machine::{
     REASON_ABORTED, REASON_OUTCOME_UNKNOWN, REASON_RUN_CANCELED, REASON_RUN_FAILED,
 };
 use crate::model::{Actor, ConditionKind, Entry, EntryKind, RunError, RunErrorCode, StepRecord};
-use crate::plan::Plan;
+use crate::plan::{Plan, Role};
 
 impl Draft {
     /// Steps that took effect and declare a compensation, newest first.
@@ -27,10 +27,12 @@ impl Draft {
         match self.run.state {
             run::State::Unwinding { ending } => {
                 let places: Vec<_> = self.compensations(facts.plan).collect();
-                let what = if places.is_empty() {
-                    "running the on_failure steps"
-                } else {
-                    "undoing completed steps"
+                let has_on_failure =
+                    ending == Ending::Failed && self.waiting(Role::OnFailure, facts).is_some();
+                let what = match (has_on_failure, places.is_empty()) {
+                    (true, false) => "running the on_failure steps, then undoing completed steps",
+                    (false, false) => "undoing completed steps",
+                    (_, true) => "running the on_failure steps",
                 };
                 for place in places {
                     let mut record =

@@ -23,9 +23,8 @@ mod tests;
 
 pub use advance::Admission;
 pub use around::Surroundings;
-pub use braked::Braking;
 pub(super) use braked::has_destroyed;
-pub use draft::{Draft, Effect, Facts};
+pub use draft::{Braking, Draft, Effect, Facts};
 pub(super) use follow::REASON_DUE;
 pub(super) use step::action;
 pub use step::{Answer, StepInput};

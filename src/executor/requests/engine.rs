@@ -326,7 +326,7 @@ impl Engine {
                 return Err(EngineError::Refused {
                     refusal: Refusal::RunState,
                     subject: format!("runs/{id}"),
-                    message: format!("run {id} cannot be retried: it is {}", before.phase()),
+                    message: format!("run {id} cannot be retried: it is {}", before.ended_as()),
                     hint: "only a run that FAILED or was CANCELED can be retried".to_owned(),
                 });
             }

@@ -241,7 +241,7 @@ impl Ports {
         ended.into_iter().take(excess).map(|(_, id)| id).collect()
     }
 
-    /// Commits, and finds out what became of it if the store cannot say at once.
+    /// Commits, and finds out the outcome if the store cannot say at once.
     async fn commit_in_doubt(&self, batch: Batch) -> Result<(), StoreError> {
         let id = batch.id;
         let since = match self.store.revisions().await {

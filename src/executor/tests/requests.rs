@@ -1,9 +1,12 @@
 //! Repeated and concurrent requests.
 
-use super::harness::{Harness, new_run, origin, refusal};
-use crate::executor::request::{Origin, Verb};
+use std::sync::Arc;
+
+use super::harness::{Harness, machine_id, new_run, origin, refusal};
+use crate::executor::request::{MachineChanges, Origin, Verb};
 use crate::executor::{EngineError, Refusal, admission};
 use crate::lifecycle::run;
+use crate::model::scope::Scope;
 use crate::plan::Registry;
 use crate::provider::Capabilities;
 
@@ -42,6 +45,38 @@ async fn a_repeated_start_gets_the_first_answer_again() {
     let runs = [harness.start(2, "plan/reboot").await, harness.start(2, "plan/reboot").await];
     assert!(runs[0].is_ok());
     assert_eq!(refusal(runs[1].clone()).0, Refusal::RunActive);
+}
+
+/// Whatever was looked at before: the worker judges by the record that it is about to change.
+#[tokio::test(start_paused = true)]
+async fn a_machine_outside_of_the_scope_is_not_there_for_its_worker_either() {
+    let harness = Harness::new("").await;
+    harness.register(1).await;
+    let run = harness.start(1, "plan/reboot").await.unwrap();
+    let (engine, id) = (&harness.engine, machine_id(1));
+    let scoped =
+        |scope: &str| Origin { scope: Some(Arc::new(Scope::parse(scope).unwrap())), ..origin() };
+    let (out, within) = (scoped("tenant=a"), scoped("tenant!=a"));
+    let changes = || MachineChanges { serial: Some("S1".to_owned()), ..Default::default() };
+    let plan = || new_run(1, "plan/reboot");
+    for answer in [
+        engine.update_machine(&out, &id, changes()).await.map(|_| ()),
+        engine.would_update(&out, &id, &changes()).await.map(|_| ()),
+        engine.clear_intervention(&out, &id).await.map(|_| ()),
+        engine.inspect_machine(&out, &id).await.map(|_| ()),
+        engine.delete_machine(&out, &id).await,
+        engine.dry_run(&out, &plan()).await.map(|_| ()),
+        engine.start_run(&out, plan()).await.map(|_| ()),
+        engine.operate(&out, run.id, Verb::Cancel).await.map(|_| ()),
+    ] {
+        let Err(EngineError::NotFound { kind: "machine", id: named }) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(named, id.to_string());
+    }
+    assert!(harness.finished(run.id).await.cancel_requested_at.is_none());
+    engine.update_machine(&within, &id, changes()).await.unwrap();
+    engine.start_run(&within, plan()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

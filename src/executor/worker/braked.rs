@@ -31,7 +31,7 @@ impl Worker {
     }
 
     /// Whether an action that was decided before must not be sent now, since everything was stopped meanwhile. Then
-    /// its step only looks again when it may go on.
+    /// its step only looks again when it may continue.
     pub(super) fn comes_too_late(&mut self, place: usize) -> bool {
         let Some(machine) = &self.machine else { return false };
         if !self.ports.brakes.is_on(machine, self.now()) {
@@ -41,7 +41,7 @@ impl Worker {
         true
     }
 
-    /// An action was not begun: its step only looks again when it may go on.
+    /// An action was not begun: its step only looks again when it may continue.
     pub(super) fn put_off(&mut self, place: usize) {
         let now = self.now();
         let (Some(active), Some(machine)) = (&mut self.active, &self.machine) else { return };

@@ -1,5 +1,6 @@
 //! What an operator changes of a machine: applied to the record, with what the history says of it.
 
+use crate::executor::admission;
 use crate::executor::error::{EngineError, Refusal};
 use crate::executor::request::{MachineChanges, Origin};
 use crate::lifecycle::machine::Phase;
@@ -233,7 +234,7 @@ fn provider_is_free(machine: &Machine, reason: &str) -> Result<(), EngineError> 
             "spec.provider of machine {} cannot be changed while it is blocked, {}: {}",
             machine.id, block.reason, block.message
         ),
-        hint: "look at the machine, then clear its NeedsIntervention with a reason".to_owned(),
+        hint: admission::cleared_by(&machine.id),
     })
 }
 
@@ -262,8 +263,8 @@ fn disks_allow(machine: &Machine, to: Phase, force: bool, reason: &str) -> Resul
             machine.id, disks.step, disks.plan_id, disks.run_id
         ),
         hint: format!(
-            "run {} successfully, or look at the machine and clear its NeedsIntervention with a reason, or use `force` with a reason",
-            disks.plan_id
+            "run {} successfully, or look at the machine and trust them again with machine clear-intervention {} --reason \"what you found\", or use `force` with a reason",
+            disks.plan_id, machine.id
         ),
     })
 }

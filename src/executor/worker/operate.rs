@@ -10,7 +10,7 @@ use crate::executor::error::{EngineError, Refusal};
 use crate::executor::idempotency::request;
 use crate::executor::request::{Origin, Verb};
 use crate::ids::RunId;
-use crate::lifecycle::run;
+use crate::lifecycle::run::{self, Phase};
 use crate::model::Run;
 use crate::store::StoreError;
 
@@ -120,8 +120,8 @@ impl Worker {
             Err(_) => Err(EngineError::Refused {
                 refusal: Refusal::RunState,
                 subject: format!("runs/{run_id}"),
-                message: format!("run {run_id} has ended: it is {}", run.phase()),
-                hint: "a run that has ended is immutable; start a new one, or retry it".to_owned(),
+                message: format!("run {run_id} has ended: it is {}", run.ended_as()),
+                hint: after_end(&run),
             }),
         }
     }
@@ -133,4 +133,22 @@ impl Worker {
             Some(_) | None => self.ports.run(id).await,
         }
     }
+}
+
+/// What can be done after a run has ended.
+fn after_end(run: &Run) -> String {
+    let machine = &run.machine_id;
+    let what = if run.is_aborted() {
+        format!(
+            "once you have looked at {machine} and cleared it, retry the run or start a new one"
+        )
+    } else {
+        match run.phase() {
+            Phase::Succeeded => "start a new one".to_owned(),
+            Phase::Failed | Phase::Canceled | Phase::Pending | Phase::Running => {
+                "retry it, or start a new one".to_owned()
+            }
+        }
+    };
+    format!("a run that has ended is immutable: {what}")
 }

@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::clock::simulated::SimulatedClock;
 use crate::model::filter::Subject;
+use crate::model::scope::Scope;
 use crate::model::{Actor, Entry, EntryKind};
 use crate::store::{Order, Position, Write, samples};
 
@@ -322,6 +323,7 @@ fn queries_use_indexes() {
     let of =
         |text, subject| Query { filter: Filter::parse(text, subject).unwrap(), ..Query::default() };
     let by_id = |text, subject| Query { order: Order::Id, ..of(text, subject) };
+    let (scope, after_run) = (Scope::parse("rack=r1").unwrap(), after.clone());
     let mut lists = vec![
         (
             Query { after: Some(after.clone()), ..of("phase = READY", machines) },
@@ -348,6 +350,12 @@ fn queries_use_indexes() {
         ),
         (Query { active_only: true, after: Some(after), ..of("", runs) }, runs, "runs_active"),
         (of("machine_id = x", runs), runs, "runs_machine"),
+        (of("labels.rack = r1", runs), runs, "PRIMARY KEY (key=? AND value=?)"),
+        (
+            Query { after: Some(after_run), filter: scope.filter().clone(), ..Query::default() },
+            runs,
+            "PRIMARY KEY (key=? AND value=? AND run>?)",
+        ),
         (of("plan_id = x", runs), runs, "runs_plan"),
         (of("type = RMA", runs), runs, "runs_type"),
         (of("phase = RUNNING", runs), runs, "runs_phase"),

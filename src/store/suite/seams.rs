@@ -288,7 +288,7 @@ pub(super) async fn locks_are_kept_and_failures_counted(fresh: Fresh) {
     assert_eq!(store.locks().await.unwrap(), Vec::new());
     let stop = samples::lock("stop-1");
     let committed = store.commit(moves(vec![LockMove::Put(stop.clone())])).await.unwrap();
-    assert_eq!(committed.locks, [stop.clone()]);
+    assert_eq!(committed.locks.as_slice(), std::slice::from_ref(&stop));
     // Two failures, a success, two failures: no three in a row.
     for failed in [true, true, false, true, true] {
         let committed = store.commit(moves(vec![samples::tally(failed, 3)])).await.unwrap();

@@ -100,7 +100,8 @@ async fn everything_can_be_stopped_while_answers_are_not_read() {
         within("everything is stopped", locks.stop_all(request)).await.unwrap();
         let took = clock.monotonic() - begun;
         slowest = slowest.max(took);
-        assert!(took < Duration::from_secs(1), "round {round}: {took:?}");
+        // Of a program that is not optimized, on a machine that does more than this.
+        assert!(took < Duration::from_secs(5), "round {round}: {took:?}");
         let request = pb::ResumeAllRequest { reason: "again".to_owned(), ..Default::default() };
         within("it is lifted", locks.resume_all(request)).await.unwrap();
     }

@@ -11,7 +11,7 @@ use tonic::metadata::MetadataValue;
 use super::lab::Lab;
 use super::tokens::new_token;
 use crate::abuse::wire::Wire;
-use crate::support::{Server, within};
+use crate::support::{Server, text, within};
 
 /// What a method is to callers with a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,10 @@ enum Kind {
     Same,
     /// It is not for callers with a scope.
     Fleet,
+    /// Nor is this, and it would stop the cases that follow: the request lacks something, and changes nothing.
+    Stops,
 }
-use Kind::{Each, Fleet, Makes, Object, Same, Shows};
+use Kind::{Each, Fleet, Makes, Object, Same, Shows, Stops};
 
 /// Callers in the order of what they may do.
 const CALLERS: [&str; 5] = ["anonymous", "unknown", "viewer", "operator", "admin"];
@@ -73,6 +75,11 @@ const TABLE: &[(&str, &str, Kind, &str)] = &[
     ("ListAudit", "admin", Fleet, "{}"),
     ("GetAuditHead", "admin", Fleet, "{}"),
     ("VerifyAudit", "admin", Fleet, "{}"),
+    ("StopAll", "admin", Stops, "{}"),
+    ("ResumeAll", "admin", Stops, "{}"),
+    ("CreateLock", "admin", Stops, "{}"),
+    ("DeleteLock", "admin", Stops, "{}"),
+    ("ListLocks", "viewer", Fleet, "{}"),
     (
         "StartRun",
         "operator",
@@ -323,14 +330,15 @@ fn judge(
     match (kind, scope) {
         (Same, _) => code == OK && (!has(bytes, "m-a") || has(bytes, "principals.")),
         (Fleet, "all") => code == OK,
-        (Fleet, _) => code == PERMISSION_DENIED,
+        (Stops, "all") => code != OK && !denied,
+        (Fleet | Stops, _) => code == PERMISSION_DENIED,
         (Object | Makes, "all" | "in") => !denied,
         (Object, _) => code == NOT_FOUND,
         (Makes, _) => code == PERMISSION_DENIED,
         (Shows, "all" | "in") => code == OK && has(bytes, "m-a"),
         (Shows, _) => code == OK && !has(bytes, "m-a") && !has(bytes, "tenant"),
-        (Each, "all" | "in") => code == OK && !REFUSED.iter().any(|text| has(bytes, text)),
-        (Each, _) => code == OK && REFUSED.iter().any(|text| has(bytes, text)),
+        (Each, "all" | "in") => code == OK && !REFUSED.iter().any(|word| has(bytes, word)),
+        (Each, _) => code == OK && REFUSED.iter().any(|word| has(bytes, word)),
     }
 }
 
@@ -384,6 +392,35 @@ async fn every_method_with_every_caller_and_every_scope() {
     assert!(cases >= 450, "{cases}");
     // Until here its files are needed.
     drop(crossed.lab);
+}
+
+#[tokio::test]
+async fn callers_see_their_scope_and_ask_about_machines() {
+    let crossed = Crossed::new().await;
+    let address = crossed.server.address.to_string();
+    let ask = async |scope: &str, args: &[&str]| {
+        let name = format!("operator-{scope}.token");
+        crossed.lab.put(&name, &crossed.token("operator", scope).unwrap());
+        let file = crossed.lab.at(&name);
+        let with = ["--server", &address, "--token-file", &file];
+        let output = crossed.lab.run(&[args, &with].concat(), &[]).await;
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (_, said) = ask("in", &["auth", "whoami"]).await;
+    assert_eq!(said, "operator-in, by a token; operator, only for machines with tenant=a\n");
+    let (_, said) = ask("all", &["auth", "whoami"]).await;
+    assert_eq!(said, "operator-all, by a token; operator\n");
+    let (code, said) = ask("in", &["auth", "can-i", "rma", "m-a"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("m-a is in the scope tenant=a (principals.operator-in.scope)"), "{said}");
+    let (code, said) = ask("out", &["auth", "can-i", "rma", "m-a"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("m-a is not in it, or not there at all (principals.operator-out.scope)"));
+    assert_eq!(ask("out", &["auth", "can-i", "rma", "m-z"]).await.1, said.replace("m-a", "m-z"));
+    let (code, said) = ask("out", &["doctor"]).await;
+    assert!(code == Some(0) && said.contains("0 machines") && !said.contains("limits"), "{said}");
+    let (code, said) = ask("out", &["machine", "describe", "m-a"]).await;
+    assert!(code != Some(0) && said.contains("machine \"m-a\" not found"), "{said}");
 }
 
 /// A stream ends when a reload gives its caller another scope; the answers after it are those of the new one.

@@ -49,23 +49,25 @@ impl Driver {
                 let book = &oracle.book;
                 book.active.values().flatten().map(|id| book.runs[id].clone()).collect()
             };
-            if active.is_empty() && self.unanswered().is_empty() {
+            let is_free = self.lift_all();
+            if is_free && active.is_empty() && self.unanswered().is_empty() {
                 return;
             }
             for run in active {
                 self.help(&run);
             }
-            self.lift_all();
         }
     }
 
-    /// Nothing is stopped, and no plan is paused.
-    fn lift_all(&self) {
-        let Some((who, engine)) = &self.current else { return };
+    /// Lifts what is stopped and paused; whether nothing was.
+    fn lift_all(&self) -> bool {
+        let Some((who, engine)) = &self.current else { return true };
+        let is_free = engine.locks().is_empty();
         for lock in engine.locks() {
             self.sim.oracle().book.is_stopped = false;
             self.clients.send(engine, *who, request(Ask::Unlock { id: lock.id.clone() }));
         }
+        is_free
     }
 
     fn unanswered(&self) -> Vec<String> {

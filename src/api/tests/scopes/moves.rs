@@ -1,6 +1,7 @@
-//! Machines that move into a scope and out of it, and what stays: runs, history, request ids.
+//! Machines that move into a scope and out of it, and what stays: runs, history, request ids, and the audit.
 
 use super::*;
+use crate::pb::audit_service_client::AuditServiceClient;
 
 #[tokio::test(start_paused = true)]
 async fn nobody_edits_a_label_that_scopes_him() {
@@ -161,4 +162,43 @@ async fn request_ids_do_not_cross_scopes_and_outlive_their_object() {
     assert_eq!(again.into_inner().run_id, first.run_id);
     let another = fleet.api.runs.start_run(by(&ann, start("plan/upgrade"))).await;
     assert_eq!(refusal(another), (Code::NotFound, "NOT_FOUND".to_owned()));
+}
+
+/// Whom a scope keeps from something is in the audit, and the entries do not say what is there and what is not.
+#[tokio::test(start_paused = true)]
+async fn what_a_scope_refuses_is_in_the_audit() {
+    let mut fleet = Fleet::new().await;
+    let (ann, everyone) = (principal(Role::Admin, "tenant=a"), principal(Role::Admin, ""));
+    for id in ["m-out", NO_MACHINE] {
+        let get = pb::GetMachineRequest { machine_id: id.to_owned(), ..Default::default() };
+        fleet.api.machines.get_machine(by(&ann, get)).await.unwrap_err();
+        let register = registering(id, "b");
+        fleet.api.machines.register_machine(by(&ann, register)).await.unwrap_err();
+    }
+    let moved = relabelled("m-inn", &[("tenant", "b")]);
+    fleet.api.machines.update_machine(by(&ann, moved)).await.unwrap_err();
+    // Denials are written up to a second later.
+    fleet.api.engine.clock().sleep(std::time::Duration::from_secs(3)).await;
+    let mut audit = AuditServiceClient::new(routes(fleet.api.engine.clone()));
+    let request = by(&everyone, pb::ListAuditRequest { page_size: 1000, ..Default::default() });
+    let entries = audit.list_audit(request).await.unwrap().into_inner().entries;
+    let denied = entries.iter().filter(|entry| entry.decision == "denied");
+    let denied: Vec<_> = denied
+        .map(|entry| {
+            let id = entry.objects[0].strip_prefix("machines/").unwrap();
+            format!("{} {} {}", entry.rpc, id, entry.reason.replace(id, "_"))
+        })
+        .collect();
+    let register = "may not register machine _: its labels must be in the scope tenant=a, and its id and MAC addresses free";
+    assert_eq!(
+        denied,
+        [
+            "GetMachine m-out machine \"_\" not found".to_owned(),
+            format!("RegisterMachine m-out ann {register}"),
+            format!("GetMachine {NO_MACHINE} machine \"_\" not found"),
+            format!("RegisterMachine {NO_MACHINE} ann {register}"),
+            "UpdateMachine m-inn ann may not change the label tenant of machine _: the scope tenant=a depends on it"
+                .to_owned(),
+        ]
+    );
 }

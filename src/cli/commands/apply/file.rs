@@ -109,7 +109,9 @@ fn kind(about: &std::fs::Metadata) -> &'static str {
 /// The machines of all documents; each may appear once.
 pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
     let first = text.lines().next().unwrap_or_default();
-    if text.trim_start().starts_with('[') {
+    // TOML begins like a list, too.
+    let list = text.trim_start().strip_prefix('[').map(str::trim_start);
+    if list.is_some_and(|list| list.starts_with(['{', ']', '"'])) {
         return Err(Error::usage(
             "the file is a list",
             "give the list a name, as `list -o json` prints it: {\"machines\": [...]}",
@@ -125,7 +127,8 @@ pub(super) fn machines_of(text: &str) -> Result<Vec<Wanted>, Error> {
         // The lines after the first repeat the position in the file, which the first one names.
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
-        let message = format!("the file cannot be read: {}", first.trim_start_matches("error: "));
+        let message = format!("the file cannot be read: {}", first.trim_start_matches("error: "))
+            .replace("expected mapping start", "expected keys such as machineId");
         Error::usage(message, "machines are as `list -o yaml` prints them; see --help")
     })?;
     let mut machines: Vec<Wanted> = Vec::new();

@@ -4,7 +4,7 @@ use crate::pb;
 
 use super::super::super::error::Error;
 use super::super::super::output::condition_name;
-use super::super::machine::parse_phase;
+use super::super::phase::parse_phase;
 
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -70,6 +70,19 @@ async fn a_run_is_read_as_it_is_however_far_its_row_is_behind() {
     assert_eq!(row(dir.path()).0, committed.revision.0);
     assert_eq!(store.run(id).await.unwrap().as_ref(), committed.run());
     assert_eq!(check(dir.path()).unwrap().problems, Vec::<String>::new());
+    // Its labels go with it.
+    let all = Retention {
+        ended_before: Timestamp(u64::MAX >> 1),
+        ended_runs_max: 0,
+        requests_before: Timestamp(0),
+        audit_before: Timestamp(0),
+        audit_max: 9,
+    };
+    assert_eq!(store.trim(all).await.unwrap().runs, 1);
+    assert_eq!(check(dir.path()).unwrap().problems, Vec::<String>::new());
+    let conn = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    let labels = conn.query_row("SELECT count(*) FROM run_labels", [], |row| row.get::<_, i64>(0));
+    assert_eq!(labels.unwrap(), 0);
 }
 
 #[tokio::test]
