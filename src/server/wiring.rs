@@ -290,8 +290,9 @@ impl Server {
             Ok(loaded) => loaded,
             Err(error) => {
                 let why = with_causes(&error);
+                // First, so that who reads the log finds it in the metrics, too.
+                self.host.reloaded(self.engine.clock().now(), Some(why.clone()));
                 tracing::error!("configuration, plans and certificates were not reloaded: {why}");
-                self.host.reloaded(self.engine.clock().now(), Some(why));
                 return;
             }
         };

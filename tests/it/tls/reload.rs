@@ -54,7 +54,7 @@ async fn a_bad_reload_keeps_what_was() {
         server.signal("HUP").await;
         let log = server.logged(reason).await;
         assert!(log.contains("were not reloaded"), "{log}");
-        // The gauge is set before the line is logged by no more than a moment.
+        // The gauge is set before the line is logged.
         assert_eq!(metric(&metrics, "bmdemo_reload_failed").await, 1);
         let output = lab.cli(&server, "ann", &["doctor"]).await;
         let shown = text(&output.stdout);
