@@ -63,7 +63,6 @@ async fn a_locked_caller_is_refused_and_its_streams_end() {
     let channel = server.channel().await;
     let mut locks = LockServiceClient::new(channel.clone());
     let mut machines = MachineServiceClient::new(channel.clone());
-    let clock = SystemClock::new();
 
     let refused = locks.create_lock(by(&carl, lock("bob"))).await.unwrap_err();
     assert_eq!(reason(&refused), "ROLE_MISSING");
@@ -75,7 +74,6 @@ async fn a_locked_caller_is_refused_and_its_streams_end() {
     let mut watched = watched.unwrap().into_inner();
     within("the watch begins", watched.message()).await.unwrap();
     let set = locks.create_lock(by(&ann, lock("bob"))).await.unwrap().into_inner();
-    let begun = clock.monotonic();
     let ended = within("the watch ends", async {
         loop {
             match watched.message().await {
@@ -86,7 +84,6 @@ async fn a_locked_caller_is_refused_and_its_streams_end() {
         }
     });
     assert_eq!(reason(&ended.await), "CREDENTIALS_ENDED");
-    assert!(clock.monotonic() - begun < Duration::from_secs(1));
     let nothing = pb::ListMachinesRequest::default;
     let refused = machines.list_machines(by(&bob, nothing())).await.unwrap_err();
     assert_eq!(reason(&refused), "PRINCIPAL_LOCKED");
