@@ -122,9 +122,14 @@ impl AsyncRead for Noticing {
         match read {
             Ok(()) => {
                 let first = buf.filled().get(before).copied();
-                if self.is_first && first == Some(ALERT) {
-                    self.noticed.set(Some(Fault::ServerSpeaksTls));
-                    return Poll::Ready(Err(broken(Fault::ServerSpeaksTls)));
+                // HTTP/2 begins with the length of a small frame. What comes after this may be lost with the connection.
+                if let Some(first) = first.filter(|first| self.is_first && *first != 0) {
+                    let fault = match first {
+                        ALERT => Fault::ServerSpeaksTls,
+                        _ => Fault::Foreign,
+                    };
+                    self.noticed.set(Some(fault.clone()));
+                    return Poll::Ready(Err(broken(fault)));
                 }
                 self.is_first &= first.is_none();
                 Poll::Ready(Ok(()))

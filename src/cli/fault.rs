@@ -11,6 +11,8 @@ pub(crate) enum Fault {
     ServerIsPlain,
     /// The server speaks TLS, the client does not.
     ServerSpeaksTls,
+    /// Something else than HTTP/2 answers.
+    Foreign,
     /// The certificate of the server is not one that the client trusts.
     ServerUntrusted(String),
     /// The server refused the certificate of the client.
@@ -31,6 +33,7 @@ impl Fault {
             Self::ServerSpeaksTls => {
                 format!("the server at {address} speaks TLS only, and the address says http")
             }
+            Self::Foreign => format!("what answers at {address} does not speak HTTP/2"),
             Self::ServerUntrusted(why) => {
                 format!("the certificate of the server at {address} is not trusted: {why}")
             }
@@ -58,6 +61,10 @@ impl Fault {
             Self::ServerSpeaksTls => {
                 Some(format!("give {} and --ca-file FILE", other("http://", "https://")))
             }
+            Self::Foreign => Some(
+                "something else answers at this address, perhaps the metrics of the server: give the address of its API"
+                    .to_owned(),
+            ),
             Self::ServerUntrusted(_) => Some(
                 "give the authority that signed it with --ca-file FILE, and call the server by a name in its certificate"
                     .to_owned(),
