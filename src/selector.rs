@@ -139,12 +139,27 @@ mod tests {
             ("zone in (a, b),gpu", "(labels.zone = \"a\" OR labels.zone = \"b\") AND labels.gpu:*"),
             ("zone notin (a,b)", "(labels.zone != \"a\" AND labels.zone != \"b\")"),
             ("!legacy", "NOT labels.legacy:*"),
+            ("example.com/rack=r\"1*", "labels.\"example.com/rack\" = \"r\\\"1\\*\""),
         ] {
             assert_eq!(terms(selector).unwrap().join(" AND "), expected);
         }
         assert_eq!(terms(" "), Err(SelectorError::Empty));
         for (wrong, term) in [(",", ""), ("a=b,c d", "c d"), ("a within (b)", "a within (b)")] {
             assert_eq!(terms(wrong), Err(SelectorError::NoTerm(term.to_owned())));
+        }
+        // Some of these are of other languages, and would select nothing.
+        for wrong in [
+            "=b",
+            "a in b",
+            "a in (b",
+            "a b",
+            "a=1 b=2",
+            "rack=~r1",
+            "rack!~r1",
+            "rack in ()",
+            "rack in (a,)",
+        ] {
+            assert_eq!(terms(wrong), Err(SelectorError::NoTerm(wrong.to_owned())));
         }
     }
 }

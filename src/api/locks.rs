@@ -78,10 +78,7 @@ impl Locks {
         caller: &Caller,
         mut request: pb::StopAllRequest,
     ) -> Result<pb::Lock, ApiError> {
-        let mut checks = Checks::default();
-        checks.request_id(&request.request_id);
-        checks.required_reason(&request.reason);
-        checks.done(Some(()))?;
+        checked(&request.request_id, &request.reason).done(Some(()))?;
         let reason = request.reason.clone();
         let origin = caller.origin(&mut request, &reason, None);
         Ok(message(&*self.engine.stop_all(&origin).await?))
@@ -92,10 +89,7 @@ impl Locks {
         caller: &Caller,
         mut request: pb::ResumeAllRequest,
     ) -> Result<pb::Lock, ApiError> {
-        let mut checks = Checks::default();
-        checks.request_id(&request.request_id);
-        checks.required_reason(&request.reason);
-        checks.done(Some(()))?;
+        checked(&request.request_id, &request.reason).done(Some(()))?;
         let reason = request.reason.clone();
         let origin = caller.origin(&mut request, &reason, None);
         Ok(message(&*self.engine.resume_all(&origin).await?))
@@ -106,9 +100,7 @@ impl Locks {
         caller: &Caller,
         mut request: pb::CreateLockRequest,
     ) -> Result<pb::Lock, ApiError> {
-        let mut checks = Checks::default();
-        checks.request_id(&request.request_id);
-        checks.required_reason(&request.reason);
+        let mut checks = checked(&request.request_id, &request.reason);
         let target = target(&mut checks, caller, &request);
         let seconds = match &request.duration {
             None => None,
@@ -136,9 +128,7 @@ impl Locks {
         caller: &Caller,
         mut request: pb::DeleteLockRequest,
     ) -> Result<pb::Lock, ApiError> {
-        let mut checks = Checks::default();
-        checks.request_id(&request.request_id);
-        checks.required_reason(&request.reason);
+        let mut checks = checked(&request.request_id, &request.reason);
         checks.name("lock_id", &request.lock_id);
         checks.done(Some(()))?;
         let reason = request.reason.clone();
@@ -146,6 +136,14 @@ impl Locks {
         let origin = caller.origin(&mut request, &reason, None);
         Ok(message(&*self.engine.lift_lock(&origin, &id).await?))
     }
+}
+
+/// What every request of the service has.
+fn checked(request_id: &str, reason: &str) -> Checks {
+    let mut checks = Checks::default();
+    checks.request_id(request_id);
+    checks.required_reason(reason);
+    checks
 }
 
 fn target(

@@ -53,7 +53,7 @@ impl Scope {
         &self.keys
     }
 
-    /// Tells it from other scopes.
+    /// Identifies it among scopes.
     #[must_use]
     pub fn tag(&self) -> &str {
         &self.tag

@@ -115,6 +115,31 @@ async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
     assert!(log.contains("bad.toml:1:6"), "{log}");
 }
 
+/// Whoever can write a plan decides what is done to machines.
+#[tokio::test]
+async fn plans_and_actions_that_others_can_write_keep_the_server_from_starting() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    std::fs::write(dir.path().join("own.toml"), a_plan("plan/own")).unwrap();
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = async |flag: &str| {
+        let output = run_to_end(&["--ephemeral", "--port", "0", flag, path]).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{flag}: {said}");
+        assert!(said.contains(path) && said.contains("chmod go-w"), "{flag}: {said}");
+    };
+    set(dir.path(), 0o777);
+    refused("--plans-dir").await;
+    refused("--actions-dir").await;
+    set(dir.path(), 0o755);
+    set(&dir.path().join("own.toml"), 0o666);
+    refused("--plans-dir").await;
+    refused("--actions-dir").await;
+}
+
 #[tokio::test]
 async fn a_raised_limit_lets_runs_begin() {
     let mut config = tempfile::NamedTempFile::new().unwrap();

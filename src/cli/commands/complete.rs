@@ -9,7 +9,7 @@ use crate::pb;
 use super::super::config::Config;
 use super::super::error::{Error, Exit};
 use super::super::flags::FORMS;
-use super::super::output::{effective_name, run_phase_name, sanitized};
+use super::super::output::{effective_name, ended_name, sanitized};
 use super::super::session::Session;
 use super::super::ui::within;
 
@@ -225,9 +225,8 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
     match name {
         "RUN" => {
             let runs = client.newest_runs("", IDS_MAX).await.unwrap_or_default();
-            let about = |run: &pb::Run| {
-                format!("{} {} {}", run.machine_id, run.plan_id, run_phase_name(run.phase))
-            };
+            let about =
+                |run: &pb::Run| format!("{} {} {}", run.machine_id, run.plan_id, ended_name(run));
             runs.into_iter().map(|run| (run.run_id.clone(), about(&run))).collect()
         }
         _ => {

@@ -41,13 +41,20 @@ impl Draft {
             Some(_) => self.rearm(facts),
             None => {}
         }
+        self.proceed(facts);
+        Admission::Admitted
+    }
+
+    /// Does what comes next in the state that the run is in: no step is in progress that would go on by itself.
+    pub(super) fn proceed(&mut self, facts: Facts<'_>) {
         match self.run.state {
-            run::State::Canceling | run::State::Stopping => self.safe_point(facts),
+            run::State::Canceling | run::State::Stopping | run::State::Pausing => {
+                self.safe_point(facts);
+            }
             run::State::Unwinding { .. } => self.unwind(facts),
             run::State::Closing { .. } => self.finish(facts),
             run::State::Pending
             | run::State::Running
-            | run::State::Pausing
             | run::State::Held
             | run::State::Deferred
             | run::State::Resuming
@@ -55,7 +62,6 @@ impl Draft {
             | run::State::Failed
             | run::State::Canceled => self.advance(facts),
         }
-        Admission::Admitted
     }
 
     /// Index of the step whose public phase is RUNNING.

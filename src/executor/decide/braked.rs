@@ -75,21 +75,7 @@ impl Draft {
         match self.in_progress() {
             Some(place) if idle && facts.plan.own(place).is_none() => self.again(place, facts),
             Some(_) => {}
-            None => match self.run.state {
-                run::State::Canceling | run::State::Stopping | run::State::Pausing => {
-                    self.safe_point(facts);
-                }
-                run::State::Unwinding { .. } => self.unwind(facts),
-                run::State::Closing { .. } => self.finish(facts),
-                run::State::Pending
-                | run::State::Running
-                | run::State::Held
-                | run::State::Deferred
-                | run::State::Resuming
-                | run::State::Succeeded
-                | run::State::Failed
-                | run::State::Canceled => self.advance(facts),
-            },
+            None => self.proceed(facts),
         }
     }
 

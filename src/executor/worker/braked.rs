@@ -51,9 +51,8 @@ impl Worker {
         {
             active.run.steps[place].state = State::Observing { attempt, basis: Basis::Fresh };
         }
-        if !self.ports.brakes.hold(&active.run, machine, as_of, now) {
-            drop(self.own.send(Message::Released { run_id: active.run.id }));
-        }
+        let run = active.run.clone();
+        self.hold_back(&run, as_of);
     }
 
     /// What the end of a run that destroys data says of its plan; `None` if it says nothing.

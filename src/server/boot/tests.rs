@@ -19,6 +19,10 @@ fn operation() -> OperationId {
 
 /// A listener with an offer for node-1.
 async fn boot() -> Boot {
+    boot_with(Files::default()).await
+}
+
+async fn boot_with(files: Files) -> Boot {
     let clock = Arc::new(TokioClock::new(NOW));
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
     let id = MachineId::parse("node-1").unwrap();
@@ -46,7 +50,7 @@ async fn boot() -> Boot {
     };
     desk.offer(operation(), &[MAC.to_owned()], settings, NOW.plus_ms(60_000));
     let names = HostNames::new(&["boot.example".to_owned()]);
-    Boot::new(desk, names, Refusals::default(), Files::default(), clock)
+    Boot::new(desk, names, Refusals::default(), files, clock)
 }
 
 fn peer() -> SocketAddr {
@@ -149,4 +153,35 @@ async fn one_address_cannot_ask_without_end() {
     boot.clock.sleep(Duration::from_secs(10)).await;
     let (status, _) = ask(&boot, get("/boot/v1/settings?mac=52:54:00:d0:00:02"), "").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+/// Over a real connection: GRUB 2.06 compares the names of heads letter by letter, and waits for good without a length.
+#[tokio::test]
+async fn a_boot_loader_finds_the_length_of_a_file() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("vmlinuz"), "kernel").unwrap();
+    let boot = Arc::new(boot_with(Files::open(Some(dir.path())).unwrap()).await);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(listener, boot, stop.clone()));
+    let ask = async |method: &str, path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "{method} /boot/v1/files/{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let got = ask("GET", "vmlinuz").await;
+    assert!(got.contains("\r\nContent-Length: 6\r\n") && got.ends_with("\r\n\r\nkernel"), "{got}");
+    let head = ask("HEAD", "vmlinuz").await;
+    assert!(head.contains("\r\nContent-Length: 6\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(ask("GET", "initrd").await.starts_with("HTTP/1.1 404"));
+    assert!(ask("POST", "vmlinuz").await.starts_with("HTTP/1.1 404"));
+    stop.cancel();
+    served.await.unwrap();
 }

@@ -40,11 +40,11 @@ async fn acts(session: &mut Session, count: u32, carry: Carry) -> Result<(), Err
     let all = count.to_string();
     say(session, "A rack of machines.")?;
     carry.enter(session, &["import", &all, "--label", "rack=r1"]).await?;
-    let told = match count {
+    let remark = match count {
         0..=8 => "Repave it.",
         _ => "Repave it: eight runs at a time; the others wait for a slot.",
     };
-    say(session, told)?;
+    say(session, remark)?;
     carry.enter(session, &["repave", "-l", "rack=r1", "--detach", "--yes"]).await?;
     carry.enter(session, &["top", "-l", "rack=r1", "--until-idle"]).await?;
     say(session, "What needs a person, and why.")?;
