@@ -114,7 +114,7 @@ pub(super) fn back_up(config: &Config, to: &Path, out: &mut dyn Write) -> Result
     let restore = format!("bmdemo-server restore {} --data-dir DIR", to.display());
     said(writeln!(
         out,
-        "Next: keep it on another machine; back from it, into a new directory: {restore}"
+        "Next: keep it on another machine; to restore it into a new directory: {restore}"
     ));
     Ok(())
 }
