@@ -115,7 +115,7 @@ async fn a_hang_up_reads_plans_again_and_bad_ones_change_nothing() {
     assert!(log.contains("bad.toml:1:6"), "{log}");
 }
 
-/// Whoever can write a plan decides what is done to machines.
+/// Who can write a plan decides what is done to machines.
 #[tokio::test]
 async fn plans_and_actions_that_others_can_write_keep_the_server_from_starting() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -45,7 +45,7 @@ impl Draft {
         Admission::Admitted
     }
 
-    /// Does what comes next in the state that the run is in: no step is in progress that would go on by itself.
+    /// Does what comes next in the state that the run is in: no step is in progress that would continue by itself.
     pub(super) fn proceed(&mut self, facts: Facts<'_>) {
         match self.run.state {
             run::State::Canceling | run::State::Stopping | run::State::Pausing => {
