@@ -106,6 +106,20 @@ impl Brakes {
         self.changes.subscribe()
     }
 
+    /// The lock by labels that a machine would no longer be under.
+    pub(super) fn left(
+        &self,
+        before: &Machine,
+        after: &Machine,
+        now: Timestamp,
+    ) -> Option<Arc<Lock>> {
+        if !self.is_any.load(Ordering::SeqCst) || before.labels == after.labels {
+            return None;
+        }
+        let is_left = |lock: &Lock| lock.is_on_machine(before) && !lock.is_on_machine(after);
+        self.state().find(now, is_left).cloned()
+    }
+
     /// What holds a run back, and the number of the change up to which that is so.
     pub(super) fn braking(&self, machine: &Machine, run: &Run, now: Timestamp) -> (Braking, u64) {
         if !self.is_any.load(Ordering::SeqCst) {

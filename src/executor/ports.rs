@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::brakes::Brakes;
 use super::denied::Denied;
-use super::error::EngineError;
+use super::error::{EngineError, Refusal};
 use super::limits::Limits;
 use super::plans::Plans;
 use super::planted::Planted;
 use super::request::Origin;
 use super::sightings::Sightings;
 use super::tasks::Tasks;
+use super::waiting::lock_words;
 use crate::clock::{Clock, Random, SplitMix64, Timestamp};
 use crate::ids::{BatchId, MachineId, RunId};
 use crate::model::{LockTarget, Machine, Run};
@@ -140,6 +141,22 @@ impl Ports {
     /// Whether a machine that has a MAC address may be named to a caller.
     pub(super) async fn may_name(&self, origin: &Origin, owner: &MachineId) -> bool {
         origin.scope.is_none() || self.machine_for(origin, owner).await.is_ok()
+    }
+
+    /// Refuses labels by which a machine would no longer be under a lock: that is to be lifted by someone who may.
+    pub(super) fn keeps_locks(&self, before: &Machine, after: &Machine) -> Result<(), EngineError> {
+        let Some(lock) = self.brakes.left(before, after, self.clock.now()) else { return Ok(()) };
+        Err(EngineError::Refused {
+            refusal: Refusal::MachineLocked,
+            subject: format!("machines/{}", before.id),
+            message: format!(
+                "these labels would take {} out of lock {}: {}",
+                before.id,
+                lock.id,
+                lock_words(&lock)
+            ),
+            hint: format!("an admin lifts it: bmdemo-cli unlock {} --reason ...", lock.id),
+        })
     }
 
     pub(super) fn provider(&self, name: &str) -> Option<Arc<dyn Provider>> {

@@ -250,6 +250,7 @@ impl Engine {
         check_etag("machine", id.as_str(), origin, machine.revision)?;
         let mut changed = Machine::clone(&machine);
         apply_changes(&mut changed, changes, origin, &mut Vec::new())?;
+        self.ports.keeps_locks(&machine, &changed)?;
         let new: Vec<String> = changed
             .spec
             .mac_addresses

@@ -3,7 +3,7 @@
 
 use super::harness::{Harness, PLANS, machine_id, new_run, origin, refusal};
 use crate::clock::Clock;
-use crate::executor::request::{HeldBack, Verb, WaitReason};
+use crate::executor::request::{HeldBack, MachineChanges, Verb, WaitReason};
 use crate::executor::waiting::waiting;
 use crate::executor::{EngineError, Limits, Refusal};
 use crate::ids::RunId;
@@ -202,7 +202,23 @@ async fn a_lock_holds_back_the_machines_with_its_labels_alone() {
     let (_, _, blockers) =
         harness.engine.dry_run(&origin(), &new_run(1, "plan/reboot")).await.unwrap();
     assert_eq!(blockers.len(), 1);
+    // Other labels do not take a machine out of it; labels that the lock does not name are free.
+    let one = machine_id(1);
+    let edit = |key: &str, value: Option<&str>| MachineChanges {
+        label_edits: [(key.to_owned(), value.map(str::to_owned))].into(),
+        ..MachineChanges::default()
+    };
+    for changes in [edit("rack", Some("even")), edit("rack", None)] {
+        let (why, said) =
+            refusal(harness.engine.update_machine(&origin(), &one, changes.clone()).await);
+        assert_eq!(why, Refusal::MachineLocked);
+        assert!(said.contains(&lock.id), "{said}");
+        let (why, _) = refusal(harness.engine.would_update(&origin(), &one, &changes).await);
+        assert_eq!(why, Refusal::MachineLocked);
+    }
+    harness.engine.update_machine(&origin(), &one, edit("note", Some("x"))).await.unwrap();
     harness.engine.lift_lock(&origin(), &lock.id).await.unwrap();
+    harness.engine.update_machine(&origin(), &one, edit("rack", Some("odd"))).await.unwrap();
     let run = harness.start(1, "plan/reboot").await.unwrap().id;
     harness.finished(run).await;
 }

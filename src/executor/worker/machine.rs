@@ -21,8 +21,11 @@ impl Worker {
         changes: &MachineChanges,
     ) -> Result<Arc<Machine>, EngineError> {
         let scope = origin.key("UpdateMachine", &self.id);
+        let ports = self.ports.clone();
         self.write_machine(origin, &scope, |machine, entries| {
-            apply_changes(machine, changes, origin, entries)
+            let before = machine.clone();
+            apply_changes(machine, changes, origin, entries)?;
+            ports.keeps_locks(&before, machine)
         })
         .await
     }
