@@ -120,7 +120,9 @@ pub(super) async fn list<T>(
     let (mut pages, mut unreadable_count) = (1, 0);
     loop {
         let filter = filter.clone();
-        let query = Query { filter, order, after, limit, descending, active_only };
+        // What an answer cannot hold is not read.
+        let bytes_max = Some(PAGE_BYTES_MAX);
+        let query = Query { filter, order, after, limit, bytes_max, descending, active_only };
         let page = read(store, query).await?;
         unreadable_count += u64::try_from(page.unreadable.len()).unwrap_or(u64::MAX);
         if page.items.is_empty() && page.next.is_some() && pages < STORE_PAGES_MAX {

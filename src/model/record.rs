@@ -2,6 +2,7 @@
 //!
 //! A new kind is a variant of [`Kind`] and [`Object`] and an implementation of [`Record`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub trait Record: Clone + fmt::Debug + PartialEq + Send + Sync + Sized + 'static
     fn revision(&self) -> Revision;
     /// Position in the order of creation.
     fn ordinal(&self) -> u64;
+    /// About how many bytes of text it has, and never more than an answer with it has: labels, addresses, messages.
+    fn weight(&self) -> usize;
     /// Sets what the store assigns.
     fn stamp(&mut self, ordinal: u64, revision: Revision);
     /// Wraps the images of this kind as an object.
@@ -102,6 +105,11 @@ impl Object {
     }
 }
 
+/// Bytes of the texts of labels or parameters.
+fn bytes_of(texts: &BTreeMap<String, String>) -> usize {
+    texts.iter().map(|(key, value)| key.len() + value.len()).sum()
+}
+
 impl Record for Machine {
     type Id = MachineId;
     const KIND: Kind = Kind::Machine;
@@ -116,6 +124,13 @@ impl Record for Machine {
 
     fn ordinal(&self) -> u64 {
         self.ordinal
+    }
+
+    fn weight(&self) -> usize {
+        let spec = &self.spec;
+        let macs: usize = spec.mac_addresses.iter().map(String::len).sum();
+        let texts = spec.ssh_endpoint.len() + spec.bmc_endpoint.len() + spec.target_cluster.len();
+        self.id.as_str().len() + bytes_of(&self.labels) + macs + texts
     }
 
     fn stamp(&mut self, ordinal: u64, revision: Revision) {
@@ -148,6 +163,11 @@ impl Record for Run {
 
     fn ordinal(&self) -> u64 {
         self.ordinal
+    }
+
+    fn weight(&self) -> usize {
+        let messages: usize = self.steps.iter().map(|step| step.message.len()).sum();
+        bytes_of(&self.spec.parameters) + self.spec.reason.len() + messages
     }
 
     fn stamp(&mut self, ordinal: u64, revision: Revision) {

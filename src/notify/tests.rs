@@ -276,6 +276,7 @@ async fn what_was_deleted_before_it_was_sent_is_a_gap() {
     let all = Retention {
         ended_before: before,
         ended_runs_max: 0,
+        machine_changes_max: u64::MAX,
         requests_before: before,
         audit_before: before,
         audit_max: 0,

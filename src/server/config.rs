@@ -159,6 +159,8 @@ pub(super) struct Config {
     pub(super) rates: Rates,
     /// Most watches and followed logs.
     pub(super) watches_max: usize,
+    /// Of those, most of one principal, or of one address without one.
+    pub(super) watches_per_peer_max: usize,
     /// Time that steps get to reach a commit point when the server ends.
     pub(super) shutdown_grace: Duration,
     /// Lowest level that is logged.
@@ -268,6 +270,10 @@ impl Config {
                     .unwrap_or(connection_limits::WRITTEN_BYTES_PER_PEER_PER_S),
             },
             watches_max: file.server.watches_max.unwrap_or(connection_limits::WATCHES_MAX),
+            watches_per_peer_max: file
+                .server
+                .watches_per_peer_max
+                .unwrap_or(connection_limits::WATCHES_MAX),
             unsent: Bounds {
                 of_connection: file
                     .server

@@ -29,8 +29,8 @@ use super::metrics::Metrics;
 use super::peers::{Peer, Peers, TooMany};
 use super::progress::Progress;
 use super::refusals::Refusals;
-use super::room::{Bounds, Place, Room};
-use super::watches::{Watches, Watching};
+use super::room::{Bounds, Need, Place, Room};
+use super::watches::{Full, Watches, Watching};
 use super::{limits, sending, telemetry};
 use crate::api::methods;
 use crate::api::status::ApiError;
@@ -135,13 +135,14 @@ impl Edge {
     }
 
     /// Takes what a mutation takes of what its peer may ask for.
-    fn ration(&self, path: &str) -> Result<Option<Peer>, Status> {
+    fn ration(&self, path: &str, peer: Option<&Peer>) -> Result<Option<Peer>, Status> {
         let is_mutation = methods::by_path(path).is_some_and(|method| method.is_mutation);
-        let Some(peer) = self.peer.as_ref().filter(|_| is_mutation) else { return Ok(None) };
+        let Some(peer) = peer.filter(|_| is_mutation) else { return Ok(None) };
         peer.mutate().map_err(|TooMany { limit, setting, per_s, .. }| {
             self.refusals.count(setting);
             let message = format!(
-                "this address changes more than the server takes of one, {per_s} a second (server.{setting})"
+                "this {} changes more than the server takes of one, {per_s} a second (server.{setting})",
+                peer.noun()
             );
             Status::from(ApiError::Engine(EngineError::Exhausted { limit, message }))
         })?;
@@ -149,17 +150,22 @@ impl Edge {
     }
 
     /// A place for a watch, where they are limited; `None` for what is no watch.
-    fn watching(&self, path: &str) -> Result<Option<Watching>, Status> {
+    fn watching(&self, path: &str, peer: Option<&Peer>) -> Result<Option<Watching>, Status> {
         let (Some(watches), Some(place)) = (&self.watches, &self.place) else { return Ok(None) };
         if !is_stream(path) || is_reflection(path) {
             return Ok(None);
         }
         let Some(stream) = Progress::of_this_stream() else { return Ok(None) };
-        watches.begin(place.connection(), stream).map(Some).ok_or_else(|| {
-            self.refusals.count("watches_max");
-            let message =
-                "as many watches are open as are allowed, and no connection has more of them (server.watches_max)";
-            let message = message.to_owned();
+        let begun = watches.begin(place.connection(), peer.map(Peer::who), stream);
+        begun.map(Some).map_err(|full| {
+            self.refusals.count(full.setting());
+            let message = match full {
+                Full::All => "as many watches are open as are allowed, and no one has more of them than this caller (server.watches_max)".to_owned(),
+                Full::Peer(most) => format!(
+                    "this {} has {most} watches open, and may have no more (server.watches_per_peer_max)",
+                    peer.map_or("address", Peer::noun)
+                ),
+            };
             Status::from(ApiError::Engine(EngineError::Exhausted { limit: "WATCHERS", message }))
         })
     }
@@ -228,7 +234,9 @@ where
             true => limits::CALL,
             false => limits::BODY,
         };
-        let payer = match self.ration(request.uri().path()) {
+        let name = identity.as_ref().map(|identity| &identity.name);
+        let peer = self.peer.as_ref().map(|peer| peer.known_as(name));
+        let payer = match self.ration(request.uri().path(), peer.as_ref()) {
             Ok(payer) => payer,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
@@ -274,14 +282,15 @@ where
         let edge = self.watches.is_some().then(|| self.clone());
         Box::pin(async move {
             // Only here is it known which stream this is.
-            let watching = match edge.as_ref().map_or(Ok(None), |edge| edge.watching(&path)) {
+            let begun = edge.as_ref().map_or(Ok(None), |edge| edge.watching(&path, peer.as_ref()));
+            let watching = match begun {
                 Ok(watching) => watching,
                 Err(status) => return Ok(status.into_http()),
             };
             let answer = async {
                 // Before the handler reads anything.
-                let held = match (&place, bytes_expected(&path)) {
-                    (Some(place), Some(bytes)) => match place.enter(bytes).await {
+                let held = match (&place, need(&path)) {
+                    (Some(place), Some(need)) => match place.enter(need).await {
                         Some(held) => Some(held),
                         None => {
                             refusals.count("calls_waiting");
@@ -344,14 +353,18 @@ fn is_stream(path: &str) -> bool {
         || is_reflection(path)
 }
 
-/// The most that a call is taken to answer, for which there must be room before it begins; `None` for calls that last.
-fn bytes_expected(path: &str) -> Option<u64> {
+/// What a call needs before it begins; `None` for calls that last.
+fn need(path: &str) -> Option<Need> {
     if lasts(path) {
         return None;
     }
-    let is_of_several = methods::by_path(path)
-        .is_some_and(|method| method.name.starts_with("List") || method.name.starts_with("Batch"));
-    Some(if is_of_several { limits::ANSWER_LARGE_BYTES } else { limits::ANSWER_SMALL_BYTES })
+    let begins = |with| methods::by_path(path).is_some_and(|method| method.name.starts_with(with));
+    let (is_scan, is_batch) = (begins("List"), begins("Batch"));
+    let bytes = match is_scan || is_batch {
+        true => limits::ANSWER_LARGE_BYTES,
+        false => limits::ANSWER_SMALL_BYTES,
+    };
+    Some(Need { bytes, is_scan })
 }
 
 fn is_reflection(path: &str) -> bool {

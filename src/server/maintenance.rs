@@ -53,6 +53,7 @@ async fn round(
     let retention = store::Retention {
         ended_before: before(now, policy.ended_runs),
         ended_runs_max: policy.ended_runs_max,
+        machine_changes_max: policy.machine_changes_max,
         requests_before: before(now, policy.requests),
         audit_before: before(now, policy.audit),
         audit_max: policy.audit_max,

@@ -1,4 +1,5 @@
-//! What one peer may ask for in a time: mutations, and bytes that it has written. Without identities a peer is an address.
+//! What one peer may ask for in a time: mutations, and bytes that it has written. A peer is a principal, whatever its
+//! addresses are; who is not known is an address.
 //!
 //! Buckets that fill with time. A call begins while its peer's buckets are not empty; what it takes is taken when it is
 //! known, and a bucket may go below nothing, so that large requests are never refused for being large.
@@ -99,6 +100,15 @@ impl Used {
     }
 }
 
+/// Who a peer is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Who {
+    /// Someone at an address, who has not proved who it is.
+    Address(IpAddr),
+    /// A principal.
+    Principal(Arc<str>),
+}
+
 /// Peers with buckets that are not full are remembered; past this many the full ones are forgotten.
 const REMEMBERED: usize = 1_024;
 
@@ -107,7 +117,7 @@ const REMEMBERED: usize = 1_024;
 pub(super) struct Peers {
     rates: Rates,
     clock: Arc<dyn Clock>,
-    used: Arc<Mutex<BTreeMap<IpAddr, Used>>>,
+    used: Arc<Mutex<BTreeMap<Who, Used>>>,
 }
 
 impl Peers {
@@ -117,23 +127,25 @@ impl Peers {
 
     /// The one of a connection.
     pub(super) fn at(&self, address: IpAddr) -> Peer {
-        Peer { peers: self.clone(), address: counted_as(address) }
+        Peer { peers: self.clone(), who: Who::Address(counted_as(address)) }
     }
 
     /// Looks at what a peer has used, as it is now.
-    fn with<T>(&self, address: IpAddr, look: impl FnOnce(&mut Used) -> T) -> T {
+    fn with<T>(&self, who: &Who, look: impl FnOnce(&mut Used) -> T) -> T {
         let now_ms = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         let rates = self.rates;
         let mut all = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() > REMEMBERED && !all.contains_key(&address) {
+        if all.len() > REMEMBERED && !all.contains_key(who) {
             all.retain(|_, used| {
                 used.fill(rates, now_ms);
                 !used.is_full(rates)
             });
         }
-        let used = all.entry(address).or_insert_with(|| Used::full(rates, now_ms));
-        used.fill(rates, now_ms);
-        look(used)
+        if let Some(used) = all.get_mut(who) {
+            used.fill(rates, now_ms);
+            return look(used);
+        }
+        look(all.entry(who.clone()).or_insert_with(|| Used::full(rates, now_ms)))
     }
 }
 
@@ -141,17 +153,36 @@ impl Peers {
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     peers: Peers,
-    address: IpAddr,
+    who: Who,
 }
 
 impl Peer {
+    /// The same, as a principal if it is one.
+    pub(super) fn known_as(&self, principal: Option<&Arc<str>>) -> Self {
+        let who = principal.map_or_else(|| self.who.clone(), |name| Who::Principal(name.clone()));
+        Self { peers: self.peers.clone(), who }
+    }
+
+    /// Who it is.
+    pub(super) fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// What it is, for people.
+    pub(super) fn noun(&self) -> &'static str {
+        match self.who {
+            Who::Address(_) => "address",
+            Who::Principal(_) => "principal",
+        }
+    }
+
     /// Takes a mutation.
     ///
     /// # Errors
     /// [`TooMany`] if the peer has used up what it may.
     pub(super) fn mutate(&self) -> Result<(), TooMany> {
         let rates = self.peers.rates;
-        self.peers.with(self.address, |used| {
+        self.peers.with(&self.who, |used| {
             let limits = [
                 ("MUTATIONS", "mutations_per_peer_per_s", rates.mutations_per_s, used.mutations),
                 (
@@ -173,7 +204,7 @@ impl Peer {
 
     /// Takes bytes of a mutation that have come.
     pub(super) fn write(&self, bytes: u64) {
-        self.peers.with(self.address, |used| used.bytes.take(bytes));
+        self.peers.with(&self.who, |used| used.bytes.take(bytes));
     }
 }
 
@@ -219,6 +250,21 @@ mod tests {
         assert!(refused.retry_after >= five && refused.retry_after < five * 2, "{refused:?}");
         clock.sleep(refused.retry_after).await;
         assert_eq!(peer.mutate(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_principal_has_one_ration_at_all_its_addresses() {
+        let (peers, _clock) = peers();
+        let (here, there) =
+            (peers.at("192.0.2.1".parse().unwrap()), peers.at("192.0.2.2".parse().unwrap()));
+        let (ann, ben) = (Arc::from("ann"), Arc::from("ben"));
+        for n in 0..20 {
+            let at = if n % 2 == 0 { &here } else { &there };
+            assert_eq!(at.known_as(Some(&ann)).mutate(), Ok(()));
+        }
+        assert!(there.known_as(Some(&ann)).mutate().is_err());
+        assert_eq!(here.known_as(Some(&ben)).mutate(), Ok(()));
+        assert_eq!(here.known_as(None).mutate(), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! A peer that asks for much and reads nothing would otherwise have the server keep every answer. A handler begins only when
 //! there is room for the largest answer that it may give, and what it really gives is counted until the connection has
-//! written it. Connections take turns, so that one with many calls waits for itself.
+//! written it. Whose connection has had the least is next, so that one with many calls waits for itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::limits::{
-    ANSWER_SMALL_BYTES, CALLS_WAITING_MAX, CALLS_WAITING_PER_CONNECTION, UNSENT_BYTES_CROWDED_MAX,
-    UNSENT_BYTES_MAX, UNSENT_BYTES_PER_CONNECTION_MAX,
+    ANSWER_SMALL_BYTES, CALLS_WAITING_MAX, CALLS_WAITING_PER_CONNECTION, SCANS_PER_PROCESSOR,
+    UNSENT_BYTES_CROWDED_MAX, UNSENT_BYTES_MAX, UNSENT_BYTES_PER_CONNECTION_MAX,
 };
 
 /// How many bytes there may be.
@@ -29,6 +29,15 @@ impl Default for Bounds {
     }
 }
 
+/// What a call needs before its handler begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Need {
+    /// The most that it may answer.
+    pub(super) bytes: u64,
+    /// Whether it reads many records, which takes processor time before there is an answer.
+    pub(super) is_scan: bool,
+}
+
 /// Whether an answer of so many bytes may be begun, with what its connection and all connections hold.
 fn fits(bounds: Bounds, of_connection: u64, in_all: u64, bytes: u64) -> bool {
     // In a crowd one connection gets less; and small answers have a part of the whole to themselves, so that large ones
@@ -44,13 +53,15 @@ fn fits(bounds: Bounds, of_connection: u64, in_all: u64, bytes: u64) -> bool {
 
 #[derive(Debug)]
 struct Waiter {
-    bytes: u64,
+    need: Need,
     granted: oneshot::Sender<Held>,
 }
 
 #[derive(Debug, Default)]
 struct Connection {
     bytes: u64,
+    /// Bytes that it has had, or may have; at least as many as the others, as of its last turn.
+    had: u64,
     waiting: VecDeque<Waiter>,
     has_ended: bool,
 }
@@ -58,22 +69,40 @@ struct Connection {
 #[derive(Debug, Default)]
 struct State {
     bytes: u64,
+    /// Handlers at work that read many records.
+    scans: usize,
     next_id: u64,
     connections: BTreeMap<u64, Connection>,
-    /// Connections with calls that wait, in the order of their turns.
+    /// Connections with calls that wait.
     turns: VecDeque<u64>,
+    /// What the connection had had that was let in last: who has had less, as it asked for nothing, has no more credit for
+    /// that than who comes now.
+    share: u64,
+}
+
+impl State {
+    fn forget_who_left(&mut self) {
+        let Self { turns, connections, .. } = self;
+        turns.retain(|id| {
+            let Some(connection) = connections.get_mut(id) else { return false };
+            connection.waiting.retain(|waiter| !waiter.granted.is_closed());
+            !connection.waiting.is_empty()
+        });
+    }
 }
 
 /// Room for the answers of a server. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Room {
     bounds: Bounds,
+    scans_max: usize,
     state: Arc<Mutex<State>>,
 }
 
 impl Room {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: Arc::default() }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { bounds, scans_max: processors * SCANS_PER_PROCESSOR, state: Arc::default() }
     }
 
     /// Bytes that are held.
@@ -94,17 +123,20 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what a connection holds, and lets in who fits now.
-    fn change(&self, id: u64, from: u64, to: u64) {
+    /// Changes what a connection holds, and lets in who fits now. `scanned` is whether it has finished reading.
+    fn change(&self, id: u64, from: u64, to: u64, scanned: bool) {
         let mut state = self.lock();
+        state.scans -= usize::from(scanned);
+        let unused = if scanned { from.saturating_sub(to) } else { 0 };
         state.bytes = state.bytes - from + to;
         if let Some(connection) = state.connections.get_mut(&id) {
             connection.bytes = connection.bytes - from + to;
+            connection.had = connection.had.saturating_sub(unused);
             if connection.has_ended && connection.bytes == 0 {
                 state.connections.remove(&id);
             }
         }
-        let granted = if to < from { self.grant(&mut state) } else { Vec::new() };
+        let granted = if to < from || scanned { self.grant(&mut state) } else { Vec::new() };
         drop(state);
         for (sender, held) in granted {
             // Who has gone meanwhile gives it back by dropping it: without the lock, which that takes.
@@ -112,30 +144,49 @@ impl Room {
         }
     }
 
-    /// Goes round the connections that wait until none of them fits.
+    fn may_begin(&self, need: Need, of_connection: u64, in_all: u64, scans: usize) -> bool {
+        let is_turn = !need.is_scan || scans < self.scans_max;
+        is_turn && fits(self.bounds, of_connection, in_all, need.bytes)
+    }
+
+    fn begun(&self, state: &mut State, id: u64, need: Need) -> Held {
+        state.bytes += need.bytes;
+        state.scans += usize::from(need.is_scan);
+        let connection = state.connections.entry(id).or_default();
+        connection.bytes += need.bytes;
+        state.share = connection.had.max(state.share);
+        connection.had = state.share + need.bytes;
+        Held { room: self.clone(), id, bytes: need.bytes, is_scan: need.is_scan }
+    }
+
+    /// Lets in who fits now, first those of connections that have had the least.
     fn grant(&self, state: &mut State) -> Vec<(oneshot::Sender<Held>, Held)> {
         let mut granted = Vec::new();
-        let mut passed = 0;
-        while passed < state.turns.len() {
-            let Some(id) = state.turns.pop_front() else { break };
-            let in_all = state.bytes;
+        state.forget_who_left();
+        while let Some(turn) = self.next_turn(state) {
+            let Some(id) = state.turns.remove(turn) else { break };
             let Some(connection) = state.connections.get_mut(&id) else { continue };
-            connection.waiting.retain(|waiter| !waiter.granted.is_closed());
-            let Some(first) = connection.waiting.front() else { continue };
-            if !fits(self.bounds, connection.bytes, in_all, first.bytes) {
-                state.turns.push_back(id);
-                passed += 1;
+            let Some(Waiter { need, granted: sender }) = connection.waiting.pop_front() else {
                 continue;
+            };
+            if !connection.waiting.is_empty() {
+                state.turns.push_back(id);
             }
-            if let Some(Waiter { bytes, granted: sender }) = connection.waiting.pop_front() {
-                connection.bytes += bytes;
-                state.bytes += bytes;
-                granted.push((sender, Held { room: self.clone(), id, bytes }));
-            }
-            state.turns.push_back(id);
-            passed = 0;
+            granted.push((sender, self.begun(state, id, need)));
         }
         granted
+    }
+
+    /// Whose turn it is, of those that fit.
+    fn next_turn(&self, state: &State) -> Option<usize> {
+        let turns = state.turns.iter().enumerate();
+        let fitting = turns.filter_map(|(turn, id)| {
+            let connection = state.connections.get(id)?;
+            let first = connection.waiting.front()?;
+            let fits = self.may_begin(first.need, connection.bytes, state.bytes, state.scans);
+            fits.then_some((connection.had.max(state.share), turn))
+        });
+        fitting.min().map(|(_, turn)| turn)
     }
 }
 
@@ -168,27 +219,25 @@ impl Place {
         self.0.id
     }
 
-    /// Waits for room for an answer of at most so many bytes, after those of this connection that wait already. `None` if
-    /// too many calls wait, and enough of them are of this connection.
-    pub(super) async fn enter(&self, bytes: u64) -> Option<Held> {
+    /// Waits until there is what a call needs, after those of this connection that wait already. `None` if too many calls
+    /// wait, and enough of them are of this connection.
+    pub(super) async fn enter(&self, need: Need) -> Option<Held> {
         let Seat { room, id } = &*self.0;
         let granted = {
             let mut state = room.lock();
-            let in_all = state.bytes;
+            let (in_all, scans) = (state.bytes, state.scans);
             let waiting: usize = state.connections.values().map(|one| one.waiting.len()).sum();
             let connection = state.connections.entry(*id).or_default();
             let is_first = connection.waiting.is_empty();
-            if is_first && fits(room.bounds, connection.bytes, in_all, bytes) {
-                connection.bytes += bytes;
-                state.bytes += bytes;
-                return Some(Held { room: room.clone(), id: *id, bytes });
+            if is_first && room.may_begin(need, connection.bytes, in_all, scans) {
+                return Some(room.begun(&mut state, *id, need));
             }
             let own = connection.waiting.len();
             if waiting >= CALLS_WAITING_MAX && own >= CALLS_WAITING_PER_CONNECTION {
                 return None;
             }
             let (sender, granted) = oneshot::channel();
-            connection.waiting.push_back(Waiter { bytes, granted: sender });
+            connection.waiting.push_back(Waiter { need, granted: sender });
             if !state.turns.contains(id) {
                 state.turns.push_back(*id);
             }
@@ -204,8 +253,8 @@ impl Place {
     /// Counts an answer that is there already.
     pub(super) fn hold(&self, bytes: u64) -> Held {
         let Seat { room, id } = &*self.0;
-        room.change(*id, 0, bytes);
-        Held { room: room.clone(), id: *id, bytes }
+        room.change(*id, 0, bytes, false);
+        Held { room: room.clone(), id: *id, bytes, is_scan: false }
     }
 }
 
@@ -215,19 +264,20 @@ pub(super) struct Held {
     room: Room,
     id: u64,
     bytes: u64,
+    is_scan: bool,
 }
 
 impl Held {
-    /// Takes what the answer really takes.
+    /// Takes what the answer really takes, which is there now.
     pub(super) fn resize(&mut self, bytes: u64) {
-        self.room.change(self.id, self.bytes, bytes);
+        self.room.change(self.id, self.bytes, bytes, std::mem::take(&mut self.is_scan));
         self.bytes = bytes;
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.room.change(self.id, self.bytes, 0);
+        self.room.change(self.id, self.bytes, 0, self.is_scan);
     }
 }
 
@@ -238,6 +288,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
+    const LARGE: Need = Need { bytes: 4 * MIB, is_scan: false };
     const BOUNDS: Bounds = Bounds { of_connection: 16 * MIB, in_all: 256 * MIB };
 
     #[test]
@@ -261,30 +312,28 @@ mod tests {
     fn connections_take_turns_and_who_has_gone_is_passed_over() {
         let room = Room::new(Bounds { of_connection: 4 * MIB, in_all: 8 * MIB });
         let (greedy, honest) = (room.place(), room.place());
-        let first = greedy.enter(4 * MIB).now_or_never().flatten().unwrap();
-        let mut queue: Vec<_> = (0..3).map(|_| Box::pin(greedy.enter(4 * MIB))).collect();
+        let first = greedy.enter(LARGE).now_or_never().flatten().unwrap();
+        let mut queue: Vec<_> = (0..3).map(|_| Box::pin(greedy.enter(LARGE))).collect();
         for call in &mut queue {
             assert!(call.now_or_never().is_none());
         }
         // 4 of 6 MiB for large answers are taken: another connection waits too, but only for one answer.
-        let mut other = Box::pin(honest.enter(4 * MIB));
+        let mut other = Box::pin(honest.enter(LARGE));
         assert!((&mut other).now_or_never().is_none());
         drop(queue.remove(0));
         drop(first);
-        let next = (&mut queue[0]).now_or_never();
-        let got = (&mut other).now_or_never();
-        assert!(next.is_some() != got.is_some(), "one of them has the room");
-        drop((next, got));
-        let rest =
-            [(&mut queue[1]).now_or_never().is_some(), (&mut other).now_or_never().is_some()];
-        assert!(rest.contains(&true));
+        // Who has had less is next.
+        assert!((&mut queue[0]).now_or_never().is_none());
+        let got = (&mut other).now_or_never().flatten().unwrap();
+        drop(got);
+        assert!((&mut queue[0]).now_or_never().flatten().is_some());
     }
 
     #[test]
     fn what_is_sent_or_lost_gives_its_room_back() {
         let room = Room::new(BOUNDS);
         let place = room.place();
-        let mut held = place.enter(4 * MIB).now_or_never().flatten().unwrap();
+        let mut held = place.enter(LARGE).now_or_never().flatten().unwrap();
         held.resize(1000);
         assert_eq!(room.bytes(), 1000);
         let counted = place.hold(500);
@@ -299,14 +348,36 @@ mod tests {
     fn a_connection_with_many_calls_waits_with_some_of_them_only() {
         let room = Room::new(Bounds { of_connection: 4 * MIB, in_all: 8 * MIB });
         let (greedy, honest) = (room.place(), room.place());
-        let _held = greedy.enter(4 * MIB).now_or_never().flatten().unwrap();
+        let _held = greedy.enter(LARGE).now_or_never().flatten().unwrap();
         let mut queue: Vec<_> =
-            (0..CALLS_WAITING_MAX).map(|_| Box::pin(greedy.enter(4 * MIB))).collect();
+            (0..CALLS_WAITING_MAX).map(|_| Box::pin(greedy.enter(LARGE))).collect();
         for call in &mut queue {
             assert!(call.now_or_never().is_none());
         }
-        assert!(matches!(greedy.enter(4 * MIB).now_or_never(), Some(None)));
+        assert!(matches!(greedy.enter(LARGE).now_or_never(), Some(None)));
         // Others may wait still.
-        assert!(honest.enter(4 * MIB).now_or_never().is_none());
+        assert!(honest.enter(LARGE).now_or_never().is_none());
+    }
+
+    #[test]
+    fn those_who_read_much_take_turns_before_there_is_an_answer() {
+        let scan = Need { bytes: 4 * MIB, is_scan: true };
+        let room = Room { scans_max: 2, ..Room::new(BOUNDS) };
+        let (greedy, honest) = (room.place(), room.place());
+        let first = greedy.enter(scan).now_or_never().flatten().unwrap();
+        let mut second = greedy.enter(scan).now_or_never().flatten().unwrap();
+        let mut third = Box::pin(greedy.enter(scan));
+        assert!((&mut third).now_or_never().is_none());
+        let mut other = Box::pin(honest.enter(scan));
+        assert!((&mut other).now_or_never().is_none());
+        // What reads one object does not wait.
+        let small = Need { bytes: ANSWER_SMALL_BYTES, is_scan: false };
+        assert!(room.place().enter(small).now_or_never().flatten().is_some());
+        // An answer that is there no longer counts, whether it was taken or not.
+        second.resize(MIB);
+        assert!((&mut third).now_or_never().is_some() != (&mut other).now_or_never().is_some());
+        drop(first);
+        drop((second, third, other));
+        assert_eq!((room.bytes(), room.lock().scans), (0, 0));
     }
 }

@@ -144,7 +144,10 @@ impl Server {
             .measured(metrics.clone())
             .guarded(host_names.clone(), refusals.clone())
             .with_room(room.clone())
-            .rationed(Peers::new(config.rates, clock.clone()), Watches::new(config.watches_max));
+            .rationed(
+                Peers::new(config.rates, clock.clone()),
+                Watches::new(config.watches_max, config.watches_per_peer_max),
+            );
         let denials = edge.denials().clone();
         let gate = Gate::new(config.caps, refusals.clone());
         let stop = CancellationToken::new();

@@ -91,6 +91,8 @@ pub struct Query {
     pub after: Option<Position>,
     /// Most items to return.
     pub limit: usize,
+    /// The page ends with the item by which the texts of all have this many bytes; `None` for no such bound.
+    pub bytes_max: Option<usize>,
     /// Descending instead of ascending: the newest first, or the last id.
     pub descending: bool,
     /// Runs only: leave out those that have ended. Served by an index.
@@ -156,6 +158,9 @@ pub struct Retention {
     pub ended_before: Timestamp,
     /// Of the ended runs, at most this many are kept: those that ended last.
     pub ended_runs_max: u64,
+    /// Of the changes of machines, about this many newest are kept, those of other machines counted; the oldest are
+    /// deleted first, whatever their age.
+    pub machine_changes_max: u64,
     /// Request ids used before this instant are deleted, unless their object is an active run. They outlive their
     /// object, so that a late repetition never starts a run again.
     pub requests_before: Timestamp,

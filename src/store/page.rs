@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::{Order, Page, Position, Query, SCAN_ROWS_MAX, Unreadable};
 use crate::ids::Revision;
+use crate::model::Record;
 
 /// A page that is being filled with rows in the order of the query.
 #[derive(Debug)]
 pub(super) struct Filling<T> {
     items: Vec<Arc<T>>,
     limit: usize,
+    bytes: usize,
+    bytes_max: usize,
     examined: usize,
     order: Order,
     last: Option<Position>,
@@ -17,7 +20,7 @@ pub(super) struct Filling<T> {
     unreadable: Vec<Unreadable>,
 }
 
-impl<T> Filling<T> {
+impl<T: Record> Filling<T> {
     /// An empty page; a limit of zero counts as one, since an empty page would lead nowhere.
     pub(super) fn new(query: &Query) -> Self {
         let limit = query.limit.max(1);
@@ -25,6 +28,8 @@ impl<T> Filling<T> {
         Self {
             items: Vec::new(),
             limit,
+            bytes: 0,
+            bytes_max: query.bytes_max.unwrap_or(usize::MAX),
             examined: 0,
             order,
             last: None,
@@ -35,7 +40,9 @@ impl<T> Filling<T> {
 
     /// Whether the next row is beyond the page. Call it before examining a row that exists.
     pub(super) fn is_full(&mut self) -> bool {
-        self.more = self.items.len() >= self.limit || self.examined >= SCAN_ROWS_MAX;
+        self.more = self.items.len() >= self.limit
+            || self.examined >= SCAN_ROWS_MAX
+            || (self.bytes >= self.bytes_max && !self.items.is_empty());
         self.more
     }
 
@@ -46,6 +53,7 @@ impl<T> Filling<T> {
             Order::Created => Position::Ordinal(ordinal),
             Order::Id => Position::Id(id.to_string()),
         });
+        self.bytes += item.as_ref().map_or(0, |item| item.weight());
         self.items.extend(item);
     }
 

@@ -258,6 +258,7 @@ async fn runs_come_once(seed: u64) {
             let retention = Retention {
                 ended_before: first_forgotten.plus_ms(1),
                 ended_runs_max: u64::MAX,
+                machine_changes_max: u64::MAX,
                 requests_before: Timestamp(0),
                 audit_before: Timestamp(0),
                 audit_max: u64::MAX,

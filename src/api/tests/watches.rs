@@ -140,6 +140,7 @@ async fn forgotten_history_is_an_error_or_a_reset() {
     let everything = crate::store::Retention {
         ended_before: START.plus_ms(u64::MAX / 2),
         ended_runs_max: 0,
+        machine_changes_max: u64::MAX,
         requests_before: START,
         audit_before: START,
         audit_max: u64::MAX,

@@ -166,6 +166,8 @@ impl Config {
         )?;
         let watched = "nothing could be watched";
         number("server.watches_max", self.watches_max as u64, MANY, watched)?;
+        let of_peer = self.watches_per_peer_max as u64;
+        number("server.watches_per_peer_max", of_peer, MANY, watched)?;
         let unsent = self.unsent;
         let (least, one) =
             (connection_limits::UNSENT_BYTES_MIN, connection_limits::ANSWER_LARGE_BYTES);
@@ -191,6 +193,9 @@ impl Config {
         }
         number("loop_breaker.destructive_max", limits.destructive_max as u64, MANY, held)?;
         number("limits.step_log_bytes_max", limits.step_log_bytes_max, LOG_BYTES_MAX, no_log)?;
+        let kept = retention.machine_changes_max;
+        let unseen = "what was changed could not be seen";
+        number("retention.machine_changes_max", kept, MANY * 10_000, unseen)?;
         let forgotten = "no run that has ended would be kept";
         number("retention.ended_runs_max", retention.ended_runs_max, MANY * 1000, forgotten)?;
         for (provider, policy) in &self.probes {

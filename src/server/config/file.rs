@@ -60,6 +60,7 @@ pub(crate) struct Server {
     pub(crate) connection_age_max: Option<Span>,
     pub(crate) connection_idle_max: Option<Span>,
     pub(crate) watches_max: Option<usize>,
+    pub(crate) watches_per_peer_max: Option<usize>,
     pub(crate) mutations_per_peer_per_s: Option<u64>,
     pub(crate) written_bytes_per_peer_per_s: Option<u64>,
     pub(crate) unsent_bytes_max: Option<u64>,
@@ -186,6 +187,7 @@ pub(crate) struct LoopBreaker {
 pub(crate) struct Retention {
     pub(crate) ended_runs: Option<Span>,
     pub(crate) ended_runs_max: Option<u64>,
+    pub(crate) machine_changes_max: Option<u64>,
     pub(crate) requests: Option<Span>,
     pub(crate) audit: Option<Span>,
     pub(crate) audit_max: Option<u64>,

@@ -12,6 +12,8 @@ pub(in crate::server) struct Retention {
     pub(in crate::server) ended_runs: Duration,
     /// Of the ended runs, at most this many newest are kept.
     pub(in crate::server) ended_runs_max: u64,
+    /// Of the changes of machines, about this many newest are kept.
+    pub(in crate::server) machine_changes_max: u64,
     /// Request ids used longer ago are deleted, unless their object is an active run.
     pub(in crate::server) requests: Duration,
     /// Audit entries that are older are deleted, the oldest first.
@@ -28,6 +30,7 @@ impl Default for Retention {
         Self {
             ended_runs: day * 90,
             ended_runs_max: 1_000_000,
+            machine_changes_max: 20_000_000,
             requests: day * 7,
             audit: day * 400,
             audit_max: 10_000_000,
@@ -44,6 +47,7 @@ impl Retention {
         Self {
             ended_runs: span(file.ended_runs, default.ended_runs),
             ended_runs_max: file.ended_runs_max.unwrap_or(default.ended_runs_max),
+            machine_changes_max: file.machine_changes_max.unwrap_or(default.machine_changes_max),
             requests: span(file.requests, default.requests),
             audit: span(file.audit, default.audit),
             audit_max: file.audit_max.unwrap_or(default.audit_max),

@@ -9,7 +9,7 @@ use crate::store::{Retention, TRIM_ROWS_MAX, Trimmed};
 impl State {
     pub(super) fn trim(&mut self, retention: Retention) -> Trimmed {
         let mut trimmed = Trimmed::default();
-        self.trim_machine_changes(retention.ended_before, &mut trimmed);
+        self.trim_machine_changes(retention, &mut trimmed);
         self.trim_runs(retention, &mut trimmed);
         self.trim_requests(retention.requests_before, &mut trimmed);
         self.trim_audit(retention, &mut trimmed);
@@ -18,10 +18,15 @@ impl State {
 
     /// Changes of machines are deleted strictly oldest first: the rest still gives the true state of a machine at a
     /// revision.
-    fn trim_machine_changes(&mut self, before: Timestamp, trimmed: &mut Trimmed) {
-        let places = self.machine_changes.iter().copied();
+    fn trim_machine_changes(&mut self, retention: Retention, trimmed: &mut Trimmed) {
+        let most = usize::try_from(retention.machine_changes_max).unwrap_or(usize::MAX);
+        let surplus = self.machine_changes.len().saturating_sub(most);
+        let places = self.machine_changes.iter().copied().enumerate();
         let old: Vec<_> = places
-            .take_while(|place| self.changes[place].at < before)
+            .take_while(|(nth, place)| {
+                *nth < surplus || self.changes[place].at < retention.ended_before
+            })
+            .map(|(_, place)| place)
             .take(TRIM_ROWS_MAX)
             .collect();
         for place in old {

@@ -86,6 +86,8 @@ pub struct SqliteStore {
     scans: Option<Lane>,
     work: Option<Sender<Work>>,
     writer: Option<JoinHandle<()>>,
+    /// While a round of [`Store::trim`] lasts: how many changes of machines it keeps, and the oldest of them.
+    oldest_kept: Mutex<Option<(u64, i64)>>,
     /// Released last.
     _lock: File,
 }
@@ -123,6 +125,7 @@ impl SqliteStore {
             scans: Some(scans),
             work: Some(work),
             writer: Some(thread),
+            oldest_kept: Mutex::default(),
             _lock: opened.lock,
         })
     }
@@ -382,7 +385,22 @@ impl Store for SqliteStore {
     }
 
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed> {
-        self.call(move |writer| writer.trim(retention))
+        Box::pin(async move {
+            let counted = *self.oldest_kept.lock().unwrap_or_else(PoisonError::into_inner);
+            // Counted once for all parts of a round: what is written meanwhile is for the next one.
+            let oldest_kept = match counted {
+                Some((most, place)) if most == retention.machine_changes_max => place,
+                Some(_) | None => {
+                    let most = retention.machine_changes_max;
+                    self.scan(move |conn| trim::oldest_kept(conn, most)).await?.unwrap_or(i64::MIN)
+                }
+            };
+            let trimmed = self.call(move |writer| writer.trim(retention, oldest_kept)).await?;
+            let counted =
+                (trimmed.changes > 0).then_some((retention.machine_changes_max, oldest_kept));
+            *self.oldest_kept.lock().unwrap_or_else(PoisonError::into_inner) = counted;
+            Ok(trimmed)
+        })
     }
 
     fn listen(&self, listener: Arc<dyn Listener>) {

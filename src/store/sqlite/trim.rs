@@ -1,6 +1,6 @@
 //! Deletes what the retention policy says, a bounded amount at a time, on the writer thread.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::audit;
 use super::counters::Counters;
@@ -10,14 +10,26 @@ use crate::clock::Timestamp;
 use crate::ids::Revision;
 use crate::store::{Retention, StoreError, TRIM_ROWS_MAX, Trimmed};
 
-/// Trims within the open transaction.
+/// The place of the oldest change of a machine that is kept if `most` are; `None` if there are fewer. Counts that many
+/// entries of an index, so it is for a reader.
+pub(super) fn oldest_kept(conn: &Connection, most: u64) -> Result<Option<i64>, StoreError> {
+    let Some(skipped) = most.checked_sub(1) else { return Ok(Some(i64::MAX)) };
+    let sql = "SELECT place FROM changes WHERE run IS NULL ORDER BY place DESC LIMIT 1 OFFSET ?1";
+    let place = conn
+        .prepare_cached(sql)
+        .and_then(|mut query| query.query_row([int(skipped)], |row| row.get(0)).optional());
+    place.map_err(failed)
+}
+
+/// Trims within the open transaction. Changes of machines before `oldest_kept` are too many.
 pub(super) fn trim(
     conn: &Connection,
     counters: &mut Counters,
     retention: Retention,
+    oldest_kept: i64,
 ) -> Result<Trimmed, StoreError> {
     let mut trimmed = Trimmed::default();
-    trim_machine_changes(conn, counters, retention.ended_before, &mut trimmed)?;
+    trim_machine_changes(conn, counters, (retention.ended_before, oldest_kept), &mut trimmed)?;
     trim_runs(conn, counters, retention, &mut trimmed)?;
     trimmed.requests = execute(
         conn,
@@ -41,15 +53,16 @@ fn execute(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Resul
 fn trim_machine_changes(
     conn: &Connection,
     counters: &mut Counters,
-    before: Timestamp,
+    (before, oldest_kept): (Timestamp, i64),
     trimmed: &mut Trimmed,
 ) -> Result<(), StoreError> {
     let mut old: Vec<i64> = Vec::new();
     let sql = "SELECT place, at FROM changes WHERE run IS NULL ORDER BY place LIMIT ?1";
     for_each(conn, sql, [TRIM_ROWS_MAX as i64], |row| {
-        let is_old = Timestamp(number(row, 1)?) < before;
+        let place: i64 = row.get(0).map_err(failed)?;
+        let is_old = Timestamp(number(row, 1)?) < before || place < oldest_kept;
         if is_old {
-            old.push(row.get(0).map_err(failed)?);
+            old.push(place);
         }
         Ok(is_old)
     })?;

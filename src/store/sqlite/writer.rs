@@ -266,11 +266,15 @@ impl Writer {
         self.rows.slots.used()
     }
 
-    pub(super) fn trim(&mut self, retention: Retention) -> Result<Trimmed, StoreError> {
+    pub(super) fn trim(
+        &mut self,
+        retention: Retention,
+        oldest_kept: i64,
+    ) -> Result<Trimmed, StoreError> {
         let mut trimmed = Trimmed::default();
         self.rows.plans.clear();
         let written = self.transaction(|conn, counters| {
-            trimmed = trim::trim(conn, counters, retention)?;
+            trimmed = trim::trim(conn, counters, retention, oldest_kept)?;
             Ok(trimmed.runs + trimmed.changes + trimmed.requests + trimmed.audit)
         });
         self.met(&written, 1);

@@ -218,6 +218,7 @@ macro_rules! with_cases {
             trims::an_active_run_loses_nothing,
             trims::ended_runs_go_by_age,
             trims::ended_runs_go_by_number,
+            trims::changes_of_machines_go_by_number,
             trims::readers_behind_the_compaction_get_an_error,
             trims::what_is_kept_is_still_true,
             trims::request_ids_go_by_age_unless_their_run_is_active,

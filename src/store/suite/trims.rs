@@ -7,6 +7,7 @@ use crate::store::{PinnedPlan, Retention, Subject, TRIM_ROWS_MAX, Trimmed};
 pub(super) const KEEP: Retention = Retention {
     ended_before: Timestamp(0),
     ended_runs_max: u64::MAX,
+    machine_changes_max: u64::MAX,
     requests_before: Timestamp(0),
     audit_before: Timestamp(0),
     audit_max: u64::MAX,
@@ -113,6 +114,38 @@ pub(super) async fn ended_runs_go_by_number(fresh: Fresh) {
     assert_eq!((now, oldest), (newest, runs[5].revision));
     trim_all(store, Retention { ended_runs_max: 0, ..KEEP }).await;
     assert_eq!(kept(store).await, [active.ordinal]);
+}
+
+fn labelled(machine: &Machine, number: u64) -> Machine {
+    Machine { labels: [("n".to_owned(), number.to_string())].into(), ..machine.clone() }
+}
+
+/// The oldest changes of machines go, whatever their age; those of runs do not count, and every machine stays as it is.
+pub(super) async fn changes_of_machines_go_by_number(fresh: Fresh) {
+    let store = &*fresh.store;
+    let many = TRIM_ROWS_MAX as u64 + 20;
+    let mut machine = register(store, 1).await;
+    let run = start(store, 1, &register(store, 2).await.id).await;
+    for number in 0..many {
+        machine = put_machine(store, Some(&machine), &labelled(&machine, number)).await;
+    }
+    let policy = Retention { machine_changes_max: 5, ..KEEP };
+    let whole = store.changes(Revision(0), usize::MAX).await.unwrap();
+    let of_machines = whole.iter().filter(|change| change.after::<Machine>().is_some()).count();
+    let trimmed = trim_all(store, policy).await;
+    assert_eq!((trimmed.runs, trimmed.changes), (0, of_machines as u64 - 5));
+    assert_eq!(trim_all(store, policy).await, Trimmed::default());
+    let (_, oldest) = store.revisions().await.unwrap();
+    let read = store.changes(oldest, usize::MAX).await.unwrap();
+    assert!(read.iter().eq(whole.iter().filter(|change| change.revision > oldest)));
+    assert_eq!(read.len(), 5);
+    assert_eq!(store.machine(&machine.id).await.unwrap().as_ref(), Some(&machine));
+    assert_eq!(store.run(run.id).await.unwrap().as_ref(), Some(&run));
+    // What is written after a round counts for the next one.
+    put_machine(store, Some(&machine), &labelled(&machine, many)).await;
+    assert_eq!(trim_all(store, policy).await.changes, 1);
+    assert_eq!(trim_all(store, Retention { machine_changes_max: 0, ..KEEP }).await.changes, 5);
+    assert!(store.machine(&machine.id).await.unwrap().is_some());
 }
 
 pub(super) async fn readers_behind_the_compaction_get_an_error(fresh: Fresh) {

@@ -9,156 +9,16 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 use super::lab::Lab;
+use super::table::Kind::{self, Each, Fleet, Makes, Object, Same, Shows, Stops};
+use super::table::{ALSO, TABLE};
 use super::tokens::new_token;
 use crate::abuse::wire::Wire;
 use crate::support::{Server, text, within};
-
-/// What a method is to callers with a scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// It is about one machine or run: there, or not there.
-    Object,
-    /// It shows machines or runs: those of the scope.
-    Shows,
-    /// Each of its machines has a result: found, or refused.
-    Each,
-    /// It makes a machine: in the scope, or refused.
-    Makes,
-    /// It does not depend on machines.
-    Same,
-    /// It is not for callers with a scope.
-    Fleet,
-    /// Nor is this, and it would stop the cases that follow: the request lacks something, and changes nothing.
-    Stops,
-}
-use Kind::{Each, Fleet, Makes, Object, Same, Shows, Stops};
 
 /// Callers in the order of what they may do.
 const CALLERS: [&str; 5] = ["anonymous", "unknown", "viewer", "operator", "admin"];
 /// Scopes of callers: none, one that has the machine, one that has not.
 const SCOPES: [(&str, &str); 3] = [("all", ""), ("in", "tenant=a"), ("out", "tenant=b")];
-
-/// Least caller, kind, and a request that is right in everything: every method, once. Written by the documentation, and
-/// not by the code.
-const TABLE: &[(&str, &str, Kind, &str)] = &[
-    (
-        "RegisterMachine",
-        "operator",
-        Makes,
-        r#"{"machine":{"machineId":"m-new","labels":{"tenant":"a"},"spec":{"provider":"fake"}}}"#,
-    ),
-    ("GetMachine", "viewer", Object, r#"{"machineId":"m-a"}"#),
-    ("ListMachines", "viewer", Shows, "{}"),
-    (
-        "UpdateMachine",
-        "operator",
-        Object,
-        r#"{"machine":{"machineId":"m-a","labels":{"note":"x"}},"updateMask":"labels.note"}"#,
-    ),
-    ("ClearIntervention", "operator", Object, r#"{"machineId":"m-a","reason":"a test"}"#),
-    ("InspectMachine", "operator", Object, r#"{"machineId":"m-a"}"#),
-    ("ListMachineHistory", "viewer", Object, r#"{"machineId":"m-a"}"#),
-    ("DeleteMachine", "admin", Object, r#"{"machineId":"m-a","reason":"a test"}"#),
-    (
-        "BatchRegisterMachines",
-        "operator",
-        Each,
-        r#"{"machines":[{"machineId":"m-a","labels":{"tenant":"a"},"spec":{"provider":"fake"}}]}"#,
-    ),
-    ("WatchMachines", "viewer", Shows, "{}"),
-    ("ListHistory", "viewer", Shows, "{}"),
-    ("GetPlan", "viewer", Same, r#"{"planId":"plan/rma"}"#),
-    ("ListPlans", "viewer", Same, "{}"),
-    ("GetServerInfo", "viewer", Same, "{}"),
-    ("WhoAmI", "viewer", Same, "{}"),
-    ("CheckAccess", "viewer", Same, r#"{"method":"StartRun"}"#),
-    ("ListAudit", "admin", Fleet, "{}"),
-    ("GetAuditHead", "admin", Fleet, "{}"),
-    ("VerifyAudit", "admin", Fleet, "{}"),
-    ("StopAll", "admin", Stops, "{}"),
-    ("ResumeAll", "admin", Stops, "{}"),
-    ("CreateLock", "admin", Stops, "{}"),
-    ("DeleteLock", "admin", Stops, "{}"),
-    ("ListLocks", "viewer", Fleet, "{}"),
-    (
-        "StartRun",
-        "operator",
-        Object,
-        r#"{"machineId":"m-a","planId":"plan/reboot","reason":"a test"}"#,
-    ),
-    ("GetRun", "viewer", Object, r#"{"runId":"RUN"}"#),
-    ("ListRuns", "viewer", Shows, "{}"),
-    ("CancelRun", "operator", Object, r#"{"runId":"RUN"}"#),
-    ("WatchRuns", "viewer", Shows, "{}"),
-    ("StreamRunLogs", "viewer", Object, r#"{"runId":"RUN"}"#),
-    ("AbortRun", "operator", Object, r#"{"runId":"RUN","reason":"a test"}"#),
-    ("PauseRun", "operator", Object, r#"{"runId":"RUN"}"#),
-    ("ResumeRun", "operator", Object, r#"{"runId":"RUN"}"#),
-    ("RetryRun", "operator", Object, r#"{"runId":"RUN"}"#),
-    ("SkipStep", "operator", Object, r#"{"runId":"RUN","step":"restart","reason":"a test"}"#),
-    (
-        "ResolveStep",
-        "operator",
-        Object,
-        r#"{"runId":"RUN","step":"restart","resolution":"STEP_RESOLUTION_DONE","reason":"a test"}"#,
-    ),
-    ("ListRunHistory", "viewer", Object, r#"{"runId":"RUN"}"#),
-    (
-        "BatchStartRuns",
-        "operator",
-        Each,
-        r#"{"machineIds":["m-a"],"planId":"plan/reboot","reason":"a test"}"#,
-    ),
-    ("WaitRun", "viewer", Object, r#"{"runId":"RUN"}"#),
-];
-
-/// Requests that differ by what they would do: what the plan destroys does not matter to roles as they are, force does.
-const ALSO: &[(&str, &str, Kind, &str)] = &[
-    (
-        "StartRun",
-        "operator",
-        Object,
-        r#"{"machineId":"m-a","planId":"plan/rma","reason":"a test","validateOnly":true}"#,
-    ),
-    (
-        "StartRun",
-        "operator",
-        Object,
-        r#"{"machineId":"m-a","planId":"plan/repave-join","reason":"a test","validateOnly":true}"#,
-    ),
-    (
-        "StartRun",
-        "admin",
-        Object,
-        r#"{"machineId":"m-a","planId":"plan/reboot","reason":"a test","force":true,"validateOnly":true}"#,
-    ),
-    (
-        "BatchStartRuns",
-        "operator",
-        Each,
-        r#"{"machineIds":["m-a"],"planId":"plan/rma","reason":"a test","validateOnly":true}"#,
-    ),
-    (
-        "BatchStartRuns",
-        "admin",
-        Each,
-        r#"{"machineIds":["m-a"],"planId":"plan/rma","reason":"a test","force":true,"validateOnly":true}"#,
-    ),
-    ("RetryRun", "admin", Object, r#"{"runId":"FORCED"}"#),
-    (
-        "UpdateMachine",
-        "admin",
-        Object,
-        r#"{"machine":{"machineId":"m-a","status":{"phase":"PHASE_RETIRED"}},"updateMask":"status.phase","validateOnly":true}"#,
-    ),
-    ("CheckAccess", "viewer", Same, r#"{"method":"StartRun","object":"m-a"}"#),
-    (
-        "BatchRegisterMachines",
-        "operator",
-        Each,
-        r#"{"machines":[{"machineId":"m-a","labels":{"tenant":"a"},"spec":{"provider":"fake"}}],"validateOnly":true}"#,
-    ),
-];
 
 /// Codes of gRPC.
 const OK: &str = "0";
@@ -176,6 +36,7 @@ struct Crossed {
     pool: DescriptorPool,
     run: String,
     forced: String,
+    careful: String,
 }
 
 impl Crossed {
@@ -203,12 +64,18 @@ impl Crossed {
             tokens.push((name, token));
         }
         let broken = "machine=m-f do=fail-permanent";
-        let server = lab.server(&["--fake-script", broken]).await;
+        // One that only admins run.
+        std::fs::create_dir(lab.at("plans")).unwrap();
+        let plan = crate::configuration::a_plan("plan/careful");
+        lab.put("plans/careful.toml", &format!("role = \"admin\"\n{plan}"));
+        let server = lab.server(&["--fake-script", broken, "--plans-dir", &lab.at("plans")]).await;
         let pool = DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
         let none = String::new();
-        let mut crossed = Self { lab, server, tokens, pool, run: none.clone(), forced: none };
-        crossed.run = crossed.run_on("m-a", false).await;
-        crossed.forced = crossed.run_on("m-f", true).await;
+        let (run, forced, careful) = (none.clone(), none.clone(), none);
+        let mut crossed = Self { lab, server, tokens, pool, run, forced, careful };
+        crossed.run = crossed.run_on("m-a", "plan/reboot", false).await;
+        crossed.forced = crossed.run_on("m-f", "plan/reboot", true).await;
+        crossed.careful = crossed.run_on("m-c", "plan/careful", false).await;
         crossed
     }
 
@@ -225,7 +92,7 @@ impl Crossed {
     }
 
     /// Registers a machine of tenant a and returns a run of it that has ended.
-    async fn run_on(&self, id: &str, force: bool) -> String {
+    async fn run_on(&self, id: &str, plan_id: &str, force: bool) -> String {
         let channel = self.server.channel().await;
         let token = format!("Bearer {}", self.token("admin", "all").unwrap());
         let token = MetadataValue::try_from(token).unwrap();
@@ -246,7 +113,7 @@ impl Crossed {
         machines.register_machine(request).await.unwrap();
         let request = pb::StartRunRequest {
             machine_id: id.to_owned(),
-            plan_id: "plan/reboot".to_owned(),
+            plan_id: plan_id.to_owned(),
             reason: "a test".to_owned(),
             force,
             ..Default::default()
@@ -259,8 +126,8 @@ impl Crossed {
     }
 
     fn message(&self, method: &str, json: &str) -> DynamicMessage {
-        let json =
-            json.replace("FORCED", &self.forced).replace("\"RUN\"", &format!("{:?}", self.run));
+        let json = json.replace("FORCED", &self.forced).replace("CAREFUL", &self.careful);
+        let json = json.replace("\"RUN\"", &format!("{:?}", self.run));
         let method = METHODS.iter().find(|known| known.name == method).unwrap();
         let service = format!("baremetal.v1.{}", method.service);
         let service = self.pool.get_service_by_name(&service).unwrap();
@@ -361,8 +228,9 @@ async fn every_method_with_every_caller_and_every_scope() {
                 let path = METHODS.iter().find(|method| method.name == *name).unwrap().path;
                 let message = crossed.message(name, json);
                 let answer = answer(&mut wire, path, token.as_deref(), &message).await;
-                // That a run was started with force is not said of one that is outside.
-                let is_hidden = json.contains("FORCED") && scope == "out";
+                // How a run was started, and by which plan, is not said of one that is outside.
+                let is_hidden = ["FORCED", "CAREFUL"].iter().any(|run| json.contains(run));
+                let is_hidden = is_hidden && scope == "out" && *least == "admin";
                 let least = if is_hidden { "operator" } else { least };
                 if !judge(caller, scope, least, *kind, &answer) {
                     let said = String::from_utf8_lossy(&answer.1).into_owned();

@@ -8,4 +8,5 @@ mod locked;
 mod refused;
 mod reload;
 mod roles;
+mod table;
 pub(crate) mod tokens;

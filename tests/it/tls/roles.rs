@@ -5,12 +5,13 @@ use bmdemo::pb;
 
 use super::lab::Lab;
 use super::tokens::new_token;
-use crate::abuse::wire::Wire;
+use crate::abuse::wire::{REGISTER, Wire, registration};
 use crate::support::{text, within};
 
 /// Codes of gRPC.
 const PERMISSION_DENIED: &str = "7";
 const UNAUTHENTICATED: &str = "16";
+const RESOURCE_EXHAUSTED: &str = "8";
 
 /// A server with tokens for one principal of each role, and those tokens.
 async fn roles() -> (Lab, Vec<(Role, String)>) {
@@ -58,6 +59,43 @@ async fn code(
         .get("grpc-status")
         .map(|status| status.to_str().unwrap().to_owned())
         .unwrap_or_default()
+}
+
+/// What a principal may change in a time, and watch, is one principal's at all of its connections, and no one else's.
+#[tokio::test]
+async fn rations_are_of_principals() {
+    let (lab, tokens) = roles().await;
+    let settings = std::fs::read_to_string(lab.at("bmdemo.toml")).unwrap();
+    let limits = "[server]\nmutations_per_peer_per_s = 1\nwatches_per_peer_max = 2\n";
+    lab.put("bmdemo.toml", &(settings + limits));
+    let server = lab.server(&[]).await;
+    let token = |wanted: Role| {
+        tokens.iter().find(|(role, _)| *role == wanted).map(|(_, token)| token.as_str())
+    };
+    let (operator, admin) = (token(Role::Operator), token(Role::Admin));
+    let mut wires = [Wire::open(&server, 65_535).await, Wire::open(&server, 65_535).await];
+    let mut codes = Vec::new();
+    for n in 0..40 {
+        let machine = registration(&format!("m-{n}"));
+        codes.push(code(&mut wires[n % 2], REGISTER, operator, &machine).await);
+    }
+    let refused = codes.iter().filter(|code| *code == RESOURCE_EXHAUSTED).count();
+    assert!((1..=30).contains(&refused), "{codes:?}");
+    // Of the same address.
+    let machine = registration("m-admin");
+    assert_eq!(code(&mut wires[0], REGISTER, admin, &machine).await, "0");
+
+    let watch = "/baremetal.v1.RunService/WatchRuns";
+    let nothing = pb::WatchRunsRequest::default();
+    let mut held = Vec::new();
+    for wire in &mut wires {
+        let head =
+            wire.call(watch).header("authorization", format!("Bearer {}", operator.unwrap()));
+        held.push(wire.answer(head, &nothing).await);
+    }
+    assert_eq!(code(&mut wires[0], watch, operator, &nothing).await, RESOURCE_EXHAUSTED);
+    assert_eq!(code(&mut wires[0], watch, admin, &nothing).await, "");
+    drop(held);
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ async fn a_run_is_read_as_it_is_however_far_its_row_is_behind() {
     let all = Retention {
         ended_before: Timestamp(u64::MAX >> 1),
         ended_runs_max: 0,
+        machine_changes_max: u64::MAX,
         requests_before: Timestamp(0),
         audit_before: Timestamp(0),
         audit_max: 9,
