@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::admission;
 use super::error::EngineError;
 use super::planted::Planted;
-use super::request::NewRun;
+use super::request::{NewRun, Origin};
 use crate::model::Run;
 use crate::plan::{OnUnknown, Plan, Registered, Registry, Risk};
 use crate::store::{Store, StoreError};
@@ -75,6 +75,14 @@ impl Plans {
         let registered = self.with_planted(Arc::new(Registered::pinned(plan, &text)));
         self.remember(&registered);
         Ok(registered)
+    }
+
+    /// Refuses a caller below an admin what is to be done with a run of a plan that is for admins, ended or not.
+    pub(super) async fn admits(&self, origin: &Origin, run: &Run) -> Result<(), EngineError> {
+        match origin.call.below_admin {
+            Some(_) => origin.may_run(&self.pinned(run).await?.plan),
+            None => Ok(()),
+        }
     }
 
     /// The risk of the plan that a run pinned: the worst, if it cannot be read.

@@ -3,6 +3,8 @@
 //! tonic answers an expired deadline with CANCELLED, an unknown method with an empty message, and broken framing with
 //! INTERNAL.
 
+mod timeout;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,9 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::codegen::{Bytes, StdError};
 use tonic::service::Routes;
@@ -37,9 +38,6 @@ use crate::api::status::ApiError;
 use crate::api::{Deadline, Identity};
 use crate::clock::Clock;
 use crate::executor::EngineError;
-
-/// Deadlines longer than this are not enforced.
-const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Metadata that lists a peer's supported compressions.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
@@ -260,7 +258,7 @@ where
         if !span.is_disabled() {
             telemetry::continue_trace(&span, request.headers());
         }
-        let timeout = match timeout(request.headers()) {
+        let timeout = match timeout::of(request.headers()) {
             Ok(timeout) => timeout,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
@@ -420,34 +418,6 @@ fn in_our_terms(response: Response<Body>, path: &str) -> Response<Body> {
 /// The status of a response without a body; a stream that fails later is not seen here.
 fn code_of(response: &Response<Body>) -> Option<Code> {
     response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
-}
-
-/// The deadline that the client has set, from the header `grpc-timeout`.
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let parsed = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
-        let expected = "must be 1 to 8 digits and one of H M S m u n, for example 5S";
-        Status::from(ApiError::Engine(EngineError::invalid("grpc-timeout", expected)))
-    })?;
-    Ok(Some(parsed).filter(|timeout| *timeout <= TIMEOUT_MAX))
-}
-
-/// `TimeoutValue TimeoutUnit` of the gRPC protocol over HTTP/2.
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let value: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(value * 3_600)),
-        "M" => Some(Duration::from_secs(value * 60)),
-        "S" => Some(Duration::from_secs(value)),
-        "m" => Some(Duration::from_millis(value)),
-        "u" => Some(Duration::from_micros(value)),
-        "n" => Some(Duration::from_nanos(value)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

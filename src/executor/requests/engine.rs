@@ -321,6 +321,7 @@ impl Engine {
     pub async fn retry_run(&self, origin: &Origin, id: RunId) -> Result<Arc<Run>, EngineError> {
         use crate::lifecycle::run::Phase;
         let before = self.ports.run(id).await?;
+        self.ports.plans.admits(origin, &before).await?;
         match before.phase() {
             Phase::Failed | Phase::Canceled => {}
             Phase::Pending | Phase::Running | Phase::Succeeded => {

@@ -106,6 +106,7 @@ impl Worker {
         if run.state.is_active() {
             return Err(EngineError::ShuttingDown);
         }
+        self.ports.plans.admits(origin, &run).await?;
         check_etag("run", &run_id.to_string(), origin, run.revision)?;
         let event = match verb {
             Verb::Cancel => run::Event::Cancel,

@@ -11,6 +11,10 @@ pub(super) enum Kind {
     Each,
     /// It makes a machine: in the scope, or refused.
     Makes,
+    /// Like `Object`, with a plan for admins: outside of the scope not there, inside of it for admins.
+    AdminsObject,
+    /// Like `Each`, with a plan for admins: the results of others say so.
+    AdminsEach,
     /// It does not depend on machines.
     Same,
     /// It is not for callers with a scope.
@@ -19,7 +23,7 @@ pub(super) enum Kind {
     Stops,
 }
 
-use Kind::{Each, Fleet, Makes, Object, Same, Shows, Stops};
+use Kind::{AdminsEach, AdminsObject, Each, Fleet, Makes, Object, Same, Shows, Stops};
 
 /// Least caller, kind, and a request that is right in everything: every method, once. Written by the documentation, and
 /// not by the code.
@@ -127,7 +131,7 @@ pub(super) const ALSO: &[(&str, &str, Kind, &str)] = &[
         Each,
         r#"{"machineIds":["m-a"],"planId":"plan/rma","reason":"a test","force":true,"validateOnly":true}"#,
     ),
-    ("RetryRun", "admin", Object, r#"{"runId":"FORCED"}"#),
+    ("RetryRun", "operator", AdminsObject, r#"{"runId":"FORCED"}"#),
     (
         "UpdateMachine",
         "admin",
@@ -144,21 +148,26 @@ pub(super) const ALSO: &[(&str, &str, Kind, &str)] = &[
     // A plan for admins: to start it, and to control its runs.
     (
         "StartRun",
-        "admin",
-        Object,
+        "operator",
+        AdminsObject,
         r#"{"machineId":"m-a","planId":"plan/careful","reason":"a test","validateOnly":true}"#,
     ),
     (
         "BatchStartRuns",
-        "admin",
-        Each,
+        "operator",
+        AdminsEach,
         r#"{"machineIds":["m-a"],"planId":"plan/careful","reason":"a test","validateOnly":true}"#,
     ),
-    ("CancelRun", "admin", Object, r#"{"runId":"CAREFUL"}"#),
-    ("AbortRun", "admin", Object, r#"{"runId":"CAREFUL","reason":"a test"}"#),
-    ("PauseRun", "admin", Object, r#"{"runId":"CAREFUL"}"#),
-    ("ResumeRun", "admin", Object, r#"{"runId":"CAREFUL"}"#),
-    ("RetryRun", "admin", Object, r#"{"runId":"CAREFUL"}"#),
-    ("SkipStep", "admin", Object, r#"{"runId":"CAREFUL","step":"restart","reason":"a test"}"#),
+    ("CancelRun", "operator", AdminsObject, r#"{"runId":"CAREFUL"}"#),
+    ("AbortRun", "operator", AdminsObject, r#"{"runId":"CAREFUL","reason":"a test"}"#),
+    ("PauseRun", "operator", AdminsObject, r#"{"runId":"CAREFUL"}"#),
+    ("ResumeRun", "operator", AdminsObject, r#"{"runId":"CAREFUL"}"#),
+    ("RetryRun", "operator", AdminsObject, r#"{"runId":"CAREFUL"}"#),
+    (
+        "SkipStep",
+        "operator",
+        AdminsObject,
+        r#"{"runId":"CAREFUL","step":"restart","reason":"a test"}"#,
+    ),
     ("GetRun", "viewer", Object, r#"{"runId":"CAREFUL"}"#),
 ];
