@@ -92,19 +92,20 @@ async fn setup() -> Option<Setup> {
         std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         write(&dir.path().join(folder).join(file), &content);
     }
-    let class = |name: &str, suite: u8| {
+    let class = |name: &str, own: &str| {
         format!(
             "[machine_classes.{name}]\npower = \"ipmi\"\nnetboot = \"ipmi\"\nprobe = \"ipmi\"\n\
-             [machine_classes.{name}.ipmi]\nprogram = \"{tool}\"\ncipher_suite = {suite}\nsettle = \"500ms\"\n\
+             [machine_classes.{name}.ipmi]\nprogram = \"{tool}\"\n{own}\nsettle = \"500ms\"\n\
              power = \"20s\"\ngraceful = \"20s\"\npoll = \"100ms\"\n"
         )
     };
     let config = format!(
-        "[networks]\nbmc = [\"127.0.0.0/8\"]\n[credentials]\ndir = \"{}\"\n[plans]\ndir = \"{}\"\n{}{}",
+        "[networks]\nbmc = [\"127.0.0.0/8\"]\n[credentials]\ndir = \"{}\"\n[plans]\ndir = \"{}\"\n{}{}{}",
         at("credentials"),
         at("plans"),
-        class("old-rack", 3),
-        class("new-rack", 17),
+        class("old-rack", "cipher_suite = 3"),
+        class("blind-rack", "cipher_suite = 3\nboot_device_readback = false"),
+        class("new-rack", "cipher_suite = 17"),
     );
     write(&dir.path().join("bmdemo.toml"), &config);
     let (config, data) = (at("bmdemo.toml"), at("data"));
@@ -181,6 +182,17 @@ async fn a_machine_behind_a_foreign_ipmi_controller_is_driven() {
     assert!(log.contains("bootdev pxe") && log.contains("bootdev none"), "{log}");
     assert_eq!((&*setup.state("power"), &*setup.state("boot")), ("1", "none"));
     assert!(setup.succeeds("machine inspect node-1").await.contains("ON"));
+
+    // A class that does not read the boot device back believes that it is set, and says so.
+    setup.succeeds("machine update node-1 --provider blind-rack --reason test").await;
+    let described = setup.succeeds("machine describe node-1").await;
+    for part in ["SHA-1", "the boot device is not read back"] {
+        assert!(described.contains(part), "{part}: {described}");
+    }
+    setup.succeeds("run start plan/boot node-1 --yes").await;
+    let history = setup.succeeds("run describe node-1").await;
+    assert!(history.contains("boot device none, as the controller took it"), "{history}");
+    assert_eq!(setup.state("boot"), "none");
 
     // The password is in nothing that was stored or logged.
     let log = setup.server.logged("serving").await;

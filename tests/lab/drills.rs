@@ -195,8 +195,7 @@ fn abort_in_each_step(lab: &Lab) {
     serves(lab, now);
 }
 
-/// The machine gets a controller that speaks IPMI, and with it another class: it is restarted through that, and goes back. It is not installed
-/// so: virtualbmc sets the boot device, and always reports none.
+/// The machine gets a controller that speaks IPMI, and with it another class: it is restarted and installed through that, and goes back.
 fn by_ipmi(lab: &Lab) {
     lab.part("ipmi: another class drives the machine");
     assert_eq!(lab.get("LAB_IPMI"), "1", "start the lab with IPMI=1 for this drill");
@@ -211,6 +210,19 @@ fn by_ipmi(lab: &Lab) {
     succeeds(lab.cli(&["reboot", "node2", "--yes"]), RUN);
     assert_ne!(lab.boot_id(2), boot_id);
     lab.until("node2 is a member again", || lab.member("node2") == "alive");
+
+    lab.part("ipmi: power and boot device by IPMI, installed over the network");
+    let described = succeeds(lab.cli(&["machine", "describe", "node2"]), RUN);
+    assert!(described.contains("the boot device is not read back"), "{described}");
+    let (writes, downloads) = (lab.writes(2), lab.downloads());
+    let mut args = vec!["repave", "node2", "--yes"];
+    args.extend(WHY);
+    succeeds(lab.cli(&args), RUN);
+    for line in succeeds(lab.cli(&["run", "describe", "node2"]), RUN).lines() {
+        eprintln!("  | {line}");
+    }
+    assert_eq!((lab.writes(2), lab.downloads()), (writes + 1, downloads + 1), "installed once");
+    assert_eq!(lab.member("node2"), "alive");
     becomes("lab-network", &lab.get("LAB_REDFISH"));
     succeeds(lab.cli(&["reboot", "node2", "--yes"]), RUN);
 }

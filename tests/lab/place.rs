@@ -95,8 +95,8 @@ impl Lab {
             ("lab-elsewhere", true, &foreign),
         ] {
             let (driver, own) = match class {
-                // The only suite of the lab's controllers.
-                IPMI => ("ipmi", "cipher_suite = 3".to_owned()),
+                // The only suite of the lab's controllers, which report what a machine was started with for as long as it is on.
+                IPMI => ("ipmi", "cipher_suite = 3\nboot_device_readback = false".to_owned()),
                 _ => ("redfish", format!("ca_file = {authority:?}")),
             };
             write!(

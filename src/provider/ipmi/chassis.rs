@@ -37,6 +37,11 @@ impl Boot {
             Self::Own => ("none", "No override"),
         }
     }
+
+    /// What is said of one that is not read back.
+    fn believed(self) -> String {
+        format!("boot device {}, as the controller took it; it is not read back", self.words().0)
+    }
 }
 
 /// What a wait for a power state ended with.
@@ -224,11 +229,27 @@ impl Chassis {
     }
 
     /// Whether the next boot is this one, with what was seen.
-    pub(super) async fn boots(&self, boot: Boot) -> Result<(bool, String), ProviderError> {
+    async fn boots(&self, boot: Boot) -> Result<(bool, String), ProviderError> {
         let selector = self.bmc.selector(&self.reference).await.map_err(|failure| failure.error)?;
         let note = if selector.is_valid { "" } else { ", which it says does not hold" };
         let is_set = selector.word == boot.words().1;
         Ok((is_set, format!("boot device {}{note}", selector.word)))
+    }
+
+    /// Whether the next boot is this one already, with what was seen. What is not read back is not known, and set again.
+    pub(super) async fn boots_already(&self, boot: Boot) -> Result<(bool, String), ProviderError> {
+        if self.bmc.settings.reads_boot_device {
+            return self.boots(boot).await;
+        }
+        Ok((false, "the boot device is not read back".to_owned()))
+    }
+
+    /// Whether the next boot is the one that was set just now, with what was seen.
+    pub(super) async fn boots_still(&self, boot: Boot) -> Result<(bool, String), ProviderError> {
+        if self.bmc.settings.reads_boot_device {
+            return self.boots(boot).await;
+        }
+        Ok((true, boot.believed()))
     }
 
     /// Sets what is booted next, for good: an override for one boot ends a minute after it was set.
@@ -247,6 +268,10 @@ impl Chassis {
         let mut words = vec!["chassis", "bootdev", device];
         words.extend(options);
         let sent = self.send(claim, &words, logs).await?;
+        if !self.bmc.settings.reads_boot_device {
+            // Nothing but the answer decides. To set it twice does no harm.
+            return sent.map_or_else(|| Ok(boot.believed()), Err);
+        }
         let clock = &self.bmc.ports.clock;
         let until = clock.monotonic() + self.bmc.settings.power;
         loop {

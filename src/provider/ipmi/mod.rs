@@ -173,9 +173,17 @@ impl Provider for Ipmi {
         CAPABILITIES.into_iter().collect()
     }
 
-    fn warning(&self, _: Capability) -> Option<&str> {
-        let is_weak = self.settings.cipher_suite < 15;
-        is_weak.then_some("the cipher suite uses SHA-1 or less")
+    fn warning(&self, capability: Capability) -> Option<&str> {
+        let boots =
+            matches!(capability, Capability::Netboot | Capability::Imaging | Capability::Wipe);
+        match (self.settings.cipher_suite != 17, boots && !self.settings.reads_boot_device) {
+            (true, true) => {
+                Some("the cipher suite uses SHA-1 or less; the boot device is not read back")
+            }
+            (true, false) => Some("the cipher suite uses SHA-1 or less"),
+            (false, true) => Some("the boot device is not read back"),
+            (false, false) => None,
+        }
     }
 
     /// Within this server only: the protocol has nothing that a former owner could be kept out with.
@@ -202,7 +210,7 @@ impl Provider for Ipmi {
                     let machine = &target.machine_id;
                     self.restarts.observe(machine, id, handle, &self.pace(), &logs, look).await
                 }
-                Job::Boot(boot) => Ok(match chassis.boots(boot).await? {
+                Job::Boot(boot) => Ok(match chassis.boots_already(boot).await? {
                     (true, evidence) => Observation::Done { evidence, output: Values::new() },
                     (false, observed) => Observation::NotDone { observed },
                 }),
@@ -254,7 +262,7 @@ impl Provider for Ipmi {
             let chassis = self.chassis(target)?;
             let settle = match self.job(call)? {
                 Job::Boot(boot) => {
-                    return Ok(match chassis.boots(boot).await? {
+                    return Ok(match chassis.boots_still(boot).await? {
                         (true, evidence) => Verification::Holds { evidence },
                         (false, observed) => Verification::Broken {
                             expected: format!("{} done", call.action),

@@ -17,6 +17,8 @@ pub struct IpmiSettings {
     pub cipher_suite: u8,
     /// Machines boot by UEFI, and not as a BIOS does.
     pub is_efi: bool,
+    /// What a machine boots from is read back after it was set. Some controllers set it, and always report none.
+    pub reads_boot_device: bool,
     /// How long a power state must stay before it is believed.
     pub settle: Duration,
     /// How long a machine may take to change its power state.
@@ -35,6 +37,7 @@ impl Default for IpmiSettings {
             program: "/usr/bin/ipmitool".into(),
             cipher_suite: 17,
             is_efi: true,
+            reads_boot_device: true,
             settle: Duration::from_secs(10),
             power: Duration::from_secs(120),
             graceful: Duration::from_secs(180),

@@ -19,6 +19,10 @@ d=$(dirname "$0")
 [ -z "$HOME" ] || exit 9
 echo "$*" >> "$d/calls"
 trouble=$(cat "$d/trouble" 2>/dev/null)
+case "$trouble $*" in
+"blind "*"bootdev "*) exit 0;;
+"lost "*"bootdev "*) echo "Set Chassis Boot Parameter 5 failed" >&2; exit 1;;
+esac
 case "$*" in
 *"chassis status")
   [ "$trouble" != away ] || { echo "Error: Unable to establish IPMI v2 / RMCP+ session" >&2; exit 1; }
@@ -60,6 +64,10 @@ fn write(path: &Path, text: &str, mode: u32) {
 }
 
 fn setup() -> Setup {
+    setup_with(IpmiSettings::default())
+}
+
+fn setup_with(settings: IpmiSettings) -> Setup {
     let ms = Duration::from_millis;
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("tool"), TOOL, 0o755);
@@ -74,7 +82,7 @@ fn setup() -> Setup {
         graceful: ms(300),
         poll: ms(10),
         request: Duration::from_secs(5),
-        ..IpmiSettings::default()
+        ..settings
     };
     let networks = Networks::new("networks.bmc", vec!["127.0.0.0/8".parse().unwrap()]);
     let ports = IpmiPorts {
@@ -216,6 +224,44 @@ async fn the_boot_device_is_set_and_read_back() {
     let http = call("set-netboot", &[("target", "http")], 1);
     let error = setup.attempt(&http).await.unwrap_err();
     assert_eq!((class(&error), error.code), (ErrorClass::Permanent, ErrorCode::Invalid));
+}
+
+/// A controller that sets the boot device and always reports none.
+#[tokio::test]
+async fn a_boot_device_that_cannot_be_read_back_is_believed_if_the_class_says_so() {
+    let set = call("set-netboot", &[("target", "pxe")], 1);
+    let strict = setup();
+    strict.trouble("blind");
+    let error = strict.attempt(&set).await.unwrap_err();
+    assert!(error.message.contains("although the controller accepted the request"), "{error}");
+    assert_eq!(
+        strict.driver.warning(Capability::Power),
+        strict.driver.warning(Capability::Netboot)
+    );
+
+    let setup = setup_with(IpmiSettings { reads_boot_device: false, ..IpmiSettings::default() });
+    setup.trouble("blind");
+    let evidence = setup.attempt(&set).await.unwrap();
+    assert_eq!(evidence, "boot device pxe, as the controller took it; it is not read back");
+    assert_eq!(setup.calls(), ["chassis bootdev pxe options=persistent,efiboot"]);
+    let held = setup.driver.verify(&setup.target, &set, setup.lines.clone()).await.unwrap();
+    assert!(matches!(held, Verification::Holds { .. }), "{held:?}");
+    // Whoever takes over cannot know, and sets it again.
+    let seen = setup.driver.observe(&setup.target, &set, setup.lines.clone()).await.unwrap();
+    assert!(matches!(seen, Observation::NotDone { .. }), "{seen:?}");
+    // What may not have arrived is not believed.
+    setup.trouble("lost");
+    let error = setup.attempt(&set).await.unwrap_err();
+    assert_eq!((class(&error), error.code), (ErrorClass::Transient, ErrorCode::Failed));
+    for (capability, is_said) in [
+        (Capability::Netboot, true),
+        (Capability::Imaging, true),
+        (Capability::Wipe, true),
+        (Capability::Power, false),
+    ] {
+        let warning = setup.driver.warning(capability).unwrap_or_default();
+        assert_eq!(warning.contains("not read back"), is_said, "{warning}");
+    }
 }
 
 /// The password is in the environment alone, the address is a number, and the inventory is read once.
