@@ -175,6 +175,8 @@ fn errors_in_the_file_name_their_place() {
         "[networks]\nbmc = [\"10.0.0.0/8\"]\n[machine_classes.rack]\npower = \"redfish\"\n[machine_classes.rack.redfish]\nca_file = \"/nowhere\"",
         "[networks]\nbmc = [\"10.0.0.0/8\"]\n[machine_classes.rack]\npower = \"redfish\"\n[machine_classes.rack.redfish]\nca_file = \"/nowhere\"\ninsecure = true",
         "[networks]\nbmc = [\"10.0.0.0/8\"]\n[machine_classes.rack]\npower = \"redfish\"\n[machine_classes.rack.redfish]\nimage = \"http://10.0.0.1/x\"",
+        "[machine_classes.rack]\npower = \"fake\"\n[machine_classes.rack.ipmi]\nefi = false",
+        "[networks]\nbmc = [\"10.0.0.0/8\"]\n[machine_classes.rack]\npower = \"ipmi\"\n[machine_classes.rack.ipmi]\ncipher_suite = 15",
         "[networks]\nbmc = [\"10.0.0.1/8\"]",
         "[networks]\nbmc = [\"bmc.example\"]",
         "[machine_classes.Rack_1]\npower = \"fake\"",
