@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value as Json, json};
+use tokio::sync::Notify;
 
 use self::answer::{Answer, Asked};
 use crate::address::Host;
@@ -132,6 +133,8 @@ pub(crate) struct Mock {
     pub(crate) traits: Traits,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Its power will change.
+    switched: Notify,
 }
 
 /// Without its password: what it is part of is printed by tests that look for secrets.
@@ -158,7 +161,7 @@ impl Mock {
             health: "OK",
             serial: "S-1",
         };
-        Arc::new(Self { traits, clock, state: Mutex::new(state) })
+        Arc::new(Self { traits, clock, state: Mutex::new(state), switched: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -178,6 +181,22 @@ impl Mock {
 
     pub(crate) fn power(&self) -> &'static str {
         self.state().power
+    }
+
+    /// Waits until the power is this, by looks at every second from the reset on.
+    pub(crate) async fn until_power(&self, power: &str) {
+        loop {
+            let switching = async {
+                while !self.state().pending.is_empty() {
+                    self.clock.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            switching.await;
+            if self.power() == power {
+                return;
+            }
+            self.switched.notified().await;
+        }
     }
 
     pub(crate) fn set_power(&self, power: &'static str) {

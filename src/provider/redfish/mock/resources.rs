@@ -207,6 +207,7 @@ impl Mock {
             }
             _ => {}
         }
+        self.switched.notify_one();
         Answer::new(204, Json::Null)
     }
 
