@@ -32,5 +32,5 @@ pub use driver::Exec;
 pub(super) use group::Group;
 pub use host::Host;
 pub use judge::{Account, judge, judge_program};
-pub use settings::{Programs, Settings};
+pub use settings::{MaterialBy, Programs, Settings};
 pub use supervisor::Supervisors;

@@ -147,6 +147,9 @@ struct Report {
     boot_id: String,
     #[serde(default)]
     message: String,
+    /// It asks for the secret that a step has for it.
+    #[serde(default)]
+    wants_material: bool,
 }
 
 /// Serves until `stop`.
@@ -208,13 +211,7 @@ impl Boot {
             );
         };
         match self.desk.take_settings(&mac).await {
-            Ok(text) => {
-                let mut response = plain(StatusCode::OK, "");
-                *response.body_mut() = Body::new(text);
-                let never = HeaderValue::from_static("no-store");
-                response.headers_mut().insert(http::header::CACHE_CONTROL, never);
-                response
-            }
+            Ok(text) => never_stored(text),
             Err(error) => self.refused(&error),
         }
     }
@@ -261,11 +258,14 @@ impl Boot {
             message: kept(&report.message),
         };
         match self.desk.report(&machine, &token, stage, said).await {
-            Ok(()) => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                response
+            Ok(()) if report.wants_material && stage == InstallStage::Up => {
+                match self.desk.take_secret(&machine, &token).await {
+                    Ok(Some(secret)) => never_stored(secret.expose().to_owned()),
+                    Ok(None) => no_content(),
+                    Err(error) => self.refused(&error),
+                }
             }
+            Ok(()) => no_content(),
             Err(error) => self.refused(&error),
         }
     }
@@ -319,6 +319,21 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
     *response.status_mut() = status;
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// A text for the machine alone.
+fn never_stored(text: String) -> Response<Body> {
+    let mut response = plain(StatusCode::OK, "");
+    *response.body_mut() = Body::new(text);
+    let never = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(http::header::CACHE_CONTROL, never);
+    response
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 

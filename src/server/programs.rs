@@ -6,6 +6,7 @@ use super::config::{Config, ExecClass, MachineClass, Storage};
 use crate::clock::{Clock, Random};
 use crate::credentials::Credentials;
 use crate::provider::Provider;
+use crate::provider::boot::Desk;
 use crate::provider::exec::{self, Exec, Host, Settings, Supervisors};
 
 /// Folder of their inputs, below the data directory.
@@ -36,7 +37,7 @@ impl Programs {
         let supervisors = Supervisors::default();
         let credentials = Credentials::new(config.credentials_dir.clone());
         let variables = variables.into();
-        Self { host: Host { folder, clock, supervisors, credentials, variables } }
+        Self { host: Host { folder, clock, supervisors, desk: None, credentials, variables } }
     }
 
     /// The driver of a class, if it has programs.
@@ -47,12 +48,14 @@ impl Programs {
         &self,
         name: &str,
         class: &MachineClass,
+        desk: Option<&Arc<Desk>>,
     ) -> Result<Option<Arc<dyn Provider>>, String> {
         let Some(named) = &class.exec else { return Ok(None) };
         let settings = settings(name, named);
         let account = exec::judge(&settings)?;
         let folder = self.host.folder.display().to_string();
-        let driver = Exec::new(settings, account, self.host.clone())
+        let host = Host { desk: desk.cloned(), ..self.host.clone() };
+        let driver = Exec::new(settings, account, host)
             .map_err(|error| format!("exec: the folder {folder} cannot be used: {error}"))?;
         Ok(Some(Arc::new(driver)))
     }
@@ -75,6 +78,7 @@ fn settings(name: &str, named: &ExecClass) -> Settings {
             verify: argv(&programs.verify),
             stop: argv(&programs.stop),
             timeout: programs.timeout(),
+            material: programs.material.unwrap_or_default(),
         };
         (action.clone(), programs)
     });

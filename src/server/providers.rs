@@ -44,7 +44,7 @@ pub(super) fn all(
     let mut providers = vec![fake.clone()];
     for (name, class) in &config.machine_classes {
         let exec = known(class, actions)
-            .and_then(|()| programs.driver(name, class))
+            .and_then(|()| programs.driver(name, class, desk))
             .map_err(|why| ConfigError::Setting(format!("machine_classes.{name}.{why}")))?;
         // One for all capabilities of the class: they share the sessions and turns of its controllers.
         let redfish = Redfish::new(class.redfish.clone().unwrap_or_default(), ports.clone());

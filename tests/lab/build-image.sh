@@ -141,6 +141,15 @@ hostname "$(setting hostname)"
 sshd
 [ -s /run/serf.json ] && { serf agent -config-file=/run/serf.json > /run/serf.log 2>&1 & say "rejoins its cluster"; }
 home up "{\"stage\":\"up\"$(ids)}"
+# Not in a cluster yet: what it needs for that may come over SSH, or is the answer to a report that asks for it.
+[ -s /run/serf.json ] || (umask 077; until [ -s /run/serf.json ]; do sleep 2
+  wget -q -O /run/material --header "Authorization: Bearer $(setting token)" --header 'Content-Type: application/json' \
+    --post-data "{\"stage\":\"up\",\"wants_material\":true$(ids)}" "$(setting report_url)" 2>/dev/null
+  [ -s /run/material ] || continue
+  say "material fetched"; mv /run/material /run/serf.json
+  mount -t vfat /dev/vda1 /mnt && { cp /run/serf.json /mnt/; umount /mnt; sync; }
+  serf agent -config-file=/run/serf.json > /run/serf.log 2>&1 < /dev/null &
+done) &
 # The BMC's graceful shutdown is the ACPI power button: leave the cluster, then go down.
 button() { for e in /dev/input/event*; do [ -e "$e" ] || continue
   (while :; do # struct input_event is 24 bytes: type 1 (EV_KEY), code 116 (KEY_POWER), value 1

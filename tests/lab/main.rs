@@ -53,6 +53,9 @@ fn real_machines_are_installed_operated_and_erased() {
     }
     assert_eq!([lab.writes(1), lab.writes(2)], writes.map(|writes| writes + 1), "the disks count");
     assert_eq!(lab.downloads(), downloads + 2, "the image server counts");
+    let joined = succeeds(lab.cli(&["logs", "node2", "--step", "join"]), RUN);
+    assert!(joined.contains("the machine has fetched the material"), "{joined}");
+    assert_eq!(lab.leaks(), "", "the key of the cluster is nowhere in what the server keeps");
 
     lab.part("a machine in service is protected");
     let refused = fails(lab.cli(&["repave", "node1", "--yes"]), RUN);

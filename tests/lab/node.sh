@@ -12,6 +12,8 @@ answer() { printf 'bmdemo: %s\n' "$1"; }
 no() { answer "{\"observed\": \"$1\"}"; exit 10; }
 within() { n=$1; shift; until "$@"; do n=$((n-1)); [ "$n" -gt 0 ] || return 1; sleep 0.5; done; }
 is() { [ "$(member)" = "$1" ]; }
+config() { # of the cluster's agent, with the key of the cluster
+  printf '{"node_name":"%s","bind":"%s:7946","start_join":["%s"],"encrypt_key":"%s","tags":{"role":"worker"}}' "$id" "$host" "$LAB_JOIN" "$1"; }
 
 # A test can hold what acts where it begins: it waits until it is ended.
 if [ "$BMDEMO_CALL" = act ] && [ -e "$LAB/hold.$BMDEMO_ACTION" ]; then : > "$LAB/held.$BMDEMO_ACTION"; sleep 1000; exit 75; fi
@@ -19,10 +21,13 @@ if [ "$BMDEMO_CALL" = act ] && [ -e "$LAB/hold.$BMDEMO_ACTION" ]; then : > "$LAB
 case $what in
 mint-join) # the server keeps the material in memory, and hands it to join
   answer "{\"material\": \"$LAB_JOINKEY\", \"evidence\": \"key of the cluster\"}" ;;
+mint-config) answer "{\"material\": \"$(config "$LAB_JOINKEY" | sed 's/"/\\"/g')\", \"evidence\": \"configuration with the key of the cluster\"}" ;;
+join-reported) # the machine fetches the material itself, as the answer to a report
+  within 120 is alive || { echo "not a member after 60 s: $(member)" >&2; exit 75; }
+  answer "{\"evidence\": \"$id is alive in the member list\"}" ;;
 join) # the material goes over standard input of SSH, never into an argument
   key=$(field material); [ -n "$key" ] || { echo "no material was handed over" >&2; exit 65; }
-  printf '{"node_name":"%s","bind":"%s:7946","start_join":["%s"],"encrypt_key":"%s","tags":{"role":"worker"}}' \
-    "$id" "$host" "$LAB_JOIN" "$key" | on 'umask 077; cat > /run/serf.json; mount -t vfat /dev/vda1 /mnt && { cp /run/serf.json /mnt/; umount /mnt; sync; }
+  config "$key" | on 'umask 077; cat > /run/serf.json; mount -t vfat /dev/vda1 /mnt && { cp /run/serf.json /mnt/; umount /mnt; sync; }
     pidof serf >/dev/null || { serf agent -config-file=/run/serf.json > /run/serf.log 2>&1 < /dev/null & }'
   within 60 is alive || { echo "not a member after 30 s: $(member)" >&2; exit 75; }
   answer "{\"evidence\": \"$id is alive in the member list\"}" ;;

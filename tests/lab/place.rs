@@ -129,9 +129,18 @@ impl Lab {
                 ("verify-up", "up", ""),
                 ("verify-connectivity", "connected", ""),
             ] {
+                // One class hands join material over by SSH, and the others as the answer to a report.
+                let (act, material) = match (medium, action) {
+                    (false, "mint-join") => ("mint-config", ""),
+                    (false, "join") => ("join-reported", "material = \"report\"\n"),
+                    _ => (act, ""),
+                };
                 let act = program(act);
-                writeln!(text, "[machine_classes.{class}.exec.actions.{action}]\nact = {act}")
-                    .unwrap();
+                write!(
+                    text,
+                    "[machine_classes.{class}.exec.actions.{action}]\nact = {act}\n{material}"
+                )
+                .unwrap();
                 if !observe.is_empty() {
                     writeln!(text, "observe = {}", program(observe)).unwrap();
                 }
@@ -268,6 +277,14 @@ impl Lab {
         log.lines()
             .filter(|line| line.contains("GET /disk.raw.gz") && line.contains(" 200 "))
             .count()
+    }
+
+    /// The files of the server that have the key of the cluster, by name: its data and its log.
+    pub(crate) fn leaks(&self) -> String {
+        let folders = [self.path("data"), self.path("server.log")];
+        let key = self.get("LAB_JOINKEY");
+        let found = Command::new("grep").args(["-rlF", "--", &key]).args(folders).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).into_owned()
     }
 
     /// How many requests the controllers have had, by their own log.

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::handing::{Handing, Handover};
 use super::image::Image;
 use super::reports::{Reports, ReportsError};
 use super::settings::Settings;
 use super::token::TokenKey;
 use crate::clock::{Clock, Timestamp};
+use crate::credentials::Secret;
 use crate::ids::{MachineId, OperationId};
 use crate::model::{InstallReport, InstallStage, Installation};
 
@@ -49,6 +52,7 @@ pub struct Desk {
     /// The boot listener's own address, as machines reach it.
     url: String,
     offers: Mutex<BTreeMap<MachineId, Offer>>,
+    handing: Handing,
     /// Held from the reading of an installation to its writing.
     storing: tokio::sync::Mutex<()>,
 }
@@ -70,7 +74,8 @@ impl Desk {
         url: String,
     ) -> Self {
         let (offers, storing) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { reports, clock, key, images, url, offers, storing }
+        let handing = Handing::default();
+        Self { reports, clock, key, images, url, offers, handing, storing }
     }
 
     /// The boot listener's address, as machines reach it.
@@ -172,12 +177,7 @@ impl Desk {
         report: InstallReport,
     ) -> Result<(), DeskError> {
         let _storing = self.storing.lock().await;
-        let known = self.reports.load(machine).await.map_err(DeskError::Store)?;
-        // Unknown machines and wrong tokens are refused in the same words.
-        let known = known.ok_or(DeskError::Token)?;
-        if !self.key.accepts(token, machine, &known.operation) {
-            return Err(DeskError::Token);
-        }
+        let known = self.accepted(machine, token).await?;
         match known.after(stage, report, self.clock.now()) {
             Some(next) => {
                 let (stage, operation) = (next.stage.as_str(), next.operation.clone());
@@ -186,6 +186,44 @@ impl Desk {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// Gives the machine a secret as the answer to a report, once, until `until` of the monotonic clock, and no longer than
+    /// what is returned is kept.
+    #[must_use]
+    pub fn hand_over(&self, machine: &MachineId, secret: Secret, until: Duration) -> Handover {
+        self.handing.offer(machine, secret, until)
+    }
+
+    /// The secret that there is for a machine whose installed system is up; it is there once.
+    ///
+    /// # Errors
+    /// [`DeskError`] if the token is not that of the machine's latest installation, or that cannot be read.
+    pub async fn take_secret(
+        &self,
+        machine: &MachineId,
+        token: &str,
+    ) -> Result<Option<Secret>, DeskError> {
+        let known = self.accepted(machine, token).await?;
+        if known.stage != InstallStage::Up {
+            return Ok(None);
+        }
+        let secret = self.handing.take(machine, self.clock.monotonic());
+        if secret.is_some() {
+            tracing::info!(%machine, "a machine fetched a secret");
+        }
+        Ok(secret)
+    }
+
+    /// The latest installation of a machine, if the token is its own. Unknown machines and wrong tokens are refused in the
+    /// same words.
+    async fn accepted(&self, machine: &MachineId, token: &str) -> Result<Installation, DeskError> {
+        let known = self.reports.load(machine).await.map_err(DeskError::Store)?;
+        let known = known.ok_or(DeskError::Token)?;
+        match self.key.accepts(token, machine, &known.operation) {
+            true => Ok(known),
+            false => Err(DeskError::Token),
         }
     }
 

@@ -6,6 +6,7 @@
 mod control;
 mod desk;
 mod driver;
+mod handing;
 mod image;
 mod installer;
 mod job;
@@ -16,6 +17,7 @@ mod token;
 pub use control::{Control, Grant};
 pub use desk::{Desk, DeskError};
 pub use driver::{Installing, installs};
+pub use handing::Handover;
 pub use image::Image;
 pub use installer::{Installer, InstallerOptions};
 pub use job::Patience;

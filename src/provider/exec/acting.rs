@@ -14,10 +14,12 @@ use super::input;
 use super::judge::Account;
 use super::leftover::{Folder, Handed};
 use super::material::{Handle, Material, Vault};
+use super::settings::MaterialBy;
 use super::supervisor::{Launch, run};
-use crate::credentials::CredentialsError;
+use crate::credentials::{CredentialsError, Secret};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::LogStream;
+use crate::provider::boot::Handover;
 use crate::provider::message::Purpose;
 use crate::provider::{Acted, Call, ErrorCode, Logs, ProviderError, Target};
 
@@ -40,6 +42,7 @@ pub(super) struct Acting {
     pub(super) argv: Vec<String>,
     pub(super) limit: Duration,
     pub(super) call: Call,
+    pub(super) material: MaterialBy,
 }
 
 /// The operation that a program is part of.
@@ -93,11 +96,35 @@ impl Ways {
         minting: Option<Acting>,
         going: Going,
     ) -> Result<Acted, ProviderError> {
-        let material = match &needed {
-            Some(handle) => Some(self.material(handle, minting, &going).await?),
-            None => None,
+        let (material, handover) = match &needed {
+            Some(handle) => {
+                let (material, until) = self.material(handle, minting, &going).await?;
+                match acting.material {
+                    MaterialBy::Input => (Some(material), None),
+                    MaterialBy::Report => (None, Some(self.offer(&material, until, &going)?)),
+                }
+            }
+            None => (None, None),
         };
-        let (acted, minted) = self.act(&acting, material, &going).await?;
+        let acted = {
+            let mut acting = std::pin::pin!(self.act(&acting, material, &going));
+            tokio::select! {
+                biased;
+                acted = &mut acting => acted,
+                // A program that is asked to end may take a while; nothing is handed over meanwhile.
+                () = going.stop.cancelled() => {
+                    handover.iter().for_each(Handover::end);
+                    acting.await
+                }
+            }
+        };
+        if let Some(handover) = handover {
+            let did = if handover.is_fetched() { "has" } else { "has not" };
+            going
+                .logs
+                .line(LogStream::Engine, &format!("[the machine {did} fetched the material]"));
+        }
+        let (acted, minted) = acted?;
         match (acted, minted) {
             (Acted::Done { evidence, mut output }, Some(minted)) => {
                 let machine = &going.target.machine_id;
@@ -109,12 +136,30 @@ impl Ways {
         }
     }
 
+    /// Offers a secret to the machine, which gets it as the answer to a report.
+    fn offer(
+        &self,
+        material: &Material,
+        until: Duration,
+        going: &Going,
+    ) -> Result<Handover, ProviderError> {
+        let desk = self.host.desk.as_ref().ok_or_else(|| {
+            let message = "the server has no boot listener, at which the machine would fetch the material: give boot.listen";
+            ProviderError::new(ErrorClass::NeedsHuman, ErrorCode::Unsupported, message)
+        })?;
+        let note = "[the machine may fetch the material, as the answer to a report]";
+        going.logs.line(LogStream::Engine, note);
+        let secret = Secret::new(material.reveal().to_owned());
+        Ok(desk.hand_over(&going.target.machine_id, secret, until))
+    }
+
+    /// The secret, with the end of its time.
     async fn material(
         &self,
         handle: &Handle,
         minting: Option<Acting>,
         going: &Going,
-    ) -> Result<Material, ProviderError> {
+    ) -> Result<(Material, Duration), ProviderError> {
         if let Some(kept) = self.vault.take(&going.target.machine_id, handle) {
             return Ok(kept);
         }
@@ -132,7 +177,8 @@ impl Ways {
         let note = format!("[the material of {} is lost: it is minted again]", handle.action);
         going.logs.line(LogStream::Engine, &note);
         let (_, minted) = self.act(&minting, None, going).await.map_err(nothing_done)?;
-        minted.ok_or_else(|| {
+        let until = self.host.clock.monotonic() + handle.life();
+        minted.map(|minted| (minted, until)).ok_or_else(|| {
             let message = format!("act of {} has minted no material this time", handle.action);
             ProviderError::new(ErrorClass::NeedsHuman, ErrorCode::Failed, message)
         })
@@ -144,7 +190,7 @@ impl Ways {
         material: Option<Material>,
         going: &Going,
     ) -> Result<(Acted, Option<Material>), ProviderError> {
-        let Acting { argv, limit, call } = acting;
+        let Acting { argv, limit, call, material: _ } = acting;
         let Going { target, logs, stop } = going;
         let program = argv.first().cloned().unwrap_or_default();
         let input =

@@ -14,7 +14,7 @@ use super::judge::Account;
 use super::known::{Machines, Next, is_settled};
 use super::leftover::Folder;
 use super::material::{Handle, Vault};
-use super::settings::{Programs, Settings};
+use super::settings::{MaterialBy, Programs, Settings};
 use super::supervisor::{Ended, Launch, run};
 use crate::ids::{Epoch, MachineId};
 use crate::lifecycle::step::ErrorClass;
@@ -176,14 +176,18 @@ impl Exec {
             }
         };
         let limit = |programs: &Programs| programs.timeout.unwrap_or(self.settings.timeout);
-        let acting =
-            Acting { argv: programs.act.clone(), limit: limit(programs), call: call.clone() };
+        let of = |programs: &Programs, call, material| Acting {
+            argv: programs.act.clone(),
+            limit: limit(programs),
+            call,
+            material,
+        };
+        let acting = of(programs, call.clone(), programs.material);
         // A secret that an earlier step has minted; if it is lost by now, it is minted again.
         let needed = Handle::needed_by(call);
         let minting = needed.as_ref().and_then(|handle| {
             let programs = self.settings.actions.get(&handle.action)?;
-            let (argv, limit) = (programs.act.clone(), limit(programs));
-            Some(Acting { argv, limit, call: handle.mint(call) })
+            Some(of(programs, handle.mint(call), MaterialBy::Input))
         });
         let (ways, target) = (self.ways(), target.clone());
         let going = Going { target: target.clone(), logs, stop: stop.clone() };

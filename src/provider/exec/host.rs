@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::supervisor::Supervisors;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
+use crate::provider::boot::Desk;
 
 /// What a driver needs of the server that it belongs to.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// Knows every program that runs.
     pub supervisors: Supervisors,
+    /// Where machines report that it installs, if there is such a place.
+    pub desk: Option<Arc<Desk>>,
     /// Secrets.
     pub credentials: Credentials,
     /// Environment of every program: PATH and LANG.

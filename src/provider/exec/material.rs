@@ -83,6 +83,11 @@ impl Handle {
         is_one.then_some(Self { action, life_ms, operation })
     }
 
+    /// How long the secret is kept.
+    pub(super) const fn life(&self) -> Duration {
+        Duration::from_millis(self.life_ms)
+    }
+
     /// The call that mints it again, for the operation that needs it.
     pub(super) fn mint(&self, needed: &Call) -> Call {
         Call {
@@ -130,7 +135,7 @@ impl Vault {
         output: &mut Values,
     ) -> Duration {
         let handle = Handle::of(call);
-        let life = Duration::from_millis(handle.life_ms);
+        let life = handle.life();
         let until = self.clock.monotonic() + life;
         let handle = handle.to_string();
         output.insert(HANDLE.to_owned(), Value::Str(handle.clone().into()));
@@ -138,12 +143,16 @@ impl Vault {
         life
     }
 
-    /// Hands a secret over: it is not kept any longer. `None` if it is lost, or another machine's.
-    pub(super) fn take(&self, machine: &MachineId, handle: &Handle) -> Option<Material> {
+    /// Hands a secret over, with the end of its time: it is not kept any longer. `None` if it is lost, or another machine's.
+    pub(super) fn take(
+        &self,
+        machine: &MachineId,
+        handle: &Handle,
+    ) -> Option<(Material, Duration)> {
         let mut kept = self.lock();
         let handle = handle.to_string();
         kept.get(&handle).filter(|kept| kept.machine == *machine)?;
-        kept.remove(&handle).map(|kept| kept.material)
+        kept.remove(&handle).map(|kept| (kept.material, kept.until))
     }
 
     /// Forgets what is too old.
@@ -214,7 +223,8 @@ mod tests {
         keep();
         assert!(!format!("{vault:?}").contains("canary"));
         assert_eq!(vault.take(&two, &handle), None);
-        assert_eq!(vault.take(&one, &handle).unwrap().reveal(), "canary");
+        let (secret, until) = vault.take(&one, &handle).unwrap();
+        assert_eq!((secret.reveal(), until), ("canary", Duration::from_millis(LIFE_MS)));
         assert_eq!(vault.take(&one, &handle), None);
         keep();
         clock.sleep(Duration::from_millis(LIFE_MS)).await;

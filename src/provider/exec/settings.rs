@@ -31,6 +31,17 @@ pub struct Settings {
     pub parallel_max: usize,
 }
 
+/// How the secret that an earlier step has minted gets to where it is needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MaterialBy {
+    /// In the input of the program, on standard input.
+    #[default]
+    Input,
+    /// As the answer to a report of the machine, while the program runs, which does not get it.
+    Report,
+}
+
 /// The programs of an action. Only `act` must be there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Programs {
@@ -44,6 +55,8 @@ pub struct Programs {
     pub stop: Vec<String>,
     /// Longest time of `act`.
     pub timeout: Option<Duration>,
+    /// How it gets a secret that it needs.
+    pub material: MaterialBy,
 }
 
 impl Settings {
@@ -52,7 +65,7 @@ impl Settings {
         let of_class = [("probe", &self.probe), ("fence", &self.fence)];
         let of_class = of_class.map(|(name, argv)| (format!("exec.{name}"), argv.as_slice()));
         let of_actions = self.actions.iter().flat_map(|(action, programs)| {
-            let Programs { act, observe, verify, stop, timeout: _ } = programs;
+            let Programs { act, observe, verify, stop, timeout: _, material: _ } = programs;
             [("act", act), ("observe", observe), ("verify", verify), ("stop", stop)]
                 .map(|(name, argv)| (format!("exec.actions.{action}.{name}"), argv.as_slice()))
         });

@@ -327,6 +327,7 @@ async fn the_end_of_a_server_ends_its_programs() {
         folder: bench.at("inputs"),
         clock: bench.clock.clone(),
         supervisors: supervisors.clone(),
+        desk: None,
         credentials: crate::credentials::Credentials::new(None),
         variables: Vec::new(),
     };

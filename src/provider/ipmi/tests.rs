@@ -246,7 +246,7 @@ async fn a_boot_device_that_cannot_be_read_back_is_believed_if_the_class_says_so
     assert_eq!(setup.calls(), ["chassis bootdev pxe options=persistent,efiboot"]);
     let held = setup.driver.verify(&setup.target, &set, setup.lines.clone()).await.unwrap();
     assert!(matches!(held, Verification::Holds { .. }), "{held:?}");
-    // Whoever takes over cannot know, and sets it again.
+    // A new owner cannot know, and sets it again.
     let seen = setup.driver.observe(&setup.target, &set, setup.lines.clone()).await.unwrap();
     assert!(matches!(seen, Observation::NotDone { .. }), "{seen:?}");
     // What may not have arrived is not believed.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::clock::{Timestamp, TokioClock};
+use crate::credentials::Secret;
 use crate::ids::{OperationId, RunId};
 use crate::model::{Machine, MachineSpec};
 use crate::provider::boot::{Image, Settings, Task};
@@ -100,6 +101,40 @@ async fn a_machine_is_installed() {
     let (status, text) = ask(&boot, get(path), "").await;
     assert_eq!(status, StatusCode::GONE, "{text}");
     assert_eq!(boot.refusals.of("boot_taken"), 1);
+}
+
+/// The secret of a step is the answer to a report: once, to the caller that has the token, and while the step runs.
+#[tokio::test(start_paused = true)]
+async fn a_system_that_is_up_gets_the_material_once() {
+    let boot = boot().await;
+    let (_, settings) = ask(&boot, get(&format!("/boot/v1/settings?mac={MAC}")), "").await;
+    let (token, node) = (token(&settings), MachineId::parse("node-1").unwrap());
+    let offer = |secret: &str| {
+        let until = boot.clock.monotonic() + Duration::from_secs(60);
+        boot.desk.hand_over(&node, Secret::new(secret.to_owned()), until)
+    };
+    let report = async |token: &str, body: &str| {
+        ask(&boot, post("/boot/v1/report/node-1", token), body).await
+    };
+    let none = (StatusCode::NO_CONTENT, String::new());
+    let wants = r#"{"stage":"up","boot_id":"two","wants_material":true}"#;
+    let first = offer("canary-1");
+    let installer = r#"{"stage":"written","image_sha256":"00ff","wants_material":true}"#;
+    assert_eq!(report(&token, installer).await, none, "it is no installed system yet");
+    assert_eq!(report(&token, r#"{"stage":"up"}"#).await, none, "it did not ask");
+    assert_eq!(report("bmi_00", wants).await.0, StatusCode::FORBIDDEN);
+    assert!(!first.is_fetched());
+    assert_eq!(report(&token, wants).await, (StatusCode::OK, "canary-1".to_owned()));
+    assert!(first.is_fetched());
+    assert_eq!(report(&token, wants).await, none, "once");
+    drop(offer("canary-2"));
+    assert_eq!(report(&token, wants).await, none, "the step has ended");
+    let late = offer("canary-3");
+    boot.clock.sleep(Duration::from_secs(60)).await;
+    assert_eq!(report(&token, wants).await, none, "its time is over");
+    assert!(!late.is_fetched());
+    let kept = boot.desk.latest(&node).await.unwrap().unwrap();
+    assert_eq!((kept.stage, &*kept.boot_id), (InstallStage::Up, "two"));
 }
 
 #[tokio::test(start_paused = true)]

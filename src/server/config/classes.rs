@@ -195,7 +195,14 @@ impl MachineClass {
                 "{key}.{} is \"exec\", and no program is named: add [{key}.exec.actions.ACTION] with act = [\"/a/program\"]",
                 needed[0]
             )),
-            Some(exec) => exec.check(key, &needed),
+            Some(exec) => match exec.reports() {
+                Some(action) if self.installs().is_none() => Err(format!(
+                    "{key}.exec.actions.{}.material is \"report\", but no machine of the class would have a token to report with: \
+                     machines get one with imaging = \"redfish\" or \"ipmi\"; take \"input\" otherwise",
+                    escaped(action)
+                )),
+                Some(_) | None => exec.check(key, &needed),
+            },
         }
     }
 }

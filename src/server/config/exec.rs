@@ -11,6 +11,7 @@ use super::span::Span;
 use crate::credentials::check_name;
 use crate::plan::suggest::nearest;
 use crate::plan::{ActionSpec, Capability};
+use crate::provider::exec::MaterialBy;
 use crate::text::escaped;
 
 /// Longest time of a program: as long as a step may take.
@@ -45,6 +46,7 @@ pub(crate) struct ExecAction {
     pub(in crate::server) verify: Option<Vec<String>>,
     pub(in crate::server) stop: Option<Vec<String>>,
     timeout: Option<Span>,
+    pub(in crate::server) material: Option<MaterialBy>,
 }
 
 impl ExecAction {
@@ -54,12 +56,18 @@ impl ExecAction {
     }
 
     fn programs(&self) -> [(&'static str, &Option<Vec<String>>); 4] {
-        let Self { act, observe, verify, stop, timeout: _ } = self;
+        let Self { act, observe, verify, stop, timeout: _, material: _ } = self;
         [("act", act), ("observe", observe), ("verify", verify), ("stop", stop)]
     }
 }
 
 impl ExecClass {
+    /// An action whose secret the machine gets as the answer to a report.
+    pub(super) fn reports(&self) -> Option<&str> {
+        let by_report = |action: &&ExecAction| action.material == Some(MaterialBy::Report);
+        self.actions.iter().find(|(_, action)| by_report(action)).map(|(name, _)| name.as_str())
+    }
+
     /// Longest time of a program that acts.
     pub(in crate::server) fn timeout(&self) -> Duration {
         self.timeout.map_or(HOUR, |span| span.0)

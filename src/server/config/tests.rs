@@ -205,6 +205,7 @@ fn errors_in_the_file_name_their_place() {
         "[[notify]]\nname = \"ops\"\nurl = \"https://h/x\"\n[[notify]]\nname = \"ops\"\nurl = \"https://h/y\"",
         "[notify]\nname = \"ops\"",
         "[machine_classes.rack]\ncustom = \"exec\"",
+        "[machine_classes.rack]\ncluster-join = \"exec\"\n[machine_classes.rack.exec.actions.join]\nact = [\"/bin/true\"]\nmaterial = \"report\"",
         "[machine_classes.rack]\ndrain = \"exec\"\n[machine_classes.rack.exec.actions.drain]\nact = [\"/bin/true\"]",
         "[machine_classes.rack]\npower = \"fake\"\n[machine_classes.rack.exec]",
         "[machine_classes.rack]\npower = \"exec\"\n[machine_classes.rack.exec.actions.reboto]\nact = [\"/bin/true\"]",

@@ -14,6 +14,7 @@ use crate::ids::{Epoch, MachineId, OperationId, RunId};
 use crate::lifecycle::step::ErrorClass;
 use crate::model::{LogStream, MachineSpec};
 use crate::plan::{Capability, Value};
+use crate::provider::boot::Desk;
 use crate::provider::exec::{Exec, Host, Programs, Settings, Supervisors, judge};
 use crate::provider::{Call, LogSink, Logs, ProviderError, ProviderErrorKind, Target};
 
@@ -49,6 +50,7 @@ pub(super) struct Bench {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     pub(super) logs: Arc<Sink>,
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
 impl Bench {
@@ -71,7 +73,7 @@ impl Bench {
             credentials: Vec::new(),
             parallel_max: 8,
         };
-        Self { dir, clock, settings, logs: Arc::default() }
+        Self { dir, clock, settings, logs: Arc::default(), desk: None }
     }
 
     pub(super) fn at(&self, name: &str) -> PathBuf {
@@ -114,6 +116,7 @@ impl Bench {
             folder: self.at("inputs"),
             clock: self.clock.clone(),
             supervisors: Supervisors::default(),
+            desk: self.desk.clone(),
             credentials: Credentials::new(Some(self.at("credentials"))),
             variables: vec![("PATH", "/usr/bin:/bin".into()), ("LANG", "C.UTF-8".into())],
         };
