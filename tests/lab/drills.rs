@@ -180,7 +180,7 @@ fn abort_in_each_step(lab: &Lab) {
         }
         succeeds(lab.cli(&["abort", "node1", "--reason", "drill", "--yes"]), RUN);
         let blocked = fails(lab.cli(&["reboot", "node1", "--yes"]), RUN);
-        assert!(blocked.contains("NeedsIntervention"), "{blocked}");
+        assert!(blocked.contains("is blocked, ABORTED"), "{blocked}");
         let clear = ["machine", "clear-intervention", "node1", "--reason", "drill", "--yes"];
         succeeds(lab.cli(&clear), RUN);
         // A machine that was writing when its run was cut off writes to the end, or is cut off by the next run.

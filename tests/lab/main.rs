@@ -35,12 +35,13 @@ fn real_machines_are_installed_operated_and_erased() {
     lab.part("repave both, one by virtual media, one over the network");
     let begun = Instant::now();
     let (writes, downloads) = ([lab.writes(1), lab.writes(2)], lab.downloads());
+    let requests = lab.requests();
     let both = ["node1", "node2"].map(|node| lab.cli(&["repave", node, "--yes"]).spawn());
     for repaving in both {
         succeeds(repaving, RUN);
     }
     eprintln!("  both serve after {} s", begun.elapsed().as_secs());
-    eprintln!("  by {} requests to their controllers", lab.requests());
+    eprintln!("  by {} requests to their controllers", lab.requests() - requests);
     for node in ["node1", "node2"] {
         let described = succeeds(lab.cli(&["run", "describe", node]), RUN);
         for line in described.lines() {
