@@ -150,7 +150,8 @@ impl Lab {
         std::fs::create_dir(&plans).unwrap();
         let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/plans/install-here.toml");
         std::fs::copy(plan, plans.join("install-here.toml")).unwrap();
-        text += "[loop_breaker]\ndestructive_max = 1000\n";
+        // The drills install again and again, and abort runs in a row that have begun to.
+        text += "[loop_breaker]\ndestructive_max = 1000\n[limits]\npause_plan_after = 0\n";
         std::fs::write(self.path("bmdemo.toml"), text).unwrap();
     }
 
