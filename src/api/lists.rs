@@ -16,23 +16,30 @@ use crate::store::{Fut, Order, Page, Position, Query, Store};
 /// number of rows per page, and a client should rarely see an empty page that is not the last.
 const STORE_PAGES_MAX: usize = 8;
 
-/// Most bytes of the objects of one page, so that an answer is never larger than clients accept.
-const PAGE_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4 * 3;
+/// Most bytes of the objects of an answer, so that it is never larger than clients accept.
+const ANSWER_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4 * 3;
+
+/// Most bytes of the objects of one page: less, since other calls wait while it is encoded.
+const PAGE_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4;
 
 /// Bytes that a message takes in a list in addition to its own: a tag and a length.
 const FRAME_BYTES: usize = 8;
 
 /// Whether one answer can hold all of these messages.
 pub(super) fn fit<M: Message>(shown: &[M]) -> bool {
-    fitting(shown) == shown.len()
+    how_many(shown, ANSWER_BYTES_MAX) == shown.len()
 }
 
-/// How many of these messages one answer can hold; at least one.
+/// How many of these messages one page can hold; at least one.
 pub(super) fn fitting<M: Message>(shown: &[M]) -> usize {
+    how_many(shown, PAGE_BYTES_MAX)
+}
+
+fn how_many<M: Message>(shown: &[M], bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = |message: &&M| {
         bytes += message.encoded_len() + FRAME_BYTES;
-        bytes <= PAGE_BYTES_MAX
+        bytes <= bytes_max
     };
     shown.iter().take_while(fits).count().max(1).min(shown.len())
 }

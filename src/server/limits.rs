@@ -59,7 +59,7 @@ pub(super) const WRITTEN_BYTES_PER_PEER_PER_S_MIN: u64 = 1024;
 
 /// Lists, histories and the like that are read at the same time, by processor: others wait for their turn, connection by
 /// connection, so that a client that asks for everything a thousand times delays others by a few of them.
-pub(super) const SCANS_PER_PROCESSOR: usize = 2;
+pub(super) const SCANS_PER_PROCESSOR: usize = 1;
 
 /// Calls that wait for room, of all connections; and of one that has more than its part when there are as many.
 pub(super) const CALLS_WAITING_MAX: usize = 4_096;
