@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// Whether a store accepts writes. Reads work in every state.
+/// Whether a store accepts writes. Reads work in every state, except while the store is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Availability {
     /// It accepts writes.
@@ -15,7 +15,12 @@ pub enum Availability {
         /// Since when.
         since: Timestamp,
     },
-    /// A flush failed: nothing is written until the store is opened again.
+    /// Its database cannot be reached. The store itself tries to, and changes this state when it can.
+    Away {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A flush failed, or another server has taken the place of this one: nothing is written until the store is opened again.
     Broken {
         /// Since when.
         since: Timestamp,

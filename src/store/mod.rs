@@ -1,4 +1,4 @@
-//! The port to storage; implementations are in [`memory`] and [`sqlite`].
+//! The port to storage; implementations are in [`memory`], [`sqlite`] and [`postgres`].
 //!
 //! The database is the source of truth, and memory a cache held by the owner of the work. Every write is conditional
 //! on the revision that the writer saw, so that no update is lost, and a batch is durable as a whole or not at all.
@@ -8,14 +8,17 @@ mod batch;
 mod check;
 pub(crate) mod codec;
 mod error;
+mod keys;
 pub mod memory;
 mod outcomes;
 mod ownership;
 mod page;
+pub mod postgres;
 #[cfg(test)]
 mod samples;
 mod slots;
 pub mod sqlite;
+mod stats;
 #[cfg(test)]
 mod suite;
 mod taken;
@@ -32,6 +35,7 @@ pub use self::batch::{
 pub use self::error::{Fut, StoreError};
 pub use self::ownership::{Lease, Owner, Ownership, OwnsAll, SHARDS, Shard};
 pub use self::slots::{SlotKey, SlotMove};
+pub use self::stats::{GROUP_BUCKETS, StoreStats};
 use crate::clock::Timestamp;
 use crate::ids::{BatchId, MachineId, Revision, RunId};
 use crate::model::filter::Filter;
@@ -266,6 +270,6 @@ pub trait Store: Send + Sync + 'static {
     fn trim(&self, retention: Retention) -> Fut<'_, Trimmed>;
     /// Registers a listener for every later commit.
     fn listen(&self, listener: Arc<dyn Listener>);
-    /// "memory" or "sqlite", for people.
+    /// "memory", "sqlite" or "postgresql", for people.
     fn kind(&self) -> &'static str;
 }

@@ -19,10 +19,10 @@ use crate::model::{
     AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
     Observed, Run,
 };
-use crate::store::sqlite::{SqliteStore, StoreStats};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
-    RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,
+    RequestRecord, Retention, SlotKey, Store, StoreError, StoreStats, Subject, Trimmed,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

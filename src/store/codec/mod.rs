@@ -11,6 +11,7 @@ mod format;
 mod installation;
 mod lock;
 mod machine;
+mod observed;
 mod run;
 mod step;
 #[cfg(test)]
@@ -23,4 +24,5 @@ pub(crate) use format::DecodeError;
 pub(crate) use installation::{decode_installation, encode_installation};
 pub(crate) use lock::{decode_lock, encode_lock};
 pub(crate) use machine::{decode_machine, encode_machine};
+pub(crate) use observed::{decode_observed, encode_observed};
 pub(crate) use run::{decode_run, encode_run, state_name};

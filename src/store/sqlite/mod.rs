@@ -32,7 +32,6 @@ mod row;
 mod schema;
 mod seal;
 mod shared;
-mod stats;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -55,15 +54,14 @@ pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
 pub use options::{Fault, FaultHook, SqliteOptions};
 pub use repair::{Dropped, RepairError, Repaired, repair};
 pub use restore::Restoring;
-pub use stats::{GROUP_BUCKETS, StoreStats};
 
 use self::checkpointer::Checkpointer;
 use self::encoded::Encoded;
 use self::error::{failed, gone};
 use self::readers::Lane;
 use self::shared::Shared;
-use self::stats::Counting;
 use self::writer::{Job, Work, Writer};
+use super::stats::{Counting, StoreStats};
 use super::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, OwnsAll, Page,
     Query, RequestRecord, Retention, SlotKey, Store, StoreError, Subject, Trimmed,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use super::options::{Fault, FaultHook};
-use super::stats::Counting;
 use crate::clock::Clock;
+use crate::store::stats::Counting;
 use crate::store::{Availability, Listener};
 
 /// State shared by the threads of a store.

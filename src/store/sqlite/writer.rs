@@ -170,7 +170,7 @@ impl Writer {
             }
             (Availability::Ok, false)
             | (Availability::Full { .. }, true)
-            | (Availability::Broken { .. }, _) => false,
+            | (Availability::Away { .. } | Availability::Broken { .. }, _) => false,
         });
         self.notice(notice);
     }

@@ -46,7 +46,7 @@ pub struct StoreStats {
     pub refused: u64,
     /// Transactions, each with one flush of the log.
     pub flushes: u64,
-    /// Checkpoints of the write-ahead log.
+    /// Checkpoints of the write-ahead log, if the store makes them itself.
     pub checkpoints: u64,
     /// Batches that are waiting for the writer.
     pub queued: u64,

@@ -1,0 +1,1 @@
+//! The store in PostgreSQL, beyond the contract of every store.
