@@ -163,6 +163,16 @@ impl Trust {
     pub fn check(&self) -> Result<(), TrustError> {
         Settings::default().get(self).map(drop)
     }
+
+    /// Settings of TLS for a protocol other than HTTP.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
+        let mut settings = ClientConfig::clone(&*Settings::default().get(self)?);
+        settings.alpn_protocols.clear();
+        Ok(settings)
+    }
 }
 
 fn made(trust: &Trust, file: Option<&Path>) -> Result<ClientConfig, TrustError> {

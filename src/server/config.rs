@@ -7,6 +7,7 @@ mod bounds;
 mod check;
 mod choice;
 mod classes;
+mod database;
 mod endpoint;
 mod engine;
 mod exec;
@@ -36,6 +37,7 @@ pub(super) use self::boot::BootSettings;
 pub(super) use self::bounds::host_name as check_host_name;
 pub(super) use self::choice::{FakeWorld, Format, Level, RoleName};
 pub(super) use self::classes::{Driver, MachineClass};
+pub(super) use self::database::Database;
 use self::engine::{limits, probe_policy};
 pub(super) use self::exec::ExecClass;
 use self::file::File;
@@ -171,6 +173,8 @@ pub(super) struct Config {
     pub(super) otlp: Option<Otlp>,
     /// Where machines and runs are stored.
     pub(super) storage: Storage,
+    /// The PostgreSQL database that has them instead of one in the directory.
+    pub(super) database: Option<Database>,
     /// Plans in addition to the built-in ones.
     pub(super) plans_dir: Option<PathBuf>,
     /// Where the credentials are that machines name.
@@ -286,6 +290,7 @@ impl Config {
             log_format: args.log_format.or(file.log.format).unwrap_or_default(),
             otlp: otlp::endpoint(args.otlp_endpoint.as_deref()).map_err(ConfigError::Setting)?,
             storage: storage(args, &file.store)?,
+            database: database::read(args, &file.store).map_err(ConfigError::Setting)?,
             plans_dir: args.plans_dir.clone().or(file.plans.dir),
             credentials_dir: args.credentials_dir.clone().or(file.credentials.dir),
             networks: file.networks.into(),

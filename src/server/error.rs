@@ -8,6 +8,7 @@ use crate::executor::EngineError;
 use crate::provider::boot::TokenKeyError;
 use crate::provider::fake::WorldError;
 use crate::store::StoreError;
+use crate::store::postgres;
 use crate::store::sqlite::{OpenError, RepairError};
 
 /// A command asks for something impossible.
@@ -75,6 +76,20 @@ pub(super) enum StartError {
     /// The data directory or its database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The database in PostgreSQL cannot be used.
+    #[error("PostgreSQL at {place}: {source}")]
+    Postgres {
+        /// Host and database.
+        place: String,
+        /// Why. Its text is part of this one.
+        source: postgres::OpenError,
+    },
+    /// The server has lost its database while it ran.
+    #[error("{why}")]
+    Lost {
+        /// What happened.
+        why: String,
+    },
     /// The journal of the fake provider's world cannot be used.
     #[error(transparent)]
     World(#[from] WorldError),
@@ -150,8 +165,20 @@ impl StartError {
             Self::NoDatabase { .. } | Self::NoBackup { .. } => EX_NOINPUT,
             Self::NotRepaired { source: RepairError::Refused { .. }, .. } => EX_USAGE,
             Self::NotRepaired { .. } => EX_IOERR,
-            Self::Database(OpenError::InUse { .. }) => EX_TEMPFAIL,
-            Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
+            Self::Database(OpenError::InUse { .. })
+            | Self::Postgres {
+                source: postgres::OpenError::InUse { .. } | postgres::OpenError::Postgres(_),
+                ..
+            }
+            | Self::Lost { .. } => EX_TEMPFAIL,
+            Self::Postgres { source: postgres::OpenError::Setting(_), .. } => EX_CONFIG,
+            Self::Postgres { source: postgres::OpenError::Thread(_), .. } => EX_SOFTWARE,
+            Self::Postgres {
+                source: postgres::OpenError::NotOurs | postgres::OpenError::Damaged(_),
+                ..
+            } => EX_IOERR,
+            Self::Postgres { source: postgres::OpenError::TooNew { .. }, .. }
+            | Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
                 EX_DATAERR
             }
             Self::BackupFile { .. }
@@ -221,7 +248,14 @@ impl StartError {
             Self::Audit { .. } => {
                 Some("compare with copies elsewhere: backups, heads that were kept, the log of the server".into())
             }
+            Self::Postgres { source: postgres::OpenError::Postgres(_), .. } => {
+                Some("check that PostgreSQL runs and that its address, role and password are right: docs/postgresql.md".into())
+            }
+            Self::Lost { .. } => {
+                Some("nothing that was acknowledged is lost; see which server has the database now".into())
+            }
             Self::Config(_)
+            | Self::Postgres { .. }
             | Self::CertificateFile { .. }
             | Self::Listen { .. }
             | Self::TokenKey(_)

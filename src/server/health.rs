@@ -13,8 +13,11 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Services with the status of the whole server: not serving until recovery is done, while draining, and once the
-/// store accepts no more writes.
+use crate::executor::Engine;
+use crate::store::Availability;
+
+/// Services with the status of the whole server: not serving until recovery is done, while draining, while the database is
+/// away, and once the store accepts no more writes.
 const READINESS: [&str; 8] = [
     "",
     "readiness",
@@ -59,6 +62,28 @@ impl Readiness {
             }
             !is_broken
         });
+    }
+
+    /// Follows whether the store accepts writes: while its database is away, the server is not ready. Never returns.
+    pub(super) async fn follow(
+        self,
+        mut availability: watch::Receiver<Availability>,
+        engine: Engine,
+    ) {
+        let mut was_away = false;
+        loop {
+            let state = *availability.borrow_and_update();
+            let is_away = matches!(state, Availability::Away { .. });
+            if matches!(state, Availability::Broken { .. }) {
+                self.broken();
+            } else if is_away != was_away && !engine.is_draining() {
+                self.set(!is_away);
+            }
+            was_away = is_away;
+            if availability.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Nothing can be written any more, until the server is restarted.

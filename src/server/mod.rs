@@ -12,6 +12,7 @@ mod checks;
 mod config;
 mod connection;
 mod denials;
+mod durable;
 mod edge;
 mod error;
 mod gate;

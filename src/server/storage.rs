@@ -1,10 +1,11 @@
 //! Opens the store and the world of the fake provider: in memory, or in the data directory.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::{Config, ConfigError, FakeWorld, Storage};
+use super::config::{Config, ConfigError, Database, FakeWorld, Storage};
+use super::durable::{self, Durable};
 use super::error::StartError;
 use super::host;
 use crate::clock::{Clock, Random, SystemClock};
@@ -12,6 +13,7 @@ use crate::ids::{MachineId, RunId};
 use crate::provider::fake::World;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{
     self, DATABASE_FILE, Dropped, RepairError, Repaired, SqliteOptions, SqliteStore,
 };
@@ -22,8 +24,8 @@ const OPERATIONS_MAX: usize = 16;
 /// The opened storage.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
-    /// The same store, for its metrics, if it is on disk.
-    pub(super) sqlite: Option<Arc<SqliteStore>>,
+    /// The same store, for its metrics, if it is on a disk.
+    pub(super) durable: Option<Durable>,
     /// The world of the fake provider.
     pub(super) world: World,
 }
@@ -33,7 +35,7 @@ pub(super) struct Opened {
 /// # Errors
 /// [`StartError`] if it cannot be created, is in use, damaged or too new.
 pub(super) async fn open(
-    storage: &Storage,
+    (storage, database): (&Storage, Option<&Database>),
     fake_world: FakeWorld,
     clock: &Arc<dyn Clock>,
     random: &dyn Random,
@@ -44,26 +46,63 @@ pub(super) async fn open(
             let store = Arc::new(MemoryStore::new(clock.clone()));
             return Ok(Opened {
                 store,
-                sqlite: None,
+                durable: None,
                 world: World::in_memory_bounded(OPERATIONS_MAX),
             });
         }
         Storage::Dir(dir) => dir.clone(),
     };
     let fresh_key = random.next_u64();
+    if let Some(database) = database {
+        return open_database(database, dir, (fake_world, fresh_key), clock).await;
+    }
     let options = SqliteOptions { clock: Some(clock.clone()), ..SqliteOptions::default() };
     tracing::info!(data_dir = %dir.display(), "data directory");
     // Opening reads and checks files, which may take long: signals must be handled meanwhile.
     blocking("opening the data directory failed", move || {
         // The store first: its lock keeps other servers out of the whole directory.
         let sqlite = Arc::new(SqliteStore::open(&dir, options)?);
-        let world = match fake_world {
-            FakeWorld::Disk => World::open(&dir)?.keyed(&dir, fresh_key)?,
-            FakeWorld::Memory => World::in_memory_bounded(OPERATIONS_MAX),
-        };
-        Ok(Opened { store: sqlite.clone(), sqlite: Some(sqlite), world })
+        let world = world(&dir, fake_world, fresh_key)?;
+        Ok(Opened { store: sqlite.clone(), durable: Some(Durable::Sqlite(sqlite)), world })
     })
     .await
+}
+
+/// Opens the store in PostgreSQL, and the world in the data directory.
+async fn open_database(
+    database: &Database,
+    dir: PathBuf,
+    (fake_world, fresh_key): (FakeWorld, u64),
+    clock: &Arc<dyn Clock>,
+) -> Result<Opened, StartError> {
+    tracing::info!(host = %database.host, database = database.name, "PostgreSQL");
+    let options = durable::options(database, clock)?;
+    let (lock, world) = blocking("opening the data directory failed", move || {
+        let (lock, has_database) = sqlite::claim_dir(&dir)?;
+        if has_database {
+            return Err(ConfigError::Setting(format!(
+                "{} has a database, which would not be used with --store: give another directory with --data-dir DIR",
+                dir.display()
+            ))
+            .into());
+        }
+        Ok((lock, world(&dir, fake_world, fresh_key)?))
+    })
+    .await?;
+    let store = PostgresStore::open(options).await;
+    let store = Arc::new(store.map_err(|source| StartError::Postgres {
+        place: format!("{}/{}", database.host, database.name),
+        source,
+    })?);
+    let durable = Durable::Postgres(store.clone(), Arc::new(lock));
+    Ok(Opened { store, durable: Some(durable), world })
+}
+
+fn world(dir: &Path, fake_world: FakeWorld, fresh_key: u64) -> Result<World, StartError> {
+    Ok(match fake_world {
+        FakeWorld::Disk => World::open(dir)?.keyed(dir, fresh_key)?,
+        FakeWorld::Memory => World::in_memory_bounded(OPERATIONS_MAX),
+    })
 }
 
 /// Runs work that may block on a disk on its own thread; `failed` describes it if it panics.
@@ -77,6 +116,14 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// The data directory of a command that needs one.
 pub(super) fn data_dir(config: &Config) -> Result<&Path, StartError> {
+    if config.database.is_some() {
+        return Err(ConfigError::Setting(
+            "the database is in PostgreSQL (--store or store.url), so this is done with PostgreSQL's own tools: pg_dump or \
+             pg_basebackup, pg_restore, pg_amcheck; docs/postgresql.md says how"
+                .to_owned(),
+        )
+        .into());
+    }
     match &config.storage {
         Storage::Dir(dir) => Ok(dir),
         Storage::Ephemeral => Err(ConfigError::Setting(

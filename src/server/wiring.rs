@@ -15,6 +15,7 @@ use super::activity::Activity;
 use super::checks::HostNames;
 use super::config::{Args, Config, ConfigError, Keep, Retention};
 use super::connection::Membership;
+use super::durable::Durable;
 use super::edge::Edge;
 use super::error::StartError;
 use super::gate::Gate;
@@ -74,6 +75,7 @@ pub(super) struct Server {
     access: watch::Sender<Arc<Access>>,
     stop: CancellationToken,
     programs: Programs,
+    durable: Option<Durable>,
     /// The accept loop.
     serving: JoinHandle<()>,
 }
@@ -132,7 +134,13 @@ impl Server {
         let host_names = HostNames::new(&config.host_names);
         let host = Arc::new(Host::new(&config.storage));
         let random = random(config.seed);
-        let opened = storage::open(&config.storage, config.fake_world, &clock, &*random).await?;
+        let opened = storage::open(
+            (&config.storage, config.database.as_ref()),
+            config.fake_world,
+            &clock,
+            &*random,
+        )
+        .await?;
         let signer = Arc::new(audit::signer(&config)?);
 
         let readiness = Readiness::new();
@@ -209,12 +217,8 @@ impl Server {
             let store = engine.store().clone();
             engine.spawn(async move { metrics.read_once(&*store).await });
         }
-        if let Some(sqlite) = opened.sqlite.clone() {
-            let readiness = readiness.clone();
-            engine.spawn(async move {
-                sqlite.until_broken().await;
-                readiness.broken();
-            });
+        if let Some(durable) = opened.durable.clone() {
+            engine.spawn(readiness.clone().follow(durable.availability(), engine.clone()));
         }
         if let (Some(listener), Some(metrics)) = (metrics_listener, metrics) {
             if let Ok(address) = listener.local_addr() {
@@ -224,7 +228,7 @@ impl Server {
                 engine: engine.clone(),
                 gate,
                 room,
-                sqlite: opened.sqlite,
+                durable: opened.durable.clone(),
                 access: present,
                 host: host.clone(),
                 receivers: receivers.clone(),
@@ -277,6 +281,7 @@ impl Server {
             access,
             stop,
             programs,
+            durable: opened.durable,
             serving,
         })
     }
@@ -335,11 +340,20 @@ impl Server {
         }
     }
 
-    /// Resolves if the accept loop ends by itself, which is a bug.
+    /// Resolves if the accept loop ends by itself, which is a bug, or if the database is lost for good.
     pub(super) async fn broken(&mut self) -> StartError {
-        let source = match (&mut self.serving).await {
-            Ok(()) => "it ended".into(),
-            Err(error) => error.into(),
+        let lost = async {
+            match &self.durable {
+                Some(durable) => durable.until_lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        let source = tokio::select! {
+            why = lost => return StartError::Lost { why },
+            ended = &mut self.serving => match ended {
+                Ok(()) => "it ended".into(),
+                Err(error) => error.into(),
+            },
         };
         StartError::Internal { what: "the server no longer accepts connections", source }
     }

@@ -76,12 +76,21 @@ pub(crate) struct Args {
     pub(crate) log_format: Option<Format>,
 
     /// Keep everything in memory: nothing survives a restart
-    #[arg(long, conflicts_with = "data_dir")]
+    #[arg(long, conflicts_with_all = ["data_dir", "store"])]
     pub(crate) ephemeral: bool,
 
     /// Directory of the database [default: bmdemo in the platform's state directory]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
+
+    /// PostgreSQL database to use instead of one in the data directory: postgres://USER@HOST:PORT/DATABASE, without a
+    /// password. TLS is sslmode=verify-full unless it is sslmode=disable: docs/postgresql.md
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) store: Option<String>,
+
+    /// File with the password for --store; only its owner may read it
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) store_password_file: Option<PathBuf>,
 
     /// Plans (*.toml) that are added to the built-in ones, or replace those with the same id; reloaded on SIGHUP
     #[arg(long, value_name = "DIR")]

@@ -115,6 +115,8 @@ pub(crate) struct Log {
 pub(crate) struct Store {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) ephemeral: Option<bool>,
+    pub(crate) url: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -13,6 +13,7 @@ pub(super) fn check(args: &Args, file: &File) -> Result<(), String> {
     let (tls, boot) = (&file.tls, file.boot.as_ref());
     let flags = [
         ("--data-dir", &args.data_dir),
+        ("--store-password-file", &args.store_password_file),
         ("--plans-dir", &args.plans_dir),
         ("--actions-dir", &args.actions_dir),
         ("--credentials-dir", &args.credentials_dir),
@@ -23,6 +24,7 @@ pub(super) fn check(args: &Args, file: &File) -> Result<(), String> {
     ];
     let keys = [
         ("store.data_dir", file.store.data_dir.as_ref()),
+        ("store.password_file", file.store.password_file.as_ref()),
         ("plans.dir", file.plans.dir.as_ref()),
         ("actions.dir", file.actions.dir.as_ref()),
         ("credentials.dir", file.credentials.dir.as_ref()),

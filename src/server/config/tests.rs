@@ -42,6 +42,8 @@ fn the_example_gives_the_defaults() {
         "host_names",
         "connection_age_max",
         "data_dir",
+        "url",
+        "password_file",
         "dir",
         "bmc",
         "webhook",

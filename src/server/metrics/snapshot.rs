@@ -20,10 +20,10 @@ use crate::model::Run;
 use crate::model::filter::{Filter, Subject};
 use crate::notify::Status;
 use crate::server::access::Present;
+use crate::server::durable::Durable;
 use crate::server::gate::Gate;
 use crate::server::host::Host;
 use crate::server::room::Room;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{Query, StoreError, Unreadable};
 
 use super::interventions::Interventions;
@@ -43,7 +43,7 @@ pub(in crate::server) struct Sources {
     pub(in crate::server) gate: Gate,
     pub(in crate::server) room: Room,
     /// The store on disk, if there is one.
-    pub(in crate::server) sqlite: Option<Arc<SqliteStore>>,
+    pub(in crate::server) durable: Option<Durable>,
     pub(in crate::server) access: Present,
     pub(in crate::server) host: Arc<Host>,
     /// Who is notified of what happens.
@@ -211,7 +211,7 @@ impl Gauges {
 
     /// Updates every gauge.
     pub(super) async fn read(&self, sources: &Sources) {
-        let Sources { engine, gate, room, sqlite, access, host, receivers, is_exposed } = sources;
+        let Sources { engine, gate, room, durable, access, host, receivers, is_exposed } = sources;
         self.reload_failed.set(i64::from(host.is_reload_refused()));
         self.exposed.set(i64::from(*is_exposed));
         self.stopped.set(i64::from(engine.stop().is_some()));
@@ -247,8 +247,8 @@ impl Gauges {
                 self.breakers.get_or_create(&labels).set(i64::try_from(open).unwrap_or(i64::MAX));
             }
         }
-        if let Some(sqlite) = sqlite {
-            self.disk.read(sqlite);
+        if let Some(durable) = durable {
+            self.disk.read(durable);
         }
         let mut read_at = self.read_at.lock().await;
         let now = engine.clock().monotonic();

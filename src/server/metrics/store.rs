@@ -19,7 +19,7 @@ use crate::model::{
     AuditHead, AuditRow, Change, Cursor, HistoryRow, Installation, Lock, LogChunk, Machine,
     Observed, Run,
 };
-use crate::store::sqlite::SqliteStore;
+use crate::server::durable::Durable;
 use crate::store::{
     Availability, Batch, Committed, Fut, Listener, LogHead, Outcome, Ownership, Page, Query,
     RequestRecord, Retention, SlotKey, Store, StoreError, StoreStats, Subject, Trimmed,
@@ -217,6 +217,7 @@ pub(super) struct Disk {
     checkpoints: Counter,
     queued: Gauge,
     broken: Gauge,
+    away: Gauge,
     groups: Family<GroupLabels, Counter>,
 }
 
@@ -233,11 +234,13 @@ impl Disk {
         registry.register("store_queue", "Commits that wait for the writer", self.queued.clone());
         let help = "1 after a flush has failed: nothing is written until the server is restarted";
         registry.register("store_broken", help, self.broken.clone());
+        let help = "1 while the database of the store cannot be reached";
+        registry.register("store_away", help, self.away.clone());
         let help = "Transactions, by the number of commits that they made durable at once";
         registry.register("store_groups", help, self.groups.clone());
     }
 
-    pub(super) fn read(&self, store: &SqliteStore) {
+    pub(super) fn read(&self, store: &Durable) {
         let StoreStats { commits, refused, flushes, checkpoints, queued, groups } = store.stats();
         for (counter, value) in [
             (&self.commits, commits),
@@ -248,7 +251,9 @@ impl Disk {
             counter.inner().store(value, Relaxed);
         }
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
-        self.broken.set(i64::from(store.is_broken()));
+        let availability = *store.availability().borrow();
+        self.broken.set(i64::from(matches!(availability, Availability::Broken { .. })));
+        self.away.set(i64::from(matches!(availability, Availability::Away { .. })));
         for (log2, value) in (0..).zip(groups) {
             let labels = GroupLabels { commits_min: 1 << log2 };
             self.groups.get_or_create(&labels).inner().store(value, Relaxed);

@@ -50,7 +50,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use check::{Report, accept, backup, check};
 pub use offline::{AuditFile, audit_file};
-pub use open::{DATABASE_FILE, LOCK_FILE, OpenError};
+pub use open::{DATABASE_FILE, LOCK_FILE, OpenError, claim_dir};
 pub use options::{Fault, FaultHook, SqliteOptions};
 pub use repair::{Dropped, RepairError, Repaired, repair};
 pub use restore::Restoring;

@@ -155,6 +155,17 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
     File::open(dir).and_then(|file| file.sync_all()).map_err(io("flush", dir))
 }
 
+/// Locks a data directory for a server whose database is elsewhere, until the file is closed. Returns whether it has a
+/// database nevertheless.
+///
+/// # Errors
+/// [`OpenError`] if it cannot be used, or another server uses it.
+pub fn claim_dir(dir: &Path) -> Result<(File, bool), OpenError> {
+    make_dir(dir)?;
+    let (lock, set_up) = take_lock(dir)?;
+    Ok((lock, set_up || dir.join(DATABASE_FILE).exists()))
+}
+
 /// Locks the directory, and returns whether its database has been set up.
 pub(super) fn take_lock(dir: &Path) -> Result<(File, bool), OpenError> {
     let path = dir.join(LOCK_FILE);
