@@ -45,7 +45,7 @@ impl Durable {
     /// happen.
     pub(super) async fn until_lost(&self) -> String {
         match self {
-            // It is left to whoever watches the health, so that what can be read is read.
+            // The operator restarts it, by its health: what can be read is read until then.
             Self::Sqlite(_) => std::future::pending().await,
             Self::Postgres(store, _) => store.until_lost().await,
         }

@@ -178,9 +178,8 @@ impl StartError {
                 ..
             } => EX_IOERR,
             Self::Postgres { source: postgres::OpenError::TooNew { .. }, .. }
-            | Self::Database(OpenError::TooNew { .. }) | Self::World(WorldError::Newer { .. }) => {
-                EX_DATAERR
-            }
+            | Self::Database(OpenError::TooNew { .. })
+            | Self::World(WorldError::Newer { .. }) => EX_DATAERR,
             Self::BackupFile { .. }
             | Self::CertificateFile { .. }
             | Self::Database(OpenError::Io { .. } | OpenError::Used { .. })

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -27,6 +28,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one; `None` if PostgreSQL is not installed, which is said.
     pub fn start(settings: &[&str]) -> Option<Self> {
+        Self::with_files(settings, &[])
+    }
+
+    /// The same, with files in its directory that only it may read. In settings, `DIR` is that directory.
+    pub fn with_files(settings: &[&str], files: &[(&str, &str)]) -> Option<Self> {
         let Some(bin) = programs() else {
             let required =
                 std::env::var_os("BMDEMO_POSTGRES_REQUIRED").is_some_and(|one| one == "1");
@@ -54,9 +60,13 @@ impl Cluster {
             .stdout(Stdio::null());
         let cluster = Self { guard: guard.spawn().unwrap(), dir, port, bin };
         let password = cluster.dir.join("password");
-        std::fs::write(&password, PASSWORD).unwrap();
-        if is_root() {
-            std::os::unix::fs::chown(&password, Some(NOBODY), Some(NOBODY)).unwrap();
+        for (name, text) in files.iter().chain(&[("password", PASSWORD)]) {
+            let path = cluster.dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
         }
         let mut initdb = unprivileged(&cluster.bin.join("initdb"));
         initdb
@@ -71,7 +81,7 @@ impl Cluster {
             cluster.dir.display()
         );
         for setting in settings {
-            conf += setting;
+            conf += &setting.replace("DIR", &cluster.dir.display().to_string());
             conf += "\n";
         }
         let file = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"));

@@ -11,6 +11,8 @@ mod accept;
 mod audit;
 mod canary;
 mod classes;
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the store")]
+mod cluster;
 mod configuration;
 mod copies;
 mod demo;
@@ -30,6 +32,7 @@ mod operator;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod paging;
+mod postgres;
 mod power;
 mod programs;
 mod receiver;

@@ -297,6 +297,7 @@ fn data_and_reload(
         let verdict = if little { Verdict::Look } else { Verdict::Good };
         let backup = match ago(info.last_backup_at.as_ref()) {
             Some(ago) => format!("last backup {ago}"),
+            None if info.store == "postgresql" => "the database is in PostgreSQL".to_owned(),
             None => "no backup known".to_owned(),
         };
         let text = format!(

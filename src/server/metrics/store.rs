@@ -232,7 +232,7 @@ impl Disk {
             registry.register(name, help, counter.clone());
         }
         registry.register("store_queue", "Commits that wait for the writer", self.queued.clone());
-        let help = "1 after a flush has failed: nothing is written until the server is restarted";
+        let help = "1 after a flush has failed, or the database was lost: nothing is written until the server is restarted";
         registry.register("store_broken", help, self.broken.clone());
         let help = "1 while the database of the store cannot be reached";
         registry.register("store_away", help, self.away.clone());

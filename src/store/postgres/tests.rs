@@ -216,10 +216,8 @@ async fn a_statement_that_fails_leaves_nothing_behind() {
     let name = options.database.clone();
     let store = PostgresStore::open(options).await.unwrap();
     store.commit(register(1)).await.unwrap();
-    cluster.sql(
-        &name,
-        "ALTER TABLE bmdemo.changes ADD CONSTRAINT broken CHECK (place < 0) NOT VALID",
-    );
+    cluster
+        .sql(&name, "ALTER TABLE bmdemo.changes ADD CONSTRAINT broken CHECK (place < 0) NOT VALID");
     let failed = store.commit(register(2)).await;
     let Err(StoreError::Unavailable(why)) = &failed else { panic!("{failed:?}") };
     assert!(why.to_string().contains("broken"), "{why}");
