@@ -172,10 +172,12 @@ grub-mkstandalone -O x86_64-efi -o grub-disk.efi --modules="part_gpt fat linux n
 cat > grub-net.cfg <<'C'
 # the same for every machine: the installer asks for its settings itself
 echo "LAB grub over the network: $cmdpath mac $net_default_mac"
-source $cmdpath/installer.cfg
+# A download that breaks off is begun again.
+for try in 1 2 3 4 5; do source $cmdpath/installer.cfg; echo "LAB grub begins again"; sleep 3; done
+reboot
 C
-grub-mkstandalone -O x86_64-efi -o "$O/grubnet.efi" --modules="efinet net tftp http linux normal echo configfile" \
-  --install-modules="efinet net tftp http linux normal echo configfile boot" --locales="" --fonts="" --themes="" boot/grub/grub.cfg=grub-net.cfg
+grub-mkstandalone -O x86_64-efi -o "$O/grubnet.efi" --modules="efinet net tftp http linux normal echo configfile sleep reboot" \
+  --install-modules="efinet net tftp http linux normal echo configfile boot sleep reboot" --locales="" --fonts="" --themes="" boot/grub/grub.cfg=grub-net.cfg
 
 # 4. the disk image: GPT + ESP, without loop devices and without root
 S=64; rm -f disk.raw esp.img
