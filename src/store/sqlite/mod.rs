@@ -105,8 +105,8 @@ impl SqliteStore {
             dir: dir.to_owned(),
             clock: options.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         });
-        let points = Lane::spawn("point", &opened.path)?;
-        let scans = Lane::spawn("scan", &opened.path)?;
+        let points = Lane::spawn("point", &opened.path, false)?;
+        let scans = Lane::spawn("scan", &opened.path, true)?;
         let (work, queue) = channel();
         let checkpointer = Checkpointer::spawn(&opened.path, &mut opened.conn)?;
         let writer = Writer::new(opened.conn, checkpointer, opened.loaded, shared.clone());

@@ -15,6 +15,9 @@ use super::open::{OpenError, connect_reader, sqlite};
 /// Threads of a lane.
 const THREADS: usize = 2;
 
+/// By how much the threads that give way are nicer than the others.
+const PATIENCE: i32 = 5;
+
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Threads that share a queue.
@@ -25,7 +28,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn spawn(name: &str, path: &Path) -> Result<Self, OpenError> {
+    /// Threads called `name`, which give way to others if `is_patient`.
+    pub(super) fn spawn(name: &str, path: &Path, is_patient: bool) -> Result<Self, OpenError> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::new();
@@ -33,7 +37,12 @@ impl Lane {
             let conn = connect_reader(path).map_err(|error| sqlite(path, error))?;
             let queue = queue.clone();
             let builder = std::thread::Builder::new().name(format!("store-{name}-{number}"));
-            let spawned = builder.spawn(move || work(&conn, &queue));
+            let spawned = builder.spawn(move || {
+                if is_patient {
+                    give_way();
+                }
+                work(&conn, &queue);
+            });
             threads.push(spawned.map_err(|source| OpenError::Io {
                 action: "start a thread to read",
                 path: path.to_owned(),
@@ -59,11 +68,43 @@ impl Drop for Lane {
     }
 }
 
+/// Has the other threads of the program go first where processors are scarce: a list can wait for a commit, and for the
+/// answer of a small call.
+fn give_way() {
+    // Of this thread alone, as Linux has it.
+    let nice = rustix::process::getpriority_process(None).unwrap_or(0);
+    // Without it lists are as fast as the rest, no more.
+    let _ = rustix::process::setpriority_process(None, (nice + PATIENCE).min(19));
+}
+
 fn work(conn: &Connection, queue: &Mutex<Receiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         // A job that panics drops its answer, which its caller notices; the thread continues.
         let _ = catch_unwind(AssertUnwindSafe(|| job(conn)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lists_give_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty.db");
+        drop(Connection::open(&path).unwrap());
+        let nice = |is_patient| {
+            let lane = Lane::spawn("test", &path, is_patient).unwrap();
+            let (sender, receiver) = channel();
+            let job = move |_: &Connection| {
+                sender.send(rustix::process::getpriority_process(None).unwrap()).unwrap();
+            };
+            assert!(lane.send(Box::new(job)));
+            receiver.recv().unwrap()
+        };
+        let own = rustix::process::getpriority_process(None).unwrap();
+        assert_eq!((nice(false), nice(true)), (own, (own + PATIENCE).min(19)));
     }
 }
