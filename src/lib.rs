@@ -20,6 +20,7 @@ pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;
+mod json;
 pub mod lifecycle;
 pub mod model;
 pub mod notify;

@@ -1,44 +1,26 @@
 //! `docs/api.md`, generated from the descriptors and their comments, so that the reference cannot differ from what is
 //! served.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use prost_reflect::{
-    DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
-    ServiceDescriptor,
-};
+use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, ServiceDescriptor};
 
 use super::methods::{METHODS, ObjectKind, Scoping};
+use crate::json::{self, Comments};
 
 const FILE: &str = "baremetal/v1/baremetal.proto";
 
-/// Comments by path in the file's descriptor.
-struct Comments(BTreeMap<Vec<i32>, String>);
-
-impl Comments {
-    fn of(file: &FileDescriptor) -> Self {
-        let info = file.file_descriptor_proto().source_code_info.clone().unwrap_or_default();
-        let comments = info.location.into_iter().filter_map(|location| {
-            let text = location.leading_comments?;
-            let lines: Vec<_> = text.lines().map(str::trim).collect();
-            Some((location.path, lines.join(" ").trim().to_owned()))
-        });
-        Self(comments.collect())
-    }
-
-    fn at(&self, path: &[i32]) -> &str {
-        self.0.get(path).map_or("", String::as_str)
-    }
-}
-
 fn reference() -> String {
-    let pool = DescriptorPool::decode(crate::pb::FILE_DESCRIPTOR_SET).unwrap();
-    let file = pool.get_file_by_name(FILE).unwrap();
+    let file = json::pool().unwrap().get_file_by_name(FILE).unwrap();
     let comments = Comments::of(&file);
     let mut text = String::from(
         "# API reference\n\n<!-- Generated from the protos by `cargo test`; edit their comments instead. -->\n\n\
-         Package `baremetal.v1`. Errors are explained in [errors.md](errors.md).\n",
+         Package `baremetal.v1`. Errors are explained in [errors.md](errors.md). Every method is called over gRPC, and with \
+         [JSON over HTTP](json.md), which `/openapi.json` of a server describes:\n\n\
+         ```bash\n\
+         curl -H 'content-type: application/json' -d '{\"pageSize\": 3}' \
+         http://127.0.0.1:50051/baremetal.v1.MachineService/ListMachines\n\
+         bmdemo-cli api ListMachines '{\"pageSize\": 3}'\n```\n",
     );
     for service in file.services() {
         describe_service(&mut text, &service, &comments);

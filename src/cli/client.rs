@@ -1,5 +1,6 @@
 //! The connection to a server: address, metadata, deadlines, and retries with the same request id.
 
+mod named;
 mod pages;
 
 use std::sync::atomic::AtomicU64;

@@ -6,8 +6,8 @@ use crate::pb::RunType;
 
 use super::commands::demo::{Carry, Typed};
 use super::commands::{
-    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, locks,
-    logs, machine, plan, run, start, top, wait, watch,
+    api, approve, audit, auth, complete, context, control, demo, doctor, history, import, issues,
+    locks, logs, machine, plan, run, start, top, wait, watch,
 };
 use super::error::{Error, Exit};
 use super::session::Session;
@@ -52,6 +52,7 @@ pub(crate) async fn dispatch(session: &mut Session, command: Command) -> Result<
         Command::Version(args) => doctor::version(session, &args).await,
         Command::Auth(command) => auth::auth(session, command).await,
         Command::Audit(command) => audit::audit(session, command).await,
+        Command::Api(args) => api::api(session, &args).await,
         Command::Context(command) => context::context(session, command),
         Command::Completions(args) => complete::completions(session, &args),
         Command::Man(args) => doctor::man(session, &args, Cli::command()),

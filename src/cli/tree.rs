@@ -4,8 +4,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::commands::{
-    approve, audit, auth, complete, context, control, demo, doctor, history, import, issues, locks,
-    logs, machine, plan, run, start, top, wait, watch,
+    api, approve, audit, auth, complete, context, control, demo, doctor, history, import, issues,
+    locks, logs, machine, plan, run, start, top, wait, watch,
 };
 use super::flags::Global;
 
@@ -143,6 +143,8 @@ pub(crate) enum Command {
     /// Who asked for what, in a chain of hashes
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Call any method of the API with JSON
+    Api(api::ApiArgs),
     /// Name servers and choose one
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -186,12 +188,11 @@ pub(crate) fn command() -> clap::Command {
 }
 
 /// Words that people try, and the commands for them.
-const OTHER_WORDS: [(&str, &str); 14] = [
+const OTHER_WORDS: [(&str, &str); 13] = [
     (
         "explain",
         "for actions of plans: bmdemo-cli plan explain; for a machine: bmdemo-cli machine describe",
     ),
-    ("api", "docs/api.md says how to call the API with grpcurl or buf curl"),
     (
         "drain",
         "to drain and install: bmdemo-cli upgrade MACHINE; to drain only, start the server with --plans-dir examples/plans --actions-dir examples/actions, then: bmdemo-cli run start drain-and-return MACHINE",

@@ -1,8 +1,8 @@
 //! What is refused by the head of a request alone, in terms of HTTP, before anything of it is read: requests that a page of
-//! another site made a browser send, and what is no call of gRPC.
+//! another site made a browser send, and what is no call.
 
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
 use tonic::body::Body;
 
 /// The names under which a server is called. An address is always right: a page that reaches a server by a name of its own
@@ -53,19 +53,41 @@ pub(super) enum HeadRefusal {
     /// A page of another site has sent it.
     #[error("requests that pages of other sites send are refused (Origin, Sec-Fetch-Site)")]
     Origin,
+    /// It does not say where it goes, or says it twice.
+    #[error("requests of HTTP/1.1 have one head Host")]
+    HostMissing,
     /// The route takes another method.
-    #[error("calls are sent by POST")]
+    #[error("this is sent by POST: GET is for calls that change nothing and have one answer")]
     Method,
-    /// The body is no gRPC.
-    #[error("calls have the content type application/grpc or application/grpc+proto")]
+    /// The body is nothing that a call can be.
+    #[error(
+        "calls have the content type application/json or application/proto, those with a stream of answers \
+         application/connect+json or application/connect+proto, and those of gRPC application/grpc"
+    )]
     ContentType,
+    /// gRPC is not for HTTP/1.1.
+    #[error("gRPC needs HTTP/2: over HTTP/1.1 send application/json")]
+    Version,
+    /// There is nothing here to look at.
+    #[error(
+        "this is bmdemo {version}, which speaks gRPC, and JSON by POST with the content type application/json: \
+         curl -H 'content-type: application/json' -d '{{}}' http://HOST:PORT/baremetal.v1.MachineService/ListMachines",
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    Nothing,
 }
+
+/// The content types of calls, for who sent another one.
+const ACCEPT_POST: &str = "application/json, application/proto, application/connect+json, application/connect+proto, application/grpc";
 
 impl HeadRefusal {
     const fn status(self) -> StatusCode {
         match self {
             Self::Host => StatusCode::MISDIRECTED_REQUEST,
+            Self::HostMissing => StatusCode::BAD_REQUEST,
             Self::Origin => StatusCode::FORBIDDEN,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Nothing => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
@@ -74,10 +96,12 @@ impl HeadRefusal {
     /// Name in the metrics.
     pub(super) const fn cause(self) -> &'static str {
         match self {
-            Self::Host => "host",
+            Self::Host | Self::HostMissing => "host",
             Self::Origin => "origin",
             Self::Method => "method",
             Self::ContentType => "content_type",
+            Self::Version => "version",
+            Self::Nothing => "path",
         }
     }
 
@@ -87,8 +111,15 @@ impl HeadRefusal {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if self == Self::Method {
-            headers.insert(http::header::ALLOW, HeaderValue::from_static("POST"));
+        match self {
+            Self::Method => {
+                headers.insert(http::header::ALLOW, HeaderValue::from_static("POST"));
+            }
+            Self::ContentType => {
+                let accepted = HeaderValue::from_static(ACCEPT_POST);
+                headers.insert(HeaderName::from_static("accept-post"), accepted);
+            }
+            Self::Host | Self::HostMissing | Self::Origin | Self::Version | Self::Nothing => {}
         }
         response
     }
@@ -123,20 +154,14 @@ pub(super) fn source(uri: &Uri, headers: &HeaderMap, names: &HostNames) -> Resul
     }
 }
 
-/// Checks that a request is a call of gRPC.
+/// Checks that a request of HTTP/1.1 says once where it goes.
 ///
 /// # Errors
-/// [`HeadRefusal`] if its method or its content type is another.
-pub(super) fn call(method: &Method, headers: &HeaderMap) -> Result<(), HeadRefusal> {
-    if method != Method::POST {
-        return Err(HeadRefusal::Method);
-    }
-    let given = headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    let taken = ["application/grpc", "application/grpc+proto"];
-    match taken.iter().any(|taken| essence.eq_ignore_ascii_case(taken)) {
-        true => Ok(()),
-        false => Err(HeadRefusal::ContentType),
+/// [`HeadRefusal::HostMissing`].
+pub(super) fn has_host(version: Version, headers: &HeaderMap) -> Result<(), HeadRefusal> {
+    match version < Version::HTTP_2 && headers.get_all(HOST).iter().count() != 1 {
+        true => Err(HeadRefusal::HostMissing),
+        false => Ok(()),
     }
 }
 
@@ -230,28 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_posted_as_grpc() {
-        let checked =
-            |method: Method, kind: &'static str| call(&method, &headers(&[("content-type", kind)]));
-        for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC; charset=x"] {
-            assert_eq!(checked(Method::POST, kind), Ok(()), "{kind}");
-        }
-        for kind in [
-            "",
-            "text/plain",
-            "application/json",
-            "application/grpc-web",
-            "application/grpc-web+proto",
-            "application/grpc+json",
-            "application/x-www-form-urlencoded",
-            "multipart/form-data; boundary=application/grpc",
-        ] {
-            assert_eq!(checked(Method::POST, kind), Err(HeadRefusal::ContentType), "{kind}");
-        }
-        assert_eq!(call(&Method::POST, &HeaderMap::new()), Err(HeadRefusal::ContentType));
-        for method in [Method::GET, Method::PUT, Method::OPTIONS, Method::DELETE, Method::HEAD] {
-            assert_eq!(checked(method, "application/grpc"), Err(HeadRefusal::Method));
-        }
+    fn requests_of_http_1_say_once_where_they_go() {
+        let given = |version, count: usize| {
+            let one = ("host", "127.0.0.1");
+            let pairs =
+                (0..count).map(|_| (one.0.parse().unwrap(), HeaderValue::from_static(one.1)));
+            let mut headers = HeaderMap::new();
+            pairs.for_each(|(name, value): (HeaderName, _)| {
+                headers.append(name, value);
+            });
+            has_host(version, &headers).is_ok()
+        };
+        assert!(given(Version::HTTP_2, 0) && given(Version::HTTP_11, 1));
+        assert!(!given(Version::HTTP_11, 0) && !given(Version::HTTP_11, 2));
+        assert!(!given(Version::HTTP_10, 0));
         assert_eq!(HeadRefusal::Method.response().headers()["allow"], "POST");
     }
 }

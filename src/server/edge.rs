@@ -3,6 +3,8 @@
 //! tonic answers an expired deadline with CANCELLED, an unknown method with an empty message, and broken framing with
 //! INTERNAL.
 
+mod kinds;
+mod terms;
 mod timeout;
 
 use std::convert::Infallible;
@@ -22,15 +24,18 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, field};
 
+use self::kinds::{is_reflection, is_stream, lasts, need};
+use self::terms::{in_our_terms, too_many_wait};
 use super::admission::Admission;
 use super::body::Timely;
 use super::checks::{self, HeadRefusal, HostNames};
+use super::connect::{self, Carried, Protocol};
 use super::denials::Denials;
 use super::metrics::Metrics;
 use super::peers::{Peer, Peers, TooMany};
 use super::progress::Progress;
 use super::refusals::Refusals;
-use super::room::{Bounds, Need, Place, Room};
+use super::room::{Bounds, Place, Room};
 use super::watches::{Full, Watches, Watching};
 use super::{limits, sending, telemetry};
 use crate::api::methods;
@@ -38,12 +43,6 @@ use crate::api::status::ApiError;
 use crate::api::{Deadline, Identity};
 use crate::clock::Clock;
 use crate::executor::EngineError;
-
-/// Metadata that lists a peer's supported compressions.
-const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-
-/// Longest part of a method's name that an error repeats.
-const PATH_CHARS_MAX: usize = 256;
 
 /// Services and the layer around their handlers. Cheap to clone: one per connection.
 #[derive(Debug, Clone)]
@@ -178,12 +177,13 @@ impl Edge {
         &self.refusals
     }
 
-    /// Whether the head of a request says that it is for us, and a call.
-    fn check_head<B>(&self, request: &Request<B>) -> Result<(), HeadRefusal> {
+    /// Whether the head of a request says that it is for us, and a call, and of which protocol.
+    fn check_head<B>(&self, request: &Request<B>) -> Result<Protocol, HeadRefusal> {
         if let Some(names) = &self.host_names {
+            checks::has_host(request.version(), request.headers())?;
             checks::source(request.uri(), request.headers(), names)?;
         }
-        checks::call(request.method(), request.headers())
+        connect::protocol(request)
     }
 
     /// The same for the calls of one connection.
@@ -205,6 +205,9 @@ impl Edge {
     }
 }
 
+/// The answer of a call.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl<B> Service<Request<B>> for Edge
 where
     B: tonic::codegen::Body<Data = Bytes> + Send + 'static,
@@ -212,17 +215,39 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        if let Err(refusal) = self.check_head(&request) {
-            self.refusals.count(refusal.cause());
-            return Box::pin(std::future::ready(Ok(refusal.response())));
+    fn call(&mut self, request: Request<B>) -> Answer {
+        match self.check_head(&request) {
+            Ok(Protocol::Grpc) => self.carry_out(request, None),
+            Ok(Protocol::Connect(call)) => {
+                let answer = self.carry_out(request, Some(call.clone()));
+                Box::pin(async move { answer.await.map(|answer| call.refused(answer)) })
+            }
+            Ok(Protocol::Document) => {
+                let admitted = self.admit(&request).map(|_| connect::described());
+                let answer = admitted.unwrap_or_else(connect::refused);
+                Box::pin(std::future::ready(Ok(answer)))
+            }
+            Err(refusal) => {
+                self.refusals.count(refusal.cause());
+                Box::pin(std::future::ready(Ok(refusal.response())))
+            }
         }
+    }
+}
+
+impl Edge {
+    /// Carries out a call. What refuses one of Connect is said in the terms of gRPC all the same.
+    fn carry_out<B>(&self, request: Request<B>, connect: Option<Arc<connect::Call>>) -> Answer
+    where
+        B: tonic::codegen::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
+    {
         let identity = match self.admit(&request) {
             Ok(identity) => identity,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -238,8 +263,16 @@ where
             Ok(payer) => payer,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
-        let mut request =
+        let request =
             request.map(|body| Timely::new(body, body_limit, self.clock.clone()).paid_by(payer));
+        let translated = match &connect {
+            Some(call) => call.translated(request),
+            None => Ok(request.map(Carried::plain)),
+        };
+        let mut request = match translated {
+            Ok(request) => request,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
         if let Some(identity) = identity {
             request.extensions_mut().insert(identity);
         }
@@ -287,7 +320,7 @@ where
             };
             let answer = async {
                 // Before the handler reads anything.
-                let held = match (&place, need(&path)) {
+                let held = match (&place, need(&path, connect.is_some())) {
                     (Some(place), Some(need)) => match place.enter(need).await {
                         Some(held) => Some(held),
                         None => {
@@ -324,49 +357,14 @@ where
             }
             let held = held.or_else(|| Some(place.filter(|_| !is_stream(&path))?.hold(0)));
             let (head, body) = response.into_parts();
-            let body = match held {
-                Some(held) => sending::whole(body, held).await,
-                None => sending::noted(body, watching),
+            let body = match (connect, held) {
+                (Some(call), held) => return Ok(call.answered(head, body, held, watching).await),
+                (None, Some(held)) => sending::whole(body, held).await,
+                (None, None) => sending::noted(body, watching),
             };
             Ok(Response::from_parts(head, body))
         })
     }
-}
-
-fn too_many_wait() -> Status {
-    let message = "too many calls of this connection wait until answers are read: read them, and ask for less at a time";
-    let message = message.to_owned();
-    ApiError::Engine(EngineError::Exhausted { limit: "CALLS_WAITING", message }).into()
-}
-
-/// Whether a call lasts as long as it says itself, or until its client leaves.
-fn lasts(path: &str) -> bool {
-    is_stream(path) || methods::by_path(path).is_some_and(|method| method.name == "WaitRun")
-}
-
-/// Whether a call is answered by several messages.
-fn is_stream(path: &str) -> bool {
-    methods::by_path(path).is_some_and(|method| method.is_stream)
-        || path == "/grpc.health.v1.Health/Watch"
-        || is_reflection(path)
-}
-
-/// What a call needs before it begins; `None` for calls that last.
-fn need(path: &str) -> Option<Need> {
-    if lasts(path) {
-        return None;
-    }
-    let begins = |with| methods::by_path(path).is_some_and(|method| method.name.starts_with(with));
-    let (is_scan, is_batch) = (begins("List"), begins("Batch"));
-    let bytes = match is_scan || is_batch {
-        true => limits::ANSWER_LARGE_BYTES,
-        false => limits::ANSWER_SMALL_BYTES,
-    };
-    Some(Need { bytes, is_scan })
-}
-
-fn is_reflection(path: &str) -> bool {
-    path.starts_with("/grpc.reflection.")
 }
 
 /// The response of a call. A handler that panics answers INTERNAL, and the other calls of its connection continue.
@@ -386,34 +384,6 @@ async fn caught(
 
 /// Metadata of every response, for `bmdemo-cli doctor` and for identifying the server.
 const VERSION: HeaderValue = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
-
-/// Rewrites tonic's own refusals as ours: with a reason, and as the client's error where it is one. By itself tonic
-/// answers an unknown method without a message, and broken framing with INTERNAL.
-fn in_our_terms(response: Response<Body>, path: &str) -> Response<Body> {
-    let refused = Status::from_header_map(response.headers());
-    let Some(status) = refused.filter(|status| status.details().is_empty()) else {
-        return response;
-    };
-    let (code, message) = (status.code(), status.message());
-    let error = if code == Code::Unimplemented && message.is_empty() {
-        ApiError::MethodUnknown(path.chars().take(PATH_CHARS_MAX).collect())
-    } else if code == Code::Unimplemented && message.starts_with("Content is compressed") {
-        ApiError::CompressionUnsupported(message.to_owned())
-    } else if code == Code::OutOfRange && message.contains("message length too large") {
-        ApiError::MessageTooLarge
-    } else if code == Code::Internal {
-        // Our own statuses have details.
-        ApiError::MessageMalformed(message.to_owned())
-    } else {
-        return response;
-    };
-    let mut ours = Status::from(error).into_http();
-    // Lists the compressions that a client may use.
-    if let Some(encodings) = response.headers().get(ACCEPT_ENCODING) {
-        ours.headers_mut().insert(ACCEPT_ENCODING, encodings.clone());
-    }
-    ours
-}
 
 /// The status of a response without a body; a stream that fails later is not seen here.
 fn code_of(response: &Response<Body>) -> Option<Code> {

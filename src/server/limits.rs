@@ -3,16 +3,20 @@
 
 use std::time::Duration;
 
-use crate::api::RESPONSE_BYTES_MAX;
+use crate::api::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 /// Time a peer has for its first byte.
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(5);
 /// Time a peer has, after its first byte, for the rest of its greeting.
 pub(super) const GREETING: Duration = Duration::from_secs(5);
+/// Time that a peer of HTTP/1.1 has for the head of a request, and for the next one after an answer.
+pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// Most streams of one connection at the same time: 256 runs started and watched over one connection, and room.
 pub(super) const STREAMS_MAX: u32 = 1_000;
 /// Longest header list, in bytes.
 pub(super) const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes that a connection of HTTP/1.1 reads or writes at a time: as many as a head may have.
+pub(super) const HTTP1_BUFFER_BYTES: usize = HEADER_LIST_BYTES_MAX as usize;
 /// A peer that has been silent this long is asked whether it is still there.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// And has this long to answer.
@@ -25,6 +29,10 @@ pub(super) const AGE_GRACE: Duration = Duration::from_secs(60);
 pub(super) const CALL: Duration = Duration::from_secs(60);
 /// Time that a request has to arrive as a whole, from when the server begins to read it.
 pub(super) const BODY: Duration = Duration::from_secs(10);
+/// Longest request in JSON, in bytes: it says the same as one of protobuf, with more characters.
+pub(super) const JSON_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
+/// The same of what is kept free for an answer in JSON.
+pub(super) const JSON_ANSWER_FACTOR: u64 = 2;
 
 /// A stream whose peer takes nothing of what waits for it for this long is reset.
 pub(super) const STALL: Duration = Duration::from_secs(30);

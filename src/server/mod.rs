@@ -10,14 +10,17 @@ mod body;
 mod boot;
 mod checks;
 mod config;
+mod connect;
 mod connection;
 mod denials;
 mod durable;
 mod edge;
 mod error;
 mod gate;
+mod greeting;
 mod health;
 mod host;
+mod http1;
 mod identities;
 mod jwt;
 mod limits;
@@ -79,6 +82,13 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
         Some(Command::DevCerts { dir, name, client }) => {
             tls::dev::write(dir, name, client, &SystemClock::new(), &mut stdout)
         }
+        Some(Command::Openapi) => {
+            let printed = stdout.write_all(&connect::document()).and_then(|()| stdout.flush());
+            printed.map_err(|source| StartError::Internal {
+                what: "the description of the API cannot be printed",
+                source: source.into(),
+            })
+        }
         Some(command) => match Config::load(&args) {
             Err(error) => Err(error.into()),
             Ok(config) => match command {
@@ -87,7 +97,7 @@ pub async fn cli_main(args: Vec<OsString>) -> u8 {
                     token_command::new(&config, name, expires_in, &SystemClock::new(), &mut stdout)
                 }
                 // Handled above.
-                Command::DevCerts { .. } => Ok(()),
+                Command::DevCerts { .. } | Command::Openapi => Ok(()),
                 Command::Backup { file } => storage::back_up(&config, file, &mut stdout),
                 Command::Restore { backup } => {
                     Box::pin(restore::restore(&config, backup, &mut stdout)).await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
@@ -51,6 +51,15 @@ impl Progress {
     /// The piece that the peer has not taken, 0 if there is none.
     pub(super) fn piece_waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the stream is to end.
+    pub(super) async fn ended(&self) {
+        std::future::poll_fn(|cx| match self.has_ended_at(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 
     /// The same as [`Self::has_ended`], for a task that is woken when it changes.

@@ -151,7 +151,13 @@ struct Whole {
 
 /// Turns an answer of one message into bytes at once, and counts them until they are written. The message that they are made
 /// of takes more, and is gone then.
-pub(super) async fn whole(body: Body, mut held: Held) -> Body {
+pub(super) async fn whole(body: Body, held: Held) -> Body {
+    let (pieces, trailers) = collected(body).await;
+    owned(pieces, trailers, held)
+}
+
+/// All of an answer.
+pub(super) async fn collected(body: Body) -> (Vec<Bytes>, Option<HeaderMap>) {
     let mut body = pin!(body);
     let (mut pieces, mut trailers) = (Vec::new(), None);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
@@ -164,6 +170,11 @@ pub(super) async fn whole(body: Body, mut held: Held) -> Body {
             }
         }
     }
+    (pieces, trailers)
+}
+
+/// An answer of these bytes, which are counted until they are written.
+pub(super) fn owned(pieces: Vec<Bytes>, trailers: Option<HeaderMap>, mut held: Held) -> Body {
     let bytes = pieces.iter().map(Bytes::len).sum::<usize>();
     held.resize(bytes as u64);
     let held = Arc::new(held);

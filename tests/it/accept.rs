@@ -23,7 +23,7 @@ async fn silent_and_babbling_peers_are_cut_off_while_others_are_served() {
     let mut stuck = server.raw().await;
     stuck.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
     let mut babbling = server.raw().await;
-    babbling.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+    babbling.write_all(b"EHLO here\r\n\r\n").await.unwrap();
     let mut patient = HealthClient::new(server.channel().await);
     assert!(is_closed(&mut babbling).await);
     assert!(is_closed(&mut silent).await);

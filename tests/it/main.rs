@@ -21,6 +21,7 @@ mod files;
 mod fleet;
 mod health;
 mod ipmi;
+mod json;
 mod kill;
 mod linear;
 mod load;

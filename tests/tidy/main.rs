@@ -114,6 +114,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("notify", &["clock", "credentials", "outbound", "ids", "lifecycle", "plan", "model", "store"]),
     ("executor", &["clock", "ids", "lifecycle", "model", "plan", "store", "provider"]),
     ("pb", &[]),
+    ("json", &["plan", "pb"]),
     (
         "api",
         &[
@@ -129,6 +130,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
             "executor",
             "pb",
+            "json",
         ],
     ),
     ("fuzzing", &["ids", "store", "api"]),
@@ -150,10 +152,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "provider",
             "executor",
             "pb",
+            "json",
             "api",
         ],
     ),
-    ("cli", &["text", "selector", "address", "files", "clock", "pb", "plan"]),
+    ("cli", &["text", "selector", "address", "files", "clock", "pb", "json", "plan"]),
     ("bin", &["server", "cli"]),
 ];
 

@@ -210,6 +210,9 @@ async fn live(session: &mut Session, name: &str) -> Vec<(String, String)> {
     if matches!(name, "MACHINE" | "MACHINE|LABEL") {
         return machines(session).await;
     }
+    if name == "METHOD" {
+        return super::api::methods();
+    }
     if name == "ACTION" {
         let actions = crate::plan::ActionSpec::all().iter();
         return actions.map(|spec| (spec.name.to_string(), spec.description.to_string())).collect();
@@ -274,6 +277,7 @@ mod tests {
         is_live(&["run", "start", ""], "PLAN");
         is_live(&["run", "start", "rma", "--reason", "x", ""], "MACHINE");
         is_live(&["plan", "explain", ""], "ACTION");
+        is_live(&["api", ""], "METHOD");
         is_live(&["repave", "--server", ""], "HOST:PORT");
         let words = |line: &[&str]| match at(line) {
             Wanted::OneOf(words) => words.into_iter().map(|(word, _)| word).collect::<Vec<_>>(),

@@ -1,5 +1,6 @@
 //! One file per command: its arguments (whose doc comments are the help) and the function that runs it.
 
+pub(crate) mod api;
 pub(crate) mod apply;
 pub(crate) mod approve;
 pub(crate) mod audit;

@@ -1,15 +1,11 @@
 //! Output for programs: canonical protobuf JSON, JSON lines, YAML of the same value, names.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::OnceLock;
 
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _,
-    SerializeOptions, Value,
-};
-use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
+use prost_reflect::DynamicMessage;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
+use crate::json::{self, Canonical};
 use crate::pb;
 use crate::text::json_escaped;
 
@@ -73,121 +69,17 @@ pub(crate) enum DataForm {
     Name,
 }
 
-/// The descriptors of the API, decoded once; `None` if this build's own descriptors are broken.
-fn pool() -> Option<&'static DescriptorPool> {
-    static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
-    POOL.get_or_init(|| DescriptorPool::decode(pb::FILE_DESCRIPTOR_SET).ok()).as_ref()
-}
+/// What is said always: a script must not take an absent field for either answer.
+const ALWAYS: &[&str] = &["verified", "holds"];
 
 /// The message of this full name in the proto.
 fn dynamic<T: prost::Message>(name: &str, message: &T) -> io::Result<Canonical> {
-    let descriptor = pool().and_then(|pool| pool.get_message_by_name(name));
+    let descriptor = json::pool().and_then(|pool| pool.get_message_by_name(name));
     let descriptor =
         descriptor.ok_or_else(|| io::Error::other(format!("{name} has no descriptor")))?;
     let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .map_err(io::Error::other)?;
-    Ok(Canonical(message))
-}
-
-/// Serializes as canonical protobuf JSON: lowerCamelCase, defaults left out, 64-bit numbers as strings. Unlike
-/// prost-reflect's own, it sorts maps, so that the same record always prints the same.
-pub(crate) struct Canonical(DynamicMessage);
-
-impl Serialize for Canonical {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize_message(&self.0, serializer)
-    }
-}
-
-fn serialize_message<S: Serializer>(
-    message: &DynamicMessage,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let descriptor = message.descriptor();
-    // Timestamps, durations and masks have their own form in JSON.
-    if descriptor.package_name() == "google.protobuf" {
-        return message.serialize_with_options(serializer, &SerializeOptions::new());
-    }
-    let mut map = serializer.serialize_map(None)?;
-    // Whether a name is verified is said always: a script must not take an absent field for either.
-    let is_said = |field: &FieldDescriptor| {
-        message.has_field(field) || ["verified", "holds"].contains(&field.name())
-    };
-    for field in descriptor.fields().filter(is_said) {
-        let value = message.get_field(&field);
-        map.serialize_entry(field.json_name(), &Field { kind: field.kind(), value: &value })?;
-    }
-    map.end()
-}
-
-/// The value of a field, or an element of it.
-struct Field<'a> {
-    kind: Kind,
-    value: &'a Value,
-}
-
-impl Serialize for Field<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.value {
-            Value::Bool(value) => serializer.serialize_bool(*value),
-            Value::I32(value) => serializer.serialize_i32(*value),
-            Value::U32(value) => serializer.serialize_u32(*value),
-            Value::I64(value) => serializer.collect_str(value),
-            Value::U64(value) => serializer.collect_str(value),
-            Value::F32(value) => serializer.serialize_f32(*value),
-            Value::F64(value) => serializer.serialize_f64(*value),
-            Value::String(value) => serializer.serialize_str(value),
-            Value::Bytes(value) => serializer.serialize_str(&base64(value)),
-            Value::EnumNumber(number) => {
-                match self.kind.as_enum().and_then(|kind| kind.get_value(*number)) {
-                    Some(value) => serializer.serialize_str(value.name()),
-                    None => serializer.serialize_i32(*number),
-                }
-            }
-            Value::Message(message) => serialize_message(message, serializer),
-            Value::List(items) => serializer
-                .collect_seq(items.iter().map(|value| Field { kind: self.kind.clone(), value })),
-            Value::Map(entries) => {
-                let kind = self.kind.as_message().map(|entry| entry.map_entry_value_field().kind());
-                let kind = kind.ok_or_else(|| S::Error::custom("a map without entries"))?;
-                let sorted: BTreeMap<String, Field<'_>> = entries
-                    .iter()
-                    .map(|(key, value)| (key_text(key), Field { kind: kind.clone(), value }))
-                    .collect();
-                serializer.collect_map(sorted)
-            }
-        }
-    }
-}
-
-fn key_text(key: &MapKey) -> String {
-    match key {
-        MapKey::Bool(key) => key.to_string(),
-        MapKey::I32(key) => key.to_string(),
-        MapKey::I64(key) => key.to_string(),
-        MapKey::U32(key) => key.to_string(),
-        MapKey::U64(key) => key.to_string(),
-        MapKey::String(key) => key.clone(),
-    }
-}
-
-/// Base64 with padding, the form of bytes in protobuf JSON.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0_usize, |group, byte| (group << 8) | usize::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let is_padding = digit > chunk.len();
-            text.push(if is_padding {
-                '='
-            } else {
-                char::from(DIGITS[(group >> (18 - 6 * digit)) & 63])
-            });
-        }
-    }
-    text
+    Ok(Canonical::saying(message, ALWAYS))
 }
 
 /// Serializes as the list response of the API; the list is present even if it is empty.
@@ -320,7 +212,7 @@ mod tests {
         {
             let mut json = Vec::new();
             write_one(&mut json, DataForm::Json, record).unwrap();
-            let descriptor = pool().unwrap().get_message_by_name(name).unwrap();
+            let descriptor = json::pool().unwrap().get_message_by_name(name).unwrap();
             let mut reader = serde_json::Deserializer::from_slice(&json);
             let read = DynamicMessage::deserialize(descriptor, &mut reader).unwrap();
             assert_eq!(read.transcode_to::<T>().unwrap(), *record);
@@ -351,14 +243,5 @@ mod tests {
                 ..Default::default()
             },
         );
-    }
-
-    #[test]
-    fn bytes_are_base64() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 }

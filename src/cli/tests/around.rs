@@ -137,7 +137,6 @@ async fn colour_follows_the_usual_variables() {
 async fn words_of_other_tools_lead_to_ours() {
     for (line, hint) in [
         ("explain", "Hint: for actions of plans: bmdemo-cli plan explain"),
-        ("api", "Hint: docs/api.md says how"),
         ("drain", "Hint: to drain and install"),
     ] {
         let output = client(line).run().await;

@@ -152,6 +152,8 @@ pub(crate) enum Command {
     /// Make tokens with which callers prove who they are
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print a description of the API as JSON over HTTP, in OpenAPI 3.1; a server has it at /openapi.json
+    Openapi,
     /// Look at the audit of a data directory, and check it, without a server
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -36,7 +36,7 @@ impl Health for Slow {
 
 /// Code and reason of the answer to what is no gRPC message, or none that is taken.
 async fn broken(edge: &Edge, body: &str, encoding: &str) -> (Code, String) {
-    let request = Request::builder().method("POST").uri(CHECK);
+    let request = Request::builder().method("POST").uri(CHECK).version(http::Version::HTTP_2);
     let request = request
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -67,7 +67,7 @@ async fn what_tonic_refuses_by_itself_has_a_reason() {
 
 /// Code and message of the answer to an empty call.
 async fn call(edge: &Edge, path: &str, timeout: Option<&str>) -> (Code, String, Duration) {
-    let mut request = Request::builder().method("POST").uri(path);
+    let mut request = Request::builder().method("POST").uri(path).version(http::Version::HTTP_2);
     request = request.header("content-type", "application/grpc").header("te", "trailers");
     if let Some(timeout) = timeout {
         request = request.header("grpc-timeout", timeout);
@@ -144,7 +144,7 @@ impl tonic::codegen::Body for Half {
 
 /// Status and duration of a call with a body.
 async fn sent(edge: &Edge, body: Body) -> (Option<Status>, Duration) {
-    let request = Request::builder().method("POST").uri(CHECK);
+    let request = Request::builder().method("POST").uri(CHECK).version(http::Version::HTTP_2);
     let request = request.header("content-type", "application/grpc").body(body).unwrap();
     let begun = edge.clock.monotonic();
     let response = edge.clone().call(request).await.unwrap();
@@ -190,7 +190,10 @@ async fn what_is_no_call_is_refused_by_its_head() {
         ("POST", "http://127.0.0.1:1", "sec-fetch-site", "cross-site", 403, "origin"),
         ("POST", "http://evil.example", "content-type", "application/grpc", 421, "host"),
     ] {
-        let request = Request::builder().method(method).uri(format!("{uri}{CHECK}"));
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{uri}{CHECK}"))
+            .version(http::Version::HTTP_2);
         let request = request.header(name, value).body(Half(None)).unwrap();
         let counted = refusals.of(cause);
         let response = edge.clone().call(request).await.unwrap();

@@ -110,8 +110,8 @@ impl Handshakes {
         of_clients: Option<&Judge>,
     ) -> Result<Secured<IO>, HandshakeRefusal> {
         let (_, session) = stream.get_ref();
-        if session.alpn_protocol() != Some(ALPN) {
-            return Err(HandshakeRefusal::NoHttp2);
+        if !session.alpn_protocol().is_some_and(|spoken| ALPN.contains(&spoken)) {
+            return Err(HandshakeRefusal::NoHttp);
         }
         let certified = match (of_clients, session.peer_certificates()) {
             (Some(of_clients), Some(chain)) => {

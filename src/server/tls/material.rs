@@ -21,8 +21,8 @@ use crate::server::identities::Identities;
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most authorities of clients.
 const AUTHORITIES_MAX: usize = 64;
-/// What is spoken inside: HTTP/2.
-pub(super) const ALPN: &[u8] = b"h2";
+/// What is spoken inside, the best first.
+pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// A certificate that expires sooner is warned of.
 const EXPIRES_SOON_MS: u64 = 14 * 24 * 60 * 60 * 1000;
 
@@ -90,7 +90,7 @@ impl Tls {
             };
             wrong("tls.key_file", &files.key, &why)
         })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self {

@@ -109,9 +109,9 @@ pub(super) enum HandshakeRefusal {
     /// Its certificate is refused.
     #[error("the certificate of the client is refused: {0}")]
     Certificate(CertificateRefusal),
-    /// It does not speak HTTP/2.
-    #[error("the client does not speak HTTP/2 (ALPN h2)")]
-    NoHttp2,
+    /// It does not say that it speaks HTTP.
+    #[error("the client does not say that it speaks HTTP/2 or HTTP/1.1 (ALPN)")]
+    NoHttp,
     /// It refused us.
     #[error("the client refused the certificate of the server ({0})")]
     Refused(String),
@@ -132,7 +132,7 @@ impl HandshakeRefusal {
             Self::Version => "tls_version",
             Self::NoCertificate => "tls_no_certificate",
             Self::Certificate(_) => "tls_certificate",
-            Self::NoHttp2 => "tls_no_http2",
+            Self::NoHttp => "tls_no_http",
             Self::Refused(_) => "tls_refused_by_client",
             Self::Left | Self::Other(_) => "tls_failed",
         }
@@ -146,7 +146,7 @@ impl HandshakeRefusal {
             | Self::NotTls
             | Self::Version
             | Self::NoCertificate
-            | Self::NoHttp2
+            | Self::NoHttp
             | Self::Refused(_)
             | Self::Left
             | Self::Other(_) => self.cause(),
@@ -178,7 +178,7 @@ impl HandshakeRefusal {
             return Self::NoCertificate;
         }
         if matches!(error, rustls::Error::NoApplicationProtocol) {
-            return Self::NoHttp2;
+            return Self::NoHttp;
         }
         if let rustls::Error::AlertReceived(alert) = error {
             return Self::Refused(format!("{alert:?}"));

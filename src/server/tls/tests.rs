@@ -17,7 +17,7 @@ fn each_kind_of_failure_has_its_own_words() {
         "the certificate of the client is refused: its identity \"bmdemo://x\\u{1b}\" is not one of a principal"
     );
     assert_eq!(of(rustls::Error::NoCertificatesPresented), HandshakeRefusal::NoCertificate);
-    assert_eq!(of(rustls::Error::NoApplicationProtocol), HandshakeRefusal::NoHttp2);
+    assert_eq!(of(rustls::Error::NoApplicationProtocol), HandshakeRefusal::NoHttp);
     let alert = rustls::AlertDescription::UnknownCA;
     let refused = of(rustls::Error::AlertReceived(alert));
     assert_eq!(refused, HandshakeRefusal::Refused("UnknownCA".to_owned()));

@@ -15,13 +15,17 @@ async fn what_a_page_can_send_changes_nothing() {
     let mut wire = Wire::open(&server, 65_535).await;
     let authority = wire.authority.clone();
     let own = format!("http://{authority}");
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 13] = [
         ("POST", &own, &[("content-type", "text/plain")], 415),
         ("POST", &own, &[("content-type", "application/x-www-form-urlencoded")], 415),
-        ("POST", &own, &[("content-type", "application/json")], 415),
+        ("POST", &own, &[("content-type", "text/plain; application/json")], 415),
+        ("POST", &own, &[("content-type", "multipart/form-data; boundary=x")], 415),
         ("POST", &own, &[], 415),
         ("GET", &own, &[("content-type", "application/grpc")], 405),
+        ("GET", &own, &[], 405),
         ("POST", &own, &[("origin", "http://evil.example")], 403),
+        ("POST", &own, &[("origin", "null"), ("content-type", "application/json")], 403),
+        ("OPTIONS", &own, &[("origin", "http://evil.example")], 403),
         ("POST", &own, &[("origin", "null"), ("sec-fetch-mode", "no-cors")], 403),
         ("POST", &own, &[("sec-fetch-site", "cross-site")], 403),
         ("POST", "http://evil.example", &[("content-type", "application/grpc")], 421),

@@ -97,10 +97,10 @@ async fn clients_without_tls_1_3_are_refused() {
     assert!(error.contains(&format!("give https://{}", server.address)), "{error}");
     server.logged("the client does not speak TLS; with bmdemo-cli").await;
 
-    let mut browser = lab.config(Some(&ann), &[&TLS13]);
-    browser.alpn_protocols = vec![b"http/1.1".to_vec()];
-    secured(&server, browser).await.unwrap_err();
-    server.logged("the client does not speak HTTP/2").await;
+    let mut foreign = lab.config(Some(&ann), &[&TLS13]);
+    foreign.alpn_protocols = vec![b"imap".to_vec()];
+    secured(&server, foreign).await.unwrap_err();
+    server.logged("the client does not say that it speaks HTTP/2 or HTTP/1.1").await;
     let mut silent = lab.config(Some(&ann), &[&TLS13]);
     silent.alpn_protocols.clear();
     let mut silent = secured(&server, silent).await.unwrap();
