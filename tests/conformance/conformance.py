@@ -14,9 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 import uuid
 
 import grpc
+import jsonschema
+import openapi_spec_validator
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -441,6 +444,68 @@ class Conformance:
         typed = answer["code"] == "not_found" and error_details_pb2.ErrorInfo.FromString(info).reason == "NOT_FOUND"
         self.check("buf curl shows the details of errors", missing.returncode != 0 and typed, missing)
 
+    def connect(self):
+        """JSON over HTTP: curl, buf curl in its default protocol, and the clients of Connect."""
+        url = f"http://{self.server.address}/baremetal.v1.MachineService/ListMachines"
+        for version in ("--http1.1", "--http2-prior-knowledge"):
+            command = ["curl", "-sS", "-w", "\n%{http_code} %{content_type}", version]
+            command += ["-H", "content-type: application/json", "-d", '{"pageSize": 1}', url]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+            body, _, last = answer.stdout.rpartition("\n")
+            fine = last == "200 application/json" and len(json.loads(body)["machines"]) == 1
+            self.check(f"curl {version} is answered in JSON", fine, answer)
+
+        def curl(method, body, *options):
+            url = f"http://{self.server.address}/baremetal.v1.{method}"
+            command = ["buf", "curl", *options, "-d", body, url]
+            return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+        schema = ["--schema", str(ROOT / "proto")]
+        # Without a schema it asks by reflection, a stream in both directions, which needs HTTP/2.
+        for options in (["--http2-prior-knowledge"], schema, [*schema, "--http2-prior-knowledge"]):
+            name = "buf curl " + " ".join(option for option in options if option.startswith("--"))
+            plans = curl("PlanService/ListPlans", "{}", *options)
+            self.check(f"{name} calls", plans.returncode == 0 and "plan/repave-join" in plans.stdout, plans)
+            run = self.api.ListRuns(filter="machine_id=machine-1").runs[0]
+            events = curl("RunService/WatchRuns", f'{{"filter": "run_id={run.run_id}"}}', *options)
+            streamed = events.returncode == 0 and "RUN_EVENT_TYPE_SYNCED" in events.stdout
+            self.check(f"{name} reads a stream to its end", streamed, events)
+            missing = curl("MachineService/GetMachine", '{"machineId": "nowhere"}', *options)
+            answer = json.loads(missing.stderr)
+            details = [detail["debug"] for detail in answer["details"] if detail["type"] == "google.rpc.ErrorInfo"]
+            typed = answer["code"] == "not_found" and details and details[0]["reason"] == "NOT_FOUND"
+            self.check(f"{name} shows the details of errors", missing.returncode != 0 and typed, missing)
+
+        clients = ROOT / "target" / "conformance" / "connect"
+        descriptors = clients / "baremetal.binpb"
+        subprocess.run(["buf", "build", str(ROOT / "proto"), "-o", str(descriptors)], check=True, timeout=PATIENCE_S)
+        command = ["node", str(clients / "connect.mjs"), self.server.address, str(descriptors)]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE_S)
+        self.check("the clients of Connect come to an end", answer.returncode == 0, answer)
+        for line in answer.stdout.splitlines():
+            verdict, _, name = line.partition(" ")
+            self.check(name.partition(": {")[0], verdict == "ok", line)
+
+    def openapi(self):
+        """The description of the API, judged by a validator that was written elsewhere."""
+        url = f"http://{self.server.address}/openapi.json"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            served = json.load(answer)
+        printed = subprocess.run([str(self.server.binary), "openapi"], capture_output=True, text=True, timeout=PATIENCE_S)
+        self.check("the description is printed as it is served", json.loads(printed.stdout) == served, printed.stderr)
+        mistakes = [str(mistake) for mistake in openapi_spec_validator.OpenAPIV31SpecValidator(served).iter_errors()]
+        self.check("it is valid OpenAPI 3.1", served["openapi"].startswith("3.1.") and not mistakes, mistakes[:5])
+        # What the server answers is what the description says.
+        schemas = {"$ref": "#/components/schemas/ListMachinesResponse", "components": served["components"]}
+        request = urllib.request.Request(
+            f"http://{self.server.address}/baremetal.v1.MachineService/ListMachines", b"{}",
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            machines = json.load(answer)
+        mistakes = [mistake.message for mistake in jsonschema.Draft202012Validator(schemas).iter_errors(machines)]
+        self.check("an answer is as the description says", machines["machines"] and not mistakes, mistakes[:5])
+
     def shutdown(self):
         """Ends the server: watches are notified, and it ends well."""
         watch = self.api.WatchRuns(changes_only=True)
@@ -569,7 +634,7 @@ def main():
         options = ["--fake-timing", "zero", "--fake-script", SCRIPT, "--plans-dir", str(plans)]
         conformance = Conformance(tally, Server(binary, work / "main", *options))
         for name in ("reflection", "health", "machines", "plans", "audit", "server_info", "runs", "errors", "locks", "every_method_refuses_nonsense",
-                     "every_method_answered", "buf", "shutdown"):
+                     "every_method_answered", "buf", "connect", "openapi", "shutdown"):
             tally.section(name.replace("_", " "), getattr(conformance, name))
         tally.section("limits", limits, conformance, binary)
         nonsensical = Conformance(tally, Server(binary, None, "--fake-timing", "zero"))

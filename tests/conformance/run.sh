@@ -4,9 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-for tool in python3 node npm; do
+for tool in python3 node npm curl; do
   if ! command -v "$tool" >/dev/null 2>&1; then
-    printf '%s is not installed: the conformance run needs python3, and node 20 or newer with npm\n' "$tool" >&2
+    printf '%s is not installed: the conformance run needs python3, curl, and node 20 or newer with npm\n' "$tool" >&2
     exit 1
   fi
 done
@@ -33,6 +33,12 @@ for file in package.json package-lock.json .npmrc tsconfig.json session.ts; do
   cp "examples/typescript/$file" "$typescript/"
 done
 (cd "$typescript" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build)
+connect=target/conformance/connect
+mkdir -p "$connect"
+for file in package.json package-lock.json .npmrc connect.mjs; do
+  cp "tests/conformance/connect/$file" "$connect/"
+done
+(cd "$connect" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
 
 # Its servers end with it.
 child=
