@@ -11,3 +11,6 @@ pub(crate) use self::openapi::openapi;
 pub(crate) use self::pool::pool;
 pub(crate) use self::read::{JsonError, read};
 pub(crate) use self::write::Canonical;
+
+#[cfg(test)]
+mod tests;

@@ -23,12 +23,13 @@ const PACKAGE: &str = "baremetal.v1";
 const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Call any method of the API with JSON, and print its answer as JSON.
-///
-/// A method with a stream of answers prints one a line, until it ends or you press Ctrl-C. A call that changes something
-/// gets a request id, unless it has one: it is sent again if the connection breaks, and carried out once. Without a method
-/// it lists them.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Without a method it lists them. A method with a stream of answers prints one a line, until it ends
+or you press Ctrl-C. A call that changes something gets a request id, unless it has one: it is sent
+again if the connection breaks, and carried out once.
+
+Examples:
   bmdemo-cli api
   bmdemo-cli api ListMachines '{\"pageSize\": 3, \"filter\": \"phase = READY\"}'
   bmdemo-cli api baremetal.v1.RunService/WatchRuns

@@ -27,6 +27,9 @@ use crate::server::watches::Watching;
 /// Flag of the envelope that ends a stream.
 const END: u8 = 2;
 
+/// A longer message is written as JSON beside the threads that carry connections, which it would keep from others.
+const LARGE_BYTES: usize = 128 * 1024;
+
 impl Call {
     const fn content_type(&self) -> HeaderValue {
         HeaderValue::from_static(match (self.shape, self.format) {
@@ -90,9 +93,9 @@ impl Call {
         if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
             return self.error(&head, &status);
         }
-        let framed = pieces.concat();
-        let message = framed.get(ENVELOPE_BYTES..).unwrap_or_default();
-        let body = match self.written(message) {
+        let framed = Bytes::from(pieces.concat());
+        let message = framed.slice(framed.len().min(ENVELOPE_BYTES)..);
+        let body = match self.written(message).await {
             Ok(body) => body,
             Err(status) => return self.error(&head, &status),
         };
@@ -147,22 +150,28 @@ impl Call {
     }
 
     /// A message of gRPC in the format of the call.
-    fn written(&self, message: &[u8]) -> Result<Bytes, Status> {
+    async fn written(&self, message: Bytes) -> Result<Bytes, Status> {
         match (self.format, self.method) {
-            (Format::Json, Some(method)) => as_json(&method.output, message).map(Bytes::from),
-            (Format::Json | Format::Proto, _) => Ok(Bytes::copy_from_slice(message)),
+            (Format::Json, Some(method)) if message.len() > LARGE_BYTES => {
+                let written =
+                    tokio::task::spawn_blocking(move || as_json(&method.output, &message)).await;
+                written.unwrap_or_else(|error| Err(bug(&method.output, &error))).map(Bytes::from)
+            }
+            (Format::Json, Some(method)) => as_json(&method.output, &message).map(Bytes::from),
+            (Format::Json | Format::Proto, _) => Ok(message),
         }
     }
 }
 
 fn as_json(descriptor: &MessageDescriptor, message: &[u8]) -> Result<Vec<u8>, Status> {
-    let bug = |error: &dyn std::fmt::Display| {
-        let bug = format!("a {} cannot be written as JSON: {error}", descriptor.name());
-        Status::from(ApiError::Engine(EngineError::Internal(bug)))
-    };
-    let message =
-        DynamicMessage::decode(descriptor.clone(), message).map_err(|error| bug(&error))?;
-    serde_json::to_vec(&Canonical::new(message)).map_err(|error| bug(&error))
+    let message = DynamicMessage::decode(descriptor.clone(), message)
+        .map_err(|error| bug(descriptor, &error))?;
+    serde_json::to_vec(&Canonical::new(message)).map_err(|error| bug(descriptor, &error))
+}
+
+fn bug(descriptor: &MessageDescriptor, error: &dyn std::fmt::Display) -> Status {
+    let bug = format!("a {} cannot be written as JSON: {error}", descriptor.name());
+    ApiError::Engine(EngineError::Internal(bug)).into()
 }
 
 /// JSON of what always has one.

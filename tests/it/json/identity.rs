@@ -3,7 +3,7 @@
 use rustls::version::TLS13;
 use serde_json::json;
 
-use super::client::{Http1, JSON};
+use super::client::{Envelopes, Http1, JSON, STREAM, enveloped};
 use crate::abuse::wire::{LIST, REGISTER};
 use crate::support::text;
 use crate::tls::lab::{Lab, secured};
@@ -90,4 +90,36 @@ async fn tokens_roles_and_scopes_are_those_of_every_call() {
             && entry["verified"] == true
     });
     assert_eq!(registered.count(), 2, "{entries}");
+}
+
+/// Who watches much over connections of HTTP/1.1 gives way as over one of HTTP/2.
+#[tokio::test]
+async fn the_oldest_watch_of_who_has_most_ends_with_its_connection() {
+    let lab = Lab::new("");
+    let tokens = lab.at("tokens.toml");
+    lab.put(
+        "bmdemo.toml",
+        &format!(
+            "[server]\nwatches_max = 2\n[auth]\ntokens_file = \"{tokens}\"\n\
+             [principals.ann]\nrole = \"viewer\"\n[principals.bob]\nrole = \"viewer\"\n"
+        ),
+    );
+    let ann = format!("Bearer {}", new_token(&lab, &["ann"]).await);
+    let bob = format!("Bearer {}", new_token(&lab, &["bob"]).await);
+    let server = lab.server(&[]).await;
+    let watch = async |token: &str| {
+        let mut connection = Http1::open(&server).await;
+        let headers = [("content-type", STREAM), ("authorization", token)];
+        let path = "/baremetal.v1.RunService/WatchRuns";
+        let mut events =
+            Envelopes::of(connection.begin("POST", path, &headers, enveloped("{}")).await);
+        let (flags, first) = events.next().await.unwrap().unwrap();
+        assert_eq!((flags, &first["type"]), (0, &json!("RUN_EVENT_TYPE_SYNCED")), "{first}");
+        (connection, events)
+    };
+    let (_first, mut oldest) = watch(&ann).await;
+    let (_second, _newer) = watch(&ann).await;
+    let (_third, _of_bob) = watch(&bob).await;
+    // In the middle of the stream: it has no end.
+    assert!(oldest.next().await.is_err());
 }
