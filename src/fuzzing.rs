@@ -4,6 +4,7 @@
 
 use crate::api::page::List;
 use crate::ids::{Revision, RunId};
+use crate::json::{self, Canonical};
 use crate::store::codec;
 
 /// A kind of stored record.
@@ -51,4 +52,16 @@ pub fn page_cursor(filter: &str, token: &str) -> Option<(u64, u64)> {
 #[must_use]
 pub fn page_token(filter: &str, cursor: (u64, u64)) -> String {
     List::new("ListRuns", &[filter]).token(cursor)
+}
+
+/// A JSON text as the message of the API with this number would be written again; `Err` with the reason if it is none.
+///
+/// # Errors
+/// What is refused, as its sender reads it.
+pub fn json_again(kind: usize, text: &[u8]) -> Result<Vec<u8>, String> {
+    let file = json::pool().and_then(|pool| pool.get_file_by_name("baremetal/v1/baremetal.proto"));
+    let kinds: Vec<_> = file.iter().flat_map(|file| file.messages()).collect();
+    let kind = kinds.get(kind % kinds.len().max(1)).ok_or("no descriptors")?;
+    let message = json::read(kind, text).map_err(|error| error.to_string())?;
+    serde_json::to_vec(&Canonical::new(message)).map_err(|error| format!("not written: {error}"))
 }

@@ -71,6 +71,18 @@ pub fn tokens(data: &[u8]) {
     }
 }
 
+/// A message in JSON, after a byte that selects its kind: one that can be read reads the same after being written, and a refusal is
+/// a short sentence.
+pub fn json(data: &[u8]) {
+    let Some((&kind, text)) = data.split_first() else { return };
+    match fuzzing::json_again(usize::from(kind), text) {
+        Ok(again) => {
+            assert_eq!(fuzzing::json_again(usize::from(kind), &again).as_ref(), Ok(&again));
+        }
+        Err(why) => assert!(!why.is_empty() && !why.starts_with("not written"), "{why}"),
+    }
+}
+
 /// A stored record, after a byte that selects the kind: a record that can be read reads the same after being stored
 /// again.
 pub fn stored_records(data: &[u8]) {

@@ -20,12 +20,13 @@ use proptest::sample::Index;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("plan_toml", targets::plan_toml),
     ("filter", targets::filter),
     ("tokens", targets::tokens),
     ("stored_records", targets::stored_records),
     ("requests", targets::requests),
+    ("json", targets::json),
 ];
 
 fn root() -> PathBuf {
@@ -188,4 +189,9 @@ fn stored_records_survive_mutations() {
 #[test]
 fn requests_survive_mutations() {
     survives_mutations(4);
+}
+
+#[test]
+fn json_survives_mutations() {
+    survives_mutations(5);
 }

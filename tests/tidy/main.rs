@@ -133,7 +133,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "json",
         ],
     ),
-    ("fuzzing", &["ids", "store", "api"]),
+    ("fuzzing", &["ids", "store", "json", "api"]),
     (
         "server",
         &[
