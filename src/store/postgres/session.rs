@@ -23,6 +23,8 @@ const PATIENCE_STEP: Duration = Duration::from_millis(100);
 /// The first and the longest delay before the next attempt to connect.
 const DELAY_MIN: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(5);
+/// How long an attempt may take. One that waits for a standby, or for the end of the session before, is made again.
+const ATTEMPT_MAX: Duration = Duration::from_secs(15);
 /// How often a database that is away is mentioned in the log.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -72,7 +74,14 @@ impl Writer {
         tracing::warn!(why, "the database is away: nothing is read or written until it is back");
         let mut delay = DELAY_MIN;
         loop {
-            let last = match self.connect_again().await {
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.connect_again() => attempt,
+                () = clock.sleep(ATTEMPT_MAX) => {
+                    Err(NotTaken::Failed(OpenError::Setting("it does not answer".to_owned())))
+                }
+            };
+            let last = match attempt {
                 Ok(place) => {
                     let away_ms = clock.monotonic().saturating_sub(begun).as_millis();
                     self.shared.set(Availability::Ok);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -11,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::connection::{Conn, Purpose, Snapshot};
 use super::testing::{Cluster, database, shared};
 use super::{Host, OpenError, PostgresOptions, PostgresStore};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, Sleep, SystemClock, Timestamp};
 use crate::ids::{BatchId, Revision};
 use crate::store::{
     Availability, Batch, Committed, Listener, Outcome, Query, Store, StoreError, Write, samples,
@@ -301,6 +302,58 @@ async fn a_database_that_stops_and_starts_is_used_again() {
     }
     assert_eq!(store.commit(register(4)).await.unwrap().revision, Revision(2));
     assert_eq!(machines(&store).await, ["machine-1", "machine-4"]);
+}
+
+/// The clock of the system, with less patience.
+#[derive(Debug)]
+struct Impatient(SystemClock);
+
+impl Clock for Impatient {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.0.sleep(duration.min(Duration::from_millis(500)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_does_not_answer_is_away() {
+    let Some(cluster) = shared() else { return };
+    let options = database(cluster, Arc::new(Impatient(SystemClock::new())));
+    let name = options.database.clone();
+    let store = PostgresStore::open(options.clone()).await.unwrap();
+    store.commit(register(1)).await.unwrap();
+    let writer = cluster.sql(
+        &name,
+        "SELECT pid FROM pg_locks JOIN pg_database d ON d.oid = database
+         WHERE locktype = 'advisory' AND datname = current_database()",
+    );
+    // Another session holds the row that every transaction locks first.
+    let other = Conn::open(&options, Purpose::Write).await.unwrap();
+    other.batch("BEGIN; SELECT 1 FROM meta FOR UPDATE").await.unwrap();
+    let store = Arc::new(store);
+    let committing = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(register(2)).await }
+    });
+    until(&store, |state| matches!(state, Availability::Away { .. })).await;
+    // The store ends the session that does not answer: with the row free before, it could still have written.
+    let session = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {writer}");
+    while cluster.sql(&name, &session) != "0" {
+        tokio::task::yield_now().await;
+    }
+    other.batch("ROLLBACK").await.unwrap();
+    let refused = committing.await.unwrap();
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    until(&store, Availability::takes_writes).await;
+    assert_eq!(store.commit(register(3)).await.unwrap().revision, Revision(2));
+    assert_eq!(cluster.sql(&name, "SELECT count(*) FROM bmdemo.machines"), "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

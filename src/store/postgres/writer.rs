@@ -35,6 +35,9 @@ use crate::store::{
 const GROUP_MAX: usize = 4096;
 /// Most plans known to be stored: more than a fleet uses at a time.
 const PLANS_MAX: usize = 256;
+/// How long the writer waits for the answer to a transaction. A database that is stopped, or whose standby does not answer,
+/// is away.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How often the writer tries to write while the disk of the database is full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -250,7 +253,14 @@ impl Writer {
     async fn write(&mut self, statements: Vec<Stmt<'_>>) -> Result<Vec<u64>, StoreError> {
         let group = number(OsRandom.next_u64());
         let mark = Mark { holder: self.holder, revision: self.state.counters.revision, group };
-        let written = write(&self.conn, mark, statements).await;
+        let clock = self.shared.clock.clone();
+        let written = tokio::select! {
+            biased;
+            written = write(&self.conn, mark, statements) => written,
+            () = clock.sleep(ANSWER_MAX) => {
+                Err(Unwritten::InDoubt("it does not answer".to_owned()))
+            }
+        };
         self.shared.stats.flushes.fetch_add(1, Relaxed);
         match written {
             Ok(rows) => {
