@@ -86,7 +86,10 @@ fn paths(tokens: &[Token]) -> (Vec<Import>, Vec<Vec<String>>) {
     let mut place = 0;
     while place < tokens.len() {
         match &tokens[place] {
-            Token::Word(word) if word == "use" => {
+            // `use<'a>` says what a type captures, and imports nothing.
+            Token::Word(word)
+                if word == "use" && tokens.get(place + 1) != Some(&Token::Sign('<')) =>
+            {
                 place = import(tokens, place + 1, &[], &mut imports);
             }
             Token::Word(word) => {
@@ -290,7 +293,10 @@ mod the_check {
 
     #[test]
     fn sees_siblings_parents_children_and_aliases() {
-        let down = ("src/a/mod.rs", "mod b; mod c; use b::{B, deep::D as E}; fn f() { c::f() }");
+        let down = (
+            "src/a/mod.rs",
+            "mod b; mod c; use b::{B, deep::D as E}; fn f() -> impl Sized + use<> { c::f() }",
+        );
         let b = ("src/a/b.rs", "use super::c; fn f(_: c::C) { let x = \"super::f\"; } // super::f");
         let c = ("src/a/c.rs", "pub struct C;");
         let deep = ("src/a/b/deep.rs", "use std::fmt; pub struct D;");
