@@ -70,5 +70,5 @@ pub(super) const WRITTEN_BYTES_PER_PEER_PER_S_MIN: u64 = 1024;
 pub(super) const SCANS_PER_PROCESSOR: usize = 1;
 
 /// Calls that wait for room, of all connections; and of one that has more than its part when there are as many.
-pub(super) const CALLS_WAITING_MAX: usize = 2_048;
+pub(super) const CALLS_WAITING_MAX: usize = 4_096;
 pub(super) const CALLS_WAITING_PER_CONNECTION: usize = 128;

@@ -41,6 +41,8 @@ where
         let open = self.activity.begin();
         let Self { clock, refusals, .. } = self.clone();
         let progress = Arc::new(Progress::default());
+        // Each future around it would have room for it more than once: 6 KB for a call that waits.
+        let stream = Box::pin(stream);
         tokio::spawn(progress::of(progress.clone(), async move {
             match carried_out(stream, &progress, &*clock).await {
                 End::Done => {}
