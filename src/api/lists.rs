@@ -22,6 +22,9 @@ const ANSWER_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4 * 3;
 /// Most bytes of the objects of one page: less, since other calls wait while it is encoded.
 const PAGE_BYTES_MAX: usize = RESPONSE_BYTES_MAX / 4;
 
+/// Objects of a page that are made into messages at a time: some tenths of a millisecond.
+pub(super) const PART: usize = 100;
+
 /// Bytes that a message takes in a list in addition to its own: a tag and a length.
 const FRAME_BYTES: usize = 8;
 

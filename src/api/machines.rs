@@ -215,7 +215,12 @@ impl Machines {
             mask.apply(&mut shown);
             shown
         };
-        let shown = listed.page.items.iter().map(show).collect();
+        let mut shown = Vec::with_capacity(listed.page.items.len());
+        for part in listed.page.items.chunks(lists::PART) {
+            shown.extend(part.iter().map(show));
+            // Other calls come in between.
+            tokio::task::yield_now().await;
+        }
         Ok(pb::ListMachinesResponse {
             machines: listed.bounded(shown, |machine| (machine.ordinal, &machine.id)),
             next_page_token: listed.next_page_token,

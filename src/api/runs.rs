@@ -273,10 +273,14 @@ impl Runs {
         let mut listed =
             lists::list(store, now, wanted, <dyn Store>::runs, <dyn Store>::count_runs).await?;
         let mut runs = Vec::with_capacity(listed.page.items.len());
-        for run in &listed.page.items {
-            let mut shown = show::run(&self.engine, run).await;
-            mask.apply(&mut shown);
-            runs.push(shown);
+        for part in listed.page.items.chunks(lists::PART) {
+            for run in part {
+                let mut shown = show::run(&self.engine, run).await;
+                mask.apply(&mut shown);
+                runs.push(shown);
+            }
+            // Other calls come in between.
+            tokio::task::yield_now().await;
         }
         Ok(pb::ListRunsResponse {
             runs: listed.bounded(runs, |run| (run.ordinal, &run.id)),
