@@ -184,9 +184,11 @@ impl Room {
             let connection = state.connections.get(id)?;
             let first = connection.waiting.front()?;
             let fits = self.may_begin(first.need, connection.bytes, state.bytes, state.scans);
-            fits.then_some((connection.had.max(state.share), turn))
+            // Of those that are even, who has had less before does not wait for a round of the others.
+            let is_even = connection.had >= state.share;
+            fits.then_some((connection.had.max(state.share), is_even, turn))
         });
-        fitting.min().map(|(_, turn)| turn)
+        fitting.min().map(|(.., turn)| turn)
     }
 }
 
@@ -379,5 +381,29 @@ mod tests {
         drop(first);
         drop((second, third, other));
         assert_eq!((room.bytes(), room.lock().scans), (0, 0));
+    }
+
+    #[test]
+    fn who_asks_for_little_does_not_wait_for_a_round_of_those_who_ask_for_much() {
+        let scan = Need { bytes: 4 * MIB, is_scan: true };
+        let room = Room { scans_max: 1, ..Room::new(BOUNDS) };
+        let greedy: Vec<_> = (0..4).map(|_| room.place()).collect();
+        for place in &greedy {
+            place.enter(scan).now_or_never().flatten().unwrap().resize(MIB);
+        }
+        let busy = greedy[0].enter(scan).now_or_never().flatten().unwrap();
+        let mut queue: Vec<_> =
+            greedy[1..].iter().map(|place| Box::pin(place.enter(scan))).collect();
+        for call in &mut queue {
+            assert!(call.now_or_never().is_none());
+        }
+        let modest = room.place();
+        let mut other = Box::pin(modest.enter(scan));
+        assert!((&mut other).now_or_never().is_none());
+        drop(busy);
+        for call in &mut queue {
+            assert!(call.now_or_never().is_none());
+        }
+        assert!((&mut other).now_or_never().flatten().is_some());
     }
 }
