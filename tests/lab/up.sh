@@ -7,7 +7,7 @@
 #   LAB_USER=admin LAB_PASS=lab-secret, NETBOOT=pxe|http (what the firmware's
 #   own network stack does: PXE with TFTP, or UEFI HTTP boot), IPMI=1 (virtual IPMI BMCs of the same machines too), ACCEL=auto|kvm|qemu (auto: KVM where UEFI really runs
 #   under it, else qemu's own emulation, several times slower)
-# writes WORKDIR/lab.env: everything that a test needs to know.
+# writes WORKDIR/lab.env: everything that a test needs to know, and WORKDIR/lab.toml: a configuration of the server, to try it by hand.
 set -euo pipefail
 W=$(realpath -m "${1:?usage: up.sh WORKDIR}"); H=$(dirname "$(realpath "$0")")
 N=${N:-2} MEM=${MEM:-512} PORT=${PORT:-8443} NET=${NET:-10.213.0} BR=${BR:-bmlab0}
@@ -196,4 +196,5 @@ LAB_JOINKEY=$(cat "$W/joinkey")
 LAB_SERF_RPC=127.0.0.1:$((PORT+2))   # serf members -rpc-addr=\$LAB_SERF_RPC -format json
 LAB_SYSTEMS='$(for i in $(seq 1 "$N"); do printf '00000000-0000-4000-8000-5254d000%04x ' "$i"; done)'
 C
+"$H/by-hand.sh" "$W"
 t "up: $W/lab.env"
