@@ -1,9 +1,10 @@
-//! Conversions that the stores on disk share: their integers, and the keys of changes.
+//! Conversions that the stores on disk share: their integers, the keys of changes, and a run after a change.
 
-use super::codec::DecodeError;
+use super::codec::{DecodeError, decode_delta};
 use super::error::StoreError;
 use crate::clock::Timestamp;
 use crate::ids::Revision;
+use crate::model::Run;
 
 /// Number of changes that one commit can hold.
 const CHANGES_MAX_LOG2: u32 = 20;
@@ -61,4 +62,18 @@ pub(super) fn place_after(revision: Revision) -> i64 {
 /// Revision of the commit that a change belongs to.
 pub(super) fn revision_of(place: i64) -> Revision {
     Revision(uint(place) >> CHANGES_MAX_LOG2)
+}
+
+/// The run after a change of it, given the run before it.
+pub(super) fn run_after(
+    body: &str,
+    before: Option<Run>,
+    ordinal: u64,
+    revision: Revision,
+) -> Result<Run, StoreError> {
+    let id = before.as_ref().map(|run| run.id);
+    let delta = decode_delta(body, id, ordinal, revision);
+    // What is decoded without a run before it is whole.
+    let run = delta.and_then(|delta| delta.apply(before).ok_or(DecodeError::Missing("the run")));
+    run.map_err(corrupt("change of run", ordinal))
 }

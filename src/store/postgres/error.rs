@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::store::StoreError;
 pub(super) use crate::store::keys::{
-    corrupt, int, ms, named, place, place_after, revision_of, uint,
+    corrupt, int, ms, named, place, place_after, revision_of, run_after, uint,
 };
 
 /// SQLSTATE of a transaction of a server that has lost its place.
@@ -23,7 +23,7 @@ pub enum OpenError {
         "another server uses this database ({holder}). One server at a time may: stop that one first, or use another database"
     )]
     InUse {
-        /// Who, as far as PostgreSQL tells.
+        /// Who, as far as PostgreSQL says.
         holder: String,
     },
     /// A newer program has changed it.

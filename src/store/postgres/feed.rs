@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 use super::connection::{Conn, Snapshot};
-use super::error::{corrupt, place, place_after, revision_of};
-use super::read::{apply, changed, revisions};
+use super::error::{corrupt, place, place_after, revision_of, run_after};
+use super::read::{changed, revisions};
 use super::rows::{machine_id, number, run_id, text};
 use crate::clock::Timestamp;
 use crate::ids::Revision;
@@ -195,7 +195,7 @@ impl Known {
                 let ordinal = number(row, 4);
                 let known = self.runs.remove(&ordinal);
                 let body = text(row, 8, corrupt("change of run", ordinal))?;
-                let after = apply(body, known.as_deref().cloned(), ordinal, revision)?;
+                let after = run_after(body, known.as_deref().cloned(), ordinal, revision)?;
                 let after = Arc::new(after);
                 self.runs.insert(ordinal, after.clone());
                 Run::object(Images { before: known, after: Some(after) })

@@ -36,7 +36,7 @@ enum Condition<'a> {
     Active,
 }
 
-/// What tells the two lists apart.
+/// What differs between the two lists.
 #[derive(Debug)]
 struct Table {
     name: &'static str,

@@ -4,7 +4,7 @@
 //! `meta` (`holder`) that is drawn again whenever the lock is taken. Every transaction expects its server's number, after
 //! it has locked the row: so nothing that an earlier session has sent, however late it arrives, is written.
 //!
-//! In `last_group` every transaction leaves a number of its own, which tells the outcome of the last one of a session that
+//! In `last_group` every transaction leaves a number of its own, which shows the outcome of the last one of a session that
 //! was lost. A session that waits for the lock waits for the end of the session before.
 
 use super::connection::Conn;

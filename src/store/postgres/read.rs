@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connection::{Conn, Snapshot};
-use super::error::{corrupt, int, named, place_after, revision_of, unavailable};
+use super::error::{corrupt, int, named, place_after, revision_of, run_after, unavailable};
 use super::load::LOCK;
 use super::rows::{
     audit_head, audit_row, cursor_row, log_row, machine_id, machine_row, number, request_row,
@@ -13,9 +13,7 @@ use crate::ids::{MachineId, Revision, RunId};
 use crate::model::{
     AuditHead, AuditRow, Cursor, Installation, Lock, LogChunk, Machine, Observed, Run,
 };
-use crate::store::codec::{
-    DecodeError, decode_delta, decode_installation, decode_lock, decode_machine, decode_observed,
-};
+use crate::store::codec::{decode_installation, decode_lock, decode_machine, decode_observed};
 use crate::store::{LogHead, RequestRecord, StoreError};
 
 pub(super) async fn machine(
@@ -74,21 +72,7 @@ pub(super) async fn run_at(
 pub(super) fn changed(row: &tokio_postgres::Row, before: Option<Run>) -> Result<Run, StoreError> {
     let ordinal = number(row, 0);
     let body = text(row, 2, corrupt("change of run", ordinal))?;
-    apply(body, before, ordinal, revision_of(row.get(1)))
-}
-
-/// The run after a change, given the run before it.
-pub(super) fn apply(
-    body: &str,
-    before: Option<Run>,
-    ordinal: u64,
-    revision: Revision,
-) -> Result<Run, StoreError> {
-    let id = before.as_ref().map(|run| run.id);
-    let delta = decode_delta(body, id, ordinal, revision);
-    // What is decoded without a run before it is whole.
-    let run = delta.and_then(|delta| delta.apply(before).ok_or(DecodeError::Missing("the run")));
-    run.map_err(corrupt("change of run", ordinal))
+    run_after(body, before, ordinal, revision_of(row.get(1)))
 }
 
 pub(super) async fn observed(conn: &Conn, id: &MachineId) -> Result<Option<Observed>, StoreError> {

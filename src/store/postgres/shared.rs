@@ -41,7 +41,7 @@ impl Shared {
         })
     }
 
-    /// Tells the listeners of the commits of a group.
+    /// Publishes the commits of a group to the listeners.
     pub(super) fn announce<'a>(
         &self,
         outcomes: impl Iterator<Item = &'a Result<Arc<Committed>, StoreError>>,

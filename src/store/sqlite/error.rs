@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 
 use crate::store::StoreError;
 pub(super) use crate::store::keys::{
-    corrupt, int, ms, named, place, place_after, revision_of, uint,
+    corrupt, int, ms, named, place, place_after, revision_of, run_after, uint,
 };
 
 /// Meaning of a failed statement other than COMMIT.

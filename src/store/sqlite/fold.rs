@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
-use super::error::{corrupt, failed, int, named, place_after, revision_of};
+use super::error::{corrupt, failed, int, named, place_after, revision_of, run_after};
 use super::row::{first, for_each, number, text};
 use super::seal;
 use crate::ids::{Revision, RunId};
 use crate::model::Run;
 use crate::store::StoreError;
-use crate::store::codec::{DecodeError, decode_delta, decode_run};
+use crate::store::codec::{DecodeError, decode_run};
 
 /// Most changes of a run that its row may be behind: each costs a reader about as much as the row.
 pub(super) const BEHIND_MAX: u32 = 16;
@@ -73,20 +73,6 @@ pub(super) fn run_at(
     }
 }
 
-/// The run after a change of it, given the run before it.
-pub(super) fn changed(
-    body: &str,
-    before: Option<Run>,
-    ordinal: u64,
-    revision: Revision,
-) -> Result<Run, StoreError> {
-    let id = before.as_ref().map(|run| run.id);
-    let delta = decode_delta(body, id, ordinal, revision);
-    // What is decoded without a run before it is whole.
-    let run = delta.and_then(|delta| delta.apply(before).ok_or(DecodeError::Missing("the run")));
-    run.map_err(corrupt("change of run", ordinal))
-}
-
 /// The run after its last change that is not after `to`, by its changes alone.
 pub(super) fn fold(conn: &Connection, ordinal: u64, to: i64) -> Result<Option<Run>, StoreError> {
     apply(conn, None, ordinal, -1, to)
@@ -105,7 +91,7 @@ fn apply(
     for_each(conn, sql, params![int(ordinal), after, to], |row| {
         let revision = revision_of(row.get(0).map_err(failed)?);
         seal::verify(row, 1..2, 2, corrupt("change of run", ordinal))?;
-        run = Some(changed(text(row, 1)?, run.take(), ordinal, revision)?);
+        run = Some(run_after(text(row, 1)?, run.take(), ordinal, revision)?);
         Ok(true)
     })?;
     Ok(run)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::error::{corrupt, failed, int, named, place, place_after, revision_of, uint};
-use super::fold::{changed, fold};
+use super::error::{corrupt, failed, int, named, place, place_after, revision_of, run_after, uint};
+use super::fold::fold;
 use super::row::{first, for_each, number, text};
 use super::seal;
 use crate::clock::Timestamp;
@@ -276,7 +276,8 @@ impl ChangeReader<'_> {
                     }
                     known => known,
                 };
-                let after = changed(text(row, 11)?, known.as_deref().cloned(), ordinal, revision)?;
+                let after =
+                    run_after(text(row, 11)?, known.as_deref().cloned(), ordinal, revision)?;
                 let after = Arc::new(after);
                 self.runs.insert(ordinal, after.clone());
                 Run::object(Images { before: known, after: Some(after) })

@@ -275,7 +275,7 @@ fn fresh_postgres() -> Option<Fresh> {
     let open = move || -> Arc<dyn Store> { Arc::new(postgres::open(options.clone())) };
     let store = open();
     let reopen: Reopen = Box::new(move |store| {
-        assert_eq!(Arc::strong_count(&store), 1, "nobody else uses the store");
+        assert_eq!(Arc::strong_count(&store), 1, "nothing else uses the store");
         drop(store);
         open()
     });
@@ -300,7 +300,7 @@ fn fresh_sqlite() -> Fresh {
     };
     let store = open();
     let reopen: Reopen = Box::new(move |store| {
-        assert_eq!(Arc::strong_count(&store), 1, "nobody else uses the store");
+        assert_eq!(Arc::strong_count(&store), 1, "nothing else uses the store");
         drop(store);
         open()
     });
